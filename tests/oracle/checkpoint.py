@@ -1,0 +1,81 @@
+"""A checkpoint folder as exact float64 arrays under hub-like names. Small files only."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from . import affine, safetensors_file
+from .safetensors_file import Stored
+
+Array = np.ndarray
+_PREFIXES = ("model.language_model.", "language_model.model.", "model.")
+
+
+class Checkpoint:
+    """Reads every form that `writer.build` writes; names are asked for without their prefix."""
+
+    def __init__(self, folder: Path | str) -> None:
+        folder = Path(folder)
+        self.config = json.loads((folder / "config.json").read_text())
+        self.text = self.config.get("text_config", self.config)
+        self.stored: dict[str, Stored] = {}
+        for file in sorted(folder.glob("*.safetensors")):
+            self.stored.update(safetensors_file.read(file))
+        self.prefix = next(p for p in _PREFIXES if f"{p}norm.weight" in self.stored)
+        self.is_mlx = any(".switch_mlp." in name for name in self.stored)
+        self._cache: dict[str, Array] = {}
+
+    def has(self, name: str) -> bool:
+        """Whether tensor `name` (prefix left out) exists."""
+        return self.prefix + name in self.stored
+
+    def get(self, name: str) -> Array:
+        """Tensor `name` (prefix left out), dequantised."""
+        return self.full(self.prefix + name)
+
+    def head(self) -> Array:
+        """The output matrix [vocab, hidden]; the embedding if tied."""
+        for name in ("lm_head.weight", "language_model.lm_head.weight"):
+            if name in self.stored:
+                return self.full(name)
+        return self.get("embed_tokens.weight")
+
+    def full(self, name: str) -> Array:
+        """Tensor by its whole name as float64."""
+        if name not in self._cache:
+            self._cache[name] = self._decode(name)
+        return self._cache[name]
+
+    def _decode(self, name: str) -> Array:
+        module = name.removesuffix(".weight")
+        if f"{module}.scales" not in self.stored:
+            return safetensors_file.decode(self.stored[name]).astype(np.float64)
+        words = self.stored[name].data
+        scales = safetensors_file.decode(self.stored[f"{module}.scales"])
+        biases = safetensors_file.decode(self.stored[f"{module}.biases"])
+        return affine.dequantize(words, scales, biases, self._bits(module, words, scales))
+
+    def _bits(self, module: str, words: Array, scales: Array) -> int:
+        quantization = self.config["quantization"]
+        entry = quantization.get(module, quantization)
+        # words*32/bits codes in groups of group_size: both sides must agree with the file.
+        assert words.shape[-1] * 32 == scales.shape[-1] * entry["group_size"] * entry["bits"], (
+            module
+        )
+        return int(entry["bits"])
+
+    def expert(self, layer: int, expert: int) -> tuple[Array, Array, Array]:
+        """(gate [I,H], up [I,H], down [H,I]) of one expert, however it is stored."""
+        base = f"layers.{layer}.mlp"
+        kinds = ("gate_proj", "up_proj", "down_proj")
+        if self.has(f"{base}.switch_mlp.gate_proj.weight"):
+            gate, up, down = (self.get(f"{base}.switch_mlp.{k}.weight")[expert] for k in kinds)
+        elif self.has(f"{base}.experts.gate_up_proj"):
+            gate, up = np.split(self.get(f"{base}.experts.gate_up_proj")[expert], 2)
+            down = self.get(f"{base}.experts.down_proj")[expert]
+        else:
+            gate, up, down = (self.get(f"{base}.experts.{expert}.{k}.weight") for k in kinds)
+        return gate, up, down

@@ -1,0 +1,95 @@
+"""The stored goldens: how each one's checkpoint is built, and how to read it.
+
+A golden holds what transformers (f32, eager) computed from the exactly dequantised weights; the
+mlx cases also `mlx_logits`, mlx-lm's with float32 activations, and its experts were the same.
+Made by tools/goldens/make.py.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .writer import build
+
+FOLDER = Path(__file__).resolve().parent.parent / "golden"
+# Max and mean absolute logit difference of an f32 engine, by family.
+TOLERANCE = {
+    "qwen3_moe": (2e-4, 1e-5),
+    "qwen3_next": (5e-4, 5e-5),
+    "qwen3_5_moe": (2e-3, 5e-5),
+}
+_YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=1024)
+_SPARSE_TAIL = dict(mlp_only_layers=[1])
+
+
+@dataclass(frozen=True)
+class Case:
+    """One golden. `same_as` are other forms that hold the same values and share it."""
+
+    family: str
+    form: str
+    options: dict[str, Any] = field(default_factory=dict)
+    same_as: tuple[str, ...] = ()
+
+    def build(self, folder: Path, form: str | None = None) -> Path:
+        """Write the checkpoint this golden was made from (or an equal form of it)."""
+        return build(folder, self.family, form or self.form, 0, **self.options)
+
+
+CASES: dict[str, Case] = {}
+for _family in ("qwen3_moe", "qwen3_next", "qwen3_5_moe"):
+    CASES |= {
+        f"{_family}-hf": Case(_family, "hf-f32", same_as=("hf-bf16", "hf-f16")),
+        f"{_family}-hf-wide": Case(_family, "hf-f32-wide", same_as=("hf-bf16-wide",)),
+        f"{_family}-q4": Case(_family, "mlx-q4"),
+    }
+for _family in ("qwen3_moe", "qwen3_next"):
+    CASES |= {
+        f"{_family}-q4-odd": Case(_family, "mlx-q4-odd"),
+        f"{_family}-q4-g32": Case(_family, "mlx-q4-g32"),
+        f"{_family}-q4-g128": Case(_family, "mlx-q4-g128", dict(moe_intermediate_size=128)),
+        f"{_family}-raw-topk": Case(_family, "hf-f32", dict(norm_topk_prob=False), ("hf-bf16",)),
+        f"{_family}-tied": Case(_family, "mlx-q4", dict(tie_word_embeddings=True)),
+        f"{_family}-bias": Case(_family, "hf-f32", dict(attention_bias=True), ("hf-bf16",)),
+        f"{_family}-dense-layer": Case(_family, "mlx-q4", _SPARSE_TAIL),
+        f"{_family}-smooth": Case(_family, "mlx-q4", dict(branch_gain=0.25)),
+    }
+CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", dict(rope_scaling=_YARN), ("hf-bf16",))
+CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Arrays of one case. T = prompt_len + generated tokens.
+
+    arrays: tokens [T], logits [T,vocab], hidden_positions [P], hidden [layers,P,hidden],
+    expert_ids.{i} [T,K] ascending, expert_weights.{i} [T,K], mlx_logits (mlx cases).
+    """
+
+    case: Case
+    prompt_len: int
+    arrays: dict[str, np.ndarray]
+    info: dict[str, Any]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Prompt and greedy continuation."""
+        return [int(token) for token in self.arrays["tokens"]]
+
+    @property
+    def moe_layers(self) -> list[int]:
+        """Layers that have a router."""
+        return sorted(int(k.split(".")[1]) for k in self.arrays if k.startswith("expert_ids."))
+
+
+def load(name: str) -> Golden:
+    """Read golden `name`."""
+    info = json.loads((FOLDER / f"{name}.json").read_text())
+    with np.load(FOLDER / f"{name}.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    return Golden(CASES[name], info["prompt_len"], arrays, info)

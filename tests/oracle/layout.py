@@ -1,0 +1,159 @@
+"""Which tensors a hub checkpoint has, and how the MLX spelling differs.
+
+Knows names and shapes; knows no values' meaning beyond what a change of layout needs.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from .families import FAMILIES, Config, is_sparse, layer_types
+
+Array = np.ndarray
+Shape = tuple[int, ...]
+EXPERT_MATRICES = ("gate_proj", "up_proj", "down_proj")
+
+
+def hub_shapes(family: str, config: Config) -> dict[str, Shape]:
+    """Every tensor of the hub checkpoint with experts apart: name -> shape.
+
+    Names are those on the hub; linear weights are [out, in].
+    """
+    spec = FAMILIES[family]
+    hidden, vocab = config["hidden_size"], config["vocab_size"]
+    shapes: dict[str, Shape] = {f"{spec.hub_prefix}embed_tokens.weight": (vocab, hidden)}
+    for layer, kind in enumerate(layer_types(config)):
+        block = _layer_shapes(family, config, kind, is_sparse(config, layer))
+        shapes.update({f"{spec.hub_prefix}layers.{layer}.{n}": s for n, s in block.items()})
+    shapes[f"{spec.hub_prefix}norm.weight"] = (hidden,)
+    if not config["tie_word_embeddings"]:
+        shapes[f"{spec.hub_head}.weight"] = (vocab, hidden)
+    return shapes
+
+
+def ignorable_shapes(family: str, config: Config) -> dict[str, Shape]:
+    """Tensors that hub files carry and a text engine skips: the MTP head, a vision stub."""
+    hidden = config["hidden_size"]
+    if family == "qwen3_moe":
+        return {}
+    shapes: dict[str, Shape] = {"mtp.fc.weight": (hidden, 2 * hidden)}
+    for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
+        shapes[f"mtp.{name}.weight"] = (hidden,)
+    block = _layer_shapes(family, config | dict(num_experts=2), "full_attention", True)
+    shapes.update({f"mtp.layers.0.{name}": shape for name, shape in block.items()})
+    if FAMILIES[family].wrapped_type:
+        shapes["model.visual.blocks.0.norm1.weight"] = (32,)
+        shapes["model.visual.blocks.0.attn.qkv.weight"] = (96, 32)
+    return shapes
+
+
+def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[str, Shape]:
+    hidden = config["hidden_size"]
+    mixer = _attention_shapes if kind == "full_attention" else _delta_net_shapes
+    shapes = {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
+    shapes.update(mixer(family, config))
+    if not sparse:
+        return shapes | _ffn_shapes("mlp", hidden, config["intermediate_size"])
+    shapes["mlp.gate.weight"] = (config["num_experts"], hidden)
+    for expert in range(config["num_experts"]):
+        width = config["moe_intermediate_size"]
+        shapes |= _ffn_shapes(f"mlp.experts.{expert}", hidden, width)
+    if config.get("shared_expert_intermediate_size"):
+        width = config["shared_expert_intermediate_size"]
+        shapes |= _ffn_shapes("mlp.shared_expert", hidden, width)
+        shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
+    return shapes
+
+
+def _ffn_shapes(base: str, hidden: int, width: int) -> dict[str, Shape]:
+    return {
+        f"{base}.gate_proj.weight": (width, hidden),
+        f"{base}.up_proj.weight": (width, hidden),
+        f"{base}.down_proj.weight": (hidden, width),
+    }
+
+
+def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
+    hidden, dim = config["hidden_size"], config["head_dim"]
+    query_rows = config["num_attention_heads"] * dim
+    kv_rows = config["num_key_value_heads"] * dim
+    gated = 2 if FAMILIES[family].gated_attention else 1
+    rows = dict(q_proj=gated * query_rows, k_proj=kv_rows, v_proj=kv_rows, o_proj=hidden)
+    shapes: dict[str, Shape] = {
+        "self_attn.q_norm.weight": (dim,),
+        "self_attn.k_norm.weight": (dim,),
+    }
+    for name, out in rows.items():
+        shapes[f"self_attn.{name}.weight"] = (out, query_rows if name == "o_proj" else hidden)
+        if config["attention_bias"]:
+            shapes[f"self_attn.{name}.bias"] = (out,)
+    return shapes
+
+
+def _delta_net_shapes(family: str, config: Config) -> dict[str, Shape]:
+    hidden = config["hidden_size"]
+    n_value_heads, value_dim = config["linear_num_value_heads"], config["linear_value_head_dim"]
+    keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
+    values = n_value_heads * value_dim
+    if FAMILIES[family].split_delta_net:
+        rows = dict(qkv=2 * keys + values, z=values, b=n_value_heads, a=n_value_heads)
+    else:
+        rows = dict(qkvz=2 * keys + 2 * values, ba=2 * n_value_heads)
+    shapes: dict[str, Shape] = {f"in_proj_{n}.weight": (r, hidden) for n, r in rows.items()}
+    shapes["conv1d.weight"] = (2 * keys + values, 1, config["linear_conv_kernel_dim"])
+    shapes["A_log"] = shapes["dt_bias"] = (n_value_heads,)
+    shapes["norm.weight"] = (value_dim,)
+    shapes["out_proj.weight"] = (hidden, values)
+    return {f"linear_attn.{name}": shape for name, shape in shapes.items()}
+
+
+def stack_experts(tensors: dict[str, Array], module: str) -> dict[str, Array]:
+    """Per-expert matrices -> one [E, out, in] tensor per kind, named `.{module}.{kind}.weight`."""
+    out: dict[str, Array] = {}
+    groups: dict[str, dict[int, Array]] = {}
+    for name, value in tensors.items():
+        match = re.fullmatch(r"(.*\.mlp)\.experts\.(\d+)\.(\w+)\.weight", name)
+        if match:
+            stem = f"{match[1]}.{module}.{match[3]}.weight"
+            groups.setdefault(stem, {})[int(match[2])] = value
+        else:
+            out[name] = value
+    for stem, experts in groups.items():
+        out[stem] = np.stack([experts[e] for e in range(len(experts))])
+    return out
+
+
+def fuse_experts(tensors: dict[str, Array]) -> dict[str, Array]:
+    """Per-expert matrices -> gate_up_proj [E,2I,H] (gate rows first) and down_proj [E,H,I]."""
+    stacked = stack_experts(tensors, "experts")
+    out: dict[str, Array] = {}
+    for name, value in stacked.items():
+        base, _, kind = name.rpartition(".experts.")
+        if kind == "gate_proj.weight":
+            up = stacked[f"{base}.experts.up_proj.weight"]
+            out[f"{base}.experts.gate_up_proj"] = np.concatenate([value, up], axis=1)
+        elif kind == "down_proj.weight" and base:
+            out[f"{base}.experts.down_proj"] = value
+        elif not (kind == "up_proj.weight" and base):
+            out[name] = value
+    return out
+
+
+def to_mlx(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
+    """Hub names and conventions -> those of mlx-lm (stacked experts, 1+w norms, [C,K,1] conv)."""
+    spec = FAMILIES[family]
+    out: dict[str, Array] = {}
+    for name, value in stack_experts(tensors, "switch_mlp").items():
+        if name.startswith(spec.hub_prefix):
+            name = spec.mlx_prefix + name[len(spec.hub_prefix) :]
+        elif name.startswith(spec.hub_head):
+            name = spec.mlx_head + name[len(spec.hub_head) :]
+        if name.endswith("conv1d.weight"):
+            value = np.moveaxis(value, 1, 2)
+        zero_centred = re.search(r"norm\.weight$", name) and ".linear_attn." not in name
+        if spec.zero_centred_norms and zero_centred:
+            value = np.float32(1.0) + value
+        out[name] = value
+    return out

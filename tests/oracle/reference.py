@@ -1,0 +1,203 @@
+"""Plain float64 forward pass of qwen3_moe, qwen3_next and qwen3_5_moe, straight from the files.
+
+Whole sequence at a time, no cache, no chunking: short enough to check against the papers and the
+public implementations by eye. It shares no code with the engine it judges.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .checkpoint import Checkpoint
+
+Array = np.ndarray
+
+
+@dataclass
+class Trace:
+    """What one forward pass over T tokens computed. Per-layer dicts; expert ids ascend."""
+
+    logits: Array  # [T, vocab]
+    hidden: dict[int, Array] = field(default_factory=dict)  # [T, hidden] after the layer
+    router_logits: dict[int, Array] = field(default_factory=dict)  # [T, n_experts]
+    expert_ids: dict[int, Array] = field(default_factory=dict)  # [T, top_k]
+    expert_weights: dict[int, Array] = field(default_factory=dict)  # [T, top_k]
+
+
+def sigmoid(x: Array) -> Array:
+    return 1.0 / (1.0 + np.exp(-x))
+
+
+def silu(x: Array) -> Array:
+    return x * sigmoid(x)
+
+
+def softmax(x: Array) -> Array:
+    exponent = np.exp(x - x.max(axis=-1, keepdims=True))
+    return exponent / exponent.sum(axis=-1, keepdims=True)
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + eps) * weight
+
+
+def rope_frequencies(text: dict[str, Any], rotary_dim: int) -> tuple[Array, float]:
+    """(angle per position [rotary_dim/2], multiplier of cos and sin); YaRN if configured."""
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    theta = (text.get("rope_parameters") or text)["rope_theta"]
+    inverse = theta ** (-np.arange(0, rotary_dim, 2) / rotary_dim)
+    if rope.get("rope_type", rope.get("type", "default")) == "default":
+        return inverse, 1.0
+    factor, original = rope["factor"], rope["original_max_position_embeddings"]
+
+    def corner(rotations: float) -> float:
+        turns = math.log(original / (rotations * 2 * math.pi))
+        return rotary_dim * turns / (2 * math.log(theta))
+
+    low, high = corner(rope.get("beta_fast") or 32), corner(rope.get("beta_slow") or 1)
+    if rope.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotary_dim - 1)
+    span = high - low if high != low else 0.001
+    ramp = np.clip((np.arange(rotary_dim // 2) - low) / span, 0, 1)
+    scale = rope.get("attention_factor") or 0.1 * math.log(factor) + 1
+    return inverse / factor * ramp + inverse * (1 - ramp), scale
+
+
+def rotate(x: Array, frequencies: Array, scale: float) -> Array:
+    """RoPE on the first 2*len(frequencies) channels of x [T, heads, dim], halves paired."""
+    half = len(frequencies)
+    angle = (np.arange(len(x))[:, None] * frequencies)[:, None, :]
+    cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
+    a, b = x[..., :half], x[..., half : 2 * half]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin, x[..., 2 * half :]], axis=-1)
+
+
+class Reference:
+    """A decoder over one checkpoint folder."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.files = Checkpoint(folder)
+        self.text = text = self.files.text
+        self.family = text["model_type"].removesuffix("_text")
+        self.gated = self.family != "qwen3_moe"
+        self.norm_offset = 1.0 if self.gated and not self.files.is_mlx else 0.0
+        rope = text.get("rope_parameters") or {}
+        part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
+        self.rope = rope_frequencies(text, int(text["head_dim"] * part))
+
+    def forward(self, tokens: list[int]) -> Trace:
+        """Run all tokens from position 0."""
+        trace = Trace(logits=np.empty(0))
+        x = self.files.get("embed_tokens.weight")[np.asarray(tokens)]
+        for layer in range(self.text["num_hidden_layers"]):
+            base = f"layers.{layer}"
+            h = self._norm(x, f"{base}.input_layernorm")
+            linear = self.files.has(f"{base}.linear_attn.A_log")
+            x = x + (self._delta_net(base, h) if linear else self._attention(base, h))
+            h = self._norm(x, f"{base}.post_attention_layernorm")
+            sparse = self.files.has(f"{base}.mlp.gate.weight")
+            x = x + (self._moe(layer, h, trace) if sparse else self._swiglu(f"{base}.mlp", h))
+            trace.hidden[layer] = x
+        trace.logits = self._norm(x, "norm") @ self.files.head().T
+        return trace
+
+    def _norm(self, x: Array, name: str) -> Array:
+        weight = self.files.get(f"{name}.weight") + self.norm_offset
+        return rms_norm(x, weight, self.text["rms_norm_eps"])
+
+    def _linear(self, x: Array, name: str) -> Array:
+        y = x @ self.files.get(f"{name}.weight").T
+        return y + self.files.get(f"{name}.bias") if self.files.has(f"{name}.bias") else y
+
+    def _attention(self, base: str, x: Array) -> Array:
+        text, p, n = self.text, f"{base}.self_attn", len(x)
+        heads, kv_heads, dim = (
+            text[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim")
+        )
+        q = self._linear(x, f"{p}.q_proj").reshape(n, heads, -1)
+        q, gate = q[..., :dim], q[..., dim:]  # gate is empty unless the family has one
+        k = self._linear(x, f"{p}.k_proj").reshape(n, kv_heads, dim)
+        v = self._linear(x, f"{p}.v_proj").reshape(n, kv_heads, dim)
+        q = rotate(self._norm(q, f"{p}.q_norm"), *self.rope)
+        k = rotate(self._norm(k, f"{p}.k_norm"), *self.rope)
+        k, v = (np.repeat(t, heads // kv_heads, axis=1) for t in (k, v))
+        scores = np.einsum("ihd,jhd->hij", q, k) * dim**-0.5
+        scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
+        out = np.einsum("hij,jhd->ihd", softmax(scores), v)
+        if self.gated:
+            out = out * sigmoid(gate)
+        return self._linear(out.reshape(n, -1), f"{p}.o_proj")
+
+    def _delta_net_inputs(self, p: str, x: Array) -> tuple[Array, Array, Array, Array]:
+        """(q|k|v channels [T, C], z [T, Hv, dv], b [T, Hv], a [T, Hv])."""
+        text, n = self.text, len(x)
+        n_key, n_value = text["linear_num_key_heads"], text["linear_num_value_heads"]
+        key_dim, value_dim = text["linear_key_head_dim"], text["linear_value_head_dim"]
+        if self.family == "qwen3_next":  # rows grouped by key head
+            grouped = self._linear(x, f"{p}.in_proj_qkvz").reshape(n, n_key, -1)
+            v_rows = n_value // n_key * value_dim
+            edges = [key_dim, 2 * key_dim, 2 * key_dim + v_rows]
+            q, k, v, z = (t.reshape(n, -1) for t in np.split(grouped, edges, axis=2))
+            ba = self._linear(x, f"{p}.in_proj_ba").reshape(n, n_key, -1)
+            b, a = (t.reshape(n, -1) for t in np.split(ba, 2, axis=2))
+            qkv = np.concatenate([q, k, v], axis=1)
+        else:
+            qkv, z, b, a = (self._linear(x, f"{p}.in_proj_{t}") for t in ("qkv", "z", "b", "a"))
+        return qkv, z.reshape(n, n_value, value_dim), b, a
+
+    def _delta_net(self, base: str, x: Array) -> Array:
+        text, p, n = self.text, f"{base}.linear_attn", len(x)
+        n_key, n_value = text["linear_num_key_heads"], text["linear_num_value_heads"]
+        key_dim, value_dim = text["linear_key_head_dim"], text["linear_value_head_dim"]
+        qkv, z, b, a = self._delta_net_inputs(p, x)
+        taps = self.files.get(f"{p}.conv1d.weight").reshape(qkv.shape[1], -1)  # [C, kernel]
+        padded = np.concatenate([np.zeros((taps.shape[1] - 1, qkv.shape[1])), qkv])
+        qkv = silu(sum(padded[j : j + n] * taps[:, j] for j in range(taps.shape[1])))
+        q, k, v = np.split(qkv, [n_key * key_dim, 2 * n_key * key_dim], axis=1)
+        q, k = (t.reshape(n, n_key, key_dim) for t in (q, k))
+        q, k = (t / np.sqrt((t * t).sum(axis=-1, keepdims=True) + 1e-6) for t in (q, k))
+        q, k = (np.repeat(t, n_value // n_key, axis=1) for t in (q * key_dim**-0.5, k))
+        v = v.reshape(n, n_value, value_dim)
+        rate = np.exp(self.files.get(f"{p}.A_log"))
+        decay = np.exp(-rate * np.logaddexp(0, a + self.files.get(f"{p}.dt_bias")))
+        beta = sigmoid(b)
+        state = np.zeros((n_value, key_dim, value_dim))
+        out = np.empty_like(v)
+        for t in range(n):  # decay, read, write, then output from the new state
+            state = state * decay[t][:, None, None]
+            delta = beta[t][:, None] * (v[t] - np.einsum("hkv,hk->hv", state, k[t]))
+            state = state + k[t][:, :, None] * delta[:, None, :]
+            out[t] = np.einsum("hkv,hk->hv", state, q[t])
+        weight = self.files.get(f"{p}.norm.weight")  # never zero-centred
+        out = rms_norm(out, weight, text["rms_norm_eps"]) * silu(z)
+        return self._linear(out.reshape(n, -1), f"{p}.out_proj")
+
+    def _swiglu(self, base: str, x: Array) -> Array:
+        gate, up = self._linear(x, f"{base}.gate_proj"), self._linear(x, f"{base}.up_proj")
+        return self._linear(silu(gate) * up, f"{base}.down_proj")
+
+    def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
+        base, top_k = f"layers.{layer}.mlp", self.text["num_experts_per_tok"]
+        logits = self._linear(x, f"{base}.gate")
+        ids = np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top_k], axis=1)
+        weights = np.take_along_axis(softmax(logits), ids, axis=1)
+        if self.family == "qwen3_5_moe" or self.text.get("norm_topk_prob", False):
+            weights = weights / weights.sum(axis=1, keepdims=True)
+        trace.router_logits[layer], trace.expert_ids[layer] = logits, ids.astype(np.int32)
+        trace.expert_weights[layer] = weights
+        y = np.zeros_like(x)
+        for expert in np.unique(ids):
+            gate, up, down = self.files.expert(layer, int(expert))
+            rows, column = np.nonzero(ids == expert)
+            out = (silu(x[rows] @ gate.T) * (x[rows] @ up.T)) @ down.T
+            y[rows] += weights[rows, column][:, None] * out
+        if self.files.has(f"{base}.shared_expert_gate.weight"):
+            gate = sigmoid(self._linear(x, f"{base}.shared_expert_gate"))
+            y = y + gate * self._swiglu(f"{base}.shared_expert", x)
+        return y
