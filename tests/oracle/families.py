@@ -42,89 +42,89 @@ class Family:
     wrapped_type: str | None = None
 
 
-_COMMON: Config = dict(
-    attention_bias=False,
-    attention_dropout=0.0,
-    eos_token_id=EOS_ID,
-    head_dim=32,
-    hidden_act="silu",
-    hidden_size=128,
-    initializer_range=0.02,
-    max_position_embeddings=4096,
-    moe_intermediate_size=64,
-    num_attention_heads=4,
-    num_experts=24,
-    num_experts_per_tok=4,
-    num_key_value_heads=2,
-    rms_norm_eps=1e-6,
-    tie_word_embeddings=False,
-    use_cache=True,
-    vocab_size=257,
-)
-_SPARSE: Config = dict(
-    decoder_sparse_step=1,
-    intermediate_size=192,
-    mlp_only_layers=[],
-    norm_topk_prob=True,
-    output_router_logits=False,
-)
-_DELTA_NET: Config = dict(
-    full_attention_interval=4,
-    linear_conv_kernel_dim=4,
-    linear_key_head_dim=32,
-    linear_num_key_heads=2,
-    linear_num_value_heads=4,
-    linear_value_head_dim=32,
-    num_hidden_layers=5,
-    shared_expert_intermediate_size=64,
-)
+_COMMON: Config = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "eos_token_id": EOS_ID,
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "hidden_size": 128,
+    "initializer_range": 0.02,
+    "max_position_embeddings": 4096,
+    "moe_intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_experts": 24,
+    "num_experts_per_tok": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+    "vocab_size": 257,
+}
+_SPARSE: Config = {
+    "decoder_sparse_step": 1,
+    "intermediate_size": 192,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "output_router_logits": False,
+}
+_DELTA_NET: Config = {
+    "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_value_head_dim": 32,
+    "num_hidden_layers": 5,
+    "shared_expert_intermediate_size": 64,
+}
 
 FAMILIES: dict[str, Family] = {
     "qwen3_moe": Family(
         base=_COMMON
         | _SPARSE
-        | dict(
-            architectures=["Qwen3MoeForCausalLM"],
-            model_type="qwen3_moe",
-            max_window_layers=3,
-            num_hidden_layers=3,
-            rope_scaling=None,
-            rope_theta=1000000.0,
-            sliding_window=None,
-            use_sliding_window=False,
-        ),
+        | {
+            "architectures": ["Qwen3MoeForCausalLM"],
+            "model_type": "qwen3_moe",
+            "max_window_layers": 3,
+            "num_hidden_layers": 3,
+            "rope_scaling": None,
+            "rope_theta": 1000000.0,
+            "sliding_window": None,
+            "use_sliding_window": False,
+        },
     ),
     "qwen3_next": Family(
         base=_COMMON
         | _SPARSE
         | _DELTA_NET
-        | dict(
-            architectures=["Qwen3NextForCausalLM"],
-            model_type="qwen3_next",
-            partial_rotary_factor=0.25,
-            rope_scaling=None,
-            rope_theta=10000000,
-        ),
+        | {
+            "architectures": ["Qwen3NextForCausalLM"],
+            "model_type": "qwen3_next",
+            "partial_rotary_factor": 0.25,
+            "rope_scaling": None,
+            "rope_theta": 10000000,
+        },
         zero_centred_norms=True,
         gated_attention=True,
     ),
     "qwen3_5_moe": Family(
         base=_COMMON
         | _DELTA_NET
-        | dict(
-            attn_output_gate=True,
-            layer_types=["linear_attention"] * 3 + ["full_attention", "linear_attention"],
-            mamba_ssm_dtype="float32",
-            model_type="qwen3_5_moe_text",
-            mtp_num_hidden_layers=1,
-            rope_parameters=dict(
-                rope_type="default",
-                rope_theta=10000000,
-                partial_rotary_factor=0.25,
-                mrope_interleaved=True,
-                mrope_section=[2, 1, 1],
-            ),
-        ),
+        | {
+            "attn_output_gate": True,
+            "layer_types": ["linear_attention"] * 3 + ["full_attention", "linear_attention"],
+            "mamba_ssm_dtype": "float32",
+            "model_type": "qwen3_5_moe_text",
+            "mtp_num_hidden_layers": 1,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000000,
+                "partial_rotary_factor": 0.25,
+                "mrope_interleaved": True,
+                "mrope_section": [2, 1, 1],
+            },
+        },
         hub_prefix="model.language_model.",
         mlx_prefix="language_model.model.",
         mlx_head="language_model.lm_head",
@@ -184,10 +184,10 @@ def stored_config(family: str, text: Config, dtype: str, dialect: str) -> Config
     if spec.wrapped_type is None:
         text["dtype" if dialect == "transformers5" else "torch_dtype"] = dtype
         return text
-    return dict(
-        architectures=["Qwen3_5MoeForConditionalGeneration"],
-        model_type=spec.wrapped_type,
-        tie_word_embeddings=text["tie_word_embeddings"],
-        text_config=text | dict(dtype=dtype),
-        vision_config=dict(model_type=spec.wrapped_type, depth=1, hidden_size=32),
-    )
+    return {
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"],
+        "model_type": spec.wrapped_type,
+        "tie_word_embeddings": text["tie_word_embeddings"],
+        "text_config": text | {"dtype": dtype},
+        "vision_config": {"model_type": spec.wrapped_type, "depth": 1, "hidden_size": 32},
+    }

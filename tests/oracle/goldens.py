@@ -23,8 +23,8 @@ TOLERANCE = {
     "qwen3_next": (5e-4, 5e-5),
     "qwen3_5_moe": (2e-3, 5e-5),
 }
-_YARN = dict(rope_type="yarn", factor=4.0, original_max_position_embeddings=1024)
-_SPARSE_TAIL = dict(mlp_only_layers=[1])
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+_SPARSE_TAIL = {"mlp_only_layers": [1]}
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ for _family in ("qwen3_moe", "qwen3_next"):
     CASES |= {
         f"{_family}-q4-odd": Case(_family, "mlx-q4-odd"),
         f"{_family}-q4-g32": Case(_family, "mlx-q4-g32"),
-        f"{_family}-q4-g128": Case(_family, "mlx-q4-g128", dict(moe_intermediate_size=128)),
-        f"{_family}-raw-topk": Case(_family, "hf-f32", dict(norm_topk_prob=False), ("hf-bf16",)),
-        f"{_family}-tied": Case(_family, "mlx-q4", dict(tie_word_embeddings=True)),
-        f"{_family}-bias": Case(_family, "hf-f32", dict(attention_bias=True), ("hf-bf16",)),
+        f"{_family}-q4-g128": Case(_family, "mlx-q4-g128", {"moe_intermediate_size": 128}),
+        f"{_family}-raw-topk": Case(_family, "hf-f32", {"norm_topk_prob": False}, ("hf-bf16",)),
+        f"{_family}-tied": Case(_family, "mlx-q4", {"tie_word_embeddings": True}),
+        f"{_family}-bias": Case(_family, "hf-f32", {"attention_bias": True}, ("hf-bf16",)),
         f"{_family}-dense-layer": Case(_family, "mlx-q4", _SPARSE_TAIL),
-        f"{_family}-smooth": Case(_family, "mlx-q4", dict(branch_gain=0.25)),
+        f"{_family}-smooth": Case(_family, "mlx-q4", {"branch_gain": 0.25}),
     }
-CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", dict(rope_scaling=_YARN), ("hf-bf16",))
+CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))
 CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
 
 

@@ -41,7 +41,7 @@ def ignorable_shapes(family: str, config: Config) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {"mtp.fc.weight": (hidden, 2 * hidden)}
     for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
         shapes[f"mtp.{name}.weight"] = (hidden,)
-    block = _layer_shapes(family, config | dict(num_experts=2), "full_attention", True)
+    block = _layer_shapes(family, config | {"num_experts": 2}, "full_attention", True)
     shapes.update({f"mtp.layers.0.{name}": shape for name, shape in block.items()})
     if FAMILIES[family].wrapped_type:
         shapes["model.visual.blocks.0.norm1.weight"] = (32,)
@@ -80,7 +80,7 @@ def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
     query_rows = config["num_attention_heads"] * dim
     kv_rows = config["num_key_value_heads"] * dim
     gated = 2 if FAMILIES[family].gated_attention else 1
-    rows = dict(q_proj=gated * query_rows, k_proj=kv_rows, v_proj=kv_rows, o_proj=hidden)
+    rows = {"q_proj": gated * query_rows, "k_proj": kv_rows, "v_proj": kv_rows, "o_proj": hidden}
     shapes: dict[str, Shape] = {
         "self_attn.q_norm.weight": (dim,),
         "self_attn.k_norm.weight": (dim,),
@@ -98,9 +98,9 @@ def _delta_net_shapes(family: str, config: Config) -> dict[str, Shape]:
     keys = config["linear_num_key_heads"] * config["linear_key_head_dim"]
     values = n_value_heads * value_dim
     if FAMILIES[family].split_delta_net:
-        rows = dict(qkv=2 * keys + values, z=values, b=n_value_heads, a=n_value_heads)
+        rows = {"qkv": 2 * keys + values, "z": values, "b": n_value_heads, "a": n_value_heads}
     else:
-        rows = dict(qkvz=2 * keys + 2 * values, ba=2 * n_value_heads)
+        rows = {"qkvz": 2 * keys + 2 * values, "ba": 2 * n_value_heads}
     shapes: dict[str, Shape] = {f"in_proj_{n}.weight": (r, hidden) for n, r in rows.items()}
     shapes["conv1d.weight"] = (2 * keys + values, 1, config["linear_conv_kernel_dim"])
     shapes["A_log"] = shapes["dt_bias"] = (n_value_heads,)

@@ -63,7 +63,11 @@ def write(path: Path, tensors: dict[str, Stored], writer: str) -> None:
     for name in names:
         data = tensors[name].data
         span = [offset, offset + data.nbytes]
-        header[name] = dict(dtype=tensors[name].dtype, shape=list(data.shape), data_offsets=span)
+        header[name] = {
+            "dtype": tensors[name].dtype,
+            "shape": list(data.shape),
+            "data_offsets": span,
+        }
         offset += data.nbytes
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8 if writer == "hf" else 1 - len(text) % 2)

@@ -25,45 +25,50 @@ def byte_alphabet() -> list[str]:
 
 def write_tokenizer(folder: Path) -> None:
     """Write tokenizer.json and tokenizer_config.json (with a chat template)."""
-    end = dict(
-        id=EOS_ID,
-        content="<|im_end|>",
-        single_word=False,
-        lstrip=False,
-        rstrip=False,
-        normalized=False,
-        special=True,
-    )
-    byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=True, use_regex=True)
-    model = dict(
-        type="BPE",
-        dropout=None,
-        unk_token=None,
-        continuing_subword_prefix=None,
-        end_of_word_suffix=None,
-        fuse_unk=False,
-        byte_fallback=False,
-        ignore_merges=False,
-        vocab={character: byte for byte, character in enumerate(byte_alphabet())},
-        merges=[],
-    )
-    tokenizer = dict(
-        version="1.0",
-        truncation=None,
-        padding=None,
-        added_tokens=[end],
-        normalizer=None,
-        pre_tokenizer=byte_level,
-        post_processor=None,
-        decoder=byte_level,
-        model=model,
-    )
-    settings = dict(
-        tokenizer_class="PreTrainedTokenizerFast",
-        eos_token="<|im_end|>",
-        model_max_length=4096,
-        clean_up_tokenization_spaces=False,
-        chat_template=CHAT_TEMPLATE,
-    )
+    end = {
+        "id": EOS_ID,
+        "content": "<|im_end|>",
+        "single_word": False,
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": False,
+        "special": True,
+    }
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {character: byte for byte, character in enumerate(byte_alphabet())},
+        "merges": [],
+    }
+    tokenizer = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [end],
+        "normalizer": None,
+        "pre_tokenizer": byte_level,
+        "post_processor": None,
+        "decoder": byte_level,
+        "model": model,
+    }
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "model_max_length": 4096,
+        "clean_up_tokenization_spaces": False,
+        "chat_template": CHAT_TEMPLATE,
+    }
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=1))

@@ -23,7 +23,7 @@ _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 _GATE_MODULES = re.compile(r"mlp\.(gate|shared_expert_gate)$")
 _GATE_BITS, _GATE_GROUP = 8, 64
 # `mlx-q4-odd`: widths that no group size divides, so those matrices stay unquantised.
-_ODD_WIDTHS = dict(moe_intermediate_size=96, shared_expert_intermediate_size=96)
+_ODD_WIDTHS = {"moe_intermediate_size": 96, "shared_expert_intermediate_size": 96}
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def build(
     if how.writer == "mlx":
         stored, modules = _quantised(to_mlx(family, tensors), how, gate_bits)
         if how.bits:
-            top = dict(group_size=how.group_size, bits=how.bits, mode="affine")
+            top = {"group_size": how.group_size, "bits": how.bits, "mode": "affine"}
             config["quantization"] = config["quantization_config"] = top | modules
     else:
         if experts == "fused" or (experts == "hub" and spec.fused_experts):
@@ -130,7 +130,7 @@ def _quantised(
         bits, group = how.bits, how.group_size
         if how.bits and _GATE_MODULES.search(module):
             bits, group = gate_bits, _GATE_GROUP
-            overrides[module] = dict(group_size=group, bits=bits)
+            overrides[module] = {"group_size": group, "bits": bits}
         if not (bits and is_matrix and value.shape[-1] % group == 0):
             stored[name] = _stored(name, value, how)
             continue
@@ -147,7 +147,7 @@ def write_checkpoint(
     """config.json, generation_config.json, tokenizer, `shards` files and their index."""
     folder.mkdir(parents=True, exist_ok=True)
     text = config.get("text_config", config)
-    generation = dict(do_sample=False, eos_token_id=text["eos_token_id"])
+    generation = {"do_sample": False, "eos_token_id": text["eos_token_id"]}
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     (folder / "generation_config.json").write_text(json.dumps(generation))
     write_tokenizer(folder)
@@ -161,7 +161,7 @@ def write_checkpoint(
         safetensors_file.write(folder / file, {n: tensors[n] for n in names}, writer)
         weight_map.update(dict.fromkeys(names, file))
     total = sum(tensor.data.nbytes for tensor in tensors.values())
-    index = dict(metadata=dict(total_size=total), weight_map=weight_map)
+    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
     return folder
 

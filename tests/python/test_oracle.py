@@ -4,7 +4,8 @@ import hashlib
 
 import numpy as np
 import pytest
-from oracle import Reference, affine, build, goldens, safetensors_file
+from oracle import Reference, affine, build, corrupt, goldens, safetensors_file
+from oracle.big import build_big
 
 GOLDENS = sorted(path.stem for path in goldens.FOLDER.glob("*.npz"))
 
@@ -17,13 +18,13 @@ def digest(folder):
 
 
 def test_build_is_the_same_bytes_on_every_machine(tmp_path):
-    small = dict(num_hidden_layers=1, num_experts=4, hidden_size=64)
+    small = {"num_hidden_layers": 1, "num_experts": 4, "hidden_size": 64}
     assert digest(build(tmp_path / "a", "qwen3_moe", "hf-bf16", 7, **small)) == "0b44f1e3f85f3971"
     assert digest(build(tmp_path / "b", "qwen3_next", "mlx-q4", 7, **small)) == "917523e23dde4b89"
 
 
 def test_seed_changes_every_tensor(tmp_path):
-    small = dict(num_hidden_layers=1, num_experts=2, shards=1)
+    small = {"num_hidden_layers": 1, "num_experts": 2, "shards": 1}
     files = [build(tmp_path / str(seed), "qwen3_next", "hf-f32", seed, **small) for seed in (0, 1)]
     first, second = (safetensors_file.read(f / "model.safetensors") for f in files)
     assert first.keys() == second.keys()
@@ -97,11 +98,32 @@ def test_equal_forms_hold_equal_values(name, tmp_path):
 @pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next", "qwen3_5_moe"])
 @pytest.mark.parametrize(
     "change",
-    [dict(dialect="transformers5"), dict(experts="fused"), dict(experts="split"), dict(shards=1)],
+    [{"dialect": "transformers5"}, {"experts": "fused"}, {"experts": "split"}, {"shards": 1}],
     ids=str,
 )
 def test_layout_does_not_change_the_function(family, change, tmp_path):
-    small = dict(num_experts=6, num_hidden_layers=4)
+    small = {"num_experts": 6, "num_hidden_layers": 4}
     plain = Reference(build(tmp_path / "a", family, "hf-f32", **small)).forward([1, 2, 3])
     other = Reference(build(tmp_path / "b", family, "hf-f32", **small, **change))
     assert np.array_equal(plain.logits, other.forward([1, 2, 3]).logits)
+
+
+@pytest.mark.parametrize("name", corrupt.CORRUPTIONS)
+def test_corruption_changes_the_checkpoint(name, tmp_path):
+    def content():
+        return {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+
+    hurt = corrupt.CORRUPTIONS[name]
+    build(tmp_path, **hurt.build)
+    before = content()
+    hurt.apply(tmp_path)
+    assert content() != before
+
+
+def test_big_checkpoint_has_the_expert_bytes_it_promises_and_runs(tmp_path):
+    sizes = {"hidden_size": 256, "moe_intermediate_size": 128, "num_experts": 16}
+    folder = build_big(tmp_path, "qwen3_moe", **sizes)
+    tensors = [t for f in folder.glob("*.safetensors") for t in safetensors_file.read(f).items()]
+    experts = sum(t.data.nbytes for name, t in tensors if ".switch_mlp." in name)
+    assert experts == 3 * 16 * 3 * 256 * 128 * 9 // 16
+    assert np.isfinite(Reference(folder).forward([1, 2, 3]).logits).all()

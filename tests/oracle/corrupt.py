@@ -1,0 +1,200 @@
+"""Hostile checkpoints: named ways to spoil a well-built folder, and what a loader must say.
+
+    for name, hurt in CORRUPTIONS.items():
+        hurt.apply(build(tmp_path / name, **hurt.build))
+        # loading must raise moeflux.<hurt.error>, its text holding each of hurt.mentions
+
+Files are rewritten at the byte level, so nothing here depends on a writer refusing bad data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Header = dict[str, Any]
+INDEX = "model.safetensors.index.json"
+LAST = "model-00002-of-00002.safetensors"
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """`apply` spoils the folder in place; `error` is a moeflux exception's name."""
+
+    apply: Callable[[Path], None]
+    error: str
+    mentions: tuple[str, ...]
+    build: dict[str, Any] = field(default_factory=lambda: {"family": "qwen3_moe", "form": "mlx-q4"})
+
+
+def split_file(file: Path) -> tuple[Header, bytes]:
+    """Header and data of a well-formed safetensors file."""
+    blob = file.read_bytes()
+    start = 8 + int.from_bytes(blob[:8], "little")
+    return json.loads(blob[8:start]), blob[start:]
+
+
+def join_file(file: Path, header: Header | bytes, data: bytes, length: int | None = None) -> None:
+    """Write header and data unchecked; `length` lies about the header's size."""
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    size = len(text) if length is None else length
+    file.write_bytes(size.to_bytes(8, "little") + text + data)
+
+
+def _edit_header(change: Callable[[Header, list[str]], None]) -> Callable[[Path], None]:
+    """`change(header, names in file order)` on the last shard."""
+
+    def apply(folder: Path) -> None:
+        header, data = split_file(folder / LAST)
+        names = [name for name in header if name != "__metadata__"]
+        change(header, sorted(names, key=lambda name: header[name]["data_offsets"]))
+        join_file(folder / LAST, header, data)
+
+    return apply
+
+
+def _edit_json(file: str, change: Callable[[Header], Any]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        content = json.loads((folder / file).read_text())
+        change(content)
+        (folder / file).write_text(json.dumps(content))
+
+    return apply
+
+
+def _resize(delta: int) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        blob = (folder / LAST).read_bytes()
+        (folder / LAST).write_bytes(blob[:delta] if delta < 0 else blob + b"x" * delta)
+
+    return apply
+
+
+def _header_length(length: int) -> Callable[[Path], None]:
+    return lambda folder: join_file(folder / LAST, *split_file(folder / LAST), length)
+
+
+def _bad_header_text(folder: Path) -> None:
+    _, data = split_file(folder / LAST)
+    join_file(folder / LAST, b'{"a": ', data)
+
+
+def _overlap(header: Header, names: list[str]) -> None:
+    """Two tensors on one range (of the same length, so that only the overlap is wrong)."""
+    for first in names:
+        for second in names:
+            same = header[first]["shape"] == header[second]["shape"]
+            if first != second and same and header[first]["dtype"] == header[second]["dtype"]:
+                header[second]["data_offsets"] = header[first]["data_offsets"]
+                return
+    raise AssertionError("no two tensors of one shape")
+
+
+def _past_the_end(header: Header, names: list[str]) -> None:
+    begin, end = header[names[-1]]["data_offsets"]
+    header[names[-1]]["data_offsets"] = [begin + 2**40, end + 2**40]
+
+
+def _backwards(header: Header, names: list[str]) -> None:
+    header[names[0]]["data_offsets"] = header[names[0]]["data_offsets"][::-1]
+
+
+def _holder(folder: Path, tensor: str) -> Path:
+    """The shard that holds `tensor`."""
+    return folder / json.loads((folder / INDEX).read_text())["weight_map"][tensor]
+
+
+def _wrong_shape(folder: Path) -> None:
+    """A matrix transposed: same bytes, wrong shape."""
+    file = _holder(folder, "lm_head.weight")
+    header, data = split_file(file)
+    header["lm_head.weight"]["shape"] = header["lm_head.weight"]["shape"][::-1]
+    join_file(file, header, data)
+
+
+def _huge_shape(header: Header, names: list[str]) -> None:
+    header[names[0]]["shape"] = [2**33, 2**33]  # the product overflows 64 bits
+
+
+def _unknown_dtype(header: Header, names: list[str]) -> None:
+    header[names[0]]["dtype"] = "Q7"
+
+
+def _nan_scales(folder: Path) -> None:
+    file = _holder(folder, "lm_head.scales")
+    header, data = split_file(file)
+    begin, end = header["lm_head.scales"]["data_offsets"]
+    nans = np.full((end - begin) // 2, 0x7FC0, np.uint16).tobytes()
+    join_file(file, header, data[:begin] + nans + data[end:])
+
+
+def _name_in_index(file_name: str) -> Callable[[Path], None]:
+    return _edit_json(
+        INDEX, lambda index: index["weight_map"].update({"lm_head.weight": file_name})
+    )
+
+
+def _lie_about_bits(config: Header) -> None:
+    config["quantization"]["bits"] = config["quantization_config"]["bits"] = 8
+
+
+def _corruptions() -> dict[str, Corruption]:
+    bad = "FormatError"
+    config = "config.json"
+    return {
+        "truncated_shard": Corruption(_resize(-100), bad, (LAST, "bytes")),
+        "shard_cut_in_header": Corruption(
+            lambda folder: (folder / LAST).write_bytes((folder / LAST).read_bytes()[:20]),
+            bad,
+            (LAST,),
+        ),
+        "empty_shard": Corruption(lambda folder: (folder / LAST).write_bytes(b""), bad, (LAST,)),
+        "extra_shard_bytes": Corruption(_resize(64), bad, (LAST, "bytes")),
+        "missing_shard": Corruption(lambda folder: (folder / LAST).unlink(), bad, (LAST,)),
+        "wrong_shape": Corruption(
+            _wrong_shape, bad, (".safetensors", "lm_head.weight", "257", "16")
+        ),
+        "shape_product_overflows": Corruption(_edit_header(_huge_shape), bad, (LAST, "8589934592")),
+        "unknown_dtype": Corruption(_edit_header(_unknown_dtype), bad, (LAST, "Q7")),
+        "overlapping_offsets": Corruption(_edit_header(_overlap), bad, (LAST,)),
+        "offsets_past_the_end": Corruption(_edit_header(_past_the_end), bad, (LAST,)),
+        "offsets_backwards": Corruption(_edit_header(_backwards), bad, (LAST,)),
+        "absurd_header_length": Corruption(_header_length(2**62), bad, (LAST, str(2**62))),
+        "header_length_2_64": Corruption(_header_length(2**64 - 1), bad, (LAST,)),
+        "invalid_header_json": Corruption(_bad_header_text, bad, (LAST,)),
+        "index_names_parent": Corruption(
+            _name_in_index("../x.safetensors"), bad, (INDEX, "../x.safetensors")
+        ),
+        "index_names_absolute": Corruption(
+            _name_in_index("/etc/passwd"), bad, (INDEX, "/etc/passwd")
+        ),
+        "index_not_json": Corruption(
+            lambda folder: (folder / INDEX).write_text("{"), bad, (INDEX,)
+        ),
+        "nan_scales": Corruption(_nan_scales, bad, (".safetensors", "lm_head.scales")),
+        "config_lies_about_bits": Corruption(_edit_json(config, _lie_about_bits), bad, ("8", "4")),
+        "top_k_above_experts": Corruption(
+            _edit_json(config, lambda c: c.update(num_experts_per_tok=25)), bad, ("25", "24")
+        ),
+        "unknown_family": Corruption(
+            _edit_json(config, lambda c: c.update(model_type="qwen9_moe")), bad, ("qwen9_moe",)
+        ),
+        "config_not_json": Corruption(
+            lambda folder: (folder / config).write_text("[1,"), bad, (config,)
+        ),
+        "config_missing": Corruption(lambda folder: (folder / config).unlink(), bad, (config,)),
+        "negative_layer_count": Corruption(
+            _edit_json(config, lambda c: c.update(num_hidden_layers=-1)), bad, ("-1",)
+        ),
+        "fractional_hidden_size": Corruption(
+            _edit_json(config, lambda c: c.update(hidden_size=128.5)), bad, ("128.5",)
+        ),
+    }
+
+
+CORRUPTIONS: dict[str, Corruption] = _corruptions()

@@ -1,0 +1,217 @@
+#!/usr/bin/env python3
+"""Write tests/golden/<case>.{npz,json} from transformers and mlx-lm (see README.md here).
+
+Per case: build the checkpoint with the numpy writer, run transformers in f32 on its exactly
+dequantised weights (hf forms: straight from the files, every equal form bit for bit), search a
+prompt with no near ties, and for mlx forms demand that mlx-lm loads the very files and agrees.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+
+import numpy as np
+import torch
+import transformers
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
+from oracle import goldens, safetensors_file, values, writer
+from oracle.checkpoint import Checkpoint
+from oracle.families import FAMILIES
+
+PROMPT_LEN, NEW_TOKENS = 70, 16  # crosses the 64-token chunk of the delta net's prefill
+ROUTER_MARGIN, GREEDY_MARGIN = 2e-4, 1e-2
+HIDDEN_POSITIONS = [0, 1, 3, 31, 62, 63, 64, 65, 69, 84]
+CLASSES = {
+    "qwen3_moe": transformers.Qwen3MoeForCausalLM,
+    "qwen3_next": transformers.Qwen3NextForCausalLM,
+    "qwen3_5_moe": transformers.Qwen3_5MoeForCausalLM,
+}
+
+
+def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
+    """A hub-form f32 copy of `source` (any form) holding exactly its dequantised values."""
+    files = Checkpoint(source)
+    spec = FAMILIES[case.family]
+    out: dict[str, np.ndarray] = {}
+    for name in files.stored:
+        if re.search(r"^mtp\.|visual|\.(scales|biases)$", name):
+            continue
+        value = files.full(name).astype(np.float32)
+        name = name.replace("language_model.", "")
+        name = name if name.startswith(("model.", "lm_head")) else f"model.{name}"
+        if files.is_mlx and name.endswith("conv1d.weight"):
+            value = np.moveaxis(value, 2, 1)
+        zero_centred = name.endswith("norm.weight") and ".linear_attn." not in name
+        if files.is_mlx and spec.zero_centred_norms and zero_centred:
+            value = value - np.float32(1)
+        if ".switch_mlp." in name:
+            base, kind = name.split(".switch_mlp.")
+            out |= {f"{base}.experts.{e}.{kind}": matrix for e, matrix in enumerate(value)}
+        else:
+            out[name] = value
+    stored = {name: safetensors_file.encode(value, "F32") for name, value in out.items()}
+    config = dict(files.text)
+    for key in ("quantization", "quantization_config"):
+        config.pop(key, None)
+    config["dtype"] = "float32"
+    return writer.write_checkpoint(folder, config, stored, "hf", 1)
+
+
+def load(case: goldens.Case, folder: Path) -> torch.nn.Module:
+    """from_pretrained in f32, nothing missing and nothing unexpected but MTP."""
+    model, info = CLASSES[case.family].from_pretrained(
+        str(folder), dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+    )
+    odd = [key for key in info["unexpected_keys"] if not key.startswith("mtp.")]
+    missing = [key for key in info["missing_keys"] if "inv_freq" not in key]
+    assert not odd and not missing and not info["mismatched_keys"], (odd, missing, info)
+    return model.eval()
+
+
+def run(model: torch.nn.Module, prompt: list[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Greedy continuation with a cache, then the full forward whose tensors are the golden."""
+    hidden, routers, hooks = {}, {}, []
+    for i, layer in enumerate(model.model.layers):
+        hooks.append(
+            layer.register_forward_hook(
+                lambda m, a, o, i=i: hidden.__setitem__(i, (o[0] if isinstance(o, tuple) else o))
+            )
+        )
+        if hasattr(layer.mlp, "gate"):
+            hooks.append(
+                layer.mlp.gate.register_forward_hook(lambda m, a, o, i=i: routers.__setitem__(i, o))
+            )
+    with torch.no_grad():
+        tokens, fed, cache = list(prompt), list(prompt), None
+        for _ in range(NEW_TOKENS):
+            out = model(torch.tensor([fed]), past_key_values=cache, use_cache=True)
+            cache, fed = out.past_key_values, [int(out.logits[0, -1].argmax())]
+            tokens += fed
+        logits = model(torch.tensor([tokens]), use_cache=False).logits[0]
+    for hook in hooks:
+        hook.remove()
+    length = len(tokens)
+    arrays: dict[str, Any] = {
+        "tokens": np.array(tokens, np.int32),
+        "logits": logits.numpy(),
+        "hidden_positions": np.array(HIDDEN_POSITIONS, np.int32),
+        "hidden": np.stack(
+            [h.reshape(length, -1)[HIDDEN_POSITIONS].numpy() for _, h in sorted(hidden.items())]
+        ),
+    }
+    margins = []
+    for i, (scores, weights, ids) in sorted(routers.items()):
+        order = ids.sort(-1).indices
+        arrays[f"expert_ids.{i}"] = ids.gather(1, order).int().numpy()
+        arrays[f"expert_weights.{i}"] = weights.gather(1, order).float().numpy()
+        ranked, top_k = scores.float().sort(-1, descending=True).values, ids.shape[1]
+        margins.append(float((ranked[:, top_k - 1] - ranked[:, top_k]).min()))
+    top = logits.topk(2).values[len(prompt) - 1 : -1]
+    info = {
+        "prompt_len": len(prompt),
+        "router_margin": min(margins),
+        "greedy_margin": float((top[:, 0] - top[:, 1]).min()),
+        "logits_abs_max": float(logits.abs().max()),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    return arrays, info
+
+
+def search(name: str, model: torch.nn.Module, vocab: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The first prompt without near ties in routing or greedy choice, of at most 100."""
+    for attempt in range(100):
+        raw = values.words(0, f"prompt/{name}/{attempt}", PROMPT_LEN)
+        arrays, info = run(model, (raw % np.uint64(vocab - 1)).astype(int).tolist())
+        if info["router_margin"] >= ROUTER_MARGIN and info["greedy_margin"] >= GREEDY_MARGIN:
+            return arrays, info | {"attempt": attempt}
+    raise RuntimeError(f"{name}: no prompt is free of near ties")
+
+
+def run_mlx(folder: Path, tokens: list[int]) -> tuple[np.ndarray, list[np.ndarray]]:
+    """mlx-lm's logits with float32 activations, and the experts of each MoE layer (ascending)."""
+    import mlx.core as mx
+    from mlx.utils import tree_map
+    from mlx_lm.models import switch_layers
+    from mlx_lm.utils import load_model
+
+    model, _ = load_model(folder)
+    model.update(
+        tree_map(
+            lambda t: t.astype(mx.float32) if mx.issubdtype(t.dtype, mx.floating) else t,
+            model.parameters(),
+        )
+    )
+    chosen: list[np.ndarray] = []
+    original = switch_layers.SwitchGLU.__call__
+
+    def spy(self: Any, x: Any, ids: Any) -> Any:
+        chosen.append(np.sort(np.array(ids).reshape(len(tokens), -1), axis=-1))
+        return original(self, x, ids)
+
+    switch_layers.SwitchGLU.__call__ = spy
+    try:
+        logits = np.array(model(mx.array([tokens]))[0].astype(mx.float32))
+    finally:
+        switch_layers.SwitchGLU.__call__ = original
+    return logits, chosen
+
+
+def check_equal_forms(case: goldens.Case, model: torch.nn.Module, work: Path) -> None:
+    """transformers reads every equal form, and the hub layout, as the same function."""
+    probe = torch.arange(100)[None] * 3 % 256
+    for form in (case.form, *case.same_as):
+        if case.family == "qwen3_5_moe":
+            continue  # its hub files hold a vision tower stub that the text class does not know
+        other = load(case, case.build(work / form, form))
+        with torch.no_grad():
+            equal = torch.equal(model(probe).logits, other(probe).logits)
+        assert equal, f"{form} differs from its f32 copy"
+
+
+def make(name: str) -> dict[str, Any]:
+    """Write golden `name`; returns its info."""
+    case = goldens.CASES[name]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        source = case.build(work / "source")
+        model = load(case, as_text_checkpoint(case, source, work / "text"))
+        if case.form.startswith("hf"):
+            check_equal_forms(case, model, work)
+        arrays, info = search(name, model, model.config.vocab_size)
+        if case.form.startswith("mlx"):
+            logits, chosen = run_mlx(source, arrays["tokens"].tolist())
+            expected = [v for k, v in arrays.items() if k.startswith("expert_ids")]
+            assert len(chosen) == len(expected)
+            assert all(map(np.array_equal, chosen, expected)), "mlx-lm chose other experts"
+            arrays["mlx_logits"] = logits
+            info["mlx_max_abs_difference"] = float(np.abs(logits - arrays["logits"]).max())
+    goldens.FOLDER.mkdir(exist_ok=True)
+    np.savez_compressed(goldens.FOLDER / f"{name}.npz", **arrays)
+    info |= {"case": name, "family": case.family, "form": case.form, "options": case.options}
+    (goldens.FOLDER / f"{name}.json").write_text(json.dumps(info, indent=1) + "\n")
+    return info
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", default=list(goldens.CASES), metavar="case")
+    for name in parser.parse_args().cases or list(goldens.CASES):
+        info = make(name)
+        shown = {k: v for k, v in info.items() if k.endswith(("margin", "difference", "attempt"))}
+        print(name, shown, flush=True)
+
+
+if __name__ == "__main__":
+    main()
