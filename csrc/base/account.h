@@ -1,0 +1,33 @@
+// The one accountant of a model: every byte that it makes the process hold is reserved here
+// first, so that live_bytes() <= limit_bytes() always. Thread-safe.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <string>
+
+namespace moeflux::base {
+
+class Account {
+ public:
+  explicit Account(uint64_t limit_bytes) : limit_bytes_(limit_bytes) {}
+
+  // False, and nothing changed, when it would pass the limit.
+  bool try_reserve(uint64_t nbytes);
+  // Throws MemoryBudgetError that names `what` and the limit it would take.
+  void reserve(uint64_t nbytes, const std::string& what);
+  void release(uint64_t nbytes);
+
+  uint64_t limit_bytes() const { return limit_bytes_; }
+  uint64_t live_bytes() const;
+  uint64_t peak_bytes() const;
+  uint64_t free_bytes() const;
+
+ private:
+  const uint64_t limit_bytes_;
+  mutable std::mutex mutex_;
+  uint64_t live_bytes_ = 0;  // guarded by mutex_; <= limit_bytes_
+  uint64_t peak_bytes_ = 0;  // guarded by mutex_
+};
+
+}  // namespace moeflux::base

@@ -1,0 +1,32 @@
+#include "base/thread.h"
+
+#include <csignal>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace moeflux::base {
+
+Thread::Thread(std::function<void()> body) : body_(std::move(body)) {
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setstacksize(&attributes, kStackBytes);
+  // Signals belong to the interpreter's own thread: workers are born with all of them blocked.
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const int error = pthread_create(
+      &handle_, &attributes,
+      [](void* self) -> void* {
+        static_cast<Thread*>(self)->body_();
+        return nullptr;
+      },
+      this);
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  pthread_attr_destroy(&attributes);
+  if (error != 0) throw Error(std::string("[base::Thread] cannot start: ") + std::strerror(error));
+}
+
+Thread::~Thread() { pthread_join(handle_, nullptr); }
+
+}  // namespace moeflux::base

@@ -1,0 +1,12 @@
+// The areas of the extension module; each is registered by one file. Nothing below includes pybind11.
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace moeflux::bindings {
+
+struct Interrupted {};  // a Python signal handler raised; its exception is set
+
+void register_errors(pybind11::module_& module);
+void register_model(pybind11::module_& module);
+
+}  // namespace moeflux::bindings

@@ -1,0 +1,36 @@
+// Maps the core's exceptions to the classes of moeflux.errors, by name.
+#include "base/error.h"
+
+#include "bindings/bindings.h"
+
+namespace py = pybind11;
+
+namespace moeflux::bindings {
+
+namespace {
+void raise(const char* name, const std::exception& error) {
+  const py::object cls = py::module_::import("moeflux.errors").attr(name);
+  py::set_error(cls, error.what());
+}
+}  // namespace
+
+void register_errors(py::module_&) {
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Interrupted&) {  // the Python error is already set
+    } catch (const FormatError& error) {
+      raise("FormatError", error);
+    } catch (const IoError& error) {
+      raise("IoError", error);
+    } catch (const MemoryBudgetError& error) {
+      raise("MemoryBudgetError", error);
+    } catch (const SessionError& error) {
+      raise("SessionError", error);
+    } catch (const Error& error) {
+      raise("MoefluxError", error);
+    }
+  });
+}
+
+}  // namespace moeflux::bindings

@@ -1,0 +1,96 @@
+#include <cstring>
+
+#include "base/error.h"
+#include "engine/engine.h"
+
+namespace moeflux::engine {
+
+namespace {
+
+uint64_t kv_dim(const model::Layer& layer) {
+  if (layer.mixer != model::Mixer::attention) return 0;
+  return uint64_t(layer.attention.n_kv_heads) * layer.attention.head_dim;
+}
+uint64_t state_floats(const model::Layer& layer) {
+  if (layer.mixer != model::Mixer::delta_net) return 0;
+  const ops::DeltaNet& w = layer.delta_net;
+  return uint64_t(w.n_value_heads) * w.value_dim * w.key_dim;
+}
+uint64_t conv_floats(const model::Layer& layer) {
+  if (layer.mixer != model::Mixer::delta_net) return 0;
+  return uint64_t(layer.delta_net.conv_width - 1) * layer.delta_net.channels();
+}
+uint64_t cache_floats(const model::Weights& weights, uint32_t context) {
+  uint64_t floats = 0;
+  for (const model::Layer& layer : weights.layers) floats += 2 * kv_dim(layer) * context;
+  return floats;
+}
+uint64_t all_state_floats(const model::Weights& weights) {
+  uint64_t floats = 0;
+  for (const model::Layer& layer : weights.layers)
+    floats += state_floats(layer) + conv_floats(layer);
+  return floats;
+}
+
+}  // namespace
+
+uint64_t Session::bytes(const model::Weights& weights, uint32_t context) {
+  return base::round_up(cache_floats(weights, context) * 4, base::kPageBytes) +
+         2 * base::round_up(all_state_floats(weights) * 4, base::kPageBytes);
+}
+
+Session::Session(const model::Weights& weights, uint32_t context, base::Account& account)
+    : context_(context),
+      state_floats_(all_state_floats(weights)),
+      cache_(account, cache_floats(weights, context) * 4, "a session's KV cache"),
+      state_{base::Memory(account, state_floats_ * 4, "a session's recurrent state"),
+             base::Memory(account, state_floats_ * 4, "a session's recurrent state")} {
+  uint64_t cache = 0, state = 0;
+  for (const model::Layer& layer : weights.layers) {
+    const uint64_t kv = kv_dim(layer);
+    places_.push_back({cache, cache + kv * context, state, state + state_floats(layer)});
+    kv_dims_.push_back(static_cast<uint32_t>(kv));
+    cache += 2 * kv * context;
+    state += state_floats(layer) + conv_floats(layer);
+  }
+}
+
+std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
+  uint64_t floats = state_floats_;
+  for (uint32_t kv : kv_dims_) floats += 2 * uint64_t(kv) * position_;
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->memory = base::Memory(account, floats * 4, "a snapshot");
+  snapshot->position = position_;
+  snapshot->context = context_;
+  float* out = snapshot->memory.as<float>();
+  const auto put = [&](const float* from, uint64_t n) {
+    if (n) std::memcpy(out, from, n * 4);
+    out += n;
+  };
+  put(state_[committed_].as<float>(), state_floats_);
+  for (size_t i = 0; i < places_.size(); ++i) {
+    put(cache_.as<float>() + places_[i].keys, uint64_t(kv_dims_[i]) * position_);
+    put(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * position_);
+  }
+  return snapshot;
+}
+
+void Session::restore(const Snapshot& snapshot) {
+  if (snapshot.position > context_)
+    throw SessionError("[engine::Session] snapshot of " + std::to_string(snapshot.position) +
+                       " tokens does not fit a context of " + std::to_string(context_));
+  const float* in = snapshot.memory.as<float>();
+  const auto get = [&](float* to, uint64_t n) {
+    if (n) std::memcpy(to, in, n * 4);
+    in += n;
+  };
+  get(state_[committed_].as<float>(), state_floats_);
+  for (size_t i = 0; i < places_.size(); ++i) {
+    get(cache_.as<float>() + places_[i].keys, uint64_t(kv_dims_[i]) * snapshot.position);
+    get(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * snapshot.position);
+  }
+  position_ = snapshot.position;
+  clear_ = false;
+}
+
+}  // namespace moeflux::engine

@@ -1,0 +1,72 @@
+#include "io/file.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace moeflux::io {
+
+namespace {
+
+class MemoryFile final : public File {
+ public:
+  MemoryFile(std::vector<std::byte> bytes, std::string name, size_t alignment)
+      : bytes_(std::move(bytes)), name_(std::move(name)), alignment_(alignment) {}
+
+  size_t read_at(uint64_t offset, std::span<std::byte> out) override {
+    if (offset >= bytes_.size()) return 0;
+    const size_t n = std::min<uint64_t>(out.size(), bytes_.size() - offset);
+    std::memcpy(out.data(), bytes_.data() + offset, n);
+    return n;
+  }
+  uint64_t size() const override { return bytes_.size(); }
+  size_t alignment() const override { return alignment_; }
+  const std::string& path() const override { return name_; }
+
+ private:
+  std::vector<std::byte> bytes_;
+  std::string name_;
+  size_t alignment_;
+};
+
+[[noreturn]] void throw_short(const File& file, uint64_t offset, uint64_t expected) {
+  throw IoError("[io::File] file ended early: expected " + std::to_string(expected) +
+                " bytes at offset " + std::to_string(offset) + ", file was opened with " +
+                std::to_string(file.size()) + " bytes (" + file.path() + ")");
+}
+
+}  // namespace
+
+std::shared_ptr<File> open_memory(std::vector<std::byte> bytes, std::string name,
+                                  size_t alignment) {
+  return std::make_shared<MemoryFile>(std::move(bytes), std::move(name), alignment);
+}
+
+void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce) {
+  if (offset > file.size() || out.size() > file.size() - offset)
+    throw_short(file, offset, out.size());
+  const uint64_t alignment = file.alignment();
+  size_t done = 0;
+  while (done < out.size()) {
+    const uint64_t at = offset + done;
+    if (alignment == 1) {
+      const size_t got = file.read_at(at, out.subspan(done));
+      if (got == 0) throw_short(file, at, out.size() - done);
+      done += got;
+      continue;
+    }
+    const uint64_t begin = at / alignment * alignment;
+    const uint64_t skip = at - begin;
+    const uint64_t wanted =
+        std::min<uint64_t>((skip + out.size() - done + alignment - 1) / alignment * alignment,
+                           kBounceBytes);
+    const size_t got = file.read_at(begin, {bounce, wanted});
+    if (got <= skip) throw_short(file, at, out.size() - done);
+    const size_t n = std::min<uint64_t>(got - skip, out.size() - done);
+    std::memcpy(out.data() + done, bounce + skip, n);
+    done += n;
+  }
+}
+
+}  // namespace moeflux::io

@@ -1,0 +1,37 @@
+// File: bytes at an offset, from many threads at once. A seam: posix, memory, faulty (tests).
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace moeflux::io {
+
+class File {
+ public:
+  virtual ~File() = default;
+  // Fills `out` with up to out.size() bytes from `offset`; returns how many it got (0 only at the
+  // end of the file). Throws IoError. When alignment() > 1, offset, size and address must be
+  // multiples of it.
+  virtual size_t read_at(uint64_t offset, std::span<std::byte> out) = 0;
+  virtual uint64_t size() const = 0;
+  virtual size_t alignment() const = 0;  // 1: buffered
+  virtual const std::string& path() const = 0;
+};
+
+// Opens a regular file for direct reads (O_DIRECT, F_NOCACHE), or buffered ones where the file
+// system refuses or `direct` is false; alignment() tells which. Throws IoError.
+std::shared_ptr<File> open_posix(const std::string& path, bool direct);
+
+std::shared_ptr<File> open_memory(std::vector<std::byte> bytes, std::string name,
+                                  size_t alignment = 1);
+
+inline constexpr size_t kBounceBytes = 1 << 20;  // a reader's aligned staging buffer
+
+// Reads exactly out.size() bytes at any offset to any address, through `bounce` (page-aligned,
+// kBounceBytes) where alignment asks for it. Throws IoError on a failure or a short file.
+void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce);
+
+}  // namespace moeflux::io

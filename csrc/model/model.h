@@ -1,0 +1,56 @@
+// What a model is: runtime shapes, resident weights, experts on disk. Holds no sequence's state.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/account.h"
+#include "base/memory.h"
+#include "io/file.h"
+#include "ops/ops.h"
+#include "store/expert_store.h"
+
+namespace moeflux::model {
+
+enum class Mixer { attention, delta_net };
+
+struct ExpertShapes {  // of every expert of a layer, and where its parts lie in a slot
+  quant::Shape gate, up, down;
+  uint64_t offsets[9] = {};  // weight, scales, biases of gate, up, down
+};
+
+struct Moe {
+  ops::Router router;
+  ExpertShapes experts;
+  uint32_t store_layer = 0;        // index in the expert store
+  bool has_shared = false;
+  ops::GatedFfn shared;
+  ops::Linear shared_gate;
+};
+
+struct Layer {
+  Mixer mixer = Mixer::attention;
+  ops::Attention attention;
+  ops::DeltaNet delta_net;
+  const float* ffn_norm = nullptr;  // (d_model)
+  bool is_moe = true;
+  Moe moe;
+  ops::GatedFfn dense;
+};
+
+struct Spec {
+  uint32_t vocab = 0, d_model = 0;
+  float eps = 1e-6f;
+  uint32_t chunk = 512;  // prefill rows a pass, counted from position 0: never from the budget
+};
+
+struct Weights {
+  Spec spec;
+  quant::Matrix embed;  // (vocab, d_model)
+  std::vector<Layer> layers;
+  const float* final_norm = nullptr;
+  ops::Linear head;     // (vocab, d_model)
+  std::vector<base::Memory> memory;  // what the pointers above point to
+};
+
+}  // namespace moeflux::model

@@ -1,0 +1,137 @@
+#include "model/weight_reader.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "ops/cpu/kernels.h"
+
+namespace moeflux::model {
+
+using quant::DType;
+
+void check_shape(const quant::Shape& shape, const std::string& name) {
+  const auto fail = [&](const std::string& what) {
+    throw FormatError("[model::WeightReader] " + what + " (tensor " + name + ")");
+  };
+  if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
+  if (shape.bits == 0) return;
+  if (shape.bits != 2 && shape.bits != 3 && shape.bits != 4 && shape.bits != 5 && shape.bits != 6 &&
+      shape.bits != 8)
+    fail("expected 2, 3, 4, 5, 6 or 8 bits, found " + std::to_string(shape.bits));
+  if (shape.group != 32 && shape.group != 64 && shape.group != 128)
+    fail("expected groups of 32, 64 or 128, found " + std::to_string(shape.group));
+  if (shape.in % shape.group != 0)
+    fail("expected columns in whole groups of " + std::to_string(shape.group) + ", found " +
+         std::to_string(shape.in));
+}
+
+void check_finite(const std::byte* data, uint64_t count, DType dtype, const std::string& name,
+                  const std::string& file) {
+  for (uint64_t i = 0; i < count; ++i) {
+    uint32_t word = 0;
+    std::memcpy(&word, data + i * quant::dtype_bytes(dtype), quant::dtype_bytes(dtype));
+    const uint32_t mask = dtype == DType::f32 ? 0x7f800000u : dtype == DType::bf16 ? 0x7f80u : 0x7c00u;
+    if ((word & mask) == mask)
+      throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity at " +
+                        std::to_string(i) + " of tensor " + name + " (" + file + ")");
+  }
+}
+
+WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Account& account,
+                           Weights& weights)
+    : files_(std::move(files)),
+      account_(account),
+      weights_(weights),
+      bounce_(account, io::kBounceBytes, "read buffer") {}
+
+std::byte* WeightReader::allocate(uint64_t nbytes, const std::string& name) {
+  weights_.memory.emplace_back(account_, nbytes, "resident tensor " + name);
+  return weights_.memory.back().data();
+}
+
+void WeightReader::read(const TensorRef& tensor, uint64_t offset, std::byte* out, uint64_t nbytes) {
+  if (tensor.file >= files_.size())
+    throw FormatError("[model::WeightReader] no file for tensor " + tensor.name);
+  if (offset > tensor.nbytes || nbytes > tensor.nbytes - offset)
+    throw FormatError("[model::WeightReader] expected " + std::to_string(offset + nbytes) +
+                      " bytes, found " + std::to_string(tensor.nbytes) + " (tensor " +
+                      tensor.name + " in " + files_[tensor.file]->path() + ")");
+  io::read_exact(*files_[tensor.file], tensor.offset + offset, {out, nbytes}, bounce_.data());
+}
+
+const float* WeightReader::vector(const VectorSource& source) {
+  const uint64_t nbytes = source.count * quant::dtype_bytes(source.tensor.dtype);
+  std::vector<std::byte> raw(nbytes);
+  read(source.tensor, 0, raw.data(), nbytes);
+  check_finite(raw.data(), source.count, source.tensor.dtype, source.tensor.name,
+               files_[source.tensor.file]->path());
+  float* out = reinterpret_cast<float*>(
+      allocate(uint64_t(source.count) * sizeof(float), source.tensor.name));
+  quant::Matrix row;
+  row.out = 1;
+  row.in = source.count;
+  row.dtype = source.tensor.dtype;
+  row.weight = raw.data();
+  ops::cpu::kernels_portable().dequant_row(row, 0, out);
+  for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
+  return out;
+}
+
+const std::byte* WeightReader::rows(const MatrixSource& source, const TensorRef& tensor,
+                                    uint64_t row_bytes) {
+  uint64_t n_rows = source.rows.empty() ? source.shape.out : 0;
+  for (const auto& [begin, count] : source.rows) n_rows += count;
+  std::byte* data = allocate(n_rows * row_bytes, tensor.name);
+  std::byte* out = data;
+  if (source.rows.empty()) read(tensor, 0, out, n_rows * row_bytes);
+  for (const auto& [begin, count] : source.rows) {
+    read(tensor, begin * row_bytes, out, count * row_bytes);
+    out += count * row_bytes;
+  }
+  return data;
+}
+
+ops::Linear WeightReader::matrix(const MatrixSource& source) {
+  check_shape(source.shape, source.weight.name);
+  if (source.weight.nbytes != source.shape.out * source.shape.row_bytes())
+    throw FormatError("[model::WeightReader] expected " +
+                      std::to_string(source.shape.out * source.shape.row_bytes()) +
+                      " bytes, found " + std::to_string(source.weight.nbytes) + " (tensor " +
+                      source.weight.name + ")");
+  ops::Linear linear;
+  quant::Matrix& m = linear.weight;
+  static_cast<quant::Shape&>(m) = source.shape;
+  m.weight = rows(source, source.weight, source.shape.row_bytes());
+  if (!source.rows.empty()) {
+    m.out = 0;
+    for (const auto& [begin, count] : source.rows) m.out += count;
+  }
+  if (source.shape.bits) {
+    if (!source.scales || !source.biases)
+      throw FormatError("[model::WeightReader] expected scales and biases of " +
+                        source.weight.name);
+    m.scales = rows(source, *source.scales, source.shape.scale_row_bytes());
+    m.biases = rows(source, *source.biases, source.shape.scale_row_bytes());
+    const uint64_t n = uint64_t(m.out) * (m.in / m.group);
+    check_finite(m.scales, n, m.dtype, source.scales->name, files_[source.scales->file]->path());
+    check_finite(m.biases, n, m.dtype, source.biases->name, files_[source.biases->file]->path());
+  }
+  if (source.bias) {
+    // A bias follows its matrix's rows: gather them as a one-column matrix of f32.
+    const float* all = vector({*source.bias, source.shape.out, 0});
+    if (source.rows.empty()) {
+      linear.bias = all;
+    } else {
+      float* picked = reinterpret_cast<float*>(
+          allocate(uint64_t(m.out) * sizeof(float), source.bias->name));
+      linear.bias = picked;
+      for (const auto& [begin, count] : source.rows) {
+        std::memcpy(picked, all + begin, count * sizeof(float));
+        picked += count;
+      }
+    }
+  }
+  return linear;
+}
+
+}  // namespace moeflux::model

@@ -1,0 +1,60 @@
+// WeightReader: checked reads of resident tensors into booked memory. Sources come from Python's
+// tensor table; every range is checked again here, against shapes and the real files.
+#pragma once
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "model/model.h"
+
+namespace moeflux::model {
+
+struct TensorRef {
+  std::string name;  // for messages
+  uint32_t file = 0;
+  uint64_t offset = 0, nbytes = 0;
+  quant::DType dtype = quant::DType::f32;  // ignored for packed codes
+};
+
+struct MatrixSource {
+  quant::Shape shape;  // of what the file holds
+  TensorRef weight;
+  std::optional<TensorRef> scales, biases, bias;
+  // Rows (begin, count) of the stored matrix that make this one, in order; empty: all of them.
+  std::vector<std::pair<uint32_t, uint32_t>> rows;
+};
+
+struct VectorSource {
+  TensorRef tensor;
+  uint32_t count = 0;
+  float add = 0;  // 1 for zero-centred norms, stored as w for a factor of 1 + w
+};
+
+class WeightReader {
+ public:
+  WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Account& account,
+               Weights& weights);
+  const float* vector(const VectorSource& source);  // as f32, whatever the file holds
+  ops::Linear matrix(const MatrixSource& source);
+  const std::vector<std::shared_ptr<io::File>>& files() const { return files_; }
+  base::Account& account() const { return account_; }
+
+ private:
+  void read(const TensorRef& tensor, uint64_t offset, std::byte* out, uint64_t nbytes);
+  std::byte* allocate(uint64_t nbytes, const std::string& name);
+  const std::byte* rows(const MatrixSource& source, const TensorRef& tensor, uint64_t row_bytes);
+
+  std::vector<std::shared_ptr<io::File>> files_;
+  base::Account& account_;
+  Weights& weights_;
+  base::Memory bounce_;
+};
+
+// Checks bits, group and divisibility of a shape. Throws FormatError naming the tensor.
+void check_shape(const quant::Shape& shape, const std::string& name);
+// Throws FormatError when a NaN or an infinity is among `count` values of `dtype`.
+void check_finite(const std::byte* data, uint64_t count, quant::DType dtype,
+                  const std::string& name, const std::string& file);
+
+}  // namespace moeflux::model

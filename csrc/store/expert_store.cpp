@@ -1,0 +1,251 @@
+#include "store/expert_store.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <stdexcept>
+
+#include "base/error.h"
+
+namespace moeflux::store {
+
+namespace {
+// Recency with a light frequency term: each remembered use is worth this many ticks (one tick = one
+// acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
+constexpr float kUseWorth = 64;
+constexpr float kHalfLife = 4096;
+constexpr auto kWait = std::chrono::milliseconds(50);
+}  // namespace
+
+uint64_t LayerExperts::slot_bytes() const {
+  uint64_t end = 0;
+  for (const Part& part : parts) end = std::max(end, part.slot_offset + part.nbytes);
+  return base::round_up(end, kSlotAlignment);
+}
+
+uint64_t LayerExperts::expert_bytes() const {
+  uint64_t sum = 0;
+  for (const Part& part : parts) sum += part.nbytes;
+  return sum;
+}
+
+ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
+                         std::vector<LayerExperts> layers, base::Account& account,
+                         StoreOptions options)
+    : files_(std::move(files)), layers_(std::move(layers)), account_(account), options_(options) {
+  for (const LayerExperts& layer : layers_) {
+    slot_bytes_ = std::max(slot_bytes_, layer.slot_bytes());
+    max_experts_ = std::max(max_experts_, layer.n_experts);
+    for (const Part& part : layer.parts) {
+      if (part.file.size() != layer.n_experts || part.offset.size() != layer.n_experts)
+        throw FormatError("[store::ExpertStore] expected a range for each of " +
+                          std::to_string(layer.n_experts) + " experts");
+      for (uint32_t expert = 0; expert < layer.n_experts; ++expert) {
+        if (part.file[expert] >= files_.size())
+          throw FormatError("[store::ExpertStore] no file of index " +
+                            std::to_string(part.file[expert]));
+        const io::File& file = *files_[part.file[expert]];
+        if (part.offset[expert] > file.size() || part.nbytes > file.size() - part.offset[expert])
+          throw FormatError("[store::ExpertStore] expert range ends behind the file: expected " +
+                            std::to_string(part.nbytes) + " bytes at " +
+                            std::to_string(part.offset[expert]) + ", file has " +
+                            std::to_string(file.size()) + " (" + file.path() + ")");
+      }
+    }
+  }
+  const size_t n_keys = layers_.size() * size_t(max_experts_);
+  where_.resize(n_keys);
+  frequency_.resize(n_keys);
+  last_use_.resize(n_keys);
+  if (n_keys == 0) return;
+  bounce_ = base::Memory(account_, options_.read_threads * io::kBounceBytes, "read buffers");
+  for (uint32_t index = 0; index < options_.read_threads; ++index)
+    readers_.push_back(std::make_unique<base::Thread>(
+        [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+}
+
+ExpertStore::~ExpertStore() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+  }
+  work_.notify_all();
+  readers_.clear();
+}
+
+uint64_t ExpertStore::touch(int64_t key, Use use) {
+  ++clock_;
+  float& frequency = frequency_[key];
+  const float age = static_cast<float>(clock_ - last_use_[key]);
+  frequency = frequency * std::exp2(-age / kHalfLife);
+  last_use_[key] = clock_;
+  if (use == Use::sweep) return static_cast<uint64_t>(frequency * kUseWorth);
+  frequency += 1;
+  return clock_ + static_cast<uint64_t>(frequency * kUseWorth);
+}
+
+ExpertStore::Slot* ExpertStore::take_slot() {
+  if (slots_.size() < options_.max_slots) {
+    if (account_.free_bytes() >= slot_bytes_ || slots_.size() < options_.min_slots) {
+      Slot& slot = slots_.emplace_back();
+      try {
+        slot.memory = base::Memory(account_, slot_bytes_, "an expert slot");
+      } catch (...) {
+        slots_.pop_back();
+        throw;
+      }
+      slot.self = std::prev(slots_.end());
+      return &slot;
+    }
+  }
+  if (order_.empty()) return nullptr;
+  Slot* slot = order_.begin()->second;
+  order_.erase(order_.begin());
+  if (slot->key >= 0) {
+    where_[slot->key] = nullptr;
+    if (slot->valid) ++stats_.evictions;
+  }
+  return slot;
+}
+
+std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_t expert, Use use) {
+  std::lock_guard lock(mutex_);
+  if (layer >= layers_.size() || expert >= layers_[layer].n_experts)
+    throw FormatError("[store::ExpertStore] no expert " + std::to_string(expert) + " in layer " +
+                      std::to_string(layer));
+  const int64_t key = key_of(layer, expert);
+  Slot* slot = where_[key];
+  if (slot != nullptr) {
+    ++stats_.hits;
+    if (slot->pins == 0 && !slot->reading) order_.erase({slot->priority, slot});
+    slot->priority = std::max(slot->priority, touch(key, use));
+    ++slot->pins;
+    return Pin(this, slot);
+  }
+  slot = take_slot();
+  if (slot == nullptr) return std::nullopt;
+  ++stats_.misses;
+  slot->key = key;
+  slot->valid = false;
+  slot->reading = true;
+  slot->error = nullptr;
+  slot->pins = 1;
+  slot->priority = touch(key, use);
+  where_[key] = slot;
+  queue_.push_back(slot);
+  work_.notify_one();
+  return Pin(this, slot);
+}
+
+void ExpertStore::reader(std::byte* bounce) {
+  for (;;) {
+    Slot* slot;
+    {
+      std::unique_lock lock(mutex_);
+      work_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+      if (stop_) return;
+      slot = queue_.front();
+      queue_.pop_front();
+    }
+    std::exception_ptr error;
+    try {
+      fill(*slot, bounce);
+    } catch (...) {
+      error = std::current_exception();
+    }
+    std::lock_guard lock(mutex_);
+    slot->reading = false;
+    slot->valid = !error;
+    slot->error = error;
+    if (error) {
+      where_[slot->key] = nullptr;  // the next request tries again
+      slot->key = -1;
+    } else {
+      stats_.bytes_read += layers_[slot->key / max_experts_].expert_bytes();
+    }
+    if (slot->pins == 0) park(slot);
+    ++arrivals_;
+    arrived_.notify_all();
+  }
+}
+
+void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
+  const uint32_t expert = static_cast<uint32_t>(slot.key % max_experts_);
+  for (const Part& part : layers_[slot.key / max_experts_].parts)
+    io::read_exact(*files_[part.file[expert]], part.offset[expert],
+                   {slot.memory.data() + part.slot_offset, part.nbytes}, bounce);
+}
+
+void ExpertStore::park(Slot* slot) {
+  if (slot->key < 0) slot->priority = 0;
+  order_.insert({slot->priority, slot});
+}
+
+void ExpertStore::unpin(Slot* slot) {
+  std::lock_guard lock(mutex_);
+  if (--slot->pins == 0 && !slot->reading) park(slot);
+}
+
+ExpertStore::Pin::~Pin() {
+  if (slot_ != nullptr) store_->unpin(slot_);
+}
+
+bool ExpertStore::Pin::ready() const {
+  std::lock_guard lock(store_->mutex_);
+  if (slot_->error) std::rethrow_exception(slot_->error);
+  return slot_->valid;
+}
+
+const std::byte* ExpertStore::Pin::data() const { return slot_->memory.data(); }
+
+bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
+  std::lock_guard lock(mutex_);
+  return where_[key_of(layer, expert)] != nullptr;
+}
+
+void ExpertStore::wait() {
+  const auto begin = std::chrono::steady_clock::now();
+  std::unique_lock lock(mutex_);
+  arrived_.wait_for(lock, kWait, [this] { return arrivals_ != arrivals_waited_; });
+  arrivals_waited_ = arrivals_;
+  stats_.wait_ns += static_cast<uint64_t>(
+      std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count());
+}
+
+bool ExpertStore::make_room(uint64_t nbytes) {
+  std::lock_guard lock(mutex_);
+  while (account_.free_bytes() < nbytes) {
+    if (slots_.size() <= options_.min_slots || order_.empty()) return false;
+    Slot* slot = order_.begin()->second;
+    order_.erase(order_.begin());
+    if (slot->key >= 0) where_[slot->key] = nullptr;
+    slots_.erase(slot->self);
+  }
+  return true;
+}
+
+StoreStats ExpertStore::stats() const {
+  std::lock_guard lock(mutex_);
+  return stats_;
+}
+
+uint32_t ExpertStore::n_slots() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<uint32_t>(slots_.size());
+}
+
+void ExpertStore::assert_invariants() const {
+  std::lock_guard lock(mutex_);
+  size_t parked = 0;
+  for (const Slot& slot : slots_) {
+    const bool idle = slot.pins == 0 && !slot.reading;
+    const bool listed = order_.count({slot.priority, const_cast<Slot*>(&slot)}) == 1;
+    if (idle != listed) throw std::logic_error("a slot is in order_ exactly when it is idle");
+    if (slot.key >= 0 && where_[slot.key] != &slot) throw std::logic_error("where_ lost a slot");
+    parked += idle;
+  }
+  if (parked != order_.size()) throw std::logic_error("order_ holds a slot twice");
+  if (slots_.size() > options_.max_slots) throw std::logic_error("more slots than allowed");
+}
+
+}  // namespace moeflux::store

@@ -1,0 +1,142 @@
+// ExpertStore: experts on disk, a bounded pool of them in memory. Hands out pins; fills slots by
+// reader threads; never calls the model and never waits for compute.
+// Thread-safe, but meant for one engine thread: `try_acquire`, `wait` and Pin from there.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "base/account.h"
+#include "base/memory.h"
+#include "base/thread.h"
+#include "io/file.h"
+
+namespace moeflux::store {
+
+inline constexpr uint64_t kSlotAlignment = 16384;  // a slot is whole pages on every machine
+inline constexpr uint64_t kPartAlignment = 64;     // a cache line, and an AVX-512 register
+
+// One of the (up to nine) byte ranges that make an expert: the same place in every slot.
+struct Part {
+  uint64_t nbytes = 0;
+  uint64_t slot_offset = 0;       // multiple of kPartAlignment
+  std::vector<uint32_t> file;     // (n_experts) index into the store's files
+  std::vector<uint64_t> offset;   // (n_experts) in that file
+};
+
+struct LayerExperts {
+  uint32_t n_experts = 0;
+  std::vector<Part> parts;
+  uint64_t slot_bytes() const;
+  uint64_t expert_bytes() const;  // what a miss reads
+};
+
+enum class Use { decode, sweep };  // a sweep (prefill) does not push out what decode works with
+
+struct StoreStats {
+  uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0, wait_ns = 0;
+};
+
+struct StoreOptions {
+  uint32_t min_slots = 3;   // refuses to shrink below
+  uint32_t max_slots = 3;
+  uint32_t read_threads = 8;
+};
+
+class ExpertStore {
+  struct Slot;
+
+ public:
+  // The promise that a slot keeps its expert until the pin is gone.
+  class Pin {
+   public:
+    Pin(Pin&& other) noexcept : store_(other.store_), slot_(other.slot_) { other.slot_ = nullptr; }
+    Pin& operator=(Pin&& other) noexcept {
+      std::swap(store_, other.store_);
+      std::swap(slot_, other.slot_);
+      return *this;
+    }
+    ~Pin();
+    bool ready() const;              // false while it is read; throws the reader's IoError
+    const std::byte* data() const;   // REQUIRES: ready()
+   private:
+    friend class ExpertStore;
+    Pin(ExpertStore* store, Slot* slot) : store_(store), slot_(slot) {}
+    ExpertStore* store_;
+    Slot* slot_;
+  };
+
+  // Checks every range against the real file sizes. Throws FormatError, MemoryBudgetError.
+  ExpertStore(std::vector<std::shared_ptr<io::File>> files, std::vector<LayerExperts> layers,
+              base::Account& account, StoreOptions options);
+  ~ExpertStore();
+
+  // A pin on (layer, expert): at once when it is in memory (a hit), else after a read that starts
+  // now. Null when every slot is pinned: release one and ask again.
+  std::optional<Pin> try_acquire(uint32_t layer, uint32_t expert, Use use);
+  bool contains(uint32_t layer, uint32_t expert) const;
+  // Returns when any read has finished since the last call, or after 50 ms.
+  void wait();
+  // Gives slots back until `nbytes` are free in the account; false when min_slots stand in the way.
+  bool make_room(uint64_t nbytes);
+
+  StoreStats stats() const;
+  uint32_t n_slots() const;
+  uint64_t slot_bytes() const { return slot_bytes_; }
+  const LayerExperts& layer(uint32_t index) const { return layers_[index]; }
+  void assert_invariants() const;  // test hook: throws std::logic_error
+
+ private:
+  // Invariants (under mutex_): a slot with pins > 0 or reading is in no order; every other slot is
+  // in `order_` exactly once; `where_` maps (layer, expert) to the slot that holds or reads it.
+  struct Slot {
+    base::Memory memory;
+    int64_t key = -1;          // layer * max_experts + expert, -1: empty
+    uint32_t pins = 0;
+    bool reading = false;
+    bool valid = false;        // the bytes of `key` are all there
+    uint64_t priority = 0;     // smallest is evicted first
+    std::exception_ptr error;
+    std::list<Slot>::iterator self;
+  };
+  void reader(std::byte* bounce);
+  void fill(const Slot& slot, std::byte* bounce);
+  Slot* take_slot();
+  void unpin(Slot* slot);
+  void park(Slot* slot);       // puts an unpinned slot into order_
+  uint64_t touch(int64_t key, Use use);
+  int64_t key_of(uint32_t layer, uint32_t expert) const {
+    return int64_t(layer) * max_experts_ + expert;
+  }
+
+  std::vector<std::shared_ptr<io::File>> files_;
+  std::vector<LayerExperts> layers_;
+  base::Account& account_;
+  const StoreOptions options_;
+  uint64_t slot_bytes_ = 0;
+  uint32_t max_experts_ = 0;
+  base::Memory bounce_;
+
+  mutable std::mutex mutex_;
+  std::condition_variable work_, arrived_;
+  std::list<Slot> slots_;
+  std::vector<Slot*> where_;                        // by key; null: on disk only
+  std::vector<float> frequency_;                    // by key, decayed at each touch
+  std::vector<uint64_t> last_use_;                  // by key, in clock_ ticks
+  std::set<std::pair<uint64_t, Slot*>> order_;      // by (priority, slot)
+  std::deque<Slot*> queue_;                         // to be read, oldest first
+  uint64_t clock_ = 0;
+  uint64_t arrivals_ = 0, arrivals_waited_ = 0;  // reads finished; of them, seen by wait()
+  bool stop_ = false;
+  StoreStats stats_;
+  std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first
+};
+
+}  // namespace moeflux::store
