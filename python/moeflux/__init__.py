@@ -1,1 +1,36 @@
-x=1
+"""moeflux runs Mixture-of-Experts language models that are larger than memory.
+
+The dense part stays resident; the experts a token needs are read from disk into a bounded pool.
+"""
+
+from ._version import __version__
+from .errors import (
+    DownloadError,
+    FormatError,
+    IoError,
+    MemoryBudgetError,
+    MoefluxError,
+    SessionError,
+    TemplateError,
+)
+from .generation import Part, generate, stream_generate
+from .model import Model, Session, load
+from .sampling import SamplingParams
+
+__all__ = [
+    "DownloadError",
+    "FormatError",
+    "IoError",
+    "MemoryBudgetError",
+    "Model",
+    "MoefluxError",
+    "Part",
+    "SamplingParams",
+    "Session",
+    "SessionError",
+    "TemplateError",
+    "__version__",
+    "generate",
+    "load",
+    "stream_generate",
+]

@@ -1,0 +1,344 @@
+"""What families share: typed config fields, sources of matrices, vectors and experts.
+
+A *source* is a plain dict that csrc/bindings/model.cpp reads: where the bytes are, and their shape.
+Quantisation is inferred from shapes and checked against config.json.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ..checkpoint import Checkpoint, Tensor, fail
+
+Spec = dict[str, Any]
+Source = dict[str, Any]
+Rows = list[tuple[int, int]]
+
+PLAIN = ("F32", "F16", "BF16")
+MAX_COUNT = 1 << 24  # no real config field comes near; keeps products far from overflow
+CHUNK = 512  # prefill rows a pass; a constant of the spec, so that no budget changes a result
+
+
+class Config:
+    """Checked access to config.json."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.values = checkpoint.config
+        self.path = checkpoint.path / "config.json"
+
+    def bad(self, what: str) -> Exception:
+        """Builds a FormatError that names config.json."""
+        return fail("config", what, self.path)
+
+    def count(self, key: str, default: int | None = None, minimum: int = 1) -> int:
+        """A whole number of at least `minimum`."""
+        value = self.values.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.bad(f"expected a whole number for {key}, found {value!r}")
+        if not minimum <= value <= MAX_COUNT:
+            raise self.bad(f"expected {key} in {minimum}..{MAX_COUNT}, found {value}")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number."""
+        value = self.values.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.bad(f"expected a number for {key}, found {value!r}")
+        if not math.isfinite(value):
+            raise self.bad(f"expected a finite {key}, found {value!r}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A boolean."""
+        value = self.values.get(key)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.bad(f"expected true or false for {key}, found {value!r}")
+        return value
+
+    def section(self, key: str) -> dict[str, Any]:
+        """An object, empty when absent."""
+        value = self.values.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.bad(f"expected an object for {key}, found {value!r}")
+        return value
+
+
+class Tensors:
+    """Builds sources from a checkpoint's tensor table."""
+
+    def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
+        self.checkpoint = checkpoint
+        self.table = checkpoint.tensors
+        quantization = config.section("quantization") or config.section("quantization_config")
+        self.quantization = quantization
+        self.config = config
+
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint holds the tensor."""
+        return name in self.table
+
+    def get(self, name: str) -> Tensor:
+        """The tensor of that name, or a FormatError."""
+        if name not in self.table:
+            raise fail("families", f"expected tensor {name!r}, found none", self.checkpoint.path)
+        return self.table[name]
+
+    def _bad(self, tensor: Tensor, what: str) -> Exception:
+        return fail("families", f"{what} for {tensor.name!r}",
+                    self.checkpoint.files[tensor.file])  # fmt: skip
+
+    def _plain(self, tensor: Tensor) -> str:
+        if tensor.dtype not in PLAIN:
+            raise self._bad(tensor, f"expected dtype {', '.join(PLAIN)}, found {tensor.dtype}")
+        return tensor.dtype
+
+    def vector(self, name: str, count: int, add: float = 0.0) -> Source:
+        """A small tensor of `count` numbers, kept as f32; `add` is added to each."""
+        tensor = self.get(name)
+        self._plain(tensor)
+        if math.prod(tensor.shape) != count:
+            raise self._bad(tensor, f"expected {count} numbers, found shape {list(tensor.shape)}")
+        return {"tensor": _ref(tensor), "count": count, "add": add}
+
+    def matrix(
+        self, name: str, out: int, columns: int, rows: Rows | None = None, bias: bool = False
+    ) -> Source:
+        """A stored matrix [out, columns], or the `rows` (begin, count) of it, in that order."""
+        weight = self.get(name + ".weight")
+        source = {**self._shape(name, weight, (out, columns)), "weight": _ref(weight)}
+        if source["bits"]:
+            for part in ("scales", "biases"):
+                source[part] = _ref(self.get(f"{name}.{part}"))
+        if bias:
+            tensor = self.get(name + ".bias")
+            self._plain(tensor)
+            if tensor.shape != (out,):
+                raise self._bad(tensor, f"expected shape [{out}], found {list(tensor.shape)}")
+            source["bias"] = _ref(tensor)
+        if rows is not None:
+            source["rows"] = rows
+        return source
+
+    def _shape(self, name: str, weight: Tensor, shape: tuple[int, ...]) -> Source:
+        """Shape and format of a matrix (or a stack of them), inferred and cross-checked."""
+        *lead, out, columns = shape
+        source = {"out": out, "in": columns, "bits": 0, "group": 0}
+        if not self.has(name + ".scales"):
+            dtype = self._plain(weight)
+            if weight.shape != shape:
+                raise self._bad(weight, f"expected shape {list(shape)}, found {list(weight.shape)}")
+            return {**source, "dtype": dtype}
+        scales, biases = self.get(name + ".scales"), self.get(name + ".biases")
+        if weight.dtype != "U32":
+            raise self._bad(weight, f"expected packed codes in U32, found {weight.dtype}")
+        if weight.shape[:-1] != (*lead, out):
+            raise self._bad(weight, f"expected rows {[*lead, out]}, found {list(weight.shape)}")
+        bits, rest = divmod(weight.shape[-1] * 32, columns)
+        if rest or bits not in (2, 3, 4, 5, 6, 8):
+            raise self._bad(weight, f"expected 2, 3, 4, 5, 6 or 8 bits for {columns} columns, "
+                            f"found {weight.shape[-1]} words a row")  # fmt: skip
+        n_groups = scales.shape[-1] if scales.shape else 0
+        group = columns // n_groups if n_groups and columns % n_groups == 0 else 0
+        if group not in (32, 64, 128):
+            raise self._bad(scales, f"expected groups of 32, 64 or 128 in {columns} columns, "
+                            f"found {n_groups} groups")  # fmt: skip
+        for tensor in (scales, biases):
+            if self._plain(tensor) != scales.dtype or tensor.shape != (*lead, out, n_groups):
+                raise self._bad(tensor, f"expected {scales.dtype} {[*lead, out, n_groups]}, found "
+                                f"{tensor.dtype} {list(tensor.shape)}")  # fmt: skip
+        self._check_config(name, bits, group)
+        return {**source, "bits": bits, "group": group, "dtype": scales.dtype}
+
+    def _check_config(self, name: str, bits: int, group: int) -> None:
+        override = self.quantization.get(name)
+        said = override if isinstance(override, dict) else self.quantization
+        mode = said.get("mode", "affine")
+        if mode != "affine":
+            raise self.config.bad(f"expected affine quantisation of {name}, found {mode!r}")
+        expected = (said.get("bits", 4), said.get("group_size", 64))
+        if expected != (bits, group):
+            raise self.config.bad(
+                f"config says {expected[0]} bits in groups of {expected[1]} for {name}, "
+                f"the tensor's shape says {bits} and {group}"
+            )
+
+    def experts(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
+        """The routed experts of a layer, in whichever of the three layouts they are stored."""
+        if self.has(f"{prefix}.switch_mlp.gate_proj.weight"):
+            return {
+                key: self._stacked(f"{prefix}.switch_mlp.{key}_proj", n_experts, out, columns)
+                for key, out, columns in _expert_shapes(d_ff, d_model)
+            }
+        if self.has(f"{prefix}.experts.gate_up_proj"):
+            return self._fused(f"{prefix}.experts", n_experts, d_ff, d_model)
+        return {
+            key: self._separate(f"{prefix}.experts.{{}}.{key}_proj", n_experts, out, columns)
+            for key, out, columns in _expert_shapes(d_ff, d_model)
+        }
+
+    def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> Source:
+        weight = self.get(name + ".weight")
+        source = self._shape(name, weight, (n_experts, out, columns))
+        source["weight"] = _slices(weight, n_experts)
+        if source["bits"]:
+            source["scales"] = _slices(self.get(name + ".scales"), n_experts)
+            source["biases"] = _slices(self.get(name + ".biases"), n_experts)
+        return source
+
+    def _fused(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
+        both, down = self.get(f"{prefix}.gate_up_proj"), self.get(f"{prefix}.down_proj")
+        for tensor, shape in (
+            (both, (n_experts, 2 * d_ff, d_model)),
+            (down, (n_experts, d_model, d_ff)),
+        ):
+            self._plain(tensor)
+            if tensor.shape != shape:
+                raise self._bad(tensor, f"expected {list(shape)}, found {list(tensor.shape)}")
+        files, offsets, nbytes = _slices(both, n_experts)
+        half = nbytes // 2
+        plain = {"bits": 0, "group": 0, "dtype": both.dtype, "out": d_ff, "in": d_model}
+        return {
+            "gate": {**plain, "weight": (files, offsets, half)},
+            "up": {**plain, "weight": (files, offsets + np.uint64(half), half)},
+            "down": {**plain, "out": d_model, "in": d_ff, "dtype": down.dtype,
+                     "weight": _slices(down, n_experts)},
+        }  # fmt: skip
+
+    def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> Source:
+        names = [pattern.format(expert) for expert in range(n_experts)]
+        shapes = [self._shape(n, self.get(n + ".weight"), (out, columns)) for n in names]
+        for name, shape in zip(names, shapes, strict=True):
+            if shape != shapes[0]:
+                raise self._bad(self.get(name + ".weight"),
+                                f"expected every expert stored as {shapes[0]}, found {shape}")  # fmt: skip
+        source = dict(shapes[0])
+        for part in ("weight", "scales", "biases") if source["bits"] else ("weight",):
+            tensors = [self.get(f"{name}.{part}") for name in names]
+            source[part] = (
+                np.array([t.file for t in tensors], dtype=np.uint32),
+                np.array([t.offset for t in tensors], dtype=np.uint64),
+                tensors[0].nbytes,
+            )
+        return source
+
+
+def _expert_shapes(d_ff: int, d_model: int) -> list[tuple[str, int, int]]:
+    return [("gate", d_ff, d_model), ("up", d_ff, d_model), ("down", d_model, d_ff)]
+
+
+def _ref(tensor: Tensor) -> tuple[str, int, int, int, str]:
+    return (tensor.name, tensor.file, tensor.offset, tensor.nbytes, tensor.dtype)
+
+
+def _slices(tensor: Tensor, n: int) -> tuple[Any, Any, int]:
+    """(file, offset) of each of the n equal slices of a stacked tensor, and a slice's bytes."""
+    nbytes = tensor.nbytes // n
+    offsets = np.uint64(tensor.offset) + np.arange(n, dtype=np.uint64) * np.uint64(nbytes)
+    return np.full(n, tensor.file, dtype=np.uint32), offsets, nbytes
+
+
+def moe(tensors: Tensors, config: Config, prefix: str, d_model: int, normalise: bool) -> Source:
+    """The routed part of a Qwen MoE layer."""
+    n_experts = config.count("num_experts")
+    top_k = config.count("num_experts_per_tok")
+    if top_k > n_experts:
+        raise config.bad(f"expected num_experts_per_tok <= {n_experts} experts, found {top_k}")
+    d_ff = config.count("moe_intermediate_size")
+    return {
+        "router": tensors.matrix(f"{prefix}.gate", n_experts, d_model),
+        "n_experts": n_experts,
+        "top_k": top_k,
+        "normalise": normalise,
+        "experts": tensors.experts(prefix, n_experts, d_ff, d_model),
+    }
+
+
+def ffn(tensors: Tensors, prefix: str, d_ff: int, d_model: int) -> Source:
+    """A resident gated FFN: a dense layer's or a shared expert."""
+    return {
+        key: tensors.matrix(f"{prefix}.{key}_proj", out, columns)
+        for key, out, columns in _expert_shapes(d_ff, d_model)
+    }
+
+
+def is_moe_layer(config: Config, layer: int) -> bool:
+    """Transformers' rule for Qwen: mlp_only_layers and decoder_sparse_step."""
+    dense = config.values.get("mlp_only_layers") or []
+    if not isinstance(dense, list):
+        raise config.bad(f"expected a list for mlp_only_layers, found {dense!r}")
+    return layer not in dense and (layer + 1) % config.count("decoder_sparse_step", 1) == 0
+
+
+def trunk(
+    tensors: Tensors, config: Config, norm_add: float, layers: list[Source], rope: Source
+) -> Spec:
+    """The spec around the layers: embedding, final norm, head, rotary frequencies."""
+    vocab, d_model = config.count("vocab_size"), config.count("hidden_size")
+    spec: Spec = {
+        "vocab": vocab,
+        "d_model": d_model,
+        "eps": config.number("rms_norm_eps", 1e-6),
+        "chunk": CHUNK,
+        "embed": tensors.matrix("model.embed_tokens", vocab, d_model),
+        "final_norm": tensors.vector("model.norm.weight", d_model, norm_add),
+        "inv_freq": rope["inv_freq"],
+        "layers": layers,
+    }
+    if not config.flag("tie_word_embeddings", False):
+        spec["head"] = tensors.matrix("lm_head", vocab, d_model)
+    return spec
+
+
+def rope(config: Config, rotary_dim: int) -> Source:
+    """Rotary frequencies (rotary_dim / 2) and the factor on cos and sin, plain or YaRN.
+
+    Source: transformers' modeling_rope_utils; both config dialects (`rope_theta` with
+    `rope_scaling`, and `rope_parameters`).
+    """
+    parameters = config.section("rope_parameters") or config.section("rope_scaling")
+    theta = float(parameters.get("rope_theta") or config.number("rope_theta", 10000.0))
+    kind = parameters.get("rope_type", parameters.get("type", "default"))
+    exponent = np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim
+    inv_freq = 1.0 / theta**exponent
+    scale = 1.0
+    if kind == "yarn":
+        inv_freq, scale = _yarn(config, parameters, theta, inv_freq, rotary_dim)
+    elif kind != "default":
+        raise config.bad(f"expected rope type default or yarn, found {kind!r}")
+    if not (np.isfinite(inv_freq).all() and math.isfinite(scale)):
+        raise config.bad(f"expected finite rotary frequencies, found rope settings {parameters}")
+    return {"inv_freq": inv_freq.astype(np.float32).tolist(), "rope_scale": scale}
+
+
+def _yarn(
+    config: Config, p: dict[str, Any], theta: float, inv_freq: Any, rotary_dim: int
+) -> tuple[Any, float]:
+    try:
+        factor = float(p["factor"])
+        original = float(p.get("original_max_position_embeddings")
+                         or config.count("max_position_embeddings"))  # fmt: skip
+        fast, slow = float(p.get("beta_fast") or 32), float(p.get("beta_slow") or 1)
+        attention_factor = p.get("attention_factor")
+        scale = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+        scale = scale if attention_factor is None else float(attention_factor)
+
+        def correction(beta: float) -> float:
+            return rotary_dim * math.log(original / (2 * math.pi * beta)) / (2 * math.log(theta))
+
+        low, high = correction(fast), correction(slow)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        raise config.bad(f"expected YaRN settings, found {p}: {error!r}") from None
+    if p.get("truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rotary_dim - 1)
+    high = high + 0.001 if low == high else high
+    ramp = np.clip((np.arange(rotary_dim // 2) - low) / (high - low), 0, 1)
+    return inv_freq / factor * ramp + inv_freq * (1 - ramp), scale

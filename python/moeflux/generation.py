@@ -1,0 +1,177 @@
+"""`generate` and `stream_generate`: prompt in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .errors import SessionError
+from .model import Model, Session
+from .sampling import Sampler, SamplingParams, log_softmax
+
+
+@dataclass(frozen=True)
+class Part:
+    """One step of a generation.
+
+    Attributes:
+        text: what can be shown now; empty while a character is incomplete.
+        token: the id, or None for the closing part.
+        logprob: natural log of the token's probability before temperature and filters.
+        top: the `top_logprobs` most probable (id, logprob), best first.
+        finish_reason: None, "eos", "stop" or "length"; set on the last part only.
+    """
+
+    text: str
+    token: int | None = None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+    finish_reason: str | None = None
+
+
+class _StopStrings:
+    """Holds back text that may be the beginning of a stop string."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = [stop for stop in stops if stop]
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """(text to show, whether a stop string has been met)."""
+        self._held += text
+        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        if found:
+            out, self._held = self._held[: min(found)], ""
+            return out, True
+        keep = max((self._overlap(stop) for stop in self._stops), default=0)
+        cut = len(self._held) - keep
+        out, self._held = self._held[:cut], self._held[cut:]
+        return out, False
+
+    def finish(self) -> str:
+        return self._held
+
+    def _overlap(self, stop: str) -> int:
+        longest = min(len(stop) - 1, len(self._held))
+        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
+
+
+def stream_generate(
+    model: Model,
+    prompt: str | Sequence[int] | None = None,
+    *,
+    messages: list[dict[str, str]] | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    logit_bias: Mapping[int, float] | None = None,
+    seed: int | None = None,
+    stop: str | Sequence[str] = (),
+    top_logprobs: int = 0,
+    session: Session | None = None,
+) -> Iterator[Part]:
+    """Generates part by part.
+
+    Args:
+        model: from `load`.
+        prompt: text or token ids. Either this or `messages`.
+        messages: a chat, rendered by the checkpoint's template.
+        max_tokens: stop after this many.
+        temperature: 0 is greedy. See SamplingParams for this and the next six.
+        top_k: keep the k best tokens.
+        top_p: nucleus sampling.
+        min_p: relative probability floor.
+        repetition_penalty: 1 is off.
+        logit_bias: by token id.
+        seed: of the draws.
+        stop: strings that end the text; they are not part of it.
+        top_logprobs: how many alternatives to report a token.
+        session: continue this one instead of a new one.
+
+    Yields:
+        Parts; the last one has a finish_reason.
+
+    Raises:
+        SessionError: an empty prompt, one past the context, or bad parameters.
+
+    Example:
+        >>> model = load(memory="24MiB", context=512)
+        >>> for part in stream_generate(model, "def main(", max_tokens=8):
+        ...     print(part.text, end="")
+    """
+    params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty,
+                            logit_bias or {}, seed)  # fmt: skip
+    if (prompt is None) == (messages is None):
+        raise SessionError("[generate] expected either a prompt or messages")
+    if max_tokens < 0 or top_logprobs < 0:
+        raise SessionError(f"[generate] expected max_tokens and top_logprobs of 0 or more, found "
+                           f"{max_tokens} and {top_logprobs}")  # fmt: skip
+    ids = _encode(model, prompt, messages)
+    session = session or model.session()
+    if len(ids) > session.context - session.position:
+        raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
+                           f"{session.context} (at {session.position}); "
+                           f"load with a larger context=")  # fmt: skip
+    return _stream(model, session, ids, params, max_tokens, stop, top_logprobs)
+
+
+def _encode(
+    model: Model, prompt: str | Sequence[int] | None, messages: list[dict[str, str]] | None
+) -> list[int]:
+    if messages is not None:
+        text = model.tokenizer.apply_template(messages)
+        ids = model.tokenizer.encode(text, add_special_tokens=False)
+    elif isinstance(prompt, str):
+        ids = model.tokenizer.encode(prompt)
+    else:
+        ids = [int(i) for i in prompt or ()]
+    if not ids:
+        raise SessionError("[generate] the prompt is empty: expected at least one token")
+    return ids
+
+
+def _stream(
+    model: Model,
+    session: Session,
+    ids: list[int],
+    params: SamplingParams,
+    max_tokens: int,
+    stop: str | Sequence[str],
+    top_logprobs: int,
+) -> Iterator[Part]:
+    sampler = Sampler(params)
+    stream = model.tokenizer.stream()
+    stops = _StopStrings([stop] if isinstance(stop, str) else stop)
+    eos = model.tokenizer.eos_ids
+    seen, feed = list(ids), ids
+    reason = "length"
+    for _ in range(min(max_tokens, session.context - session.position - len(ids) + 1)):
+        adjusted = sampler.adjust(session.step(feed), seen)
+        token = sampler.choose(adjusted)
+        logprobs = log_softmax(adjusted)
+        if token in eos:
+            reason = "eos"
+            break
+        best = np.argsort(-logprobs, kind="stable")[:top_logprobs]
+        text, stopped = stops.push(stream.push(token))
+        seen.append(token)
+        feed = [token]
+        yield Part(text, token, float(logprobs[token]),
+                   tuple((int(i), float(logprobs[i])) for i in best))  # fmt: skip
+        if stopped:
+            yield Part("", finish_reason="stop")
+            return
+    tail, stopped = stops.push(stream.finish())
+    text = tail if stopped else tail + stops.finish()
+    yield Part(text, finish_reason="stop" if stopped else reason)
+
+
+def generate(model: Model, prompt: str | Sequence[int] | None = None, **options: Any) -> str:
+    """The whole text of a generation; arguments as for `stream_generate`."""
+    return "".join(part.text for part in stream_generate(model, prompt, **options))

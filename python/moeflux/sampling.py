@@ -1,0 +1,105 @@
+"""From logits to a token: penalties, temperature, top-k, top-p, min-p, one seeded draw."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import SessionError
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen. temperature 0 is greedy.
+
+    Attributes:
+        temperature: divides the logits; 0 takes the most probable token.
+        top_k: keep the k most probable tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probability reaches p.
+        min_p: keep tokens of at least this share of the best one's probability.
+        repetition_penalty: divides positive and multiplies negative logits of tokens seen
+            (Keskar et al. 2019, as in transformers); 1 does nothing.
+        logit_bias: added to the logits, by token id.
+        seed: of the draw; the same seed and logits give the same tokens.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        checks = {
+            "temperature >= 0": self.temperature >= 0 and np.isfinite(self.temperature),
+            "top_k >= 0": self.top_k >= 0,
+            "0 < top_p <= 1": 0 < self.top_p <= 1,
+            "0 <= min_p <= 1": 0 <= self.min_p <= 1,
+            "repetition_penalty > 0": self.repetition_penalty > 0,
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise SessionError(f"[sampling] expected {rule}, found {self}")
+
+
+class Sampler:
+    """Draws tokens by SamplingParams; owns the random state."""
+
+    def __init__(self, params: SamplingParams) -> None:
+        self.params = params
+        self._random = np.random.Generator(np.random.PCG64(params.seed))
+
+    def adjust(self, logits: Any, seen: Sequence[int]) -> Any:
+        """Logits (vocab,) float64 after penalty and bias; `seen` are prompt and output so far."""
+        p = self.params
+        adjusted = np.asarray(logits, dtype=np.float64).copy()
+        if p.repetition_penalty != 1.0 and len(seen):
+            ids = np.unique(np.asarray(seen, dtype=np.int64))
+            value = adjusted[ids]
+            adjusted[ids] = np.where(
+                value > 0, value / p.repetition_penalty, value * p.repetition_penalty
+            )
+        for token, bias in p.logit_bias.items():
+            if not 0 <= token < adjusted.size:
+                raise SessionError(f"[sampling] logit_bias: expected ids below {adjusted.size}, "
+                                   f"found {token}")  # fmt: skip
+            adjusted[token] += bias
+        return adjusted
+
+    def choose(self, adjusted: Any) -> int:
+        """The next token, from adjusted logits."""
+        p = self.params
+        if p.temperature == 0:
+            return int(np.argmax(adjusted))
+        probability = keep(np.exp(log_softmax(adjusted / p.temperature)), p)
+        return int(np.searchsorted(np.cumsum(probability), self._random.random(), side="right"))
+
+
+def log_softmax(logits: Any) -> Any:
+    """Natural log of the softmax, float64."""
+    shifted = logits - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def keep(probability: Any, params: SamplingParams) -> Any:
+    """Probabilities with everything outside top-k, top-p and min-p removed, summing to one.
+
+    Ties at a boundary go to the lower token id.
+    """
+    order = np.argsort(-probability, kind="stable")
+    ranked = probability[order]
+    kept = np.ones(ranked.size, dtype=bool)
+    if params.top_k:
+        kept[params.top_k :] = False
+    if params.top_p < 1:
+        kept &= np.cumsum(ranked) - ranked < params.top_p
+    kept &= ranked >= params.min_p * ranked[0]
+    kept[0] = True
+    out = np.zeros_like(probability)
+    out[order[kept]] = ranked[kept]
+    return out / out.sum()

@@ -1,0 +1,176 @@
+"""Text to token ids and back: tokenizer.json by `tokenizers`, chat templates by jinja2's sandbox."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import read_json
+from .errors import FormatError, SessionError, TemplateError
+
+MAX_TEMPLATE_CHARS = 200_000
+MAX_RENDERED_CHARS = 10_000_000
+MAX_RANGE = 100_000
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer, its end-of-text ids and its chat template."""
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        import tokenizers
+
+        path = folder / "tokenizer.json"
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+        except BaseException as error:  # `tokenizers` panics with a BaseException of its own
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            raise FormatError(
+                f"[tokenizer] expected a tokenizer, found: {str(error)[:300]} ({path})"
+            ) from None
+        self._config = _optional_json(folder / "tokenizer_config.json")
+        generation = _optional_json(folder / "generation_config.json")
+        self.eos_ids = self._find_eos(config, generation)
+        self._template = _find_template(folder, self._config)
+
+    def _find_eos(self, config: dict[str, Any], generation: dict[str, Any]) -> frozenset[int]:
+        """generation_config wins over config, as in transformers; the tokenizer's own is added."""
+        named = generation.get("eos_token_id", config.get("eos_token_id"))
+        ids = {i for i in (named if isinstance(named, list) else [named]) if isinstance(i, int)}
+        token = self._config.get("eos_token")
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str):
+            found = self._tokenizer.token_to_id(token)
+            if found is not None:
+                ids.add(found)
+        return frozenset(ids)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        """Token ids of a text."""
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+
+    def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """Text of token ids."""
+        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def stream(self) -> TokenStream:
+        """A decoder for ids that come one at a time."""
+        return TokenStream(self)
+
+    @property
+    def has_template(self) -> bool:
+        """Whether the checkpoint brings a chat template."""
+        return self._template is not None
+
+    def apply_template(self, messages: list[dict[str, str]]) -> str:
+        """The prompt that the checkpoint's chat template makes of `messages`.
+
+        Args:
+            messages: [{"role": "user", "content": "..."}, ...]
+
+        Raises:
+            SessionError: messages are no such list.
+            TemplateError: there is no template, or it fails or does more than it may.
+        """
+        for message in messages:
+            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+                raise SessionError(f"[tokenizer] expected messages with role and content, "
+                                   f"found {message!r}")  # fmt: skip
+        if self._template is None:
+            raise TemplateError("[tokenizer] the checkpoint has no chat template; pass a prompt")
+        return _render(self._template, messages, self._config)
+
+
+class TokenStream:
+    """Decodes one id at a time; holds text back while a character's bytes are still missing."""
+
+    # A byte-level tokenizer splits a character over at most this many ids (4 bytes of UTF-8),
+    # and sequences that stay broken are let go after that.
+    MAX_HELD_IDS = 8
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._start = 0  # ids before it are decoded and sent
+        self._context = 0  # ids from it are decoded together, since a decoder looks left
+
+    def push(self, token: int) -> str:
+        """Text that `token` completes, often empty."""
+        self._ids.append(token)
+        text = self._pending()
+        if text.endswith(REPLACEMENT) and len(self._ids) - self._start < self.MAX_HELD_IDS:
+            return ""
+        return self._send(text)
+
+    def finish(self) -> str:
+        """What is left at the end; bytes that never became a character show as U+FFFD."""
+        return self._send(self._pending())
+
+    def _pending(self) -> str:
+        before = self._tokenizer.decode(self._ids[self._context : self._start])
+        return self._tokenizer.decode(self._ids[self._context :])[len(before) :]
+
+    def _send(self, text: str) -> str:
+        self._context, self._start = self._start, len(self._ids)
+        return text
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.exists() else {}
+
+
+def _find_template(folder: Path, config: dict[str, Any]) -> str | None:
+    path = folder / "chat_template.jinja"
+    template = path.read_text(encoding="utf-8") if path.exists() else config.get("chat_template")
+    if isinstance(template, list):  # [{"name": "default", "template": ...}, ...]
+        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _render(template: str, messages: list[dict[str, str]], config: dict[str, Any]) -> str:
+    import jinja2
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    if len(template) > MAX_TEMPLATE_CHARS:
+        raise TemplateError(f"[tokenizer] expected a chat template of at most "
+                            f"{MAX_TEMPLATE_CHARS} characters, found {len(template)}")  # fmt: skip
+
+    def raise_exception(message: str) -> None:
+        raise jinja2.TemplateError(message)
+
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+    environment.globals["raise_exception"] = raise_exception
+    environment.globals["range"] = _bounded_range
+    environment.filters["tojson"] = lambda x, **_: json.dumps(x, ensure_ascii=False)
+    variables = {
+        key: value.get("content") if isinstance(value, dict) else value
+        for key in ("bos_token", "eos_token", "pad_token", "unk_token")
+        if (value := config.get(key)) is not None
+    }
+    size, parts = 0, []
+    try:
+        stream = environment.from_string(template).generate(
+            messages=messages, add_generation_prompt=True, **variables
+        )
+        for part in stream:
+            size += len(part)
+            if size > MAX_RENDERED_CHARS:
+                raise TemplateError(
+                    f"[tokenizer] the chat template writes over {MAX_RENDERED_CHARS} characters"
+                )
+            parts.append(part)
+    except TemplateError:
+        raise
+    except Exception as error:
+        raise TemplateError(f"[tokenizer] the chat template failed: {str(error)[:300]}") from None
+    return "".join(parts)
+
+
+def _bounded_range(*args: int) -> range:
+    numbers = range(*args)
+    if len(numbers) > MAX_RANGE:
+        raise ValueError(f"range of {len(numbers)}; at most {MAX_RANGE}")
+    return numbers
