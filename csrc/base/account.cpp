@@ -16,10 +16,10 @@ bool Account::try_reserve(uint64_t nbytes) {
 
 void Account::reserve(uint64_t nbytes, const std::string& what) {
   if (try_reserve(nbytes)) return;
-  throw MemoryBudgetError("[base::Account] no room for " + what + ": it takes " +
-                          std::to_string(nbytes) + " bytes, " + std::to_string(free_bytes()) +
-                          " of " + std::to_string(limit_bytes_) + " are free; memory=" +
-                          std::to_string(live_bytes() + nbytes) + " would do");
+  throw MemoryBudgetError(
+      "[base::Account] no room for " + what + ": it takes " + std::to_string(nbytes) + " bytes, " +
+      std::to_string(free_bytes()) + " of " + std::to_string(limit_bytes_) +
+      " are free; memory=" + std::to_string(live_bytes() + nbytes) + " would do");
 }
 
 void Account::release(uint64_t nbytes) {

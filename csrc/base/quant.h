@@ -1,6 +1,7 @@
 // Weight formats and their block layouts: the only place that knows how a stored matrix is read.
 // Affine (MLX): a row is a little-endian bit stream of codes; value = scale * code + bias with one
-// (scale, bias) pair per `group` consecutive columns. Source: mlx-lm's save format (docs/models.md).
+// (scale, bias) pair per `group` consecutive columns. Source: mlx-lm's save format
+// (docs/models.md).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -9,13 +10,15 @@ namespace moeflux::quant {
 
 enum class DType : uint8_t { f32, f16, bf16 };
 
-constexpr uint64_t dtype_bytes(DType dtype) { return dtype == DType::f32 ? 4 : 2; }
+constexpr uint64_t dtype_bytes(DType dtype) {
+  return dtype == DType::f32 ? 4 : 2;
+}
 
-struct Shape {        // of one stored matrix, [out, in]
+struct Shape {  // of one stored matrix, [out, in]
   uint32_t out = 0;
   uint32_t in = 0;
-  uint32_t bits = 0;  // 2, 3, 4, 5, 6, 8: affine; 0: plain `dtype`
-  uint32_t group = 0; // columns per (scale, bias); 0 when plain
+  uint32_t bits = 0;         // 2, 3, 4, 5, 6, 8: affine; 0: plain `dtype`
+  uint32_t group = 0;        // columns per (scale, bias); 0 when plain
   DType dtype = DType::f32;  // of the weights when plain, of scales and biases when affine
 
   uint64_t row_bytes() const {

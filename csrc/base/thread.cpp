@@ -27,6 +27,8 @@ Thread::Thread(std::function<void()> body) : body_(std::move(body)) {
   if (error != 0) throw Error(std::string("[base::Thread] cannot start: ") + std::strerror(error));
 }
 
-Thread::~Thread() { pthread_join(handle_, nullptr); }
+Thread::~Thread() {
+  pthread_join(handle_, nullptr);
+}
 
 }  // namespace moeflux::base

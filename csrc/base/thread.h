@@ -7,7 +7,8 @@
 
 namespace moeflux::base {
 
-inline constexpr uint64_t kStackBytes = 256 * 1024;  // compute and reader threads keep buffers elsewhere
+inline constexpr uint64_t kStackBytes =
+    256 * 1024;  // compute and reader threads keep buffers elsewhere
 
 class Thread {
  public:

@@ -37,10 +37,10 @@ class ThreadPool {
 
   std::mutex mutex_;
   std::condition_variable start_, finish_;
-  uint64_t generation_ = 0;  // guarded by mutex_: one more for each parallel_for
-  int running_ = 0;          // guarded by mutex_: workers still inside the current one
-  bool stop_ = false;        // guarded by mutex_
-  std::exception_ptr error_; // guarded by mutex_: the first that a task threw
+  uint64_t generation_ = 0;   // guarded by mutex_: one more for each parallel_for
+  int running_ = 0;           // guarded by mutex_: workers still inside the current one
+  bool stop_ = false;         // guarded by mutex_
+  std::exception_ptr error_;  // guarded by mutex_: the first that a task threw
 
   const Task* task_ = nullptr;
   int n_tasks_ = 0;

@@ -1,4 +1,5 @@
-// The areas of the extension module; each is registered by one file. Nothing below includes pybind11.
+// The areas of the extension module; each is registered by one file. Nothing below includes
+// pybind11.
 #pragma once
 #include <pybind11/pybind11.h>
 

@@ -1,6 +1,5 @@
 // Maps the core's exceptions to the classes of moeflux.errors, by name.
 #include "base/error.h"
-
 #include "bindings/bindings.h"
 
 namespace py = pybind11;

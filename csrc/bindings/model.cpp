@@ -51,8 +51,7 @@ class Loader {
     if (!parent.contains(key)) return nullptr;
     const py::dict source = parent[key];
     const model::VectorSource vector{parse_tensor(source["tensor"]),
-                                     source["count"].cast<uint32_t>(),
-                                     source["add"].cast<float>()};
+                                     source["count"].cast<uint32_t>(), source["add"].cast<float>()};
     check_signals();
     return unlocked([&] { return reader_.vector(vector); });
   }
@@ -108,8 +107,7 @@ void parse_experts(const py::dict& source, uint32_t n_experts, model::Moe& moe,
       const py::tuple range = matrix[parts[j]];
       if (range[2].cast<uint64_t>() != sizes[j])
         throw FormatError(std::string("[bindings] expected ") + std::to_string(sizes[j]) +
-                          " bytes an expert, found " +
-                          std::to_string(range[2].cast<uint64_t>()));
+                          " bytes an expert, found " + std::to_string(range[2].cast<uint64_t>()));
       layer.parts.push_back({sizes[j], offset, range[0].cast<std::vector<uint32_t>>(),
                              range[1].cast<std::vector<uint64_t>>()});
       offset = base::round_up(offset + sizes[j], store::kPartAlignment);
@@ -205,10 +203,10 @@ void poll_signals() {
   if (PyErr_CheckSignals() != 0) throw Interrupted{};
 }
 
-std::shared_ptr<NativeModel> load_model(const py::dict& spec,
-                                        const std::vector<std::string>& paths, uint64_t budget,
-                                        uint32_t context, int n_threads, uint32_t read_threads,
-                                        uint32_t max_slots, bool direct, const std::string& simd) {
+std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
+                                        uint64_t budget, uint32_t context, int n_threads,
+                                        uint32_t read_threads, uint32_t max_slots, bool direct,
+                                        const std::string& simd) {
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_shared<base::Account>(budget);
   model::Weights& weights = *model->weights;
@@ -283,8 +281,8 @@ py::dict step(NativeSession& self, py::array_t<uint32_t, py::array::c_style> tok
     out[name] = values;
     return values.mutable_data();
   };
-  float* logits = array("logits", all_logits ? std::vector<py::ssize_t>{n, vocab}
-                                             : std::vector<py::ssize_t>{vocab});
+  float* logits = array(
+      "logits", all_logits ? std::vector<py::ssize_t>{n, vocab} : std::vector<py::ssize_t>{vocab});
   for (const std::string& name : capture_names) {
     if (name == "experts") {
       py::array_t<int32_t> experts({n, n_layers, py::ssize_t(capture.top_k)});
@@ -325,16 +323,14 @@ void register_model(py::module_& module) {
   py::class_<NativeModel, std::shared_ptr<NativeModel>>(module, "NativeModel")
       .def("session",
            [](const std::shared_ptr<NativeModel>& self) {
-             return NativeSession{
-                 self, locked(*self, [&] { return self->engine->new_session(); })};
+             return NativeSession{self, locked(*self, [&] { return self->engine->new_session(); })};
            })
       .def("stats", &stats);
   py::class_<NativeSnapshot>(module, "Snapshot")
       .def_property_readonly("position",
                              [](const NativeSnapshot& self) { return self.snapshot->position; })
-      .def_property_readonly("nbytes", [](const NativeSnapshot& self) {
-        return self.snapshot->memory.nbytes();
-      });
+      .def_property_readonly(
+          "nbytes", [](const NativeSnapshot& self) { return self.snapshot->memory.nbytes(); });
   py::class_<NativeSession>(module, "NativeSession")
       .def("step", &step, py::arg("tokens"), py::arg("all_logits"), py::arg("capture"))
       .def_property_readonly("position",

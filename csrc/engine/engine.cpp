@@ -38,8 +38,8 @@ ops::cpu::ScratchPlan plan_scratch(const model::Weights& weights, uint32_t conte
     } else {
       const ops::DeltaNet& w = layer.delta_net;
       const uint32_t values = w.n_value_heads * w.value_dim;
-      plan.row_floats = std::max(
-          plan.row_floats, 2 * d + 2 * w.channels() + 2 * values + 2 * w.n_value_heads);
+      plan.row_floats =
+          std::max(plan.row_floats, 2 * d + 2 * w.channels() + 2 * values + 2 * w.n_value_heads);
       for (const ops::Linear* l : {&w.qkv, &w.out}) widen(*l);
     }
     const auto hidden = [&](uint64_t width, uint64_t rows) {
@@ -84,26 +84,24 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   }
   const uint32_t min_slots =
       static_cast<uint32_t>(std::min<uint64_t>(n_experts, std::max<uint32_t>(top_k(), 3)));
-  const uint64_t fixed =
-      ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
-      3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
-      base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
-      base::round_up(row_bytes, base::kPageBytes) +
-      (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
-      options.read_threads * uint64_t(io::kBounceBytes);
+  const uint64_t fixed = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
+                         3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
+                         base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
+                         base::round_up(row_bytes, base::kPageBytes) +
+                         (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
+                         options.read_threads * uint64_t(io::kBounceBytes);
   const uint64_t session = Session::bytes(*weights_, options.context);
   const uint64_t minimum = account_->live_bytes() + fixed + session + min_slots * slot_bytes;
   if (minimum > account_->limit_bytes())
-    throw MemoryBudgetError(
-        "[engine::Engine] memory=" + std::to_string(account_->limit_bytes()) +
-        " bytes is too little: expected at least " + std::to_string(minimum) + " (resident " +
-        std::to_string(account_->live_bytes()) + ", scratch " + std::to_string(fixed) +
-        ", a session of context " + std::to_string(options.context) + " " +
-        std::to_string(session) + ", " + std::to_string(min_slots) + " expert slots " +
-        std::to_string(min_slots * slot_bytes) + ")");
+    throw MemoryBudgetError("[engine::Engine] memory=" + std::to_string(account_->limit_bytes()) +
+                            " bytes is too little: expected at least " + std::to_string(minimum) +
+                            " (resident " + std::to_string(account_->live_bytes()) + ", scratch " +
+                            std::to_string(fixed) + ", a session of context " +
+                            std::to_string(options.context) + " " + std::to_string(session) + ", " +
+                            std::to_string(min_slots) + " expert slots " +
+                            std::to_string(min_slots * slot_bytes) + ")");
 
-  account_->reserve((pool_.size() - 1 + options.read_threads) * base::kStackBytes,
-                    "thread stacks");
+  account_->reserve((pool_.size() - 1 + options.read_threads) * base::kStackBytes, "thread stacks");
   ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, ops::cpu::select_kernels(options.simd), scratch,
                                             *account_);
   x_ = base::Memory(*account_, chunk * row_bytes, "activations");
@@ -123,7 +121,9 @@ Engine::~Engine() {
   account_->release((pool_.size() - 1 + options_.read_threads) * base::kStackBytes);
 }
 
-void Engine::reserve_room(uint64_t nbytes) { store_->make_room(nbytes); }
+void Engine::reserve_room(uint64_t nbytes) {
+  store_->make_room(nbytes);
+}
 
 std::shared_ptr<Session> Engine::new_session() {
   reserve_room(Session::bytes(*weights_, options_.context));
@@ -160,8 +160,7 @@ void Engine::step(Session& session, std::span<const uint32_t> tokens, bool all_l
   for (uint32_t token : tokens)
     if (token >= weights_->spec.vocab)
       throw SessionError("[engine::Session] expected token ids below " +
-                         std::to_string(weights_->spec.vocab) + ", found " +
-                         std::to_string(token));
+                         std::to_string(weights_->spec.vocab) + ", found " + std::to_string(token));
   const uint64_t begin = now_ns();
   const uint32_t chunk = weights_->spec.chunk;
   uint32_t done = 0;
@@ -185,8 +184,8 @@ void Engine::step(Session& session, std::span<const uint32_t> tokens, bool all_l
 }
 
 void Engine::forward(Session& session, std::span<const uint32_t> tokens, uint32_t position,
-                     bool first, bool all_logits, bool last, float* logits,
-                     const Capture& capture, uint32_t done) {
+                     bool first, bool all_logits, bool last, float* logits, const Capture& capture,
+                     uint32_t done) {
   const model::Spec& spec = weights_->spec;
   const uint32_t n = static_cast<uint32_t>(tokens.size()), d = spec.d_model;
   const uint64_t n_layers = weights_->layers.size();
@@ -280,9 +279,8 @@ void Engine::moe(const model::Moe& moe, uint32_t n, ops::Routing& routing) {
   std::vector<uint32_t> wanted;
   for (uint32_t expert = 0; expert < pairs.size(); ++expert)
     if (!pairs[expert].empty()) wanted.push_back(expert);
-  std::stable_partition(wanted.begin(), wanted.end(), [&](uint32_t expert) {
-    return store_->contains(moe.store_layer, expert);
-  });
+  std::stable_partition(wanted.begin(), wanted.end(),
+                        [&](uint32_t expert) { return store_->contains(moe.store_layer, expert); });
 
   struct Pending {
     uint32_t expert;

@@ -22,7 +22,10 @@ class Session {
 
   uint32_t position() const { return position_; }
   uint32_t context() const { return context_; }
-  void reset() { position_ = 0; clear_ = true; }
+  void reset() {
+    position_ = 0;
+    clear_ = true;
+  }
 
   struct Snapshot {
     base::Memory memory;
@@ -43,16 +46,16 @@ class Session {
   std::vector<Place> places_;      // by layer
   std::vector<uint32_t> kv_dims_;  // by layer; 0: no cache
   uint64_t state_floats_ = 0;
-  base::Memory cache_;             // keys and values
-  base::Memory state_[2];          // recurrent and conv state: committed, working
+  base::Memory cache_;     // keys and values
+  base::Memory state_[2];  // recurrent and conv state: committed, working
   uint32_t committed_ = 0;
 };
 
 struct Capture {  // where to write what a step saw; null: not asked for. n = tokens of the step
-  int32_t* experts = nullptr;   // (n, n_layers, top_k) ascending, -1 in dense layers
-  float* weights = nullptr;     // (n, n_layers, top_k)
-  float* router = nullptr;      // (n, n_layers, n_experts), NaN in dense layers
-  float* hidden = nullptr;      // (n, n_layers + 1, d_model): embedding, then after each layer
+  int32_t* experts = nullptr;  // (n, n_layers, top_k) ascending, -1 in dense layers
+  float* weights = nullptr;    // (n, n_layers, top_k)
+  float* router = nullptr;     // (n, n_layers, n_experts), NaN in dense layers
+  float* hidden = nullptr;     // (n, n_layers + 1, d_model): embedding, then after each layer
   uint32_t top_k = 0, n_experts = 0;
 };
 

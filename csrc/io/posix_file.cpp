@@ -23,7 +23,7 @@ constexpr size_t kDirectAlignment = 4096;
 
 size_t direct_alignment([[maybe_unused]] int fd) {
 #ifdef STATX_DIOALIGN
-  struct statx info {};
+  struct statx info{};
   if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
       (info.stx_mask & STATX_DIOALIGN) != 0) {
     if (info.stx_dio_offset_align == 0) return 1;  // this file refuses direct reads
@@ -47,7 +47,7 @@ class PosixFile final : public File {
     }
     if (fd_ < 0) fd_ = open(path.c_str(), flags);
     if (fd_ < 0) throw_errno("open", path);
-    struct stat info {};
+    struct stat info{};
     if (fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
       close(fd_);
       throw IoError("[io::PosixFile] expected a regular file (" + path + ")");

@@ -22,7 +22,7 @@ struct ExpertShapes {  // of every expert of a layer, and where its parts lie in
 struct Moe {
   ops::Router router;
   ExpertShapes experts;
-  uint32_t store_layer = 0;        // index in the expert store
+  uint32_t store_layer = 0;  // index in the expert store
   bool has_shared = false;
   ops::GatedFfn shared;
   ops::Linear shared_gate;
@@ -49,7 +49,7 @@ struct Weights {
   quant::Matrix embed;  // (vocab, d_model)
   std::vector<Layer> layers;
   const float* final_norm = nullptr;
-  ops::Linear head;     // (vocab, d_model)
+  ops::Linear head;                  // (vocab, d_model)
   std::vector<base::Memory> memory;  // what the pointers above point to
 };
 

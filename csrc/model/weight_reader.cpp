@@ -30,7 +30,9 @@ void check_finite(const std::byte* data, uint64_t count, DType dtype, const std:
   for (uint64_t i = 0; i < count; ++i) {
     uint32_t word = 0;
     std::memcpy(&word, data + i * quant::dtype_bytes(dtype), quant::dtype_bytes(dtype));
-    const uint32_t mask = dtype == DType::f32 ? 0x7f800000u : dtype == DType::bf16 ? 0x7f80u : 0x7c00u;
+    const uint32_t mask = dtype == DType::f32    ? 0x7f800000u
+                          : dtype == DType::bf16 ? 0x7f80u
+                                                 : 0x7c00u;
     if ((word & mask) == mask)
       throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity at " +
                         std::to_string(i) + " of tensor " + name + " (" + file + ")");
@@ -54,8 +56,8 @@ void WeightReader::read(const TensorRef& tensor, uint64_t offset, std::byte* out
     throw FormatError("[model::WeightReader] no file for tensor " + tensor.name);
   if (offset > tensor.nbytes || nbytes > tensor.nbytes - offset)
     throw FormatError("[model::WeightReader] expected " + std::to_string(offset + nbytes) +
-                      " bytes, found " + std::to_string(tensor.nbytes) + " (tensor " +
-                      tensor.name + " in " + files_[tensor.file]->path() + ")");
+                      " bytes, found " + std::to_string(tensor.nbytes) + " (tensor " + tensor.name +
+                      " in " + files_[tensor.file]->path() + ")");
   io::read_exact(*files_[tensor.file], tensor.offset + offset, {out, nbytes}, bounce_.data());
 }
 
@@ -122,8 +124,8 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
     if (source.rows.empty()) {
       linear.bias = all;
     } else {
-      float* picked = reinterpret_cast<float*>(
-          allocate(uint64_t(m.out) * sizeof(float), source.bias->name));
+      float* picked =
+          reinterpret_cast<float*>(allocate(uint64_t(m.out) * sizeof(float), source.bias->name));
       linear.bias = picked;
       for (const auto& [begin, count] : source.rows) {
         std::memcpy(picked, all + begin, count * sizeof(float));

@@ -19,12 +19,12 @@ struct Linear {
 // Consecutive rows of one session, at positions position, position + 1, ...
 struct Segment {
   uint32_t row = 0, n = 0, position = 0;
-  float* keys = nullptr;          // attention: (context, n_kv_heads * head_dim)
-  float* values = nullptr;        // the same shape
-  const float* state_in = nullptr;   // delta net: (n_value_heads, value_dim, key_dim)
-  float* state_out = nullptr;        // may be state_in
-  const float* conv_in = nullptr;    // (conv_width - 1, channels): the last inputs, oldest first
-  float* conv_out = nullptr;         // may be conv_in
+  float* keys = nullptr;            // attention: (context, n_kv_heads * head_dim)
+  float* values = nullptr;          // the same shape
+  const float* state_in = nullptr;  // delta net: (n_value_heads, value_dim, key_dim)
+  float* state_out = nullptr;       // may be state_in
+  const float* conv_in = nullptr;   // (conv_width - 1, channels): the last inputs, oldest first
+  float* conv_out = nullptr;        // may be conv_in
 };
 
 struct Attention {
@@ -34,7 +34,7 @@ struct Attention {
   const float* k_norm = nullptr;
   const float* inv_freq = nullptr;  // (rotary_dim / 2)
   uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0, rotary_dim = 0;
-  float rope_scale = 1;   // multiplies cos and sin (YaRN's attention factor)
+  float rope_scale = 1;  // multiplies cos and sin (YaRN's attention factor)
   float eps = 1e-6f;
 };
 
@@ -87,8 +87,7 @@ class Ops {
   virtual void route(const Router& w, const float* normed, uint32_t n, Routing& out) = 0;
   virtual void ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) = 0;
   // expert_out (n * top_k, d_model): writes the rows that the jobs name.
-  virtual void experts(std::span<const ExpertJob> jobs, const float* normed,
-                       float* expert_out) = 0;
+  virtual void experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) = 0;
   // x += sum over ranks of weight * expert_out (+ sigmoid(shared_gate normed) * shared).
   virtual void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                        const Linear* shared_gate, const float* normed, const float* shared,

@@ -196,7 +196,9 @@ bool ExpertStore::Pin::ready() const {
   return slot_->valid;
 }
 
-const std::byte* ExpertStore::Pin::data() const { return slot_->memory.data(); }
+const std::byte* ExpertStore::Pin::data() const {
+  return slot_->memory.data();
+}
 
 bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   std::lock_guard lock(mutex_);

@@ -26,9 +26,9 @@ inline constexpr uint64_t kPartAlignment = 64;     // a cache line, and an AVX-5
 // One of the (up to nine) byte ranges that make an expert: the same place in every slot.
 struct Part {
   uint64_t nbytes = 0;
-  uint64_t slot_offset = 0;       // multiple of kPartAlignment
-  std::vector<uint32_t> file;     // (n_experts) index into the store's files
-  std::vector<uint64_t> offset;   // (n_experts) in that file
+  uint64_t slot_offset = 0;      // multiple of kPartAlignment
+  std::vector<uint32_t> file;    // (n_experts) index into the store's files
+  std::vector<uint64_t> offset;  // (n_experts) in that file
 };
 
 struct LayerExperts {
@@ -45,7 +45,7 @@ struct StoreStats {
 };
 
 struct StoreOptions {
-  uint32_t min_slots = 3;   // refuses to shrink below
+  uint32_t min_slots = 3;  // refuses to shrink below
   uint32_t max_slots = 3;
   uint32_t read_threads = 8;
 };
@@ -64,8 +64,8 @@ class ExpertStore {
       return *this;
     }
     ~Pin();
-    bool ready() const;              // false while it is read; throws the reader's IoError
-    const std::byte* data() const;   // REQUIRES: ready()
+    bool ready() const;             // false while it is read; throws the reader's IoError
+    const std::byte* data() const;  // REQUIRES: ready()
    private:
     friend class ExpertStore;
     Pin(ExpertStore* store, Slot* slot) : store_(store), slot_(slot) {}
@@ -98,11 +98,11 @@ class ExpertStore {
   // in `order_` exactly once; `where_` maps (layer, expert) to the slot that holds or reads it.
   struct Slot {
     base::Memory memory;
-    int64_t key = -1;          // layer * max_experts + expert, -1: empty
+    int64_t key = -1;  // layer * max_experts + expert, -1: empty
     uint32_t pins = 0;
     bool reading = false;
-    bool valid = false;        // the bytes of `key` are all there
-    uint64_t priority = 0;     // smallest is evicted first
+    bool valid = false;     // the bytes of `key` are all there
+    uint64_t priority = 0;  // smallest is evicted first
     std::exception_ptr error;
     std::list<Slot>::iterator self;
   };
@@ -110,7 +110,7 @@ class ExpertStore {
   void fill(const Slot& slot, std::byte* bounce);
   Slot* take_slot();
   void unpin(Slot* slot);
-  void park(Slot* slot);       // puts an unpinned slot into order_
+  void park(Slot* slot);  // puts an unpinned slot into order_
   uint64_t touch(int64_t key, Use use);
   int64_t key_of(uint32_t layer, uint32_t expert) const {
     return int64_t(layer) * max_experts_ + expert;
@@ -127,11 +127,11 @@ class ExpertStore {
   mutable std::mutex mutex_;
   std::condition_variable work_, arrived_;
   std::list<Slot> slots_;
-  std::vector<Slot*> where_;                        // by key; null: on disk only
-  std::vector<float> frequency_;                    // by key, decayed at each touch
-  std::vector<uint64_t> last_use_;                  // by key, in clock_ ticks
-  std::set<std::pair<uint64_t, Slot*>> order_;      // by (priority, slot)
-  std::deque<Slot*> queue_;                         // to be read, oldest first
+  std::vector<Slot*> where_;                    // by key; null: on disk only
+  std::vector<float> frequency_;                // by key, decayed at each touch
+  std::vector<uint64_t> last_use_;              // by key, in clock_ ticks
+  std::set<std::pair<uint64_t, Slot*>> order_;  // by (priority, slot)
+  std::deque<Slot*> queue_;                     // to be read, oldest first
   uint64_t clock_ = 0;
   uint64_t arrivals_ = 0, arrivals_waited_ = 0;  // reads finished; of them, seen by wait()
   bool stop_ = false;

@@ -154,7 +154,8 @@ def _check_layout(table: dict[str, Tensor], begin: int, end: int, path: Path) ->
     for tensor in sorted(table.values(), key=lambda t: (t.offset, t.nbytes)):
         if tensor.offset < position:
             raise fail("checkpoint", f"tensors overlap: expected {tensor.name!r} behind "
-                       f"{previous!r} at {position}, found offset {tensor.offset}", path)  # fmt: skip
+                       f"{previous!r} at {position}, found offset {tensor.offset}",
+                       path)  # fmt: skip
         if tensor.offset > position:
             raise fail("checkpoint", f"hole of {tensor.offset - position} bytes before "
                        f"{tensor.name!r}: expected offset {position}, found {tensor.offset}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 
@@ -43,10 +44,9 @@ def _cgroup_limits() -> list[tuple[int, int]]:
             continue
         here = root / name.lstrip("/")
         for folder in (here, *here.parents):
-            try:
-                found.append((int((folder / limit).read_text()), int((folder / used).read_text())))
-            except (OSError, ValueError):  # "max", or no such file
-                pass
+            with contextlib.suppress(OSError, ValueError):  # "max", or no such file
+                amounts = int((folder / limit).read_text()), int((folder / used).read_text())
+                found.append(amounts)
             if folder == root:
                 break
     return found

@@ -1,4 +1,4 @@
-"""Text to token ids and back: tokenizer.json by `tokenizers`, chat templates by jinja2's sandbox."""
+"""Text to token ids and back: `tokenizers` for tokenizer.json, jinja2's sandbox for templates."""
 
 from __future__ import annotations
 

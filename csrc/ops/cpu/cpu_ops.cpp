@@ -14,8 +14,12 @@ uint64_t worker_floats(const ScratchPlan& plan) {
   const uint64_t floats = std::max<uint64_t>(uint64_t(plan.max_in) * kRowsPerBlock, plan.context);
   return base::round_up(floats + 16, 1024);
 }
-float sigmoid(float x) { return 1.0f / (1.0f + std::exp(-x)); }
-float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
+float sigmoid(float x) {
+  return 1.0f / (1.0f + std::exp(-x));
+}
+float softplus(float x) {
+  return x > 20.0f ? x : std::log1p(std::exp(x));
+}
 }  // namespace
 
 struct CpuOps::Bump {
@@ -160,8 +164,7 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
   add(out, uint64_t(n) * d_model, x);
 }
 
-void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n,
-                       float* x) {
+void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n, float* x) {
   const uint32_t d_model = w.out.weight.out, channels = w.channels(),
                  keys = w.n_key_heads * w.key_dim, values = w.n_value_heads * w.value_dim,
                  history = w.conv_width - 1;
@@ -212,8 +215,8 @@ void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uin
       for (uint32_t i = 0; i < segment.n; ++i) {
         const uint64_t row = segment.row + i;
         const float* y = convolved + row * channels;
-        const float g = std::exp(
-            decay * softplus(a[row * w.n_value_heads + head] + w.dt_bias[head]));
+        const float g =
+            std::exp(decay * softplus(a[row * w.n_value_heads + head] + w.dt_bias[head]));
         const uint64_t at = row * values + uint64_t(head) * w.value_dim;
         kernels_.delta_step((i == 0 ? segment.state_in : segment.state_out) + state_at,
                             segment.state_out + state_at, y + key_head * w.key_dim,
@@ -283,7 +286,8 @@ void CpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float
   Bump bump{hidden_.as<float>()};
   for (const ExpertJob& job : jobs) {
     const quant::Matrix &gate = job.ffn.gate.weight, &out = job.ffn.down.weight;
-    Product to_gate{&job.ffn.gate, {}, {}}, to_up{&job.ffn.up, {}, {}}, to_out{&job.ffn.down, {}, {}};
+    Product to_gate{&job.ffn.gate, {}, {}}, to_up{&job.ffn.up, {}, {}},
+        to_out{&job.ffn.down, {}, {}};
     for (size_t i = 0; i < job.rows.size(); ++i) {
       const Row row{bump.take(gate.out), bump.take(gate.out), gate.out};
       hidden.push_back(row);
@@ -316,8 +320,9 @@ void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert
       const uint64_t pair = uint64_t(row) * top_k + rank;
       kernels_.axpy(routing.weights[pair], expert_out + pair * dim, total.data(), dim);
     }
-    if (shared) kernels_.axpy(shared_gate ? sigmoid(gates[row]) : 1.0f,
-                              shared + uint64_t(row) * dim, total.data(), dim);
+    if (shared)
+      kernels_.axpy(shared_gate ? sigmoid(gates[row]) : 1.0f, shared + uint64_t(row) * dim,
+                    total.data(), dim);
     float* out = x + uint64_t(row) * dim;
     for (uint32_t i = 0; i < dim; ++i) out[i] += total[i];
   });

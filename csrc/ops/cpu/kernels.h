@@ -35,7 +35,7 @@ struct Kernels {
 };
 
 const Kernels& kernels_portable();
-const Kernels* kernels_avx2();    // null where it was not built
+const Kernels* kernels_avx2();  // null where it was not built
 const Kernels* kernels_avx512();
 
 // The best this machine runs, or the one that `forced` names ("avx512", "avx2", "portable").

@@ -8,8 +8,12 @@
 
 namespace moeflux::ops::cpu {
 #ifdef __AVX2__
-const Kernels* kernels_avx2() { return &kTable; }
+const Kernels* kernels_avx2() {
+  return &kTable;
+}
 #else
-const Kernels* kernels_avx2() { return nullptr; }
+const Kernels* kernels_avx2() {
+  return nullptr;
+}
 #endif
 }  // namespace moeflux::ops::cpu

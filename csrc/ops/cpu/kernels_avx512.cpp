@@ -9,8 +9,12 @@
 
 namespace moeflux::ops::cpu {
 #ifdef __AVX512BW__
-const Kernels* kernels_avx512() { return &kTable; }
+const Kernels* kernels_avx512() {
+  return &kTable;
+}
 #else
-const Kernels* kernels_avx512() { return nullptr; }
+const Kernels* kernels_avx512() {
+  return nullptr;
+}
 #endif
 }  // namespace moeflux::ops::cpu

@@ -4,5 +4,7 @@
 #include "ops/cpu/kernels.inc"
 
 namespace moeflux::ops::cpu {
-const Kernels& kernels_portable() { return kTable; }
+const Kernels& kernels_portable() {
+  return kTable;
+}
 }  // namespace moeflux::ops::cpu

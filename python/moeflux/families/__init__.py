@@ -1,6 +1,7 @@
 """Model families: one small file each turns config and tensor names into the native spec.
 
-To add a family: write its file with a `build(checkpoint) -> Spec`, name it in FAMILIES, add a golden.
+To add a family: write its file with a `build(checkpoint) -> Spec`, name it in FAMILIES, add a
+golden.
 """
 
 from __future__ import annotations

@@ -217,8 +217,8 @@ class Tensors:
         shapes = [self._shape(n, self.get(n + ".weight"), (out, columns)) for n in names]
         for name, shape in zip(names, shapes, strict=True):
             if shape != shapes[0]:
-                raise self._bad(self.get(name + ".weight"),
-                                f"expected every expert stored as {shapes[0]}, found {shape}")  # fmt: skip
+                weight = self.get(name + ".weight")
+                raise self._bad(weight, f"expected all experts as {shapes[0]}, found {shape}")
         source = dict(shapes[0])
         for part in ("weight", "scales", "biases") if source["bits"] else ("weight",):
             tensors = [self.get(f"{name}.{part}") for name in names]

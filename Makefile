@@ -1,0 +1,45 @@
+# Everyday commands. PYTHON picks the interpreter the virtual environment is made with.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-full lint format cpp-test sanitize clean
+
+demo: $(BIN)/moeflux  ## set up and let the demo model write
+	$(BIN)/moeflux generate "def main(" --memory 24MiB --context 512 --max-tokens 128
+
+test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
+	$(BIN)/pip install -q ".[test]"
+	$(BIN)/python -m pytest
+	@echo "not run: C++ unit tests and sanitizers (make cpp-test sanitize: need doctest-dev), lint (make lint)"
+
+$(BIN)/moeflux:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q .
+
+lint:
+	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub
+	$(BIN)/ruff check python tests tools
+	$(BIN)/ruff format --check python tests tools
+	$(BIN)/mypy
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format --dry-run -Werror
+
+format:
+	$(BIN)/ruff format python tests tools
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format -i
+
+cpp-test:
+	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON
+	cmake --build build/cpp -j2
+	ctest --test-dir build/cpp --output-on-failure
+
+sanitize:
+	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=address,undefined
+	cmake --build build/asan -j2
+	ctest --test-dir build/asan --output-on-failure
+	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=thread
+	cmake --build build/tsan -j2
+	ctest --test-dir build/tsan --output-on-failure
+
+clean:
+	rm -rf build $(VENV)
