@@ -20,11 +20,14 @@ FOLDER = Path(__file__).resolve().parent.parent / "golden"
 # Max and mean absolute logit difference of an f32 engine, by family.
 TOLERANCE = {
     "qwen3_moe": (2e-4, 1e-5),
-    "qwen3_next": (5e-4, 5e-5),
+    "qwen3_next": (5e-4, 1e-5),
     "qwen3_5_moe": (2e-3, 5e-5),
 }
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
-_SPARSE_TAIL = {"mlp_only_layers": [1]}
+_DENSE_LAYER = {"mlp_only_layers": [1]}
+# A small embedding under full-size branches is ill-conditioned: transformers itself is then
+# 2e-4 from float64.
+_TIED = {"tie_word_embeddings": True, "branch_gain": 0.25}
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,9 @@ for _family in ("qwen3_moe", "qwen3_next"):
         f"{_family}-q4-g32": Case(_family, "mlx-q4-g32"),
         f"{_family}-q4-g128": Case(_family, "mlx-q4-g128", {"moe_intermediate_size": 128}),
         f"{_family}-raw-topk": Case(_family, "hf-f32", {"norm_topk_prob": False}, ("hf-bf16",)),
-        f"{_family}-tied": Case(_family, "mlx-q4", {"tie_word_embeddings": True}),
+        f"{_family}-tied": Case(_family, "mlx-q4", _TIED),
         f"{_family}-bias": Case(_family, "hf-f32", {"attention_bias": True}, ("hf-bf16",)),
-        f"{_family}-dense-layer": Case(_family, "mlx-q4", _SPARSE_TAIL),
+        f"{_family}-dense-layer": Case(_family, "mlx-q4", _DENSE_LAYER),
         f"{_family}-smooth": Case(_family, "mlx-q4", {"branch_gain": 0.25}),
     }
 CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))

@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-from oracle import goldens
 
-moeflux = pytest.importorskip("moeflux")
-if not hasattr(moeflux, "load"):
-    pytest.skip("moeflux.load is not there", allow_module_level=True)
+import moeflux
+from oracle import Reference, build, goldens
 
 CASES = [
     (name, form)
@@ -34,15 +32,17 @@ def test_whole_forward_equals_golden(name, form, tmp_path):
     out = session.step(golden.tokens, all_logits=True, capture={"experts", "hidden", "router"})
     for key in ("logits", "mlx_logits"):
         if key in golden.arrays:
-            assert_close(golden.case, out.logits, golden.arrays[key])
-    for layer in golden.moe_layers:
-        ids = np.asarray(out.experts[layer])
-        order = np.argsort(ids, axis=-1)
-        expected = golden.arrays[f"expert_ids.{layer}"]
-        assert np.array_equal(np.take_along_axis(ids, order, axis=-1), expected)
-    for layer, expected in enumerate(golden.arrays["hidden"]):
-        rows = np.asarray(out.hidden[layer])[golden.arrays["hidden_positions"]]
-        np.testing.assert_allclose(rows, expected, atol=1e-3, rtol=1e-3)
+            assert_close(golden.case, out["logits"], golden.arrays[key])
+    for layer in range(out["experts"].shape[1]):
+        if layer not in golden.moe_layers:
+            assert (out["experts"][:, layer] == -1).all()
+            continue
+        assert np.array_equal(out["experts"][:, layer], golden.arrays[f"expert_ids.{layer}"])
+        weights = golden.arrays[f"expert_weights.{layer}"]
+        np.testing.assert_allclose(out["expert_weights"][:, layer], weights, atol=1e-4)
+    for layer, expected in enumerate(golden.arrays["hidden"], start=1):
+        rows = out["hidden"][golden.arrays["hidden_positions"], layer]
+        np.testing.assert_allclose(rows, expected, atol=5e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("chunk", CHUNKS)
@@ -54,8 +54,7 @@ def test_steps_of_any_length_equal_golden(name, chunk, tmp_path):
     parts = [
         session.step(tokens[i : i + chunk], all_logits=True) for i in range(0, len(tokens), chunk)
     ]
-    logits = np.concatenate([np.asarray(getattr(part, "logits", part)) for part in parts])
-    assert_close(golden.case, logits, golden.arrays["logits"])
+    assert_close(golden.case, np.concatenate(parts), golden.arrays["logits"])
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
@@ -68,3 +67,54 @@ def test_greedy_continuation_equals_golden(name, tmp_path):
         chosen.append(int(np.argmax(logits)))
         logits = session.step(chosen[-1:])
     assert chosen == golden.tokens[golden.prompt_len :]
+
+
+SHAPES = {
+    "top-1": {"num_experts_per_tok": 1},
+    "top-10": {"num_experts_per_tok": 10},
+    "every expert": {"num_experts": 7, "num_experts_per_tok": 7},
+    "one kv head": {"num_key_value_heads": 1},
+    "no grouping": {"num_key_value_heads": 4},
+    "head dim 48": {"head_dim": 48},
+    "odd vocab": {"vocab_size": 263},
+    "wide": {"hidden_size": 320, "moe_intermediate_size": 192},
+    "many heads": {"num_attention_heads": 6, "num_key_value_heads": 3},
+    "every second layer dense": {"decoder_sparse_step": 2},
+}
+DELTA_NET_SHAPES = {
+    "equal heads": {"linear_num_key_heads": 4},
+    "four values a key": {"linear_num_key_heads": 1},
+    "head dims 16 and 48": {"linear_key_head_dim": 16, "linear_value_head_dim": 48},
+    "kernel 3": {"linear_conv_kernel_dim": 3},
+    "half rotary": {"partial_rotary_factor": 0.5},
+    "attention every second": {"full_attention_interval": 2},
+}
+
+
+@pytest.mark.parametrize("form", ["hf-bf16", "mlx-q4"])
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [("qwen3_moe", shape) for shape in SHAPES]
+    + [("qwen3_next", shape) for shape in SHAPES | DELTA_NET_SHAPES],
+)
+def test_other_shapes_and_seeds_equal_the_reference(family, shape, form, tmp_path):
+    """Positions whose routing is a near tie in float64 are judged up to the first of them."""
+    options = (SHAPES | DELTA_NET_SHAPES)[shape] | {"branch_gain": 0.25}
+    folder = build(tmp_path, family, form, seed=len(shape), **options)
+    tokens = [(37 * i + 11) % 256 for i in range(70)]
+    trace = Reference(folder).forward(tokens)
+    top_k = trace.expert_ids[max(trace.expert_ids)].shape[1]
+    clear = len(tokens)
+    for scores in trace.router_logits.values():
+        ranked = -np.sort(-scores, axis=1)
+        if top_k < ranked.shape[1]:
+            near = np.flatnonzero(ranked[:, top_k - 1] - ranked[:, top_k] < 1e-4)
+            clear = min([clear, *near])
+    assert clear >= 20
+    session = moeflux.load(folder, memory="512MiB", context=128, precision="float32").session()
+    out = session.step(tokens[:clear], all_logits=True, capture={"experts"})
+    for layer, ids in trace.expert_ids.items():
+        assert np.array_equal(out["experts"][:, layer], ids[:clear])
+    worst, mean = goldens.TOLERANCE[family]
+    difference = np.abs(out["logits"] - trace.logits[:clear])
+    assert difference.max() <= worst and difference.mean() <= mean
