@@ -27,7 +27,7 @@ _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings":
 _DENSE_LAYER = {"mlp_only_layers": [1]}
 # A small embedding under full-size branches is ill-conditioned: transformers itself is then
 # 2e-4 from float64.
-_TIED = {"tie_word_embeddings": True, "branch_gain": 0.25}
+_TIED = {"tie_word_embeddings": True, "branch_gain": 0.5}
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,19 @@ DELTA_NET_SHAPES = {
 }
 
 
+def clear_prompt(reference):
+    """The first of some 70-token prompts whose routing is nowhere a near tie in float64."""
+    for attempt in range(50):
+        tokens = [(37 * i + 11 + attempt * (i * i + 1)) % 256 for i in range(70)]
+        trace = reference.forward(tokens)
+        top_k = reference.text["num_experts_per_tok"]
+        ranked = [-np.sort(-scores, axis=1) for scores in trace.router_logits.values()]
+        gaps = [np.diff(-row[:, top_k - 1 : top_k + 1]) for row in ranked]
+        if all(gap.size == 0 or gap.min() > 1e-4 for gap in gaps):
+            return tokens, trace
+    raise AssertionError("no prompt without a near tie")
+
+
 @pytest.mark.parametrize("form", ["hf-bf16", "mlx-q4"])
 @pytest.mark.parametrize(
     ("family", "shape"),
@@ -98,23 +111,13 @@ DELTA_NET_SHAPES = {
     + [("qwen3_next", shape) for shape in SHAPES | DELTA_NET_SHAPES],
 )
 def test_other_shapes_and_seeds_equal_the_reference(family, shape, form, tmp_path):
-    """Positions whose routing is a near tie in float64 are judged up to the first of them."""
     options = (SHAPES | DELTA_NET_SHAPES)[shape] | {"branch_gain": 0.25}
     folder = build(tmp_path, family, form, seed=len(shape), **options)
-    tokens = [(37 * i + 11) % 256 for i in range(70)]
-    trace = Reference(folder).forward(tokens)
-    top_k = trace.expert_ids[max(trace.expert_ids)].shape[1]
-    clear = len(tokens)
-    for scores in trace.router_logits.values():
-        ranked = -np.sort(-scores, axis=1)
-        if top_k < ranked.shape[1]:
-            near = np.flatnonzero(ranked[:, top_k - 1] - ranked[:, top_k] < 1e-4)
-            clear = min([clear, *near])
-    assert clear >= 20
+    tokens, trace = clear_prompt(Reference(folder))
     session = moeflux.load(folder, memory="512MiB", context=128, precision="float32").session()
-    out = session.step(tokens[:clear], all_logits=True, capture={"experts"})
+    out = session.step(tokens, all_logits=True, capture={"experts"})
     for layer, ids in trace.expert_ids.items():
-        assert np.array_equal(out["experts"][:, layer], ids[:clear])
+        assert np.array_equal(out["experts"][:, layer], ids)
     worst, mean = goldens.TOLERANCE[family]
-    difference = np.abs(out["logits"] - trace.logits[:clear])
+    difference = np.abs(out["logits"] - trace.logits)
     assert difference.max() <= worst and difference.mean() <= mean

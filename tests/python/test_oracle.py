@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+
 from oracle import Reference, affine, build, corrupt, goldens, safetensors_file
 from oracle.big import build_big
 

@@ -169,7 +169,7 @@ def run_mlx(folder: Path, tokens: list[int]) -> tuple[np.ndarray, list[np.ndarra
 
 
 def check_equal_forms(case: goldens.Case, model: torch.nn.Module, work: Path) -> None:
-    """transformers reads every equal form, and the hub layout, as the same function."""
+    """Transformers reads every equal form, and the hub layout, as the same function."""
     probe = torch.arange(100)[None] * 3 % 256
     for form in (case.form, *case.same_as):
         if case.family == "qwen3_5_moe":
