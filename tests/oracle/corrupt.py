@@ -155,7 +155,7 @@ def _corruptions() -> dict[str, Corruption]:
         ),
         "empty_shard": Corruption(lambda folder: (folder / LAST).write_bytes(b""), bad, (LAST,)),
         "extra_shard_bytes": Corruption(_resize(64), bad, (LAST, "bytes")),
-        "missing_shard": Corruption(lambda folder: (folder / LAST).unlink(), bad, (LAST,)),
+        "missing_shard": Corruption(lambda folder: (folder / LAST).unlink(), "IoError", (LAST,)),
         "wrong_shape": Corruption(
             _wrong_shape, bad, (".safetensors", "lm_head.weight", "257", "16")
         ),
@@ -187,7 +187,9 @@ def _corruptions() -> dict[str, Corruption]:
         "config_not_json": Corruption(
             lambda folder: (folder / config).write_text("[1,"), bad, (config,)
         ),
-        "config_missing": Corruption(lambda folder: (folder / config).unlink(), bad, (config,)),
+        "config_missing": Corruption(
+            lambda folder: (folder / config).unlink(), "IoError", (config,)
+        ),
         "negative_layer_count": Corruption(
             _edit_json(config, lambda c: c.update(num_hidden_layers=-1)), bad, ("-1",)
         ),

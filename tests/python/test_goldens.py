@@ -121,3 +121,30 @@ def test_other_shapes_and_seeds_equal_the_reference(family, shape, form, tmp_pat
     worst, mean = goldens.TOLERANCE[family]
     difference = np.abs(out["logits"] - trace.logits)
     assert difference.max() <= worst and difference.mean() <= mean
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
+@pytest.mark.parametrize(
+    "layout",
+    [{"dialect": "transformers5"}, {"shards": 1}, {"shards": 5}, {"form": "hf-bf16"}],
+    ids=str,
+)
+def test_equal_values_in_another_layout_give_equal_bits(family, layout, tmp_path):
+    def logits(name, **options):
+        folder = build(tmp_path / name, family, **({"form": "hf-f32"} | options))
+        return moeflux.load(folder, memory="256MiB", context=64).session().step([3, 1, 4, 1, 5])
+
+    assert np.array_equal(logits("plain"), logits("other", **layout))
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
+@pytest.mark.parametrize("gate_bits", [4, 8])
+@pytest.mark.parametrize("group_size", [32, 64, 128])
+def test_gates_of_other_bits_and_groups_than_the_experts(family, gate_bits, group_size, tmp_path):
+    form = f"mlx-q4-g{group_size}-wide"
+    folder = build(tmp_path, family, form, 5, gate_bits=gate_bits, branch_gain=0.25)
+    tokens, trace = clear_prompt(Reference(folder))
+    session = moeflux.load(folder, memory="256MiB", context=128).session()
+    difference = np.abs(session.step(tokens, all_logits=True) - trace.logits)
+    worst, mean = goldens.TOLERANCE[family]
+    assert difference.max() <= worst and difference.mean() <= mean
