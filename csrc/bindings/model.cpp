@@ -347,7 +347,7 @@ void register_model(py::module_& module) {
       .def("save",
            [](NativeSession& self) {
              return NativeSnapshot{self.model, locked(*self.model, [&] {
-                                     return self.session->save(*self.model->account);
+                                     return self.model->engine->save(*self.session);
                                    })};
            })
       .def("restore", [](NativeSession& self, const NativeSnapshot& snapshot) {

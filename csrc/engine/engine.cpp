@@ -121,12 +121,17 @@ Engine::~Engine() {
   account_->release((pool_.size() - 1 + options_.read_threads) * base::kStackBytes);
 }
 
-void Engine::reserve_room(uint64_t nbytes) {
-  store_->make_room(nbytes);
+void Engine::make_room(uint64_t nbytes) {
+  store_->make_room(base::round_up(nbytes, base::kPageBytes));
+}
+
+std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
+  make_room(session.snapshot_bytes());
+  return session.save(*account_);
 }
 
 std::shared_ptr<Session> Engine::new_session() {
-  reserve_room(Session::bytes(*weights_, options_.context));
+  make_room(Session::bytes(*weights_, options_.context));
   return std::make_shared<Session>(*weights_, options_.context, *account_);
 }
 

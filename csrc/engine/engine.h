@@ -32,6 +32,7 @@ class Session {
     uint32_t position = 0;
     uint32_t context = 0;
   };
+  uint64_t snapshot_bytes() const;
   std::shared_ptr<Snapshot> save(base::Account& account) const;
   void restore(const Snapshot& snapshot);
 
@@ -91,7 +92,7 @@ class Engine {
             const Capture& capture);
 
   Stats stats() const;
-  void reserve_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
+  std::shared_ptr<Session::Snapshot> save(const Session& session);
   void set_poll(std::function<void()> poll) { pool_.set_poll(std::move(poll)); }
   const model::Weights& weights() const { return *weights_; }
   base::Account& account() { return *account_; }
@@ -100,6 +101,7 @@ class Engine {
   store::ExpertStore& store() { return *store_; }
 
  private:
+  void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
   void forward(Session& session, std::span<const uint32_t> tokens, uint32_t position, bool first,
                bool all_logits, bool last, float* logits, const Capture& capture, uint32_t done);
   void moe(const model::Moe& moe, uint32_t n, ops::Routing& routing);

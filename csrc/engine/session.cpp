@@ -55,11 +55,15 @@ Session::Session(const model::Weights& weights, uint32_t context, base::Account&
   }
 }
 
-std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
+uint64_t Session::snapshot_bytes() const {
   uint64_t floats = state_floats_;
   for (uint32_t kv : kv_dims_) floats += 2 * uint64_t(kv) * position_;
+  return floats * 4;
+}
+
+std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
   auto snapshot = std::make_shared<Snapshot>();
-  snapshot->memory = base::Memory(account, floats * 4, "a snapshot");
+  snapshot->memory = base::Memory(account, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
   snapshot->context = context_;
   float* out = snapshot->memory.as<float>();

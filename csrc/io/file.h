@@ -28,7 +28,7 @@ std::shared_ptr<File> open_posix(const std::string& path, bool direct);
 std::shared_ptr<File> open_memory(std::vector<std::byte> bytes, std::string name,
                                   size_t alignment = 1);
 
-inline constexpr size_t kBounceBytes = 1 << 20;  // a reader's aligned staging buffer
+inline constexpr size_t kBounceBytes = 1 << 18;  // a reader's aligned staging buffer
 
 // Reads exactly out.size() bytes at any offset to any address, through `bounce` (page-aligned,
 // kBounceBytes) where alignment asks for it. Throws IoError on a failure or a short file.

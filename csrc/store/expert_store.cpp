@@ -59,6 +59,8 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   last_use_.resize(n_keys);
   if (n_keys == 0) return;
   bounce_ = base::Memory(account_, options_.read_threads * io::kBounceBytes, "read buffers");
+  // The minimum is taken at once: no session may eat it before the first miss.
+  for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
   for (uint32_t index = 0; index < options_.read_threads; ++index)
     readers_.push_back(std::make_unique<base::Thread>(
         [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
@@ -84,20 +86,22 @@ uint64_t ExpertStore::touch(int64_t key, Use use) {
   return clock_ + static_cast<uint64_t>(frequency * kUseWorth);
 }
 
-ExpertStore::Slot* ExpertStore::take_slot() {
-  if (slots_.size() < options_.max_slots) {
-    if (account_.free_bytes() >= slot_bytes_ || slots_.size() < options_.min_slots) {
-      Slot& slot = slots_.emplace_back();
-      try {
-        slot.memory = base::Memory(account_, slot_bytes_, "an expert slot");
-      } catch (...) {
-        slots_.pop_back();
-        throw;
-      }
-      slot.self = std::prev(slots_.end());
-      return &slot;
-    }
+ExpertStore::Slot* ExpertStore::add_slot() {
+  Slot& slot = slots_.emplace_back();
+  try {
+    slot.memory = base::Memory(account_, slot_bytes_, "an expert slot");
+  } catch (...) {
+    slots_.pop_back();
+    throw;
   }
+  slot.self = std::prev(slots_.end());
+  return &slot;
+}
+
+ExpertStore::Slot* ExpertStore::take_slot() {
+  const bool empty_one = !order_.empty() && order_.begin()->second->key < 0;
+  if (!empty_one && slots_.size() < options_.max_slots && account_.free_bytes() >= slot_bytes_)
+    return add_slot();
   if (order_.empty()) return nullptr;
   Slot* slot = order_.begin()->second;
   order_.erase(order_.begin());

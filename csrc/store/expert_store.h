@@ -108,7 +108,8 @@ class ExpertStore {
   };
   void reader(std::byte* bounce);
   void fill(const Slot& slot, std::byte* bounce);
-  Slot* take_slot();
+  Slot* add_slot();
+  Slot* take_slot();  // null: all are pinned
   void unpin(Slot* slot);
   void park(Slot* slot);  // puts an unpinned slot into order_
   uint64_t touch(int64_t key, Use use);

@@ -19,7 +19,6 @@ Rows = list[tuple[int, int]]
 
 PLAIN = ("F32", "F16", "BF16")
 MAX_COUNT = 1 << 24  # no real config field comes near; keeps products far from overflow
-CHUNK = 512  # prefill rows a pass; a constant of the spec, so that no budget changes a result
 
 
 class Config:
@@ -277,6 +276,15 @@ def is_moe_layer(config: Config, layer: int) -> bool:
     return layer not in dense and (layer + 1) % config.count("decoder_sparse_step", 1) == 0
 
 
+def chunk(d_model: int) -> int:
+    """Prefill rows a pass: a function of the model's width alone, so that no budget changes it.
+
+    A multiple of 64. Wide models get 512, so that a usual prompt needs one sweep over the experts;
+    for narrow ones the buffers of so many rows would outweigh the experts themselves.
+    """
+    return min(max(d_model // 4 // 64 * 64, 64), 512)
+
+
 def trunk(
     tensors: Tensors, config: Config, norm_add: float, layers: list[Source], rope: Source
 ) -> Spec:
@@ -286,7 +294,7 @@ def trunk(
         "vocab": vocab,
         "d_model": d_model,
         "eps": config.number("rms_norm_eps", 1e-6),
-        "chunk": CHUNK,
+        "chunk": chunk(d_model),
         "embed": tensors.matrix("model.embed_tokens", vocab, d_model),
         "final_norm": tensors.vector("model.norm.weight", d_model, norm_add),
         "inv_freq": rope["inv_freq"],

@@ -1,0 +1,1 @@
+"""What tests share that is neither oracle nor fixture."""
