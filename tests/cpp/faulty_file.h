@@ -1,0 +1,55 @@
+// FaultyFile: an io::File over bytes that misbehaves as told. For tests only.
+#pragma once
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "base/error.h"
+#include "io/file.h"
+
+class FaultyFile final : public moeflux::io::File {
+ public:
+  struct Faults {
+    bool short_reads = false;  // at most a third of what is asked, at least one unit
+    int delay_us = 0;          // a read
+    int64_t fail_from = -1;    // this read and the next `fail_count - 1` raise IoError
+    int64_t fail_count = 0;
+    uint64_t pretend_size = 0;  // 0: the true one; larger: the file shrank after opening
+  };
+
+  FaultyFile(std::vector<std::byte> bytes, Faults faults, size_t alignment = 1)
+      : size_(faults.pretend_size ? faults.pretend_size : bytes.size()),
+        file_(moeflux::io::open_memory(std::move(bytes), "faulty", alignment)),
+        faults_(faults) {}
+
+  size_t read_at(uint64_t offset, std::span<std::byte> out) override {
+    const int64_t read = reads_++;
+    if (faults_.delay_us) std::this_thread::sleep_for(std::chrono::microseconds(faults_.delay_us));
+    if (faults_.fail_from >= 0 && read >= faults_.fail_from &&
+        read < faults_.fail_from + faults_.fail_count)
+      throw moeflux::IoError("[test] Input/output error (faulty)");
+    size_t n = out.size();
+    if (faults_.short_reads) n = std::max(alignment(), n / 3 / alignment() * alignment());
+    return file_->read_at(offset, out.first(std::min(n, out.size())));
+  }
+  uint64_t size() const override { return size_; }
+  size_t alignment() const override { return file_->alignment(); }
+  const std::string& path() const override { return file_->path(); }
+  int64_t reads() const { return reads_; }
+
+ private:
+  uint64_t size_;
+  std::shared_ptr<moeflux::io::File> file_;
+  Faults faults_;
+  std::atomic<int64_t> reads_{0};
+};
+
+inline std::vector<std::byte> noise(size_t n, uint32_t seed = 1) {
+  std::vector<std::byte> bytes(n);
+  for (std::byte& b : bytes) {
+    seed = seed * 1664525u + 1013904223u;
+    b = std::byte(seed >> 24);
+  }
+  return bytes;
+}

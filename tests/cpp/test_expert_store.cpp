@@ -1,0 +1,189 @@
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <random>
+#include <string>
+
+#include "faulty_file.h"
+#include "store/expert_store.h"
+
+using namespace moeflux;
+using store::ExpertStore;
+using store::Use;
+
+namespace {
+
+constexpr uint32_t kLayers = 3, kExperts = 8;
+constexpr uint64_t kFirst = 1000, kSecond = 37;  // bytes of the two parts of an expert
+
+// Experts at odd offsets in one file, the parts of an expert far apart.
+std::vector<store::LayerExperts> layout() {
+  std::vector<store::LayerExperts> layers(kLayers);
+  uint64_t at = 3;
+  for (auto& layer : layers) {
+    layer.n_experts = kExperts;
+    layer.parts = {{kFirst, 0}, {kSecond, base::round_up(kFirst, store::kPartAlignment)}};
+    for (auto& part : layer.parts)
+      for (uint32_t expert = 0; expert < kExperts; ++expert) {
+        part.file.push_back(0);
+        part.offset.push_back(at);
+        at += part.nbytes;
+      }
+  }
+  return layers;
+}
+
+struct Fixture {
+  std::vector<std::byte> bytes = noise(3 + kLayers * kExperts * (kFirst + kSecond));
+  base::Account account;
+  std::shared_ptr<FaultyFile> file;
+  ExpertStore store;
+
+  explicit Fixture(uint32_t max_slots, FaultyFile::Faults faults = {}, size_t alignment = 512,
+                   uint64_t budget = 64 << 20)
+      : account(budget),
+        file(std::make_shared<FaultyFile>(bytes, faults, alignment)),
+        store({file}, layout(), account, {3, max_slots, 4}) {}
+
+  ExpertStore::Pin get(uint32_t layer, uint32_t expert, Use use = Use::decode) {
+    auto pin = store.try_acquire(layer, expert, use);
+    REQUIRE(pin);
+    while (!pin->ready()) store.wait();
+    return std::move(*pin);
+  }
+  void check(const ExpertStore::Pin& pin, uint32_t layer, uint32_t expert) {
+    for (const auto& part : store.layer(layer).parts)
+      REQUIRE(std::memcmp(pin.data() + part.slot_offset, bytes.data() + part.offset[expert],
+                          part.nbytes) == 0);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a miss reads every part, a hit reads nothing") {
+  Fixture f(6, {.short_reads = true});
+  f.check(f.get(1, 5), 1, 5);
+  CHECK(f.store.stats().misses == 1);
+  const int64_t reads = f.file->reads();
+  f.check(f.get(1, 5), 1, 5);
+  CHECK(f.file->reads() == reads);
+  CHECK(f.store.stats().hits == 1);
+  CHECK(f.store.stats().bytes_read == kFirst + kSecond);
+}
+
+TEST_CASE("a pinned expert is not evicted") {
+  Fixture f(3);
+  const auto pin = f.get(0, 0);
+  for (uint32_t round = 0; round < 5; ++round)
+    for (uint32_t expert = 1; expert < kExperts; ++expert) f.get(1, expert);
+  CHECK(f.store.contains(0, 0));
+  f.check(pin, 0, 0);
+  f.store.assert_invariants();
+}
+
+TEST_CASE("when all slots are pinned there is none, until a pin is released") {
+  Fixture f(3);
+  std::vector<ExpertStore::Pin> pins;
+  for (uint32_t expert = 0; expert < 3; ++expert) pins.push_back(f.get(0, expert));
+  CHECK_FALSE(f.store.try_acquire(0, 7, Use::decode));
+  pins.pop_back();
+  f.check(f.get(0, 7), 0, 7);
+}
+
+TEST_CASE("a failed read reaches the pin and the next request reads again") {
+  Fixture f(4, {.fail_from = 0, .fail_count = 1});
+  {
+    auto pin = f.store.try_acquire(2, 2, Use::decode);
+    REQUIRE(pin);
+    const auto wait = [&] {
+      while (!pin->ready()) f.store.wait();
+    };
+    CHECK_THROWS_AS(wait(), IoError);
+  }
+  f.store.assert_invariants();
+  f.check(f.get(2, 2), 2, 2);
+  CHECK(f.store.stats().bytes_read == kFirst + kSecond);
+}
+
+TEST_CASE("a sweep does not flush what decode works with") {
+  Fixture f(6);
+  for (int round = 0; round < 3; ++round)
+    for (uint32_t expert = 0; expert < 4; ++expert) f.get(0, expert);
+  for (uint32_t expert = 0; expert < kExperts; ++expert) f.get(1, expert, Use::sweep);
+  for (uint32_t expert = 0; expert < 4; ++expert) CHECK(f.store.contains(0, expert));
+}
+
+TEST_CASE("make_room gives slots back, not below the minimum and not pinned ones") {
+  Fixture f(20);
+  for (uint32_t layer = 0; layer < 2; ++layer)
+    for (uint32_t expert = 0; expert < kExperts; ++expert) f.get(layer, expert);
+  const uint64_t slot = f.store.slot_bytes();
+  CHECK(f.store.n_slots() == 16);
+  CHECK(f.store.make_room(f.account.free_bytes() + 4 * slot));
+  CHECK(f.store.n_slots() == 12);
+  const auto pin = f.get(2, 0);
+  CHECK_FALSE(f.store.make_room(f.account.limit_bytes()));
+  CHECK(f.store.n_slots() == 3);
+  f.check(pin, 2, 0);
+  f.store.assert_invariants();
+}
+
+TEST_CASE("slots stop at the budget, and the minimum beyond it is refused") {
+  const uint64_t fixed = 4 * io::kBounceBytes;
+  Fixture f(20, {}, 512, fixed + 5 * store::kSlotAlignment);
+  for (uint32_t expert = 0; expert < kExperts; ++expert) f.check(f.get(0, expert), 0, expert);
+  CHECK(f.store.n_slots() == 5);
+  CHECK(f.account.live_bytes() <= f.account.limit_bytes());
+  CHECK_THROWS_AS(Fixture(20, {}, 512, fixed + 2 * store::kSlotAlignment), MemoryBudgetError);
+}
+
+TEST_CASE("a store may go away while reads are in flight") {
+  for (int round = 0; round < 20; ++round) {
+    Fixture f(8, {.delay_us = 300});
+    for (uint32_t expert = 0; expert < 8; ++expert)
+      (void)f.store.try_acquire(0, expert, Use::decode);
+  }
+}
+
+TEST_CASE("a range behind the end of the file is refused at once") {
+  auto layers = layout();
+  layers[2].parts[1].offset[7] += 1;
+  base::Account account(64 << 20);
+  const auto file = io::open_memory(noise(3 + kLayers * kExperts * (kFirst + kSecond)), "experts");
+  CHECK_THROWS_AS(ExpertStore({file}, layers, account, {3, 4, 2}), FormatError);
+  layers[2].parts[1].offset[7] = UINT64_MAX - 5;
+  CHECK_THROWS_AS(ExpertStore({file}, layers, account, {3, 4, 2}), FormatError);
+}
+
+TEST_CASE("thousands of random requests over a slow, short-reading, failing file") {
+  for (uint32_t slots : {3u, 5u, kLayers * kExperts}) {
+    Fixture f(slots, {.short_reads = true, .delay_us = 5, .fail_from = 500, .fail_count = 40});
+    std::mt19937 random(slots);
+    std::vector<std::tuple<uint32_t, uint32_t, ExpertStore::Pin>> held;
+    int errors = 0;
+    for (int n = 0; n < 2000; ++n) {
+      if (!held.empty() && random() % 3 == 0) {
+        const size_t at = random() % held.size();
+        auto& [layer, expert, pin] = held[at];
+        try {
+          while (!pin.ready()) f.store.wait();
+          f.check(pin, layer, expert);
+        } catch (const IoError&) {
+          ++errors;
+        }
+        held.erase(held.begin() + at);
+      } else {
+        const uint32_t layer = random() % kLayers, expert = random() % kExperts;
+        auto pin = f.store.try_acquire(layer, expert, random() % 2 ? Use::decode : Use::sweep);
+        if (pin)
+          held.emplace_back(layer, expert, std::move(*pin));
+        else if (!held.empty())
+          held.erase(held.begin());
+      }
+      if (n % 16 == 0) f.store.assert_invariants();
+    }
+    held.clear();
+    f.store.assert_invariants();
+    CHECK(f.store.stats().misses > 0);
+  }
+}
