@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-full lint format cpp-test sanitize clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
-	$(BIN)/moeflux generate "def main(" --memory 24MiB --context 512 --max-tokens 128
+	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q pytest

@@ -87,6 +87,7 @@ def generate(
     ] = None,
     threads: Annotated[Optional[int], typer.Option(help="Compute threads.")] = None,  # noqa: UP045
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
+    echo: Annotated[bool, typer.Option(help="Print the prompt before its continuation.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     stats: Annotated[
         bool, typer.Option(help="A line on standard error about speed and streaming.")
@@ -103,6 +104,8 @@ def generate(
     )
     begin = time.perf_counter()
     parts = []
+    if echo and not as_json:
+        print(escape_controls(text), end="", flush=True)
     for part in stream_generate(
         loaded, **source, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
         min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=stop or (),
