@@ -28,7 +28,7 @@ from transformers.models.qwen3_next import modeling_qwen3_next
 
 N_TOKENS = 512
 BALANCE_WEIGHT = 0.01
-WEIGHT_DECAY = 0.5
+WEIGHT_DECAY = 0.3
 WARMUP = 0.02
 PART_BYTES = 15_000_000
 
