@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-full lint format cpp-test sanitize clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
-	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128
+	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
+		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q pytest

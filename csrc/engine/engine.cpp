@@ -113,7 +113,30 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   if (options.max_slots) max_slots_ = std::min(max_slots_, std::max(options.max_slots, min_slots));
   store_ = std::make_unique<store::ExpertStore>(
       files_, std::move(experts), *account_,
-      store::StoreOptions{min_slots, max_slots_, options.read_threads});
+      store::StoreOptions{min_slots, max_slots_, options.read_threads,
+                          [this](uint32_t layer, uint32_t expert, const std::byte* slot) {
+                            check_scales(layer, expert, slot);
+                          }});
+}
+
+// A NaN among an expert's scales would reach the logits as wrong text: refused as it is read.
+void Engine::check_scales(uint32_t store_layer, uint32_t expert, const std::byte* slot) const {
+  for (const model::Layer& layer : weights_->layers) {
+    if (!layer.is_moe || layer.moe.store_layer != store_layer) continue;
+    const model::ExpertShapes& shapes = layer.moe.experts;
+    const quant::Shape* matrices[] = {&shapes.gate, &shapes.up, &shapes.down};
+    for (int i = 0; i < 3; ++i) {
+      if (matrices[i]->bits == 0) continue;
+      const uint64_t count = uint64_t(matrices[i]->out) * (matrices[i]->in / matrices[i]->group);
+      for (int part : {1, 2})
+        if (!model::all_finite(slot + shapes.offsets[3 * i + part], count, matrices[i]->dtype))
+          throw FormatError(
+              "[engine::Engine] expected finite scales and biases, found NaN or "
+              "infinity in expert " +
+              std::to_string(expert) + " of MoE layer " + std::to_string(store_layer) + " (" +
+              files_[store_->layer(store_layer).parts.front().file[expert]]->path() + ")");
+    }
+  }
 }
 
 Engine::~Engine() {

@@ -106,6 +106,7 @@ class Engine {
                bool all_logits, bool last, float* logits, const Capture& capture, uint32_t done);
   void moe(const model::Moe& moe, uint32_t n, ops::Routing& routing);
   ops::ExpertJob job(const model::ExpertShapes& shapes, const std::byte* slot) const;
+  void check_scales(uint32_t store_layer, uint32_t expert, const std::byte* slot) const;
   uint32_t top_k() const;
 
   std::shared_ptr<base::Account> account_;

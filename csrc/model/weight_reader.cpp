@@ -25,18 +25,30 @@ void check_shape(const quant::Shape& shape, const std::string& name) {
          std::to_string(shape.in));
 }
 
+namespace {
+// The exponent bits are all set in NaN and infinity, and only there.
+template <class Word>
+bool no_word_has_all(const std::byte* data, uint64_t count, Word mask) {
+  bool found = false;
+  for (uint64_t i = 0; i < count; ++i) {
+    Word word;
+    std::memcpy(&word, data + i * sizeof(Word), sizeof(Word));
+    found |= (word & mask) == mask;
+  }
+  return !found;
+}
+}  // namespace
+
+bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
+  if (dtype == DType::f32) return no_word_has_all<uint32_t>(data, count, 0x7f800000);
+  return no_word_has_all<uint16_t>(data, count, dtype == DType::bf16 ? 0x7f80 : 0x7c00);
+}
+
 void check_finite(const std::byte* data, uint64_t count, DType dtype, const std::string& name,
                   const std::string& file) {
-  for (uint64_t i = 0; i < count; ++i) {
-    uint32_t word = 0;
-    std::memcpy(&word, data + i * quant::dtype_bytes(dtype), quant::dtype_bytes(dtype));
-    const uint32_t mask = dtype == DType::f32    ? 0x7f800000u
-                          : dtype == DType::bf16 ? 0x7f80u
-                                                 : 0x7c00u;
-    if ((word & mask) == mask)
-      throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity at " +
-                        std::to_string(i) + " of tensor " + name + " (" + file + ")");
-  }
+  if (!all_finite(data, count, dtype))
+    throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity in " +
+                      name + " (" + file + ")");
 }
 
 WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Account& account,
@@ -65,7 +77,7 @@ const float* WeightReader::vector(const VectorSource& source) {
   const uint64_t nbytes = source.count * quant::dtype_bytes(source.tensor.dtype);
   std::vector<std::byte> raw(nbytes);
   read(source.tensor, 0, raw.data(), nbytes);
-  check_finite(raw.data(), source.count, source.tensor.dtype, source.tensor.name,
+  check_finite(raw.data(), source.count, source.tensor.dtype, "tensor " + source.tensor.name,
                files_[source.tensor.file]->path());
   float* out = reinterpret_cast<float*>(
       allocate(uint64_t(source.count) * sizeof(float), source.tensor.name));

@@ -53,6 +53,7 @@ class WeightReader {
 
 // Checks bits, group and divisibility of a shape. Throws FormatError naming the tensor.
 void check_shape(const quant::Shape& shape, const std::string& name);
+bool all_finite(const std::byte* data, uint64_t count, quant::DType dtype);
 // Throws FormatError when a NaN or an infinity is among `count` values of `dtype`.
 void check_finite(const std::byte* data, uint64_t count, quant::DType dtype,
                   const std::string& name, const std::string& file);

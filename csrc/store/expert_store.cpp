@@ -154,6 +154,9 @@ void ExpertStore::reader(std::byte* bounce) {
     std::exception_ptr error;
     try {
       fill(*slot, bounce);
+      if (options_.check)
+        options_.check(static_cast<uint32_t>(slot->key / max_experts_),
+                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data());
     } catch (...) {
       error = std::current_exception();
     }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <deque>
 #include <exception>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -48,6 +49,8 @@ struct StoreOptions {
   uint32_t min_slots = 3;  // refuses to shrink below
   uint32_t max_slots = 3;
   uint32_t read_threads = 8;
+  // Called by a reader on an expert that has just arrived; what it throws reaches Pin::ready().
+  std::function<void(uint32_t layer, uint32_t expert, const std::byte* slot)> check;
 };
 
 class ExpertStore {

@@ -1,8 +1,14 @@
-"""Text to token ids and back: `tokenizers` for tokenizer.json, jinja2's sandbox for templates."""
+"""Text to token ids and back: `tokenizers` for tokenizer.json, jinja2 for chat templates.
+
+A template is code from a stranger: it runs in jinja2's immutable sandbox, in a process of its own
+with limits on time, memory and output.
+"""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +17,8 @@ from .errors import FormatError, SessionError, TemplateError
 
 MAX_TEMPLATE_CHARS = 200_000
 MAX_RENDERED_CHARS = 10_000_000
-MAX_RANGE = 100_000
+MAX_TEMPLATE_SECONDS = 5  # real ones take milliseconds
+MAX_TEMPLATE_BYTES = 512 << 20  # address space of the process that renders
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -131,46 +138,42 @@ def _find_template(folder: Path, config: dict[str, Any]) -> str | None:
 
 
 def _render(template: str, messages: list[dict[str, str]], config: dict[str, Any]) -> str:
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     if len(template) > MAX_TEMPLATE_CHARS:
-        raise TemplateError(f"[tokenizer] expected a chat template of at most "
-                            f"{MAX_TEMPLATE_CHARS} characters, found {len(template)}")  # fmt: skip
-
-    def raise_exception(message: str) -> None:
-        raise jinja2.TemplateError(message)
-
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = raise_exception
-    environment.globals["range"] = _bounded_range
-    environment.filters["tojson"] = lambda x, **_: json.dumps(x, ensure_ascii=False)
+        raise TemplateError(
+            f"[tokenizer] expected a chat template of at most {MAX_TEMPLATE_CHARS} characters, "
+            f"found {len(template)}"
+        )
     variables = {
         key: value.get("content") if isinstance(value, dict) else value
         for key in ("bos_token", "eos_token", "pad_token", "unk_token")
         if (value := config.get(key)) is not None
     }
-    size, parts = 0, []
+    request = {
+        "template": template,
+        "messages": messages,
+        "variables": variables,
+        "max_chars": MAX_RENDERED_CHARS,
+        "max_bytes": MAX_TEMPLATE_BYTES,
+    }
+    worker = Path(__file__).with_name("_template_worker.py")
     try:
-        stream = environment.from_string(template).generate(
-            messages=messages, add_generation_prompt=True, **variables
+        done = subprocess.run(
+            [sys.executable, str(worker)],
+            input=json.dumps(request),
+            capture_output=True,
+            encoding="utf-8",
+            timeout=MAX_TEMPLATE_SECONDS,
+            check=False,
         )
-        for part in stream:
-            size += len(part)
-            if size > MAX_RENDERED_CHARS:
-                raise TemplateError(
-                    f"[tokenizer] the chat template writes over {MAX_RENDERED_CHARS} characters"
-                )
-            parts.append(part)
-    except TemplateError:
-        raise
-    except Exception as error:
-        raise TemplateError(f"[tokenizer] the chat template failed: {str(error)[:300]}") from None
-    return "".join(parts)
-
-
-def _bounded_range(*args: int) -> range:
-    numbers = range(*args)
-    if len(numbers) > MAX_RANGE:
-        raise ValueError(f"range of {len(numbers)}; at most {MAX_RANGE}")
-    return numbers
+        answer = json.loads(done.stdout)
+    except subprocess.TimeoutExpired:
+        raise TemplateError(
+            f"[tokenizer] the chat template took over {MAX_TEMPLATE_SECONDS} seconds"
+        ) from None
+    except ValueError:
+        raise TemplateError(
+            f"[tokenizer] the chat template's process died: {done.stderr[-300:]}"
+        ) from None
+    if "error" in answer:
+        raise TemplateError(f"[tokenizer] the chat template failed: {answer['error']}")
+    return str(answer["text"])

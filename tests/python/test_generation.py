@@ -1,0 +1,299 @@
+"""Text out: stops, ends, probabilities, sessions, streaming of characters; templates."""
+
+import json
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import moeflux
+from moeflux.generation import _StopStrings
+from moeflux.sampling import log_softmax
+from moeflux.tokenizer import REPLACEMENT, Tokenizer
+from oracle import build
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("generation") / "m", family="qwen3_moe", form="mlx-q4")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return moeflux.load(folder, memory="128MiB", context=96)
+
+
+def with_files(tmp_path, folder, **files):
+    """A folder with the checkpoint's files, some JSON ones replaced."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    for name, content in files.items():
+        path = tmp_path / name.replace("__", ".")
+        path.unlink(missing_ok=True)
+        path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return tmp_path
+
+
+def parts(model, prompt="Hello", **options):
+    return list(moeflux.stream_generate(model, prompt, **options))
+
+
+def tokens(found):
+    return [part.token for part in found if part.token is not None]
+
+
+def test_greedy_generation_equals_stepping_by_hand(model):
+    ids = model.tokenizer.encode("Hello")
+    session, expected = model.session(), []
+    logits = session.step(ids)
+    for _ in range(10):
+        expected.append(int(np.argmax(logits)))
+        logits = session.step(expected[-1:])
+    found = parts(model, max_tokens=10, logit_bias={256: -1e9})
+    if 256 not in expected:
+        assert tokens(found) == expected
+    assert found[-1].finish_reason == "length"
+    assert "".join(p.text for p in found) == moeflux.generate(
+        model, "Hello", max_tokens=10, logit_bias={256: -1e9}
+    )
+
+
+def test_seed_makes_sampling_reproducible(model):
+    options = {"temperature": 1.0, "seed": 3, "max_tokens": 20}
+    assert tokens(parts(model, **options)) == tokens(parts(model, **options))
+
+
+def test_max_tokens_zero_and_one(model):
+    assert [p.finish_reason for p in parts(model, max_tokens=0)] == ["length"]
+    assert len(tokens(parts(model, max_tokens=1, logit_bias={256: -1e9}))) == 1
+
+
+def test_logprobs_are_those_of_the_softmax_and_sorted(model):
+    logits = model.session().step(model.tokenizer.encode("Hello"))
+    expected = log_softmax(logits.astype(np.float64))
+    first = parts(model, max_tokens=1, top_logprobs=5, logit_bias={256: 0.0})[0]
+    if first.token is not None:
+        assert first.logprob == pytest.approx(expected[first.token])
+        assert [i for i, _ in first.top] == np.argsort(-expected, kind="stable")[:5].tolist()
+
+
+def test_context_filled_to_the_brim_is_a_length_and_no_error(model):
+    found = parts(model, [65] * 90, max_tokens=1000, logit_bias={256: -1e9})
+    assert len(tokens(found)) == 96 - 90 + 1 and found[-1].finish_reason == "length"
+    assert len(tokens(parts(model, [65] * 96, max_tokens=9, logit_bias={256: -1e9}))) == 1
+
+
+def test_every_eos_id_ends_the_text_and_generation_config_overrides(tmp_path, folder, model):
+    first = tokens(parts(model, max_tokens=3, logit_bias={256: -1e9}))
+    other = moeflux.load(
+        with_files(tmp_path, folder, generation_config__json={"eos_token_id": [250, first[1]]}),
+        memory="128MiB", context=96,
+    )  # fmt: skip
+    found = parts(other, max_tokens=9, logit_bias={256: -1e9})
+    assert tokens(found) == first[: first.index(first[1])]
+    assert found[-1].finish_reason == "eos"
+    assert {250, first[1]} <= other.tokenizer.eos_ids
+
+
+def test_a_session_continues(model):
+    session = model.session()
+    text = moeflux.generate(model, "Hello", max_tokens=4, session=session, logit_bias={256: -1e9})
+    assert session.position == 5 + 3 and isinstance(text, str)
+    moeflux.generate(model, "again", max_tokens=1, session=session)
+    assert session.position == 5 + 3 + 5
+
+
+@pytest.mark.parametrize("prompt", ["", []])
+def test_empty_prompt_is_refused(model, prompt):
+    with pytest.raises(moeflux.SessionError, match="empty"):
+        parts(model, prompt)
+
+
+def test_prompt_past_the_context_is_refused_with_numbers(model):
+    with pytest.raises(moeflux.SessionError, match=r"97 tokens.*96"):
+        parts(model, [65] * 97)
+
+
+@pytest.mark.parametrize("bad", [[-1], [257], [2**32], [2**70], [1.5], [[1, 2]], ["a"]])
+def test_what_is_no_token_is_refused_and_the_session_lives(model, bad):
+    session = model.session()
+    before = session.step([65, 66])
+    with pytest.raises((moeflux.SessionError, TypeError)):
+        session.step(bad)
+    assert session.position == 2
+    session.reset()
+    assert np.array_equal(session.step([65, 66]), before)
+
+
+def test_stop_strings_are_found_across_pieces_and_never_shown():
+    for text in ("abcSTOPdef", "STOP", "abSTSTOPx", "nothing", "ends in ST"):
+        for size in (1, 2, 3, 100):
+            stops, shown, stopped = _StopStrings(["STOP", "zzz"]), "", False
+            for at in range(0, len(text), size):
+                piece, stopped = stops.push(text[at : at + size])
+                shown += piece
+                if stopped:
+                    break
+            shown += "" if stopped else stops.finish()
+            assert shown == text.split("STOP")[0]
+            assert stopped == ("STOP" in text)
+
+
+def test_stop_string_ends_a_generation(model):
+    options = {"max_tokens": 30, "temperature": 1.0, "seed": 5, "logit_bias": {256: -1e9}}
+    whole = moeflux.generate(model, "Hello", **options)
+    stop = next(whole[i : i + 2] for i in range(3, len(whole)) if REPLACEMENT not in whole[: i + 2])
+    found = parts(model, stop=stop, **options)
+    assert found[-1].finish_reason == "stop"
+    assert "".join(p.text for p in found) == whole[: whole.index(stop)]
+
+
+@pytest.mark.parametrize(
+    "text", ["naïve 🙂 emoji 👩‍👩‍👧", "漢字かな交じり文", "e\u0301 combining", "plain"]
+)
+def test_characters_streamed_token_by_token_equal_the_whole_and_are_never_broken(model, text):
+    tokenizer = model.tokenizer
+    stream, shown = tokenizer.stream(), []
+    for token in tokenizer.encode(text):
+        shown.append(stream.push(token))
+    shown.append(stream.finish())
+    assert "".join(shown) == tokenizer.decode(tokenizer.encode(text)) == text
+    assert not any(REPLACEMENT in piece for piece in shown)
+
+
+def tokenizer_of(tmp_path, folder, **files):
+    path = with_files(tmp_path, folder, **files)
+    return Tokenizer(path, json.loads((path / "config.json").read_text()))
+
+
+CHAT = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize("form", ["string", "list", "file"])
+def test_chat_template_is_found_in_every_place(tmp_path, folder, form):
+    template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}!"
+    files = {
+        "string": {"tokenizer_config__json": {"chat_template": template}},
+        "list": {"tokenizer_config__json": {
+            "chat_template": [{"name": "default", "template": template}]}},
+        "file": {"chat_template__jinja": template},
+    }[form]  # fmt: skip
+    assert tokenizer_of(tmp_path, folder, **files).apply_template(CHAT) == "<user>hi!"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.append(1) }}",
+        "{{ raise_exception('no') }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% for i in range(99999) %}{{ 'x' * 100000 }}{% endfor %}",
+        "{{ 'x' * 10**12 }}",
+        "{{ 9**(9**9) }}",
+        "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+        "{% if %}",
+        "{{ missing.field }}",
+    ],
+)
+def test_hostile_templates_end_in_a_typed_error_soon(tmp_path, folder, template):
+    tokenizer = tokenizer_of(tmp_path, folder, chat_template__jinja=template)
+    with pytest.raises(moeflux.TemplateError):
+        tokenizer.apply_template(CHAT)
+
+
+def test_broken_tokenizer_is_a_format_error_that_names_the_file(tmp_path, folder):
+    for content in ("", "{}", '{"version": 1}', "\x00"):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with pytest.raises(moeflux.FormatError, match=r"tokenizer\.json"):
+            tokenizer_of(tmp_path, folder, tokenizer__json=content)
+
+
+def test_a_file_truncated_while_open_is_an_io_error_and_the_session_is_as_before(tmp_path, folder):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shards = sorted(tmp_path.glob("*.safetensors"))
+    contents = [path.read_bytes() for path in shards]
+    model = moeflux.load(tmp_path, memory="128MiB", context=96, max_slots=4)
+    session = model.session()
+    session.step([65, 66, 67])
+    for path in shards:
+        os.truncate(path, 5000)
+    with pytest.raises(moeflux.IoError, match="safetensors"):
+        session.step(list(range(40)))
+    assert session.position == 3
+    for path, content in zip(shards, contents, strict=True):
+        with path.open("r+b") as stream:
+            stream.write(content)
+    again = session.step(list(range(40)))
+    fresh = moeflux.load(folder, memory="128MiB", context=96).session()
+    fresh.step([65, 66, 67])
+    assert np.array_equal(again, fresh.step(list(range(40))))
+
+
+def test_nan_scale_of_an_expert_is_an_error_at_the_step_that_reads_it(tmp_path, folder):
+    from moeflux.checkpoint import open_checkpoint
+
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    checkpoint = open_checkpoint(tmp_path)
+    tensor = checkpoint.tensors["model.layers.1.mlp.switch_mlp.up_proj.scales"]
+    with checkpoint.files[tensor.file].open("r+b") as stream:  # one NaN in every expert
+        size = tensor.nbytes // tensor.shape[0]
+        for expert in range(tensor.shape[0]):
+            stream.seek(tensor.offset + expert * size + size // 2)
+            stream.write(b"\xc0\x7f")
+    session = moeflux.load(tmp_path, memory="128MiB", context=96).session()
+    with pytest.raises(moeflux.FormatError, match=r"expert \d+ of MoE layer 1 .*safetensors"):
+        session.step([65, 66])
+    assert session.position == 0
+
+
+def test_removed_files_are_still_read(tmp_path, folder, model):
+    """An open file outlives its name: deleting a model in use disturbs nothing."""
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    other = moeflux.load(tmp_path, memory="128MiB", context=96, max_slots=4)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert np.array_equal(other.session().step([65] * 9), model.session().step([65] * 9))
+
+
+def test_other_threads_run_while_a_step_computes(model):
+    """The GIL is released: a counting thread makes progress during steps."""
+    count, stop = [0], threading.Event()
+
+    def work():
+        while not stop.is_set():
+            count[0] += 1
+            time.sleep(0)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        begin = count[0]
+        for _ in range(5):
+            model.session().step(list(range(90)))
+        assert count[0] > begin
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_two_threads_share_a_model(model):
+    expected = model.session().step(list(range(40)))
+    results = [None] * 4
+
+    def work(index):
+        results[index] = model.session().step(list(range(40)))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(np.array_equal(result, expected) for result in results)

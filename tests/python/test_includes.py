@@ -1,0 +1,36 @@
+"""Rooms of csrc depend downwards only (docs/architecture.md)."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+CSRC = Path(__file__).parents[2] / "csrc"
+ALLOWED = {
+    "bindings": {"bindings", "engine", "model", "store", "ops", "io", "base"},
+    "engine": {"engine", "model", "store", "ops", "io", "base"},
+    "model": {"model", "store", "ops", "io", "base"},
+    "store": {"store", "io", "base"},
+    "ops": {"ops", "base"},
+    "io": {"io", "base"},
+    "base": {"base"},
+}
+SOURCES = sorted(p for p in CSRC.rglob("*") if p.suffix in (".h", ".cpp", ".inc", ".mm"))
+
+
+def test_the_rooms_are_the_ones_that_the_rule_knows():
+    assert {path.name for path in CSRC.iterdir()} == set(ALLOWED)
+    assert SOURCES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CSRC)))
+def test_no_file_includes_a_higher_room(path):
+    room = path.relative_to(CSRC).parts[0]
+    for included in re.findall(r'#include "([^"]+)"', path.read_text()):
+        assert included.split("/")[0] in ALLOWED[room], included
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(CSRC)))
+def test_only_bindings_know_pybind11(path):
+    if path.relative_to(CSRC).parts[0] != "bindings":
+        assert "pybind11" not in re.sub(r"//.*", "", path.read_text())
