@@ -42,9 +42,11 @@ class Config:
             raise self.bad(f"expected {key} in {minimum}..{MAX_COUNT}, found {value}")
         return value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A finite number."""
-        value = self.values.get(key)
+    def number(
+        self, key: str, default: float | None = None, inside: dict[str, Any] | None = None
+    ) -> float:
+        """A finite number, from the top level or from `inside` a section of it."""
+        value = (self.values if inside is None else inside).get(key)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.bad(f"expected a number for {key}, found {value!r}")
@@ -312,7 +314,9 @@ def rope(config: Config, rotary_dim: int) -> Source:
     `rope_scaling`, and `rope_parameters`).
     """
     parameters = config.section("rope_parameters") or config.section("rope_scaling")
-    theta = float(parameters.get("rope_theta") or config.number("rope_theta", 10000.0))
+    theta = config.number("rope_theta", config.number("rope_theta", 10000.0), inside=parameters)
+    if theta <= 0:
+        raise config.bad(f"expected rope_theta above 0, found {theta}")
     kind = parameters.get("rope_type", parameters.get("type", "default"))
     exponent = np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim
     inv_freq = 1.0 / theta**exponent

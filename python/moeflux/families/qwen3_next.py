@@ -71,10 +71,12 @@ def build(checkpoint: Checkpoint) -> Spec:
     tensors = Tensors(checkpoint, config)
     d_model, n_heads = config.count("hidden_size"), config.count("num_attention_heads")
     n_kv_heads, head_dim = config.count("num_key_value_heads"), config.count("head_dim", 256)
-    fraction = config.section("rope_parameters").get("partial_rotary_factor")
-    if fraction is None:
-        fraction = config.number("partial_rotary_factor", 0.25)
-    rotary_dim = int(head_dim * float(fraction))
+    fraction = config.number(
+        "partial_rotary_factor",
+        config.number("partial_rotary_factor", 0.25),
+        inside=config.section("rope_parameters"),
+    )
+    rotary_dim = int(head_dim * fraction)
     if n_heads % n_kv_heads or rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
         raise config.bad(f"expected heads in whole groups and an even rotary dim up to head_dim, "
                          f"found {n_heads} heads, {n_kv_heads} kv heads, rotary dim {rotary_dim} "
