@@ -312,9 +312,9 @@ py::dict stats(const NativeModel& model) {
                   "bytes_read"_a = s.store.bytes_read, "wait_seconds"_a = s.store.wait_ns * 1e-9,
                   "compute_seconds"_a = s.compute_ns * 1e-9, "slots"_a = s.slots,
                   "max_slots"_a = s.max_slots, "slot_bytes"_a = s.slot_bytes,
-                  "live_bytes"_a = s.live_bytes, "peak_bytes"_a = s.peak_bytes,
-                  "memory_bytes"_a = s.limit_bytes, "read_mode"_a = model.engine->read_mode(),
-                  "simd"_a = model.engine->simd());
+                  "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes,
+                  "peak_bytes"_a = s.peak_bytes, "memory_bytes"_a = s.limit_bytes,
+                  "read_mode"_a = model.engine->read_mode(), "simd"_a = model.engine->simd());
 }
 
 }  // namespace

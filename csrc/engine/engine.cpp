@@ -82,24 +82,22 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
     slot_bytes = std::max(slot_bytes, layer.slot_bytes());
     n_experts += layer.n_experts;
   }
-  const uint32_t min_slots =
-      static_cast<uint32_t>(std::min<uint64_t>(n_experts, std::max<uint32_t>(top_k(), 3)));
-  const uint64_t fixed = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
-                         3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
-                         base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
-                         base::round_up(row_bytes, base::kPageBytes) +
-                         (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
-                         options.read_threads * uint64_t(io::kBounceBytes);
-  const uint64_t session = Session::bytes(*weights_, options.context);
-  const uint64_t minimum = account_->live_bytes() + fixed + session + min_slots * slot_bytes;
-  if (minimum > account_->limit_bytes())
-    throw MemoryBudgetError("[engine::Engine] memory=" + std::to_string(account_->limit_bytes()) +
-                            " bytes is too little: expected at least " + std::to_string(minimum) +
-                            " (resident " + std::to_string(account_->live_bytes()) + ", scratch " +
-                            std::to_string(fixed) + ", a session of context " +
-                            std::to_string(options.context) + " " + std::to_string(session) + ", " +
-                            std::to_string(min_slots) + " expert slots " +
-                            std::to_string(min_slots * slot_bytes) + ")");
+  store::PlanInput sizes;
+  sizes.memory_bytes = account_->limit_bytes();
+  sizes.resident_bytes = account_->live_bytes();
+  sizes.scratch_bytes = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
+                        3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
+                        base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
+                        base::round_up(row_bytes, base::kPageBytes) +
+                        (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
+                        options.read_threads * uint64_t(io::kBounceBytes);
+  sizes.session_bytes = Session::bytes(*weights_, options.context);
+  sizes.slot_bytes = slot_bytes;
+  sizes.n_experts = n_experts;
+  sizes.n_layers = static_cast<uint32_t>(experts.size());
+  sizes.top_k = top_k();
+  sizes.max_slots = options.max_slots;
+  plan_ = store::make_plan(sizes);
 
   account_->reserve((pool_.size() - 1 + options.read_threads) * base::kStackBytes, "thread stacks");
   ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, ops::cpu::select_kernels(options.simd), scratch,
@@ -109,11 +107,9 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   shared_ = base::Memory(*account_, chunk * row_bytes, "activations");
   expert_out_ = base::Memory(*account_, chunk * top_k() * row_bytes, "expert outputs");
   logits_rows_ = base::Memory(*account_, row_bytes, "activations");
-  max_slots_ = static_cast<uint32_t>(n_experts);
-  if (options.max_slots) max_slots_ = std::min(max_slots_, std::max(options.max_slots, min_slots));
   store_ = std::make_unique<store::ExpertStore>(
       files_, std::move(experts), *account_,
-      store::StoreOptions{min_slots, max_slots_, options.read_threads,
+      store::StoreOptions{plan_.min_slots, plan_.max_slots, options.read_threads,
                           [this](uint32_t layer, uint32_t expert, const std::byte* slot) {
                             check_scales(layer, expert, slot);
                           }});
@@ -169,7 +165,8 @@ Stats Engine::stats() const {
   stats.store = store_->stats();
   stats.compute_ns -= std::min(stats.compute_ns, stats.store.wait_ns);
   stats.slots = store_->n_slots();
-  stats.max_slots = max_slots_;
+  stats.max_slots = plan_.max_slots;
+  stats.holds_cycle = plan_.holds_cycle;
   stats.slot_bytes = store_->slot_bytes();
   stats.live_bytes = account_->live_bytes();
   stats.peak_bytes = account_->peak_bytes();

@@ -9,6 +9,7 @@
 #include "base/thread_pool.h"
 #include "model/model.h"
 #include "ops/cpu/cpu_ops.h"
+#include "store/plan.h"
 
 namespace moeflux::engine {
 
@@ -65,6 +66,7 @@ struct Stats {
   store::StoreStats store;
   uint64_t compute_ns = 0;  // in steps, less the time that waited for reads
   uint32_t slots = 0, max_slots = 0;
+  bool holds_cycle = false;  // one token's experts fit: below it hits are rare
   uint64_t slot_bytes = 0, live_bytes = 0, peak_bytes = 0, limit_bytes = 0;
 };
 
@@ -116,7 +118,7 @@ class Engine {
   base::ThreadPool pool_;
   std::unique_ptr<ops::cpu::CpuOps> ops_;
   std::unique_ptr<store::ExpertStore> store_;
-  uint32_t max_slots_ = 0;
+  store::Plan plan_;
   base::Memory x_, normed_, shared_, expert_out_;  // (chunk, d_model) x3, (chunk * top_k, d_model)
   base::Memory logits_rows_;                       // (1, d_model): normed row for the head
   Stats stats_;

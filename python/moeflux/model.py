@@ -108,7 +108,8 @@ class Model:
     @property
     def stats(self) -> dict[str, Any]:
         """Counters since load: tokens, steps, hits, misses, evictions, bytes_read (of experts),
-        wait_seconds (for reads), compute_seconds, slots, max_slots, slot_bytes, live_bytes,
+        wait_seconds (for reads), compute_seconds, slots, max_slots, slot_bytes, holds_cycle
+        (whether one token's experts fit: below it hits are rare), live_bytes,
         peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd.
         """  # noqa: D205
         return self._native.stats()

@@ -1,0 +1,99 @@
+"""Import, load and decode times of the demo model, with a part and all of its experts in memory.
+
+    python benchmarks/demo.py [--out benchmarks/results/demo.json]
+
+Medians of several runs in one process each. Experts are read directly (past the page cache) where
+`read_mode` says so; the drive's own cache is beyond us, so neither "cold" nor "warm" is claimed.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROMPT = Path(__file__).parent / "data" / "heldout.txt"
+N_PROMPT, N_DECODE, REPEATS = 256, 128, 5
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were measured on."""
+    cpu = "unknown"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            cpu = line.split(":", 1)[1].strip()
+    cores = len(Path("/proc/cpuinfo").read_text().split("processor\t")) - 1
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {"cpu": cpu, "cores": str(cores), "python": platform.python_version(), "commit": commit}
+
+
+def import_seconds() -> float:
+    """Median wall time that `import moeflux` adds to an interpreter's start."""
+    times = []
+    for _ in range(REPEATS):
+        pair = []
+        for code in ("pass", "import moeflux"):
+            begin = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], check=True)
+            pair.append(time.perf_counter() - begin)
+        times.append(pair[1] - pair[0])
+    return statistics.median(times)
+
+
+def run(memory: str) -> dict[str, object]:
+    """One model at one budget: medians over REPEATS sessions."""
+    import moeflux
+
+    begin = time.perf_counter()
+    model = moeflux.load(memory=memory, context=512)
+    load_seconds = time.perf_counter() - begin
+    ids = model.tokenizer.encode(PROMPT.read_text())[:N_PROMPT]
+    prefill, decode = [], []
+    for _ in range(REPEATS):
+        session = model.session()
+        begin = time.perf_counter()
+        logits = session.step(ids)
+        prefill.append(N_PROMPT / (time.perf_counter() - begin))
+        begin = time.perf_counter()
+        for _ in range(N_DECODE):
+            logits = session.step([int(logits.argmax())])
+        decode.append(N_DECODE / (time.perf_counter() - begin))
+    stats = model.stats
+    return {
+        "memory": memory,
+        "load_seconds": round(load_seconds, 4),
+        "prefill_tokens_per_second": round(statistics.median(prefill), 1),
+        "decode_tokens_per_second": round(statistics.median(decode), 1),
+        "hit_rate": round(stats["hits"] / (stats["hits"] + stats["misses"]), 3),
+        "share_of_time_waiting_for_reads": round(
+            stats["wait_seconds"] / (stats["wait_seconds"] + stats["compute_seconds"]), 3
+        ),
+        "slots": f"{stats['slots']} of 320",
+        "read_mode": stats["read_mode"],
+        "simd": stats["simd"],
+    }
+
+
+def main() -> None:
+    """Measures, prints and optionally writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    results = {
+        "machine": machine(),
+        "import_seconds": round(import_seconds(), 3),
+        "runs": [run(memory) for memory in ("14MB", "17MB", "40MB")],
+    }
+    text = json.dumps(results, indent=2)
+    print(text)
+    if args.out:
+        args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

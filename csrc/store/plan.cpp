@@ -1,0 +1,33 @@
+#include "store/plan.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+
+namespace moeflux::store {
+
+Plan make_plan(const PlanInput& in) {
+  Plan plan;
+  const uint64_t all = std::min<uint64_t>(in.n_experts, UINT32_MAX);
+  plan.min_slots = static_cast<uint32_t>(std::min<uint64_t>(all, std::max<uint32_t>(in.top_k, 3)));
+  plan.max_slots = static_cast<uint32_t>(all);
+  if (in.max_slots) plan.max_slots = std::clamp(in.max_slots, plan.min_slots, plan.max_slots);
+  const uint64_t fixed = in.resident_bytes + in.scratch_bytes + in.session_bytes;
+  plan.minimum_bytes = fixed + plan.min_slots * in.slot_bytes;
+  if (in.memory_bytes < plan.minimum_bytes)
+    throw MemoryBudgetError(
+        "[store::plan] memory=" + std::to_string(in.memory_bytes) +
+        " bytes is too little: expected at least " + std::to_string(plan.minimum_bytes) +
+        " (resident " + std::to_string(in.resident_bytes) + ", scratch " +
+        std::to_string(in.scratch_bytes) + ", a session " + std::to_string(in.session_bytes) +
+        ", " + std::to_string(plan.min_slots) + " expert slots of " +
+        std::to_string(in.slot_bytes) + "); a smaller context= needs less");
+  if (in.slot_bytes)
+    plan.slots = static_cast<uint32_t>(
+        std::min<uint64_t>(plan.max_slots, (in.memory_bytes - fixed) / in.slot_bytes));
+  plan.holds_cycle = plan.slots >= uint64_t(in.n_layers) * in.top_k;
+  return plan;
+}
+
+}  // namespace moeflux::store

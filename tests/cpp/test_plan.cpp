@@ -1,0 +1,65 @@
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "base/error.h"
+#include "store/plan.h"
+
+using moeflux::store::make_plan;
+using moeflux::store::Plan;
+using moeflux::store::PlanInput;
+
+namespace {
+// 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes, 4 layers, top 2.
+PlanInput input(uint64_t memory) {
+  return {memory, 100, 20, 30, 10, 16, 4, 2, 0};
+}
+}  // namespace
+
+TEST_CASE("the plan at each boundary and one byte past it") {
+  struct Row {
+    uint64_t memory;
+    uint32_t slots;
+    bool holds_cycle;
+  };
+  for (const Row& row :
+       {Row{180, 3, false}, Row{189, 3, false}, Row{190, 4, false}, Row{229, 7, false},
+        Row{230, 8, true}, Row{309, 15, true}, Row{310, 16, true}, Row{1 << 20, 16, true}}) {
+    const Plan plan = make_plan(input(row.memory));
+    CAPTURE(row.memory);
+    CHECK(plan.minimum_bytes == 180);
+    CHECK(plan.min_slots == 3);
+    CHECK(plan.max_slots == 16);
+    CHECK(plan.slots == row.slots);
+    CHECK(plan.holds_cycle == row.holds_cycle);
+  }
+}
+
+TEST_CASE("one byte below the minimum is refused with the number that would do") {
+  try {
+    make_plan(input(179));
+    FAIL("expected MemoryBudgetError");
+  } catch (const moeflux::MemoryBudgetError& error) {
+    CHECK(std::string(error.what()).find("at least 180") != std::string::npos);
+  }
+}
+
+TEST_CASE("minimum slots follow top_k, few experts and the caller's limit") {
+  PlanInput in = input(1000);
+  in.top_k = 10;
+  CHECK(make_plan(in).min_slots == 10);
+  in.n_experts = 2;
+  CHECK(make_plan(in).min_slots == 2);
+  CHECK(make_plan(in).max_slots == 2);
+  in = input(1000);
+  in.max_slots = 1;
+  CHECK(make_plan(in).max_slots == 3);
+  in.max_slots = 5;
+  CHECK(make_plan(in).slots == 5);
+}
+
+TEST_CASE("a dense model needs no slots") {
+  const Plan plan = make_plan({150, 100, 20, 30, 0, 0, 0, 0, 0});
+  CHECK(plan.minimum_bytes == 150);
+  CHECK(plan.slots == 0);
+}
