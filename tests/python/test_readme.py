@@ -1,0 +1,35 @@
+"""What the README shows works as written."""
+
+import contextlib
+import io
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def test_python_block_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    with contextlib.redirect_stdout(io.StringIO()) as shown:
+        exec(compile(code, "README.md", "exec"), {})
+    assert len(shown.getvalue()) > 50
+
+
+def test_shown_output_is_what_the_command_writes():
+    (block,) = re.findall(r"```text\n(\$ moeflux.*?)```", README, re.S)
+    command, *expected = block.splitlines()
+    prompt = re.search(r'generate "(.*?)"', command)[1]
+    options = command.split('"')[2].split()
+    done = subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", "generate", prompt, *options],
+        capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == expected[:-1]
+
+
+def test_linked_files_exist():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
