@@ -163,8 +163,8 @@ void ExpertStore::reader(std::byte* bounce) {
     std::lock_guard lock(mutex_);
     slot->reading = false;
     slot->valid = !error;
-    slot->error = error;
-    if (error) {
+    slot->error = std::move(error);  // no share stays with this thread
+    if (slot->error) {
       where_[slot->key] = nullptr;  // the next request tries again
       slot->key = -1;
     } else {

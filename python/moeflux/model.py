@@ -70,8 +70,9 @@ def load(
         raise FormatError(f"[load] expected 1..256 threads, found {threads}")
     folder = hub.resolve(path, revision)
     checkpoint = open_checkpoint(folder)
+    spec = build_spec(checkpoint)
     native = _core.load_model(
-        build_spec(checkpoint),
+        spec,
         files=[str(file) for file in checkpoint.files],
         memory_bytes=budget_bytes(memory),
         context=context,
@@ -81,14 +82,17 @@ def load(
         direct=direct_io,
         simd=os.environ.get("MOEFLUX_SIMD", ""),
     )
-    return Model(native, folder, checkpoint.config)
+    return Model(native, folder, checkpoint.config, spec["vocab"])
 
 
 class Model:
     """An open model; make sessions from it. Safe to share between threads (calls take turns)."""
 
-    def __init__(self, native: _core.NativeModel, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(
+        self, native: _core.NativeModel, folder: Path, config: dict[str, Any], vocab_size: int
+    ) -> None:
         self._native = native
+        self._vocab_size = vocab_size
         self.path = folder
         self.config = config
         self._tokenizer: Tokenizer | None = None
@@ -103,7 +107,7 @@ class Model:
     @property
     def vocab_size(self) -> int:
         """Width of the logits."""
-        return int(self.config["vocab_size"])
+        return self._vocab_size
 
     @property
     def stats(self) -> dict[str, Any]:

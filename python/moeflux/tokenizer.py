@@ -44,7 +44,9 @@ class Tokenizer:
 
     def _find_eos(self, config: dict[str, Any], generation: dict[str, Any]) -> frozenset[int]:
         """generation_config wins over config, as in transformers; the tokenizer's own is added."""
-        named = generation.get("eos_token_id", config.get("eos_token_id"))
+        inner = config.get("text_config")
+        nested = inner.get("eos_token_id") if isinstance(inner, dict) else None
+        named = generation.get("eos_token_id", config.get("eos_token_id", nested))
         ids = {i for i in (named if isinstance(named, list) else [named]) if isinstance(i, int)}
         token = self._config.get("eos_token")
         token = token.get("content") if isinstance(token, dict) else token

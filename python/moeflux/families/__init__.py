@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..checkpoint import Checkpoint, fail
-from . import qwen3_moe, qwen3_next
+from . import qwen3_5_moe, qwen3_moe, qwen3_next
 from .builder import Spec
 
 FAMILIES: dict[str, Callable[[Checkpoint], Spec]] = {
+    "qwen3_5_moe": qwen3_5_moe.build,
+    "qwen3_5_moe_text": qwen3_5_moe.build,
     "qwen3_moe": qwen3_moe.build,
     "qwen3_next": qwen3_next.build,
 }

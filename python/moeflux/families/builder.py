@@ -24,8 +24,8 @@ MAX_COUNT = 1 << 24  # no real config field comes near; keeps products far from 
 class Config:
     """Checked access to config.json."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self.values = checkpoint.config
+    def __init__(self, checkpoint: Checkpoint, values: dict[str, Any] | None = None) -> None:
+        self.values = checkpoint.config if values is None else values
         self.path = checkpoint.path / "config.json"
 
     def bad(self, what: str) -> Exception:
@@ -288,7 +288,13 @@ def chunk(d_model: int) -> int:
 
 
 def trunk(
-    tensors: Tensors, config: Config, norm_add: float, layers: list[Source], rope: Source
+    tensors: Tensors,
+    config: Config,
+    norm_add: float,
+    layers: list[Source],
+    rope: Source,
+    prefix: str = "model.",
+    head: str = "lm_head",
 ) -> Spec:
     """The spec around the layers: embedding, final norm, head, rotary frequencies."""
     vocab, d_model = config.count("vocab_size"), config.count("hidden_size")
@@ -297,13 +303,13 @@ def trunk(
         "d_model": d_model,
         "eps": config.number("rms_norm_eps", 1e-6),
         "chunk": chunk(d_model),
-        "embed": tensors.matrix("model.embed_tokens", vocab, d_model),
-        "final_norm": tensors.vector("model.norm.weight", d_model, norm_add),
+        "embed": tensors.matrix(f"{prefix}embed_tokens", vocab, d_model),
+        "final_norm": tensors.vector(f"{prefix}norm.weight", d_model, norm_add),
         "inv_freq": rope["inv_freq"],
         "layers": layers,
     }
     if not config.flag("tie_word_embeddings", False):
-        spec["head"] = tensors.matrix("lm_head", vocab, d_model)
+        spec["head"] = tensors.matrix(head, vocab, d_model)
     return spec
 
 

@@ -57,18 +57,23 @@ def _layer_types(config: Config, n_layers: int) -> list[str]:
     return types
 
 
-def _norm_add(tensors: Tensors, types: list[str]) -> float:
+def _norm_add(tensors: Tensors, types: list[str], prefix: str) -> float:
     """1 for hub files, 0 for MLX files."""
     if "linear_attention" not in types:
-        return 0.0 if tensors.has("model.layers.0.mlp.switch_mlp.gate_proj.weight") else 1.0
-    conv = tensors.get(f"model.layers.{types.index('linear_attention')}.linear_attn.conv1d.weight")
+        return 0.0 if tensors.has(f"{prefix}layers.0.mlp.switch_mlp.gate_proj.weight") else 1.0
+    first = types.index("linear_attention")
+    conv = tensors.get(f"{prefix}layers.{first}.linear_attn.conv1d.weight")
     return 0.0 if conv.shape[-1:] == (1,) else 1.0
 
 
 def build(checkpoint: Checkpoint) -> Spec:
     """Maps a Qwen3NextForCausalLM checkpoint (hub or MLX layout) to the native spec."""
     config = Config(checkpoint)
-    tensors = Tensors(checkpoint, config)
+    return build_hybrid(Tensors(checkpoint, config), config, "model.", "lm_head")
+
+
+def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Spec:
+    """The spec of any model of these layers, whatever stands before its tensors' names."""
     d_model, n_heads = config.count("hidden_size"), config.count("num_attention_heads")
     n_kv_heads, head_dim = config.count("num_key_value_heads"), config.count("head_dim", 256)
     fraction = config.number(
@@ -92,7 +97,7 @@ def build(checkpoint: Checkpoint) -> Spec:
         raise config.bad(f"expected value heads in whole groups, found {linear.value_heads} over "
                          f"{linear.key_heads} key heads")  # fmt: skip
     types = _layer_types(config, config.count("num_hidden_layers"))
-    add = _norm_add(tensors, types)
+    add = _norm_add(tensors, types, prefix)
     bias = config.flag("attention_bias", False)
     rope = builder.rope(config, rotary_dim)
 
@@ -115,15 +120,26 @@ def build(checkpoint: Checkpoint) -> Spec:
             "rope_scale": rope["rope_scale"],
         }
 
-    def delta_net(attn: str) -> Source:
-        values = linear.value_heads * linear.value_dim
-        n_rows = linear.channels + values
+    def projections(attn: str, values: int) -> Source:
+        if tensors.has(f"{attn}.in_proj_qkv.weight"):  # one matrix each (Qwen3.5)
+            sizes = {"qkv": linear.channels, "z": values,
+                     "b": linear.value_heads, "a": linear.value_heads}  # fmt: skip
+            return {
+                key: tensors.matrix(f"{attn}.in_proj_{key}", out, d_model)
+                for key, out in sizes.items()
+            }
         qkvz, ba = f"{attn}.in_proj_qkvz", f"{attn}.in_proj_ba"
+        n_rows, n_gates = linear.channels + values, 2 * linear.value_heads
         return {
             "qkv": tensors.matrix(qkvz, n_rows, d_model, linear.rows("q", "k", "v")),
             "z": tensors.matrix(qkvz, n_rows, d_model, linear.rows("z")),
-            "b": tensors.matrix(ba, 2 * linear.value_heads, d_model, linear.gate_rows(0)),
-            "a": tensors.matrix(ba, 2 * linear.value_heads, d_model, linear.gate_rows(1)),
+            "b": tensors.matrix(ba, n_gates, d_model, linear.gate_rows(0)),
+            "a": tensors.matrix(ba, n_gates, d_model, linear.gate_rows(1)),
+        }
+
+    def delta_net(attn: str) -> Source:
+        values = linear.value_heads * linear.value_dim
+        return projections(attn, values) | {
             "out": tensors.matrix(f"{attn}.out_proj", d_model, values),
             "conv": tensors.vector(f"{attn}.conv1d.weight", linear.channels * linear.conv_width),
             "a_log": tensors.vector(f"{attn}.A_log", linear.value_heads),
@@ -137,16 +153,16 @@ def build(checkpoint: Checkpoint) -> Spec:
         }
 
     def layer(index: int) -> Source:
-        prefix = f"model.layers.{index}"
+        before = f"{prefix}layers.{index}"
         source: Source = {
-            "norm": tensors.vector(f"{prefix}.input_layernorm.weight", d_model, add),
-            "ffn_norm": tensors.vector(f"{prefix}.post_attention_layernorm.weight", d_model, add),
+            "norm": tensors.vector(f"{before}.input_layernorm.weight", d_model, add),
+            "ffn_norm": tensors.vector(f"{before}.post_attention_layernorm.weight", d_model, add),
         }
         if types[index] == "full_attention":
-            source |= {"mixer": "attention", "attention": attention(f"{prefix}.self_attn")}
+            source |= {"mixer": "attention", "attention": attention(f"{before}.self_attn")}
         else:
-            source |= {"mixer": "delta_net", "delta_net": delta_net(f"{prefix}.linear_attn")}
-        mlp = f"{prefix}.mlp"
+            source |= {"mixer": "delta_net", "delta_net": delta_net(f"{before}.linear_attn")}
+        mlp = f"{before}.mlp"
         if builder.is_moe_layer(config, index):
             normalise = config.flag("norm_topk_prob", True)
             d_shared = config.count("shared_expert_intermediate_size")
@@ -159,4 +175,5 @@ def build(checkpoint: Checkpoint) -> Spec:
             source["dense"] = builder.ffn(tensors, mlp, d_ff, d_model)
         return source
 
-    return builder.trunk(tensors, config, add, [layer(i) for i in range(len(types))], rope)
+    layers = [layer(index) for index in range(len(types))]
+    return builder.trunk(tensors, config, add, layers, rope, prefix, head)
