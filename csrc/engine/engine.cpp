@@ -135,8 +135,8 @@ void Engine::check_scales(uint32_t store_layer, uint32_t expert, const std::byte
   }
 }
 
+// The store goes with the members: its readers may still be in check_scales, which asks the store.
 Engine::~Engine() {
-  store_.reset();
   account_->release((pool_.size() - 1 + options_.read_threads) * base::kStackBytes);
 }
 
