@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "base/error.h"
@@ -202,7 +201,6 @@ void Engine::step(Session& session, std::span<const uint32_t> tokens, bool all_l
                       files_.empty() ? "no file" : files_.front()->path());
   session.position_ += done;  // the commit: nothing of the session has changed before
   session.committed_ ^= 1;
-  session.clear_ = false;
   stats_.tokens += done;
   ++stats_.steps;
   stats_.compute_ns += now_ns() - begin;
@@ -217,9 +215,7 @@ void Engine::forward(Session& session, std::span<const uint32_t> tokens, uint32_
   float* x = x_.as<float>();
   float* normed = normed_.as<float>();
   float* working = session.state_[session.committed_ ^ 1].as<float>();
-  float* committed = session.state_[session.committed_].as<float>();
-  if (first && session.clear_ && session.state_floats_)
-    std::memset(committed, 0, session.state_floats_ * 4);
+  const float* committed = session.state_[session.committed_].as<float>();
   const float* from = first ? committed : working;
 
   const auto capture_hidden = [&](uint64_t at) {

@@ -23,10 +23,7 @@ class Session {
 
   uint32_t position() const { return position_; }
   uint32_t context() const { return context_; }
-  void reset() {
-    position_ = 0;
-    clear_ = true;
-  }
+  void reset();
 
   struct Snapshot {
     base::Memory memory;
@@ -44,7 +41,6 @@ class Session {
   };
   uint32_t context_;
   uint32_t position_ = 0;
-  bool clear_ = false;             // the next step starts from zeros
   std::vector<Place> places_;      // by layer
   std::vector<uint32_t> kv_dims_;  // by layer; 0: no cache
   uint64_t state_floats_ = 0;
@@ -96,11 +92,8 @@ class Engine {
   Stats stats() const;
   std::shared_ptr<Session::Snapshot> save(const Session& session);
   void set_poll(std::function<void()> poll) { pool_.set_poll(std::move(poll)); }
-  const model::Weights& weights() const { return *weights_; }
-  base::Account& account() { return *account_; }
   const char* simd() const { return ops_->name(); }
   const char* read_mode() const;
-  store::ExpertStore& store() { return *store_; }
 
  private:
   void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can

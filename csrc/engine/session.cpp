@@ -55,6 +55,11 @@ Session::Session(const model::Weights& weights, uint32_t context, base::Account&
   }
 }
 
+void Session::reset() {
+  position_ = 0;  // KV rows behind it are never read
+  if (state_floats_) std::memset(state_[committed_].data(), 0, state_floats_ * 4);
+}
+
 uint64_t Session::snapshot_bytes() const {
   uint64_t floats = state_floats_;
   for (uint32_t kv : kv_dims_) floats += 2 * uint64_t(kv) * position_;
@@ -94,7 +99,6 @@ void Session::restore(const Snapshot& snapshot) {
     get(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * snapshot.position);
   }
   position_ = snapshot.position;
-  clear_ = false;
 }
 
 }  // namespace moeflux::engine

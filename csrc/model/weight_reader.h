@@ -37,8 +37,6 @@ class WeightReader {
                Weights& weights);
   const float* vector(const VectorSource& source);  // as f32, whatever the file holds
   ops::Linear matrix(const MatrixSource& source);
-  const std::vector<std::shared_ptr<io::File>>& files() const { return files_; }
-  base::Account& account() const { return account_; }
 
  private:
   void read(const TensorRef& tensor, uint64_t offset, std::byte* out, uint64_t nbytes);

@@ -202,3 +202,11 @@ def test_zeroed_expert_bytes_change_the_logits(tmp_path):
             stream.write(bytes(size))
     changed, _ = run(path)
     assert not np.array_equal(changed[0], out["logits"][0])
+
+
+def test_a_snapshot_of_a_reset_session_is_empty(folder, resident):
+    session = moeflux.load(folder, memory="256MiB", context=128).session()
+    session.step(list(reversed(TOKENS)))
+    session.reset()
+    session.restore(session.save())
+    assert np.array_equal(session.step(TOKENS, all_logits=True), resident[0])
