@@ -21,5 +21,20 @@ struct MemoryBudgetError : Error {  // no room within `memory`
 struct SessionError : Error {  // a request that a session cannot serve
   using Error::Error;
 };
+struct GpuError : Error {  // a device could not do what it was asked
+  using Error::Error;
+};
+struct NoDeviceError : GpuError {  // this machine has no such device
+  using GpuError::GpuError;
+};
+struct LibraryCompileError : GpuError {  // with the compiler's text
+  using GpuError::GpuError;
+};
+struct KernelNotFoundError : GpuError {
+  using GpuError::GpuError;
+};
+struct PipelineError : GpuError {  // a kernel compiles but makes no pipeline
+  using GpuError::GpuError;
+};
 
 }  // namespace moeflux

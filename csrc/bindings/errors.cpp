@@ -26,6 +26,16 @@ void register_errors(py::module_&) {
       raise("MemoryBudgetError", error);
     } catch (const SessionError& error) {
       raise("SessionError", error);
+    } catch (const NoDeviceError& error) {
+      raise("NoDeviceError", error);
+    } catch (const LibraryCompileError& error) {
+      raise("LibraryCompileError", error);
+    } catch (const KernelNotFoundError& error) {
+      raise("KernelNotFoundError", error);
+    } catch (const PipelineError& error) {
+      raise("PipelineError", error);
+    } catch (const GpuError& error) {
+      raise("GpuError", error);
     } catch (const Error& error) {
       raise("MoefluxError", error);
     }

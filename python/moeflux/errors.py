@@ -27,3 +27,23 @@ class TemplateError(MoefluxError, ValueError):
 
 class DownloadError(MoefluxError, OSError):
     """A model could not be fetched from the hub."""
+
+
+class GpuError(MoefluxError, RuntimeError):
+    """A device could not do what it was asked; a fault of the GPU arrives at the next wait."""
+
+
+class NoDeviceError(GpuError):
+    """This machine has no such device; the message says why."""
+
+
+class LibraryCompileError(GpuError):
+    """The shader library does not compile; the message holds the compiler's text."""
+
+
+class KernelNotFoundError(GpuError):
+    """The library has no kernel of that name."""
+
+
+class PipelineError(GpuError):
+    """A kernel that makes no pipeline (constants, resources)."""

@@ -7,11 +7,12 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 ALLOWED = {
-    "bindings": {"bindings", "engine", "model", "store", "ops", "io", "base"},
+    "bindings": {"bindings", "engine", "model", "store", "ops", "device", "io", "base"},
     "engine": {"engine", "model", "store", "ops", "io", "base"},
     "model": {"model", "store", "ops", "io", "base"},
     "store": {"store", "io", "base"},
-    "ops": {"ops", "base"},
+    "ops": {"ops", "device", "base"},
+    "device": {"device", "base"},
     "io": {"io", "base"},
     "base": {"base"},
 }

@@ -1,0 +1,115 @@
+// Device: all that the engine needs of a GPU. Metal-shaped, without Objective-C. Implementations:
+// metal/ (Apple's framework, or the stand-in that tests link) and host/ (the same shaders on the
+// CPU). Knows kernels by name; knows no layer and no op.
+//
+// Threads: Device is thread-safe. A Commands belongs to one thread until commit(); afterwards
+// done(), wait() and completed handlers may be used from any.
+// Order: within one Commands, a dispatch sees all writes of those before it (a serial encoder).
+// Command buffers of one Device run in the order of their commits.
+// Lifetime: Commands keeps the buffers and pipelines that it was given until it has completed.
+// Errors: misuse throws at the call. What the device itself reports (a fault, a time-out) is stored
+// and thrown by the next wait(), as GpuError.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "device/kernel_table.h"
+
+namespace moeflux::device {
+
+struct Limits {
+  uint64_t max_buffer_bytes = 0;
+  uint64_t working_set_bytes = 0;  // recommendedMaxWorkingSetSize; 0: no advice
+  uint32_t max_threads = 1024;     // a threadgroup
+  uint32_t threadgroup_bytes = 32768;
+  uint64_t page_bytes = 16384;  // wrap() wants addresses and sizes that are multiples of it
+  bool unified_memory = true;   // false: Buffer::contents() may be null
+};
+
+class Buffer {
+ public:
+  virtual ~Buffer() = default;
+  virtual std::byte* contents() const = 0;  // null where the CPU cannot reach it
+  virtual uint64_t nbytes() const = 0;
+};
+
+struct Slice {  // bytes [offset, buffer end); an empty pointer: no buffer (unused binding)
+  std::shared_ptr<Buffer> buffer;
+  uint64_t offset = 0;
+};
+struct Scalar {
+  uint32_t bits = 0;  // of a f32, u32 or i32
+};
+using Argument = std::variant<Slice, Scalar>;
+using Constants = std::vector<std::pair<std::string, uint32_t>>;  // function constants by name
+
+class Pipeline {
+ public:
+  virtual ~Pipeline() = default;
+  virtual const KernelInfo& info() const = 0;
+  virtual std::span<const uint64_t> constants() const = 0;  // by function constant, defaults in
+  virtual uint32_t max_threads() const = 0;                 // a threadgroup
+};
+
+class Event {  // a counter that command buffers raise and await
+ public:
+  virtual ~Event() = default;
+  virtual uint64_t value() const = 0;
+};
+
+class Commands {
+ public:
+  virtual ~Commands() = default;
+  // Arguments by buffer index; grid in threads (a ragged last threadgroup is allowed). Checked
+  // against the binding table first (check.h): throws FormatError, or GpuError when already
+  // committed.
+  virtual void dispatch(const std::shared_ptr<Pipeline>& pipeline, std::span<const Argument> args,
+                        Size grid, Size threadgroup) = 0;
+  virtual void signal(const std::shared_ptr<Event>& event, uint64_t value) = 0;
+  virtual void await(const std::shared_ptr<Event>& event, uint64_t value) = 0;
+  // Called once on a thread of the device, also after a failure. Before commit() only.
+  virtual void on_completed(std::function<void()> handler) = 0;
+  virtual void commit() = 0;
+  virtual bool done() const = 0;
+  virtual bool wait_for(uint64_t timeout_ns) = 0;  // true when done; throws the stored GpuError
+  virtual uint64_t gpu_ns() const = 0;             // time on the device; REQUIRES: done()
+
+  void wait() {
+    while (!wait_for(UINT64_C(1) << 62)) {
+    }
+  }
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+  virtual std::string_view kind() const = 0;  // "metal", "host"
+  virtual const std::string& name() const = 0;
+  virtual const Limits& limits() const = 0;
+  // Zero-filled. Throws GpuError when nbytes passes the limit or there is no memory.
+  virtual std::shared_ptr<Buffer> buffer(uint64_t nbytes) = 0;
+  // The caller's memory as a buffer, without a copy; `on_free` is called when the device is through
+  // with it. REQUIRES: address and nbytes multiples of limits().page_bytes (FormatError).
+  virtual std::shared_ptr<Buffer> wrap(std::byte* data, uint64_t nbytes,
+                                       std::function<void()> on_free) = 0;
+  // Compiled on first request, then cached by name and constants. Throws KernelNotFoundError,
+  // LibraryCompileError, PipelineError.
+  virtual std::shared_ptr<Pipeline> pipeline(std::string_view kernel,
+                                             const Constants& constants = {}) = 0;
+  virtual size_t pipeline_count() const = 0;
+  virtual std::unique_ptr<Commands> commands() = 0;
+  virtual std::shared_ptr<Event> event() = 0;
+};
+
+std::unique_ptr<Device> open_host();
+// Throws NoDeviceError that says why there is none.
+std::unique_ptr<Device> open_metal();
+
+}  // namespace moeflux::device

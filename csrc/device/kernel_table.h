@@ -1,0 +1,74 @@
+// The binding tables of the shader library: what each kernel takes, and the only source that host
+// code, both devices and Backend.dispatch use, so that a shader and its callers cannot drift apart.
+// Generated at build time by tools/msl from shaders/*.metal: parameter lists give names, types and
+// constness, the `@` lines of a kernel's comment give sizes, legal threadgroups and geometry.
+#pragma once
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string_view>
+
+namespace moeflux::device {
+
+using Size = std::array<uint32_t, 3>;  // x, y, z
+
+enum class Type : uint8_t { f32, f16, bf16, u32, i32, u8 };  // bf16: by bit pattern, uint16
+
+constexpr uint32_t type_bytes(Type type) {
+  return type == Type::f32 || type == Type::u32 || type == Type::i32 ? 4 : type == Type::u8 ? 1 : 2;
+}
+
+// What a size expression may ask about one dispatch. Values are those of the caller, unchecked.
+struct Call {
+  std::span<const uint64_t> scalars;    // by binding; 0 where the binding is a buffer
+  std::span<const uint64_t> lengths;    // by binding: elements of the buffer given; 0: none given
+  std::span<const uint64_t> constants;  // by function constant
+  // by binding: largest value of a u32 buffer whose contents the expression needs, else 0
+  std::span<const uint64_t> maxima;
+  Size grid = {0, 0, 0};  // threads
+  Size threadgroup = {0, 0, 0};
+};
+
+using Expression = unsigned __int128 (*)(const Call&);  // wide: hostile scalars cannot overflow it
+
+struct Binding {
+  const char* name;
+  Type type;
+  bool scalar = false;         // constant T&
+  bool writable = false;       // device T* without const
+  bool needs_maximum = false;  // some expression uses max(name)
+  // At least this many elements are read or written; 0: the buffer may be left out (None).
+  Expression elements = nullptr;  // null for scalars
+};
+
+struct FunctionConstant {
+  const char* name;
+  uint32_t index;
+  uint32_t value;  // the default
+};
+
+struct Requirement {  // a real limit of the kernel
+  Expression holds;
+  const char* text;  // the expression as the shader states it
+};
+
+enum class Threadgroups : uint8_t { any, simd_multiple, exact };  // legal threads a threadgroup
+
+struct KernelInfo {
+  const char* name;
+  const char* file;                   // of shaders/
+  bool contract;                      // one of the 27
+  std::span<const Binding> bindings;  // by buffer index
+  std::span<const FunctionConstant> constants;
+  std::span<const Requirement> requirements;
+  uint32_t threadgroup_bytes;  // static threadgroup memory
+  Threadgroups threadgroups;
+  uint32_t exact_threads;  // where threadgroups == exact
+  // Geometry of a call that leaves it out, x only; null: it must be given.
+  Expression default_grid, default_threadgroup;
+};
+
+std::span<const KernelInfo> kernel_table();            // alphabetical
+const KernelInfo* find_kernel(std::string_view name);  // null: no such kernel
+
+}  // namespace moeflux::device
