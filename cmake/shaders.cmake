@@ -2,7 +2,11 @@
 #   MOEFLUX_SHADER_SOURCES   kernel_table.cpp, library_source.cpp: for every device
 #   MOEFLUX_HOST_SOURCES     host_kernels.cpp: the shaders as C++, and the executor that runs them
 # Rebuilt when a shader or the tool changes.
-find_package(Python 3.10 REQUIRED COMPONENTS Interpreter)
+set(moeflux_python Interpreter)
+if(SKBUILD)  # pybind11 takes a Python that is found already, so it must have all that pybind11 needs
+  list(APPEND moeflux_python Development.Module)
+endif()
+find_package(Python 3.10 REQUIRED COMPONENTS ${moeflux_python})
 
 file(GLOB moeflux_shaders CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/shaders/*.metal)
 file(GLOB moeflux_shader_inputs CONFIGURE_DEPENDS
