@@ -13,5 +13,6 @@ void check_signals();
 void register_device(pybind11::module_& module);
 void register_errors(pybind11::module_& module);
 void register_model(pybind11::module_& module);
+void register_probe(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

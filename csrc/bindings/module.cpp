@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, module) {
   moeflux::bindings::register_errors(module);
   moeflux::bindings::register_device(module);
   moeflux::bindings::register_model(module);
+  moeflux::bindings::register_probe(module);
 }

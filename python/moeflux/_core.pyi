@@ -100,3 +100,10 @@ def load_model(
     direct: bool,
     simd: str,
 ) -> NativeModel: ...
+
+def measure_reads(
+    path: str, record_bytes: int, n_threads: int, seconds: float
+) -> dict[str, Any]: ...  # bytes, seconds, direct
+def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
+def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
+def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel
