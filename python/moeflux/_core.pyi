@@ -100,7 +100,6 @@ def load_model(
     direct: bool,
     simd: str,
 ) -> NativeModel: ...
-
 def measure_reads(
     path: str, record_bytes: int, n_threads: int, seconds: float
 ) -> dict[str, Any]: ...  # bytes, seconds, direct
