@@ -100,10 +100,14 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
         args.emplace_back(device::Scalar{value.cast<uint32_t>()});
       }
     }
-    device::Geometry geometry;
-    if (!grid || !threadgroup) geometry = device::default_geometry(*pipeline.pipeline, args);
-    commands_->dispatch(pipeline.pipeline, args, grid.value_or(geometry.grid),
-                        threadgroup.value_or(geometry.threadgroup));
+    device::Geometry geometry{grid.value_or(device::Size{}), threadgroup.value_or(device::Size{})};
+    if (!grid || !threadgroup) {
+      const device::Geometry whole =
+          device::default_geometry(*pipeline.pipeline, args, threadgroup);
+      geometry.threadgroup = whole.threadgroup;
+      if (!grid) geometry.grid = whole.grid;
+    }
+    commands_->dispatch(pipeline.pipeline, args, geometry.grid, geometry.threadgroup);
     written_.insert(written_.end(), written.begin(), written.end());
   }
 

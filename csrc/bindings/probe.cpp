@@ -34,8 +34,12 @@ void register_probe(py::module_& module) {
   module.def("matvec_shape", [](uint64_t out_dim, uint64_t in_dim) {
     return ops::shape_name(ops::matvec_shape(out_dim, in_dim));
   });
-  module.def("matvec_variant", &ops::matvec_variant, py::arg("device_name"), py::arg("out_dim"),
-             py::arg("in_dim"), py::arg("bits"));
+  module.def(
+      "matvec_variant",
+      [](std::string_view device_name, uint64_t out_dim, uint64_t in_dim, uint32_t bits) {
+        return ops::matvec_variant(device_name, out_dim, in_dim, bits);
+      },
+      py::arg("device_name"), py::arg("out_dim"), py::arg("in_dim"), py::arg("bits"));
   module.def("matvec_variants", [] {
     py::list rows;
     for (const ops::MatvecVariant& row : ops::matvec_variants())

@@ -23,9 +23,9 @@ std::span<const MatvecVariant> matvec_variants() {
 }
 
 std::string_view matvec_variant(std::string_view device_name, uint64_t out_dim, uint64_t in_dim,
-                                uint32_t bits) {
+                                uint32_t bits, std::span<const MatvecVariant> table) {
   const MatvecShape shape = matvec_shape(out_dim, in_dim);
-  for (const MatvecVariant& variant : kVariants)
+  for (const MatvecVariant& variant : table)
     if (variant.bits == bits && variant.shape == shape && device_name.starts_with(variant.device))
       return variant.kernel;
   throw FormatError("[ops::matvec_variant] no kernel for " + std::to_string(bits) + "-bit weights");

@@ -31,8 +31,9 @@ struct MatvecVariant {
 };
 std::span<const MatvecVariant> matvec_variants();
 
-// The kernel of the first row that fits. Throws FormatError when no kernel takes such bits.
+// The kernel of the first row that fits. Throws FormatError when no row does.
 std::string_view matvec_variant(std::string_view device_name, uint64_t out_dim, uint64_t in_dim,
-                                uint32_t bits);
+                                uint32_t bits,
+                                std::span<const MatvecVariant> table = matvec_variants());
 
 }  // namespace moeflux::ops

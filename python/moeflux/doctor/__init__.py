@@ -24,7 +24,8 @@ from . import speed, storage
 from .checks import check_kernels
 from .report import DeviceReport, Report
 
-TUNE_REPEATS = 15  # of each measurement, where a table row hangs on it
+REPEATS = 3  # of each measurement of a matvec
+TUNE_REPEATS = 15  # where a row of the table hangs on it
 
 __all__ = ["DeviceReport", "Report", "examine"]
 
@@ -52,11 +53,13 @@ def examine(
         report.devices.append(_examine_device(kind, tune, note, report.problems))
     note("disk")
     try:
-        report.disk = storage.measure_disk(disk or _models_folder())
+        report.disk = storage.measure_disk(
+            disk or _models_folder(), storage.SECONDS, storage.FILE_BYTES
+        )
     except MoefluxError as error:
         report.problems.append(str(error))
     note("memory")
-    report.memory = storage.measure_memory()
+    report.memory = storage.measure_memory(storage.COPY_SECONDS, storage.COPY_BYTES)
     return report
 
 
@@ -86,7 +89,7 @@ def _examine_device(
         f"{kind}: {check.kernel}: {check.problem}" for check in device.checks if check.problem
     ]
     try:
-        device.rates = speed.measure_all(backend, note, TUNE_REPEATS if tune else 3)
+        device.rates = speed.measure_all(backend, note, TUNE_REPEATS if tune else REPEATS)
     except MoefluxError as error:
         problems.append(f"{kind}: rates of matvec kernels: {error}")
     if tune:

@@ -65,10 +65,9 @@ def measure(
     kernel: str,
     bits: int,
     shape: tuple[int, int],
-    repeats: int = 3,
-    run_seconds: float = RUN_SECONDS,
+    repeats: int,
 ) -> MatvecRate:
-    """The median rate of `repeats` command buffers of about `run_seconds` each."""
+    """The median rate of `repeats` command buffers of about RUN_SECONDS each."""
     out_dim, in_dim = shape
     x = Buffer.from_array(backend, np.ones(in_dim, np.float32))
     out = Buffer.zeros(backend, out_dim)
@@ -84,7 +83,7 @@ def measure(
         return commands.gpu_seconds or time.perf_counter() - begin  # no time stamps: wall clock
 
     run(1)  # compiles
-    n = max(1, min(1000, int(run_seconds / run(1))))
+    n = max(1, min(1000, int(RUN_SECONDS / run(1))))
     while len(weights) < n and len(weights) * weight_bytes < POOL_BYTES:
         weights.append(_random_weights(backend, bits, shape))
     run(len(weights))  # touches each
@@ -92,9 +91,7 @@ def measure(
     return MatvecRate(kernel, bits, out_dim, in_dim, weight_bytes / seconds / 1e9)
 
 
-def measure_all(
-    backend: Backend, note: Callable[[str], None], repeats: int = 3
-) -> list[MatvecRate]:
+def measure_all(backend: Backend, note: Callable[[str], None], repeats: int) -> list[MatvecRate]:
     """Every candidate on every shape; `note` hears what is being measured."""
     rates = []
     for kernel, bits in candidates(backend):

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -20,7 +20,8 @@ RECORD_BYTES = 1_769_472  # an expert of Qwen3.6-35B-A3B in 4 bits
 READ_THREADS = 8  # as many reads in flight as the expert store keeps
 FILE_BYTES = 144 * RECORD_BYTES  # 255 MB: beyond the caches of controllers, written in a second
 COPY_BYTES = 256 << 20  # beyond every last-level cache
-SECONDS = 1.0
+SECONDS = 1.0  # of reads
+COPY_SECONDS = 0.3
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Rate:
         return self.nbytes / self.seconds / 1e9
 
 
-def measure_disk(folder: Path, seconds: float = SECONDS, file_bytes: int = FILE_BYTES) -> Rate:
+def measure_disk(folder: Path, seconds: float, file_bytes: int) -> Rate:
     """Reads whole experts at random places of a temporary file in `folder`, past the page cache.
 
     Raises:
@@ -45,7 +46,7 @@ def measure_disk(folder: Path, seconds: float = SECONDS, file_bytes: int = FILE_
     """
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".moeflux-doctor-") as file:
-            _fill(file, file_bytes)
+            _fill(file.file, file_bytes)
             rate = _core.measure_reads(file.name, RECORD_BYTES, READ_THREADS, seconds)
     except OSError as error:
         raise IoError(f"[doctor] cannot measure the disk: {error.strerror or error}") from error
@@ -55,7 +56,7 @@ def measure_disk(folder: Path, seconds: float = SECONDS, file_bytes: int = FILE_
     return Rate(rate["bytes"], rate["seconds"], how)
 
 
-def _fill(file: BinaryIO, nbytes: int) -> None:
+def _fill(file: IO[bytes], nbytes: int) -> None:
     """Random bytes, so that no file system compresses them away."""
     if sys.platform == "darwin":
         import fcntl
@@ -68,7 +69,7 @@ def _fill(file: BinaryIO, nbytes: int) -> None:
     os.fsync(file.fileno())
 
 
-def measure_memory(seconds: float = SECONDS / 4, nbytes: int = COPY_BYTES) -> Rate:
+def measure_memory(seconds: float, nbytes: int) -> Rate:
     """Copies on every core at once; counts the bytes read and the bytes written."""
     threads = os.cpu_count() or 1
     blocks = [np.ones((2, nbytes // 16 // threads)) for _ in range(threads)]
