@@ -52,7 +52,7 @@ kernel void attn_scores_batched(device const float* Q [[buffer(0)]],
 /// @elements scores groups * seq_stride
 /// @threadgroup multiple of 32
 /// @default_threadgroup 256
-/// @grid seq_stride > 0 ? len(scores) / seq_stride * threads : threads
+/// @grid len(scores) / seq_stride * threads
 /// @require seq_len <= seq_stride
 /// @require grid % threads == 0
 kernel void attn_softmax_batched(device float* scores [[buffer(0)]],

@@ -75,7 +75,7 @@ kernel void compute_decay_beta(device const float* alpha [[buffer(0)]],
 /// @elements beta_gate groups
 /// @elements out grid
 /// @threadgroup any
-/// @default_threadgroup len(g_decay) > 0 ? len(v) / len(g_decay) : 128
+/// @default_threadgroup len(v) / len(g_decay)
 /// @grid len(v)
 /// @require k_heads_per_v > 0
 /// @require grid % threads == 0

@@ -68,8 +68,7 @@ kernel void swiglu_fused_batched(device const float* gate [[buffer(0)]],
   out[i] = silu(gate[i]) * up[i];
 }
 
-// out = silu(gate) * up; gate, up, out (dim), 16-byte aligned. A thread per four elements, with
-// 128-bit loads and stores.
+// out = silu(gate) * up; gate, up, out (dim), 16-byte aligned. A thread per four elements.
 /// @elements gate dim
 /// @elements up dim
 /// @elements out dim
@@ -78,13 +77,12 @@ kernel void swiglu_fused_batched(device const float* gate [[buffer(0)]],
 /// @grid dim / 4
 /// @require dim % 4 == 0
 /// @require grid >= dim / 4
-kernel void swiglu_fused_vec4(device const float* gate [[buffer(0)]],
-                              device const float* up [[buffer(1)]],
-                              device float* out [[buffer(2)]],
+kernel void swiglu_fused_vec4(device const float4* gate [[buffer(0)]],
+                              device const float4* up [[buffer(1)]],
+                              device float4* out [[buffer(2)]],
                               constant uint& dim [[buffer(3)]],
                               uint i [[thread_position_in_grid]]) {
   if (i >= dim / 4) return;
-  const float4 g = ((device const float4*)gate)[i];
-  const float4 u = ((device const float4*)up)[i];
-  ((device float4*)out)[i] = float4(silu(g.x), silu(g.y), silu(g.z), silu(g.w)) * u;
+  const float4 g = gate[i];
+  out[i] = float4(silu(g.x), silu(g.y), silu(g.z), silu(g.w)) * up[i];
 }

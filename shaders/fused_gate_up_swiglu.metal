@@ -15,7 +15,6 @@
 /// @threadgroup multiple of 32
 /// @default_threadgroup 64
 /// @grid out_dim * threads
-/// @require group_size > 0
 /// @require group_size % 8 == 0
 /// @require in_dim % group_size == 0
 /// @require grid % threads == 0

@@ -11,10 +11,8 @@
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require group_size > 0
 /// @require group_size % 16 == 0
 /// @require in_dim % group_size == 0
-/// @require grid % 32 == 0
 /// @require grid / 32 >= out_dim
 kernel void dequant_matvec_2bit(device const uint* W [[buffer(0)]],
                                 device const bf16* scales [[buffer(1)]],
@@ -46,10 +44,8 @@ kernel void dequant_matvec_2bit(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require group_size > 0
 /// @require group_size % 4 == 0
 /// @require in_dim % group_size == 0
-/// @require grid % 32 == 0
 /// @require grid / 32 >= out_dim
 kernel void dequant_matvec_8bit_v3(device const uint* W [[buffer(0)]],
                                    device const bf16* scales [[buffer(1)]],

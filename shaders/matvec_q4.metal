@@ -13,7 +13,6 @@ constant constexpr uint kRowsPerGroup = 8;  // a SIMD group of the 256 threads e
 /// @threadgroup any
 /// @default_threadgroup 64
 /// @grid out_dim
-/// @require group_size > 0
 /// @require group_size % 8 == 0
 /// @require in_dim % group_size == 0
 /// @require grid >= out_dim
@@ -50,7 +49,6 @@ kernel void dequant_matvec_4bit(device const uint* W [[buffer(0)]],
 /// @threadgroup multiple of 32
 /// @default_threadgroup 64
 /// @grid out_dim * threads
-/// @require group_size > 0
 /// @require group_size % 8 == 0
 /// @require in_dim % group_size == 0
 /// @require grid % threads == 0
@@ -100,10 +98,8 @@ kernel void dequant_matvec_4bit_fast(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require group_size > 0
 /// @require group_size % 8 == 0
 /// @require in_dim % group_size == 0
-/// @require grid % 32 == 0
 /// @require grid / 32 >= out_dim
 kernel void dequant_matvec_4bit_v3(device const uint* W [[buffer(0)]],
                                    device const bf16* scales [[buffer(1)]],
@@ -140,12 +136,10 @@ kernel void dequant_matvec_4bit_v3(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid len(w_offsets) * num_row_tiles * 256
-/// @require group_size > 0
 /// @require group_size % 8 == 0
 /// @require in_dim % group_size == 0
 /// @require num_row_tiles > 0
 /// @require num_row_tiles == ceil_div(out_dim, 8)
-/// @require grid % 256 == 0
 /// @require groups % num_row_tiles == 0
 kernel void dequant_matvec_4bit_batched(device const uint* W [[buffer(0)]],
                                         device const bf16* scales [[buffer(1)]],

@@ -21,12 +21,10 @@ constant constexpr uint kTileSegments = 32;  // kTileColumns / kSegment
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require group_size > 0
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
-/// @require grid % 32 == 0
 /// @require grid / 32 >= out_dim
-kernel void dequant_matvec_4bit_v4(device const uint* W [[buffer(0)]],
+kernel void dequant_matvec_4bit_v4(device const uint4* W [[buffer(0)]],
                                    device const bf16* scales [[buffer(1)]],
                                    device const bf16* biases [[buffer(2)]],
                                    device const float* x [[buffer(3)]],
@@ -45,7 +43,7 @@ kernel void dequant_matvec_4bit_v4(device const uint* W [[buffer(0)]],
   const uint n_chunks = in_dim / kChunk;
   const uint row_chunks = live ? n_chunks : 0;
   const uint n_groups = in_dim / group_size;
-  device const uint4* words = (device const uint4*)(W) + ulong(live ? row : 0) * n_chunks;
+  device const uint4* words = W + ulong(live ? row : 0) * n_chunks;
   device const bf16* row_scales = scales + ulong(live ? row : 0) * n_groups;
   device const bf16* row_biases = biases + ulong(live ? row : 0) * n_groups;
   threadgroup float* flat = (threadgroup float*)tile;
@@ -96,10 +94,8 @@ kernel void dequant_matvec_4bit_v4(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require group_size > 0
 /// @require group_size % 8 == 0
 /// @require in_dim % group_size == 0
-/// @require grid % 32 == 0
 /// @require grid / 32 >= out_dim
 kernel void dequant_matvec_4bit_v5(device const uint* W [[buffer(0)]],
                                    device const bf16* scales [[buffer(1)]],

@@ -70,7 +70,7 @@ kernel void rms_norm_apply_bf16(device const float* x [[buffer(0)]],
 /// @elements k groups * key_dim
 /// @threadgroup multiple of 32
 /// @default_threadgroup 128
-/// @grid key_dim > 0 ? len(q) / key_dim * threads : threads
+/// @grid len(q) / key_dim * threads
 /// @require grid % threads == 0
 kernel void rms_norm_qk(device float* q [[buffer(0)]],
                         device float* k [[buffer(1)]],
@@ -108,7 +108,7 @@ kernel void rms_norm_qk(device float* q [[buffer(0)]],
 /// @elements out groups * value_dim
 /// @threadgroup multiple of 32
 /// @default_threadgroup 128
-/// @grid value_dim > 0 ? len(values) / value_dim * threads : threads
+/// @grid len(values) / value_dim * threads
 /// @require grid % threads == 0
 kernel void gated_rms_norm(device const float* values [[buffer(0)]],
                            device const float* z [[buffer(1)]],
