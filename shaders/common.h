@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 // What kernels of every family share: bf16 by bit pattern, sums over a threadgroup, activations
 // that cannot overflow. Needs metal_stdlib only (MSL 2.4) and safe math; a SIMD group is 32 wide.
 #pragma once
@@ -67,13 +66,3 @@ inline float log1p_unit(float e) {
 inline float softplus(float x) {
   return max(x, 0.0f) + log1p_unit(precise::exp(-fabs(x)));
 }
-=======
-// What every shader of the library shares.
-#pragma once
-
-typedef ushort bf16;  // by bit pattern: Metal's own bfloat needs language version 3.1
-
-inline float bf16_to_float(bf16 bits) {
-  return as_type<float>(uint(bits) << 16);
-}
->>>>>>> msl
