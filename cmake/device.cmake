@@ -23,8 +23,8 @@ add_library(moeflux_device STATIC
   ${shader_dir}/host_kernels.cpp
   csrc/device/check.cpp
   csrc/device/completion.cpp
+  csrc/device/limits.cpp
   csrc/device/lookup.cpp
-  csrc/device/no_metal.cpp
   ${moeflux_executor}
   ${moeflux_host_options}
   csrc/device/host/buffer.cpp
