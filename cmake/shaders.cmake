@@ -23,8 +23,16 @@ function(moeflux_translate_shaders out_dir files)
     VERBATIM)
 endfunction()
 
+# How a host_kernels.cpp is compiled. A GPU rounds after each operation unless the shader says fma. A
+# scalar may serve the size checks only.
+function(moeflux_host_kernel_options file)
+  set_source_files_properties(${file} PROPERTIES COMPILE_OPTIONS
+    "-O2;-ffp-contract=off;-Wno-unused-parameter")
+endfunction()
+
 set(shader_dir ${PROJECT_BINARY_DIR}/shaders)
 moeflux_translate_shaders(${shader_dir} "${moeflux_shaders}")
+moeflux_host_kernel_options(${shader_dir}/host_kernels.cpp)
 set(MOEFLUX_SHADER_SOURCES ${shader_dir}/kernel_table.cpp ${shader_dir}/library_source.cpp)
 
 # Files that switch between fibers: thread sanitizer must not look into them (sanitizers.h).
@@ -38,12 +46,18 @@ set(MOEFLUX_HOST_SOURCES
   ${shader_dir}/host_kernels.cpp
   ${moeflux_executor}
   csrc/device/host/buffer.cpp
+  csrc/device/host/order.cpp
+  csrc/device/host/runner.cpp
   csrc/device/host/queue.cpp
+  csrc/device/host/commands.cpp
   csrc/device/host/host_device.cpp)
+option(MOEFLUX_HOST_CHECKS "host device for tests: guard pages, fault reports, random schedules" OFF)
+if(MOEFLUX_HOST_CHECKS)
+  list(APPEND MOEFLUX_HOST_SOURCES csrc/device/host/options_checked.cpp)
+else()
+  list(APPEND MOEFLUX_HOST_SOURCES csrc/device/host/options_shipped.cpp)
+endif()
 
-# A GPU rounds after each operation unless the shader says fma.
-set_source_files_properties(${shader_dir}/host_kernels.cpp PROPERTIES COMPILE_OPTIONS
-  "-O2;-ffp-contract=off")
 if(MOEFLUX_SANITIZE MATCHES "thread")
   set_source_files_properties(${moeflux_executor} PROPERTIES
     COMPILE_OPTIONS "-fno-sanitize=thread" COMPILE_DEFINITIONS MOEFLUX_TSAN_FIBERS)
