@@ -12,7 +12,7 @@ python=${PYTHON:-python3}
 
 sanitize= preload= tests="tests/kernels"
 case $flavour in
-  plain) build=build/cpp tests="tests/kernels tests/msl/test_schedules.py" ;;
+  plain) build=build/cpp tests="tests/kernels tests/shaders/test_schedules.py" ;;
   address) build=build/asan sanitize=address,undefined library=libasan.so ;;
   thread) build=build/tsan sanitize=thread library=libtsan.so ;;
   *) echo "expected plain, address or thread, found $flavour" >&2; exit 2 ;;
