@@ -1,4 +1,4 @@
-"""Arguments that make no sense are refused, or do no harm: never a crash, a hang or a stray write."""
+"""Arguments that make no sense are refused, or do no harm: no crash, no hang, no stray write."""
 
 import numpy as np
 import pytest
