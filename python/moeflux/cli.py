@@ -9,6 +9,7 @@ import typer
 
 from . import __version__, errors
 from .commands.chat import chat
+from .commands.doctor import doctor
 from .commands.generate import generate
 from .commands.info import info
 from .terminal import escape_controls
@@ -35,7 +36,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info):
+for command in (generate, chat, info, doctor):
     app.command()(command)
 
 
