@@ -9,5 +9,6 @@ struct Interrupted {};  // a Python signal handler raised; its exception is set
 
 void register_errors(pybind11::module_& module);
 void register_model(pybind11::module_& module);
+void register_plan(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

@@ -5,4 +5,5 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = MOEFLUX_VERSION;
   moeflux::bindings::register_errors(module);
   moeflux::bindings::register_model(module);
+  moeflux::bindings::register_plan(module);
 }
