@@ -11,6 +11,7 @@ from . import __version__, errors
 from .commands.chat import chat
 from .commands.generate import generate
 from .commands.info import info
+from .commands.synth import synth
 from .terminal import escape_controls
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info):
+for command in (generate, chat, info, synth):
     app.command()(command)
 
 

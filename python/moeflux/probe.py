@@ -83,7 +83,7 @@ def read_rates(
         IoError: a file cannot be read.
         FormatError: a range lies outside of its file.
     """
-    n_experts = min(len(layer[0][2]) for layer in layers)
+    n_experts = sum(len(layer[0][2]) for layer in layers)
     batches = [batch for batch in BATCHES if batch <= n_experts]
     by_batch, mode = {}, "direct"
     for batch in batches:
