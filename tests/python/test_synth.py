@@ -82,14 +82,15 @@ def test_the_model_computes_what_the_reference_computes(small):
 def test_activations_stay_level_over_all_layers_of_a_deep_model(tmp_path):
     recipe = Recipe("qwen3-30b-a3b", 48, SMALL["qwen3-30b-a3b"])
     model = moeflux.load(synthesize(tmp_path / "m", recipe), memory="512MiB", context=64)
-    out = model.session().step(TOKENS, all_logits=True, capture={"hidden", "router"})
+    tokens = list(range(40))  # no token twice
+    out = model.session().step(tokens, all_logits=True, capture={"hidden", "router"})
     rms = np.sqrt((out["hidden"] ** 2).mean(axis=(0, 2)))
     assert 0.9 < rms[0] < 1.1 and rms[-1] < 4
     assert (out["hidden"][:, :, :64] == 1).all()  # the channels that carry a router's bias
     # Tokens have not grown alike: a collapsed model would route all of them to the same experts.
     last = out["hidden"][:, -1, 64:]
     last = last / np.linalg.norm(last, axis=1, keepdims=True)
-    assert np.abs(last @ last.T - np.eye(len(last))).max() < 0.7
+    assert np.abs(last @ last.T - np.eye(len(last))).max() < 0.5
 
 
 def test_shards_are_read_in_place_at_odd_offsets_and_named_by_an_index(small):

@@ -38,9 +38,7 @@ GATE_RMS = math.sqrt(5461.5)  # of (code - 128) with codes uniform in 0..255
 CONSTANT = 1.0  # the constant channels of the residual, before the first norm
 CONSTANT_CODES = 0x99  # two codes of 9 at a scale of CONSTANT
 EXPERT_GAIN = 0.5  # of what experts add: the residual grows little over 100 layers
-MIXER_GAIN = (
-    0.125  # of what mixers add: it is much the same for neighbours, who are not to be alike
-)
+MIXER_GAIN = 0.125  # of what mixers add: neighbours share much of it and are not to grow alike
 HEAD_GAIN = 2.0  # of logits
 CHUNK_GROUPS = 1 << 18  # 8 MB of codes at a time
 
