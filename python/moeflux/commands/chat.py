@@ -52,6 +52,8 @@ def chat(
     }  # fmt: skip
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing and history of questions)
+    if loaded.revision:
+        print(f"[{model} at {loaded.revision}]", file=sys.stderr)
     print(f"[{HELP}]", file=sys.stderr)
     while (line := _ask()) is not None:
         if line in ("/exit", "/quit"):

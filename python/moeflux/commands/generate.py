@@ -89,11 +89,14 @@ def generate(
             "tokens": [part.token for part in parts if part.token is not None],
             "finish_reason": parts[-1].finish_reason,
             "seconds": seconds,
+            "revision": loaded.revision,
             "stats": counters,
         }
         print(json.dumps(answer, indent=2))
         return
     print()
+    if stats and loaded.revision:
+        print(f"[{model} at {loaded.revision}]", file=sys.stderr)
     if stats:
         reads = counters["hits"] + counters["misses"]
         print(
