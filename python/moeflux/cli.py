@@ -11,6 +11,7 @@ from . import __version__, errors
 from .commands.chat import chat
 from .commands.generate import generate
 from .commands.info import info
+from .commands.pack import pack
 from .commands.synth import synth
 from .terminal import escape_controls
 
@@ -36,7 +37,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info, synth):
+for command in (generate, chat, info, synth, pack):
     app.command()(command)
 
 
