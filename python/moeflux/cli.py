@@ -12,6 +12,7 @@ from .commands.chat import chat
 from .commands.generate import generate
 from .commands.info import info
 from .commands.pack import pack
+from .commands.plan import plan
 from .commands.synth import synth
 from .terminal import escape_controls
 
@@ -37,7 +38,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info, synth, pack):
+for command in (generate, chat, info, plan, pack, synth):
     app.command()(command)
 
 

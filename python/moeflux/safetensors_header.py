@@ -92,9 +92,19 @@ def read_header(path: Path, file: int) -> tuple[dict[str, Tensor], dict[str, str
             raise
         raise IoError(f"[checkpoint] cannot read: {error.strerror} ({path})") from error
 
-    begin, end = 8 + header_bytes, size
-    table: dict[str, Tensor] = {}
     header = parse_object(text, path, "a safetensors header")
+    return parse_header(header, 8 + header_bytes, size, path, file)
+
+
+def parse_header(
+    header: dict[str, Any], begin: int, end: int, path: Path, file: int
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Checks a header's JSON against a file whose data are bytes begin..end.
+
+    Returns:
+        As `read_header`.
+    """
+    table: dict[str, Tensor] = {}
     notes = header.pop("__metadata__", None)
     metadata = {
         key: value
