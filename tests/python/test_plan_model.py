@@ -107,7 +107,7 @@ def test_measuring_a_model_larger_than_memory_takes_no_memory():
     resident, expert, token, grown = map(int, done.stdout.split())
     assert 5.4e9 < resident < 5.8e9  # 5.58 GB by the design's size table
     assert expert == 7077888 and round(token / 1e9, 2) == 4.25
-    assert grown < 1_500_000  # KiB: scales read as zeros, a quarter of the resident bytes
+    assert grown < 200_000  # KiB
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_hub_id_is_planned_from_headers_alone(tmp_path):
 def test_ticks_are_few_round_and_reach_past_the_top(top):
     ticks = line_chart._ticks(top)
     assert 3 <= len(ticks) <= 7 and ticks[0] == 0 and ticks[-1] >= top * (1 - 1e-9)
-    assert all(f"{tick:.3g}" == f"{tick:.12g}" for tick in ticks)
+    assert all(float(f"{tick:.2g}") == pytest.approx(tick) for tick in ticks)
 
 
 def test_a_chart_escapes_what_it_is_told():
