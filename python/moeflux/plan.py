@@ -26,7 +26,7 @@ from .packing import sources
 from .probe import READ_THREADS, Machine
 
 POSITION = 256  # tokens in the KV cache for which speed is predicted
-SKEW = 1.0  # of the second hit rate: popularity close to Zipf's law (synth/router.py)
+SKEW = 0.5  # of the second hit rate: a mild preference for some experts (synth/router.py)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ so many experts at once), weights through the compute kernels. `plan` and `docto
 
 from __future__ import annotations
 
+import fcntl
 import os
 import tempfile
 from collections.abc import Sequence
@@ -22,6 +23,9 @@ READ_THREADS = 8  # as `load` starts
 FILE_BYTES = 256 << 20  # of a probe file: more than a drive's cache keeps of random records
 RECORD_BYTES = 2654208  # an expert of qwen3-30b-a3b at 4 bits, where no model is given
 MEMORY_BYTES = 1 << 30  # well past any last-level cache that one process gets for itself
+
+# macOS: pages of a file that was written through the cache would be read from there.
+_NO_CACHE: int | None = getattr(fcntl, "F_NOCACHE", None)
 
 # (bytes, place in the slot, file of each expert, offset of each expert)
 Range = tuple[int, int, Sequence[int], Sequence[int]]
@@ -114,6 +118,8 @@ def disk(
     block = os.urandom(1 << 20)
     try:
         with tempfile.NamedTemporaryFile(prefix="moeflux-probe-", dir=folder) as file:
+            if _NO_CACHE is not None:
+                fcntl.fcntl(file, _NO_CACHE, 1)
             for _ in range(-(-count * record // len(block))):
                 file.write(block)
             file.flush()

@@ -166,27 +166,29 @@ def _show(answer: dict[str, Any]) -> None:
     }.items():  # fmt: skip
         parts.add_row(name, value)
     console.print(parts)
+    routing = ("uniform", "skewed") if len(answer["rows"][0]["speeds"]) > 1 else ("as given",)
     speeds = Table(title="Decode")
-    for column in ("memory", "slots", "of experts", "hit rate", "read a token", "tokens/s",
+    for column in ("memory", "slots", "share", "routing", "hits", "read a token", "tokens/s",
                    "bound"):  # fmt: skip
-        speeds.add_column(column, justify="right")
+        speeds.add_column(column, justify="right", no_wrap=True)
     for row in answer["rows"]:
-        for number, speed in enumerate(row["speeds"]):
-            first = number == 0
+        budget = (_gb(row["memory_bytes"]), str(row["slots"]), f"{row['share']:.0%}")
+        for name, speed in zip(routing, row["speeds"], strict=True):
             speeds.add_row(
-                _gb(row["memory_bytes"]) if first else "",
-                str(row["slots"]) if first else "",
-                f"{row['share']:.0%}" if first else "",
-                f"{speed['hit_rate']:.0%}" + ("", " (skewed)")[number],
+                *budget,
+                name,
+                f"{speed['hit_rate']:.0%}",
                 _gb(speed["bytes_per_token"]),
                 f"{speed['tokens_per_second']:.2f}",
                 f"{speed['bound']:.2f}",
             )
+            budget = ("", "", "")
     console.print(speeds)
-    if len(answer["rows"][0]["speeds"]) > 1:
-        console.print("Hit rates: for routing that is uniform, the floor, and for one that follows "
-                      "Zipf's law. A run's `stats` tell the real one; try it with --hit-rate."
-                      )  # fmt: skip
+    if len(routing) > 1:
+        console.print(
+            "Hit rates: for uniform routing, the floor, and for routing that prefers some experts. "
+            "A run's stats tell the real one: pass it as --hit-rate."
+        )
 
 
 def _draw(path: Path, answer: dict[str, Any]) -> None:
