@@ -23,11 +23,11 @@ Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
                  const std::vector<store::LayerExperts>& layers, uint32_t batch,
                  uint32_t read_threads, double seconds);
 
-// `n_threads` threads read `nbytes` of memory over and over.
+// `n_threads` threads read `nbytes` of memory over and over. The best part of the time counts.
 Rate probe_memory(uint64_t nbytes, int n_threads, double seconds);
 
 // FFNs of `top_k` experts of this shape, one token, from `nbytes` of weights, each used once a
-// pass. Bytes are those of packed weights, scales and biases.
+// pass. Bytes are those of packed weights, scales and biases; the best part of the time counts.
 Rate probe_experts(const quant::Shape& gate, const quant::Shape& down, uint32_t top_k,
                    uint64_t nbytes, int n_threads, double seconds, const char* simd);
 
