@@ -10,7 +10,7 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q pytest hypothesis
+	$(BIN)/pip install -q pytest hypothesis gguf safetensors
 	@echo "not run here: C++ unit tests and sanitizers (make cpp-test sanitize; need doctest-dev), lint (make lint)"
 	$(BIN)/python -m pytest -q
 

@@ -9,9 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 import moeflux as mf
-from moeflux import _core, doctor
+from moeflux import _core, doctor, probe
 from moeflux.cli import app
-from moeflux.doctor import checks, speed, storage
+from moeflux.doctor import checks, speed
 from moeflux.doctor.kernels import cases
 
 
@@ -20,9 +20,8 @@ def quick(monkeypatch):
     """Rates need no accuracy here."""
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
-    monkeypatch.setattr(storage, "SECONDS", 0.01)
-    monkeypatch.setattr(storage, "FILE_BYTES", 3 * storage.RECORD_BYTES)
-    monkeypatch.setattr(storage, "COPY_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(probe, "MEMORY_BYTES", 1 << 22)
 
 
 def run_doctor(*args):
@@ -123,21 +122,6 @@ def test_an_unknown_device_is_one_sentence(kind):
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.startswith("moeflux: ")
     assert "metal or host" in done.stderr
-
-
-def test_the_disk_is_read_in_whole_records_and_left_clean(tmp_path):
-    rate = storage.measure_disk(tmp_path, 0.01, 5 * storage.RECORD_BYTES + 7)
-    assert rate.nbytes >= storage.READ_THREADS * storage.RECORD_BYTES
-    assert rate.nbytes % storage.RECORD_BYTES == 0 and rate.gb_per_s > 0
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(mf.FormatError, match="record"):
-        storage.measure_disk(tmp_path, 0.01, 100)
-    assert not list(tmp_path.iterdir())
-
-
-def test_memory_counts_what_it_copies():
-    rate = storage.measure_memory(0.01, 1 << 22)
-    assert rate.nbytes > 0 and rate.nbytes % 16 == 0
 
 
 # ---- the table of matvec variants --------------------------------------------------------------
