@@ -58,7 +58,7 @@ def test_json_holds_the_whole_report(tmp_path):
     assert {check["kernel"] for check in device["checks"]} >= set(mf.ALL_KERNELS)
     assert all(check["n_cases"] > 0 and check["error"] <= 1 for check in device["checks"])
     assert all(rate["gb_per_s"] > 0 for rate in device["rates"])
-    assert report["disk"]["nbytes"] > 0 and report["memory"]["nbytes"] > 0
+    assert min(report["disk"]["by_batch"].values()) > 0 and report["memory_rate"] > 0
     assert report["system"]["moeflux"] == mf.__version__
 
 
@@ -111,7 +111,7 @@ def test_absent_metal_is_a_problem_on_a_mac_only(monkeypatch, tmp_path, platform
 def test_a_disk_that_cannot_be_measured_is_a_problem(tmp_path):
     done = run_doctor("--device", "host", "--disk", str(tmp_path / "nowhere"))
     assert done.exit_code == 1
-    assert "PROBLEM: [doctor] cannot measure the disk: No such file" in done.stdout
+    assert "PROBLEM: [probe] cannot write a probe file: No such file" in done.stdout
 
 
 @pytest.mark.parametrize("kind", ["cuda", ""])
