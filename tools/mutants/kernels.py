@@ -121,6 +121,7 @@ def build(tree: Path, work: Path) -> bool:
 def noticed(kernels: set[str], tree: Path, work: Path, seed: int) -> set[str]:
     """Kernels of which a test failed; all that were to be tried, where the process died."""
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "-rfE", "-p", "no:cacheprovider"]
+    command += ["-p", "no:faulthandler", "--capture=sys"]  # the host device tells of a fault
     command += ["tests/kernels", "-k", " or ".join(sorted(kernels))]
     environment = os.environ | {"PYTHONPATH": str(work / "site"), "MOEFLUX_HOST_SEED": str(seed)}
     result = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
