@@ -29,6 +29,7 @@ from msl.source import flatten  # noqa: E402
 
 SEEDS = (0, 1, 2, 3)  # 0: everything in order
 BARRIER = re.compile(r"threadgroup_barrier\([^;]*\);")
+SHADERS = {path.name: path.read_text() for path in sorted((ROOT / "shaders").iterdir())}
 
 
 @dataclass
@@ -49,11 +50,10 @@ class Edit:
 def edits() -> list[Edit]:
     """All edits, with the kernels that each can change."""
     found = [listed(mutant) for mutant in MUTANTS]
-    for path in sorted((ROOT / "shaders").glob("*.*")):
-        text = path.read_text()
+    for file, text in SHADERS.items():
         for match in BARRIER.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
-            found.append(Edit(path.name, match.start(), match.end(), "", line))
+            found.append(Edit(file, match.start(), match.end(), "", line))
     library = Parser(flatten(sorted((ROOT / "shaders").glob("*.metal"))))
     kernels = library.library().kernels
     reached = {kernel.name: library._reached(kernel.name) for kernel in kernels}
@@ -74,7 +74,7 @@ def edits() -> list[Edit]:
 
 def listed(mutant: Mutant) -> Edit:
     """The place of a listed mutant; a shader that changed must not lose one silently."""
-    text = (ROOT / "shaders" / mutant.file).read_text()
+    text = SHADERS[mutant.file]
     anchor = text.find(mutant.anchor)
     start = text.find(mutant.old, anchor)
     if anchor < 0 or start < 0:
@@ -97,14 +97,13 @@ def rounds(found: list[Edit]) -> list[list[Edit]]:
 
 
 def apply(group: list[Edit], tree: Path) -> None:
-    """Writes the shaders of `tree` with the edits of a round, the others as they are."""
-    for path in (ROOT / "shaders").iterdir():
-        text = path.read_text()
+    """Writes the shaders of `tree`: with the edits of a round, and without any other."""
+    for file, text in SHADERS.items():
         for edit in sorted(group, key=lambda e: -e.start):
-            if edit.file == path.name:
+            if edit.file == file:
                 text = text[: edit.start] + edit.new + text[edit.end :]
-        if (tree / "shaders" / path.name).read_text() != text:
-            (tree / "shaders" / path.name).write_text(text)
+        if (tree / "shaders" / file).read_text() != text:
+            (tree / "shaders" / file).write_text(text)
 
 
 def build(tree: Path, work: Path) -> bool:
