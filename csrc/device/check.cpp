@@ -108,14 +108,11 @@ void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry
                      std::to_string(max_threads) + " threads");
   if (Wide{grid[0]} * grid[1] * grid[2] > UINT64_MAX)
     refuse(info, "grid " + text(grid) + " has more threads than 64 bits count");
-  if (info.threadgroups == Threadgroups::exact &&
-      (threadgroup[0] != info.exact_threads || grid[0] % info.exact_threads != 0))
+  if (info.threadgroups == Threadgroups::exact && threadgroup[0] != info.exact_threads)
     refuse(info, "expected threadgroups of " + std::to_string(info.exact_threads) +
-                     " threads and a grid of whole ones, found " + text(threadgroup) + " and " +
-                     text(grid));
+                     " threads, found " + text(threadgroup));
   // A ragged last threadgroup has to be a whole number of SIMD groups, too.
-  if (info.threadgroups == Threadgroups::simd_multiple &&
-      (threadgroup[0] % 32 != 0 || grid[0] % 32 != 0))
+  if (info.threadgroups != Threadgroups::any && (threadgroup[0] % 32 != 0 || grid[0] % 32 != 0))
     refuse(info, "expected threadgroup and grid to be multiples of 32 threads, found " +
                      text(threadgroup) + " and " + text(grid));
 }
