@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -103,7 +104,7 @@ def test_absent_metal_is_a_problem_on_a_mac_only(monkeypatch, tmp_path, platform
         raise mf.NoDeviceError("[device::Metal] none today")
 
     monkeypatch.setattr(doctor, "Backend", none)
-    monkeypatch.setattr(doctor.sys, "platform", platform)
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform=platform))
     report = doctor.examine(["metal"], disk=tmp_path)
     assert len(report.problems) == (platform == "darwin")
     assert "absent: [device::Metal] none today" in report.text()
