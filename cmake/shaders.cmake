@@ -38,8 +38,17 @@ set(MOEFLUX_HOST_SOURCES
   ${shader_dir}/host_kernels.cpp
   ${moeflux_executor}
   csrc/device/host/buffer.cpp
+  csrc/device/host/order.cpp
+  csrc/device/host/runner.cpp
   csrc/device/host/queue.cpp
+  csrc/device/host/commands.cpp
   csrc/device/host/host_device.cpp)
+option(MOEFLUX_HOST_CHECKS "host device for tests: guard pages, fault reports, random schedules" OFF)
+if(MOEFLUX_HOST_CHECKS)
+  list(APPEND MOEFLUX_HOST_SOURCES csrc/device/host/options_checked.cpp)
+else()
+  list(APPEND MOEFLUX_HOST_SOURCES csrc/device/host/options_shipped.cpp)
+endif()
 
 # A GPU rounds after each operation unless the shader says fma.
 set_source_files_properties(${shader_dir}/host_kernels.cpp PROPERTIES COMPILE_OPTIONS

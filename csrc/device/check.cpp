@@ -111,7 +111,7 @@ void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry
   if (info.threadgroups == Threadgroups::exact && threadgroup[0] != info.exact_threads)
     refuse(info, "expected threadgroups of " + std::to_string(info.exact_threads) +
                      " threads, found " + text(threadgroup));
-  // A ragged last threadgroup has to be a whole number of SIMD groups, too.
+  // The last threadgroup may be smaller, but is made of whole SIMD groups, too.
   if (info.threadgroups != Threadgroups::any && (threadgroup[0] % 32 != 0 || grid[0] % 32 != 0))
     refuse(info, "expected threadgroup and grid to be multiples of 32 threads, found " +
                      text(threadgroup) + " and " + text(grid));

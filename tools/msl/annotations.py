@@ -87,10 +87,12 @@ def _threadgroup(kernel: Kernel, rest: str, doc: Token) -> None:
     _once(kernel.threadgroup == "", doc)
     if rest in ("any", "multiple of 32"):
         kernel.threadgroup = rest
-    elif rest.isdigit() and 0 < int(rest) <= 1024:
+    elif rest.isdigit() and 0 < int(rest) <= 1024 and int(rest) % 32 == 0:
         kernel.threadgroup = int(rest)
     else:
-        raise doc.error(f"@threadgroup {rest}: expected any, multiple of 32 or a number up to 1024")
+        raise doc.error(
+            f"@threadgroup {rest}: expected any, multiple of 32 or such a multiple up to 1024"
+        )
 
 
 def _default_threadgroup(kernel: Kernel, rest: str, doc: Token) -> None:
