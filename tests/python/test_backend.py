@@ -102,15 +102,10 @@ def test_backend_takes_metal_where_there_is_one_and_else_the_host():
         mf.Backend("metal")
     except mf.NoDeviceError as error:
         assert mf.Backend().kind == "host"
-        assert len(str(error)) > 40  # says why
+        assert "no Metal device" in str(error)
+        assert "metal" not in DEVICES
     else:
         assert mf.Backend().kind == "metal"
-
-
-@pytest.mark.skipif("metal" in DEVICES or sys.platform == "darwin", reason="has Metal")
-def test_metal_where_there_is_none_says_why():
-    with pytest.raises(mf.NoDeviceError, match="Metal"):
-        mf.Backend("metal")
 
 
 @pytest.mark.parametrize("kind", ["cuda", "", "Metal", "host "])
@@ -308,6 +303,16 @@ def test_an_exception_while_recording_runs_nothing(backend):
         commands.wait()
     with pytest.raises(mf.GpuError, match="done"):
         commands.gpu_seconds  # noqa: B018
+
+
+def test_a_refused_dispatch_leaves_the_others_of_its_command_buffer(backend):
+    add = Add(backend)
+    with backend.commands() as commands:
+        commands.dispatch("residual_add", add.args)
+        with pytest.raises(mf.FormatError):
+            commands.dispatch("residual_add", [add.out, add.b, add.a, 9])
+    np.testing.assert_array_equal(add.out.numpy(), add.expected)
+    np.testing.assert_array_equal(add.a.numpy(), np.arange(8))
 
 
 def test_a_committed_command_records_no_more(backend):
@@ -602,7 +607,7 @@ import numpy as np, moeflux as mf
 from test_backend import SLOW_DIM, record_slow
 backend = mf.Backend({device!r})
 with backend.commands(wait=False) as commands:
-    out = record_slow(commands, backend, n=400)
+    out = record_slow(commands, backend)
 threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     commands.wait()

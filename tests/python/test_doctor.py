@@ -18,7 +18,9 @@ from moeflux.doctor.kernels import cases
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Rates need no accuracy here."""
+    """In this process two shapes a kernel and rates of no accuracy; a test below runs it whole."""
+    for kernel, family in list(cases.KERNELS.items()):
+        monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:2]))
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
     monkeypatch.setattr(storage, "SECONDS", 0.01)
@@ -44,6 +46,17 @@ def test_on_this_machine_all_is_well(tmp_path):
     assert not list(tmp_path.iterdir())
     if sys.platform != "darwin":
         assert "metal:      absent: [device::" in done.stdout
+
+
+def test_the_package_is_imported_without_the_doctor():
+    script = (
+        "import sys, moeflux;"
+        "print([n for n in ('moeflux.doctor', 'rich', 'typer') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_kernel_of_the_contract_has_cases():
