@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <set>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -58,7 +59,6 @@ class NativeBuffer {
     buffer_ = device_->buffer(nbytes);
   }
 
-  const DevicePtr& device() const { return device_; }
   const std::shared_ptr<device::Buffer>& get() const { return buffer_; }
 
   void add_writer(std::shared_ptr<NativeCommands> commands);
@@ -91,9 +91,6 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
       } else if (py::isinstance<NativeBuffer>(value)) {
         const auto buffer = value.cast<std::shared_ptr<NativeBuffer>>();
         const size_t index = args.size();
-        if (buffer->device() != device_)
-          throw FormatError("[bindings::Command] a buffer of another backend");
-        if (index < bindings.size()) prepare(*buffer, bindings[index]);
         if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
         args.emplace_back(device::Slice{buffer->get(), 0});
       } else {
@@ -108,7 +105,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
       if (!grid) geometry.grid = whole.grid;
     }
     commands_->dispatch(pipeline.pipeline, args, geometry.grid, geometry.threadgroup);
-    written_.insert(written_.end(), written.begin(), written.end());
+    written_.insert(written.begin(), written.end());
   }
 
   void commit() {
@@ -155,17 +152,6 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
  private:
   enum class State { recording, in_flight, done };
 
-  // A size is computed from the contents of some buffers, which must be there by then.
-  void prepare(NativeBuffer& buffer, const device::Binding& binding) {
-    if (!binding.needs_maximum) return;
-    for (const auto& other : written_)
-      if (other.get() == &buffer)
-        throw FormatError(std::string("[bindings::Command] ") + binding.name +
-                          ": its contents decide sizes: expected a buffer that is written before "
-                          "this command buffer, found one that it writes");
-    buffer.wait();
-  }
-
   // True when it is done, `error` being what it failed with. Needs no GIL.
   bool ask(uint64_t timeout_ns, std::exception_ptr& error) const {
     try {
@@ -183,7 +169,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
 
   DevicePtr device_;
   std::unique_ptr<device::Commands> commands_;
-  std::vector<std::shared_ptr<NativeBuffer>> written_;  // while recording
+  std::set<std::shared_ptr<NativeBuffer>> written_;  // while recording
   State state_ = State::recording;
   std::exception_ptr error_;
   bool reported_ = false;  // wait() has returned or thrown

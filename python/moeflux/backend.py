@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -305,7 +305,7 @@ def _scalar(where: str, dtype: str, value: Any) -> int:
         raise FormatError(f"[backend::dispatch] {where}: expected f32, found {value!r}")
     try:
         return int(struct.unpack("<I", struct.pack("<f", value))[0])
-    except OverflowError:
+    except (OverflowError, struct.error):  # the latter for an int that no float holds
         raise FormatError(
             f"[backend::dispatch] {where}: expected a number that f32 holds, found {value!r}"
         ) from None
@@ -314,7 +314,7 @@ def _scalar(where: str, dtype: str, value: Any) -> int:
 def _extent(where: str, value: Extent | None) -> tuple[int, int, int] | None:
     if value is None:
         return None
-    dims = (value,) if isinstance(value, int | np.integer) else tuple(value)
+    dims = tuple(value) if isinstance(value, Iterable) else (value,)
     if not 1 <= len(dims) <= 3:
         raise FormatError(
             f"[backend::dispatch] {where}: expected 1 to 3 dimensions, found {value!r}"

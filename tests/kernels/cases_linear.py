@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from moeflux.doctor.kernels.case import Case, Out, bf16, decode, floats
+from moeflux.doctor.kernels.cases_elementwise import geometry
+from moeflux.doctor.kernels.cases_matvec import THREADS
 from oracle import affine
-
-from .case import Case, Out, bf16, decode, floats
-from .cases_elementwise import geometry
-from .cases_matvec import THREADS
 
 ENCODE = {"bf16": bf16, "f16": lambda x: x.astype(np.float16), "f32": lambda x: x}
 BITS = (2, 3, 4, 5, 6, 8)
@@ -104,7 +103,7 @@ def embed(kernel: str, quantised: bool, dtype: str):
         args = [*table.args, tokens, out, dim, *table.scalars, n]
         work = n * dim // 8 if quantised else n * dim
         text = table.text(f"n={n}")
-        return Case(kernel, args, **geometry(rng, work), constants=table.constants, text=text)
+        return Case(kernel, args, *geometry(rng, work), constants=table.constants, text=text)
 
     return build
 

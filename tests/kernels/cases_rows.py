@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import oracles
-from .case import Case, Out, decode, floats
-from .cases_elementwise import geometry, wide
-from .cases_matvec import THREADS
-from .cases_norm import HEADS, draw_heads, gated_rms_norm, per_head
+from moeflux.doctor.kernels import oracles
+from moeflux.doctor.kernels.case import Case, Out, decode, floats
+from moeflux.doctor.kernels.cases_elementwise import geometry, wide
+from moeflux.doctor.kernels.cases_matvec import THREADS
+from moeflux.doctor.kernels.cases_norm import HEADS, draw_heads, gated_rms_norm, per_head
 
 # (n, heads, head_dim, rotary_dim, first position, normalise)
 ROPE = [
@@ -48,7 +48,7 @@ def rms_norm_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
     x, weight = floats(rng, n, dim, size=float(rng.choice([1e-3, 1, 50]))), floats(rng, dim)
     out = Out(oracles.rms_norm(decode(x), decode(weight), 1e-6))
     args = [x, weight, out, dim, 1e-6]
-    return Case("rms_norm_f32", args, **per_head(rng, n), text=f"n={n} dim={dim}")
+    return Case("rms_norm_f32", args, *per_head(rng, n), text=f"n={n} dim={dim}")
 
 
 def gated_rms_norm_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
@@ -124,7 +124,7 @@ def router_top_k_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> C
     size = weights * (1 + np.abs(logits).max())  # the argument of exp is rounded
     args = [logits, Out(ids.astype(np.uint32), dtype=np.uint32), Out(weights, size)]
     args += [n_experts, top_k, normalise]
-    return Case("router_top_k_f32", args, **per_head(rng, n), text=f"{shape} {normalise=}")
+    return Case("router_top_k_f32", args, *per_head(rng, n), text=f"{shape} {normalise=}")
 
 
 def gather_rows_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
@@ -132,7 +132,7 @@ def gather_rows_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Ca
     x, rows = floats(rng, there, dim), rng.integers(0, there, n).astype(np.uint32)
     rows[int(rng.integers(0, n))] = there - 1
     args = [x, rows, Out(decode(x[rows])), dim, n]
-    return Case("gather_rows_f32", args, **geometry(rng, n * dim), text=f"{shape}")
+    return Case("gather_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
 
 
 def scatter_rows_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
@@ -142,7 +142,7 @@ def scatter_rows_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> C
     expected = decode(before)
     expected[rows] = decode(x)
     args = [x, rows, Out(expected, before=before), dim, n]
-    return Case("scatter_rows_f32", args, **geometry(rng, n * dim), text=f"{shape}")
+    return Case("scatter_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
 
 
 def moe_combine_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
@@ -165,7 +165,7 @@ def moe_combine_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Ca
         *[n, dim, top_k, has_shared, has_gate],
     ]
     text = f"{shape} {has_shared=} {has_gate=}"
-    return Case("moe_combine_f32", args, **geometry(rng, n * dim), text=text)
+    return Case("moe_combine_f32", args, *geometry(rng, n * dim), text=text)
 
 
 KERNELS = {

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from . import oracles
-from .case import Case, Out, decode, floats
-from .cases_elementwise import geometry, wide
-from .cases_matvec import THREADS
+from moeflux.doctor.kernels import oracles
+from moeflux.doctor.kernels.case import Case, Out, decode, floats
+from moeflux.doctor.kernels.cases_elementwise import geometry, wide
+from moeflux.doctor.kernels.cases_matvec import THREADS
 
 # (heads, heads per key head, head_dim, kv_len, chunks)
 DECODE = [
@@ -156,7 +156,7 @@ def attention_merge_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Cas
         np.einsum("ch,chd->hd", weights, abs(decode(partial))) / total * (1 + finite),
     )
     args = [partial, stats, out, heads, head_dim, chunks]
-    return Case("attention_merge_f32", args, **geometry(rng, heads * head_dim), text=f"{shape}")
+    return Case("attention_merge_f32", args, *geometry(rng, heads * head_dim), text=f"{shape}")
 
 
 def attention_prefill_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
@@ -185,7 +185,7 @@ def conv1d_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
         *[x, weights, Out(y, size), Out(new) if taps > 1 else None],
         *[n, channels, taps],
     ]
-    return Case("conv1d_f32", args, **geometry(rng, channels), text=f"{shape}")
+    return Case("conv1d_f32", args, *geometry(rng, channels), text=f"{shape}")
 
 
 def compute_decay_beta_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
@@ -199,7 +199,7 @@ def compute_decay_beta_f32(rng: np.random.Generator, shape: tuple[int, int]) -> 
     )
     gates = [Out(g, g * (1 + exponent)), Out(oracles.sigmoid(decode(beta)))]
     args = [alpha, beta, a_log, dt_bias, *gates, n, heads]
-    return Case("compute_decay_beta_f32", args, **geometry(rng, n * heads), text=f"{shape}")
+    return Case("compute_decay_beta_f32", args, *geometry(rng, n * heads), text=f"{shape}")
 
 
 def gated_delta_net_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
@@ -219,7 +219,7 @@ def gated_delta_net_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Cas
         q, k = (row[i * keys : (i + 1) * keys].reshape(key_heads, key_dim) for i in range(2))
         v = row[2 * keys : 2 * keys + values].reshape(heads, value_dim)
         gates = decode(g[t]), decode(beta[t])
-        out, state = oracles.delta_step(state, q, k, v, *gates, per_key)
+        out, state = oracles.delta_step(state, q, k, v, *gates, k_heads_per_v=per_key)
         # magnitudes: the same recurrence with the minus taken as a plus
         of = np.arange(heads) // per_key
         k_abs, gate = np.abs(k)[of], gates[0][:, None, None]

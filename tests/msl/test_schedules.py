@@ -1,10 +1,10 @@
 """No kernel's result may depend on the order in which its threads and threadgroups run."""
 
 import pytest
+from kernels.case import bits
 
 import moeflux as mf
 from kernels import cases
-from kernels.case import bits
 from kernels.run import run
 
 N_SCHEDULES = 5

@@ -102,15 +102,10 @@ def test_backend_takes_metal_where_there_is_one_and_else_the_host():
         mf.Backend("metal")
     except mf.NoDeviceError as error:
         assert mf.Backend().kind == "host"
-        assert len(str(error)) > 40  # says why
+        assert "no Metal device" in str(error)
+        assert "metal" not in DEVICES
     else:
         assert mf.Backend().kind == "metal"
-
-
-@pytest.mark.skipif("metal" in DEVICES or sys.platform == "darwin", reason="has Metal")
-def test_metal_where_there_is_none_says_why():
-    with pytest.raises(mf.NoDeviceError, match="Metal"):
-        mf.Backend("metal")
 
 
 @pytest.mark.parametrize("kind", ["cuda", "", "Metal", "host "])
@@ -310,6 +305,16 @@ def test_an_exception_while_recording_runs_nothing(backend):
         commands.gpu_seconds  # noqa: B018
 
 
+def test_a_refused_dispatch_leaves_the_others_of_its_command_buffer(backend):
+    add = Add(backend)
+    with backend.commands() as commands:
+        commands.dispatch("residual_add", add.args)
+        with pytest.raises(mf.FormatError):
+            commands.dispatch("residual_add", [add.out, add.b, add.a, 9])
+    np.testing.assert_array_equal(add.out.numpy(), add.expected)
+    np.testing.assert_array_equal(add.a.numpy(), np.arange(8))
+
+
 def test_a_committed_command_records_no_more(backend):
     add = Add(backend)
     command = backend.dispatch("residual_add", add.args, wait=False)
@@ -494,7 +499,7 @@ def test_a_f32_scalar_takes_any_float_and_a_python_int(backend, eps):
     np.testing.assert_allclose(out.numpy(), [3, 4] / np.sqrt(12.5 + float(eps)), rtol=1e-6)
 
 
-@pytest.mark.parametrize("eps", [np.uint32(1), "1", None, True, 1e39, 10**400, [1.0]])
+@pytest.mark.parametrize("eps", [np.uint32(1), "1", None, True, 1e39, 10**400, [1.0]], ids=repr)
 def test_what_is_no_f32_is_refused(backend, eps):
     x, out = buffer(backend, [3.0, 4.0]), filled(backend, 2)
     with pytest.raises(mf.FormatError, match="eps"):
@@ -524,6 +529,75 @@ def test_offsets_that_lead_behind_the_weights_are_refused(backend):
     np.testing.assert_array_equal(out.numpy(), np.zeros((k, rows)))
 
 
+# ---- what the device reports -------------------------------------------------------------------
+
+
+@pytest.fixture
+def faulty():
+    """A command in flight that will fail: its offsets change after they were checked.
+
+    The host device looks again before it runs a kernel. (The Metal device's faults are tested in
+    C++ over the stand-in framework, which injects them.)
+    """
+    backend = mf.Backend("host")
+    w = mf.Buffer.zeros(backend, (2, 8, 8), np.uint32)
+    s = mf.Buffer.zeros(backend, (2, 8, 1), np.uint16)
+    x, out = buffer(backend, np.ones((2, 64))), filled(backend, 2, 8)
+    offsets = [buffer(backend, [0, o], np.uint32) for o in (64, 8, 8)]
+    view = offsets[0].numpy()
+    with backend.commands(wait=False) as commands:
+        record_slow(commands, backend, n=20)
+        commands.dispatch("dequant_matvec_4bit_batched", [w, s, s, x, out, 8, 64, 64, *offsets, 1])
+    view[1] = 0xFFFFFFFF
+    return commands, out
+
+
+def test_a_fault_is_thrown_by_wait(faulty):
+    commands, out = faulty
+    for _ in range(2):
+        with pytest.raises(mf.GpuError, match=r"dequant_matvec_4bit_batched: argument 0 \(W"):
+            commands.wait()
+    assert commands.done
+    assert np.isnan(out.numpy()).all()  # who has seen the error may look
+
+
+def test_a_fault_is_thrown_once_by_numpy_of_what_was_to_be_written(faulty):
+    _, out = faulty
+    with pytest.raises(mf.GpuError, match="too small"):
+        out.numpy()
+    assert np.isnan(out.numpy()).all()
+
+
+def test_after_a_fault_the_backend_works(faulty):
+    _, out = faulty
+    add = Add(out.backend)
+    out.backend.dispatch("residual_add", add.args)
+    np.testing.assert_array_equal(add.out.numpy(), add.expected)
+    with pytest.raises(mf.GpuError):
+        out.numpy()  # nobody had seen it yet
+
+
+def test_a_fault_is_thrown_although_later_commands_write_the_buffer(faulty):
+    commands, out = faulty
+    a = mf.Buffer.zeros(out.backend, 16)
+    for _ in range(3):
+        out.backend.dispatch("residual_add", [a, a, out, 16])
+    assert commands.done
+    with pytest.raises(mf.GpuError):
+        out.numpy()
+    np.testing.assert_array_equal(out.numpy(), np.zeros((2, 8)))
+
+
+def test_a_fault_of_what_was_dropped_harms_nobody(faulty):
+    out = faulty[1]
+    backend = out.backend
+    del faulty, out
+    gc.collect()
+    add = Add(backend)
+    backend.dispatch("residual_add", add.args)
+    np.testing.assert_array_equal(add.out.numpy(), add.expected)
+
+
 @pytest.mark.parametrize("device", DEVICES)
 def test_ctrl_c_ends_the_waiting_and_not_the_command(device):
     script = f"""
@@ -533,7 +607,7 @@ import numpy as np, moeflux as mf
 from test_backend import SLOW_DIM, record_slow
 backend = mf.Backend({device!r})
 with backend.commands(wait=False) as commands:
-    out = record_slow(commands, backend, n=400)
+    out = record_slow(commands, backend)
 threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     commands.wait()

@@ -11,13 +11,28 @@ _FORBIDDEN = {
     "double": "Metal has no double",
     "bfloat": "needs Metal 3.1; use the bit pattern (bf16)",
     **dict.fromkeys(
-        "goto try catch throw new delete virtual dynamic_cast typeid thread_local register asm".split(),
+        [
+            "goto",
+            "try",
+            "catch",
+            "throw",
+            "new",
+            "delete",
+            "virtual",
+            "dynamic_cast",
+            "typeid",
+            "thread_local",
+            "register",
+            "asm",
+        ],
         "does not exist in Metal",
     ),
     "auto": "write the type: address spaces would be deduced",
 }
 _ADDRESS_SPACES = ("device", "constant", "threadgroup", "thread")
-_MACRO = re.compile(r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S)
+_MACRO = re.compile(
+    r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S
+)
 
 
 def check(library: Library, directives: list[Token]) -> None:
