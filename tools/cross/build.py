@@ -3,8 +3,8 @@
     build.py OUTDIR     # run by a CPython of the minor version that the wheel is for
 
 pyproject.toml and CMakeLists.txt are those of a native build; all that differs is set here. The
-wheel's Python headers are this interpreter's own: what their pyconfig.h says of Linux is either
-unused by the public headers or put right for Apple by pymacconfig.h, which every CPython carries.
+Python headers are this interpreter's own: what their pyconfig.h says of Linux is either unused by
+the public headers or put right for Apple by pymacconfig.h, which every CPython carries.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import stubs
@@ -37,16 +38,27 @@ def environment(stub_folder: Path) -> dict[str, str]:
     }
 
 
+def copy_python_headers(folder: Path) -> None:
+    """Copies the interpreter's headers; Debian's pyconfig.h would ask for a Linux machine."""
+    headers = Path(sysconfig.get_path("include"))
+    shutil.copytree(headers, folder, dirs_exist_ok=True)
+    debian = headers.parent / str(sysconfig.get_config_var("MULTIARCH")) / headers.name
+    if (debian / "pyconfig.h").is_file():
+        shutil.copy2(debian / "pyconfig.h", folder)
+
+
 def main(out: Path) -> int:
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
             print(f"[cross] {tool} is missing: apt-get install {package}", file=sys.stderr)
             return 1
-    stub_folder = ROOT / "build/cross/stubs"
+    stub_folder, headers = ROOT / "build/cross/stubs", ROOT / "build/cross/python"
     stubs.write_stubs(stub_folder)
+    copy_python_headers(headers)
     command = [
         sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out),
-        "-Ccmake.define.MOEFLUX_WERROR=ON", str(ROOT),
+        "-Ccmake.define.MOEFLUX_WERROR=ON", f"-Ccmake.define.Python_INCLUDE_DIR={headers}",
+        str(ROOT),
     ]  # fmt: skip
     return subprocess.run(command, env=environment(stub_folder)).returncode
 
