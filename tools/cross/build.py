@@ -1,6 +1,6 @@
 """Cross-builds the macOS arm64 wheel of this checkout on Linux, for inspection.
 
-    build.py OUTDIR     # run by a CPython of the minor version that the wheel is for
+Usage: build.py OUTDIR, run by a CPython of the minor version that the wheel is for.
 
 pyproject.toml and CMakeLists.txt are those of a native build; all that differs is set here. The
 Python headers are this interpreter's own: what their pyconfig.h says of Linux is either unused by
@@ -19,6 +19,7 @@ from pathlib import Path
 import stubs
 import ziglang
 
+ZIG = Path(ziglang.__file__).with_name("zig")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 TOOLS = {"ld64.lld-19": "lld-19", "llvm-nm-19": "llvm-19", "llvm-ar-19": "llvm-19"}
@@ -32,7 +33,7 @@ def environment(stub_folder: Path) -> dict[str, str]:
         "SETUPTOOLS_EXT_SUFFIX": f".cpython-{major}{minor}-darwin.so",
         "CMAKE_TOOLCHAIN_FILE": str(HERE / "macos-arm64.cmake"),
         "CMAKE_GENERATOR": "Ninja",
-        "MOEFLUX_ZIG": str(Path(ziglang.__file__).with_name("zig")),
+        "MOEFLUX_ZIG": str(ZIG),
         "MOEFLUX_STUBS": str(stub_folder),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
@@ -47,6 +48,19 @@ def copy_python_headers(folder: Path) -> None:
         shutil.copy2(debian / "pyconfig.h", folder)
 
 
+def build_compiler_runtime(archive: Path) -> None:
+    """Builds what a compiler driver would add to the link, such as the helper behind @available."""
+    if archive.is_file():
+        return
+    subprocess.run(
+        [
+            ZIG, "build-lib", "-target", "aarch64-macos.14.0", "-O", "ReleaseSmall",
+            ZIG.parent / "lib/compiler_rt.zig", f"-femit-bin={archive}",
+        ],
+        check=True,
+    )  # fmt: skip
+
+
 def main(out: Path) -> int:
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
@@ -55,6 +69,7 @@ def main(out: Path) -> int:
     stub_folder, headers = ROOT / "build/cross/stubs", ROOT / "build/cross/python"
     stubs.write_stubs(stub_folder)
     copy_python_headers(headers)
+    build_compiler_runtime(stub_folder / "usr/lib/libcompiler_rt.a")
     command = [
         sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out),
         "-Ccmake.define.MOEFLUX_WERROR=ON", f"-Ccmake.define.Python_INCLUDE_DIR={headers}",

@@ -1,6 +1,7 @@
 """Finds in a macOS wheel what macOS would refuse, or what would fail only there.
 
-    check_wheel.py WHEEL    # of the checkout that this file is in; exit status 1: something is wrong
+Usage: check_wheel.py WHEEL, made from the checkout that this file is in by the Python minor version
+that runs it. Exit status 1: something is wrong.
 """
 
 from __future__ import annotations

@@ -51,7 +51,7 @@ def main() -> int:
     command = [
         LINKER, "-bundle", "-arch", "arm64", "-platform_version", "macos", MACOS, MACOS,
         "-syslibroot", os.environ["MOEFLUX_STUBS"], "-dead_strip", "-S", "-x",
-        "-fatal_warnings", *arguments, "-lc++", "-lSystem",
+        "-fatal_warnings", *arguments, "-lc++", "-lSystem", "-lcompiler_rt",
     ]  # fmt: skip
     for name in python_names(objects):
         command += ["-U", name]

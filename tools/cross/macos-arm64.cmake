@@ -24,6 +24,7 @@ string(APPEND CMAKE_OBJCXX_FLAGS_INIT
 
 set(CMAKE_AR llvm-ar-19)
 set(CMAKE_RANLIB llvm-ranlib-19)
+set(CMAKE_INSTALL_NAME_TOOL llvm-install-name-tool-19)
 set(CMAKE_STRIP "")  # GNU strip cannot read Mach-O; the linker strips
 set(CMAKE_OSX_SYSROOT "")
 set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)

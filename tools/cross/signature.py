@@ -27,7 +27,7 @@ def _directory(blob: bytes) -> bytes:
 
 
 def check_signature(image: bytes, offset: int, size: int) -> None:
-    """Checks the signature at `offset` of a file: ad hoc, over all before it, every page hash right.
+    """Checks the signature at `offset`: ad hoc, over all before it, every page hash right.
 
     Raises:
         ValueError: what is wrong with it.

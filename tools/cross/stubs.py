@@ -20,10 +20,13 @@ INSTALL_NAMES = {
     "Metal": f"{FRAMEWORKS}Metal.framework/Versions/A/Metal",
     "Foundation": f"{FRAMEWORKS}Foundation.framework/Versions/C/Foundation",
     "CoreFoundation": f"{FRAMEWORKS}CoreFoundation.framework/Versions/A/CoreFoundation",
+    "CoreGraphics": f"{FRAMEWORKS}CoreGraphics.framework/Versions/A/CoreGraphics",
     "libobjc": "/usr/lib/libobjc.A.dylib",
     "libc++": "/usr/lib/libc++.1.dylib",
     "libSystem": SYSTEM,
 }
+# A program that names Foundation alone finds these too, each asked by its own install name.
+REEXPORTED = {"Foundation": ["CoreFoundation", "libobjc"]}
 
 
 def _system_exports() -> set[str]:
@@ -49,22 +52,35 @@ def exports() -> dict[str, set[str]]:
     return known | {SYSTEM: _system_exports()}
 
 
+def _stub(install_name: str, symbols: set[str], reexported: list[str]) -> str:
+    """The text of a .tbd file, version 4."""
+    text = [
+        "--- !tapi-tbd",
+        "tbd-version: 4",
+        "targets: [ arm64-macos ]",
+        f"install-name: '{install_name}'",
+    ]
+    for key, entry, names in (
+        ("reexported-libraries", "libraries", reexported),
+        ("exports", "symbols", sorted(symbols)),
+    ):
+        if names:
+            quoted = ", ".join(f"'{name}'" for name in names)
+            text += [f"{key}:", "  - targets: [ arm64-macos ]", f"    {entry}: [ {quoted} ]"]
+    return "\n".join([*text, "...", ""])
+
+
 def write_stubs(folder: Path) -> None:
     """Writes one .tbd a library under `folder`, laid out as an SDK is (-syslibroot)."""
     known = exports()
     for library, install_name in INSTALL_NAMES.items():
+        path = folder / f".{install_name.removesuffix('.dylib')}.tbd"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        reexported = [INSTALL_NAMES[name] for name in REEXPORTED.get(library, ())]
+        path.write_text(_stub(install_name, known[install_name], reexported))
+        # Where -framework and -l look.
         framework = install_name.startswith(FRAMEWORKS)
         place = f"{FRAMEWORKS}{library}.framework/" if framework else "/usr/lib/"
-        path = folder / f".{place}{library}.tbd"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        names = ", ".join(f"'{name}'" for name in sorted(known[install_name]))
-        path.write_text(
-            "--- !tapi-tbd\n"
-            "tbd-version: 4\n"
-            "targets: [ arm64-macos ]\n"
-            f"install-name: '{install_name}'\n"
-            "exports:\n"
-            "  - targets: [ arm64-macos ]\n"
-            f"    symbols: [ {names} ]\n"
-            "...\n"
-        )
+        link = folder / f".{place}{library}.tbd"
+        link.unlink(missing_ok=True)
+        link.symlink_to(path)

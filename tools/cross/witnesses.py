@@ -1,14 +1,19 @@
 """Writes symbols.json: which library of Apple's exports a symbol, by witness of Apple's own linker.
 
-    witnesses.py FOLDER     # of macOS wheels
+Usage: witnesses.py FOLDER (of macOS wheels).
 
 A stub that names the wrong library links here and fails on import there, so the table is not
-written by hand. PyPI's macOS wheels hold binaries made with Apple's SDK, and each records from which
-library it takes each symbol. An import by a binary for macOS 14 or earlier shows that the name was
-there by then; a weak import at least where it lives. The shipped table was made from (`pip download
---no-deps --only-binary=:all: --python-version 3.12 --platform ...`): coremltools 9.0, pywhispercpp
-1.5.1, torch 2.11.0 (macosx_11_0_arm64), torch 2.14.1 (macosx_14_0_arm64), pyobjc-core 13.0,
-pyobjc-framework-Cocoa 13.0, pyobjc-framework-Metal 12.2.2 (macosx_11_0_universal2).
+written by hand. PyPI's macOS wheels hold binaries made with Apple's SDK, and each records from
+which library it takes each symbol. An import by a binary for macOS 14 or earlier shows that the
+name was there by then; a weak import at least where it lives. The shipped table was made from
+(pip download --no-deps --only-binary=:all: --python-version 3.12 --platform ...)
+  macosx_10_13_universal2: pyobjc-core 13.0, pyobjc-framework-Cocoa 13.0, -Metal 12.2.2
+  macosx_11_0_arm64: coremltools 9.0, duckdb 2.0.1, pywhispercpp 1.5.1, torch 2.11.0
+  macosx_11_0_universal2: grpcio 1.85.3
+  macosx_12_0_arm64: pyarrow 26.0.1
+  macosx_13_0_arm64: quadrants 1.4.0
+  macosx_13_0_universal2: iree-base-runtime 3.13.0
+  macosx_14_0_arm64: faiss-cpu 1.15.1, onnxruntime 1.32.0, scipy 1.18.1, torch 2.14.1
 """
 
 from __future__ import annotations
