@@ -7,7 +7,12 @@ namespace moeflux::bindings {
 
 struct Interrupted {};  // a Python signal handler raised; its exception is set
 
+// Runs pending signal handlers; throws Interrupted. REQUIRES: the GIL.
+void check_signals();
+
+void register_device(pybind11::module_& module);
 void register_errors(pybind11::module_& module);
 void register_model(pybind11::module_& module);
+void register_probe(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

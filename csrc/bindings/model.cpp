@@ -79,10 +79,6 @@ class Loader {
     return {matrix(source, "gate"), matrix(source, "up"), matrix(source, "down")};
   }
 
-  static void check_signals() {
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  }
-
  private:
   model::WeightReader& reader_;
 };
@@ -200,7 +196,7 @@ struct NativeSnapshot {
 
 void poll_signals() {
   py::gil_scoped_acquire acquire;
-  if (PyErr_CheckSignals() != 0) throw Interrupted{};
+  check_signals();
 }
 
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,

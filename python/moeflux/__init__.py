@@ -4,6 +4,8 @@ The dense part stays resident; the experts a token needs are read from disk into
 """
 
 from ._version import __version__
+from .backend import ALL_KERNELS, Backend, Command
+from .buffer import Buffer
 from .errors import (
     DownloadError,
     FormatError,
@@ -23,6 +25,10 @@ from .model import Model, Session, load
 from .sampling import SamplingParams
 
 __all__ = [
+    "ALL_KERNELS",
+    "Backend",
+    "Buffer",
+    "Command",
     "DownloadError",
     "FormatError",
     "GpuError",

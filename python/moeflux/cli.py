@@ -1,4 +1,4 @@
-"""The command line: `moeflux generate` and `moeflux info`."""
+"""The command line: `moeflux generate`, `moeflux info` and `moeflux doctor`."""
 
 from __future__ import annotations
 
@@ -191,6 +191,46 @@ def info(
     for key, value in rows.items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
+
+
+@app.command()
+def doctor(
+    device: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Examine this one (metal, host); repeatable. All without it."),
+    ] = None,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Measure longer; print better matvec table rows.")
+    ] = False,
+    disk: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="A folder on the disk to measure; the hub's cache without it."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Check every kernel on every device and measure this machine; a report for an issue.
+
+    Exit status 1 when something is wrong.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from .backend import KINDS
+    from .doctor import examine
+
+    with Console(stderr=True).status("starting") as status:
+        report = examine(
+            device or KINDS,
+            disk=disk,
+            tune=tune,
+            note=lambda text: status.update(escape(escape_controls(text))),
+        )
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        print(escape_controls(report.text()))
+    if report.problems:
+        raise typer.Exit(1)
 
 
 def main() -> None:

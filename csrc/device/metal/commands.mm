@@ -19,14 +19,19 @@ MTLSize mtl_size(const Size& size) {
   return MTLSizeMake(size[0], size[1], size[2]);
 }
 
-// Objects of this device; FormatError for those of another.
 template <class Derived, class Base>
-const Derived& own(const std::shared_ptr<Base>& object, const char* what) {
+const Derived* metal_object(const std::shared_ptr<Base>& object, const char* what) {
   const auto* derived = dynamic_cast<const Derived*>(object.get());
-  if (!derived) {
+  if (!derived) throw FormatError(std::string("[device::Metal] ") + what + " of no Metal device");
+  return derived;
+}
+
+// Memory and pipelines stay with the device that made them.
+template <class Derived, class Base>
+void check_own(const Context& context, const std::shared_ptr<Base>& object, const char* what) {
+  if (!metal_object<Derived>(object, what)->belongs_to(context)) {
     throw FormatError(std::string("[device::Metal] ") + what + " of another device");
   }
-  return *derived;
 }
 
 // Encodes the steps of a recording, in order. Holds at most one encoder and ends it, whatever
@@ -132,13 +137,10 @@ void finish(id<MTLCommandBuffer> buffer, InFlight& flight) {
 void MetalCommands::dispatch(const std::shared_ptr<Pipeline>& pipeline,
                              std::span<const Argument> args, Size grid, Size threadgroup) {
   check_open("dispatch");
-  own<MetalPipeline>(pipeline, "a pipeline");
+  check_own<MetalPipeline>(*context_, pipeline, "a pipeline");
   for (const Argument& argument : args) {
     const auto* slice = std::get_if<Slice>(&argument);
-    if (!slice || !slice->buffer) continue;
-    if (!own<MetalBuffer>(slice->buffer, "a buffer").belongs_to(*context_)) {
-      throw FormatError("[device::Metal] a buffer of another device");
-    }
+    if (slice && slice->buffer) check_own<MetalBuffer>(*context_, slice->buffer, "a buffer");
   }
   check_dispatch(*pipeline, context_->limits, args, {grid, threadgroup});
   recording_->dispatch(pipeline, args, grid, threadgroup);
@@ -146,13 +148,13 @@ void MetalCommands::dispatch(const std::shared_ptr<Pipeline>& pipeline,
 
 void MetalCommands::signal(const std::shared_ptr<Event>& event, uint64_t value) {
   check_open("signal");
-  own<MetalEvent>(event, "an event");
+  metal_object<MetalEvent>(event, "an event");
   recording_->signal(event, value);
 }
 
 void MetalCommands::await(const std::shared_ptr<Event>& event, uint64_t value) {
   check_open("await");
-  own<MetalEvent>(event, "an event");
+  metal_object<MetalEvent>(event, "an event");
   recording_->await(event, value);
 }
 

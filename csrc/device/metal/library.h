@@ -19,9 +19,12 @@ namespace moeflux::device::metal {
 
 class MetalPipeline final : public Pipeline {
  public:
-  MetalPipeline(const KernelInfo& info, std::vector<uint64_t> constants,
-                Retained<id<MTLComputePipelineState>> state)
-      : info_(info), constants_(std::move(constants)), state_(std::move(state)) {}
+  MetalPipeline(std::shared_ptr<const Context> context, const KernelInfo& info,
+                std::vector<uint64_t> constants, Retained<id<MTLComputePipelineState>> state)
+      : context_(std::move(context)),
+        info_(info),
+        constants_(std::move(constants)),
+        state_(std::move(state)) {}
 
   const KernelInfo& info() const override { return info_; }
   std::span<const uint64_t> constants() const override { return constants_; }
@@ -30,11 +33,13 @@ class MetalPipeline final : public Pipeline {
   }
 
   id<MTLComputePipelineState> get() const { return state_.get(); }
+  bool belongs_to(const Context& context) const { return context_.get() == &context; }
 
  private:
+  const std::shared_ptr<const Context> context_;
   const KernelInfo& info_;
-  std::vector<uint64_t> constants_;
-  Retained<id<MTLComputePipelineState>> state_;
+  const std::vector<uint64_t> constants_;
+  const Retained<id<MTLComputePipelineState>> state_;
 };
 
 class Library {

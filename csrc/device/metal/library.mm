@@ -106,7 +106,7 @@ std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
                         " runs in simdgroups of a width that the kernels do not know: expected " +
                         std::to_string(kSimdWidth) + ", found " + std::to_string(width));
   }
-  return std::make_shared<MetalPipeline>(info, std::move(constants), std::move(state));
+  return std::make_shared<MetalPipeline>(context_, info, std::move(constants), std::move(state));
 }
 
 }  // namespace moeflux::device::metal

@@ -1,10 +1,10 @@
+#include "device/library_source.h"
 #include "device/metal/options.h"
-#include "device/shader_source.h"
 
 namespace moeflux::device {
 
 std::unique_ptr<Device> open_metal() {
-  return metal::open({.source = shader_source(), .kernels = kernel_table()});
+  return metal::open({.source = library_source(), .kernels = kernel_table()});
 }
 
 }  // namespace moeflux::device

@@ -1,0 +1,111 @@
+"""One dispatch of one kernel, with what must be in its buffers afterwards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+
+# |got - expected| <= TOLERANCE[dtype] * size, where size is the sum of the magnitudes that went
+# into an element (a case may know it), else the element itself. f32: some 30 roundings; the 16-bit
+# types: two roundings of the result.
+TOLERANCE = {
+    np.dtype(np.float32): 2e-6,
+    np.dtype(np.float16): 2.0**-10,
+    np.dtype(np.uint16): 2.0**-7,  # bf16
+}
+TINY = 1e-37  # GPUs may flush what is smaller (the least normal f32 is 1.2e-38)
+
+PAD = 5  # elements behind each output, which no kernel may write
+
+
+def bf16(values: Array) -> Array:
+    """Rounds to the nearest bf16, ties to even; its bit pattern, uint16."""
+    bits = np.asarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def decode(array: Array) -> Array:
+    """float64 values of f32, f16 or bf16 (uint16) elements."""
+    if array.dtype == np.uint16:
+        array = (array.astype(np.uint32) << 16).view(np.float32)
+    return array.astype(np.float64)
+
+
+def floats(rng: np.random.Generator, *shape: int, size: float = 1.0) -> Array:
+    return (rng.standard_normal(shape) * size).astype(np.float32)
+
+
+@dataclass
+class Out:
+    """An argument that the kernel writes.
+
+    `expected` is float64; NaN there means: not to be touched. `before` is what the buffer holds at
+    first, where the kernel reads it too; otherwise it is filled with NaN.
+    """
+
+    expected: Array
+    size: Array | None = None
+    before: Array | None = None
+    dtype: Any = np.float32
+
+    def initial(self) -> Array:
+        if self.before is not None:
+            return self.before
+        filled = np.full(self.expected.shape, np.nan, np.float32)
+        return bf16(filled) if self.dtype == np.uint16 else filled.astype(self.dtype)
+
+
+@dataclass
+class Case:
+    """`args` in binding order: inputs as arrays, scalars as numbers, None, or `Out`."""
+
+    kernel: str
+    args: list[Any]
+    grid: int | None = None
+    threads: int | None = None
+    constants: dict[str, int] = field(default_factory=dict)
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kernel} {self.text} grid={self.grid} threads={self.threads}"
+
+    def outputs(self) -> list[tuple[int, Out]]:
+        return [(i, arg) for i, arg in enumerate(self.args) if isinstance(arg, Out)]
+
+
+def mistakes(out: Out, got: Array) -> str:
+    """Says what is wrong with the contents of an output, "" where nothing is."""
+    expected = out.expected.reshape(-1)
+    body, pad = got[: len(expected)], got[len(expected) :]
+    untouched = np.isnan(expected)
+    start = out.initial().reshape(-1)
+    if not np.array_equal(bits(body[untouched]), bits(start[untouched])):
+        return "wrote elements that are not its own"
+    if not np.array_equal(bits(pad), bits(np.full_like(pad, pad_value(pad.dtype)))):
+        return "wrote behind its output"
+    if np.issubdtype(out.expected.dtype, np.integer):
+        return "" if np.array_equal(body, expected) else f"expected {expected}, found {body}"
+    values = decode(body)
+    size = np.abs(expected) if out.size is None else out.size.reshape(-1)
+    error = np.abs(values - expected)
+    bad = ~untouched & ~(error <= TOLERANCE[got.dtype] * size + TINY)
+    if not bad.any():
+        return ""
+    first = int(np.argmax(bad))
+    unwritten = int(np.isnan(values[bad]).sum())
+    return (
+        f"{bad.sum()} of {len(expected)} elements are wrong ({unwritten} NaN); [{first}]: expected "
+        f"{expected[first]:.9g}, found {values[first]:.9g}, size {size[first]:.3g}"
+    )
+
+
+def pad_value(dtype: Any) -> Any:
+    return 0x7FFF if np.dtype(dtype) != np.float32 else np.nan
+
+
+def bits(array: Array) -> Array:
+    return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")

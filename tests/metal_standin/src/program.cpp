@@ -1,0 +1,84 @@
+#include "program.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <utility>
+
+#include "control.h"
+#include "hazards.h"
+
+namespace metal_standin {
+namespace {
+
+constexpr long kPageFault = 3;  // MTLCommandBufferErrorPageFault
+
+}  // namespace
+
+Storage::~Storage() {
+  if (owned) std::free(data);
+}
+
+void Program::add(Dispatch dispatch, bool new_group) {
+  if (new_group || steps_.empty() || steps_.back().action) steps_.emplace_back();
+  steps_.back().group.push_back(std::move(dispatch));
+}
+
+void Program::use(std::shared_ptr<Storage> storage) {
+  if (std::ranges::find(storages_, storage) == storages_.end()) {
+    storages_.push_back(std::move(storage));
+  }
+}
+
+std::byte* Program::keep_bytes(const void* bytes, uint64_t nbytes) {
+  const auto* first = static_cast<const std::byte*>(bytes);
+  return bytes_.emplace_back(first, first + nbytes).data();
+}
+
+void Program::commit() {
+  committed_ = true;
+  for (const auto& storage : storages_) storage->in_flight++;
+}
+
+Program::~Program() {
+  if (!committed_) return;
+  for (const auto& storage : storages_) storage->in_flight--;
+}
+
+void Program::run() {
+  for (const Step& step : steps_) {
+    if (step.action) {
+      step.action();
+    } else {
+      run(step.group);
+    }
+  }
+}
+
+void Program::run(const std::vector<Dispatch>& group) const {
+  check_storages();
+  if (const std::string hazard = find_hazard(group); !hazard.empty()) {
+    record_violation(hazard);
+    throw GpuFault(kPageFault, hazard);
+  }
+  std::vector<const Dispatch*> order;
+  for (const Dispatch& dispatch : group) order.push_back(&dispatch);
+  for (size_t i = order.size(); i > 1; i--) std::swap(order[i - 1], order[random_below(i)]);
+  for (const Dispatch* dispatch : order) {
+    if (fails(Fault::execution)) {
+      throw GpuFault(kPageFault, "Caused GPU Address Fault Error (injected)");
+    }
+    try {
+      dispatch->kernel->run(dispatch->launch);
+    } catch (const std::exception& error) {
+      throw GpuFault(kPageFault, std::string(dispatch->kernel->info->name) + ": " + error.what());
+    }
+  }
+}
+
+void Program::check_storages() const {
+  for (const auto& storage : storages_) {
+    if (storage->released) throw GpuFault(kPageFault, "a buffer went away under a command buffer");
+  }
+}
+
+}  // namespace metal_standin
