@@ -2,7 +2,7 @@
 #   OFF        none; open_metal() throws NoDeviceError
 #   FRAMEWORK  Apple's, on a Mac
 #   STANDIN    tests/metal_standin, on Linux; for tests only, needs clang >= 17 and GCC's libobjc
-# Defines moeflux_metal, to be linked into whatever needs open_metal().
+# Defines moeflux_metal, unless OFF: what a binary that opens devices links beside moeflux_core.
 set(default_metal OFF)
 if(APPLE)
   set(default_metal FRAMEWORK)
@@ -11,6 +11,7 @@ set(MOEFLUX_METAL ${default_metal} CACHE STRING "OFF, FRAMEWORK or STANDIN")
 set_property(CACHE MOEFLUX_METAL PROPERTY STRINGS OFF FRAMEWORK STANDIN)
 
 if(NOT MOEFLUX_METAL)
+  target_sources(moeflux_core PRIVATE csrc/device/no_metal.cpp)
   return()
 elseif(NOT MOEFLUX_METAL MATCHES "^(FRAMEWORK|STANDIN)$")
   message(FATAL_ERROR "MOEFLUX_METAL: expected OFF, FRAMEWORK or STANDIN, found ${MOEFLUX_METAL}")
@@ -32,6 +33,7 @@ if(MOEFLUX_METAL STREQUAL "FRAMEWORK")
   target_link_libraries(metal_framework INTERFACE
     "-framework Foundation" "-framework Metal" "-framework CoreGraphics")
 else()
+  set(CMAKE_INSTALL_RPATH "$ORIGIN")  # the stand-in lies beside the Python module
   add_subdirectory(tests/metal_standin)
   target_link_libraries(metal_framework INTERFACE metal_standin)
 endif()

@@ -28,9 +28,9 @@ std::vector<uint64_t> constant_values(const KernelInfo& info, const Constants& c
     const auto found = std::ranges::find_if(
         info.constants, [&](const FunctionConstant& constant) { return constant.name == name; });
     if (found == info.constants.end()) {
-      throw FormatError("[device::Kernel] " + std::string(info.name) +
-                        " has no function constant of that name: expected one of (" + names +
-                        "), found '" + name + "'");
+      throw PipelineError("[device::Kernel] " + std::string(info.name) +
+                          " has no function constant of that name: expected one of (" + names +
+                          "), found '" + name + "'");
     }
     values[size_t(found - info.constants.begin())] = value;
   }

@@ -14,7 +14,7 @@ namespace moeflux::device {
 const KernelInfo& find_info(std::span<const KernelInfo> kernels, std::string_view kernel);
 
 // One value for each function constant of the kernel, in the table's order, defaults filled in.
-// Throws FormatError for a name that the kernel does not have.
+// Throws PipelineError for a name that the kernel does not have.
 std::vector<uint64_t> constant_values(const KernelInfo& info, const Constants& constants);
 
 }  // namespace moeflux::device

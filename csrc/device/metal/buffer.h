@@ -13,20 +13,18 @@ namespace moeflux::device::metal {
 
 class MetalBuffer final : public Buffer {
  public:
-  MetalBuffer(std::shared_ptr<const Context> context, Retained<id<MTLBuffer>> buffer,
-              uint64_t nbytes)
-      : context_(std::move(context)), buffer_(std::move(buffer)), nbytes_(nbytes) {}
+  MetalBuffer(std::shared_ptr<const Context> context, Retained<id<MTLBuffer>> buffer)
+      : context_(std::move(context)), buffer_(std::move(buffer)) {}
 
   std::byte* contents() const override { return static_cast<std::byte*>(buffer_.get().contents); }
-  uint64_t nbytes() const override { return nbytes_; }
+  uint64_t nbytes() const override { return buffer_.get().length; }
 
   id<MTLBuffer> get() const { return buffer_.get(); }
   bool belongs_to(const Context& context) const { return context_.get() == &context; }
 
  private:
-  std::shared_ptr<const Context> context_;
-  Retained<id<MTLBuffer>> buffer_;
-  uint64_t nbytes_;
+  const std::shared_ptr<const Context> context_;
+  const Retained<id<MTLBuffer>> buffer_;
 };
 
 // Zero-filled; see Device::buffer.

@@ -57,10 +57,10 @@ unsigned __int128 optional_bias(const Call& call) {
 }
 
 Binding input(const char* name, device::Expression elements) {
-  return {.name = name, .type = Type::f32, .elements = elements};
+  return {.name = name, .type = Type::f32, .alignment = 4, .elements = elements};
 }
 Binding output(const char* name, device::Expression elements) {
-  return {.name = name, .type = Type::f32, .writable = true, .elements = elements};
+  return {.name = name, .type = Type::f32, .writable = true, .alignment = 4, .elements = elements};
 }
 Binding number(const char* name, Type type) {
   return {.name = name, .type = type, .scalar = true};
@@ -74,6 +74,7 @@ KernelInfo info(const char* name, std::span<const Binding> bindings,
   info.bindings = bindings;
   info.constants = constants;
   info.threadgroups = Threadgroups::any;
+  info.dimensions = 1;
   return info;
 }
 

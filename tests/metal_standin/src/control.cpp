@@ -8,6 +8,8 @@
 #include <stdexcept>
 #include <thread>
 
+#include "shaders.h"
+
 namespace metal_standin {
 namespace {
 
@@ -19,6 +21,10 @@ struct State {
   CompileOptions options;
   std::vector<std::string> violations;
   std::map<std::string, Kernel> kernels;  // entries are replaced, never erased
+
+  State() {
+    for (Kernel& kernel : shader_kernels()) kernels[kernel.info->name] = std::move(kernel);
+  }
 };
 
 State& state() {  // never destroyed: threads of queues may outlive main

@@ -1,6 +1,3 @@
-#include <cstdlib>
-#include <cstring>
-
 #include "block.h"
 #include "classes.h"
 #include "control.h"
@@ -9,6 +6,7 @@
 using metal_standin::check;
 using metal_standin::fails;
 using metal_standin::Fault;
+using metal_standin::kPageBytes;
 using metal_standin::make_error;
 
 NSErrorDomain const MTLLibraryErrorDomain = @"MTLLibraryErrorDomain";
@@ -16,16 +14,15 @@ NSErrorDomain const MTLCommandBufferErrorDomain = @"MTLCommandBufferErrorDomain"
 
 namespace {
 
-constexpr NSUInteger kPageBytes = 16384;  // Apple silicon
 constexpr NSUInteger kMaxThreads = 1024, kMaxThreadgroupBytes = 32768, kSimdWidth = 32;
 // A compiler that is told no size may trade threads for registers.
 constexpr NSUInteger kUntoldThreads = 448;
 constexpr NSUInteger kMaxBufferBytes = NSUInteger(1) << 34;
 
-StandinBuffer* new_buffer(std::byte* data, NSUInteger length, bool owned,
+StandinBuffer* new_buffer(std::shared_ptr<metal_standin::Storage> storage,
                           MTLResourceOptions options) {
   StandinBuffer* buffer = [StandinBuffer new];
-  buffer->_storage = std::make_shared<metal_standin::Storage>(data, length, owned);
+  buffer->_storage = std::move(storage);
   buffer->_options = options;
   return buffer;
 }
@@ -79,11 +76,7 @@ void fail(NSError** error, NSInteger code, const std::string& text) {
 - (id<MTLBuffer>)newBufferWithLength:(NSUInteger)length options:(MTLResourceOptions)options {
   check(!(options & MTLResourceHazardTrackingModeUntracked), "untracked: not modelled here");
   if (!length || length > self.maxBufferLength || fails(Fault::buffer)) return nil;
-  const NSUInteger pages = (length + kPageBytes - 1) / kPageBytes * kPageBytes;
-  auto* data = static_cast<std::byte*>(std::aligned_alloc(kPageBytes, pages));
-  if (!data) return nil;
-  std::memset(data, 0, pages);
-  return new_buffer(data, length, true, options);
+  return new_buffer(std::make_shared<metal_standin::Storage>(length), options);
 }
 - (id<MTLBuffer>)newBufferWithBytesNoCopy:(void*)pointer
                                    length:(NSUInteger)length
@@ -93,7 +86,8 @@ void fail(NSError** error, NSInteger code, const std::string& text) {
   check((uintptr_t)pointer % kPageBytes == 0, "newBufferWithBytesNoCopy: pointer not on a page");
   check(length && length % kPageBytes == 0, "newBufferWithBytesNoCopy: length not whole pages");
   if (length > self.maxBufferLength || fails(Fault::buffer)) return nil;
-  StandinBuffer* buffer = new_buffer(static_cast<std::byte*>(pointer), length, false, options);
+  StandinBuffer* buffer = new_buffer(
+      std::make_shared<metal_standin::Storage>(static_cast<std::byte*>(pointer), length), options);
   if (deallocator) buffer->_deallocator = Block_copy(deallocator);
   return buffer;
 }

@@ -30,7 +30,7 @@ void check_binding(const char* kernel, size_t index, const Binding& binding, con
     invalid(std::string(kernel) + ": " + what + " at index " + std::to_string(index) + " for " +
             binding.name);
   };
-  const uint32_t element = type_bytes(binding.type);
+  const uint32_t element = std::max(type_bytes(binding.type), binding.alignment);
   if (!bound.data) fail("missing buffer binding");
   if (reinterpret_cast<uintptr_t>(bound.data) % element != 0)
     fail("offset not aligned to its type");

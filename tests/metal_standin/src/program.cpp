@@ -2,20 +2,42 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
+#include <new>
 #include <utility>
 
+#include "accesses.h"
 #include "control.h"
-#include "hazards.h"
 
 namespace metal_standin {
 namespace {
 
 constexpr long kPageFault = 3;  // MTLCommandBufferErrorPageFault
+constexpr uint8_t kCanary = 0xa5;
+constexpr uint64_t kCanaryBytes = 64;  // at least, behind each buffer
+
+uint64_t allocation_bytes(uint64_t nbytes) {
+  return (nbytes + kCanaryBytes + kPageBytes - 1) / kPageBytes * kPageBytes;
+}
 
 }  // namespace
 
+Storage::Storage(uint64_t nbytes)
+    : data(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, allocation_bytes(nbytes)))),
+      nbytes(nbytes),
+      owned(true) {
+  if (!data) throw std::bad_alloc();
+  std::memset(data, 0, nbytes);
+  std::memset(data + nbytes, kCanary, allocation_bytes(nbytes) - nbytes);
+}
+
 Storage::~Storage() {
   if (owned) std::free(data);
+}
+
+bool Storage::intact() const {
+  return !owned || std::all_of(data + nbytes, data + allocation_bytes(nbytes),
+                               [](std::byte byte) { return byte == std::byte{kCanary}; });
 }
 
 void Program::add(Dispatch dispatch, bool new_group) {
@@ -63,14 +85,23 @@ void Program::run(const std::vector<Dispatch>& group) const {
   std::vector<const Dispatch*> order;
   for (const Dispatch& dispatch : group) order.push_back(&dispatch);
   for (size_t i = order.size(); i > 1; i--) std::swap(order[i - 1], order[random_below(i)]);
-  for (const Dispatch* dispatch : order) {
-    if (fails(Fault::execution)) {
-      throw GpuFault(kPageFault, "Caused GPU Address Fault Error (injected)");
-    }
-    try {
-      dispatch->kernel->run(dispatch->launch);
-    } catch (const std::exception& error) {
-      throw GpuFault(kPageFault, std::string(dispatch->kernel->info->name) + ": " + error.what());
+  for (const Dispatch* dispatch : order) run(*dispatch);
+}
+
+void Program::run(const Dispatch& dispatch) const {
+  if (fails(Fault::execution)) {
+    throw GpuFault(kPageFault, "Caused GPU Address Fault Error (injected)");
+  }
+  try {
+    accesses(dispatch);  // are within bounds
+    dispatch.kernel->run(dispatch.launch);
+  } catch (const std::exception& error) {
+    throw GpuFault(kPageFault, std::string(dispatch.kernel->info->name) + ": " + error.what());
+  }
+  for (const auto& storage : storages_) {
+    if (!storage->intact()) {
+      throw GpuFault(kPageFault,
+                     std::string(dispatch.kernel->info->name) + ": wrote past the end of a buffer");
     }
   }
 }

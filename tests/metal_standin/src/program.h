@@ -12,12 +12,16 @@
 
 namespace metal_standin {
 
+inline constexpr uint64_t kPageBytes = 16384;  // Apple silicon
+
 struct Storage {  // the memory of a buffer, shared with the programs that use it
-  Storage(std::byte* data, uint64_t nbytes, bool owned)
-      : data(data), nbytes(nbytes), owned(owned) {}
+  explicit Storage(uint64_t nbytes);  // zero-filled, with canaries behind. Throws std::bad_alloc
+  Storage(std::byte* data, uint64_t nbytes) : data(data), nbytes(nbytes), owned(false) {}
   ~Storage();
   Storage(const Storage&) = delete;
   Storage& operator=(const Storage&) = delete;
+
+  bool intact() const;  // nothing was written behind it
 
   std::byte* const data;
   const uint64_t nbytes;
@@ -59,6 +63,7 @@ class Program {
   };
 
   void run(const std::vector<Dispatch>& group) const;
+  void run(const Dispatch& dispatch) const;
   void check_storages() const;
 
   std::vector<Step> steps_;
