@@ -28,7 +28,7 @@ METADATA = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE
 FLAT_LOOKUP = -2  # BIND_SPECIAL_DYLIB_FLAT_LOOKUP of <mach-o/loader.h>
 
 
-def _module_name() -> str:
+def module_name() -> str:
     major, minor = sys.version_info[:2]
     return f"moeflux/_core.cpython-{major}{minor}-darwin.so"
 
@@ -58,7 +58,7 @@ def check_files(wheel: Path) -> Iterator[str]:
         cwd=ROOT, check=True, capture_output=True, text=True,
     ).stdout.splitlines()  # fmt: skip
     name, version, _, _ = parse_wheel_filename(wheel.name)
-    wanted = {path.removeprefix("python/") for path in listed} | {_module_name()}
+    wanted = {path.removeprefix("python/") for path in listed} | {module_name()}
     wanted |= {f"{name}-{version}.dist-info/{file}" for file in METADATA}
     with zipfile.ZipFile(wheel) as archive:
         found = set(archive.namelist())
@@ -164,8 +164,8 @@ def problems(wheel: Path) -> list[str]:
     """All that is wrong with the wheel; each line opens with the check that says so."""
     found = [*check_tag(wheel), *check_files(wheel)]
     with zipfile.ZipFile(wheel) as archive:
-        if _module_name() in archive.namelist():
-            info = archive.getinfo(_module_name())
+        if module_name() in archive.namelist():
+            info = archive.getinfo(module_name())
             if not info.external_attr >> 16 & 0o111:
                 found.append("files: the module is not executable")
             found += check_module(archive.read(info))

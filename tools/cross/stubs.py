@@ -52,7 +52,7 @@ def exports() -> dict[str, set[str]]:
     return known | {SYSTEM: _system_exports()}
 
 
-def _stub(install_name: str, symbols: set[str], reexported: list[str]) -> str:
+def stub_text(install_name: str, symbols: set[str], reexported: list[str]) -> str:
     """The text of a .tbd file, version 4."""
     text = [
         "--- !tapi-tbd",
@@ -77,7 +77,7 @@ def write_stubs(folder: Path) -> None:
         path = folder / f".{install_name.removesuffix('.dylib')}.tbd"
         path.parent.mkdir(parents=True, exist_ok=True)
         reexported = [INSTALL_NAMES[name] for name in REEXPORTED.get(library, ())]
-        path.write_text(_stub(install_name, known[install_name], reexported))
+        path.write_text(stub_text(install_name, known[install_name], reexported))
         # Where -framework and -l look.
         framework = install_name.startswith(FRAMEWORKS)
         place = f"{FRAMEWORKS}{library}.framework/" if framework else "/usr/lib/"
