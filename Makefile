@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CROSS := build/cross/venv
 
-.PHONY: demo test test-full lint format cpp-test sanitize cross-wheel cross-test arm64-test clean
+.PHONY: demo test test-full lint format cpp-test sanitize cross-wheel cross-test sdist-test arm64-test clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
@@ -57,6 +57,9 @@ cross-wheel: $(CROSS)/ready  ## the macOS arm64 wheel, for inspection, into dist
 
 cross-test: cross-wheel  ## errors planted in the wheel, its sources and its link are found
 	$(CROSS)/bin/python -m pytest -q tests/cross
+
+sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
+	$(CROSS)/bin/python -m pytest -q tests/sdist
 
 # Debian: g++-aarch64-linux-gnu qemu-user-static doctest-dev. The link keeps x86 headers out.
 arm64-test:  ## the C++ tests on Linux arm64, in qemu
