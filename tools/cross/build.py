@@ -66,7 +66,9 @@ def main(out: Path) -> int:
         if shutil.which(tool) is None:
             print(f"[cross] {tool} is missing: apt-get install {package}", file=sys.stderr)
             return 1
-    stub_folder, headers = ROOT / "build/cross/stubs", ROOT / "build/cross/python"
+    major, minor = sys.version_info[:2]
+    stub_folder = ROOT / "build/cross/stubs"
+    headers = ROOT / f"build/cross/python{major}.{minor}"
     stubs.write_stubs(stub_folder)
     copy_python_headers(headers)
     build_compiler_runtime(stub_folder / "usr/lib/libcompiler_rt.a")
