@@ -1,6 +1,7 @@
 #include "device/host/buffer.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <string>
@@ -14,18 +15,35 @@ namespace moeflux::device::host {
 namespace {
 constexpr uint64_t kCanaryBytes = 64;
 constexpr auto kCanary = std::byte{0xca};
+constexpr uint64_t kGuardBytes = 1 << 20;  // how far off an access is still caught
+constexpr uint64_t kAlignment = 16;        // of the largest element, a float4
 
-// One mapping: [.. canary][data][canary ..], data on a page boundary.
+uint64_t page_bytes() {
+  return static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+}
+
+// One mapping: [guard][.. front canary][data][back canary ..][guard].
 class Mapping {
  public:
-  explicit Mapping(uint64_t nbytes)
-      : nbytes_(base::kPageBytes + base::round_up(nbytes + kCanaryBytes, base::kPageBytes)) {
-    void* memory =
-        mmap(nullptr, nbytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED)
-      throw GpuError("[host::Buffer] no memory for a buffer of " + std::to_string(nbytes) +
-                     " bytes");
+  Mapping(uint64_t nbytes, bool guard_pages) : guard_(guard_pages ? kGuardBytes : 0) {
+    const uint64_t page = page_bytes();
+    const uint64_t padded = base::round_up(nbytes, kAlignment);
+    const uint64_t body = page + base::round_up(guard_ ? padded : nbytes + kCanaryBytes, page);
+    nbytes_ = guard_ + body + guard_;
+    void* memory = mmap(nullptr, nbytes_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) fail(nbytes);
     start_ = static_cast<std::byte*>(memory);
+    if (mprotect(start_ + guard_, body, PROT_READ | PROT_WRITE) != 0) {
+      munmap(start_, nbytes_);
+      fail(nbytes);
+    }
+    data_ = start_ + guard_ + (guard_ ? body - padded : page);
+    front_ = {data_ - kCanaryBytes, kCanaryBytes};
+    back_ = {data_ + nbytes, guard_ ? padded - nbytes : kCanaryBytes};
+    for (const auto& zone : {front_, back_}) {
+      std::fill(zone.begin(), zone.end(), kCanary);
+      asan_forbid(zone.data(), zone.size());
+    }
   }
   ~Mapping() {
     asan_allow(start_, nbytes_);
@@ -34,34 +52,33 @@ class Mapping {
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
 
-  std::byte* data() const { return start_ + base::kPageBytes; }
+  std::byte* data() const { return data_; }
+  bool canaries_intact() const {
+    if (kAsan) return true;  // address sanitizer has reported it at the access
+    const auto whole = [](std::span<const std::byte> zone) {
+      return std::all_of(zone.begin(), zone.end(), [](std::byte b) { return b == kCanary; });
+    };
+    return whole(front_) && whole(back_);
+  }
 
  private:
+  [[noreturn]] static void fail(uint64_t nbytes) {
+    throw GpuError("[host::Buffer] no memory for a buffer of " + std::to_string(nbytes) +
+                   " bytes");
+  }
+
+  const uint64_t guard_;
+  uint64_t nbytes_ = 0;
   std::byte* start_ = nullptr;
-  uint64_t nbytes_;
+  std::byte* data_ = nullptr;
+  std::span<std::byte> front_, back_;
 };
 
 class OwnedBuffer : private Mapping, public HostBuffer {
  public:
-  OwnedBuffer(std::shared_ptr<const void> owner, uint64_t nbytes)
-      : Mapping(nbytes), HostBuffer(std::move(owner), data(), nbytes) {
-    for (std::byte* zone : {front(), back()}) {
-      std::fill_n(zone, kCanaryBytes, kCanary);
-      asan_forbid(zone, kCanaryBytes);
-    }
-  }
-
-  bool intact() const override {
-    if (kAsan) return true;  // address sanitizer has reported it at the access
-    const auto whole = [](const std::byte* zone) {
-      return std::all_of(zone, zone + kCanaryBytes, [](std::byte b) { return b == kCanary; });
-    };
-    return whole(front()) && whole(back());
-  }
-
- private:
-  std::byte* front() const { return data() - kCanaryBytes; }
-  std::byte* back() const { return data() + nbytes(); }
+  OwnedBuffer(std::shared_ptr<const void> owner, uint64_t nbytes, bool guard_pages)
+      : Mapping(nbytes, guard_pages), HostBuffer(std::move(owner), data(), nbytes) {}
+  bool intact() const override { return canaries_intact(); }
 };
 
 class WrappedBuffer : public HostBuffer {
@@ -78,8 +95,9 @@ class WrappedBuffer : public HostBuffer {
 };
 }  // namespace
 
-std::shared_ptr<HostBuffer> allocate(std::shared_ptr<const void> owner, uint64_t nbytes) {
-  return std::make_shared<OwnedBuffer>(std::move(owner), nbytes);
+std::shared_ptr<HostBuffer> allocate(std::shared_ptr<const void> owner, uint64_t nbytes,
+                                     bool guard_pages) {
+  return std::make_shared<OwnedBuffer>(std::move(owner), nbytes, guard_pages);
 }
 
 std::shared_ptr<HostBuffer> wrap(std::shared_ptr<const void> owner, std::byte* data,

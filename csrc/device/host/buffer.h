@@ -25,8 +25,11 @@ class HostBuffer : public Buffer {
   uint64_t nbytes_;
 };
 
-// Zero-filled. Throws GpuError when the system has no memory.
-std::shared_ptr<HostBuffer> allocate(std::shared_ptr<const void> owner, uint64_t nbytes);
+// Zero-filled, on a page boundary. `guard_pages`: inaccessible memory on both sides instead, the end
+// of the buffer (rounded up to 16 bytes) directly before it. Throws GpuError when the system has no
+// memory.
+std::shared_ptr<HostBuffer> allocate(std::shared_ptr<const void> owner, uint64_t nbytes,
+                                     bool guard_pages);
 // Over memory of the caller's; `on_free` is called at the end.
 std::shared_ptr<HostBuffer> wrap(std::shared_ptr<const void> owner, std::byte* data,
                                  uint64_t nbytes, std::function<void()> on_free);
