@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import cases_attention, cases_delta_net, cases_elementwise, cases_matvec, cases_norm
+from . import (
+    cases_attention,
+    cases_delta_net,
+    cases_elementwise,
+    cases_linear,
+    cases_matvec,
+    cases_norm,
+    cases_rows,
+    cases_sequence,
+)
 from .case import Case
 
 
@@ -24,8 +33,11 @@ KERNELS: dict[str, Family] = {
         cases_attention,
         cases_delta_net,
         cases_elementwise,
+        cases_linear,
         cases_matvec,
         cases_norm,
+        cases_rows,
+        cases_sequence,
     )
     for name, entry in sorted(module.KERNELS.items())
 }

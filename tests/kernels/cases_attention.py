@@ -80,9 +80,7 @@ def attn_softmax_batched(rng: np.random.Generator, shape: tuple[int, int, int, i
     # the argument of exp is rounded, and that is relative to its size
     top = x.max(axis=-1, keepdims=True)
     size = expected * (1 + np.abs(decode(x) - decode(top)))
-    out = Out(
-        cache.scores(expected), cache.scores(size), before=cache.scores(x, np.float32)
-    )
+    out = Out(cache.scores(expected), cache.scores(size), before=cache.scores(x, np.float32))
     threads = int(rng.choice(THREADS))
     args = [out, cache.seq_len, cache.stride]
     return Case("attn_softmax_batched", args, threads * cache.heads, threads, text=cache.text)

@@ -60,9 +60,7 @@ class Matrix:
         return self._apply(oracles.dequant_matvec_size, x)
 
     def _apply(self, function, x: Array) -> Array:
-        return function(
-            self.words, decode(self.scales), decode(self.biases), decode(x), self.bits
-        )
+        return function(self.words, decode(self.scales), decode(self.biases), decode(x), self.bits)
 
 
 def matvec(kernel: str, bits: int, geometry: str):

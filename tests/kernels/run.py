@@ -8,7 +8,7 @@ import numpy as np
 
 import moeflux as mf
 
-from .case import PAD, Case, Out, bits, mistakes, pad_value
+from .case import PAD, Case, Out, bits, mistakes, unwritten
 
 
 def arguments(backend: mf.Backend, case: Case, pad: int) -> list[Any]:
@@ -17,7 +17,7 @@ def arguments(backend: mf.Backend, case: Case, pad: int) -> list[Any]:
     for arg in case.args:
         if isinstance(arg, Out):
             start = arg.initial().reshape(-1)
-            behind = np.full(pad, pad_value(start.dtype), start.dtype)
+            behind = np.full(pad, unwritten(start.dtype), start.dtype)
             made.append(mf.Buffer.from_array(backend, np.concatenate([start, behind])))
         elif isinstance(arg, np.ndarray):
             made.append(mf.Buffer.from_array(backend, arg))

@@ -1,5 +1,5 @@
 // Runs one kernel of broken.metal and says what came of it; CMakeLists.txt knows what must.
-//   run_broken KERNEL [threads of a threadgroup]
+//   run_broken shipped|checked KERNEL [threads of a threadgroup]
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -16,8 +16,8 @@ namespace {
 constexpr uint32_t kCount = 64;
 constexpr uint32_t kSchedules = 5;
 
-std::vector<float> run(const char* kernel, uint32_t threads, uint32_t seed) {
-  host::Options options = host::options_of_this_build();
+std::vector<float> run(host::Options options, uint32_t seed, const char* kernel,
+                       uint32_t threads) {
   options.seed = seed;
   const auto device = host::open(options);
   const auto x = device->buffer(kCount * sizeof(float));
@@ -39,12 +39,16 @@ std::vector<float> run(const char* kernel, uint32_t threads, uint32_t seed) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc < 2) return 2;
-  const uint32_t threads = argc > 2 ? static_cast<uint32_t>(std::atoi(argv[2])) : kCount;
+  if (argc < 3) return 2;
+  const bool checked = std::strcmp(argv[1], "checked") == 0;
+  const host::Options options = checked ? host::options_of_this_build() : host::Options{};
+  const char* kernel = argv[2];
+  const uint32_t threads = argc > 3 ? static_cast<uint32_t>(std::atoi(argv[3])) : kCount;
   try {
-    const std::vector<float> first = run(argv[1], threads, 0);
+    const std::vector<float> first = run(options, 0, kernel, threads);
     for (uint32_t seed = 1; seed < kSchedules; ++seed)
-      if (std::memcmp(run(argv[1], threads, seed).data(), first.data(), kCount * sizeof(float))) {
+      if (std::memcmp(run(options, seed, kernel, threads).data(), first.data(),
+                      kCount * sizeof(float)) != 0) {
         std::puts("results differ from schedule to schedule");
         return 1;
       }

@@ -77,6 +77,7 @@ void Executor::run(const Launch& launch) {
     try {
       run_group(kernel, group);
     } catch (const GpuError& error) {
+      scheduler_.join();
       throw GpuError(name_of(launch, group) + error.what());
     }
     if (const ThreadgroupArray* array = memory_.overrun(kernel.arrays))

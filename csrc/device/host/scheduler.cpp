@@ -152,6 +152,7 @@ void Scheduler::stop(State state, Site site) {
   char* sync = state == State::at_barrier ? &barrier_sync_[barriers_ % 2]
                                           : &simdgroup_sync_[simdgroup][simdgroup_barriers_[simdgroup] % 2];
   tsan_release(sync);
+  tsan_release(&end_sync_);  // this may be its end, if others diverge
   fibers_.suspend();
   tsan_acquire(sync);
 }
@@ -163,6 +164,7 @@ void Scheduler::exchange(Collective function, const void* in, void* out, Site si
   lane.function = function;
   lane.in = in;
   lane.out = out;
+  tsan_release(&end_sync_);
   fibers_.suspend();
 }
 
