@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CROSS := build/cross/venv
 
-.PHONY: demo test lint format cpp-test sanitize hostile-asan clean
+.PHONY: demo test lint format cpp-test sanitize hostile-asan cross-wheel cross-test sdist-test \
+	arm64-test clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
@@ -50,6 +52,32 @@ hostile-asan:  ## damaged checkpoints against an AddressSanitizer and UBSan buil
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=build/asan-package \
 		$(BIN)/python -m pytest -q tests/hostile
+
+# Of tools/README.md. Debian: lld-19 llvm-19
+$(CROSS)/ready: tools/cross/requirements.txt
+	$(PYTHON) -m venv $(CROSS)
+	$(CROSS)/bin/pip install -q -r $<
+	@touch $@
+
+cross-wheel: $(CROSS)/ready  ## the macOS arm64 wheel, for inspection, into dist/
+	rm -f dist/moeflux-*-macosx_*.whl
+	$(CROSS)/bin/python tools/cross/build.py dist
+	$(CROSS)/bin/python tools/cross/check_wheel.py dist/moeflux-*-macosx_*.whl
+
+cross-test: cross-wheel  ## errors planted in the wheel, its sources and its link are found
+	$(CROSS)/bin/python -m pytest -q tests/cross
+
+sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
+	$(CROSS)/bin/python -m pytest -q tests/sdist
+
+# Debian: g++-aarch64-linux-gnu qemu-user-static doctest-dev. The link keeps x86 headers out.
+arm64-test:  ## the C++ tests on Linux arm64, in qemu
+	mkdir -p build/arm64/include
+	ln -sfn /usr/include/doctest build/arm64/include/doctest
+	cmake -S . -B build/arm64 --toolchain tools/cross/linux-arm64.cmake -DMOEFLUX_TESTS=ON \
+		-DMOEFLUX_WERROR=ON -DDOCTEST_INCLUDE_DIR=$(CURDIR)/build/arm64/include
+	cmake --build build/arm64 -j2
+	ctest --test-dir build/arm64 --output-on-failure
 
 clean:
 	rm -rf build $(VENV)
