@@ -58,7 +58,7 @@ def plan(
     budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = _probe(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
+    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
@@ -95,7 +95,7 @@ def _open(model: str | None, revision: str | None, offline: bool) -> tuple[Check
     return open_checkpoint(hub.resolve(model, revision, offline)), True
 
 
-def _probe(
+def probe_machine(
     checkpoint: Checkpoint,
     spec: dict[str, Any],
     slot_bytes: int,
