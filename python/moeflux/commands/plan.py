@@ -58,7 +58,7 @@ def plan(
     budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = _probe(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
+    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
@@ -95,7 +95,7 @@ def _open(model: str | None, revision: str | None, offline: bool) -> tuple[Check
     return open_checkpoint(hub.resolve(model, revision, offline)), True
 
 
-def _probe(
+def probe_machine(
     checkpoint: Checkpoint,
     spec: dict[str, Any],
     slot_bytes: int,
@@ -162,7 +162,9 @@ def _show(answer: dict[str, Any]) -> None:
                                for batch, rate in machine["disk"]["by_batch"].items())
                      + f" ({machine['disk']['mode']})",
         "this memory": f"{_gb(machine['memory_rate'])}/s",
-        "its kernels": f"{_gb(machine['kernel_rate'])}/s with {machine['threads']} threads",
+        "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
+                       f"{machine['threads']} threads, "
+                       f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
     }.items():  # fmt: skip
         parts.add_row(name, value)
     console.print(parts)
