@@ -2,7 +2,7 @@
 #   OFF        none; open_metal() throws NoDeviceError
 #   FRAMEWORK  Apple's, on a Mac
 #   STANDIN    tests/metal_standin, on Linux; for tests only, needs clang >= 17 and GCC's libobjc
-# Defines moeflux_metal, unless OFF: what a binary that opens devices links beside moeflux_core.
+# Defines moeflux_metal, unless OFF: what a binary that opens devices links beside moeflux_device.
 set(default_metal OFF)
 if(APPLE)
   set(default_metal FRAMEWORK)
@@ -11,7 +11,7 @@ set(MOEFLUX_METAL ${default_metal} CACHE STRING "OFF, FRAMEWORK or STANDIN")
 set_property(CACHE MOEFLUX_METAL PROPERTY STRINGS OFF FRAMEWORK STANDIN)
 
 if(NOT MOEFLUX_METAL)
-  target_sources(moeflux_core PRIVATE csrc/device/no_metal.cpp)
+  target_sources(moeflux_device PRIVATE csrc/device/no_metal.cpp)
   return()
 elseif(NOT MOEFLUX_METAL MATCHES "^(FRAMEWORK|STANDIN)$")
   message(FATAL_ERROR "MOEFLUX_METAL: expected OFF, FRAMEWORK or STANDIN, found ${MOEFLUX_METAL}")
@@ -49,7 +49,7 @@ add_library(moeflux_metal OBJECT
   csrc/device/metal/text.mm)
 set_target_properties(moeflux_metal PROPERTIES
   CXX_VISIBILITY_PRESET hidden OBJCXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)
-target_link_libraries(moeflux_metal PUBLIC moeflux_core metal_framework)
+target_link_libraries(moeflux_metal PUBLIC moeflux_device metal_framework)
 if(MOEFLUX_METAL STREQUAL "STANDIN")
   target_sources(moeflux_metal PRIVATE tests/metal_standin/src/personality.cpp)
 endif()

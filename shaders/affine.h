@@ -1,5 +1,5 @@
 // Affine-quantised rows: w = q * scale + bias, one bf16 (scale, bias) pair per group_size columns,
-// codes q packed little-end first, 32 / Bits a u32 word. Bits is 2, 4 or 8 here: no code straddles
+// codes q packed little-end first, 32 / kBits a u32 word. kBits is 2, 4 or 8 here: no code straddles
 // a word.
 #pragma once
 #include "common.h"
@@ -12,20 +12,20 @@ struct PackedRow {
   uint words_per_group;
 };
 
-// Row `row` of a matrix W (out, in_dim * Bits / 32), scales and biases (out, in_dim / group_size).
+// Row `row` of a matrix W (out, in_dim * kBits / 32), scales and biases (out, in_dim / group_size).
 // Where `live` is false the row is empty: its lanes then find nothing to do.
-template <uint Bits>
+template <uint kBits>
 inline PackedRow packed_row(device const uint* W, device const bf16* scales,
                             device const bf16* biases, bool live, uint row, uint in_dim,
                             uint group_size) {
-  const uint n_words = in_dim / (32 / Bits);
+  const uint n_words = in_dim / (32 / kBits);
   const uint n_groups = in_dim / group_size;
   PackedRow r;
   r.words = W + ulong(live ? row : 0) * n_words;
   r.scales = scales + ulong(live ? row : 0) * n_groups;
   r.biases = biases + ulong(live ? row : 0) * n_groups;
   r.n_words = live ? n_words : 0;
-  r.words_per_group = group_size / (32 / Bits);
+  r.words_per_group = group_size / (32 / kBits);
   return r;
 }
 
@@ -60,16 +60,12 @@ inline void advance(thread GroupWalk& walk) {
 }
 
 // Codes i .. i + 3 of a word.
-template <uint Bits>
+template <uint kBits>
 inline float4 codes4(uint word, uint i) {
-  const uint mask = (1u << Bits) - 1u;
-  const uint low = word >> (Bits * i);
-  return float4(float(low & mask), float(low >> Bits & mask), float(low >> 2 * Bits & mask),
-                float(low >> 3 * Bits & mask));
-}
-
-inline float sum4(float4 v) {
-  return (v.x + v.y) + (v.z + v.w);
+  const uint mask = (1u << kBits) - 1u;
+  const uint low = word >> (kBits * i);
+  return float4(float(low & mask), float(low >> kBits & mask), float(low >> 2 * kBits & mask),
+                float(low >> 3 * kBits & mask));
 }
 
 // ---- rows against a tile of x in threadgroup memory --------------------------------------------
@@ -87,10 +83,10 @@ inline void load_tile(device const float* x, uint begin, uint n, threadgroup flo
 
 // w . x for the row of this SIMD group, in all its lanes; x (in_dim). A lane takes a word of the
 // row at a time; words are contiguous over the lanes. To be called by the whole threadgroup.
-template <uint Bits>
+template <uint kBits>
 inline float tiled_row_dot(PackedRow row, device const float* x, uint in_dim,
                            threadgroup float4* tile, uint thread_index, uint threads, uint lane) {
-  const uint per_word = 32 / Bits;
+  const uint per_word = 32 / kBits;
   GroupWalk walk = group_walk(lane, kSimdWidth, row.words_per_group);
   float4 sum = float4(0.0f, 0.0f, 0.0f, 0.0f);
   for (uint begin = 0; begin < in_dim; begin += kTileColumns) {
@@ -102,12 +98,12 @@ inline float tiled_row_dot(PackedRow row, device const float* x, uint in_dim,
     const uint end = min(first_word + n / per_word, row.n_words);
     for (; walk.at < end; advance(walk)) {
       const uint word = row.words[walk.at];
-      const float scale = bf16_to_f32(row.scales[walk.group]);
-      const float bias = bf16_to_f32(row.biases[walk.group]);
+      const float scale = to_f32(row.scales[walk.group]);
+      const float bias = to_f32(row.biases[walk.group]);
       threadgroup const float4* columns = tile + (walk.at - first_word) * (per_word / 4);
       for (uint i = 0; i < per_word; i += 4) {
         const float4 value = columns[i / 4];
-        sum += fma(codes4<Bits>(word, i), scale * value, bias * value);
+        sum += fma(codes4<kBits>(word, i), scale * value, bias * value);
       }
     }
   }

@@ -6,8 +6,18 @@ using namespace metal;
 
 typedef ushort bf16;  // the upper 16 bits of a float
 
-inline float bf16_to_f32(bf16 bits) {
+inline float to_f32(bf16 bits) {
   return as_type<float>(uint(bits) << 16);
+}
+inline float to_f32(half value) {
+  return float(value);
+}
+inline float to_f32(float value) {
+  return value;
+}
+
+inline float sum4(float4 v) {
+  return (v.x + v.y) + (v.z + v.w);
 }
 
 constant constexpr uint kSimdWidth = 32;

@@ -1,9 +1,6 @@
 // Gated delta net, one token: short convolution, decay and write strength, state update.
-#include "common.h"
+#include "delta_net.h"
 
-// Key dimension of gated_delta_net_step.
-/// @default 128
-constant uint Dk [[function_constant(0)]];
 // Taps of conv1d_step.
 /// @default 4
 constant uint K [[function_constant(1)]];
@@ -31,11 +28,11 @@ kernel void conv1d_step(device float* conv_state [[buffer(0)]],
   float sum = 0.0f;
   for (uint t = 0; t + 1 < K; ++t) {
     const float x = *state;
-    sum = fma(bf16_to_f32(weight[t]), x, sum);
+    sum = fma(to_f32(weight[t]), x, sum);
     *state = t + 2 < K ? state[conv_dim] : input[channel];
     state += conv_dim;
   }
-  sum = fma(bf16_to_f32(weight[K - 1]), input[channel], sum);
+  sum = fma(to_f32(weight[K - 1]), input[channel], sum);
   out[channel] = silu(sum);
 }
 
@@ -57,7 +54,7 @@ kernel void compute_decay_beta(device const float* alpha [[buffer(0)]],
                                device float* g_decay [[buffer(4)]],
                                device float* beta_gate [[buffer(5)]],
                                uint head [[thread_position_in_grid]]) {
-  const float step = softplus(alpha[head] + bf16_to_f32(dt_bias[head]));
+  const float step = softplus(alpha[head] + to_f32(dt_bias[head]));
   g_decay[head] = precise::exp(-precise::exp(A_log[head]) * step);
   beta_gate[head] = sigmoid(beta[head]);
 }

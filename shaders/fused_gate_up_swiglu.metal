@@ -56,9 +56,9 @@ kernel void fused_gate_up_swiglu(device const uint* gate_W [[buffer(0)]],
       total += value;
     }
     const float2 scale =
-        float2(bf16_to_f32(gate.scales[walk.group]), bf16_to_f32(up.scales[walk.group]));
+        float2(to_f32(gate.scales[walk.group]), to_f32(up.scales[walk.group]));
     const float2 bias =
-        float2(bf16_to_f32(gate.biases[walk.group]), bf16_to_f32(up.biases[walk.group]));
+        float2(to_f32(gate.biases[walk.group]), to_f32(up.biases[walk.group]));
     sum = fma(scale, dot, fma(bias, float2(total, total), sum));
   }
   sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);

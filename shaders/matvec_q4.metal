@@ -30,8 +30,8 @@ kernel void dequant_matvec_4bit(device const uint* W [[buffer(0)]],
   float sum = 0.0f;
   for (GroupWalk walk = group_walk(0, 1, r.words_per_group); walk.at < r.n_words; advance(walk)) {
     const uint word = r.words[walk.at];
-    const float scale = bf16_to_f32(r.scales[walk.group]);
-    const float bias = bf16_to_f32(r.biases[walk.group]);
+    const float scale = to_f32(r.scales[walk.group]);
+    const float bias = to_f32(r.biases[walk.group]);
     device const float* columns = x + walk.at * 8;
     for (uint i = 0; i < 8; ++i)
       sum = fma(fma(float(word >> (4 * i) & 15u), scale, bias), columns[i], sum);
@@ -81,8 +81,8 @@ kernel void dequant_matvec_4bit_fast(device const uint* W [[buffer(0)]],
       dot = fma(float(word >> (4 * i) & 15u), columns[i], dot);
       total += columns[i];
     }
-    sum = fma(bf16_to_f32(r.scales[walk.group]), dot, sum);
-    sum = fma(bf16_to_f32(r.biases[walk.group]), total, sum);
+    sum = fma(to_f32(r.scales[walk.group]), dot, sum);
+    sum = fma(to_f32(r.biases[walk.group]), total, sum);
   }
   sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
   if (thread_index == 0) out[row] = sum;

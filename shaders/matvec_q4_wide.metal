@@ -1,18 +1,15 @@
 // out = dequant(W) x for 4-bit W: two more forms of dequant_matvec_4bit_v3 (eight rows a
 // threadgroup of 256, x cached by tiles), which spend fewer instructions a weight.
 #include "affine.h"
+#include "column_tile.h"
 
-constant constexpr uint kChunk = 32;         // columns of a 128-bit load
-constant constexpr uint kTileChunks = 64;    // kTileColumns / kChunk
-constant constexpr uint kTilePitch = 65;     // one more: stores of 8 rows then fall in 32 banks
 constant constexpr uint kHalfSimd = 16;      // lanes: as many as a code has values
 constant constexpr uint kSegment = 64;       // columns of four codes a lane of half a SIMD group
 constant constexpr uint kTileSegments = 32;  // kTileColumns / kSegment
 
 // out = W x, shapes as dequant_matvec_4bit; W 16-byte aligned. With 128-bit weight loads: a lane
 // takes 32 codes of one group at a time. Codes are masked in place, not shifted: column i of x is
-// cached times 16^-(i % 4), which is exact. Sums of x over 32 columns are made once a tile for the
-// term with the bias. The tile is transposed, so that lanes read side by side.
+// cached times 16^-(i % 4), which is exact.
 /// @elements W out_dim * in_dim / 8
 /// @elements scales out_dim * in_dim / group_size
 /// @elements biases out_dim * in_dim / group_size
@@ -36,8 +33,8 @@ kernel void dequant_matvec_4bit_v4(device const uint4* W [[buffer(0)]],
                                    uint lane [[thread_index_in_simdgroup]],
                                    uint simdgroup [[simdgroup_index_in_threadgroup]],
                                    uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float4 tile[8 * kTilePitch];  // [i / 4 % 8][i / 32] holds columns i .. i + 3
-  threadgroup float totals[kTileChunks];     // sum of x over 32 columns
+  threadgroup float4 tile[kTileSize];
+  threadgroup float totals[kTileChunks];
   const uint row = group * 8 + simdgroup;
   const bool live = row < out_dim;
   const uint n_chunks = in_dim / kChunk;
@@ -46,7 +43,6 @@ kernel void dequant_matvec_4bit_v4(device const uint4* W [[buffer(0)]],
   device const uint4* words = W + ulong(live ? row : 0) * n_chunks;
   device const bf16* row_scales = scales + ulong(live ? row : 0) * n_groups;
   device const bf16* row_biases = biases + ulong(live ? row : 0) * n_groups;
-  threadgroup float* flat = (threadgroup float*)tile;
   const float unshift = as_type<float>((127u - 4u * (lane % 4)) << 23);  // 16^-(lane % 4)
 
   GroupWalk walk = group_walk(lane, kSimdWidth, group_size / kChunk);
@@ -54,13 +50,7 @@ kernel void dequant_matvec_4bit_v4(device const uint4* W [[buffer(0)]],
   for (uint begin = 0; begin < n_chunks; begin += kTileChunks) {
     const uint end = min(begin + kTileChunks, n_chunks);
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tile has been read
-    for (uint chunk = begin + simdgroup; chunk < end; chunk += simdgroups) {
-      const float value = x[chunk * kChunk + lane];
-      const uint at = chunk - begin;
-      flat[(lane / 4 * kTilePitch + at) * 4 + lane % 4] = value * unshift;
-      const float total = simd_sum(value);
-      if (lane == 0) totals[at] = total;
-    }
+    load_chunks(x, begin, end, unshift, tile, totals, lane, simdgroup, simdgroups);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (; walk.at < min(end, row_chunks); advance(walk)) {
       const uint4 codes = words[walk.at];
@@ -74,8 +64,8 @@ kernel void dequant_matvec_4bit_v4(device const uint4* W [[buffer(0)]],
         dot = fma(float4(low), tile[2 * i * kTilePitch + at], dot);
         dot = fma(float4(top), tile[(2 * i + 1) * kTilePitch + at], dot);
       }
-      sum = fma(bf16_to_f32(row_scales[walk.group]), sum4(dot), sum);
-      sum = fma(bf16_to_f32(row_biases[walk.group]), totals[at], sum);
+      sum = fma(to_f32(row_scales[walk.group]), sum4(dot), sum);
+      sum = fma(to_f32(row_biases[walk.group]), totals[at], sum);
     }
   }
   sum = simd_sum(sum);
@@ -138,8 +128,8 @@ kernel void dequant_matvec_4bit_v5(device const uint* W [[buffer(0)]],
     threadgroup_barrier(mem_flags::mem_threadgroup);
     for (uint pair = begin; pair < end; pair += 2) {  // two segments, one a half
       const bool inside = live && walk.at < end;
-      const float scale = inside ? bf16_to_f32(row_scales[walk.group]) : 0.0f;
-      const float bias = inside ? bf16_to_f32(row_biases[walk.group]) : 0.0f;
+      const float scale = inside ? to_f32(row_scales[walk.group]) : 0.0f;
+      const float bias = inside ? to_f32(row_biases[walk.group]) : 0.0f;
       const float value = fma(float(entry), scale, bias);
       const uint in_group = walk.rest * kSegment + entry * 4;
       const bool used = inside && in_group < group_size;

@@ -61,7 +61,7 @@ kernel void rms_norm_apply_bf16(device const float* x [[buffer(0)]],
                                 constant float& eps [[buffer(5)]],
                                 uint i [[thread_position_in_grid]]) {
   if (i >= dim) return;
-  out[i] = x[i] * precise::rsqrt(sum_sq[0] / float(dim) + eps) * bf16_to_f32(weight[i]);
+  out[i] = x[i] * precise::rsqrt(sum_sq[0] / float(dim) + eps) * to_f32(weight[i]);
 }
 
 // For each head: q = rms_norm(q) * inv_scale^2, k = rms_norm(k) * inv_scale, eps 1e-6, no weight;
@@ -100,6 +100,20 @@ kernel void rms_norm_qk(device float* q [[buffer(0)]],
   }
 }
 
+// out = rms_norm(values) * weight * silu(z); all (dim). By all threads of a threadgroup.
+template <typename T>
+inline void gated_norm(device const float* values, device const float* z, device const T* weight,
+                       device float* out, uint dim, float eps, threadgroup float* scratch,
+                       uint thread_index, uint threads, uint lane, uint simdgroup,
+                       uint simdgroups) {
+  float sum = 0.0f;
+  for (uint i = thread_index; i < dim; i += threads) sum = fma(values[i], values[i], sum);
+  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
+  const float scale = precise::rsqrt(sum / float(dim) + eps);
+  for (uint i = thread_index; i < dim; i += threads)
+    out[i] = values[i] * scale * to_f32(weight[i]) * silu(z[i]);
+}
+
 // For each head: out = rms_norm(values) * weight * silu(z); values, z, out (Hv, value_dim),
 // weight (value_dim) shared by the heads. A threadgroup per head.
 /// @elements values groups * value_dim
@@ -124,13 +138,33 @@ kernel void gated_rms_norm(device const float* values [[buffer(0)]],
                            uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float scratch[kMaxSimdgroups];
   const ulong first = ulong(head) * value_dim;
-  float sum = 0.0f;
-  for (uint i = thread_index; i < value_dim; i += threads) {
-    const float value = values[first + i];
-    sum = fma(value, value, sum);
-  }
-  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
-  const float scale = precise::rsqrt(sum / float(value_dim) + eps);
-  for (uint i = thread_index; i < value_dim; i += threads)
-    out[first + i] = values[first + i] * scale * bf16_to_f32(weight[i]) * silu(z[first + i]);
+  gated_norm(values + first, z + first, weight, out + first, value_dim, eps, scratch, thread_index,
+             threads, lane, simdgroup, simdgroups);
+}
+
+// As gated_rms_norm, weight f32; heads of many rows one after the other.
+/// @elements values groups * value_dim
+/// @elements z groups * value_dim
+/// @elements weight value_dim
+/// @elements out groups * value_dim
+/// @threadgroup multiple of 32
+/// @default_threadgroup 128
+/// @grid len(values) / value_dim * threads
+/// @require grid % threads == 0
+kernel void gated_rms_norm_f32(device const float* values [[buffer(0)]],
+                               device const float* z [[buffer(1)]],
+                               device const float* weight [[buffer(2)]],
+                               device float* out [[buffer(3)]],
+                               constant uint& value_dim [[buffer(4)]],
+                               constant float& eps [[buffer(5)]],
+                               uint head [[threadgroup_position_in_grid]],
+                               uint thread_index [[thread_index_in_threadgroup]],
+                               uint threads [[threads_per_threadgroup]],
+                               uint lane [[thread_index_in_simdgroup]],
+                               uint simdgroup [[simdgroup_index_in_threadgroup]],
+                               uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float scratch[kMaxSimdgroups];
+  const ulong first = ulong(head) * value_dim;
+  gated_norm(values + first, z + first, weight, out + first, value_dim, eps, scratch, thread_index,
+             threads, lane, simdgroup, simdgroups);
 }

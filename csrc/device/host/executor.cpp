@@ -17,10 +17,10 @@ class Order {
  public:
   Order(uint64_t total, uint32_t seed) : total_(total) {
     if (seed == 0 || total < 2) return;
-    start_ = seed * UINT64_C(0x9e3779b97f4a7c15) % total;  // Knuth's multiplicative hash
-    step_ = start_ | 1;
+    const uint64_t hash = seed * UINT64_C(0x9e3779b97f4a7c15);  // Knuth's multiplicative hash
+    start_ = (hash >> 32) % total;
+    step_ = (hash >> 16) % total | 1;
     while (std::gcd(step_, total) != 1) step_ += 2;
-    step_ %= total;
   }
   uint64_t at(uint64_t i) const {
     return static_cast<uint64_t>((start_ + static_cast<unsigned __int128>(i) * step_) % total_);
@@ -77,6 +77,7 @@ void Executor::run(const Launch& launch) {
     try {
       run_group(kernel, group);
     } catch (const GpuError& error) {
+      scheduler_.join();
       throw GpuError(name_of(launch, group) + error.what());
     }
     if (const ThreadgroupArray* array = memory_.overrun(kernel.arrays))

@@ -7,10 +7,10 @@
 #include <mutex>
 #include <string>
 
-#include "base/error.h"
 #include "device/host/buffer.h"
 #include "device/host/commands.h"
 #include "device/host/event.h"
+#include "device/limits.h"
 #include "device/lookup.h"
 
 namespace moeflux::device {
@@ -38,20 +38,12 @@ class HostDevice : public Device {
   const Limits& limits() const override { return *owner_; }
 
   std::shared_ptr<Buffer> buffer(uint64_t nbytes) override {
-    if (nbytes == 0) throw FormatError("[host::Buffer] expected at least one byte, found 0");
-    if (nbytes > owner_->max_buffer_bytes)
-      throw GpuError("[host::Buffer] too large: expected at most " +
-                     std::to_string(owner_->max_buffer_bytes) + " bytes, found " +
-                     std::to_string(nbytes));
+    check_buffer(*owner_, nbytes);
     return allocate(owner_, nbytes, options_.guard_pages);
   }
   std::shared_ptr<Buffer> wrap(std::byte* data, uint64_t nbytes,
                                std::function<void()> on_free) override {
-    const uint64_t page = owner_->page_bytes, rest = reinterpret_cast<uintptr_t>(data) % page;
-    if (!data || nbytes == 0 || rest != 0 || nbytes % page != 0)
-      throw FormatError("[host::Buffer] memory to wrap: expected whole pages of " +
-                        std::to_string(page) + " bytes, found " + std::to_string(nbytes) +
-                        " bytes from byte " + std::to_string(rest) + " of a page");
+    check_wrap(*owner_, data, nbytes);
     return host::wrap(owner_, data, nbytes, std::move(on_free));
   }
 

@@ -28,7 +28,7 @@ bool conflict(const std::vector<Access>& one, const std::vector<Access>& other) 
 }
 }  // namespace
 
-std::vector<size_t> random_legal_order(const Recording& recording, std::minstd_rand& random) {
+std::vector<size_t> random_legal_order(const Recording& recording, std::mt19937& random) {
   const auto steps = recording.steps();
   std::vector<std::vector<Access>> touched(steps.size());  // empty: not a dispatch
   for (size_t i = 0; i < steps.size(); ++i)

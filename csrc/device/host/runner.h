@@ -22,7 +22,7 @@ class Runner {
 
   const Limits limits_;
   const Options options_;
-  std::minstd_rand random_;  // of schedules, orders and delays
+  std::mt19937 random_;  // of schedules, orders and delays
   Executor executor_;
 };
 

@@ -23,17 +23,11 @@ thread_local Scheduler* active = nullptr;
 using State = Scheduler::State;
 
 std::string describe(State state, Site site) {
-  const std::string place = std::string(site.file) + ":" + std::to_string(site.line);
-  switch (state) {
-    case State::at_barrier:
-      return "waits at threadgroup_barrier (" + place + ")";
-    case State::at_simdgroup_barrier:
-      return "waits at simdgroup_barrier (" + place + ")";
-    case State::at_collective:
-      return "waits at a SIMD-group function (" + place + ")";
-    default:
-      return "has returned";
-  }
+  if (state == State::done) return "has returned";
+  const char* what = state == State::at_barrier             ? "threadgroup_barrier"
+                     : state == State::at_simdgroup_barrier ? "simdgroup_barrier"
+                                                            : "a SIMD-group function";
+  return std::string("waits at ") + what + " (" + site.file + ":" + std::to_string(site.line) + ")";
 }
 }  // namespace
 
@@ -158,6 +152,7 @@ void Scheduler::stop(State state, Site site) {
   char* sync = state == State::at_barrier ? &barrier_sync_[barriers_ % 2]
                                           : &simdgroup_sync_[simdgroup][simdgroup_barriers_[simdgroup] % 2];
   tsan_release(sync);
+  tsan_release(&end_sync_);  // this may be its end, if others diverge
   fibers_.suspend();
   tsan_acquire(sync);
 }
@@ -169,6 +164,7 @@ void Scheduler::exchange(Collective function, const void* in, void* out, Site si
   lane.function = function;
   lane.in = in;
   lane.out = out;
+  tsan_release(&end_sync_);
   fibers_.suspend();
 }
 

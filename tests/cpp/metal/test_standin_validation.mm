@@ -194,14 +194,12 @@ TEST_CASE("stand-in: a queue has 64 command buffers that are not completed") {
   CHECK_INVALID([metal.queue.get() commandBuffer], "blocks for ever");
 }
 
-TEST_CASE("stand-in: what is autoreleased outside any pool is a violation, and leaks") {
-  const long before = Clean::live_objects();
-  {
-    const auto text = to_nsstring("text");
-    [[text.get() retain] autorelease];
-  }
+TEST_CASE("stand-in: what is autoreleased outside any pool is a violation, and would leak") {
+  const Clean clean;
+  const auto text = to_nsstring("text");
+  [[text.get() retain] autorelease];
   const auto violations = metal_standin::take_violations();
   REQUIRE(violations.size() == 1);
   CHECK(violations[0].find("no pool in place: StandinString") != std::string::npos);
-  CHECK(Clean::live_objects() == before + 1);
+  [text.get() release];  // what no pool will do
 }

@@ -61,8 +61,7 @@ class Out:
         """Contents of the buffer before the kernel runs."""
         if self.before is not None:
             return self.before
-        filled = np.full(self.expected.shape, np.nan, np.float32)
-        return bf16(filled) if self.dtype == np.uint16 else filled.astype(self.dtype)
+        return np.full(self.expected.shape, unwritten(self.dtype), self.dtype)
 
 
 @dataclass
@@ -106,29 +105,31 @@ def judge(out: Out, got: Array) -> tuple[str, float]:
     start = out.initial().reshape(-1)
     if not np.array_equal(bits(body[untouched]), bits(start[untouched])):
         return "wrote elements that are not its own", 0.0
-    if not np.array_equal(bits(pad), bits(np.full_like(pad, pad_value(pad.dtype)))):
+    if not np.array_equal(bits(pad), bits(np.full_like(pad, unwritten(pad.dtype)))):
         return "wrote behind its output", 0.0
     if np.issubdtype(out.expected.dtype, np.integer):
         equal = np.array_equal(body, expected)
         return ("" if equal else f"expected {expected}, found {body}"), 0.0
     values = decode(body)
     size = np.abs(expected) if out.size is None else out.size.reshape(-1)
-    share = np.abs(values - expected) / (TOLERANCE[got.dtype] * size + TINY)
+    with np.errstate(invalid="ignore"):
+        error = np.where(values == expected, 0, np.abs(values - expected))  # infinities
+    share = error / (TOLERANCE[got.dtype] * size + TINY)
     bad = ~untouched & ~(share <= 1)  # NaN is bad
     if not bad.any():
         return "", float(np.max(share, where=~untouched, initial=0))
     first = int(np.argmax(bad))
-    unwritten = int(np.isnan(values[bad]).sum())
+    missing = int(np.isnan(values[bad]).sum())
     text = (
-        f"{bad.sum()} of {len(expected)} elements are wrong ({unwritten} NaN); [{first}]: expected "
+        f"{bad.sum()} of {len(expected)} elements are wrong ({missing} NaN); [{first}]: expected "
         f"{expected[first]:.9g}, found {values[first]:.9g}, size {size[first]:.3g}"
     )
     return text, float(share[first])
 
 
-def pad_value(dtype: npt.DTypeLike) -> float:
-    """What stands behind an output: NaN, in the 16-bit types a pattern of it."""
-    return 0x7FFF if np.dtype(dtype) != np.float32 else np.nan
+def unwritten(dtype: npt.DTypeLike) -> float:
+    """What outputs hold before a kernel runs: NaN, as a bf16 pattern too; of u32 an absurd id."""
+    return np.nan if np.issubdtype(np.dtype(dtype), np.floating) else 0x7FFF
 
 
 def bits(array: Array) -> Array:

@@ -6,15 +6,27 @@ import zlib
 
 import numpy as np
 
-from . import cases_attention, cases_delta_net, cases_elementwise, cases_matvec, cases_norm
+from . import (
+    cases_attention,
+    cases_delta_net,
+    cases_elementwise,
+    cases_linear,
+    cases_matvec,
+    cases_norm,
+    cases_rows,
+    cases_sequence,
+)
 from .case import Case, Family, Shape
 
 KERNELS: dict[str, Family] = {
     **cases_attention.KERNELS,
     **cases_delta_net.KERNELS,
     **cases_elementwise.KERNELS,
+    **cases_linear.KERNELS,
     **cases_matvec.KERNELS,
     **cases_norm.KERNELS,
+    **cases_rows.KERNELS,
+    **cases_sequence.KERNELS,
 }
 
 

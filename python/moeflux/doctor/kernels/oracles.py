@@ -1,4 +1,4 @@
-"""What each kernel of the contract computes: numpy, float64, no blocking, no kernel's structure.
+"""What each kernel computes: numpy, float64, no blocking, no kernel's structure.
 
 Array arguments hold values (bf16 already decoded); shapes as design and shaders state them.
 """
@@ -32,10 +32,10 @@ def rms(x: Array, eps: float) -> Array:
 
 
 def dequantize(words: Array, scales: Array, biases: Array, bits: int) -> Array:
-    """Values (out, in) of words u32 (out, in*bits/32), little end first; bits divide 32."""
-    codes = words[..., None] >> np.arange(0, 32, bits, dtype=np.uint32) & ((1 << bits) - 1)
-    groups = codes.reshape(*scales.shape, -1) * scales[..., None] + biases[..., None]
-    return groups.reshape(len(words), -1)
+    """Words u32 (out, in*bits/32), a row being one stream of bits, low end first -> (out, in)."""
+    stream = np.unpackbits(words.astype("<u4").view(np.uint8), axis=-1, bitorder="little")
+    codes = stream.reshape(*scales.shape, -1, bits) @ (1 << np.arange(bits))
+    return (codes * scales[..., None] + biases[..., None]).reshape(len(words), -1)
 
 
 def dequant_matvec(words: Array, scales: Array, biases: Array, x: Array, bits: int) -> Array:
@@ -109,3 +109,54 @@ def moe_combine(
 ) -> Array:
     """h_mid, shared (dim), experts (K, dim), weights (K), gate (): the shared expert's score."""
     return h_mid + weights @ experts + sigmoid(gate) * shared
+
+
+# ---- the engine's kernels ----------------------------------------------------------------------
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """Along the last axis."""
+    return x / rms(x, eps) * weight
+
+
+def l2_norm(x: Array, scale: float, eps: float) -> Array:
+    """Along the last axis."""
+    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + eps) * scale
+
+
+def rope(x: Array, inv_freq: Array, first: int, scale: float) -> Array:
+    """Rows (n, heads, head_dim), row r at position first + r; 2 * len(inv_freq) channels turn.
+
+    Angles are products of float32, as in the models' own code; all else is float64.
+    """
+    half = len(inv_freq)
+    positions = np.arange(first, first + len(x)).astype(np.float32)
+    angles = (positions[:, None] * inv_freq.astype(np.float32)).astype(np.float64)[:, None]
+    cosine, sine = np.cos(angles) * scale, np.sin(angles) * scale
+    a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    return np.concatenate([a * cosine - b * sine, b * cosine + a * sine, rest], axis=-1)
+
+
+def attention(q: Array, keys: Array, values: Array, first: int, scale: float) -> Array:
+    """Causal: q (n, H, D) at positions first.., keys, values (first + n, Hkv, D) -> (n, H, D)."""
+    of = np.arange(q.shape[1]) // (q.shape[1] // keys.shape[1])
+    scores = scale * np.einsum("thd,phd->thp", q, keys[:, of])
+    visible = np.arange(len(keys)) <= first + np.arange(len(q))[:, None]
+    weights = softmax(np.where(visible[:, None], scores, -np.inf))
+    return np.einsum("thp,phd->thd", weights, values[:, of])
+
+
+def conv1d(history: Array, x: Array, weights: Array) -> tuple[Array, Array]:
+    """History (K-1, C), x (n, C), weights (C, K) -> y (n, C), new history."""
+    rows = []
+    for row in x:
+        out, history = conv1d_step(history, row, weights)
+        rows.append(out)
+    return np.stack(rows), history
+
+
+def top_k(logits: Array, k: int, normalise: bool) -> tuple[Array, Array]:
+    """One row (E) -> expert ids, ascending, and their probabilities; ties take the lower id."""
+    chosen = np.sort(np.argsort(-logits, kind="stable")[:k])
+    weights = softmax(logits)[chosen]
+    return chosen, weights / weights.sum() if normalise else weights

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...backend import Backend
 from ...buffer import Buffer
-from .case import PAD, Array, Case, Out, bits, judge, pad_value
+from .case import PAD, Array, Case, Out, bits, judge, unwritten
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def arguments(backend: Backend, case: Case, pad: int) -> list[Any]:
     for arg in case.args:
         if isinstance(arg, Out):
             start = arg.initial().reshape(-1)
-            behind = np.full(pad, pad_value(start.dtype), start.dtype)
+            behind = np.full(pad, unwritten(start.dtype), start.dtype)
             made.append(Buffer.from_array(backend, np.concatenate([start, behind])))
         elif isinstance(arg, np.ndarray):
             made.append(Buffer.from_array(backend, arg))
