@@ -7,8 +7,8 @@ from moeflux.doctor.kernels import oracles
 from oracle import affine
 
 
-@pytest.mark.parametrize("bits", [2, 4, 8])
-@pytest.mark.parametrize("group", [16, 32, 64, 128])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 8])
+@pytest.mark.parametrize("group", [32, 64, 96, 128])
 def test_affine_weights_decode_as_mlx_stores_them(bits, group):
     rng = np.random.default_rng(bits * group)
     codes = rng.integers(0, 1 << bits, (3, 5 * group), dtype=np.uint8)

@@ -114,7 +114,7 @@ def judge(out: Out, got: Array) -> tuple[str, float]:
     size = np.abs(expected) if out.size is None else out.size.reshape(-1)
     with np.errstate(invalid="ignore"):
         error = np.where(values == expected, 0, np.abs(values - expected))  # infinities
-        share = error / (TOLERANCE[got.dtype] * size + TINY)
+    share = error / (TOLERANCE[got.dtype] * size + TINY)
     bad = ~untouched & ~(share <= 1)  # NaN is bad
     if not bad.any():
         return "", float(np.max(share, where=~untouched, initial=0))
@@ -129,7 +129,7 @@ def judge(out: Out, got: Array) -> tuple[str, float]:
 
 def unwritten(dtype: npt.DTypeLike) -> float:
     """What outputs hold before a kernel runs: NaN, as a bf16 pattern too; of u32 an absurd id."""
-    return np.nan if np.issubdtype(dtype, np.floating) else 0x7FFF
+    return np.nan if np.issubdtype(np.dtype(dtype), np.floating) else 0x7FFF
 
 
 def bits(array: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What each kernel of the contract computes: numpy, float64, no blocking, no kernel's structure.
+"""What each kernel computes: numpy, float64, no blocking, no kernel's structure.
 
 Array arguments hold values (bf16 already decoded); shapes as design and shaders state them.
 """
@@ -32,10 +32,10 @@ def rms(x: Array, eps: float) -> Array:
 
 
 def dequantize(words: Array, scales: Array, biases: Array, bits: int) -> Array:
-    """Values (out, in) of words u32 (out, in*bits/32), little end first; bits divide 32."""
-    codes = words[..., None] >> np.arange(0, 32, bits, dtype=np.uint32) & ((1 << bits) - 1)
-    groups = codes.reshape(*scales.shape, -1) * scales[..., None] + biases[..., None]
-    return groups.reshape(len(words), -1)
+    """Words u32 (out, in*bits/32), a row being one stream of bits, low end first -> (out, in)."""
+    stream = np.unpackbits(words.astype("<u4").view(np.uint8), axis=-1, bitorder="little")
+    codes = stream.reshape(*scales.shape, -1, bits) @ (1 << np.arange(bits))
+    return (codes * scales[..., None] + biases[..., None]).reshape(len(words), -1)
 
 
 def dequant_matvec(words: Array, scales: Array, biases: Array, x: Array, bits: int) -> Array:
@@ -125,7 +125,7 @@ def l2_norm(x: Array, scale: float, eps: float) -> Array:
 
 
 def rope(x: Array, inv_freq: Array, first: int, scale: float) -> Array:
-    """X (n, heads, head_dim), row r at position first + r; 2 * len(inv_freq) channels turn.
+    """Rows (n, heads, head_dim), row r at position first + r; 2 * len(inv_freq) channels turn.
 
     Angles are products of float32, as in the models' own code; all else is float64.
     """
