@@ -14,13 +14,7 @@ import re
 from .model import SCALARS, Buffer, Builtin, Edit, Kernel, Library, ThreadgroupArray, apply_edits
 from .threadgroup import declarations
 
-_QUALIFIERS = {
-    "device": "",
-    "thread": "",
-    "threadgroup": "",
-    "constant": "const",
-    "kernel": "static",
-}
+_QUALIFIERS = {"device": "", "thread": "", "threadgroup": "", "constant": "const", "kernel": "static"}
 _FLOAT = re.compile(r"(\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)$")
 _HALF = re.compile(r"(\d+\.?\d*|\.\d+)[hH]$")
 _INCLUDE = re.compile(r"^#[ \t]*include[ \t]*<metal_stdlib>.*$", re.M)
@@ -91,9 +85,7 @@ def _host_edits(library: Library) -> list[Edit]:
     edits: list[Edit] = []
     done: set[int] = set()  # offsets of qualifiers inside an edit
     for function in library.functions:
-        kernel = next(
-            (k for k in library.kernels if k.token.start == _start(library, function)), None
-        )
+        kernel = next((k for k in library.kernels if k.token.start == _start(library, function)), None)
         if kernel:
             ranges = declarations(library.tokens, function)
             for first, last in ranges:
@@ -138,8 +130,7 @@ def _wrapper(kernel: Kernel) -> str:
         else:
             arguments.append(_builtin(param))
     values = "".join(
-        f"  {c.name} = static_cast<uint32_t>(values[{i}]);\n"
-        for i, c in enumerate(kernel.constants)
+        f"  {c.name} = static_cast<uint32_t>(values[{i}]);\n" for i, c in enumerate(kernel.constants)
     )
     arrays = ", ".join(f'{{"{a.name}", {a.offset}, {a.nbytes}}}' for a in kernel.arrays)
     return (

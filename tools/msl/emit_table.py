@@ -41,9 +41,7 @@ def emit_table(library: Library) -> str:
 
 
 def _expression(cpp: str | None) -> str:
-    return (
-        f"[]([[maybe_unused]] const Call& call) -> Wide {{ return {cpp}; }}" if cpp else "nullptr"
-    )
+    return f"[]([[maybe_unused]] const Call& call) -> Wide {{ return {cpp}; }}" if cpp else "nullptr"
 
 
 def _kernel_parts(kernel: Kernel) -> str:
@@ -76,9 +74,7 @@ def _binding(param: Buffer) -> str:
 
 def _row(kernel: Kernel) -> str:
     exact = isinstance(kernel.threadgroup, int)
-    kind = (
-        "exact" if exact else {"any": "any", "multiple of 32": "simd_multiple"}[kernel.threadgroup]
-    )
+    kind = "exact" if exact else {"any": "any", "multiple of 32": "simd_multiple"}[kernel.threadgroup]
     fields = [
         f'"{kernel.name}"',
         f'"{kernel.token.file}"',

@@ -24,9 +24,7 @@ def declarations(tokens: list[Token], function: Function) -> list[tuple[int, int
         if tokens[index].text != "threadgroup":
             continue
         stop, depth, pointer = index, 0, False
-        while (
-            tokens[stop].text not in (";", "=", "{") and depth >= 0
-        ):  # `*` in [4 * 32] is no pointer
+        while tokens[stop].text not in (";", "=", "{") and depth >= 0:  # `*` in [4 * 32] is no pointer
             depth += tokens[stop].text in ("(", "[")
             depth -= tokens[stop].text in (")", "]")
             pointer |= depth == 0 and tokens[stop].text in ("*", "&")
@@ -36,13 +34,9 @@ def declarations(tokens: list[Token], function: Function) -> list[tuple[int, int
         if not function.is_kernel:
             raise tokens[index].error("threadgroup variable outside a kernel (Metal refuses)")
         if tokens[index - 1].text not in (";", "{", "}") or _depth(tokens, start, index) != 1:
-            raise tokens[index].error(
-                "write `threadgroup T name[N];` at the top level of the kernel"
-            )
+            raise tokens[index].error("write `threadgroup T name[N];` at the top level of the kernel")
         if tokens[stop].text != ";":
-            raise tokens[index].error(
-                "threadgroup variable with an initialiser is not supported here"
-            )
+            raise tokens[index].error("threadgroup variable with an initialiser is not supported here")
         found.append((index, stop))
     return found
 
@@ -62,9 +56,7 @@ def threadgroup_arrays(
                 count *= _evaluate(bound, values, declarator[0])
             dimensions = "".join(t.text for t in declarator[1:])
             nbytes = count * nbytes_each
-            arrays.append(
-                ThreadgroupArray(declarator[0].text, kind.text, dimensions, nbytes, offset)
-            )
+            arrays.append(ThreadgroupArray(declarator[0].text, kind.text, dimensions, nbytes, offset))
             offset = (offset + nbytes + RED_ZONE + 15) // 16 * 16
     total = sum((a.nbytes + 15) // 16 * 16 for a in arrays)
     if total > MAX_THREADGROUP_BYTES:
