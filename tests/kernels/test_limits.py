@@ -73,6 +73,7 @@ REFUSED = [
     ("gated_delta_net_f32", (1, 1, 1, 128, 128), constants(Dk=544)),
     ("qmatvec_bf16_f32", (1, 9, 2112, 64), constants(Bits=1)),
     ("qmatvec_f16_f32", (1, 9, 2112, 64), constants(Bits=9)),
+    ("qmatmul_f32_f32", (33, 65, 192, 64), constants(Bits=7)),
     ("qmatmul_bf16_f32", (33, 65, 192, 64), scalar(8, 48)),
     ("qembed_bf16_f32", (7, 50, 256, 64), largest(3, 50)),
     ("embed_bf16_f32", (7, 50, 256, 64), largest(1, 0xFFFFFFFF)),

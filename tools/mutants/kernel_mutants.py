@@ -30,7 +30,7 @@ MUTANTS = [
     Mutant("common.h", "sigmoid(", "-fabs(x)", "x"),  # overflows
     Mutant("common.h", "log1p_unit(", "u == 1.0f ? e : ", ""),  # 0 / 0
     Mutant("common.h", "softplus(", "max(x, 0.0f) + log1p_unit", "log1p_unit"),
-    Mutant("common.h", "threadgroup_sum(float value", "lane < simdgroups", "lane + 1 < simdgroups"),
+    Mutant("common.h", "of_simdgroups(", "lane < simdgroups", "lane + 1 < simdgroups"),
     Mutant("common.h", "threadgroup_max(", "-INFINITY", "0.0f"),
     # matrices
     Mutant("affine.h", "packed_row(", "scales + ulong(live ? row : 0)", "scales + ulong(0)"),
@@ -98,12 +98,11 @@ MUTANTS = [
         "gate.biases[walk.group]",
     ),
     Mutant("codes.h", "codes8(", "shift + 8 * Bits > 32", "shift + 8 * Bits > 40"),
-    Mutant("codes.h", "codes8(", "shift + 8 * Bits > 64", "false"),
     Mutant("codes.h", "chunked_row_dot(", "chunk / chunks_per_group", "chunk / 2"),
     Mutant("qmatvec.metal", "qmatvec_f16_f32(", "has_bias != 0", "has_bias == 0"),
     Mutant("qmatvec.metal", "qmatvec_bf16_f32(", "scales + group_at", "biases + group_at"),
     Mutant("qmatvec.metal", "qmatvec_f32_f32(", "lane == 0", "lane == 1 && row > 0"),
-    Mutant("matvec.metal", "row_dot(", "i + 96 < n", "i + 128 < n && i == lane"),
+    Mutant("matvec.metal", "row_dot(", "; i < n; i += 32", "; i + 1 < n; i += 32"),
     Mutant("matvec.metal", "matvec_f16_f32(", "bias[row]", "bias[0]"),
     Mutant("matvec.metal", "matvec_bf16_f32(", "row >= out_dim", "row + 1 >= out_dim"),
     Mutant("matvec.metal", "matvec_f32_f32(", "ulong(row) * in_dim", "ulong(row) * (in_dim & ~1u)"),
@@ -131,13 +130,13 @@ MUTANTS = [
     Mutant(
         "attention_prefill.metal",
         "attention_prefill_f32(",
-        ">= visible) score[t].y",
-        "> visible) score[t].y",
+        "kSimdWidth < visible",
+        "kSimdWidth <= visible",
     ),
     Mutant(
         "attention_prefill.metal",
         "attention_prefill_f32(",
-        "fma(*to, shrinks[token], sum[t])",
+        "fma(*to, shrink[t], sum[t])",
         "*to + sum[t]",
     ),
     Mutant("attention_prefill.metal", "load_channels(", "channel + c < head_dim", "true"),
