@@ -1,11 +1,11 @@
 """No kernel's result may depend on the order in which its threads and threadgroups run."""
 
 import pytest
-from kernels.case import bits
 
 import moeflux as mf
-from kernels import cases
 from kernels.run import run
+from moeflux.doctor.kernels import cases
+from moeflux.doctor.kernels.case import bits
 
 N_SCHEDULES = 5
 N_DRAWN = 5
