@@ -110,11 +110,11 @@ def apply(group: list[Edit], tree: Path) -> None:
 
 def build(tree: Path, work: Path) -> bool:
     """Makes work/site/moeflux, the package of `tree` over a host device with checks."""
-    configure = ["cmake", "-S", tree, "-B", work / "build", "-DMOEFLUX_HOST_CHECKS=ON"]
+    configure = ["cmake", "-S", str(tree), "-B", str(work / "build"), "-DMOEFLUX_HOST_CHECKS=ON"]
     configure += ["-DMOEFLUX_PYTHON=ON", "-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF"]
     configure += [f"-DPython_EXECUTABLE={sys.executable}"]
     configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-    make = ["cmake", "--build", work / "build", "--target", "_core"]
+    make = ["cmake", "--build", str(work / "build"), "--target", "_core"]
     for command in (configure, make):
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
