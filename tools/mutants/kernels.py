@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT / "tools"), str(Path(__file__).parent)]
 
 from kernel_mutants import MUTANTS, Mutant  # noqa: E402
 
-from msl.parse import Parser  # noqa: E402
-from msl.source import flatten  # noqa: E402
+from msl.calls import Calls  # noqa: E402
+from msl.library import read_library  # noqa: E402
 
 SEEDS = (0, 1, 2, 3)  # 0: everything in order
 BARRIER = re.compile(r"threadgroup_barrier\([^;]*\);")
@@ -56,9 +56,9 @@ def edits() -> list[Edit]:
         for match in BARRIER.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             found.append(Edit(file, match.start(), match.end(), "", line))
-    library = Parser(flatten(sorted((ROOT / "shaders").glob("*.metal"))))
-    kernels = library.library().kernels
-    reached = {kernel.name: library._reached(kernel.name) for kernel in kernels}
+    library = read_library(sorted((ROOT / "shaders").glob("*.metal")))
+    calls = Calls(library.functions)
+    reached = {k.name: {k.name} | calls.callees(k.name) for k in library.kernels}
     for edit in found:
         inside = [
             function.name
