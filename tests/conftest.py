@@ -5,7 +5,9 @@ import os
 import pytest
 
 # With MOEFLUX_CI=1 a skip is a failure, except these (id prefix: why).
-ALLOWED_SKIPS: dict[str, str] = {}
+ALLOWED_SKIPS: dict[str, str] = {
+    "tests/python/test_llama_cpp.py": "llama-cpp-python takes minutes to compile",
+}
 
 
 @pytest.hookimpl(wrapper=True)

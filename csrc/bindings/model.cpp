@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/spec.h"
 #include "engine/engine.h"
 #include "model/weight_reader.h"
 
@@ -199,39 +200,45 @@ void poll_signals() {
   check_signals();
 }
 
+}  // namespace
+
+std::vector<store::LayerExperts> read_spec(const py::dict& spec,
+                                           const std::vector<std::shared_ptr<io::File>>& files,
+                                           base::Account& account, model::Weights& weights) {
+  weights.spec = {spec["vocab"].cast<uint32_t>(), spec["d_model"].cast<uint32_t>(),
+                  spec["eps"].cast<float>(), spec["chunk"].cast<uint32_t>()};
+  std::vector<store::LayerExperts> experts;
+  model::WeightReader reader(files, account, weights);
+  Loader load(reader);
+  weights.embed = load.matrix(spec, "embed").weight;
+  weights.final_norm = load.vector(spec, "final_norm");
+  if (spec.contains("head"))
+    weights.head = load.matrix(spec, "head");
+  else
+    weights.head.weight = weights.embed;
+  const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
+  weights.memory.emplace_back(account, inv_freq.size() * sizeof(float) + 4, "rotary frequencies");
+  float* frequencies = weights.memory.back().as<float>();
+  std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
+  for (const py::handle& source : spec["layers"]) {
+    weights.layers.push_back(
+        parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
+    weights.layers.back().attention.inv_freq = frequencies;
+  }
+  return experts;
+}
+
+namespace {
+
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
                                         uint64_t budget, uint32_t context, int n_threads,
                                         uint32_t read_threads, uint32_t max_slots, bool direct,
                                         const std::string& simd) {
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_shared<base::Account>(budget);
-  model::Weights& weights = *model->weights;
   std::vector<std::shared_ptr<io::File>> files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
-
-  weights.spec = {spec["vocab"].cast<uint32_t>(), spec["d_model"].cast<uint32_t>(),
-                  spec["eps"].cast<float>(), spec["chunk"].cast<uint32_t>()};
-  std::vector<store::LayerExperts> experts;
-  {
-    model::WeightReader reader(files, *model->account, weights);
-    Loader load(reader);
-    weights.embed = load.matrix(spec, "embed").weight;
-    weights.final_norm = load.vector(spec, "final_norm");
-    if (spec.contains("head"))
-      weights.head = load.matrix(spec, "head");
-    else
-      weights.head.weight = weights.embed;
-    const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
-    weights.memory.emplace_back(*model->account, inv_freq.size() * sizeof(float) + 4,
-                                "rotary frequencies");
-    float* frequencies = weights.memory.back().as<float>();
-    std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
-    for (const py::handle& source : spec["layers"]) {
-      weights.layers.push_back(
-          parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
-      weights.layers.back().attention.inv_freq = frequencies;
-    }
-  }
+  auto experts = read_spec(spec, files, *model->account, *model->weights);
   engine::Options options;
   options.n_threads = n_threads;
   options.read_threads = read_threads;

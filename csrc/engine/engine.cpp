@@ -55,13 +55,36 @@ ops::cpu::ScratchPlan plan_scratch(const model::Weights& weights, uint32_t conte
   return plan;
 }
 
-}  // namespace
-
-uint32_t Engine::top_k() const {
+uint32_t max_top_k(const model::Weights& weights) {
   uint32_t top_k = 0;
-  for (const model::Layer& layer : weights_->layers)
+  for (const model::Layer& layer : weights.layers)
     if (layer.is_moe) top_k = std::max(top_k, layer.moe.router.top_k);
   return top_k;
+}
+
+}  // namespace
+
+store::PlanInput Engine::sizes(const model::Weights& weights,
+                               const std::vector<store::LayerExperts>& experts,
+                               uint64_t resident_bytes, const Options& options) {
+  const uint64_t row_bytes = uint64_t(weights.spec.d_model) * 4, chunk = weights.spec.chunk;
+  store::PlanInput sizes;
+  sizes.resident_bytes = resident_bytes;
+  sizes.top_k = max_top_k(weights);
+  sizes.scratch_bytes =
+      ops::cpu::CpuOps::scratch_bytes(plan_scratch(weights, options.context), options.n_threads) +
+      3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
+      base::round_up(chunk * sizes.top_k * row_bytes, base::kPageBytes) +
+      base::round_up(row_bytes, base::kPageBytes) +
+      (options.n_threads - 1 + options.read_threads) * base::kStackBytes +
+      options.read_threads * uint64_t(io::kBounceBytes);
+  sizes.session_bytes = Session::bytes(weights, options.context);
+  for (const store::LayerExperts& layer : experts) {
+    sizes.slot_bytes = std::max(sizes.slot_bytes, layer.slot_bytes());
+    sizes.n_experts += layer.n_experts;
+  }
+  sizes.n_layers = static_cast<uint32_t>(experts.size());
+  return sizes;
 }
 
 Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::Weights> weights,
@@ -74,37 +97,18 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
       pool_(options.n_threads) {
   const model::Spec& spec = weights_->spec;
   const uint64_t row_bytes = uint64_t(spec.d_model) * 4, chunk = spec.chunk;
-  const ops::cpu::ScratchPlan scratch = plan_scratch(*weights_, options.context);
-
-  uint64_t slot_bytes = 0, n_experts = 0;
-  for (const store::LayerExperts& layer : experts) {
-    slot_bytes = std::max(slot_bytes, layer.slot_bytes());
-    n_experts += layer.n_experts;
-  }
-  store::PlanInput sizes;
+  store::PlanInput sizes = Engine::sizes(*weights_, experts, account_->live_bytes(), options);
   sizes.memory_bytes = account_->limit_bytes();
-  sizes.resident_bytes = account_->live_bytes();
-  sizes.scratch_bytes = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
-                        3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
-                        base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
-                        base::round_up(row_bytes, base::kPageBytes) +
-                        (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
-                        options.read_threads * uint64_t(io::kBounceBytes);
-  sizes.session_bytes = Session::bytes(*weights_, options.context);
-  sizes.slot_bytes = slot_bytes;
-  sizes.n_experts = n_experts;
-  sizes.n_layers = static_cast<uint32_t>(experts.size());
-  sizes.top_k = top_k();
   sizes.max_slots = options.max_slots;
   plan_ = store::make_plan(sizes);
 
   account_->reserve((pool_.size() - 1 + options.read_threads) * base::kStackBytes, "thread stacks");
-  ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, ops::cpu::select_kernels(options.simd), scratch,
-                                            *account_);
+  ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, ops::cpu::select_kernels(options.simd),
+                                            plan_scratch(*weights_, options.context), *account_);
   x_ = base::Memory(*account_, chunk * row_bytes, "activations");
   normed_ = base::Memory(*account_, chunk * row_bytes, "activations");
   shared_ = base::Memory(*account_, chunk * row_bytes, "activations");
-  expert_out_ = base::Memory(*account_, chunk * top_k() * row_bytes, "expert outputs");
+  expert_out_ = base::Memory(*account_, chunk * sizes.top_k * row_bytes, "expert outputs");
   logits_rows_ = base::Memory(*account_, row_bytes, "activations");
   store_ = std::make_unique<store::ExpertStore>(
       files_, std::move(experts), *account_,

@@ -82,6 +82,12 @@ class Engine {
          const Options& options);
   ~Engine();
 
+  // What a model of these weights needs: the plan's input, less the budget. `resident_bytes` is
+  // what the account already holds. Nothing is allocated: the planner asks before there is a model.
+  static store::PlanInput sizes(const model::Weights& weights,
+                                const std::vector<store::LayerExperts>& experts,
+                                uint64_t resident_bytes, const Options& options);
+
   std::shared_ptr<Session> new_session();
   // Appends tokens; logits (vocab) of the last, or (n, vocab) of all. Throws SessionError when they
   // do not fit or are no tokens, IoError when an expert cannot be read; the session is then as
@@ -102,7 +108,6 @@ class Engine {
   void moe(const model::Moe& moe, uint32_t n, ops::Routing& routing);
   ops::ExpertJob job(const model::ExpertShapes& shapes, const std::byte* slot) const;
   void check_scales(uint32_t store_layer, uint32_t expert, const std::byte* slot) const;
-  uint32_t top_k() const;
 
   std::shared_ptr<base::Account> account_;
   std::shared_ptr<model::Weights> weights_;

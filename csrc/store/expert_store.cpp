@@ -6,6 +6,7 @@
 #include <stdexcept>
 
 #include "base/error.h"
+#include "store/read_plan.h"
 
 namespace moeflux::store {
 
@@ -21,12 +22,6 @@ uint64_t LayerExperts::slot_bytes() const {
   uint64_t end = 0;
   for (const Part& part : parts) end = std::max(end, part.slot_offset + part.nbytes);
   return base::round_up(end, kSlotAlignment);
-}
-
-uint64_t LayerExperts::expert_bytes() const {
-  uint64_t sum = 0;
-  for (const Part& part : parts) sum += part.nbytes;
-  return sum;
 }
 
 ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
@@ -53,6 +48,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
       }
     }
   }
+  for (const LayerExperts& layer : layers_) reads_.push_back(plan_reads(layer, files_));
   const size_t n_keys = layers_.size() * size_t(max_experts_);
   where_.resize(n_keys);
   frequency_.resize(n_keys);
@@ -168,7 +164,7 @@ void ExpertStore::reader(std::byte* bounce) {
       where_[slot->key] = nullptr;  // the next request tries again
       slot->key = -1;
     } else {
-      stats_.bytes_read += layers_[slot->key / max_experts_].expert_bytes();
+      for (const Part& read : reads_[slot->key / max_experts_]) stats_.bytes_read += read.nbytes;
     }
     if (slot->pins == 0) park(slot);
     ++arrivals_;
@@ -178,9 +174,9 @@ void ExpertStore::reader(std::byte* bounce) {
 
 void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
   const uint32_t expert = static_cast<uint32_t>(slot.key % max_experts_);
-  for (const Part& part : layers_[slot.key / max_experts_].parts)
-    io::read_exact(*files_[part.file[expert]], part.offset[expert],
-                   {slot.memory.data() + part.slot_offset, part.nbytes}, bounce);
+  for (const Part& read : reads_[slot.key / max_experts_])
+    io::read_exact(*files_[read.file[expert]], read.offset[expert],
+                   {slot.memory.data() + read.slot_offset, read.nbytes}, bounce);
 }
 
 void ExpertStore::park(Slot* slot) {

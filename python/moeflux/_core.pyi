@@ -100,9 +100,40 @@ def load_model(
     direct: bool,
     simd: str,
 ) -> NativeModel: ...
-def measure_reads(
-    path: str, record_bytes: int, n_threads: int, seconds: float
-) -> dict[str, Any]: ...  # bytes, seconds, direct
 def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
 def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
 def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel
+def measure_model(
+    spec: dict[str, Any], file_bytes: list[int], context: int, n_threads: int, read_threads: int
+) -> dict[str, int]: ...
+def make_plan(
+    memory_bytes: int,
+    resident_bytes: int,
+    scratch_bytes: int,
+    session_bytes: int,
+    slot_bytes: int,
+    n_experts: int,
+    n_layers: int,
+    top_k: int,
+    max_slots: int,
+) -> dict[str, Any]: ...
+def probe_reads(
+    paths: list[str],
+    layers: list[list[Any]],
+    batch: int,
+    read_threads: int,
+    seconds: float,
+    direct: bool,
+) -> dict[str, Any]: ...
+def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
+def probe_experts(
+    d_model: int,
+    d_ff: int,
+    bits: int,
+    group: int,
+    top_k: int,
+    nbytes: int,
+    n_threads: int,
+    seconds: float,
+    simd: str,
+) -> dict[str, Any]: ...

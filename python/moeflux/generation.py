@@ -75,6 +75,7 @@ def stream_generate(
     stop: str | Sequence[str] = (),
     top_logprobs: int = 0,
     session: Session | None = None,
+    history: Sequence[int] = (),
 ) -> Iterator[Part]:
     """Generates part by part.
 
@@ -93,6 +94,7 @@ def stream_generate(
         stop: strings that end the text; they are not part of it.
         top_logprobs: how many alternatives to report a token.
         session: continue this one instead of a new one.
+        history: tokens that `session` holds, for the repetition penalty to see.
 
     Yields:
         Parts; the last one has a finish_reason.
@@ -118,7 +120,7 @@ def stream_generate(
         raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
                            f"{session.context} (at {session.position}); "
                            f"load with a larger context=")  # fmt: skip
-    return _stream(model, session, ids, params, max_tokens, stop, top_logprobs)
+    return _stream(model, session, ids, list(history), params, max_tokens, stop, top_logprobs)
 
 
 def _encode(
@@ -140,6 +142,7 @@ def _stream(
     model: Model,
     session: Session,
     ids: list[int],
+    history: list[int],
     params: SamplingParams,
     max_tokens: int,
     stop: str | Sequence[str],
@@ -149,7 +152,7 @@ def _stream(
     stream = model.tokenizer.stream()
     stops = _StopStrings([stop] if isinstance(stop, str) else stop)
     eos = model.tokenizer.eos_ids
-    seen, feed = list(ids), ids
+    seen, feed = history + ids, ids
     reason = "length"
     for _ in range(min(max_tokens, session.context - session.position - len(ids) + 1)):
         adjusted = sampler.adjust(session.step(feed), seen)

@@ -31,6 +31,7 @@ def load(
     max_slots: int | None = None,
     direct_io: bool = True,
     revision: str | None = None,
+    offline: bool = False,
 ) -> Model:
     """Opens a checkpoint: dense weights are read into memory, experts stay on disk.
 
@@ -43,7 +44,8 @@ def load(
         threads: compute threads; None takes the machine's cores. Changes no result.
         max_slots: at most this many experts in memory. Changes no result.
         direct_io: read past the page cache where the file system allows it.
-        revision: of a hub id.
+        revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
+        offline: use what the hub's cache holds; ask no hub.
 
     Returns:
         A Model.
@@ -52,6 +54,7 @@ def load(
         FormatError: the checkpoint or an argument is not what it must be.
         IoError: a file cannot be read.
         MemoryBudgetError: `memory` is too little; the message says what would do.
+        DownloadError: a hub id cannot be had.
 
     Example:
         >>> model = load(memory="24MiB", context=512)
@@ -68,7 +71,7 @@ def load(
     threads = threads if threads is not None else min(cores or 1, 64)
     if not 1 <= threads <= 256:
         raise FormatError(f"[load] expected 1..256 threads, found {threads}")
-    folder = hub.resolve(path, revision)
+    folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
     native = _core.load_model(
@@ -103,6 +106,11 @@ class Model:
         if self._tokenizer is None:
             self._tokenizer = Tokenizer(self.path, self.config)
         return self._tokenizer
+
+    @property
+    def revision(self) -> str | None:
+        """The hub commit that was loaded; None for a folder of one's own."""
+        return hub.commit_of(self.path)
 
     @property
     def vocab_size(self) -> int:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 import moeflux as mf
+from moeflux.doctor.kernels import cases
 
-from . import cases
 from .run import arguments
 
 

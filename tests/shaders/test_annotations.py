@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from msl.emit_source import emit_source
 from msl.emit_table import emit_table
 from msl.errors import MslError

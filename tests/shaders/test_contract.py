@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from msl.contract import CONTRACT
 from msl.library import read_library
 

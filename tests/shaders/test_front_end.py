@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from msl.emit_host import emit_host
 from msl.emit_table import emit_table
 from msl.errors import MslError
