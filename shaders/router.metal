@@ -68,7 +68,9 @@ kernel void router_top_k_f32(device const float* logits [[buffer(0)]],
     }
   }
   if (normalise == 0) return;  // the whole threadgroup
-  chosen = threadgroup_sum(chosen, scratch, lane, simdgroup, simdgroups);
-  threadgroup_barrier(mem_flags::mem_device);
+  chosen = simd_sum(chosen);
+  if (lane == 0) scratch[simdgroup] = chosen;
+  threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);  // weights, scratch
+  chosen = simd_sum(lane < simdgroups ? scratch[lane] : 0.0f);
   for (uint k = thread_index; k < top_k; k += threads) weights[out_at + k] /= chosen;
 }

@@ -26,8 +26,8 @@ sys.path[:0] = [str(ROOT / "tools"), str(Path(__file__).parent)]
 
 from kernel_mutants import MUTANTS, Mutant  # noqa: E402
 
-from msl.parse import Parser  # noqa: E402
-from msl.source import flatten  # noqa: E402
+from msl.calls import Calls  # noqa: E402
+from msl.library import read_library  # noqa: E402
 
 SEEDS = (0, 1, 2, 3)  # 0: everything in order
 BARRIER = re.compile(r"threadgroup_barrier\([^;]*\);")
@@ -56,9 +56,9 @@ def edits() -> list[Edit]:
         for match in BARRIER.finditer(text):
             line = text.count("\n", 0, match.start()) + 1
             found.append(Edit(file, match.start(), match.end(), "", line))
-    library = Parser(flatten(sorted((ROOT / "shaders").glob("*.metal"))))
-    kernels = library.library().kernels
-    reached = {kernel.name: library._reached(kernel.name) for kernel in kernels}
+    library = read_library(sorted((ROOT / "shaders").glob("*.metal")))
+    calls = Calls(library.functions)
+    reached = {k.name: {k.name} | calls.callees(k.name) for k in library.kernels}
     for edit in found:
         inside = [
             function.name
@@ -110,11 +110,11 @@ def apply(group: list[Edit], tree: Path) -> None:
 
 def build(tree: Path, work: Path) -> bool:
     """Makes work/site/moeflux, the package of `tree` over a host device with checks."""
-    configure = ["cmake", "-S", tree, "-B", work / "build", "-DMOEFLUX_HOST_CHECKS=ON"]
+    configure = ["cmake", "-S", str(tree), "-B", str(work / "build"), "-DMOEFLUX_HOST_CHECKS=ON"]
     configure += ["-DMOEFLUX_PYTHON=ON", "-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF"]
     configure += [f"-DPython_EXECUTABLE={sys.executable}"]
     configure += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
-    make = ["cmake", "--build", work / "build", "--target", "_core"]
+    make = ["cmake", "--build", str(work / "build"), "--target", "_core"]
     for command in (configure, make):
         result = subprocess.run(command, capture_output=True, text=True)
         if result.returncode:
