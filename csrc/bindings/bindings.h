@@ -12,6 +12,7 @@ void check_signals();
 
 void register_device(pybind11::module_& module);
 void register_errors(pybind11::module_& module);
+void register_kernel_table(pybind11::module_& module);
 void register_model(pybind11::module_& module);
 void register_probe(pybind11::module_& module);
 

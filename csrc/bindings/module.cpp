@@ -5,6 +5,7 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = MOEFLUX_VERSION;
   moeflux::bindings::register_errors(module);
   moeflux::bindings::register_device(module);
+  moeflux::bindings::register_kernel_table(module);
   moeflux::bindings::register_model(module);
   moeflux::bindings::register_probe(module);
 }

@@ -40,12 +40,6 @@ void register_probe(py::module_& module) {
         return ops::matvec_variant(device_name, out_dim, in_dim, bits);
       },
       py::arg("device_name"), py::arg("out_dim"), py::arg("in_dim"), py::arg("bits"));
-  module.def("matvec_variants", [] {
-    py::list rows;
-    for (const ops::MatvecVariant& row : ops::matvec_variants())
-      rows.append(py::make_tuple(row.device, ops::shape_name(row.shape), row.bits, row.kernel));
-    return rows;
-  });
 }
 
 }  // namespace moeflux::bindings

@@ -4,8 +4,9 @@ The dense part stays resident; the experts a token needs are read from disk into
 """
 
 from ._version import __version__
-from .backend import ALL_KERNELS, Backend, Command
+from .backend import ALL_KERNELS, Backend
 from .buffer import Buffer
+from .command import Command
 from .errors import (
     DownloadError,
     FormatError,

@@ -105,4 +105,3 @@ def measure_reads(
 ) -> dict[str, Any]: ...  # bytes, seconds, direct
 def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
 def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
-def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel

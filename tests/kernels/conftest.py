@@ -1,16 +1,9 @@
-"""The devices that kernels are tried on.
-
-MOEFLUX_TEST_DEVICES names them, comma-separated; each must be there, so that a machine which was
-meant to test a GPU cannot pass by having none.
-"""
-
-import os
+"""The devices that kernels are tried on."""
 
 import pytest
 
 import moeflux as mf
-
-DEVICES = os.environ.get("MOEFLUX_TEST_DEVICES", "host").split(",")
+from support.devices import DEVICES
 
 
 @pytest.fixture(scope="session", params=DEVICES)

@@ -18,7 +18,8 @@ case $flavour in
   *) echo "expected plain, address or thread, found $flavour" >&2; exit 2 ;;
 esac
 if [ -n "$sanitize" ]; then
-  preload=$(${CXX:-c++} -print-file-name=$library)
+  # libstdc++, too: the sanitizer looks for __cxa_throw before Python loads any C++.
+  preload="$(${CXX:-c++} -print-file-name=$library) $(${CXX:-c++} -print-file-name=libstdc++.so.6)"
 fi
 
 cmake -S . -B $build -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_PYTHON=ON \
@@ -34,4 +35,4 @@ cp $build/_core*.so $build/site/moeflux/
 env PYTHONPATH=$build/site LD_PRELOAD="$preload" PYTHONDONTWRITEBYTECODE=1 MOEFLUX_EXPECT_CHECKED=1 \
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   TSAN_OPTIONS=halt_on_error=1 \
-  "$($python -c 'import sys; print(sys.executable)')" -m pytest -q -p no:cacheprovider -p no:faulthandler $tests "$@"
+  "$($python -c 'import sys; print(sys.executable)')" -m pytest -q -p no:cacheprovider -p no:faulthandler --capture=sys $tests "$@"

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -17,7 +18,9 @@ from moeflux.doctor.kernels import cases
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Rates need no accuracy here."""
+    """In this process two shapes a kernel and rates of no accuracy; a test below runs it whole."""
+    for kernel, family in list(cases.KERNELS.items()):
+        monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:2]))
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
     monkeypatch.setattr(storage, "SECONDS", 0.01)
@@ -43,6 +46,17 @@ def test_on_this_machine_all_is_well(tmp_path):
     assert not list(tmp_path.iterdir())
     if sys.platform != "darwin":
         assert "metal:      absent: [device::" in done.stdout
+
+
+def test_the_package_is_imported_without_the_doctor():
+    script = (
+        "import sys, moeflux;"
+        "print([n for n in ('moeflux.doctor', 'rich', 'typer') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
 
 
 def test_every_kernel_of_the_contract_has_cases():
@@ -103,7 +117,7 @@ def test_absent_metal_is_a_problem_on_a_mac_only(monkeypatch, tmp_path, platform
         raise mf.NoDeviceError("[device::Metal] none today")
 
     monkeypatch.setattr(doctor, "Backend", none)
-    monkeypatch.setattr(doctor.sys, "platform", platform)
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform=platform))
     report = doctor.examine(["metal"], disk=tmp_path)
     assert len(report.problems) == (platform == "darwin")
     assert "absent: [device::Metal] none today" in report.text()

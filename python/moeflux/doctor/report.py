@@ -60,7 +60,7 @@ def _device_lines(device: DeviceReport) -> Iterable[str]:
         yield f"{device.kind + ':':<12}absent: {device.absent}"
         return
     yield f"{device.kind + ':':<12}{device.name}"
-    limits = ", ".join(f"{key} {value:,}" for key, value in device.limits.items())
+    limits = ", ".join(f"{key} {value}" for key, value in device.limits.items())
     yield f"  limits: {limits}"
     compiled = device.n_kernels - len(device.compile_errors)
     yield f"  compiled: {compiled} of {device.n_kernels} kernels"

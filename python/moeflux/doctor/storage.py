@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +22,8 @@ FILE_BYTES = 144 * RECORD_BYTES  # 255 MB: beyond the caches of controllers, wri
 COPY_BYTES = 256 << 20  # beyond every last-level cache
 SECONDS = 1.0  # of reads
 COPY_SECONDS = 0.3
+# macOS: instead of direct reads with their alignment, a file that the page cache passes over.
+NO_CACHE: int | None = getattr(fcntl, "F_NOCACHE", None)
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,15 @@ def measure_disk(folder: Path, seconds: float, file_bytes: int) -> Rate:
             rate = _core.measure_reads(file.name, RECORD_BYTES, READ_THREADS, seconds)
     except OSError as error:
         raise IoError(f"[doctor] cannot measure the disk: {error.strerror or error}") from error
-    # F_NOCACHE has no alignment of its own, so that the native side cannot tell it from buffered.
-    uncached = rate["direct"] or sys.platform == "darwin"
+    uncached = rate["direct"] or NO_CACHE is not None
     how = "past the page cache" if uncached else "through the page cache: not the disk's own rate"
     return Rate(rate["bytes"], rate["seconds"], how)
 
 
 def _fill(file: IO[bytes], nbytes: int) -> None:
     """Random bytes, so that no file system compresses them away."""
-    if sys.platform == "darwin":
-        import fcntl
-
-        fcntl.fcntl(file, fcntl.F_NOCACHE, 1)  # pages that are never cached need no eviction
+    if NO_CACHE is not None:
+        fcntl.fcntl(file, NO_CACHE, 1)  # pages that are never cached need no eviction
     random = np.random.default_rng(1)
     for begin in range(0, nbytes, 1 << 23):
         file.write(random.bytes(min(1 << 23, nbytes - begin)))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,37 +16,26 @@ from . import (
     cases_rows,
     cases_sequence,
 )
-from .case import Case
-
-
-class Family(NamedTuple):
-    build: Callable[[np.random.Generator, tuple], Case]
-    shapes: Sequence[tuple]
-    draw: Callable[[np.random.Generator], tuple]
-
+from .case import Case, Family, Shape
 
 KERNELS: dict[str, Family] = {
-    name: Family(*entry)
-    for module in (
-        cases_attention,
-        cases_delta_net,
-        cases_elementwise,
-        cases_linear,
-        cases_matvec,
-        cases_norm,
-        cases_rows,
-        cases_sequence,
-    )
-    for name, entry in sorted(module.KERNELS.items())
+    **cases_attention.KERNELS,
+    **cases_delta_net.KERNELS,
+    **cases_elementwise.KERNELS,
+    **cases_linear.KERNELS,
+    **cases_matvec.KERNELS,
+    **cases_norm.KERNELS,
+    **cases_rows.KERNELS,
+    **cases_sequence.KERNELS,
 }
 
 
-def listed() -> list[tuple[str, tuple]]:
+def listed() -> list[tuple[str, Shape]]:
     """(kernel, shape) of every shape that is tried always."""
     return [(name, shape) for name, family in KERNELS.items() for shape in family.shapes]
 
 
-def make(name: str, shape: tuple) -> Case:
+def make(name: str, shape: Shape) -> Case:
     """The case of a listed shape: the same one each time."""
     seed = zlib.crc32(f"{name}{shape}".encode())
     return KERNELS[name].build(np.random.default_rng(seed), shape)

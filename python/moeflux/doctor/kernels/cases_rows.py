@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import oracles
-from .case import Case, Out, decode, floats
+from .case import Array, Case, Family, Generator, Out, Shape, decode, floats
 from .cases_elementwise import geometry, wide
 from .cases_matvec import THREADS
 from .cases_norm import HEADS, draw_heads, gated_rms_norm, per_head
@@ -26,7 +26,7 @@ MOVES = [(1, 1, 1), (3, 5, 64), (7, 7, 33), (16, 4, 256)]  # (n, rows of the oth
 COMBINES = [(1, 1, 1), (2, 8, 64), (3, 10, 33), (5, 0, 7), (1, 16, 2048)]  # (n, top_k, dim)
 
 
-def draw_rope(rng: np.random.Generator) -> tuple[int, int, int, int, int, int]:
+def draw_rope(rng: Generator) -> Shape:
     head_dim = int(rng.integers(1, 200))
     rotary_dim = 2 * int(rng.integers(0, head_dim // 2 + 1))
     position = int(rng.choice([0, 1, 500, 40_000, 262_144]))
@@ -34,24 +34,24 @@ def draw_rope(rng: np.random.Generator) -> tuple[int, int, int, int, int, int]:
     return n, heads, head_dim, rotary_dim, position, int(rng.integers(0, 2))
 
 
-def draw_three(rng: np.random.Generator) -> tuple[int, int, int]:
+def draw_three(rng: Generator) -> Shape:
     return int(rng.integers(1, 6)), int(rng.integers(1, 9)), int(rng.integers(1, 200))
 
 
-def draw_router(rng: np.random.Generator) -> tuple[int, int, int]:
+def draw_router(rng: Generator) -> Shape:
     experts = int(rng.integers(1, 200))
     return int(rng.integers(1, 4)), experts, int(rng.integers(1, min(experts, 20) + 1))
 
 
-def rms_norm_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
+def rms_norm_f32(rng: Generator, shape: Shape) -> Case:
     n, dim = shape
     x, weight = floats(rng, n, dim, size=float(rng.choice([1e-3, 1, 50]))), floats(rng, dim)
     out = Out(oracles.rms_norm(decode(x), decode(weight), 1e-6))
     args = [x, weight, out, dim, 1e-6]
-    return Case("rms_norm_f32", args, **per_head(rng, n), text=f"n={n} dim={dim}")
+    return Case("rms_norm_f32", args, *per_head(rng, n), text=f"n={n} dim={dim}")
 
 
-def gated_rms_norm_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
+def gated_rms_norm_f32(rng: Generator, shape: Shape) -> Case:
     case = gated_rms_norm(rng, shape)
     values, z, _, _, dim, eps = case.args
     weight = floats(rng, dim)
@@ -60,18 +60,18 @@ def gated_rms_norm_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case
     return case
 
 
-def strided(rng: np.random.Generator, n: int, width: int) -> tuple[np.ndarray, int]:
+def strided(rng: Generator, n: int, width: int) -> tuple[Array, int]:
     """(n, stride) NaN, of which the first `width` columns are to be filled; the last row is cut."""
     stride = width + int(rng.choice([0, 1, 40]))
     return np.full((n, stride), np.nan, np.float32), stride
 
 
-def cut(array: np.ndarray, width: int) -> np.ndarray:
+def cut(array: Array, width: int) -> Array:
     """What a kernel may assume of a strided array: nothing behind the last row's columns."""
     return array.reshape(-1)[: (len(array) - 1) * array.shape[1] + width]
 
 
-def l2_norm_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
+def l2_norm_f32(rng: Generator, shape: Shape) -> Case:
     n, heads, dim = shape
     x, stride = strided(rng, n, heads * dim)
     x[:, : heads * dim] = floats(rng, n, heads * dim, size=float(rng.choice([1e-3, 1, 50])))
@@ -85,7 +85,7 @@ def l2_norm_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
     return Case("l2_norm_f32", args, n * heads * threads, threads, text=f"{shape}")
 
 
-def norm_rope_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+def norm_rope_f32(rng: Generator, shape: Shape) -> Case:
     n, heads, head_dim, rotary_dim, position, normalise = shape
     width = heads * head_dim
     x, x_stride = strided(rng, n, width)
@@ -94,7 +94,7 @@ def norm_rope_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
     weight = floats(rng, head_dim) if normalise else None
     rope_scale = float(rng.choice([1.0, 1.25]))
     values = decode(x[:, :width]).reshape(n, heads, head_dim)
-    if normalise:
+    if weight is not None:
         values = oracles.rms_norm(values, decode(weight), 1e-6)
     expected, out_stride = strided(rng, n, width)
     expected = expected.astype(np.float64)
@@ -112,7 +112,7 @@ def norm_rope_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
     return Case("norm_rope_f32", args, n * heads * threads, threads, text=f"{shape}")
 
 
-def router_top_k_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
+def router_top_k_f32(rng: Generator, shape: Shape) -> Case:
     """Logits of few different values, so that many are equal; some rows all equal."""
     n, n_experts, top_k = shape
     logits = floats(rng, n, n_experts, size=float(rng.choice([1, 30])))
@@ -124,28 +124,28 @@ def router_top_k_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> C
     size = weights * (1 + np.abs(logits).max())  # the argument of exp is rounded
     args = [logits, Out(ids.astype(np.uint32), dtype=np.uint32), Out(weights, size)]
     args += [n_experts, top_k, normalise]
-    return Case("router_top_k_f32", args, **per_head(rng, n), text=f"{shape} {normalise=}")
+    return Case("router_top_k_f32", args, *per_head(rng, n), text=f"{shape} {normalise=}")
 
 
-def gather_rows_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
+def gather_rows_f32(rng: Generator, shape: Shape) -> Case:
     n, there, dim = shape
     x, rows = floats(rng, there, dim), rng.integers(0, there, n).astype(np.uint32)
     rows[int(rng.integers(0, n))] = there - 1
     args = [x, rows, Out(decode(x[rows])), dim, n]
-    return Case("gather_rows_f32", args, **geometry(rng, n * dim), text=f"{shape}")
+    return Case("gather_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
 
 
-def scatter_rows_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
+def scatter_rows_f32(rng: Generator, shape: Shape) -> Case:
     n, more, dim = shape
     x, rows = floats(rng, n, dim), rng.permutation(n + more)[:n].astype(np.uint32)
     before = floats(rng, int(rows.max()) + 1, dim)
     expected = decode(before)
     expected[rows] = decode(x)
     args = [x, rows, Out(expected, before=before), dim, n]
-    return Case("scatter_rows_f32", args, **geometry(rng, n * dim), text=f"{shape}")
+    return Case("scatter_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
 
 
-def moe_combine_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
+def moe_combine_f32(rng: Generator, shape: Shape) -> Case:
     n, top_k, dim = shape
     has_shared, has_gate = int(rng.integers(0, 2)), int(rng.integers(0, 2))
     x, weights, experts = floats(rng, n, dim), floats(rng, n, top_k), floats(rng, n, top_k, dim)
@@ -165,16 +165,16 @@ def moe_combine_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Ca
         *[n, dim, top_k, has_shared, has_gate],
     ]
     text = f"{shape} {has_shared=} {has_gate=}"
-    return Case("moe_combine_f32", args, **geometry(rng, n * dim), text=text)
+    return Case("moe_combine_f32", args, *geometry(rng, n * dim), text=text)
 
 
-KERNELS = {
-    "gated_rms_norm_f32": (gated_rms_norm_f32, HEADS, draw_heads),
-    "gather_rows_f32": (gather_rows_f32, MOVES, draw_three),
-    "l2_norm_f32": (l2_norm_f32, LENGTHS, draw_three),
-    "moe_combine_f32": (moe_combine_f32, COMBINES, draw_three),
-    "norm_rope_f32": (norm_rope_f32, ROPE, draw_rope),
-    "rms_norm_f32": (rms_norm_f32, HEADS, draw_heads),
-    "router_top_k_f32": (router_top_k_f32, ROUTERS, draw_router),
-    "scatter_rows_f32": (scatter_rows_f32, MOVES, draw_three),
+KERNELS: dict[str, Family] = {
+    "gated_rms_norm_f32": Family(gated_rms_norm_f32, HEADS, draw_heads),
+    "gather_rows_f32": Family(gather_rows_f32, MOVES, draw_three),
+    "l2_norm_f32": Family(l2_norm_f32, LENGTHS, draw_three),
+    "moe_combine_f32": Family(moe_combine_f32, COMBINES, draw_three),
+    "norm_rope_f32": Family(norm_rope_f32, ROPE, draw_rope),
+    "rms_norm_f32": Family(rms_norm_f32, HEADS, draw_heads),
+    "router_top_k_f32": Family(router_top_k_f32, ROUTERS, draw_router),
+    "scatter_rows_f32": Family(scatter_rows_f32, MOVES, draw_three),
 }

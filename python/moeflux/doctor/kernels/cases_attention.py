@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from . import oracles
-from .case import Case, Out, decode, floats
+from .case import Array, Case, Family, Generator, Out, Shape, decode, floats
 from .cases_elementwise import geometry
 from .cases_matvec import THREADS
 
@@ -24,7 +25,7 @@ SHAPES = [
 ]
 
 
-def draw_shape(rng: np.random.Generator) -> tuple[int, int, int, int]:
+def draw_shape(rng: Generator) -> Shape:
     per_kv = int(rng.integers(1, 5))
     return (
         per_kv * int(rng.integers(1, 4)),
@@ -37,7 +38,7 @@ def draw_shape(rng: np.random.Generator) -> tuple[int, int, int, int]:
 class Cache:
     """Rows wider than the heads need and scores longer than the sequence; NaN in the gaps."""
 
-    def __init__(self, rng: np.random.Generator, shape: tuple[int, int, int, int]):
+    def __init__(self, rng: Generator, shape: Shape):
         self.heads, self.per_kv, self.head_dim, self.seq_len = shape
         self.kv_heads = self.heads // self.per_kv
         used = self.kv_heads * self.head_dim
@@ -48,14 +49,14 @@ class Cache:
         self.values = decode(self.rows[:, :used]).reshape(self.seq_len, self.kv_heads, -1)
         self.text = f"heads={self.heads}/{self.per_kv} dim={self.head_dim} len={self.seq_len}"
 
-    def scores(self, inside: np.ndarray, dtype=np.float64) -> np.ndarray:
+    def scores(self, inside: Array, dtype: npt.DTypeLike = np.float64) -> Array:
         """(heads, stride): `inside`, NaN behind it."""
         padded = np.full((self.heads, self.stride), np.nan, dtype)
         padded[:, : self.seq_len] = inside
         return padded
 
 
-def attn_scores_batched(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> Case:
+def attn_scores_batched(rng: Generator, shape: Shape) -> Case:
     cache = Cache(rng, shape)
     q = floats(rng, cache.heads, cache.head_dim)
     scale = float(np.float32(cache.head_dim**-0.5))
@@ -72,7 +73,7 @@ def attn_scores_batched(rng: np.random.Generator, shape: tuple[int, int, int, in
     return Case("attn_scores_batched", args, n * cache.heads * threads, threads, text=cache.text)
 
 
-def attn_softmax_batched(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> Case:
+def attn_softmax_batched(rng: Generator, shape: Shape) -> Case:
     cache = Cache(rng, shape)
     x = floats(rng, cache.heads, cache.seq_len, size=float(rng.choice([0, 1, 50, 1000])))
     x += float(rng.choice([0, 200, -200]))
@@ -86,7 +87,7 @@ def attn_softmax_batched(rng: np.random.Generator, shape: tuple[int, int, int, i
     return Case("attn_softmax_batched", args, threads * cache.heads, threads, text=cache.text)
 
 
-def attn_values_batched(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> Case:
+def attn_values_batched(rng: Generator, shape: Shape) -> Case:
     cache = Cache(rng, shape)
     weights = oracles.softmax(decode(floats(rng, cache.heads, cache.seq_len))).astype(np.float32)
     out = Out(
@@ -95,13 +96,13 @@ def attn_values_batched(rng: np.random.Generator, shape: tuple[int, int, int, in
     )
     sizes = [cache.head_dim, cache.kv_dim, cache.seq_len, cache.stride, cache.per_kv]
     args = [cache.scores(weights, np.float32), cache.rows, out, *sizes]
-    threads = geometry(rng, 1)["threads"]
+    _, threads = geometry(rng, 1)
     grid = cache.heads * cache.head_dim
     return Case("attn_values_batched", args, grid, threads, text=cache.text)
 
 
-KERNELS = {
-    "attn_scores_batched": (attn_scores_batched, SHAPES, draw_shape),
-    "attn_softmax_batched": (attn_softmax_batched, SHAPES, draw_shape),
-    "attn_values_batched": (attn_values_batched, SHAPES, draw_shape),
+KERNELS: dict[str, Family] = {
+    "attn_scores_batched": Family(attn_scores_batched, SHAPES, draw_shape),
+    "attn_softmax_batched": Family(attn_softmax_batched, SHAPES, draw_shape),
+    "attn_values_batched": Family(attn_values_batched, SHAPES, draw_shape),
 }

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-Array = np.ndarray
+Array = npt.NDArray[Any]
+Generator = np.random.Generator
+Shape = tuple[int, ...]  # what a family's cases depend on; each says what it holds
 
 # |got - expected| <= TOLERANCE[dtype] * size, where size is the sum of the magnitudes that went
 # into an element (a case may know it), else the element itself. f32: some 30 roundings; the 16-bit
@@ -35,7 +39,8 @@ def decode(array: Array) -> Array:
     return array.astype(np.float64)
 
 
-def floats(rng: np.random.Generator, *shape: int, size: float = 1.0) -> Array:
+def floats(rng: Generator, *shape: int, size: float = 1.0) -> Array:
+    """Normally distributed float32 of standard deviation `size`."""
     return (rng.standard_normal(shape) * size).astype(np.float32)
 
 
@@ -53,6 +58,7 @@ class Out:
     dtype: Any = np.float32
 
     def initial(self) -> Array:
+        """Contents of the buffer before the kernel runs."""
         if self.before is not None:
             return self.before
         return np.full(self.expected.shape, unwritten(self.dtype), self.dtype)
@@ -73,40 +79,59 @@ class Case:
         return f"{self.kernel} {self.text} grid={self.grid} threads={self.threads}"
 
     def outputs(self) -> list[tuple[int, Out]]:
+        """(place, output) of those that the kernel writes."""
         return [(i, arg) for i, arg in enumerate(self.args) if isinstance(arg, Out)]
 
 
-def mistakes(out: Out, got: Array) -> str:
-    """Says what is wrong with the contents of an output, "" where nothing is."""
+Build = Callable[[Generator, Shape], Case]
+
+
+class Family(NamedTuple):
+    """How the cases of one kernel are made."""
+
+    build: Build
+    shapes: Sequence[Shape]  # that are tried always
+    draw: Callable[[Generator], Shape]
+
+
+def judge(out: Out, got: Array) -> tuple[str, float]:
+    """What is wrong with the contents of an output, "" where nothing is.
+
+    Beside it the largest error, as a share of what is allowed.
+    """
     expected = out.expected.reshape(-1)
     body, pad = got[: len(expected)], got[len(expected) :]
     untouched = np.isnan(expected)
     start = out.initial().reshape(-1)
     if not np.array_equal(bits(body[untouched]), bits(start[untouched])):
-        return "wrote elements that are not its own"
+        return "wrote elements that are not its own", 0.0
     if not np.array_equal(bits(pad), bits(np.full_like(pad, unwritten(pad.dtype)))):
-        return "wrote behind its output"
+        return "wrote behind its output", 0.0
     if np.issubdtype(out.expected.dtype, np.integer):
-        return "" if np.array_equal(body, expected) else f"expected {expected}, found {body}"
+        equal = np.array_equal(body, expected)
+        return ("" if equal else f"expected {expected}, found {body}"), 0.0
     values = decode(body)
     size = np.abs(expected) if out.size is None else out.size.reshape(-1)
     with np.errstate(invalid="ignore"):
         error = np.where(values == expected, 0, np.abs(values - expected))  # infinities
-    bad = ~untouched & ~(error <= TOLERANCE[got.dtype] * size + TINY)
+    share = error / (TOLERANCE[got.dtype] * size + TINY)
+    bad = ~untouched & ~(share <= 1)  # NaN is bad
     if not bad.any():
-        return ""
+        return "", float(np.max(share, where=~untouched, initial=0))
     first = int(np.argmax(bad))
     missing = int(np.isnan(values[bad]).sum())
-    return (
+    text = (
         f"{bad.sum()} of {len(expected)} elements are wrong ({missing} NaN); [{first}]: expected "
         f"{expected[first]:.9g}, found {values[first]:.9g}, size {size[first]:.3g}"
     )
+    return text, float(share[first])
 
 
-def unwritten(dtype: Any) -> Any:
+def unwritten(dtype: npt.DTypeLike) -> float:
     """What outputs hold before a kernel runs: NaN, as a bf16 pattern too; of u32 an absurd id."""
-    return np.nan if np.issubdtype(dtype, np.floating) else 0x7FFF
+    return np.nan if np.issubdtype(np.dtype(dtype), np.floating) else 0x7FFF
 
 
 def bits(array: Array) -> Array:
+    """The bit patterns, so that NaN equals itself."""
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import oracles
-from .case import Case, Out, bf16, decode, floats
+from .case import Case, Family, Generator, Out, Shape, bf16, decode, floats
 from .cases_elementwise import geometry, wide
 
 CONV = [(4, 1), (4, 33), (4, 8192), (1, 40), (2, 257), (3, 64), (8, 100)]  # (taps, channels)
@@ -26,21 +26,21 @@ STEPS = [
 ]
 
 
-def draw_conv(rng: np.random.Generator) -> tuple[int, int]:
+def draw_conv(rng: Generator) -> Shape:
     return int(rng.integers(1, 7)), int(rng.integers(1, 600))
 
 
-def draw_heads(rng: np.random.Generator) -> tuple[int]:
+def draw_heads(rng: Generator) -> Shape:
     return (int(rng.integers(1, 200)),)
 
 
-def draw_step(rng: np.random.Generator) -> tuple[int, int, int, int]:
+def draw_step(rng: Generator) -> Shape:
     per_key = int(rng.integers(1, 4))
     key_dim = int(rng.choice([32, 64, 96, 128, *rng.integers(1, 200, 4)]))
     return per_key * int(rng.integers(1, 4)), per_key, key_dim, int(rng.integers(1, 140))
 
 
-def conv1d_step(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
+def conv1d_step(rng: Generator, shape: Shape) -> Case:
     taps, channels = shape
     history, x = floats(rng, taps - 1, channels), wide(rng, channels)
     weights = bf16(floats(rng, channels, taps))
@@ -52,10 +52,10 @@ def conv1d_step(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
     args = [state, x, weights, Out(out, size), channels]
     constants = {} if taps == 4 else {"K": taps}
     text = f"taps={taps} channels={channels}"
-    return Case("conv1d_step", args, **geometry(rng, channels), constants=constants, text=text)
+    return Case("conv1d_step", args, *geometry(rng, channels), constants=constants, text=text)
 
 
-def compute_decay_beta(rng: np.random.Generator, shape: tuple[int]) -> Case:
+def compute_decay_beta(rng: Generator, shape: Shape) -> Case:
     (heads,) = shape
     alpha, beta = wide(rng, heads), wide(rng, heads)
     a_log = rng.uniform(-9, 5, heads).astype(np.float32)
@@ -77,14 +77,14 @@ def compute_decay_beta(rng: np.random.Generator, shape: tuple[int]) -> Case:
     return Case("compute_decay_beta", args, heads, threads, text=f"heads={heads}")
 
 
-def gated_delta_net_step(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> Case:
+def gated_delta_net_step(rng: Generator, shape: Shape) -> Case:
     heads, per_key, key_dim, value_dim = shape
     key_heads = -(-heads // per_key)
     q, k = (floats(rng, key_heads, key_dim, size=key_dim**-0.5) for _ in range(2))
     state, v = floats(rng, heads, value_dim, key_dim), floats(rng, heads, value_dim)
     g, beta = (rng.uniform(0, 1, heads).astype(np.float32) for _ in range(2))
     values = [decode(a) for a in (state, q, k, v, g, beta)]
-    out, new = oracles.delta_step(*values, per_key)
+    out, new = oracles.delta_step(*values, k_heads_per_v=per_key)
     # the same sums over magnitudes; a minus becomes a plus
     s, q_abs, k_abs, v_abs, *_ = (np.abs(a) for a in values)
     of = np.arange(heads) // per_key
@@ -99,8 +99,8 @@ def gated_delta_net_step(rng: np.random.Generator, shape: tuple[int, int, int, i
     )
 
 
-KERNELS = {
-    "compute_decay_beta": (compute_decay_beta, VALUE_HEADS, draw_heads),
-    "conv1d_step": (conv1d_step, CONV, draw_conv),
-    "gated_delta_net_step": (gated_delta_net_step, STEPS, draw_step),
+KERNELS: dict[str, Family] = {
+    "compute_decay_beta": Family(compute_decay_beta, VALUE_HEADS, draw_heads),
+    "conv1d_step": Family(conv1d_step, CONV, draw_conv),
+    "gated_delta_net_step": Family(gated_delta_net_step, STEPS, draw_step),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import oracles
-from .case import Case, Out, decode, floats
+from .case import Array, Case, Family, Generator, Out, Shape, decode, floats
 from .cases_elementwise import geometry, wide
 from .cases_matvec import THREADS
 
@@ -50,7 +50,7 @@ DELTA = [
 ]
 
 
-def draw_decode(rng: np.random.Generator) -> tuple[int, ...]:
+def draw_decode(rng: Generator) -> Shape:
     per_kv = int(rng.integers(1, 4))
     heads = per_kv * int(rng.integers(1, 3))
     return (
@@ -62,7 +62,7 @@ def draw_decode(rng: np.random.Generator) -> tuple[int, ...]:
     )
 
 
-def draw_prefill(rng: np.random.Generator) -> tuple[int, ...]:
+def draw_prefill(rng: Generator) -> Shape:
     per_kv = int(rng.integers(1, 3))
     heads = per_kv * int(rng.integers(1, 3))
     return (
@@ -73,22 +73,22 @@ def draw_prefill(rng: np.random.Generator) -> tuple[int, ...]:
     )
 
 
-def draw_conv(rng: np.random.Generator) -> tuple[int, int, int]:
+def draw_conv(rng: Generator) -> Shape:
     return int(rng.integers(1, 12)), int(rng.integers(1, 6)), int(rng.integers(1, 300))
 
 
-def draw_gates(rng: np.random.Generator) -> tuple[int, int]:
+def draw_gates(rng: Generator) -> Shape:
     return int(rng.integers(1, 20)), int(rng.integers(1, 70))
 
 
-def draw_delta(rng: np.random.Generator) -> tuple[int, ...]:
+def draw_delta(rng: Generator) -> Shape:
     return tuple(int(v) for v in rng.integers([1, 1, 1, 1, 1], [9, 3, 4, 200, 70]))
 
 
 class Cache:
     """Keys and values, rows wider than the heads need; NaN in the gaps."""
 
-    def __init__(self, rng: np.random.Generator, length: int, kv_heads: int, head_dim: int):
+    def __init__(self, rng: Generator, length: int, kv_heads: int, head_dim: int):
         self.width = kv_heads * head_dim + int(rng.choice([0, 0, 5]))
         self.arrays, self.values = [], []
         for _ in range(2):
@@ -100,7 +100,7 @@ class Cache:
         self.keys, self.value = self.values
 
 
-def magnitude(q: np.ndarray, cache: Cache, scale: float) -> float:
+def magnitude(q: Array, cache: Cache, scale: float) -> float:
     """What the error of an attended value is relative to: values, times the size of exponents.
 
     q (n, heads, head_dim).
@@ -111,7 +111,7 @@ def magnitude(q: np.ndarray, cache: Cache, scale: float) -> float:
     return float(np.abs(cache.value).max() * (1 + exponent))
 
 
-def attention_decode_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+def attention_decode_f32(rng: Generator, shape: Shape) -> Case:
     heads, per_kv, head_dim, kv_len, chunks = shape
     cache = Cache(rng, kv_len, heads // per_kv, head_dim)
     q, scale = floats(rng, heads, head_dim), float(np.float32(head_dim**-0.5))
@@ -140,7 +140,7 @@ def attention_decode_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Ca
     return Case("attention_decode_f32", args, chunks * heads * threads, threads, text=f"{shape}")
 
 
-def attention_merge_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+def attention_merge_f32(rng: Generator, shape: Shape) -> Case:
     heads, _, head_dim, _, chunks = shape
     partial, stats = floats(rng, chunks, heads, head_dim), wide(rng, chunks, heads, 2)
     stats[..., 1] = rng.uniform(1, 50, (chunks, heads))
@@ -156,10 +156,10 @@ def attention_merge_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Cas
         np.einsum("ch,chd->hd", weights, abs(decode(partial))) / total * (1 + finite),
     )
     args = [partial, stats, out, heads, head_dim, chunks]
-    return Case("attention_merge_f32", args, **geometry(rng, heads * head_dim), text=f"{shape}")
+    return Case("attention_merge_f32", args, *geometry(rng, heads * head_dim), text=f"{shape}")
 
 
-def attention_prefill_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+def attention_prefill_f32(rng: Generator, shape: Shape) -> Case:
     n, position, heads, per_kv, head_dim = shape
     cache = Cache(rng, position + n, heads // per_kv, head_dim)
     q, scale = floats(rng, n, heads, head_dim), float(np.float32(head_dim**-0.5))
@@ -171,7 +171,7 @@ def attention_prefill_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> C
     return Case("attention_prefill_f32", args, grid, 256, text=f"{shape}")
 
 
-def conv1d_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
+def conv1d_f32(rng: Generator, shape: Shape) -> Case:
     n, taps, channels = shape
     history, x = floats(rng, taps - 1, channels), wide(rng, n, channels)
     weights = floats(rng, channels, taps)
@@ -185,10 +185,10 @@ def conv1d_f32(rng: np.random.Generator, shape: tuple[int, int, int]) -> Case:
         *[x, weights, Out(y, size), Out(new) if taps > 1 else None],
         *[n, channels, taps],
     ]
-    return Case("conv1d_f32", args, **geometry(rng, channels), text=f"{shape}")
+    return Case("conv1d_f32", args, *geometry(rng, channels), text=f"{shape}")
 
 
-def compute_decay_beta_f32(rng: np.random.Generator, shape: tuple[int, int]) -> Case:
+def compute_decay_beta_f32(rng: Generator, shape: Shape) -> Case:
     n, heads = shape
     alpha, beta = wide(rng, n, heads), wide(rng, n, heads)
     a_log, dt_bias = rng.uniform(-9, 5, heads).astype(np.float32), wide(rng, heads)
@@ -199,10 +199,10 @@ def compute_decay_beta_f32(rng: np.random.Generator, shape: tuple[int, int]) -> 
     )
     gates = [Out(g, g * (1 + exponent)), Out(oracles.sigmoid(decode(beta)))]
     args = [alpha, beta, a_log, dt_bias, *gates, n, heads]
-    return Case("compute_decay_beta_f32", args, **geometry(rng, n * heads), text=f"{shape}")
+    return Case("compute_decay_beta_f32", args, *geometry(rng, n * heads), text=f"{shape}")
 
 
-def gated_delta_net_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Case:
+def gated_delta_net_f32(rng: Generator, shape: Shape) -> Case:
     n, key_heads, per_key, key_dim, value_dim = shape
     heads = key_heads * per_key
     keys, values = key_heads * key_dim, heads * value_dim
@@ -219,7 +219,7 @@ def gated_delta_net_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Cas
         q, k = (row[i * keys : (i + 1) * keys].reshape(key_heads, key_dim) for i in range(2))
         v = row[2 * keys : 2 * keys + values].reshape(heads, value_dim)
         gates = decode(g[t]), decode(beta[t])
-        out, state = oracles.delta_step(state, q, k, v, *gates, per_key)
+        out, state = oracles.delta_step(state, q, k, v, *gates, k_heads_per_v=per_key)
         # magnitudes: the same recurrence with the minus taken as a plus
         of = np.arange(heads) // per_key
         k_abs, gate = np.abs(k)[of], gates[0][:, None, None]
@@ -239,11 +239,11 @@ def gated_delta_net_f32(rng: np.random.Generator, shape: tuple[int, ...]) -> Cas
     return Case("gated_delta_net_f32", args, grid, threads, constants, f"{shape}")
 
 
-KERNELS = {
-    "attention_decode_f32": (attention_decode_f32, DECODE, draw_decode),
-    "attention_merge_f32": (attention_merge_f32, DECODE, draw_decode),
-    "attention_prefill_f32": (attention_prefill_f32, PREFILL, draw_prefill),
-    "compute_decay_beta_f32": (compute_decay_beta_f32, GATES, draw_gates),
-    "conv1d_f32": (conv1d_f32, CONV, draw_conv),
-    "gated_delta_net_f32": (gated_delta_net_f32, DELTA, draw_delta),
+KERNELS: dict[str, Family] = {
+    "attention_decode_f32": Family(attention_decode_f32, DECODE, draw_decode),
+    "attention_merge_f32": Family(attention_merge_f32, DECODE, draw_decode),
+    "attention_prefill_f32": Family(attention_prefill_f32, PREFILL, draw_prefill),
+    "compute_decay_beta_f32": Family(compute_decay_beta_f32, GATES, draw_gates),
+    "conv1d_f32": Family(conv1d_f32, CONV, draw_conv),
+    "gated_delta_net_f32": Family(gated_delta_net_f32, DELTA, draw_delta),
 }

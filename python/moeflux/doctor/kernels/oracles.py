@@ -1,4 +1,4 @@
-"""What each kernel of the contract computes: numpy, float64, no blocking, no kernel's structure.
+"""What each kernel computes: numpy, float64, no blocking, no kernel's structure.
 
 Array arguments hold values (bf16 already decoded); shapes as design and shaders state them.
 """
@@ -6,8 +6,6 @@ Array arguments hold values (bf16 already decoded); shapes as design and shaders
 from __future__ import annotations
 
 import numpy as np
-
-from oracle import affine
 
 Array = np.ndarray
 
@@ -33,14 +31,21 @@ def rms(x: Array, eps: float) -> Array:
 # ---- matrices ----------------------------------------------------------------------------------
 
 
+def dequantize(words: Array, scales: Array, biases: Array, bits: int) -> Array:
+    """Words u32 (out, in*bits/32), a row being one stream of bits, low end first -> (out, in)."""
+    stream = np.unpackbits(words.astype("<u4").view(np.uint8), axis=-1, bitorder="little")
+    codes = stream.reshape(*scales.shape, -1, bits) @ (1 << np.arange(bits))
+    return (codes * scales[..., None] + biases[..., None]).reshape(len(words), -1)
+
+
 def dequant_matvec(words: Array, scales: Array, biases: Array, x: Array, bits: int) -> Array:
     """Words u32 (out, in*bits/32), scales and biases (out, in/group), x (in) -> (out)."""
-    return affine.dequantize(words, scales, biases, bits) @ x
+    return dequantize(words, scales, biases, bits) @ x
 
 
 def dequant_matvec_size(words: Array, scales: Array, biases: Array, x: Array, bits: int) -> Array:
     """Sum of the magnitudes that a kernel adds up: what rounding errors are relative to."""
-    return affine.dequantize(words, np.abs(scales), np.abs(biases), bits) @ np.abs(x)
+    return dequantize(words, np.abs(scales), np.abs(biases), bits) @ np.abs(x)
 
 
 # ---- attention ---------------------------------------------------------------------------------
@@ -77,7 +82,7 @@ def decay(alpha: Array, a_log: Array, dt_bias: Array) -> Array:
 
 
 def delta_step(
-    state: Array, q: Array, k: Array, v: Array, g: Array, beta: Array, k_heads_per_v: int
+    state: Array, q: Array, k: Array, v: Array, g: Array, beta: Array, *, k_heads_per_v: int
 ) -> tuple[Array, Array]:
     """State (Hv, Dv, Dk), q, k (Hk, Dk), v (Hv, Dv), g, beta (Hv) -> out (Hv, Dv), new state."""
     heads = np.arange(len(v)) // k_heads_per_v
@@ -99,9 +104,11 @@ def gated_rms_norm(values: Array, z: Array, weight: Array, eps: float) -> Array:
 # ---- experts -----------------------------------------------------------------------------------
 
 
-def moe_combine(h_mid: Array, shared: Array, experts: Array, weights: Array, gate: float) -> Array:
-    """h_mid, shared (dim), experts (K, dim), weights (K), gate: the shared expert's score."""
-    return h_mid + weights @ experts + sigmoid(np.float64(gate)) * shared
+def moe_combine(
+    h_mid: Array, shared: Array, experts: Array, weights: Array, *, gate: Array
+) -> Array:
+    """h_mid, shared (dim), experts (K, dim), weights (K), gate (): the shared expert's score."""
+    return h_mid + weights @ experts + sigmoid(gate) * shared
 
 
 # ---- the engine's kernels ----------------------------------------------------------------------
@@ -118,7 +125,7 @@ def l2_norm(x: Array, scale: float, eps: float) -> Array:
 
 
 def rope(x: Array, inv_freq: Array, first: int, scale: float) -> Array:
-    """x (n, heads, head_dim), row r at position first + r; 2 * len(inv_freq) channels turn.
+    """Rows (n, heads, head_dim), row r at position first + r; 2 * len(inv_freq) channels turn.
 
     Angles are products of float32, as in the models' own code; all else is float64.
     """
