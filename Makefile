@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CROSS := build/cross/venv
+CXX_FILES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' $(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' \
+	'tests/metal_standin/*.$(suffix)')
 
-.PHONY: demo test test-full lint format cpp-test sanitize cross-wheel cross-test sdist-test arm64-test clean
+.PHONY: demo test test-full lint format cpp-test sanitize cross-wheel cross-test sdist-test arm64-test metal-test metal-sanitize metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
@@ -25,11 +27,11 @@ lint:
 	$(BIN)/ruff check python tests tools benchmarks
 	$(BIN)/ruff format --check python tests tools benchmarks
 	$(BIN)/mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format --dry-run -Werror
+	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format --dry-run -Werror
 
 format:
 	$(BIN)/ruff format python tests tools benchmarks
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format -i
+	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format -i
 
 cpp-test:
 	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON
@@ -60,6 +62,21 @@ cross-test: cross-wheel  ## errors planted in the wheel, its sources and its lin
 
 sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
 	$(CROSS)/bin/python -m pytest -q tests/sdist
+
+# Debian: clang-19; with sanitizers libclang-rt-19-dev. $(BIN) needs numpy, pytest and pybind11.
+metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ tests, every kernel
+	$(BIN)/pip install -q pytest pybind11
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh plain
+
+metal-sanitize: $(BIN)/moeflux  ## the same under address, undefined-behaviour and thread sanitizer
+	$(BIN)/pip install -q pytest pybind11
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh address
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh thread
+
+metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found
+	PYTHONPATH=tools $(CROSS)/bin/python -m check_metal_headers \
+		--include tests/metal_standin/include --wheels build/metal-wheels
+	MOEFLUX_METAL_WHEELS=build/metal-wheels $(CROSS)/bin/python -m pytest -q tests/metal_headers
 
 # Debian: g++-aarch64-linux-gnu qemu-user-static doctest-dev. The link keeps x86 headers out.
 arm64-test:  ## the C++ tests on Linux arm64, in qemu
