@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .tokens import Token
+
+if TYPE_CHECKING:
+    from .calls import Calls
 
 # Element types of bindings and their bytes; names are those of device::Type. Metal's bfloat needs
 # language version 3.1, so 16-bit brain floats travel as their bit pattern: `typedef ushort bf16`.
@@ -145,6 +149,7 @@ class Library:
     functions: list[Function]
     kernels: list[Kernel]
     constants: list[Constant]
+    calls: Calls
     edits: list[Edit]  # needed by every consumer but Metal: attributes blanked
 
 

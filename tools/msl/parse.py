@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from .calls import Calls
 from .model import (
     BUILTINS,
     MAX_BUFFERS,
@@ -15,6 +16,7 @@ from .model import (
     Function,
     Kernel,
     Library,
+    ThreadgroupArray,
 )
 from .threadgroup import threadgroup_arrays
 from .tokens import Token, closing, split_commas, tokenize
@@ -43,9 +45,15 @@ class Parser:
         index = 0
         while index < len(self.tokens):
             index = self._declaration(index)
-        kernels = [self._kernel(f) for f in self.functions if f.is_kernel]
+        calls = Calls(self.functions)
+        arrays = {id(f): threadgroup_arrays(self.tokens, f, self.values) for f in self.functions}
+        kernels = [
+            self._kernel(f, calls.mentioned(f.name), arrays[id(f)])
+            for f in self.functions
+            if f.is_kernel
+        ]
         return Library(
-            self.text, self.tokens, self.functions, kernels, self.constants, self.edits
+            self.text, self.tokens, self.functions, kernels, self.constants, calls, self.edits
         )
 
     # -- program scope
@@ -165,34 +173,21 @@ class Parser:
 
     # -- kernels
 
-    def _kernel(self, function: Function) -> Kernel:
+    def _kernel(
+        self, function: Function, names: set[str], arrays: list[ThreadgroupArray]
+    ) -> Kernel:
         token = self.tokens[function.first]
-        reached = self._reached(function.name)
-        names = frozenset().union(*(f.names for f in self.functions if f.name in reached))
         kernel = Kernel(
             function.name,
             token,
             self._parameters(function),
-            threadgroup_arrays(self.tokens, function, self.values),
+            arrays,
             [c for c in self.constants if c.name in names],
             any(_SYNCHRONISES.match(name) for name in names),
             self._docs_above(token),
         )
         self._check_parameters(kernel)
         return kernel
-
-    def _reached(self, name: str) -> set[str]:
-        """`name` and every function that it calls, directly or not."""
-        bodies: dict[str, set[str]] = {}
-        for function in self.functions:
-            bodies.setdefault(function.name, set()).update(function.names)
-        reached, todo = set(), [name]
-        while todo:
-            current = todo.pop()
-            if current not in reached:
-                reached.add(current)
-                todo += [n for n in bodies[current] if n in bodies]
-        return reached
 
     def _docs_above(self, token: Token) -> list[Token]:
         found: list[Token] = []

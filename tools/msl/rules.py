@@ -29,6 +29,7 @@ def check(library: Library, directives: list[Token]) -> None:
     _check_words(library.tokens)
     _check_functions(library)
     _check_recursion(library)
+    _check_constants(library)
 
 
 def _check_words(tokens: list[Token]) -> None:
@@ -62,16 +63,20 @@ def _check_functions(library: Library) -> None:
 
 
 def _check_recursion(library: Library) -> None:
-    bodies: dict[str, set[str]] = {}
     for function in library.functions:
-        bodies.setdefault(function.name, set()).update(function.names)
-    for function in library.functions:
-        reached: set[str] = set()
-        todo = [n for n in function.names if n in bodies]
-        while todo:
-            name = todo.pop()
-            if name == function.name:
-                raise library.tokens[function.first].error(f"{name} is recursive (Metal refuses)")
-            if name not in reached:
-                reached.add(name)
-                todo += [n for n in bodies[name] if n in bodies]
+        if function.name in library.calls.callees(function.name):
+            raise library.tokens[function.first].error(
+                f"{function.name} is recursive (Metal refuses)"
+            )
+
+
+def _check_constants(library: Library) -> None:
+    """The host device sets function constants before a launch: too late for what depends on them."""
+    names = {constant.name for constant in library.constants}
+    inside = [range(f.first, f.body[1] + 1) for f in library.functions]
+    for index, token in enumerate(library.tokens):
+        declared = library.tokens[index + 1 : index + 2]
+        if token.text not in names or any(index in f for f in inside):
+            continue
+        if declared and declared[0].text != "[":
+            raise token.error("a program-scope constant depends on a function constant")
