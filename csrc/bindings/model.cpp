@@ -182,7 +182,8 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps,
 
 // One engine, the lock that makes it one thread at a time, and what sessions must keep alive.
 struct NativeModel {
-  std::shared_ptr<base::Account> account;
+  std::unique_ptr<base::Account> account;
+  std::shared_ptr<base::Arena> arena;
   std::shared_ptr<model::Weights> weights = std::make_shared<model::Weights>();
   std::unique_ptr<engine::Engine> engine;
   std::mutex mutex;
@@ -208,7 +209,8 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
                                         uint32_t read_threads, uint32_t max_slots, bool direct,
                                         const std::string& simd) {
   auto model = std::make_shared<NativeModel>();
-  model->account = std::make_shared<base::Account>(budget);
+  model->account = std::make_unique<base::Account>(budget);
+  model->arena = std::make_shared<base::HeapArena>(*model->account);
   model::Weights& weights = *model->weights;
   std::vector<std::shared_ptr<io::File>> files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
@@ -217,7 +219,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
                   spec["eps"].cast<float>(), spec["chunk"].cast<uint32_t>()};
   std::vector<store::LayerExperts> experts;
   {
-    model::WeightReader reader(files, *model->account, weights);
+    model::WeightReader reader(files, *model->arena, weights);
     Loader load(reader);
     weights.embed = load.matrix(spec, "embed").weight;
     weights.final_norm = load.vector(spec, "final_norm");
@@ -226,7 +228,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
     else
       weights.head.weight = weights.embed;
     const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
-    weights.memory.emplace_back(*model->account, inv_freq.size() * sizeof(float) + 4,
+    weights.memory.emplace_back(*model->arena, inv_freq.size() * sizeof(float) + 4,
                                 "rotary frequencies");
     float* frequencies = weights.memory.back().as<float>();
     std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
@@ -243,7 +245,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
   options.max_slots = max_slots;
   options.simd = simd.c_str();
   unlocked([&] {
-    model->engine = std::make_unique<engine::Engine>(model->account, model->weights, files,
+    model->engine = std::make_unique<engine::Engine>(model->arena, model->weights, files,
                                                      std::move(experts), options);
     return 0;
   });

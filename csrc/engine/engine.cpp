@@ -64,10 +64,10 @@ uint32_t Engine::top_k() const {
   return top_k;
 }
 
-Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::Weights> weights,
+Engine::Engine(std::shared_ptr<base::Arena> arena, std::shared_ptr<model::Weights> weights,
                std::vector<std::shared_ptr<io::File>> files,
                std::vector<store::LayerExperts> experts, const Options& options)
-    : account_(std::move(account)),
+    : arena_(std::move(arena)),
       weights_(std::move(weights)),
       files_(std::move(files)),
       options_(options),
@@ -75,6 +75,7 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   const model::Spec& spec = weights_->spec;
   const uint64_t row_bytes = uint64_t(spec.d_model) * 4, chunk = spec.chunk;
   const ops::cpu::ScratchPlan scratch = plan_scratch(*weights_, options.context);
+  const uint64_t stack_bytes = (pool_.size() - 1 + options.read_threads) * base::kStackBytes;
 
   uint64_t slot_bytes = 0, n_experts = 0;
   for (const store::LayerExperts& layer : experts) {
@@ -82,15 +83,14 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
     n_experts += layer.n_experts;
   }
   store::PlanInput sizes;
-  sizes.memory_bytes = account_->limit_bytes();
-  sizes.resident_bytes = account_->live_bytes();
-  sizes.scratch_bytes = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
-                        3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
-                        base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
-                        base::round_up(row_bytes, base::kPageBytes) +
-                        (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
+  sizes.memory_bytes = arena_->account().limit_bytes();
+  sizes.resident_bytes = arena_->account().live_bytes();
+  sizes.scratch_bytes = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size(), *arena_) +
+                        3 * arena_->booked_bytes(chunk * row_bytes) +
+                        arena_->booked_bytes(chunk * top_k() * row_bytes) +
+                        arena_->booked_bytes(row_bytes) + stack_bytes +
                         options.read_threads * uint64_t(io::kBounceBytes);
-  sizes.session_bytes = Session::bytes(*weights_, options.context);
+  sizes.session_bytes = Session::bytes(*weights_, options.context, *arena_);
   sizes.slot_bytes = slot_bytes;
   sizes.n_experts = n_experts;
   sizes.n_layers = static_cast<uint32_t>(experts.size());
@@ -98,16 +98,16 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   sizes.max_slots = options.max_slots;
   plan_ = store::make_plan(sizes);
 
-  account_->reserve((pool_.size() - 1 + options.read_threads) * base::kStackBytes, "thread stacks");
+  stacks_ = base::Booking(arena_->account(), stack_bytes, "thread stacks");
   ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, ops::cpu::select_kernels(options.simd), scratch,
-                                            *account_);
-  x_ = base::Memory(*account_, chunk * row_bytes, "activations");
-  normed_ = base::Memory(*account_, chunk * row_bytes, "activations");
-  shared_ = base::Memory(*account_, chunk * row_bytes, "activations");
-  expert_out_ = base::Memory(*account_, chunk * top_k() * row_bytes, "expert outputs");
-  logits_rows_ = base::Memory(*account_, row_bytes, "activations");
+                                            *arena_);
+  x_ = base::Memory(*arena_, chunk * row_bytes, "activations");
+  normed_ = base::Memory(*arena_, chunk * row_bytes, "activations");
+  shared_ = base::Memory(*arena_, chunk * row_bytes, "activations");
+  expert_out_ = base::Memory(*arena_, chunk * top_k() * row_bytes, "expert outputs");
+  logits_rows_ = base::Memory(*arena_, row_bytes, "activations");
   store_ = std::make_unique<store::ExpertStore>(
-      files_, std::move(experts), *account_,
+      files_, std::move(experts), *arena_,
       store::StoreOptions{plan_.min_slots, plan_.max_slots, options.read_threads,
                           [this](uint32_t layer, uint32_t expert, const std::byte* slot) {
                             check_scales(layer, expert, slot);
@@ -134,23 +134,18 @@ void Engine::check_scales(uint32_t store_layer, uint32_t expert, const std::byte
   }
 }
 
-// The store goes with the members: its readers may still be in check_scales, which asks the store.
-Engine::~Engine() {
-  account_->release((pool_.size() - 1 + options_.read_threads) * base::kStackBytes);
-}
-
 void Engine::make_room(uint64_t nbytes) {
-  store_->make_room(base::round_up(nbytes, base::kPageBytes));
+  store_->make_room(arena_->booked_bytes(nbytes));
 }
 
 std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
   make_room(session.snapshot_bytes());
-  return session.save(*account_);
+  return session.save(*arena_);
 }
 
 std::shared_ptr<Session> Engine::new_session() {
-  make_room(Session::bytes(*weights_, options_.context));
-  return std::make_shared<Session>(*weights_, options_.context, *account_);
+  make_room(Session::bytes(*weights_, options_.context, *arena_));
+  return std::make_shared<Session>(*weights_, options_.context, *arena_);
 }
 
 const char* Engine::read_mode() const {
@@ -167,9 +162,9 @@ Stats Engine::stats() const {
   stats.max_slots = plan_.max_slots;
   stats.holds_cycle = plan_.holds_cycle;
   stats.slot_bytes = store_->slot_bytes();
-  stats.live_bytes = account_->live_bytes();
-  stats.peak_bytes = account_->peak_bytes();
-  stats.limit_bytes = account_->limit_bytes();
+  stats.live_bytes = arena_->account().live_bytes();
+  stats.peak_bytes = arena_->account().peak_bytes();
+  stats.limit_bytes = arena_->account().limit_bytes();
   return stats;
 }
 

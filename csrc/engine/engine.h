@@ -18,8 +18,8 @@ namespace moeflux::engine {
 // all. (KV rows behind `position` are never read, so the cache needs no copy.)
 class Session {
  public:
-  Session(const model::Weights& weights, uint32_t context, base::Account& account);
-  static uint64_t bytes(const model::Weights& weights, uint32_t context);
+  Session(const model::Weights& weights, uint32_t context, base::Arena& arena);
+  static uint64_t bytes(const model::Weights& weights, uint32_t context, const base::Arena& arena);
 
   uint32_t position() const { return position_; }
   uint32_t context() const { return context_; }
@@ -31,7 +31,7 @@ class Session {
     uint32_t context = 0;
   };
   uint64_t snapshot_bytes() const;
-  std::shared_ptr<Snapshot> save(base::Account& account) const;
+  std::shared_ptr<Snapshot> save(base::Arena& arena) const;
   void restore(const Snapshot& snapshot);
 
  private:
@@ -77,10 +77,9 @@ struct Options {
 class Engine {
  public:
   // Takes resident weights and where experts lie. Throws MemoryBudgetError with the minimum.
-  Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::Weights> weights,
+  Engine(std::shared_ptr<base::Arena> arena, std::shared_ptr<model::Weights> weights,
          std::vector<std::shared_ptr<io::File>> files, std::vector<store::LayerExperts> experts,
          const Options& options);
-  ~Engine();
 
   std::shared_ptr<Session> new_session();
   // Appends tokens; logits (vocab) of the last, or (n, vocab) of all. Throws SessionError when they
@@ -104,11 +103,12 @@ class Engine {
   void check_scales(uint32_t store_layer, uint32_t expert, const std::byte* slot) const;
   uint32_t top_k() const;
 
-  std::shared_ptr<base::Account> account_;
+  std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;
   std::vector<std::shared_ptr<io::File>> files_;
   Options options_;
   base::ThreadPool pool_;
+  base::Booking stacks_;  // of compute and reader threads
   std::unique_ptr<ops::cpu::CpuOps> ops_;
   std::unique_ptr<store::ExpertStore> store_;
   store::Plan plan_;

@@ -34,17 +34,17 @@ uint64_t all_state_floats(const model::Weights& weights) {
 
 }  // namespace
 
-uint64_t Session::bytes(const model::Weights& weights, uint32_t context) {
-  return base::round_up(cache_floats(weights, context) * 4, base::kPageBytes) +
-         2 * base::round_up(all_state_floats(weights) * 4, base::kPageBytes);
+uint64_t Session::bytes(const model::Weights& weights, uint32_t context, const base::Arena& arena) {
+  return arena.booked_bytes(cache_floats(weights, context) * 4) +
+         2 * arena.booked_bytes(all_state_floats(weights) * 4);
 }
 
-Session::Session(const model::Weights& weights, uint32_t context, base::Account& account)
+Session::Session(const model::Weights& weights, uint32_t context, base::Arena& arena)
     : context_(context),
       state_floats_(all_state_floats(weights)),
-      cache_(account, cache_floats(weights, context) * 4, "a session's KV cache"),
-      state_{base::Memory(account, state_floats_ * 4, "a session's recurrent state"),
-             base::Memory(account, state_floats_ * 4, "a session's recurrent state")} {
+      cache_(arena, cache_floats(weights, context) * 4, "a session's KV cache"),
+      state_{base::Memory(arena, state_floats_ * 4, "a session's recurrent state"),
+             base::Memory(arena, state_floats_ * 4, "a session's recurrent state")} {
   uint64_t cache = 0, state = 0;
   for (const model::Layer& layer : weights.layers) {
     const uint64_t kv = kv_dim(layer);
@@ -66,9 +66,9 @@ uint64_t Session::snapshot_bytes() const {
   return floats * 4;
 }
 
-std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
+std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
   auto snapshot = std::make_shared<Snapshot>();
-  snapshot->memory = base::Memory(account, snapshot_bytes(), "a snapshot");
+  snapshot->memory = base::Memory(arena, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
   snapshot->context = context_;
   float* out = snapshot->memory.as<float>();

@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "base/account.h"
 #include "base/memory.h"
 #include "io/file.h"
 #include "ops/ops.h"

@@ -30,9 +30,8 @@ uint64_t LayerExperts::expert_bytes() const {
 }
 
 ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
-                         std::vector<LayerExperts> layers, base::Account& account,
-                         StoreOptions options)
-    : files_(std::move(files)), layers_(std::move(layers)), account_(account), options_(options) {
+                         std::vector<LayerExperts> layers, base::Arena& arena, StoreOptions options)
+    : files_(std::move(files)), layers_(std::move(layers)), arena_(arena), options_(options) {
   for (const LayerExperts& layer : layers_) {
     slot_bytes_ = std::max(slot_bytes_, layer.slot_bytes());
     max_experts_ = std::max(max_experts_, layer.n_experts);
@@ -58,7 +57,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
   if (n_keys == 0) return;
-  bounce_ = base::Memory(account_, options_.read_threads * io::kBounceBytes, "read buffers");
+  bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
   for (uint32_t index = 0; index < options_.read_threads; ++index)
@@ -89,7 +88,7 @@ uint64_t ExpertStore::touch(int64_t key, Use use) {
 ExpertStore::Slot* ExpertStore::add_slot() {
   Slot& slot = slots_.emplace_back();
   try {
-    slot.memory = base::Memory(account_, slot_bytes_, "an expert slot");
+    slot.memory = base::Memory(arena_, slot_bytes_, "an expert slot");
   } catch (...) {
     slots_.pop_back();
     throw;
@@ -100,7 +99,8 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 
 ExpertStore::Slot* ExpertStore::take_slot() {
   const bool empty_one = !order_.empty() && order_.begin()->second->key < 0;
-  if (!empty_one && slots_.size() < options_.max_slots && account_.free_bytes() >= slot_bytes_)
+  if (!empty_one && slots_.size() < options_.max_slots &&
+      arena_.account().free_bytes() >= slot_bytes_)
     return add_slot();
   if (order_.empty()) return nullptr;
   Slot* slot = order_.begin()->second;
@@ -223,7 +223,7 @@ void ExpertStore::wait() {
 
 bool ExpertStore::make_room(uint64_t nbytes) {
   std::lock_guard lock(mutex_);
-  while (account_.free_bytes() < nbytes) {
+  while (arena_.account().free_bytes() < nbytes) {
     if (slots_.size() <= options_.min_slots || order_.empty()) return false;
     Slot* slot = order_.begin()->second;
     order_.erase(order_.begin());

@@ -14,7 +14,6 @@
 #include <set>
 #include <vector>
 
-#include "base/account.h"
 #include "base/memory.h"
 #include "base/thread.h"
 #include "io/file.h"
@@ -78,7 +77,7 @@ class ExpertStore {
 
   // Checks every range against the real file sizes. Throws FormatError, MemoryBudgetError.
   ExpertStore(std::vector<std::shared_ptr<io::File>> files, std::vector<LayerExperts> layers,
-              base::Account& account, StoreOptions options);
+              base::Arena& arena, StoreOptions options);
   ~ExpertStore();
 
   // A pin on (layer, expert): at once when it is in memory (a hit), else after a read that starts
@@ -122,7 +121,7 @@ class ExpertStore {
 
   std::vector<std::shared_ptr<io::File>> files_;
   std::vector<LayerExperts> layers_;
-  base::Account& account_;
+  base::Arena& arena_;
   const StoreOptions options_;
   uint64_t slot_bytes_ = 0;
   uint32_t max_experts_ = 0;

@@ -36,6 +36,7 @@ std::vector<store::LayerExperts> layout() {
 struct Fixture {
   std::vector<std::byte> bytes = noise(3 + kLayers * kExperts * (kFirst + kSecond));
   base::Account account;
+  base::HeapArena arena{account};
   std::shared_ptr<FaultyFile> file;
   ExpertStore store;
 
@@ -43,7 +44,7 @@ struct Fixture {
                    uint64_t budget = 64 << 20)
       : account(budget),
         file(std::make_shared<FaultyFile>(bytes, faults, alignment)),
-        store({file}, layout(), account, {3, max_slots, 4}) {}
+        store({file}, layout(), arena, {3, max_slots, 4}) {}
 
   ExpertStore::Pin get(uint32_t layer, uint32_t expert, Use use = Use::decode) {
     auto pin = store.try_acquire(layer, expert, use);
@@ -149,10 +150,11 @@ TEST_CASE("a range behind the end of the file is refused at once") {
   auto layers = layout();
   layers[2].parts[1].offset[7] += 1;
   base::Account account(64 << 20);
+  base::HeapArena arena(account);
   const auto file = io::open_memory(noise(3 + kLayers * kExperts * (kFirst + kSecond)), "experts");
-  CHECK_THROWS_AS(ExpertStore({file}, layers, account, {3, 4, 2}), FormatError);
+  CHECK_THROWS_AS(ExpertStore({file}, layers, arena, {3, 4, 2}), FormatError);
   layers[2].parts[1].offset[7] = UINT64_MAX - 5;
-  CHECK_THROWS_AS(ExpertStore({file}, layers, account, {3, 4, 2}), FormatError);
+  CHECK_THROWS_AS(ExpertStore({file}, layers, arena, {3, 4, 2}), FormatError);
 }
 
 TEST_CASE("thousands of random requests over a slow, short-reading, failing file") {

@@ -28,18 +28,18 @@ struct CpuOps::Bump {
 };
 
 CpuOps::CpuOps(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-               base::Account& account)
+               base::Arena& arena)
     : pool_(pool),
       kernels_(kernels),
       worker_floats_(worker_floats(plan)),
-      scratch_(account, worker_floats_ * pool.size() * sizeof(float), "kernel scratch"),
-      rows_(account, uint64_t(plan.rows) * plan.row_floats * sizeof(float), "stage buffers"),
-      hidden_(account, plan.expert_floats * sizeof(float), "FFN buffers") {}
+      scratch_(arena, worker_floats_ * pool.size() * sizeof(float), "kernel scratch"),
+      rows_(arena, uint64_t(plan.rows) * plan.row_floats * sizeof(float), "stage buffers"),
+      hidden_(arena, plan.expert_floats * sizeof(float), "FFN buffers") {}
 
-uint64_t CpuOps::scratch_bytes(const ScratchPlan& plan, int n_threads) {
-  return base::round_up(worker_floats(plan) * n_threads * 4, base::kPageBytes) +
-         base::round_up(uint64_t(plan.rows) * plan.row_floats * 4, base::kPageBytes) +
-         base::round_up(plan.expert_floats * 4, base::kPageBytes);
+uint64_t CpuOps::scratch_bytes(const ScratchPlan& plan, int n_threads, const base::Arena& arena) {
+  return arena.booked_bytes(worker_floats(plan) * n_threads * 4) +
+         arena.booked_bytes(uint64_t(plan.rows) * plan.row_floats * 4) +
+         arena.booked_bytes(plan.expert_floats * 4);
 }
 
 CpuOps::Product CpuOps::dense(const Linear& w, const float* x, uint32_t n, float* y) {

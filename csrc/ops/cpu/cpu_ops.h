@@ -22,8 +22,8 @@ struct ScratchPlan {
 class CpuOps final : public Ops {
  public:
   CpuOps(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-         base::Account& account);
-  static uint64_t scratch_bytes(const ScratchPlan& plan, int n_threads);
+         base::Arena& arena);
+  static uint64_t scratch_bytes(const ScratchPlan& plan, int n_threads, const base::Arena& arena);
 
   const char* name() const override { return kernels_.name; }
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override;
