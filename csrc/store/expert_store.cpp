@@ -1,7 +1,6 @@
 #include "store/expert_store.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
@@ -14,7 +13,6 @@ namespace {
 // acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
 constexpr float kUseWorth = 64;
 constexpr float kHalfLife = 4096;
-constexpr auto kWait = std::chrono::milliseconds(50);
 }  // namespace
 
 uint64_t LayerExperts::slot_bytes() const {
@@ -57,12 +55,20 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
   if (n_keys == 0) return;
+  stacks_ =
+      base::Booking(arena_.account(), options_.read_threads * base::kStackBytes, "reader stacks");
   bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
   for (uint32_t index = 0; index < options_.read_threads; ++index)
     readers_.push_back(std::make_unique<base::Thread>(
         [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+}
+
+uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
+                                  const base::Arena& arena) {
+  if (layers.empty()) return 0;
+  return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes);
 }
 
 ExpertStore::~ExpertStore() {
@@ -156,24 +162,35 @@ void ExpertStore::reader(std::byte* bounce) {
       fill(*slot, bounce);
       if (options_.check)
         options_.check(static_cast<uint32_t>(slot->key / max_experts_),
-                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data());
+                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
+                       first_path(*slot));
     } catch (...) {
       error = std::current_exception();
     }
-    std::lock_guard lock(mutex_);
-    slot->reading = false;
-    slot->valid = !error;
-    slot->error = std::move(error);  // no share stays with this thread
-    if (slot->error) {
-      where_[slot->key] = nullptr;  // the next request tries again
-      slot->key = -1;
-    } else {
-      stats_.bytes_read += layers_[slot->key / max_experts_].expert_bytes();
+    {
+      std::lock_guard lock(mutex_);
+      arrived(slot, std::move(error));  // no share of it stays with this thread
     }
-    if (slot->pins == 0) park(slot);
-    ++arrivals_;
-    arrived_.notify_all();
+    if (options_.on_arrival) options_.on_arrival();
   }
+}
+
+void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
+  slot->reading = false;
+  slot->valid = !error;
+  slot->error = std::move(error);
+  if (slot->error) {
+    where_[slot->key] = nullptr;  // the next request tries again
+    slot->key = -1;
+  } else {
+    stats_.bytes_read += layers_[slot->key / max_experts_].expert_bytes();
+  }
+  if (slot->pins == 0) park(slot);
+}
+
+const std::string& ExpertStore::first_path(const Slot& slot) const {
+  const Part& part = layers_[slot.key / max_experts_].parts.front();
+  return files_[part.file[slot.key % max_experts_]]->path();
 }
 
 void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
@@ -212,15 +229,6 @@ bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   return where_[key_of(layer, expert)] != nullptr;
 }
 
-void ExpertStore::wait() {
-  const auto begin = std::chrono::steady_clock::now();
-  std::unique_lock lock(mutex_);
-  arrived_.wait_for(lock, kWait, [this] { return arrivals_ != arrivals_waited_; });
-  arrivals_waited_ = arrivals_;
-  stats_.wait_ns += static_cast<uint64_t>(
-      std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count());
-}
-
 bool ExpertStore::make_room(uint64_t nbytes) {
   std::lock_guard lock(mutex_);
   while (arena_.account().free_bytes() < nbytes) {
@@ -236,6 +244,20 @@ bool ExpertStore::make_room(uint64_t nbytes) {
 StoreStats ExpertStore::stats() const {
   std::lock_guard lock(mutex_);
   return stats_;
+}
+
+bool ExpertStore::is_pinned(const std::byte* address) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.pins > 0 && !std::less<>()(address, slot.memory.data()) &&
+           std::less<>()(address, slot.memory.data() + slot.memory.nbytes());
+  });
+}
+
+uint32_t ExpertStore::n_pinned() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<uint32_t>(
+      std::count_if(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.pins > 0; }));
 }
 
 uint32_t ExpertStore::n_slots() const {
