@@ -3,14 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-full lint format cpp-test queued-test sanitize clean
+.PHONY: demo test lint format cpp-test queued-test sanitize hostile-asan clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
 		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q pytest
+	$(BIN)/pip install -q pytest hypothesis
 	@echo "not run here: C++ unit tests and sanitizers (make cpp-test sanitize; need doctest-dev), lint (make lint)"
 	$(BIN)/python -m pytest -q
 
@@ -50,6 +50,14 @@ sanitize:
 	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=thread
 	cmake --build build/tsan -j2
 	ctest --test-dir build/tsan --output-on-failure
+
+hostile-asan:  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
+	$(BIN)/pip install -q pytest hypothesis pybind11 scikit-build-core
+	$(BIN)/pip install -q --no-build-isolation --no-deps --target build/asan-package --upgrade \
+		-C build-dir=build/asan-module -C cmake.define.MOEFLUX_SANITIZE=address,undefined .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=build/asan-package \
+		$(BIN)/python -m pytest -q tests/hostile
 
 clean:
 	rm -rf build $(VENV)
