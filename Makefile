@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint format cpp-test sanitize hostile-asan clean
+.PHONY: demo test lint format cpp-test queued-test sanitize hostile-asan clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
@@ -34,6 +34,14 @@ cpp-test:
 	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON
 	cmake --build build/cpp -j2
 	ctest --test-dir build/cpp --output-on-failure
+
+queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a thread of their own
+	$(BIN)/pip install -q pytest pybind11
+	cmake -S . -B build/queued -DMOEFLUX_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	cmake --build build/queued -j2 --target queued_core
+	MOEFLUX_TEST_CORE=build/queued/tests/cpp $(BIN)/python -m pytest -q \
+		tests/python/test_goldens.py tests/python/test_exactness.py tests/python/test_generation.py
 
 sanitize:
 	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=address,undefined
