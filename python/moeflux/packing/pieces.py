@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import mmap
 import os
 import zlib
@@ -88,18 +90,20 @@ def verify(path: Path, report: Report = lambda _: None) -> None:
 
 
 def _open_past_cache(path: Path) -> int:
-    """Opened for direct reads; where that is refused, with the page cache dropped."""
+    """Opened for direct reads; where there are none, with what the page cache holds dropped."""
     flags = os.O_RDONLY | os.O_CLOEXEC
-    try:
-        return os.open(path, flags | getattr(os, "O_DIRECT", 0))
-    except OSError:
-        pass
+    direct: int | None = getattr(os, "O_DIRECT", None)
+    if direct is not None:
+        with contextlib.suppress(OSError):  # a file system may refuse (tmpfs on older kernels)
+            return os.open(path, flags | direct)
     try:
         descriptor = os.open(path, flags)
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        if hasattr(fcntl, "F_NOCACHE"):  # macOS
+            fcntl.fcntl(descriptor, fcntl.F_NOCACHE, 1)
     except OSError as error:
         raise IoError(f"[packed] cannot open: {error.strerror} ({path})") from error
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     return descriptor
 
 
