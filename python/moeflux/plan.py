@@ -6,11 +6,12 @@ byte read), rates from the one-second probe (probe.py), hit rates from hit_rate.
 Time of a token. Hits run while misses are read, a late expert when it has arrived, and the next
 layer waits for both. With m of K experts missing, m binomial:
 
-    layer(m) = dense + max(K * expert, read(m) + expert if m else 0)
-    token    = sum over layers of the mean of layer(m), plus head, KV cache and recurrent state
+    layer(m) = stages + max(call + K * expert, read(m) + call + expert if m else 0)
+    token    = dense weights, KV cache, recurrent state, and the mean of layer(m) for every layer
 
-where a weight costs its bytes over the kernels' rate and read(m) is the probe's time for m experts
-asked for at once. It assumes that nothing is known of a layer's experts before its router has run.
+where a weight costs its bytes over the kernels' rate, a stage what it takes to hand work to threads
+(`call` is three of them), and read(m) is the probe's time for m experts asked for at once. Nothing
+is assumed to be known of a layer's experts before its router has run.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from typing import Any
 from . import _core, hit_rate
 from .checkpoint import Checkpoint
 from .packing import sources
-from .probe import READ_THREADS, Machine
+from .probe import READ_THREADS, STAGES_OF_EXPERTS, Machine
 
+STAGES = 10  # of a layer beside its experts: norms, projections, mixer, router, sum (ops/cpu)
 POSITION = 256  # tokens in the KV cache for which speed is predicted
 SKEW = 0.5  # of the second hit rate: a mild preference for some experts (synth/router.py)
 
@@ -176,21 +178,23 @@ def expected_hit_rate(sizes: Sizes, slots: int, skew: float) -> float:
 
 def speed(sizes: Sizes, machine: Machine, rate: float, position: int = POSITION) -> Speed:
     """A decode step's time when a share `rate` of its experts is in memory."""
-    k, layers = sizes.top_k, sizes.n_layers
-    expert = sizes.expert_bytes / machine.kernel_rate
+    k, layers, kernels = sizes.top_k, sizes.n_layers, machine.kernels
+    expert = sizes.expert_bytes / kernels.bytes_per_second
+    call = STAGES_OF_EXPERTS * kernels.stage_seconds
     state = min(position, sizes.context) * sizes.kv_token_bytes + sizes.state_bytes
-    dense = sizes.dense_token_bytes / machine.kernel_rate + state / machine.memory_rate
+    dense = sizes.dense_token_bytes / kernels.bytes_per_second + state / machine.memory_rate
+    dense += layers * STAGES * kernels.stage_seconds
     routed = reads = 0.0
     for misses in range(k + 1):
         chance = math.comb(k, misses) * (1 - rate) ** misses * rate ** (k - misses)
         read = machine.disk.seconds(misses, sizes.slot_bytes)
-        routed += chance * max(k * expert, read + expert if misses else 0)
+        routed += chance * (call + max(k * expert, read + expert if misses else 0))
         reads += chance * read
     return Speed(
         hit_rate=rate,
         bytes_per_token=round((1 - rate) * sizes.expert_token_bytes),
         seconds=dense + layers * routed,
-        compute_seconds=dense + layers * k * expert,
+        compute_seconds=dense + layers * (call + k * expert),
         read_seconds=layers * reads,
     )
 

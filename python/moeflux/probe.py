@@ -27,6 +27,8 @@ MEMORY_BYTES = 1 << 30  # well past any last-level cache that one process gets f
 # macOS: pages of a file that was written through the cache would be read from there.
 _NO_CACHE: int | None = getattr(fcntl, "F_NOCACHE", None)
 
+STAGES_OF_EXPERTS = 3  # gate and up together, activation, down (ops/cpu: CpuOps::experts)
+
 # (bytes, place in the slot, file of each expert, offset of each expert)
 Range = tuple[int, int, Sequence[int], Sequence[int]]
 
@@ -58,12 +60,25 @@ class DiskRate:
 
 
 @dataclass(frozen=True)
+class KernelRate:
+    """How fast weights go through the compute kernels, one token at a time.
+
+    Attributes:
+        bytes_per_second: packed weights, once a stage is under way.
+        stage_seconds: what every stage costs beside its weights: handing work to threads.
+    """
+
+    bytes_per_second: float
+    stage_seconds: float
+
+
+@dataclass(frozen=True)
 class Machine:
-    """What a plan needs to know of a machine; rates in bytes/s."""
+    """What a plan needs to know of a machine; `memory_rate` in bytes/s."""
 
     disk: DiskRate
     memory_rate: float
-    kernel_rate: float  # packed weights through the expert kernels, one token
+    kernels: KernelRate
     threads: int
 
 
@@ -147,8 +162,8 @@ def kernels(
     top_k: int = 8,
     threads: int | None = None,
     seconds: float = 0.3,
-) -> float:
-    """Bytes/s of packed weights that the expert kernels get through, one token at a time.
+) -> KernelRate:
+    """What the expert kernels get through, one token at a time: from one and from `top_k` experts.
 
     Args:
         d_model: width of the model.
@@ -159,10 +174,25 @@ def kernels(
         threads: compute threads.
         seconds: time to compute for; preparing weights comes on top.
     """
-    nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
-    return _rate(_core.probe_experts(d_model, d_ff, bits, group, top_k, nbytes,
-                                     threads or default_threads(), seconds,
-                                     os.environ.get("MOEFLUX_SIMD", "")))  # fmt: skip
+    nbytes = min(MEMORY_BYTES // 2, max(available_bytes() // 4, 1 << 20))
+
+    def layer(n_experts: int) -> tuple[float, float]:
+        """Bytes and seconds of a layer's experts."""
+        done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
+                                   threads or default_threads(), seconds / 2,
+                                   os.environ.get("MOEFLUX_SIMD", ""))  # fmt: skip
+        return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
+
+    return kernel_rate(layer(1), layer(max(top_k, 2)))
+
+
+def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRate:
+    """The line through (bytes, seconds) of one expert and of many, computed together."""
+    rate = (many[0] - one[0]) / max(many[1] - one[1], 1e-12)
+    # Noise can turn the line about: a rate is never above that of `many` by more than its overhead.
+    rate = min(rate, 2 * many[0] / many[1])
+    stage = (many[1] - many[0] / rate) / STAGES_OF_EXPERTS
+    return KernelRate(rate, max(stage, 0.0))
 
 
 def existing_parent(path: Path) -> Path:

@@ -31,7 +31,8 @@ TOY = plan.Sizes(
     expert_bytes=9, dense_token_bytes=50, n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
     context=10,
 )  # fmt: skip
-MACHINE = probe.Machine(probe.DiskRate({1: 100.0, 2: 200.0}, "direct"), 1000.0, 500.0, 2)
+KERNELS = probe.KernelRate(500.0, 0.001)
+MACHINE = probe.Machine(probe.DiskRate({1: 100.0, 2: 200.0}, "direct"), 1000.0, KERNELS, 2)
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
@@ -135,18 +136,21 @@ def test_hits_begin_where_a_tokens_experts_fit():
 
 def test_a_tokens_time_is_what_the_formula_gives_by_hand():
     # KV: (30 - 10) / 10 = 2 bytes a token; at position 5: 10, and 10 of state, at 1000 a second.
-    dense = 50 / 500 + 20 / 1000
+    # 4 layers of 10 stages, each 1 ms; an experts' call is 3 more.
+    dense = 50 / 500 + 20 / 1000 + 4 * 10 * 0.001
+    call = 3 * 0.001
     expert = 9 / 500
     # One slot takes 0.1 s to read, two at once take 20 / 200 = 0.1 s.
     resident = plan.speed(TOY, MACHINE, 1.0, position=5)
-    assert resident.seconds == pytest.approx(dense + 4 * 2 * expert)
+    assert resident.seconds == pytest.approx(dense + 4 * (call + 2 * expert))
     assert resident.bytes_per_token == 0 and resident.read_seconds == 0
     cold = plan.speed(TOY, MACHINE, 0.0, position=5)
-    assert cold.seconds == pytest.approx(dense + 4 * (0.1 + expert))
+    assert cold.seconds == pytest.approx(dense + 4 * (0.1 + call + expert))
     assert cold.bytes_per_token == 4 * 2 * 9
     half = plan.speed(TOY, MACHINE, 0.5, position=5)
     missing_any = 0.1 + expert
-    assert half.seconds == pytest.approx(dense + 4 * (0.25 * 2 * expert + 0.75 * missing_any))
+    mean = call + 0.25 * 2 * expert + 0.75 * missing_any
+    assert half.seconds == pytest.approx(dense + 4 * mean)
     assert half.tokens_per_second == pytest.approx(1 / half.seconds)
     far = plan.speed(TOY, MACHINE, 1.0, position=10**9)  # no further than the context
     assert far.seconds == pytest.approx(resident.seconds + 10 / 1000)
@@ -155,7 +159,7 @@ def test_a_tokens_time_is_what_the_formula_gives_by_hand():
 def test_no_prediction_passes_the_bound():
     for rate in (0.0, 0.3, 0.9, 1.0):
         # Kernels are at most as fast as memory.
-        for machine in (MACHINE, replace(MACHINE, kernel_rate=1000.0)):
+        for machine in (MACHINE, replace(MACHINE, kernels=probe.KernelRate(1000.0, 0.0))):
             assert plan.speed(TOY, machine, rate).tokens_per_second <= plan.bound(
                 TOY, machine, rate
             ) * (1 + 1e-9)

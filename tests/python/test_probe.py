@@ -55,3 +55,15 @@ def test_seconds_are_linear_between_the_measured_batches():
     assert rate.seconds(1, 100) == rate.seconds(2, 100) == pytest.approx(1.0)
     assert rate.seconds(3, 100) == pytest.approx(1.5)
     assert rate.seconds(8, 100) == pytest.approx(4.0)
+
+
+def test_kernel_rate_is_the_line_through_one_and_many_experts():
+    # 3 stages of 1 ms beside 10 bytes an expert at 100 bytes/s.
+    rate = probe.kernel_rate((10, 0.103), (80, 0.803))
+    assert rate.bytes_per_second == pytest.approx(100)
+    assert rate.stage_seconds == pytest.approx(0.001)
+    # Noise: one expert as slow as many, or slower by itself than many could explain.
+    assert probe.kernel_rate((10, 0.9), (80, 0.8)).bytes_per_second == pytest.approx(200)
+    assert probe.kernel_rate((10, 0.05), (80, 0.8)).stage_seconds == 0
+    measured = probe.kernels(128, 64, threads=2, seconds=0.05)
+    assert measured.bytes_per_second > 0 and measured.stage_seconds >= 0

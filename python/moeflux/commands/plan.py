@@ -162,7 +162,9 @@ def _show(answer: dict[str, Any]) -> None:
                                for batch, rate in machine["disk"]["by_batch"].items())
                      + f" ({machine['disk']['mode']})",
         "this memory": f"{_gb(machine['memory_rate'])}/s",
-        "its kernels": f"{_gb(machine['kernel_rate'])}/s with {machine['threads']} threads",
+        "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
+                       f"{machine['threads']} threads, "
+                       f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
     }.items():  # fmt: skip
         parts.add_row(name, value)
     console.print(parts)
