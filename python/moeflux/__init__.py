@@ -19,8 +19,9 @@ from .errors import (
     TemplateError,
 )
 from .generation import Part, generate, stream_generate
-from .model import Model, Session, load
+from .model import Model, load
 from .sampling import SamplingParams
+from .session import Session
 
 __all__ = [
     "DownloadError",

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from .errors import SessionError
-from .model import Model, Session
+from .model import Model
 from .sampling import Sampler, SamplingParams, log_softmax
+from .session import Session
 
 
 @dataclass(frozen=True)
