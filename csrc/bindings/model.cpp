@@ -50,8 +50,10 @@ py::dict stats(const NativeModel& model) {
   const engine::Stats s = model.engine->stats();
   using namespace py::literals;
   return py::dict(
-      "tokens"_a = s.tokens, "steps"_a = s.steps, "passes"_a = s.passes, "hits"_a = s.store.hits,
-      "misses"_a = s.store.misses, "evictions"_a = s.store.evictions,
+      "tokens"_a = s.tokens, "steps"_a = s.steps, "passes"_a = s.passes,
+      "overridden_tokens"_a = s.overridden_tokens,
+      "routing"_a = s.overridden_tokens ? "override: " + s.override_name : "native",
+      "hits"_a = s.store.hits, "misses"_a = s.store.misses, "evictions"_a = s.store.evictions,
       "bytes_read"_a = s.store.bytes_read, "wait_seconds"_a = s.pipeline.read_wait_ns * 1e-9,
       "compute_seconds"_a = s.compute_ns * 1e-9, "slots"_a = s.slots, "max_slots"_a = s.max_slots,
       "slot_bytes"_a = s.slot_bytes, "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes,
@@ -69,7 +71,20 @@ void register_model(py::module_& module) {
              return NativeSession{self, locked(*self, [&] { return self->engine->new_session(); })};
            })
       .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"))
+      .def("score", &score, py::arg("item"))
+      .def("routing", &make_routing, py::arg("top_k"), py::arg("mask"), py::arg("forced"),
+           py::arg("repeat"), py::arg("name"))
+      .def("experts",
+           [](const NativeModel& self) {  // (experts, experts a token) by layer; (0, 0): dense
+             std::vector<std::pair<uint32_t, uint32_t>> layers;
+             for (const model::Layer& layer : self.weights->layers)
+               layers.emplace_back(layer.is_moe ? layer.moe.router.n_experts : 0,
+                                   layer.is_moe ? layer.moe.router.top_k : 0);
+             return layers;
+           })
       .def("stats", &stats);
+  py::class_<NativeRouting>(module, "NativeRouting")
+      .def_property_readonly("name", [](const NativeRouting& self) { return self.routing->name; });
   py::class_<NativeSnapshot>(module, "Snapshot")
       .def_property_readonly("position",
                              [](const NativeSnapshot& self) { return self.snapshot->position; })

@@ -20,6 +20,7 @@ from .errors import (
 )
 from .generation import Part, generate, stream_generate
 from .model import Model, load
+from .routing import Routing
 from .sampling import SamplingParams
 from .session import Session
 
@@ -36,6 +37,7 @@ __all__ = [
     "NoDeviceError",
     "Part",
     "PipelineError",
+    "Routing",
     "SamplingParams",
     "Session",
     "SessionError",

@@ -12,6 +12,7 @@ from .checkpoint import open_checkpoint
 from .errors import FormatError
 from .families import build_spec
 from .memory import budget_bytes
+from .routing import Routing
 from .session import Session, run
 from .tokenizer import Tokenizer
 
@@ -123,13 +124,23 @@ class Model:
         hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
         commits and waits (work handed to the device, and times the engine needed its result),
         slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
-        are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd.
+        are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd;
+        overridden_tokens (computed under a `Routing`) and routing ("native" while that is 0, else
+        "override: " and the name of the last one).
         """
         return self._native.stats()
 
-    def session(self) -> Session:
-        """A new, empty sequence. Raises MemoryBudgetError when its state finds no room."""
-        return Session(self._native.session())
+    def session(self, *, routing: Routing | None = None) -> Session:
+        """A new, empty sequence.
+
+        Args:
+            routing: compute it under an override of the router's choice; see `Routing`.
+
+        Raises:
+            MemoryBudgetError: its state finds no room.
+            SessionError: the model cannot follow the override.
+        """
+        return Session(self._native.session(), routing)
 
     def step_batch(
         self,

@@ -297,3 +297,31 @@ TEST_CASE(
       CHECK(sessions[0]->position() == 3 + work[0].size());
     }
 }
+
+TEST_CASE(
+    "an override of the routing and more experts a token have the same bits when they queue") {
+  const auto logits = [](TinyModel& model, uint32_t top_k) {
+    engine::RoutingOverride routing;
+    routing.top_k = top_k;
+    routing.masked.assign(TinyModel::kLayers * TinyModel::kExperts, 0);
+    for (uint32_t layer = 0; layer < TinyModel::kLayers; ++layer)
+      if (layer != 2) routing.masked[layer * TinyModel::kExperts + 4] = 1;
+    const auto override = model.engine().new_override(std::move(routing));
+    const auto session = model.session();
+    const auto tokens = prompt(20);
+    Logits out(tokens.size() * TinyModel::kVocab);
+    engine::Request request{session.get(), tokens, true, TinyModel::writer(out), {}};
+    request.routing = override.get();
+    model.engine().step({&request, 1});
+    return out;
+  };
+  for (uint32_t top_k : {0u, 1u, 10u}) {
+    TinyModel plain({});
+    const Logits found = logits(plain, top_k);
+    CHECK_FALSE(same_bits({expected().begin(), expected().begin() + found.size()}, found));
+    for (uint32_t slots : {3u, 48u}) {
+      TinyModel model({slots, 2, {}, queued(slots, 50)});
+      CHECK(same_bits(logits(model, top_k), found));
+    }
+  }
+}
