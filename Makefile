@@ -21,13 +21,13 @@ $(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python 2
 
 lint:
 	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub
-	$(BIN)/ruff check python tests tools benchmarks
-	$(BIN)/ruff format --check python tests tools benchmarks
+	$(BIN)/ruff check python tests tools benchmarks examples
+	$(BIN)/ruff format --check python tests tools benchmarks examples
 	$(BIN)/mypy
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format --dry-run -Werror
 
 format:
-	$(BIN)/ruff format python tests tools benchmarks
+	$(BIN)/ruff format python tests tools benchmarks examples
 	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format -i
 
 cpp-test:

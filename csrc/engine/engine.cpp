@@ -103,6 +103,13 @@ std::shared_ptr<Session> Engine::new_session() {
   return std::make_shared<Session>(*weights_, options_.context, *arena_);
 }
 
+std::shared_ptr<RoutingOverride> Engine::new_override(RoutingOverride override) {
+  check_override(*weights_, override);
+  make_room(override.nbytes());
+  override.booking = base::Booking(arena_->account(), override.nbytes(), "a routing override");
+  return std::make_shared<RoutingOverride>(std::move(override));
+}
+
 const char* Engine::read_mode() const {
   bool direct = !files_.empty();
   for (const auto& file : files_) direct = direct && file->alignment() > 1;
@@ -148,8 +155,24 @@ void Engine::check(std::span<const Request> requests) const {
     throw SessionError("[engine::Session] expected each session once in a batch, found one twice");
 }
 
+// Experts a token, where an override changes it. One number for all: rows of a pass lie side by
+// side.
+uint32_t Engine::top_k_of(std::span<const Request> requests) const {
+  uint32_t top_k = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const uint32_t own = requests[i].routing ? requests[i].routing->top_k : 0;
+    if (i > 0 && own != top_k)
+      throw SessionError(
+          "[engine::Session] expected one top_k in a batch, found sessions that override it and "
+          "sessions that do not, or differently; step them apart");
+    top_k = own;
+  }
+  return top_k;
+}
+
 void Engine::step(std::span<const Request> requests) {
   check(requests);
+  const uint32_t top_k = top_k_of(requests);
   const uint64_t begin = now_ns();
   std::vector<uint32_t> done(requests.size());
   std::vector<Remaining> remaining;
@@ -158,10 +181,12 @@ void Engine::step(std::span<const Request> requests) {
         {request.session->position(), static_cast<uint32_t>(request.tokens.size())});
   try {
     const uint32_t chunk = weights_->spec.chunk;
-    for (auto pass = next_pass(remaining, chunk, chunk); !pass.empty();
-         pass = next_pass(remaining, chunk, chunk)) {
-      forward(requests, pass, done);
-      for (const Share& share : pass) {
+    // Buffers hold chunk * (the model's top_k) expert outputs: more experts a token, fewer tokens.
+    const uint32_t rows = std::min(chunk, top_k ? chunk * weights_->top_k() / top_k : chunk);
+    for (auto shares = next_pass(remaining, rows, chunk); !shares.empty();
+         shares = next_pass(remaining, rows, chunk)) {
+      forward({requests, shares, done, top_k});
+      for (const Share& share : shares) {
         done[share.request] += share.n;
         remaining[share.request].position += share.n;
         remaining[share.request].n -= share.n;
@@ -175,6 +200,9 @@ void Engine::step(std::span<const Request> requests) {
   for (size_t i = 0; i < requests.size(); ++i) {  // nothing of a session has changed before
     requests[i].session->commit(done[i]);
     stats_.tokens += done[i];
+    if (requests[i].routing == nullptr) continue;
+    stats_.overridden_tokens += done[i];
+    stats_.override_name = requests[i].routing->name;
   }
   ++stats_.steps;
   stats_.compute_ns += now_ns() - begin;

@@ -8,32 +8,16 @@
 #include <vector>
 
 #include "engine/activations.h"
-#include "engine/passes.h"
+#include "engine/pass.h"
 #include "engine/pipeline.h"
-#include "engine/session.h"
 #include "store/plan.h"
 
 namespace moeflux::engine {
 
-struct Capture {  // where to write what a step saw; null: not asked for. n = tokens of the request
-  int32_t* experts = nullptr;  // (n, n_layers, top_k) ascending, -1 in dense layers
-  float* weights = nullptr;    // (n, n_layers, top_k)
-  float* router = nullptr;     // (n, n_layers, n_experts), NaN in dense layers
-  float* hidden = nullptr;     // (n, n_layers + 1, d_model): embedding, then after each layer
-  uint32_t top_k = 0, n_experts = 0;
-};
-
-struct Request {  // what a step appends to one session
-  Session* session = nullptr;
-  std::span<const uint32_t> tokens;
-  bool all_logits = false;  // after every token, not the last alone
-  // Called with the logits (vocab) after tokens[token]; they are gone when it returns.
-  std::function<void(uint32_t token, const float* logits)> on_logits;
-  Capture capture;
-};
-
 struct Stats {
   uint64_t tokens = 0, steps = 0, passes = 0;
+  uint64_t overridden_tokens = 0;  // computed under a RoutingOverride
+  std::string override_name;       // of the last of them
   store::StoreStats store;
   PipelineStats pipeline;
   uint64_t compute_ns = 0;  // in steps, less the time that waited for reads
@@ -69,10 +53,13 @@ class Engine {
                                 const Options& options);
 
   std::shared_ptr<Session> new_session();
+  // Checks and books an override. Throws SessionError, MemoryBudgetError.
+  std::shared_ptr<RoutingOverride> new_override(RoutingOverride override);
   // Appends each request's tokens to its session, all in the same passes. Every session changes, or
   // none does: after an error, an interrupt or a throwing on_logits all are as before. Throws
-  // SessionError (no tokens, no such token, past the context, a session twice or of another model),
-  // IoError when an expert cannot be read, FormatError when logits are not finite.
+  // SessionError (no tokens, no such token, past the context, a session twice or of another model,
+  // different numbers of experts a token), IoError when an expert cannot be read, FormatError when
+  // logits are not finite.
   void step(std::span<const Request> requests);
 
   Stats stats() const;
@@ -84,16 +71,17 @@ class Engine {
 
  private:
   void check(std::span<const Request> requests) const;
+  uint32_t top_k_of(std::span<const Request> requests) const;
   void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
 
-  // forward.cpp. `done`: tokens of each request that earlier passes have computed.
-  void forward(std::span<const Request> requests, std::span<const Share> shares,
-               std::span<const uint32_t> done);
-  void mix(size_t index, std::span<const Request> requests, std::span<const Share> shares,
-           std::span<const uint32_t> done, uint32_t n);
-  void moe(const model::Moe& moe, std::span<const Share> shares, uint32_t n);
-  void emit(std::span<const Request> requests, std::span<const Share> shares,
-            std::span<const uint32_t> done);
+  // forward.cpp
+  void forward(const Pass& pass);
+  void mix(const Pass& pass, size_t index);
+  void see_routing(const Pass& pass, size_t index);
+  void see_hidden(const Pass& pass, uint64_t at);
+  void emit(const Pass& pass);
+  // moe.cpp
+  void moe(const model::Moe& moe, const Pass& pass);
 
   std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;

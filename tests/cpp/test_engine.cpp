@@ -263,3 +263,65 @@ TEST_CASE("an interrupt at any stage leaves the session as it was") {
     CHECK(same_bits(all, expected()));
   }
 }
+
+TEST_CASE(
+    "rows of several sessions in one pass have the bits of each alone, also when they queue") {
+  const std::vector<std::vector<uint32_t>> work = {prompt(1, 9), prompt(20), prompt(6, 2),
+                                                   prompt(1, 4)};
+  std::vector<Logits> alone;
+  TinyModel plain({});
+  for (const auto& tokens : work) {
+    const auto session = plain.session();
+    plain.step(*session, {1, 2, 3});
+    alone.push_back(plain.step(*session, tokens));
+  }
+  for (uint32_t slots : {3u, 48u})
+    for (const bool queues : {false, true}) {
+      TinyModel model({slots, 2, {}, queues ? queued(slots, 100) : TinyModel::MakeOps()});
+      std::vector<std::shared_ptr<engine::Session>> sessions;
+      std::vector<Logits> found(work.size());
+      std::vector<engine::Request> requests;
+      for (size_t i = 0; i < work.size(); ++i) {
+        sessions.push_back(model.session());
+        model.step(*sessions[i], {1, 2, 3});
+        found[i].resize(work[i].size() * TinyModel::kVocab);
+        requests.push_back({sessions[i].get(), work[i], true, TinyModel::writer(found[i]), {}});
+      }
+      model.engine().step(requests);
+      for (size_t i = 0; i < work.size(); ++i) {
+        CHECK(same_bits(found[i], alone[i]));
+        CHECK(sessions[i]->position() == 3 + work[i].size());
+      }
+      requests.push_back(requests.front());
+      CHECK_THROWS_AS(model.engine().step(requests), SessionError);
+      CHECK(sessions[0]->position() == 3 + work[0].size());
+    }
+}
+
+TEST_CASE(
+    "an override of the routing and more experts a token have the same bits when they queue") {
+  const auto logits = [](TinyModel& model, uint32_t top_k) {
+    engine::RoutingOverride routing;
+    routing.top_k = top_k;
+    routing.masked.assign(TinyModel::kLayers * TinyModel::kExperts, 0);
+    for (uint32_t layer = 0; layer < TinyModel::kLayers; ++layer)
+      if (layer != 2) routing.masked[layer * TinyModel::kExperts + 4] = 1;
+    const auto override = model.engine().new_override(std::move(routing));
+    const auto session = model.session();
+    const auto tokens = prompt(20);
+    Logits out(tokens.size() * TinyModel::kVocab);
+    engine::Request request{session.get(), tokens, true, TinyModel::writer(out), {}};
+    request.routing = override.get();
+    model.engine().step({&request, 1});
+    return out;
+  };
+  for (uint32_t top_k : {0u, 1u, 10u}) {
+    TinyModel plain({});
+    const Logits found = logits(plain, top_k);
+    CHECK_FALSE(same_bits({expected().begin(), expected().begin() + found.size()}, found));
+    for (uint32_t slots : {3u, 48u}) {
+      TinyModel model({slots, 2, {}, queued(slots, 50)});
+      CHECK(same_bits(logits(model, top_k), found));
+    }
+  }
+}
