@@ -3,6 +3,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/compute.h"
 #include "bindings/spec.h"
 #include "engine/engine.h"
 #include "engine/probe.h"
@@ -28,19 +29,19 @@ py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_b
   Files files;
   for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
   base::Account account(UINT64_MAX);
+  const Compute compute = open_compute(account, {n_threads, ""});
   model::Weights weights;
-  const auto experts = read_spec(spec, files, account, weights);
+  const auto experts = read_weights(spec, files, *compute.arena, weights);
   engine::Options options;
-  options.n_threads = n_threads;
   options.read_threads = read_threads;
   options.context = context;
   const store::PlanInput sizes =
-      engine::Engine::sizes(weights, experts, account.live_bytes(), options);
+      engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options);
   return py::dict("resident_bytes"_a = sizes.resident_bytes,
                   "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
                   "slot_bytes"_a = sizes.slot_bytes, "n_experts"_a = sizes.n_experts,
                   "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
-                  "state_bytes"_a = engine::Session::bytes(weights, 0));
+                  "state_bytes"_a = engine::Session::bytes(weights, 0, *compute.arena));
 }
 
 py::dict make_plan(uint64_t memory_bytes, uint64_t resident_bytes, uint64_t scratch_bytes,
@@ -106,7 +107,10 @@ void register_plan(py::module_& module) {
         const quant::Shape gate{d_ff, d_model, bits, group, dtype},
             down{d_model, d_ff, bits, group, dtype};
         return to_dict(unlocked([&] {
-          return engine::probe_experts(gate, down, top_k, nbytes, n_threads, seconds, simd.c_str());
+          base::Account account(UINT64_MAX);
+          const Compute compute = open_compute(account, {n_threads, simd});
+          return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes,
+                                       seconds);
         }));
       },
       "d_model"_a, "d_ff"_a, "bits"_a, "group"_a, "top_k"_a, "nbytes"_a, "n_threads"_a, "seconds"_a,

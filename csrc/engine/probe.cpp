@@ -6,9 +6,9 @@
 #include <cstring>
 #include <random>
 
+#include "base/bell.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "ops/cpu/cpu_ops.h"
 
 namespace moeflux::engine {
 
@@ -70,7 +70,13 @@ Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
                       " experts, found " + std::to_string(batch));
   std::shuffle(keys.begin(), keys.end(), std::mt19937_64(1));
   base::Account account(UINT64_MAX);
-  store::ExpertStore store(files, layers, account, {batch, batch, read_threads, nullptr});
+  base::HeapArena arena(account);
+  const auto bell = std::make_shared<base::Bell>();
+  store::StoreOptions options;
+  options.min_slots = options.max_slots = batch;
+  options.read_threads = read_threads;
+  options.on_arrival = [bell] { bell->ring(); };
+  store::ExpertStore store(files, layers, arena, options);
   size_t next = 0;  // round and round: with more keys than slots nothing is ever a hit
   return repeat(seconds, [&] {
     const uint64_t before = store.stats().bytes_read;
@@ -80,7 +86,7 @@ Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
       pins.push_back(*store.try_acquire(layer, expert, store::Use::decode));
     }
     for (const auto& pin : pins)
-      while (!pin.ready()) store.wait();
+      while (!pin.ready()) bell->wait(std::chrono::milliseconds(50));
     return store.stats().bytes_read - before;
   });
 }
@@ -88,7 +94,8 @@ Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
 Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
   constexpr uint64_t kPiece = 1 << 20;
   base::Account account(UINT64_MAX);
-  const base::Memory memory(account, base::round_up(std::max(nbytes, kPiece), kPiece), "probe");
+  base::HeapArena arena(account);
+  const base::Memory memory(arena, base::round_up(std::max(nbytes, kPiece), kPiece), "probe");
   base::ThreadPool pool(n_threads);
   const int n_pieces = static_cast<int>(memory.nbytes() / kPiece);
   pool.parallel_for(n_pieces, [&](int piece, int) {  // pages that are never written share one page
@@ -103,28 +110,24 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
   });
 }
 
-Rate probe_experts(const quant::Shape& gate, const quant::Shape& down, uint32_t top_k,
-                   uint64_t nbytes, int n_threads, double seconds, const char* simd) {
+Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
+                   const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds) {
   const auto matrix_bytes = [](const quant::Shape& s) {
     return s.out * (s.row_bytes() + 2 * s.scale_row_bytes());
   };
   const uint64_t expert_bytes =
       base::round_up(2 * matrix_bytes(gate) + matrix_bytes(down), store::kPartAlignment);
   const uint64_t n_experts = std::max<uint64_t>(nbytes / expert_bytes, top_k);
-  base::Account account(UINT64_MAX);
-  const base::Memory weights(account, n_experts * expert_bytes, "probe");
-  base::ThreadPool pool(n_threads);
-  pool.parallel_for(static_cast<int>(n_experts), [&](int expert, int) {
-    std::memset(weights.data() + expert * expert_bytes, 0x11, expert_bytes);  // finite numbers
-  });
-  ops::cpu::ScratchPlan plan;
-  plan.rows = 1;
-  plan.row_floats = gate.in;
-  plan.expert_floats = 2 * uint64_t(gate.out) * top_k;
-  plan.max_in = std::max(gate.in, down.in);
-  ops::cpu::CpuOps ops(pool, ops::cpu::select_kernels(simd), plan, account);
-  const base::Memory x(account, uint64_t(gate.in) * 4, "probe"),
-      out(account, uint64_t(top_k) * down.out * 4, "probe");
+  const base::Memory weights(arena, n_experts * expert_bytes, "probe");
+  std::memset(weights.data(), 0x11,
+              n_experts * expert_bytes);  // finite numbers, pages of their own
+  ops::Workload work;
+  work.rows = 1;
+  work.d_model = gate.in;
+  work.ffns = {{gate.out, top_k}};
+  ops.reserve(work);
+  const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
+      out(arena, uint64_t(top_k) * down.out * 4, "probe");
 
   const auto take = [&](const quant::Shape& shape, const std::byte*& at) {
     ops::Linear linear;
@@ -147,6 +150,7 @@ Rate probe_experts(const quant::Shape& gate, const quant::Shape& down, uint32_t 
       jobs[rank].pairs = {rank};
     }
     ops.experts(jobs, x.as<float>(), out.as<float>());
+    ops.submit(nullptr)->wait();
     return top_k * expert_bytes;
   });
 }

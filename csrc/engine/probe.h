@@ -7,6 +7,7 @@
 
 #include "base/quant.h"
 #include "io/file.h"
+#include "ops/ops.h"
 #include "store/expert_store.h"
 
 namespace moeflux::engine {
@@ -28,7 +29,7 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds);
 
 // FFNs of `top_k` experts of this shape, one token, from `nbytes` of weights, each used once a
 // pass. Bytes are those of packed weights, scales and biases; the best part of the time counts.
-Rate probe_experts(const quant::Shape& gate, const quant::Shape& down, uint32_t top_k,
-                   uint64_t nbytes, int n_threads, double seconds, const char* simd);
+Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
+                   const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds);
 
 }  // namespace moeflux::engine

@@ -1,7 +1,6 @@
 #include "store/expert_store.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
@@ -15,7 +14,6 @@ namespace {
 // acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
 constexpr float kUseWorth = 64;
 constexpr float kHalfLife = 4096;
-constexpr auto kWait = std::chrono::milliseconds(50);
 }  // namespace
 
 uint64_t LayerExperts::slot_bytes() const {
@@ -25,9 +23,8 @@ uint64_t LayerExperts::slot_bytes() const {
 }
 
 ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
-                         std::vector<LayerExperts> layers, base::Account& account,
-                         StoreOptions options)
-    : files_(std::move(files)), layers_(std::move(layers)), account_(account), options_(options) {
+                         std::vector<LayerExperts> layers, base::Arena& arena, StoreOptions options)
+    : files_(std::move(files)), layers_(std::move(layers)), arena_(arena), options_(options) {
   for (const LayerExperts& layer : layers_) {
     slot_bytes_ = std::max(slot_bytes_, layer.slot_bytes());
     max_experts_ = std::max(max_experts_, layer.n_experts);
@@ -54,12 +51,20 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
   if (n_keys == 0) return;
-  bounce_ = base::Memory(account_, options_.read_threads * io::kBounceBytes, "read buffers");
+  stacks_ =
+      base::Booking(arena_.account(), options_.read_threads * base::kStackBytes, "reader stacks");
+  bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
   for (uint32_t index = 0; index < options_.read_threads; ++index)
     readers_.push_back(std::make_unique<base::Thread>(
         [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+}
+
+uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
+                                  const base::Arena& arena) {
+  if (layers.empty()) return 0;
+  return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes);
 }
 
 ExpertStore::~ExpertStore() {
@@ -85,7 +90,7 @@ uint64_t ExpertStore::touch(int64_t key, Use use) {
 ExpertStore::Slot* ExpertStore::add_slot() {
   Slot& slot = slots_.emplace_back();
   try {
-    slot.memory = base::Memory(account_, slot_bytes_, "an expert slot");
+    slot.memory = base::Memory(arena_, slot_bytes_, "an expert slot");
   } catch (...) {
     slots_.pop_back();
     throw;
@@ -96,7 +101,8 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 
 ExpertStore::Slot* ExpertStore::take_slot() {
   const bool empty_one = !order_.empty() && order_.begin()->second->key < 0;
-  if (!empty_one && slots_.size() < options_.max_slots && account_.free_bytes() >= slot_bytes_)
+  if (!empty_one && slots_.size() < options_.max_slots &&
+      arena_.account().free_bytes() >= slot_bytes_)
     return add_slot();
   if (order_.empty()) return nullptr;
   Slot* slot = order_.begin()->second;
@@ -152,24 +158,35 @@ void ExpertStore::reader(std::byte* bounce) {
       fill(*slot, bounce);
       if (options_.check)
         options_.check(static_cast<uint32_t>(slot->key / max_experts_),
-                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data());
+                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
+                       first_path(*slot));
     } catch (...) {
       error = std::current_exception();
     }
-    std::lock_guard lock(mutex_);
-    slot->reading = false;
-    slot->valid = !error;
-    slot->error = std::move(error);  // no share stays with this thread
-    if (slot->error) {
-      where_[slot->key] = nullptr;  // the next request tries again
-      slot->key = -1;
-    } else {
-      for (const Part& read : reads_[slot->key / max_experts_]) stats_.bytes_read += read.nbytes;
+    {
+      std::lock_guard lock(mutex_);
+      arrived(slot, std::move(error));  // no share of it stays with this thread
     }
-    if (slot->pins == 0) park(slot);
-    ++arrivals_;
-    arrived_.notify_all();
+    if (options_.on_arrival) options_.on_arrival();
   }
+}
+
+void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
+  slot->reading = false;
+  slot->valid = !error;
+  slot->error = std::move(error);
+  if (slot->error) {
+    where_[slot->key] = nullptr;  // the next request tries again
+    slot->key = -1;
+  } else {
+    for (const Part& read : reads_[slot->key / max_experts_]) stats_.bytes_read += read.nbytes;
+  }
+  if (slot->pins == 0) park(slot);
+}
+
+const std::string& ExpertStore::first_path(const Slot& slot) const {
+  const Part& part = layers_[slot.key / max_experts_].parts.front();
+  return files_[part.file[slot.key % max_experts_]]->path();
 }
 
 void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
@@ -208,18 +225,9 @@ bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   return where_[key_of(layer, expert)] != nullptr;
 }
 
-void ExpertStore::wait() {
-  const auto begin = std::chrono::steady_clock::now();
-  std::unique_lock lock(mutex_);
-  arrived_.wait_for(lock, kWait, [this] { return arrivals_ != arrivals_waited_; });
-  arrivals_waited_ = arrivals_;
-  stats_.wait_ns += static_cast<uint64_t>(
-      std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count());
-}
-
 bool ExpertStore::make_room(uint64_t nbytes) {
   std::lock_guard lock(mutex_);
-  while (account_.free_bytes() < nbytes) {
+  while (arena_.account().free_bytes() < nbytes) {
     if (slots_.size() <= options_.min_slots || order_.empty()) return false;
     Slot* slot = order_.begin()->second;
     order_.erase(order_.begin());
@@ -232,6 +240,20 @@ bool ExpertStore::make_room(uint64_t nbytes) {
 StoreStats ExpertStore::stats() const {
   std::lock_guard lock(mutex_);
   return stats_;
+}
+
+bool ExpertStore::is_pinned(const std::byte* address) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.pins > 0 && !std::less<>()(address, slot.memory.data()) &&
+           std::less<>()(address, slot.memory.data() + slot.memory.nbytes());
+  });
+}
+
+uint32_t ExpertStore::n_pinned() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<uint32_t>(
+      std::count_if(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.pins > 0; }));
 }
 
 uint32_t ExpertStore::n_slots() const {
