@@ -198,6 +198,10 @@ std::vector<store::LayerExperts> read_weights(const py::dict& spec,
         parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
     weights.layers.back().attention.inv_freq = frequencies;
   }
+  weights.tables = base::Booking(arena.account(),
+                                 weights.layers.capacity() * sizeof(model::Layer) +
+                                     weights.memory.capacity() * sizeof(base::Memory),
+                                 "tables of layers");
   return experts;
 }
 

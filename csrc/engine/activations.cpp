@@ -27,6 +27,15 @@ std::array<Block, 8> blocks(const model::Weights& weights) {
            {&Activations::logits, uint64_t(logit_rows(spec)) * spec.vocab * 4, "logits"}}};
 }
 
+// A pair is in the lists of its expert (4 bytes), of its job (8), of the products of the CPU's
+// experts() (three times two pointers, and a row of 24): 84 bytes, half as much again while they
+// grow.
+constexpr uint64_t kPairBytes = 128;
+
+uint64_t list_bytes(const model::Weights& weights) {
+  return uint64_t(weights.spec.chunk) * weights.top_k() * kPairBytes;
+}
+
 }  // namespace
 
 uint32_t logit_rows(const model::Spec& spec) {
@@ -55,10 +64,11 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
 Activations::Activations(const model::Weights& weights, base::Arena& arena) {
   for (const Block& block : blocks(weights))
     this->*block.member = base::Memory(arena, block.nbytes, block.what);
+  lists = base::Booking(arena.account(), list_bytes(weights), "lists of a pass");
 }
 
 uint64_t Activations::bytes(const model::Weights& weights, const base::Arena& arena) {
-  uint64_t sum = 0;
+  uint64_t sum = list_bytes(weights);
   for (const Block& block : blocks(weights)) sum += arena.booked_bytes(block.nbytes);
   return sum;
 }

@@ -26,6 +26,7 @@ class Activations {
   base::Memory expert_weights;     // (rows, top_k)
   base::Memory router_logits;      // (rows, n_experts)
   base::Memory logits;             // (logit_rows, vocab)
+  base::Booking lists;             // what a pass says of its (row, rank) pairs, on the heap
 
   ops::Routing routing() const {
     return {expert_ids.as<uint32_t>(), expert_weights.as<float>(), router_logits.as<float>()};

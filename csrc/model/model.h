@@ -49,6 +49,7 @@ struct Weights {
   std::vector<Layer> layers;
   ops::Head head;
   std::vector<base::Memory> memory;  // what the pointers above point to
+  base::Booking tables;              // of this struct itself
 
   uint32_t top_k() const;      // of the widest MoE layer; 0: a dense model
   uint32_t n_experts() const;  // the same

@@ -14,6 +14,20 @@ namespace {
 // acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
 constexpr float kUseWorth = 64;
 constexpr float kHalfLife = 4096;
+
+// Bytes of the tables: ranges on disk, and by key and slot what ExpertStore declares. A list node
+// has two pointers beside its value, a red-black tree's node four words (libstdc++, libc++).
+uint64_t tables_bytes(const std::vector<LayerExperts>& layers, size_t slot_size) {
+  uint64_t ranges = 0, widest = 0;
+  for (const LayerExperts& layer : layers) {
+    for (const Part& part : layer.parts)
+      ranges += part.file.size() * sizeof(uint32_t) + part.offset.size() * sizeof(uint64_t);
+    widest = std::max<uint64_t>(widest, layer.n_experts);
+  }
+  const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
+  const uint64_t slot = slot_size + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32;
+  return ranges + layers.size() * widest * (key + slot);
+}
 }  // namespace
 
 uint64_t LayerExperts::slot_bytes() const {
@@ -47,6 +61,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   }
   for (const LayerExperts& layer : layers_) reads_.push_back(plan_reads(layer, files_));
   const size_t n_keys = layers_.size() * size_t(max_experts_);
+  tables_ = base::Booking(arena_.account(), tables_bytes(layers_, sizeof(Slot)), "expert tables");
   where_.resize(n_keys);
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
@@ -64,7 +79,8 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
 uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
                                   const base::Arena& arena) {
   if (layers.empty()) return 0;
-  return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes);
+  return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes) +
+         tables_bytes(layers, sizeof(Slot));
 }
 
 ExpertStore::~ExpertStore() {

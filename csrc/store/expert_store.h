@@ -83,7 +83,7 @@ class ExpertStore {
   ExpertStore(std::vector<std::shared_ptr<io::File>> files, std::vector<LayerExperts> layers,
               base::Arena& arena, StoreOptions options);
   ~ExpertStore();
-  // What a store takes beside its slots: read buffers and stacks of the readers.
+  // What a store takes beside its slots: read buffers and stacks of the readers, tables of experts.
   static uint64_t fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
                               const base::Arena& arena);
 
@@ -137,6 +137,7 @@ class ExpertStore {
   uint32_t max_experts_ = 0;
   base::Memory bounce_;
   base::Booking stacks_;  // of the readers
+  base::Booking tables_;  // layers_, slots_ and what is below, as if every expert had a slot
 
   mutable std::mutex mutex_;
   std::condition_variable work_;

@@ -22,6 +22,7 @@ class TinyModel {
     FaultyFile::Faults faults = {};
     MakeOps make_ops = {};  // around the CPU's; none: those
     uint64_t budget = 64 << 20;
+    uint32_t read_threads = 4;
   };
 
   explicit TinyModel(Options options) : account_(options.budget), arena_(make_arena()) {
@@ -34,7 +35,7 @@ class TinyModel {
         *arena_, moeflux::ops::cpu::select_kernels("portable"), options.threads);
     if (options.make_ops) ops = options.make_ops(std::move(ops), *this);
     moeflux::engine::Options engine_options;
-    engine_options.read_threads = 4;
+    engine_options.read_threads = options.read_threads;
     engine_options.context = kContext;
     engine_options.max_slots = options.max_slots;
     engine_ = std::make_unique<moeflux::engine::Engine>(
