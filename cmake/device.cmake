@@ -25,6 +25,7 @@ add_library(moeflux_device STATIC
   csrc/device/completion.cpp
   csrc/device/limits.cpp
   csrc/device/lookup.cpp
+  csrc/device/row_buffers.cpp
   ${moeflux_executor}
   ${moeflux_host_options}
   csrc/device/host/buffer.cpp

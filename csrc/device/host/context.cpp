@@ -5,8 +5,10 @@
 
 #if defined(__APPLE__)
 #define MOEFLUX_SYMBOL "_moeflux_switch_context"
+#define MOEFLUX_HIDDEN ".private_extern "
 #else
 #define MOEFLUX_SYMBOL "moeflux_switch_context"
+#define MOEFLUX_HIDDEN ".hidden "
 #endif
 
 #if !defined(MOEFLUX_UCONTEXT)
@@ -36,7 +38,7 @@ void switch_context(Context& from, const Context& to) {
 // Ends in an indirect jump: `ret` would always be predicted to return to the caller of the old
 // flow (measured: 34 ns instead of 17 ns a pair).
 asm(".text\n"
-    ".globl " MOEFLUX_SYMBOL "\n" MOEFLUX_SYMBOL
+    ".globl " MOEFLUX_SYMBOL "\n" MOEFLUX_HIDDEN MOEFLUX_SYMBOL "\n" MOEFLUX_SYMBOL
     ":\n"
     "  pushq %rbp\n  pushq %rbx\n  pushq %r12\n  pushq %r13\n  pushq %r14\n  pushq %r15\n"
     "  movq %rsp, (%rdi)\n"
@@ -58,7 +60,7 @@ void make_context(Context& context, std::byte* stack, size_t nbytes, void (*entr
 #elif defined(__aarch64__)
 
 asm(".text\n"
-    ".globl " MOEFLUX_SYMBOL
+    ".globl " MOEFLUX_SYMBOL "\n" MOEFLUX_HIDDEN MOEFLUX_SYMBOL
     "\n"
     ".p2align 2\n" MOEFLUX_SYMBOL
     ":\n"

@@ -44,10 +44,10 @@ class Fibers {
   Fiber* running_ = nullptr;
   Context caller_;
   // sanitizers' view of the caller
-  void* caller_fake_stack_ = nullptr;
-  const void* caller_stack_ = nullptr;
-  size_t caller_stack_bytes_ = 0;
-  void* caller_fiber_ = nullptr;
+  [[maybe_unused]] void* caller_fake_stack_ = nullptr;
+  [[maybe_unused]] const void* caller_stack_ = nullptr;
+  [[maybe_unused]] size_t caller_stack_bytes_ = 0;
+  [[maybe_unused]] void* caller_fiber_ = nullptr;
 };
 
 }  // namespace moeflux::device::host

@@ -1,6 +1,7 @@
 // The Metal device: opening, limits, memory, library and pipelines.
 #include <cstdlib>
 
+#include "device/row_buffers.h"
 #include "metal/rig.h"
 
 using namespace moeflux;
@@ -107,6 +108,33 @@ TEST_CASE("wrapped memory obeys the largest buffer size") {
       device::metal::open({.source = source(), .kernels = kernels(), .max_buffer_bytes = kPage});
   CHECK(device->wrap(pages.data, kPage, nullptr)->nbytes() == kPage);
   CHECK_THROWS_AS(device->wrap(pages.data, 2 * kPage, nullptr), GpuError);
+}
+
+TEST_CASE("a matrix larger than the largest buffer is computed part by part") {
+  const Clean clean;
+  const auto device =
+      device::metal::open({.source = source(), .kernels = kernels(), .max_buffer_bytes = 4096});
+  const uint64_t rows = 100, columns = 37;
+  const auto ranges = device::cut_rows(rows, columns * sizeof(float), 8, 4096);
+  CHECK(ranges.size() == 5);
+  device::RowBuffers x(*device, ranges, columns * sizeof(float));
+  const device::RowBuffers y(*device, ranges, columns * sizeof(float));
+  std::vector<float> numbers(rows * columns);
+  for (size_t i = 0; i < numbers.size(); i++) numbers[i] = float(i);
+  x.write(0, std::as_bytes(std::span(numbers)));
+  const auto commands = device->commands();
+  for (size_t part = 0; part < ranges.size(); part++) {
+    const auto n = uint32_t(ranges[part].count * columns);
+    dispatch(*device, *commands, "copy",
+             {Slice{x.parts()[part].buffer}, Slice{y.parts()[part].buffer}, u32(n)}, n);
+  }
+  commands->commit();
+  commands->wait();
+  std::vector<float> result;
+  for (const auto& part : y.parts()) {
+    result.insert(result.end(), floats(part.buffer).begin(), floats(part.buffer).end());
+  }
+  CHECK(result == numbers);
 }
 
 TEST_CASE("pipelines are compiled on first request and cached") {

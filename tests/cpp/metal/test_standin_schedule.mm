@@ -4,7 +4,7 @@
 #include <cmath>
 #include <set>
 
-#include "device/library_source.h"
+#include "device/host/sanitizers.h"
 #include "metal/raw_metal.h"
 
 using namespace moeflux::test;
@@ -152,6 +152,7 @@ TEST_CASE("stand-in: a write past the end of a buffer is found after the dispatc
     launch.at<uint8_t>(1)[*launch.at<uint32_t>(0)] = 1;
   });
   for (const uint32_t index : {63u, 64u, 100u}) {
+    if (moeflux::device::host::kAsan && index > 63) continue;  // ends the process
     Concurrent metal;
     [metal.encoder setComputePipelineState:metal.pipeline("axpy").get()];
     [metal.encoder setBytes:&index length:4 atIndex:0];

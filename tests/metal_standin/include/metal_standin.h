@@ -82,3 +82,12 @@ METAL_STANDIN_API void quiesce();       // returns when no command buffer or han
 METAL_STANDIN_API long live_objects();  // Objective-C objects and copied blocks alive
 
 }  // namespace metal_standin
+
+// The same for Python's ctypes. Faults by the names that the enumeration gives them; false: none of
+// that name. Violations one a line, until the next call on this thread.
+extern "C" {
+METAL_STANDIN_API bool metal_standin_inject(const char* fault, int after);
+METAL_STANDIN_API void metal_standin_clear_faults(void);
+METAL_STANDIN_API const char* metal_standin_take_violations(void);
+METAL_STANDIN_API long metal_standin_live_objects(void);  // once nothing is under way
+}

@@ -8,9 +8,12 @@
 
 #include "accesses.h"
 #include "control.h"
+#include "device/host/sanitizers.h"
 
 namespace metal_standin {
 namespace {
+
+namespace host = moeflux::device::host;
 
 constexpr long kPageFault = 3;  // MTLCommandBufferErrorPageFault
 constexpr uint8_t kCanary = 0xa5;
@@ -28,16 +31,21 @@ Storage::Storage(uint64_t nbytes)
       owned(true) {
   if (!data) throw std::bad_alloc();
   std::memset(data, 0, nbytes);
-  std::memset(data + nbytes, kCanary, allocation_bytes(nbytes) - nbytes);
+  const uint64_t behind = allocation_bytes(nbytes) - nbytes;
+  std::memset(data + nbytes, kCanary, behind);
+  host::asan_forbid(data + nbytes, behind);  // where there is one, it reports at once, reads too
 }
 
 Storage::~Storage() {
-  if (owned) std::free(data);
+  if (!owned) return;
+  host::asan_allow(data + nbytes, allocation_bytes(nbytes) - nbytes);
+  std::free(data);
 }
 
 bool Storage::intact() const {
-  return !owned || std::all_of(data + nbytes, data + allocation_bytes(nbytes),
-                               [](std::byte byte) { return byte == std::byte{kCanary}; });
+  return !owned || host::kAsan ||
+         std::all_of(data + nbytes, data + allocation_bytes(nbytes),
+                     [](std::byte byte) { return byte == std::byte{kCanary}; });
 }
 
 void Program::add(Dispatch dispatch, bool new_group) {

@@ -9,6 +9,8 @@
 
 #define M_PI_F 3.14159265358979323846f
 #define M_LOG2E_F 1.44269504088896340736f
+#undef INFINITY  // a standard header may have come first
+#undef NAN
 #define INFINITY __builtin_inff()
 #define NAN __builtin_nanf("")
 #define FLT_MAX __FLT_MAX__

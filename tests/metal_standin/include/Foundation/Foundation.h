@@ -48,7 +48,7 @@ typedef bool BOOL;
 @end
 
 __attribute__((objc_root_class))
-@interface NSObject <NSObject> {
+@interface NSObject<NSObject> {
   Class isa;
 }
 + (Class)class;

@@ -9,8 +9,15 @@
 
 NS_ASSUME_NONNULL_BEGIN
 @class MTLComputePipelineReflection;
-@protocol MTLBuffer, MTLCommandBuffer, MTLCommandQueue, MTLComputeCommandEncoder;
-@protocol MTLComputePipelineState, MTLDevice, MTLFunction, MTLLibrary, MTLSharedEvent;
+@protocol MTLBuffer;
+@protocol MTLCommandBuffer;
+@protocol MTLCommandQueue;
+@protocol MTLComputeCommandEncoder;
+@protocol MTLComputePipelineState;
+@protocol MTLDevice;
+@protocol MTLFunction;
+@protocol MTLLibrary;
+@protocol MTLSharedEvent;
 
 typedef struct {
   NSUInteger width, height, depth;
@@ -19,41 +26,44 @@ static inline MTLSize MTLSizeMake(NSUInteger width, NSUInteger height, NSUIntege
   return MTLSize{width, height, depth};
 }
 
-typedef NS_OPTIONS(NSUInteger, MTLResourceOptions){
-    MTLResourceStorageModeShared = 0,
-    MTLResourceStorageModePrivate = 2 << 4,
-    MTLResourceHazardTrackingModeUntracked = 1 << 8,
-    MTLResourceHazardTrackingModeTracked = 2 << 8,
+typedef NS_OPTIONS(NSUInteger, MTLResourceOptions) {
+  MTLResourceStorageModeShared = 0,
+  MTLResourceStorageModePrivate = 2 << 4,
+  MTLResourceHazardTrackingModeUntracked = 1 << 8,
+  MTLResourceHazardTrackingModeTracked = 2 << 8,
 };
-typedef NS_ENUM(NSUInteger, MTLDispatchType){
-    MTLDispatchTypeSerial = 0,
-    MTLDispatchTypeConcurrent = 1,
+typedef NS_ENUM(NSUInteger, MTLDispatchType) {
+  MTLDispatchTypeSerial = 0,
+  MTLDispatchTypeConcurrent = 1,
 };
-typedef NS_OPTIONS(NSUInteger, MTLBarrierScope){MTLBarrierScopeBuffers = 1};
-typedef NS_OPTIONS(NSUInteger, MTLPipelineOption){MTLPipelineOptionNone = 0};
-typedef NS_ENUM(NSUInteger, MTLCommandBufferStatus){
-    MTLCommandBufferStatusNotEnqueued = 0, MTLCommandBufferStatusEnqueued = 1,
-    MTLCommandBufferStatusCommitted = 2,   MTLCommandBufferStatusScheduled = 3,
-    MTLCommandBufferStatusCompleted = 4,   MTLCommandBufferStatusError = 5,
+typedef NS_OPTIONS(NSUInteger, MTLBarrierScope) { MTLBarrierScopeBuffers = 1 };
+typedef NS_OPTIONS(NSUInteger, MTLPipelineOption) { MTLPipelineOptionNone = 0 };
+typedef NS_ENUM(NSUInteger, MTLCommandBufferStatus) {
+  MTLCommandBufferStatusNotEnqueued = 0,
+  MTLCommandBufferStatusEnqueued = 1,
+  MTLCommandBufferStatusCommitted = 2,
+  MTLCommandBufferStatusScheduled = 3,
+  MTLCommandBufferStatusCompleted = 4,
+  MTLCommandBufferStatusError = 5,
 };
-typedef NS_ENUM(NSUInteger, MTLCommandBufferError){
-    MTLCommandBufferErrorNone = 0,
-    MTLCommandBufferErrorInternal = 1,
-    MTLCommandBufferErrorTimeout = 2,
-    MTLCommandBufferErrorPageFault = 3,
+typedef NS_ENUM(NSUInteger, MTLCommandBufferError) {
+  MTLCommandBufferErrorNone = 0,
+  MTLCommandBufferErrorInternal = 1,
+  MTLCommandBufferErrorTimeout = 2,
+  MTLCommandBufferErrorPageFault = 3,
 };
-typedef NS_ENUM(NSUInteger, MTLLibraryError){
-    MTLLibraryErrorUnsupported = 1,
-    MTLLibraryErrorInternal = 2,
-    MTLLibraryErrorCompileFailure = 3,
+typedef NS_ENUM(NSUInteger, MTLLibraryError) {
+  MTLLibraryErrorUnsupported = 1,
+  MTLLibraryErrorInternal = 2,
+  MTLLibraryErrorCompileFailure = 3,
 };
-typedef NS_ENUM(NSUInteger, MTLLanguageVersion){MTLLanguageVersion2_4 = (2 << 16) + 4};
-typedef NS_ENUM(NSInteger, MTLMathMode){
-    MTLMathModeSafe = 0,
-    MTLMathModeRelaxed = 1,
-    MTLMathModeFast = 2,
+typedef NS_ENUM(NSUInteger, MTLLanguageVersion) { MTLLanguageVersion2_4 = (2 << 16) + 4 };
+typedef NS_ENUM(NSInteger, MTLMathMode) {
+  MTLMathModeSafe = 0,
+  MTLMathModeRelaxed = 1,
+  MTLMathModeFast = 2,
 };
-typedef NS_ENUM(NSUInteger, MTLDataType){MTLDataTypeFloat = 3, MTLDataTypeUInt = 33};
+typedef NS_ENUM(NSUInteger, MTLDataType) { MTLDataTypeFloat = 3, MTLDataTypeUInt = 33 };
 
 MTL_EXTERN NSErrorDomain const MTLLibraryErrorDomain;
 MTL_EXTERN NSErrorDomain const MTLCommandBufferErrorDomain;
@@ -63,8 +73,8 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 
 @interface MTLCompileOptions : NSObject <NSCopying>
 @property(readwrite, nonatomic) MTLLanguageVersion languageVersion;
-@property(readwrite, nonatomic) BOOL fastMathEnabled
-    API_DEPRECATED("Use mathMode instead", macos(10.11, 15.0));
+@property(readwrite, nonatomic)
+    BOOL fastMathEnabled API_DEPRECATED("Use mathMode instead", macos(10.11, 15.0));
 @property(readwrite, nonatomic) MTLMathMode mathMode API_AVAILABLE(macos(15.0));
 @end
 
@@ -94,8 +104,8 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
                  deallocator:(void (^_Nullable)(void* pointer, NSUInteger length))deallocator;
 - (nullable id<MTLLibrary>)newLibraryWithSource:(NSString*)source
                                         options:(nullable MTLCompileOptions*)options
-                                          error:(__autoreleasing NSError* _Nullable* _Nullable)
-                                                    error;
+                                          error:
+                                              (__autoreleasing NSError* _Nullable* _Nullable)error;
 - (nullable id<MTLComputePipelineState>)
     newComputePipelineStateWithDescriptor:(MTLComputePipelineDescriptor*)descriptor
                                   options:(MTLPipelineOption)options
@@ -161,8 +171,8 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 - (nullable id<MTLFunction>)newFunctionWithName:(NSString*)functionName;
 - (nullable id<MTLFunction>)newFunctionWithName:(NSString*)name
                                  constantValues:(MTLFunctionConstantValues*)constantValues
-                                          error:(__autoreleasing NSError* _Nullable* _Nullable)
-                                                    error;
+                                          error:
+                                              (__autoreleasing NSError* _Nullable* _Nullable)error;
 @end
 
 @protocol MTLFunction <NSObject>
