@@ -23,6 +23,23 @@ quant::DType dtype_of(const std::string& name) {
   throw FormatError("[bindings] expected dtype F32, F16 or BF16, found " + name);
 }
 
+constexpr std::pair<ops::Precision, const char*> kPrecisions[] = {
+    {ops::Precision::float32, "float32"},
+    {ops::Precision::bfloat16, "bfloat16"},
+    {ops::Precision::int8, "int8"}};
+
+ops::Precision precision_of(const std::string& name) {
+  for (const auto& [precision, known] : kPrecisions)
+    if (name == known) return precision;
+  throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found " + name);
+}
+
+const char* name_of(ops::Precision precision) {
+  for (const auto& [known, name] : kPrecisions)
+    if (precision == known) return name;
+  return "?";
+}
+
 model::TensorRef parse_tensor(const py::handle& source) {
   const auto t = py::reinterpret_borrow<py::tuple>(source);
   const auto dtype = t[4].cast<std::string>();
@@ -206,7 +223,7 @@ void poll_signals() {
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
                                         uint64_t budget, uint32_t context, int n_threads,
                                         uint32_t read_threads, uint32_t max_slots, bool direct,
-                                        const std::string& simd) {
+                                        const std::string& simd, const std::string& precision) {
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_shared<base::Account>(budget);
   model::Weights& weights = *model->weights;
@@ -242,6 +259,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
   options.context = context;
   options.max_slots = max_slots;
   options.simd = simd.c_str();
+  options.precision = precision_of(precision);
   unlocked([&] {
     model->engine = std::make_unique<engine::Engine>(model->account, model->weights, files,
                                                      std::move(experts), options);
@@ -314,7 +332,8 @@ py::dict stats(const NativeModel& model) {
                   "max_slots"_a = s.max_slots, "slot_bytes"_a = s.slot_bytes,
                   "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes,
                   "peak_bytes"_a = s.peak_bytes, "memory_bytes"_a = s.limit_bytes,
-                  "read_mode"_a = model.engine->read_mode(), "simd"_a = model.engine->simd());
+                  "read_mode"_a = model.engine->read_mode(), "simd"_a = model.engine->simd(),
+                  "precision"_a = name_of(model.engine->precision()));
 }
 
 }  // namespace
@@ -360,7 +379,7 @@ void register_model(py::module_& module) {
       });
   module.def("load_model", &load_model, py::arg("spec"), py::arg("files"), py::arg("memory_bytes"),
              py::arg("context"), py::arg("n_threads"), py::arg("read_threads"),
-             py::arg("max_slots"), py::arg("direct"), py::arg("simd"));
+             py::arg("max_slots"), py::arg("direct"), py::arg("simd"), py::arg("precision"));
 }
 
 }  // namespace moeflux::bindings

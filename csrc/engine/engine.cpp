@@ -18,40 +18,24 @@ uint64_t now_ns() {
       .count();
 }
 
-// What the widest stage of the model asks of the ops.
-ops::cpu::ScratchPlan plan_scratch(const model::Weights& weights, uint32_t context) {
-  ops::cpu::ScratchPlan plan;
-  plan.rows = weights.spec.chunk;
-  plan.context = context;
-  const auto widen = [&](const ops::Linear& linear) {
-    plan.max_in = std::max(plan.max_in, linear.weight.in);
-  };
-  widen(weights.head);
+// What the widest stages of the model ask of the ops.
+ops::cpu::ScratchPlan plan_scratch(const model::Weights& weights, const Options& options,
+                                   const ops::cpu::Kernels& kernels) {
+  ops::cpu::ScratchPlan plan(weights.spec.chunk, options.context, options.precision, kernels);
   for (const model::Layer& layer : weights.layers) {
-    const uint32_t d = weights.spec.d_model;
-    if (layer.mixer == model::Mixer::attention) {
-      const ops::Attention& w = layer.attention;
-      const uint32_t heads = w.n_heads * w.head_dim, kv = w.n_kv_heads * w.head_dim;
-      plan.row_floats = std::max(plan.row_floats, 2 * d + 2 * heads + 2 * kv + w.gate.weight.out);
-      for (const ops::Linear* l : {&w.q, &w.o}) widen(*l);
-    } else {
-      const ops::DeltaNet& w = layer.delta_net;
-      const uint32_t values = w.n_value_heads * w.value_dim;
-      plan.row_floats =
-          std::max(plan.row_floats, 2 * d + 2 * w.channels() + 2 * values + 2 * w.n_value_heads);
-      for (const ops::Linear* l : {&w.qkv, &w.out}) widen(*l);
+    if (layer.mixer == model::Mixer::attention)
+      plan.add(layer.attention);
+    else
+      plan.add(layer.delta_net);
+    if (!layer.is_moe) {
+      plan.add(layer.dense);
+      continue;
     }
-    const auto hidden = [&](uint64_t width, uint64_t rows) {
-      plan.expert_floats = std::max(plan.expert_floats, 2 * width * rows);
-      plan.max_in = std::max<uint32_t>(plan.max_in, width);
-    };
-    if (layer.is_moe) {
-      hidden(layer.moe.experts.gate.out, uint64_t(plan.rows) * layer.moe.router.top_k);
-      if (layer.moe.has_shared) hidden(layer.moe.shared.gate.weight.out, plan.rows);
-    } else {
-      hidden(layer.dense.gate.weight.out, plan.rows);
-    }
+    const model::Moe& moe = layer.moe;
+    plan.add(moe.router, moe.experts.gate, moe.experts.up, moe.experts.down,
+             moe.has_shared ? &moe.shared : nullptr, moe.has_shared ? &moe.shared_gate : nullptr);
   }
+  plan.add(weights.head);
   return plan;
 }
 
@@ -74,7 +58,8 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
       pool_(options.n_threads) {
   const model::Spec& spec = weights_->spec;
   const uint64_t row_bytes = uint64_t(spec.d_model) * 4, chunk = spec.chunk;
-  const ops::cpu::ScratchPlan scratch = plan_scratch(*weights_, options.context);
+  const ops::cpu::Kernels& kernels = ops::cpu::select_kernels(options.simd);
+  const ops::cpu::ScratchPlan scratch = plan_scratch(*weights_, options, kernels);
 
   uint64_t slot_bytes = 0, n_experts = 0;
   for (const store::LayerExperts& layer : experts) {
@@ -84,7 +69,7 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   store::PlanInput sizes;
   sizes.memory_bytes = account_->limit_bytes();
   sizes.resident_bytes = account_->live_bytes();
-  sizes.scratch_bytes = ops::cpu::CpuOps::scratch_bytes(scratch, pool_.size()) +
+  sizes.scratch_bytes = scratch.bytes(pool_.size()) +
                         3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
                         base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
                         base::round_up(row_bytes, base::kPageBytes) +
@@ -99,8 +84,7 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   plan_ = store::make_plan(sizes);
 
   account_->reserve((pool_.size() - 1 + options.read_threads) * base::kStackBytes, "thread stacks");
-  ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, ops::cpu::select_kernels(options.simd), scratch,
-                                            *account_);
+  ops_ = std::make_unique<ops::cpu::CpuOps>(pool_, kernels, scratch, *account_);
   x_ = base::Memory(*account_, chunk * row_bytes, "activations");
   normed_ = base::Memory(*account_, chunk * row_bytes, "activations");
   shared_ = base::Memory(*account_, chunk * row_bytes, "activations");

@@ -72,6 +72,7 @@ struct Options {
   uint32_t context = 8192;
   uint32_t max_slots = 0;  // 0: as many as the budget holds
   const char* simd = nullptr;
+  ops::Precision precision = ops::Precision::float32;
 };
 
 class Engine {
@@ -93,6 +94,7 @@ class Engine {
   std::shared_ptr<Session::Snapshot> save(const Session& session);
   void set_poll(std::function<void()> poll) { pool_.set_poll(std::move(poll)); }
   const char* simd() const { return ops_->name(); }
+  ops::Precision precision() const { return options_.precision; }
   const char* read_mode() const;
 
  private:

@@ -11,6 +11,10 @@
 
 namespace moeflux::ops {
 
+// How exact products with weights are (docs/precision.md). Whatever is chosen, router, gates,
+// norms, recurrent state and logits are computed at float32.
+enum class Precision : uint8_t { float32, bfloat16, int8 };
+
 struct Linear {
   quant::Matrix weight;
   const float* bias = nullptr;  // (out), or none

@@ -34,4 +34,5 @@ def load_model(
     max_slots: int,
     direct: bool,
     simd: str,
+    precision: str,
 ) -> NativeModel: ...

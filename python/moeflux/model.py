@@ -16,6 +16,7 @@ from .families import build_spec
 from .memory import budget_bytes
 from .tokenizer import Tokenizer
 
+PRECISIONS = ("float32", "bfloat16", "int8")
 CAPTURES = ("router", "experts", "hidden")
 READ_THREADS = 8  # a pread pool of this depth reaches an NVMe drive's rate (design measurements)
 
@@ -39,7 +40,8 @@ def load(
         memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes.
         context: tokens a session can hold; its KV cache is booked in full.
         device: "auto" or "cpu"; other devices are not built yet.
-        precision: "float32", the only one so far.
+        precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
+            (8-bit activations, one scale a group). docs/precision.md has what each costs.
         threads: compute threads; None takes the machine's cores. Changes no result.
         max_slots: at most this many experts in memory. Changes no result.
         direct_io: read past the page cache where the file system allows it.
@@ -60,8 +62,8 @@ def load(
     """
     if device not in ("auto", "cpu"):
         raise FormatError(f"[load] expected device auto or cpu, found {device!r}")
-    if precision != "float32":
-        raise FormatError(f"[load] expected precision float32, found {precision!r}")
+    if precision not in PRECISIONS:
+        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -81,6 +83,7 @@ def load(
         max_slots=max_slots or 0,
         direct=direct_io,
         simd=os.environ.get("MOEFLUX_SIMD", ""),
+        precision=precision,
     )
     return Model(native, folder, checkpoint.config, spec["vocab"])
 
@@ -114,7 +117,8 @@ class Model:
         """Counters since load: tokens, steps, hits, misses, evictions, bytes_read (of experts),
         wait_seconds (for reads), compute_seconds, slots, max_slots, slot_bytes, holds_cycle
         (whether one token's experts fit: below it hits are rare), live_bytes,
-        peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd.
+        peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
+        precision.
         """  # noqa: D205
         return self._native.stats()
 
