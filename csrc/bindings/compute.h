@@ -11,12 +11,16 @@ namespace moeflux::bindings {
 struct ComputeOptions {
   int n_threads = 1;
   std::string simd;  // empty: the best that this machine runs
+  ops::Precision precision = ops::Precision::float32;
 };
 
 struct Compute {
   std::shared_ptr<base::Arena> arena;
   std::unique_ptr<ops::Ops> ops;
 };
+
+// "float32", "bfloat16" or "int8"; throws FormatError.
+ops::Precision precision_of(const std::string& name);
 
 // Throws FormatError when the options name what is not there.
 Compute open_compute(base::Account& account, const ComputeOptions& options);

@@ -21,10 +21,11 @@ void poll_signals() {
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
                                         uint64_t budget, uint32_t context, int n_threads,
                                         uint32_t read_threads, uint32_t max_slots, bool direct,
-                                        const std::string& simd) {
+                                        const std::string& simd, const std::string& precision) {
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_unique<base::Account>(budget);
-  Compute compute = open_compute(*model->account, {n_threads, simd});
+  Compute compute = open_compute(*model->account, {n_threads, simd, precision_of(precision)});
+  model->precision = precision;
   model->arena = compute.arena;
   std::vector<std::shared_ptr<io::File>> files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
@@ -59,7 +60,8 @@ py::dict stats(const NativeModel& model) {
       "slot_bytes"_a = s.slot_bytes, "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes,
       "peak_bytes"_a = s.peak_bytes, "memory_bytes"_a = s.limit_bytes,
       "read_mode"_a = model.engine->read_mode(), "commits"_a = s.pipeline.commits,
-      "waits"_a = s.pipeline.waits, "simd"_a = model.engine->ops_name());
+      "waits"_a = s.pipeline.waits, "simd"_a = model.engine->ops_name(),
+      "precision"_a = model.precision);
 }
 
 }  // namespace
@@ -119,7 +121,7 @@ void register_model(py::module_& module) {
       });
   module.def("load_model", &load_model, py::arg("spec"), py::arg("files"), py::arg("memory_bytes"),
              py::arg("context"), py::arg("n_threads"), py::arg("read_threads"),
-             py::arg("max_slots"), py::arg("direct"), py::arg("simd"));
+             py::arg("max_slots"), py::arg("direct"), py::arg("simd"), py::arg("precision"));
 }
 
 }  // namespace moeflux::bindings

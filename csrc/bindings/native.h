@@ -17,6 +17,7 @@ struct NativeModel {
   std::shared_ptr<base::Arena> arena;
   std::shared_ptr<model::Weights> weights = std::make_shared<model::Weights>();  // in the arena
   std::unique_ptr<engine::Engine> engine;
+  std::string precision;
   std::mutex mutex;
 };
 

@@ -44,19 +44,25 @@ uint32_t logit_rows(const model::Spec& spec) {
 
 ops::Workload workload(const model::Weights& weights, uint32_t context) {
   const model::Spec& spec = weights.spec;
-  ops::Workload work{spec.chunk, logit_rows(spec), context, spec.d_model, {}, {}, {}};
+  ops::Workload work;
+  work.rows = spec.chunk;
+  work.logit_rows = logit_rows(spec);
+  work.context = context;
+  work.d_model = spec.d_model;
+  work.head = &weights.head.linear;
   for (const model::Layer& layer : weights.layers) {
     if (layer.mixer == model::Mixer::attention)
       work.attentions.push_back(&layer.attention);
     else
       work.delta_nets.push_back(&layer.delta_net);
     if (!layer.is_moe) {
-      work.ffns.push_back({layer.dense.gate.weight.out, spec.chunk});
+      work.dense.push_back(&layer.dense);
       continue;
     }
-    work.ffns.push_back(
-        {layer.moe.experts.gate.out, uint64_t(spec.chunk) * layer.moe.router.top_k});
-    if (layer.moe.has_shared) work.ffns.push_back({layer.moe.shared.gate.weight.out, spec.chunk});
+    const model::Moe& moe = layer.moe;
+    work.moes.push_back({&moe.router, moe.experts.gate, moe.experts.up, moe.experts.down,
+                         moe.has_shared ? &moe.shared : nullptr,
+                         moe.has_shared ? &moe.shared_gate : nullptr});
   }
   return work;
 }

@@ -124,7 +124,7 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
   ops::Workload work;
   work.rows = 1;
   work.d_model = gate.in;
-  work.ffns = {{gate.out, top_k}};
+  work.moes = {{nullptr, gate, gate, down, nullptr, nullptr}};
   ops.reserve(work);
   const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
       out(arena, uint64_t(top_k) * down.out * 4, "probe");

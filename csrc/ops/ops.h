@@ -27,6 +27,10 @@
 
 namespace moeflux::ops {
 
+// How exact products with weights are (docs/precision.md). Whatever is chosen, router, gates,
+// norms, recurrent state and logits are computed at float32.
+enum class Precision : uint8_t { float32, bfloat16, int8 };
+
 struct Linear {
   quant::Matrix weight;
   const float* bias = nullptr;  // (out), or none
@@ -102,11 +106,15 @@ struct Workload {     // all that a model will ask of its ops, so that scratch c
   uint32_t d_model = 0;
   std::vector<const Attention*> attentions;
   std::vector<const DeltaNet*> delta_nets;
-  struct Ffn {
-    uint32_t width = 0;  // rows of gate and up
-    uint64_t rows = 0;   // of a call, at most: (row, rank) pairs where experts are meant
+  std::vector<const GatedFfn*> dense;
+  struct Moe {  // routed experts, and what reads the same rows beside them; null: none
+    const Router* router = nullptr;
+    quant::Shape gate, up, down;
+    const GatedFfn* shared = nullptr;
+    const Linear* shared_gate = nullptr;
   };
-  std::vector<Ffn> ffns;
+  std::vector<Moe> moes;
+  const Linear* head = nullptr;
 };
 
 class Ticket {  // of one submit; used by one thread

@@ -112,12 +112,18 @@ def load_model(
     max_slots: int,
     direct: bool,
     simd: str,
+    precision: str,
 ) -> NativeModel: ...
 def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
 def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
 def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel
 def measure_model(
-    spec: dict[str, Any], file_bytes: list[int], context: int, n_threads: int, read_threads: int
+    spec: dict[str, Any],
+    file_bytes: list[int],
+    context: int,
+    n_threads: int,
+    read_threads: int,
+    precision: str,
 ) -> dict[str, int]: ...
 def make_plan(
     memory_bytes: int,

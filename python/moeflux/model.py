@@ -16,6 +16,7 @@ from .routing import Routing
 from .session import Session, run
 from .tokenizer import Tokenizer
 
+PRECISIONS = ("float32", "bfloat16", "int8")
 READ_THREADS = 8  # a pread pool of this depth reaches an NVMe drive's rate (design measurements)
 
 
@@ -39,7 +40,8 @@ def load(
         memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes.
         context: tokens a session can hold; its KV cache is booked in full.
         device: "auto" or "cpu"; other devices are not built yet.
-        precision: "float32", the only one so far.
+        precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
+            (8-bit activations, one scale a group). docs/precision.md has what each costs.
         threads: compute threads; None takes the machine's cores. Changes no result.
         max_slots: at most this many experts in memory. Changes no result.
         direct_io: read past the page cache where the file system allows it.
@@ -62,8 +64,8 @@ def load(
     """
     if device not in ("auto", "cpu"):
         raise FormatError(f"[load] expected device auto or cpu, found {device!r}")
-    if precision != "float32":
-        raise FormatError(f"[load] expected precision float32, found {precision!r}")
+    if precision not in PRECISIONS:
+        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -83,6 +85,7 @@ def load(
         max_slots=max_slots or 0,
         direct=direct_io,
         simd=os.environ.get("MOEFLUX_SIMD", ""),
+        precision=precision,
     )
     return Model(native, folder, checkpoint.config, spec["vocab"])
 
@@ -124,7 +127,8 @@ class Model:
         hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
         commits and waits (work handed to the device, and times the engine needed its result),
         slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
-        are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd;
+        are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
+        precision;
         overridden_tokens (computed under a `Routing`) and routing ("native" while that is 0, else
         "override: " and the name of the last one).
         """

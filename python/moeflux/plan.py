@@ -118,7 +118,13 @@ class Row:
     speeds: tuple[Speed, ...]
 
 
-def measure(checkpoint: Checkpoint, spec: dict[str, Any], context: int, n_threads: int) -> Sizes:
+def measure(
+    checkpoint: Checkpoint,
+    spec: dict[str, Any],
+    context: int,
+    n_threads: int,
+    precision: str = "float32",
+) -> Sizes:
     """A model's sizes from its headers: no weights are read.
 
     Raises:
@@ -128,7 +134,8 @@ def measure(checkpoint: Checkpoint, spec: dict[str, Any], context: int, n_thread
     for tensor in checkpoint.tensors.values():
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
-    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS)
+    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS,
+                                   precision)  # fmt: skip
     layers = sources.layers(spec)
     resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
     if "head" in spec:  # of an embedding of its own a token touches one row

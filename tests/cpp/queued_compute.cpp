@@ -19,7 +19,7 @@ Compute open_compute(base::Account& account, const ComputeOptions& options) {
   compute.arena = arena;
   compute.ops = std::make_unique<QueuedOps>(
       std::make_unique<ops::cpu::CpuOps>(*arena, ops::cpu::select_kernels(options.simd.c_str()),
-                                         options.n_threads),
+                                         options.n_threads, options.precision),
       queue);
   return compute;
 }

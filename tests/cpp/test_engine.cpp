@@ -137,13 +137,15 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
   const store::LayerExperts layer{1, {{64, 0, {0}, {0}}}};
   store::ExpertStore store({io::open_memory(noise(64), "expert")}, {layer}, arena, {1, 1, 1});
   const auto cpu = [&] {
-    return std::make_unique<ops::cpu::CpuOps>(arena, ops::cpu::select_kernels("portable"), 1);
+    return std::make_unique<ops::cpu::CpuOps>(arena, ops::cpu::select_kernels("portable"), 1,
+                                              ops::Precision::float32);
   };
   QueuedOps::Options options;
   options.check_job = [&](const ops::ExpertJob& job) {
     if (!store.is_pinned(job.ffn.gate.weight.weight)) throw std::logic_error("not pinned");
   };
   QueuedOps queue(cpu(), options);
+  queue.reserve({});
   for (const bool released_early : {true, false}) {
     auto pin = store.try_acquire(0, 0, store::Use::decode);
     REQUIRE(pin);
@@ -170,8 +172,10 @@ TEST_CASE("what was enqueued before a failure never runs, what was submitted is 
   QueuedOps::Options options;
   options.max_delay_us = 2000;
   options.check_job = [&](const ops::ExpertJob&) { ++ran; };
-  QueuedOps queue(
-      std::make_unique<ops::cpu::CpuOps>(arena, ops::cpu::select_kernels("portable"), 1), options);
+  QueuedOps queue(std::make_unique<ops::cpu::CpuOps>(arena, ops::cpu::select_kernels("portable"), 1,
+                                                     ops::Precision::float32),
+                  options);
+  queue.reserve({});
   engine::Pipeline pipeline(queue, std::make_shared<base::Bell>());
   const ops::ExpertJob job;
   pipeline.enqueue().experts({&job, 1}, nullptr, nullptr);

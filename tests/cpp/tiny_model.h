@@ -32,7 +32,8 @@ class TinyModel {
     weights_->head = {vector(kModel), 1e-6f, matrix(kVocab, kModel)};
     file_ = std::make_shared<FaultyFile>(std::move(bytes_), options.faults, 512);
     std::unique_ptr<moeflux::ops::Ops> ops = std::make_unique<moeflux::ops::cpu::CpuOps>(
-        *arena_, moeflux::ops::cpu::select_kernels("portable"), options.threads);
+        *arena_, moeflux::ops::cpu::select_kernels("portable"), options.threads,
+        moeflux::ops::Precision::float32);
     if (options.make_ops) ops = options.make_ops(std::move(ops), *this);
     moeflux::engine::Options engine_options;
     engine_options.read_threads = options.read_threads;

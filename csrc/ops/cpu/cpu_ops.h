@@ -2,18 +2,19 @@
 // so every ticket is done when it is made (docs/architecture.md says why).
 // Work is split by output rows, heads or tokens, never inside a sum: thread counts change nothing.
 #pragma once
+#include <initializer_list>
 #include <memory>
 
 #include "base/memory.h"
 #include "base/thread_pool.h"
-#include "ops/cpu/kernels.h"
+#include "ops/cpu/matmul.h"
 #include "ops/ops.h"
 
 namespace moeflux::ops::cpu {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads);
+  CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision);
 
   const char* name() const override { return kernels_.name; }
   uint64_t scratch_bytes(const Workload& workload) const override;
@@ -38,25 +39,20 @@ class CpuOps final : public Ops {
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
  private:
-  struct Product {  // y[i][row] = w[row] . x[i] (+ bias)
-    const Linear* w;
-    std::vector<const float*> x;
-    std::vector<float*> y;
-  };
-  static Product dense(const Linear& w, const float* x, uint32_t n, float* y);
-  void multiply(std::span<const Product> products);
-  void linear(const Linear& w, const float* x, uint32_t n, float* y);
-  float* worker_scratch(int worker) const { return scratch_.as<float>() + worker * worker_floats_; }
-  struct Bump;  // hands out pieces of rows_ within one stage
+  void project(std::initializer_list<Dense> products, const float* x, uint32_t n) {
+    matmul_->dense({products.begin(), products.size()}, x, n);
+  }
+  void rms_norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
+                float* out);
+  struct Bump;  // hands out pieces of stage_ within one stage
 
   base::Arena& arena_;
   base::ThreadPool pool_;
   const Kernels& kernels_;
-  uint64_t worker_floats_ = 0;
-  base::Booking stacks_;  // of the pool's threads
-  base::Memory scratch_;  // (n_threads, worker_floats_): expanded weight rows, attention scores
-  base::Memory rows_;     // stage buffers
-  base::Memory hidden_;   // FFN hidden buffers
+  const Precision precision_;
+  base::Booking stacks_;            // of the pool's threads
+  std::unique_ptr<Matmul> matmul_;  // from reserve() on
+  base::Memory stage_;              // buffers of a stage
 };
 
 }  // namespace moeflux::ops::cpu
