@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from . import __version__, errors
+from .commands.bench import bench
 from .commands.chat import chat
 from .commands.doctor import doctor
 from .commands.generate import generate
@@ -39,7 +40,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info, plan, pack, synth, doctor):
+for command in (generate, chat, info, plan, pack, synth, bench, doctor):
     app.command()(command)
 
 
