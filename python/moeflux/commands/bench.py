@@ -137,8 +137,8 @@ def _random_ids(vocab: int) -> list[int]:
 def _show(report: dict[str, Any]) -> None:
     machine = report["machine"]
     print(
-        f"{escape_controls(report['model'])}: disk {machine['disk_gb_per_second']:.2f} GB/s, memory "
-        f"{machine['memory_gb_per_second']:.1f} GB/s, measured in this run"
+        f"{escape_controls(report['model'])}: disk {machine['disk_gb_per_second']:.2f} GB/s, "
+        f"memory {machine['memory_gb_per_second']:.1f} GB/s, measured in this run"
     )
     for run in report["runs"]:
         setting, decode = run["setting"], run["decode"]
