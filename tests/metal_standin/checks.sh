@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The .mm files of csrc/device/metal over the stand-in: their C++ tests, then every kernel against
-# its oracle through Backend("metal").
+# its oracle through Backend("metal"). With a sanitizer on one shape of each kernel: the shaders
+# themselves are for tests/msl/kernel_checks.sh.
 #   plain    as they are
 #   address  address and undefined-behaviour sanitizer
 #   thread   thread sanitizer
@@ -10,7 +11,7 @@ cd "$(dirname "$0")/../.."
 flavour=$1
 shift
 python=$(${PYTHON:-python3} -c 'import sys; print(sys.executable)')
-build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON
+build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON kernels=tests/kernels
 
 case $flavour in
   plain) ;;
@@ -20,6 +21,7 @@ case $flavour in
 esac
 if [ -n "$sanitize" ]; then  # one compiler for all: the two bring sanitizers of their own
   export CXX=clang++-19
+  kernels+=/test_kernels.py::test_exact_sizes_are_enough_and_one_element_less_is_refused
   warnings_are_errors=OFF  # the CPU kernels turn off warnings that are GCC's
   preload="$(clang++-19 -print-file-name=$runtime) $(clang++-19 -print-file-name=libstdc++.so.6)"
 fi
@@ -40,4 +42,4 @@ env PYTHONPATH=$build/site:tests LD_PRELOAD="$preload" LD_LIBRARY_PATH=$build/si
   ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
   TSAN_OPTIONS=halt_on_error=1 \
   "$python" -m pytest -q -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
-  tests/metal_standin tests/kernels "$@"
+  tests/metal_standin $kernels "$@"
