@@ -1,6 +1,6 @@
 // Affine-quantised rows: w = q * scale + bias, one bf16 (scale, bias) pair per group_size columns,
-// codes q packed little-end first, 32 / kBits a u32 word. kBits is 2, 4 or 8 here: no code straddles
-// a word.
+// codes q packed little-end first, 32 / kBits a u32 word. kBits is 2, 4 or 8 here: no code
+// straddles a word.
 #pragma once
 #include "common.h"
 

@@ -4,18 +4,18 @@
 #pragma once
 #include "column_tile.h"
 
-// Bits of a code, 2 to 8; known when the pipeline is made, so that all shifts are constants.
+// Bits of a code: 2, 3, 4, 5, 6 or 8; known when the pipeline is made, so that all shifts are constants.
 /// @default 4
 constant uint Bits [[function_constant(2)]];
 
-// Codes first .. first + 7 of a row, first a multiple of 8; no word beyond theirs is read.
+// Codes first .. first + 7 of a row, first a multiple of 8; they lie in one word or two (which would
+// not be so for 7 bits), and no other is read.
 inline ulong codes8(device const uint* row, ulong first) {
   const ulong byte = first / 8 * Bits;
   device const uint* words = row + byte / 4;
   const uint shift = uint(byte % 4) * 8;
   ulong codes = ulong(words[0]) >> shift;
   if (shift + 8 * Bits > 32) codes |= ulong(words[1]) << (32 - shift);
-  if (shift + 8 * Bits > 64) codes |= ulong(words[2]) << (64 - shift);
   return codes;
 }
 

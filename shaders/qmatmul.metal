@@ -38,7 +38,7 @@ inline void load_codes(device const uint* W, device const Scale* scales,
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -81,7 +81,7 @@ kernel void qmatmul_bf16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -124,7 +124,7 @@ kernel void qmatmul_f16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1

@@ -14,7 +14,7 @@
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -55,7 +55,7 @@ kernel void qmatvec_bf16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -96,7 +96,7 @@ kernel void qmatvec_f16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1

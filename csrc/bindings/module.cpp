@@ -7,5 +7,6 @@ PYBIND11_MODULE(_core, module) {
   moeflux::bindings::register_device(module);
   moeflux::bindings::register_kernel_table(module);
   moeflux::bindings::register_model(module);
-  moeflux::bindings::register_probe(module);
+  moeflux::bindings::register_matvec(module);
+  moeflux::bindings::register_plan(module);
 }

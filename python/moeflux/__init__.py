@@ -22,8 +22,10 @@ from .errors import (
     TemplateError,
 )
 from .generation import Part, generate, stream_generate
-from .model import Model, Session, load
+from .model import Model, load
+from .routing import Routing
 from .sampling import SamplingParams
+from .session import Session
 
 __all__ = [
     "ALL_KERNELS",
@@ -42,6 +44,7 @@ __all__ = [
     "NoDeviceError",
     "Part",
     "PipelineError",
+    "Routing",
     "SamplingParams",
     "Session",
     "SessionError",

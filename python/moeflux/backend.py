@@ -13,7 +13,7 @@ from .command import KERNELS, Argument, Command, Extent, integer, kernel_info
 from .errors import FormatError, NoDeviceError
 
 ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
-KINDS = ("metal", "host")  # in the order in which Backend() looks
+KINDS = ("metal", "host")
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Backend:
 
         Raises:
             KernelNotFoundError: the library has no such kernel.
+            FormatError: a constant that is no u32.
             PipelineError: the kernel has no such constant, or makes no pipeline with it.
             LibraryCompileError: the shaders do not compile; with the compiler's text.
         """
@@ -162,9 +163,7 @@ class Backend:
 
 
 def _first_device() -> _core.NativeDevice:
-    for kind in KINDS[:-1]:
-        try:
-            return _core.NativeDevice(kind)
-        except NoDeviceError:
-            continue
-    return _core.NativeDevice(KINDS[-1])
+    try:
+        return _core.NativeDevice("metal")
+    except NoDeviceError:
+        return _core.NativeDevice("host")

@@ -34,8 +34,16 @@ constexpr Requirement kRequirements[] = {
      "columns <= limit"},
 };
 constexpr KernelInfo kInfo = {
-    "gather", "none.metal", false, kBindings, kConstants, kRequirements, 1024,
-    Threadgroups::simd_multiple, 0, 1,
+    "gather",
+    "none.metal",
+    false,
+    kBindings,
+    kConstants,
+    kRequirements,
+    1024,
+    Threadgroups::simd_multiple,
+    0,
+    1,
     [](const Call& c) -> Wide { return multiply(length(c, 1), threads(c)); },
     [](const Call& c) -> Wide { return smaller(scalar(c, 3), Wide{64}); }};
 
@@ -100,15 +108,28 @@ TEST_CASE("expressions are exact for 32-bit operands and have no value where the
 TEST_CASE("what has no value stays so, except where it is not evaluated") {
   const auto never = []() -> Wide { throw 1; };
   const auto nothing = [] { return kNoValue; };
-  for (const Wide result :
-       {add(kNoValue, Wide{1}), subtract(kNoValue, Wide{1}), multiply(Wide{0}, kNoValue),
-        divide(kNoValue, Wide{2}), modulo(Wide{2}, kNoValue), ceil_divide(Wide{0}, kNoValue),
-        smaller(Wide{1}, kNoValue), larger(kNoValue, Wide{1}), equal(kNoValue, kNoValue),
-        unequal(kNoValue, Wide{1}), less(Wide{1}, kNoValue), at_most(Wide{1}, kNoValue),
-        greater(kNoValue, Wide{1}), at_least(kNoValue, Wide{1}), negate(kNoValue),
-        both(kNoValue, never), both(Wide{1}, nothing), either(kNoValue, never),
-        either(Wide{0}, nothing), choose(kNoValue, never, never), choose(Wide{1}, nothing, never),
-        choose(Wide{0}, never, nothing)})
+  for (const Wide result : {add(kNoValue, Wide{1}),
+                            subtract(kNoValue, Wide{1}),
+                            multiply(Wide{0}, kNoValue),
+                            divide(kNoValue, Wide{2}),
+                            modulo(Wide{2}, kNoValue),
+                            ceil_divide(Wide{0}, kNoValue),
+                            smaller(Wide{1}, kNoValue),
+                            larger(kNoValue, Wide{1}),
+                            equal(kNoValue, kNoValue),
+                            unequal(kNoValue, Wide{1}),
+                            less(Wide{1}, kNoValue),
+                            at_most(Wide{1}, kNoValue),
+                            greater(kNoValue, Wide{1}),
+                            at_least(kNoValue, Wide{1}),
+                            negate(kNoValue),
+                            both(kNoValue, never),
+                            both(Wide{1}, nothing),
+                            either(kNoValue, never),
+                            either(Wide{0}, nothing),
+                            choose(kNoValue, never, never),
+                            choose(Wide{1}, nothing, never),
+                            choose(Wide{0}, never, nothing)})
     CHECK(result == kNoValue);
   CHECK(both(Wide{0}, never) == 0);
   CHECK(both(Wide{5}, [] { return Wide{7}; }) == 1);
@@ -251,8 +272,8 @@ TEST_CASE("default geometry, given whole, in part, or not at all") {
                        doctest::Contains("default threadgroup of 0"), FormatError);
   g = Gather();
   g.args[1] = Slice{};
-  CHECK_THROWS_WITH_AS(default_geometry(g.pipeline, g.args),
-                       doctest::Contains("default grid of 0"), FormatError);
+  CHECK_THROWS_WITH_AS(default_geometry(g.pipeline, g.args), doctest::Contains("default grid of 0"),
+                       FormatError);
   KernelInfo info = kInfo;
   info.default_grid = nullptr;
   CHECK_THROWS_WITH_AS(default_geometry(FakePipeline(info), g.args),

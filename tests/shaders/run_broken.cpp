@@ -16,8 +16,7 @@ namespace {
 constexpr uint32_t kCount = 64;
 constexpr uint32_t kSchedules = 5;
 
-std::vector<float> run(host::Options options, uint32_t seed, const char* kernel,
-                       uint32_t threads) {
+std::vector<float> run(host::Options options, uint32_t seed, const char* kernel, uint32_t threads) {
   options.seed = seed;
   const auto device = host::open(options);
   const auto x = device->buffer(kCount * sizeof(float));

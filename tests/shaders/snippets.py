@@ -27,26 +27,34 @@ def signature(parameters: str, notes: str = "", head: str = "kernel void k") -> 
     return f"{HEAD}/// @threadgroup any\n{notes}{head}({parameters}) {{}}\n"
 
 
-O = "device float* o [[buffer(0)]]"
-E_O = "/// @elements o 1\n"
+OUT = "device float* o [[buffer(0)]]"
+OUT_NOTE = "/// @elements o 1\n"
 
 # name: (source, what the message says, line of the message or None)
 REFUSED_BY_FRONT_END = {
     # parameters and attributes
-    "pointer without an address space": (signature("float* o [[buffer(0)]]"), "expected `device", 4),
-    "scalar without an attribute": (signature(f"{O}, uint n", E_O), "exactly one attribute", 5),
+    "pointer without an address space": (
+        signature("float* o [[buffer(0)]]"),
+        "expected `device",
+        4,
+    ),
+    "scalar without an attribute": (
+        signature(f"{OUT}, uint n", OUT_NOTE),
+        "exactly one attribute",
+        5,
+    ),
     "two attributes": (
         signature("device float* o [[buffer(0)]] [[thread_position_in_grid]]"),
         "exactly one attribute",
         4,
     ),
     "struct by value": (
-        signature(f"{O}, uint4 n [[buffer(1)]]", E_O),
+        signature(f"{OUT}, uint4 n [[buffer(1)]]", OUT_NOTE),
         "expected `device T",
         5,
     ),
     "struct in constant": (
-        signature(f"{O}, constant P& p [[buffer(1)]]", E_O),
+        signature(f"{OUT}, constant P& p [[buffer(1)]]", OUT_NOTE),
         "no binding has the type P",
         5,
     ),
@@ -57,12 +65,12 @@ REFUSED_BY_FRONT_END = {
     ),
     "a vector of three": (signature("device float3* o [[buffer(0)]]"), "no binding", 4),
     "same buffer index twice": (
-        signature(f"{O}, device float* b [[buffer(0)]]", E_O),
+        signature(f"{OUT}, device float* b [[buffer(0)]]", OUT_NOTE),
         r"expected \[\[buffer\(1\)\]\], found \[\[buffer\(0\)\]\]",
         5,
     ),
     "a gap in the buffer indices": (
-        signature(f"{O}, device float* b [[buffer(2)]]", E_O),
+        signature(f"{OUT}, device float* b [[buffer(2)]]", OUT_NOTE),
         r"expected \[\[buffer\(1\)\]\]",
         5,
     ),
@@ -72,57 +80,58 @@ REFUSED_BY_FRONT_END = {
         4,
     ),
     "buffer behind a built-in": (
-        signature(f"uint i [[thread_position_in_grid]], {O}"),
+        signature(f"uint i [[thread_position_in_grid]], {OUT}"),
         "buffers come first",
         4,
     ),
     "threadgroup memory as an argument": (
-        signature(f"{O}, threadgroup float* s [[threadgroup(0)]]", E_O),
+        signature(f"{OUT}, threadgroup float* s [[threadgroup(0)]]", OUT_NOTE),
         r"\[\[threadgroup\]\] is not supported",
         5,
     ),
     "position of type int": (
-        signature(f"{O}, int i [[thread_position_in_grid]]", E_O),
+        signature(f"{OUT}, int i [[thread_position_in_grid]]", OUT_NOTE),
         "cannot have the type int",
         5,
     ),
     "vector of a scalar attribute": (
-        signature(f"{O}, uint2 i [[thread_index_in_simdgroup]]", E_O),
+        signature(f"{OUT}, uint2 i [[thread_index_in_simdgroup]]", OUT_NOTE),
         "cannot have the type uint2",
         5,
     ),
     "positions of different widths": (
         signature(
-            f"{O}, uint i [[thread_position_in_grid]], uint3 g [[threadgroup_position_in_grid]]",
-            E_O,
+            f"{OUT}, uint i [[thread_position_in_grid]], uint3 g [[threadgroup_position_in_grid]]",
+            OUT_NOTE,
         ),
         "mix widths",
         5,
     ),
     "an attribute twice": (
         signature(
-            f"{O}, uint i [[thread_position_in_grid]], uint j [[thread_position_in_grid]]", E_O
+            f"{OUT}, uint i [[thread_position_in_grid]], uint j [[thread_position_in_grid]]",
+            OUT_NOTE,
         ),
         "used twice",
         5,
     ),
     "an unknown attribute": (
-        signature(f"{O}, uint i [[thread_position_in_gird]]", E_O),
+        signature(f"{OUT}, uint i [[thread_position_in_gird]]", OUT_NOTE),
         "thread_position_in_gird",
         5,
     ),
     "attribute behind the parameters": (
-        f"{HEAD}kernel void k({O}) [[max_total_threads_per_threadgroup(32)]] {{}}\n",
+        f"{HEAD}kernel void k({OUT}) [[max_total_threads_per_threadgroup(32)]] {{}}\n",
         "behind the parameter list",
         3,
     ),
     "kernel that returns a value": (
-        signature(O, E_O, head="kernel float k"),
+        signature(OUT, OUT_NOTE, head="kernel float k"),
         "kernel void name",
         5,
     ),
     "kernel template": (
-        signature(O, E_O, head="template <typename T> kernel void k"),
+        signature(OUT, OUT_NOTE, head="template <typename T> kernel void k"),
         "kernel void name",
         5,
     ),
@@ -189,7 +198,8 @@ REFUSED_BY_FRONT_END = {
     "recursion over two functions": (
         kernel(
             "o[i] = f(n);",
-            "uint g(uint n);\nuint f(uint n) { return n + g(n); }\nuint g(uint n) { return f(n); }\n",
+            "uint g(uint n);\nuint f(uint n) { return n + g(n); }\n"
+            "uint g(uint n) { return f(n); }\n",
         ),
         "is recursive",
         None,
@@ -205,7 +215,11 @@ REFUSED_BY_FRONT_END = {
         3,
     ),
     "mutable global": (kernel("g += 1;", "float g = 1;\n"), "outside `constant`", 3),
-    "global in no address space": (kernel("o[i] = g;", "const float g = 1;\n"), "outside `constant`", 3),
+    "global in no address space": (
+        kernel("o[i] = g;", "const float g = 1;\n"),
+        "outside `constant`",
+        3,
+    ),
     "constant without a value": (kernel("o[i] = g;", "constant float g;\n"), "without a value", 3),
     "namespace": (kernel("o[i] = 1;", "namespace q { constant float T = 1; }\n"), "namespaces", 3),
     "macro with an address space": (
@@ -218,7 +232,7 @@ REFUSED_BY_FRONT_END = {
         "`kernel` inside a macro",
         3,
     ),
-    "unclosed brace": (f"{HEAD}kernel void k({O}) {{\n", "unclosed", 3),
+    "unclosed brace": (f"{HEAD}kernel void k({OUT}) {{\n", "unclosed", 3),
     "a character of no language": (kernel("o[i] = @;"), "cannot read", FIRST_BODY_LINE),
     # function constants
     "function constant without a default": (
@@ -241,8 +255,10 @@ REFUSED_BY_FRONT_END = {
         6,
     ),
     "function constant from another": (
-        kernel("o[i] = C;", "/// @default 1\nconstant uint D [[function_constant(0)]];\n"
-               "constant uint C = D * 2;\n"),
+        kernel(
+            "o[i] = C;",
+            "/// @default 1\nconstant uint D [[function_constant(0)]];\nconstant uint C = D * 2;\n",
+        ),
         "depends on a function constant",
         5,
     ),
@@ -318,7 +334,8 @@ ACCEPTED = {
         "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);\no[i] = s[0].x;"
     ),
     "threadgroup pointer to a helper": kernel(
-        "threadgroup float s[64];\ns[lid & 63] = a[i];\nsimdgroup_barrier(mem_flags::mem_threadgroup);\n"
+        "threadgroup float s[64];\ns[lid & 63] = a[i];\n"
+        "simdgroup_barrier(mem_flags::mem_threadgroup);\n"
         "o[i] = total(s, lid);",
         "inline float total(threadgroup float* s, uint at) {\n"
         "  threadgroup float* p = s + (at & 62);\n  return p[0] + p[1];\n}\n",

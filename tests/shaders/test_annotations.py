@@ -3,6 +3,7 @@
 import re
 
 import pytest
+
 from msl.emit_source import emit_source
 from msl.emit_table import emit_table
 from msl.errors import MslError
@@ -16,6 +17,7 @@ BODY = (
     "kernel void k(device float* o [[buffer(0)]], device const uint* at [[buffer(1)]], "
     "constant uint& n [[buffer(2)]], constant float& s [[buffer(3)]]) { o[0] = D + at[0] + s; }\n"
 )
+EMPTY = "kernel void k(device float* o [[buffer(0)]]) {}\n"
 CONSTANT = "/// @default 9\nconstant uint D [[function_constant(2)]];\n"
 
 
@@ -61,7 +63,7 @@ def test_refused_at_its_line(note):
 @pytest.mark.parametrize("threads", ["0", "100", "2048", "few", "multiple of 16", ""])
 def test_threadgroups_that_do_not_exist(threads):
     with pytest.raises(MslError, match="@threadgroup"):
-        parse_library(f"{HEAD}/// @elements o 1\n/// @threadgroup {threads}\nkernel void k(device float* o [[buffer(0)]]) {{}}\n")
+        parse_library(f"{HEAD}/// @elements o 1\n/// @threadgroup {threads}\n{EMPTY}")
 
 
 @pytest.mark.parametrize(
@@ -70,12 +72,12 @@ def test_threadgroups_that_do_not_exist(threads):
 )
 def test_missing(notes, missing):
     with pytest.raises(MslError, match=f"{missing} .* is missing"):
-        parse_library(f"{HEAD}{notes}kernel void k(device float* o [[buffer(0)]]) {{}}\n")
+        parse_library(f"{HEAD}{notes}{EMPTY}")
 
 
 def test_annotations_belong_to_the_kernel_directly_below():
     with pytest.raises(MslError, match="is missing"):
-        parse_library(f"{HEAD}/// @elements o 1\n/// @threadgroup any\n\nkernel void k(device float* o [[buffer(0)]]) {{}}\n")
+        parse_library(f"{HEAD}/// @elements o 1\n/// @threadgroup any\n\n{EMPTY}")
 
 
 def test_a_parameter_may_not_have_the_name_of_a_geometry():
@@ -103,7 +105,8 @@ def test_everything_that_is_said_is_in_the_table():
 def test_a_scalar_hides_a_function_constant_of_its_name():
     library = parse_library(
         f"{HEAD}{CONSTANT}/// @elements o D\n/// @threadgroup any\n"
-        "kernel void k(device float* o [[buffer(0)]], constant uint& D [[buffer(1)]]) { o[0] = D; }\n"
+        "kernel void k(device float* o [[buffer(0)]], constant uint& D [[buffer(1)]]) "
+        "{ o[0] = D; }\n"
     )
     assert library.kernels[0].constants == []
     assert library.kernels[0].bindings[0].elements == "scalar(call, 1)"
@@ -125,7 +128,9 @@ def test_no_constant_expressions(text):
 
 
 def test_two_kernels_of_one_name_are_refused(tmp_path):
-    text = "/// @elements o 1\n/// @threadgroup any\nkernel void k(device float* o [[buffer(0)]]) {}\n"
+    text = (
+        "/// @elements o 1\n/// @threadgroup any\nkernel void k(device float* o [[buffer(0)]]) {}\n"
+    )
     for file in ("a.metal", "b.metal"):
         (tmp_path / file).write_text(text)
     with pytest.raises(MslError, match=r"b\.metal:3: kernel k is already in a\.metal:3"):
@@ -133,7 +138,9 @@ def test_two_kernels_of_one_name_are_refused(tmp_path):
 
 
 def test_flattening_inlines_headers_once_and_keeps_places(tmp_path):
-    (tmp_path / "one.h").write_text('#pragma once\n#include "two.h"\ninline uint one() { return 1; }\n')
+    (tmp_path / "one.h").write_text(
+        '#pragma once\n#include "two.h"\ninline uint one() { return 1; }\n'
+    )
     (tmp_path / "two.h").write_text("#pragma once\n#include <metal_stdlib>\nbroken line;\n")
     for file in ("a.metal", "b.metal"):
         (tmp_path / file).write_text(f'#include "two.h"\n#include "one.h"\n// {file}\n')
@@ -163,11 +170,13 @@ def test_includes_that_are_refused(tmp_path, line, message):
 def test_the_embedded_library_is_the_text_itself():
     text = 'a "quoted"\\ line\n\tindented // comment\n'
     literals = re.findall(r'^ +"(.*)"$', emit_source(text), re.M)
-    unescaped = "".join(re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), x) for x in literals)
+    unescaped = "".join(
+        re.sub(r"\\(.)", lambda m: {"n": "\n", "t": "\t"}.get(m[1], m[1]), x) for x in literals
+    )
     assert unescaped == text
 
 
 def test_the_table_is_alphabetical(repository):
     library = read_library(sorted((repository / "shaders").glob("*.metal")))
-    names = re.findall(r'^    \{"(\w+)", "\w+\.metal"', emit_table(library), re.M)
+    names = re.findall(r'^    \{\.name = "(\w+)", \.file', emit_table(library), re.M)
     assert names == sorted(k.name for k in library.kernels)

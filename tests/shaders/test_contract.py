@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+
 from msl.contract import CONTRACT
 from msl.library import read_library
 
 SHADERS = Path(__file__).parents[2] / "shaders"
 
-# name: arguments in binding order. `f32`: read; `f32!`: written, or read and written; `=u32`: scalar.
-MATVEC = "W u32, scales bf16, biases bf16, x f32, out f32!, out_dim =u32, in_dim =u32, group_size =u32"
+# name: arguments in binding order. `f32`: read; `f32!`: written, or both; `=u32`: a scalar.
+MATVEC = (
+    "W u32, scales bf16, biases bf16, x f32, out f32!, out_dim =u32, in_dim =u32, group_size =u32"
+)
 EXPERTS = ", ".join(f"expert_out{k} f32" for k in range(16))
 SIGNATURES = {
     "attn_scores_batched": "Q f32, K_cache f32, scores f32!, head_dim =u32, kv_dim =u32, "
@@ -17,7 +20,8 @@ SIGNATURES = {
     "attn_softmax_batched": "scores f32!, seq_len =u32, seq_stride =u32",
     "attn_values_batched": "scores f32, V_cache f32, out f32!, head_dim =u32, kv_dim =u32, "
     "seq_len =u32, seq_stride =u32, heads_per_kv =u32",
-    "compute_decay_beta": "alpha f32, beta f32, A_log f32, dt_bias bf16, g_decay f32!, beta_gate f32!",
+    "compute_decay_beta": "alpha f32, beta f32, A_log f32, dt_bias bf16, g_decay f32!, "
+    "beta_gate f32!",
     "conv1d_step": "conv_state f32!, input f32, weights bf16, out f32!, conv_dim =u32",
     "dequant_matvec_2bit": MATVEC,
     "dequant_matvec_4bit": MATVEC,
@@ -31,8 +35,8 @@ SIGNATURES = {
     "dequant_matvec_8bit_v3": MATVEC,
     "fused_gate_up_swiglu": "gate_W u32, gate_scales bf16, gate_biases bf16, up_W u32, "
     "up_scales bf16, up_biases bf16, x f32, out f32!, out_dim =u32, in_dim =u32, group_size =u32",
-    "gated_delta_net_step": "state f32!, q f32, k f32, v f32, g_decay f32, beta_gate f32, out f32!, "
-    "k_heads_per_v =u32",
+    "gated_delta_net_step": "state f32!, q f32, k f32, v f32, g_decay f32, beta_gate f32, "
+    "out f32!, k_heads_per_v =u32",
     "gated_rms_norm": "values f32, z f32, weight bf16, out f32!, value_dim =u32, eps =f32",
     "moe_combine_residual": f"h_mid f32, shared_out f32, hidden_out f32!, {EXPERTS}, params f32, "
     "dim =u32, K =u32",
@@ -52,7 +56,8 @@ TYPES = {"float": "f32", "half": "f16", "bf16": "bf16", "uint": "u32", "int": "i
 OF_256 = {
     name
     for name in SIGNATURES
-    if name.startswith("dequant_matvec") and name not in ("dequant_matvec_4bit", "dequant_matvec_4bit_fast")
+    if name.startswith("dequant_matvec")
+    and name not in ("dequant_matvec_4bit", "dequant_matvec_4bit_fast")
 }
 
 

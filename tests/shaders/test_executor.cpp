@@ -57,9 +57,10 @@ void check_positions(Size grid, Size full) {
         const uint32_t index = (in_group[2] * size[1] + in_group[1]) * size[0] + in_group[0];
         const uint32_t total = size[0] * size[1] * size[2];
         const std::vector<uint32_t> expected = {
-            x,        y,           z,           group[0],   group[1],   group[2],  in_group[0],
-            in_group[1], in_group[2], size[0],  size[1],    size[2],    groups[0], groups[1],
-            groups[2], grid[0],    index,       index % 32, index / 32, (total + 31) / 32};
+            x,        y,           z,           group[0],    group[1],
+            group[2], in_group[0], in_group[1], in_group[2], size[0],
+            size[1],  size[2],     groups[0],   groups[1],   groups[2],
+            grid[0],  index,       index % 32,  index / 32,  (total + 31) / 32};
         const uint32_t* found = &out[20 * ((size_t{z} * grid[1] + y) * grid[0] + x)];
         REQUIRE(std::vector<uint32_t>(found, found + 20) == expected);
       }
@@ -79,9 +80,9 @@ TEST_CASE("a barrier lets no thread pass before all have arrived") {
   for (uint32_t threads : {1u, 2u, 31u, 32u, 33u, 256u, 1000u, 1024u}) {
     const uint32_t rounds = threads > 100 ? 7 : 40;
     const std::vector<float> x = counted(threads * 2 - 1);  // the last threadgroup is ragged
-    const auto out = run<float>("rotate_many", {const_cast<float*>(x.data()), nullptr,
-                                                const_cast<uint32_t*>(&rounds)},
-                                1, x.size(), {threads * 2 - 1, 1, 1}, {threads, 1, 1});
+    const auto out = run<float>(
+        "rotate_many", {const_cast<float*>(x.data()), nullptr, const_cast<uint32_t*>(&rounds)}, 1,
+        x.size(), {threads * 2 - 1, 1, 1}, {threads, 1, 1});
     for (size_t i = 0; i < x.size(); ++i) {
       const size_t group = i / threads, size = group == 0 ? threads : threads - 1;
       REQUIRE(out[i] == x[group * threads + (i % threads + rounds) % size]);
@@ -110,10 +111,14 @@ TEST_CASE("SIMD-group functions, also in a group of fewer than 32 lanes") {
       CHECK(o[4] == x[first + i % 3]);
       if (first + (lane ^ 1) < end) CHECK(o[5] == x[first + (lane ^ 1)]);
       // Lanes that are not there: undefined in Metal, a NaN here.
-      if (i + 1 < end) CHECK(o[6] == x[i + 1]);
-      else CHECK(std::isnan(o[6]));
-      if (lane > 0) CHECK(o[7] == x[i - 1]);
-      else CHECK(std::isnan(o[7]));
+      if (i + 1 < end)
+        CHECK(o[6] == x[i + 1]);
+      else
+        CHECK(std::isnan(o[6]));
+      if (lane > 0)
+        CHECK(o[7] == x[i - 1]);
+      else
+        CHECK(std::isnan(o[7]));
       CHECK(o[8] == before + x[i]);
       CHECK(o[9] == before);
       CHECK(o[10] == (*std::max_element(begin, last) > 30 ? 1 : 0));
@@ -173,5 +178,6 @@ TEST_CASE("threads that diverge are told apart, and the executor goes on afterwa
 
 TEST_CASE("both tables have the same kernels in the same order") {
   REQUIRE(kernels().size() == kernel_table().size());
-  for (const KernelInfo& info : kernel_table()) CHECK(std::string(info.name) == kernel_of(info).name);
+  for (const KernelInfo& info : kernel_table())
+    CHECK(std::string(info.name) == kernel_of(info).name);
 }

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 
 import pytest
+
 from msl.emit_host import emit_host
 from msl.emit_table import emit_table
 from msl.errors import MslError
@@ -40,25 +41,28 @@ def test_refused_by_the_lint(name, clang):
         assert all(re.match(r"snippet\.metal:\d+:\d+: ", complaint) for complaint in complaints)
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_accepted_by_front_end_and_lint(name, clang):
-    assert lint(parse_library(ACCEPTED[name]), clang) == []
+@pytest.fixture(scope="module")
+def accepted():
+    """One library of all that is accepted: a kernel for each, whose name is the file."""
+    text = ""
+    for index, (name, source) in enumerate(ACCEPTED.items()):
+        assert source.count("snippet.metal") == source.count("void k(") == 1
+        text += source.replace("snippet.metal", name).replace("void k(", f"void k{index}(")
+    return parse_library(text)
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_accepted_shaders_compile_for_the_host(name, tmp_path, repository):
+def test_accepted_by_the_lint(accepted, clang):
+    assert lint(accepted, clang) == []
+
+
+def test_accepted_shaders_compile_for_the_host(accepted, tmp_path, repository):
     compiler = shutil.which("c++") or shutil.which("g++")
-    library = parse_library(ACCEPTED[name])
-    for file, text in (("host.cpp", emit_host(library)), ("table.cpp", emit_table(library))):
+    for file, text in (("host.cpp", emit_host(accepted)), ("table.cpp", emit_table(accepted))):
         (tmp_path / file).write_text(text)
-    result = subprocess.run(
-        [compiler, "-std=c++20", "-Wall", "-Wno-unused", "-fsyntax-only", "-I", repository / "csrc"]
-        + ["host.cpp", "table.cpp"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0 and not result.stderr, result.stderr
+        command = [compiler, "-std=c++20", "-Wall", "-Wno-unused", "-fsyntax-only"]
+        command += ["-Wno-missing-field-initializers", "-I", repository / "csrc", file]
+        result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0 and not result.stderr, result.stderr
 
 
 def test_the_library_passes_the_lint(clang, repository):

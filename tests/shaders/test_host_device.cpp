@@ -80,12 +80,12 @@ TEST_CASE("random legal orders keep what depends on each other, and do vary") {
     const Argument args[] = {Slice{out, 0}, Scalar{4}, Scalar{1}};
     recording.dispatch(f.device->pipeline("fill"), args, {4, 1, 1}, {4, 1, 1});
   };
-  add(a);                                   // 0
-  add(b);                                   // 1
-  add(a);                                   // 2 after 0
-  recording.signal(f.device->event(), 1);   // 3 after all
-  add(c);                                   // 4 after 3
-  add(a);                                   // 5 after 3
+  add(a);                                  // 0
+  add(b);                                  // 1
+  add(a);                                  // 2 after 0
+  recording.signal(f.device->event(), 1);  // 3 after all
+  add(c);                                  // 4 after 3
+  add(a);                                  // 5 after 3
   std::mt19937 random(1);
   size_t differing = 0;
   for (int i = 0; i < 100; ++i) {
@@ -157,7 +157,8 @@ TEST_CASE("awaiting what nothing raises is an error, not a hang") {
   CHECK(event->value() == 6);
 }
 
-TEST_CASE("a failure is thrown by each wait, leaves the rest of its command buffer out, and no more") {
+TEST_CASE(
+    "a failure is thrown by each wait, leaves the rest of its command buffer out, and no more") {
   Fixture f(hard(3));
   const auto x = f.buffer(64), out = f.buffer(64);
   const auto broken = f.device->commands(), sound = f.device->commands();

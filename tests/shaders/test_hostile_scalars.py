@@ -1,11 +1,11 @@
-"""Arguments that make no sense are refused, or do no harm: never a crash, a hang or a stray write."""
+"""Arguments that make no sense are refused, or do no harm: no crash, no hang, no stray write."""
 
 import numpy as np
 import pytest
 
 import moeflux as mf
-from kernels import cases
 from kernels.run import arguments
+from moeflux.doctor.kernels import cases
 
 N_TRIES = 60
 EDGES = (0, 1, 2, 3, 31, 32, 33, 255, 256, 2**16, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)

@@ -3,9 +3,9 @@
 import pytest
 
 import moeflux as mf
-from kernels import cases
-from kernels.case import bits
 from kernels.run import run
+from moeflux.doctor.kernels import cases
+from moeflux.doctor.kernels.case import bits
 
 N_SCHEDULES = 5
 N_DRAWN = 5

@@ -39,7 +39,9 @@ def main() -> int:
         "library_source.cpp": emit_source(library.text),
     }
     for name, text in outputs.items():
-        (options.out / name).write_text(text, encoding="utf-8")
+        path = options.out / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:  # spares compiling it
+            path.write_text(text, encoding="utf-8")
     return 0
 
 

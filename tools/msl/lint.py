@@ -42,7 +42,7 @@ def find_clang() -> str:
 
 
 def lint(library: Library, clang: str | None = None) -> list[str]:
-    """Returns clang's complaints as `FILE:LINE:COLUMN: error: ..`, in order; [] when there are none."""
+    """Returns clang's complaints as `FILE:LINE:COLUMN: error: ..`; [] when there are none."""
     text = apply_edits(library.text, library.edits + float_edits(library) + _edits(library))
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "metal_stdlib").write_text(stdlib(), encoding="utf-8")

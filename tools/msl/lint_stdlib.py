@@ -1,8 +1,8 @@
 """Declarations of <metal_stdlib> for the lint: what shaders/ may use, in C++ for OpenCL.
 
 Clang's OpenCL C++ mode has the address-space rules from which Metal's front end was derived: a
-pointer to `device` memory does not become one to `threadgroup` memory. Only declarations: nothing is
-compiled.
+pointer to `device` memory does not become one to `threadgroup` memory. Only declarations: nothing
+is compiled.
 """
 
 from __future__ import annotations
@@ -34,12 +34,21 @@ typedef unsigned long ulong;
 #define M_LOG2E_F 1.44269504088896340736f
 """
 
+_NAMED_PRECISION = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "tanh")
 _UNARY = (
-    "exp exp2 log log2 sqrt rsqrt sin cos tanh fabs abs floor ceil trunc rint round sign saturate"
-).split()
-_BINARY = "pow divide fmin fmax min max".split()
-_TERNARY = "fma mix clamp".split()
-_NAMED_PRECISION = "exp exp2 log log2 sqrt rsqrt sin cos tanh".split()
+    *_NAMED_PRECISION,
+    "fabs",
+    "abs",
+    "floor",
+    "ceil",
+    "trunc",
+    "rint",
+    "round",
+    "sign",
+    "saturate",
+)
+_BINARY = ("pow", "divide", "fmin", "fmax", "min", "max")
+_TERNARY = ("fma", "mix", "clamp")
 
 
 def stdlib() -> str:
@@ -65,7 +74,9 @@ def _constructors() -> list[str]:
         one = {"char": "signed char", "bool": "int"}.get(name, name)
         for n in (2, 3, 4):
             vector = f"{name}{n}"
-            lines.append(f"{vector} make_{vector}({one}); template <class V> {vector} make_{vector}(V);")
+            lines.append(
+                f"{vector} make_{vector}({one}); template <class V> {vector} make_{vector}(V);"
+            )
             for parts in _partitions(n):
                 types = ", ".join(one if p == 1 else f"{name}{p}" for p in parts)
                 lines.append(f"{vector} make_{vector}({types});")
@@ -87,8 +98,8 @@ def _math() -> list[str]:
     lines = []
     for space, unary, binary, ternary in (
         ("", _UNARY, _BINARY, _TERNARY),
-        ("precise", _NAMED_PRECISION, ["pow", "divide"], []),
-        ("fast", _NAMED_PRECISION, ["pow", "divide"], []),
+        ("precise", _NAMED_PRECISION, ("pow", "divide"), ()),
+        ("fast", _NAMED_PRECISION, ("pow", "divide"), ()),
     ):
         if space:
             lines.append(f"namespace {space} {{")
@@ -123,8 +134,16 @@ def _groups() -> list[str]:
         "void threadgroup_barrier(mem_flags); void simdgroup_barrier(mem_flags);",
         "bool simd_all(bool); bool simd_any(bool);",
     ]
-    reductions = "sum product max min prefix_inclusive_sum prefix_exclusive_sum broadcast_first".split()
-    moves = "shuffle shuffle_xor shuffle_up shuffle_down broadcast".split()
+    reductions = [
+        "sum",
+        "product",
+        "max",
+        "min",
+        "prefix_inclusive_sum",
+        "prefix_exclusive_sum",
+        "broadcast_first",
+    ]
+    moves = ["shuffle", "shuffle_xor", "shuffle_up", "shuffle_down", "broadcast"]
     for t in (f"{t}{n}" for t in _SHUFFLED for n in ("", 2, 3, 4)):
         lines += [f"{t} simd_{f}({t});" for f in reductions]
         lines += [f"{t} simd_{f}({t}, ushort);" for f in moves]

@@ -1,4 +1,4 @@
-"""What the front end knows of a shader library: the result of parsing, the input of every writer."""
+"""What the front end knows of a library: the result of parsing, the input of every writer."""
 
 from __future__ import annotations
 
@@ -75,6 +75,7 @@ class ThreadgroupArray:
     dimensions: str  # "[N][M]" as written, "" for one value
     nbytes: int
     offset: int  # in the host device's layout
+    declared: tuple[int, int]  # its declaration: offsets in the text
 
 
 @dataclass
@@ -118,10 +119,12 @@ class Kernel:
 
     @property
     def bindings(self) -> list[Buffer]:
+        """The parameters that the host binds, by buffer index."""
         return [p for p in self.parameters if isinstance(p, Buffer)]
 
     @property
     def threadgroup_bytes(self) -> int:
+        """Of all arrays; Metal counts in units of 16."""
         return sum((a.nbytes + 15) // 16 * 16 for a in self.arrays)
 
     @property

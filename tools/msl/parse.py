@@ -42,6 +42,7 @@ class Parser:
         self.edits: list[Edit] = []
 
     def library(self) -> Library:
+        """Reads everything. Raises MslError at the first mistake."""
         index = 0
         while index < len(self.tokens):
             index = self._declaration(index)
@@ -92,7 +93,9 @@ class Parser:
             raise self.tokens[first].error("namespaces are not supported here")
         for index in range(close + 1, start):
             if self._is_attribute(index):
-                raise self.tokens[index].error("attribute behind the parameter list (Metal refuses)")
+                raise self.tokens[index].error(
+                    "attribute behind the parameter list (Metal refuses)"
+                )
         is_kernel, is_template = "kernel" in head, head[0] == "template"
         name = self.tokens[parenthesis - 1]
         if is_kernel and head[:2] != ["kernel", "void"]:
@@ -129,14 +132,16 @@ class Parser:
             else:
                 self._integer_constant(tokens)
         elif words[0] not in _NOT_VARIABLES and words[0] != "template" and parenthesis < 0:
-            raise tokens[0].error(
-                "program-scope variable outside `constant` (Metal refuses); write `constant T x = ..`"
-            )
+            raise tokens[0].error("program-scope variable outside `constant` (Metal refuses)")
 
     def _integer_constant(self, tokens: list[Token]) -> None:
         """Remembers `constant [constexpr] uint NAME = INTEGER;` for array bounds."""
         words = [t.text for t in tokens if t.text not in ("constant", "constexpr", "const")]
-        if len(words) == 4 and words[2] == "=" and re.fullmatch(r"(0x[\da-fA-F]+|\d+)[uU]?", words[3]):
+        if (
+            len(words) == 4
+            and words[2] == "="
+            and re.fullmatch(r"(0x[\da-fA-F]+|\d+)[uU]?", words[3])
+        ):
             self.values[words[1]] = int(words[3].rstrip("uU"), 0)
 
     def _function_constant(self, first: int, attribute: int, end: int) -> None:
@@ -147,11 +152,15 @@ class Parser:
         if index is None or not index.isdigit():
             raise token.error("expected [[function_constant(NUMBER)]]")
         if len(words) != 3 or words[1] != "uint":
-            raise token.error("a function constant is `constant uint NAME [[function_constant(n)]];`")
+            raise token.error(
+                "a function constant is `constant uint NAME [[function_constant(n)]];`"
+            )
         doc = self.docs.get((token.file, token.line - 1))
         default = re.fullmatch(r"///\s*@default\s+(\d+)", doc.text.strip()) if doc else None
         if not default or int(default[1]) > 0xFFFFFFFF:
-            raise token.error(f"function constant {words[2]}: `/// @default NUMBER` above it is missing")
+            raise token.error(
+                f"function constant {words[2]}: `/// @default NUMBER` above it is missing"
+            )
         if any(c.index == int(index) or c.name == words[2] for c in self.constants):
             raise token.error("two function constants have the same index or name")
         self.constants.append(Constant(words[2], int(index), int(default[1]), token))
@@ -160,7 +169,9 @@ class Parser:
 
     def _is_attribute(self, index: int) -> bool:
         pair = self.tokens[index : index + 2]
-        return len(pair) == 2 and pair[0].text == pair[1].text == "[" and pair[1].start == pair[0].end
+        return (
+            len(pair) == 2 and pair[0].text == pair[1].text == "[" and pair[1].start == pair[0].end
+        )
 
     def _attribute(self, index: int) -> dict[str, str]:
         """Names and arguments of `[[..]]`, whose text is blanked for everybody but Metal."""
@@ -221,7 +232,9 @@ class Parser:
         words = [t.text for t in tokens]
         name = tokens[-1]
         if len(attributes) != 1:
-            raise name.error(f"parameter {name.text}: exactly one attribute says where it comes from")
+            raise name.error(
+                f"parameter {name.text}: exactly one attribute says where it comes from"
+            )
         attribute, argument = next(iter(attributes.items()))
         if attribute in BUILTINS:
             return self._builtin(tokens, attribute)
@@ -234,17 +247,25 @@ class Parser:
             )
         base = [w for w in words[:-1] if w not in (*_SPACES, "const", "*", "&")]
         shape = [w for w in words[:-1] if w not in base]
-        if len(base) != 1 or shape not in (["device", "*"], ["device", "const", "*"], ["constant", "&"]):
+        if len(base) != 1 or shape not in (
+            ["device", "*"],
+            ["device", "const", "*"],
+            ["constant", "&"],
+        ):
             raise name.error(
                 f"parameter {name.text}: expected `device T*`, `device const T*` or `constant T&`"
             )
         vector = _VECTOR.match(base[0])
         element, width = (vector[1], int(vector[2])) if vector else (base[0], 1)
         scalar = shape[0] == "constant"
-        if element not in SCALARS or width == 3 or (scalar and base[0] not in ("float", "uint", "int")):
+        if (
+            element not in SCALARS
+            or width == 3
+            or (scalar and base[0] not in ("float", "uint", "int"))
+        ):
             raise name.error(
-                f"parameter {name.text}: no binding has the type {base[0]}; scalars are float, uint, "
-                f"int, buffers {', '.join(SCALARS)} or their vectors of 2 and 4"
+                f"parameter {name.text}: no binding has the type {base[0]}; scalars are float, "
+                f"uint, int, buffers {', '.join(SCALARS)} or their vectors of 2 and 4"
             )
         return Buffer(name.text, base[0], element, width, scalar, shape == ["device", "*"], name)
 

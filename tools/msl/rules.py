@@ -11,13 +11,28 @@ _FORBIDDEN = {
     "double": "Metal has no double",
     "bfloat": "needs Metal 3.1; use the bit pattern (bf16)",
     **dict.fromkeys(
-        "goto try catch throw new delete virtual dynamic_cast typeid thread_local register asm".split(),
+        [
+            "goto",
+            "try",
+            "catch",
+            "throw",
+            "new",
+            "delete",
+            "virtual",
+            "dynamic_cast",
+            "typeid",
+            "thread_local",
+            "register",
+            "asm",
+        ],
         "does not exist in Metal",
     ),
     "auto": "write the type: address spaces would be deduced",
 }
 _ADDRESS_SPACES = ("device", "constant", "threadgroup", "thread")
-_MACRO = re.compile(r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S)
+_MACRO = re.compile(
+    r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S
+)
 
 
 def check(library: Library, directives: list[Token]) -> None:
@@ -71,7 +86,7 @@ def _check_recursion(library: Library) -> None:
 
 
 def _check_constants(library: Library) -> None:
-    """The host device sets function constants before a launch: too late for what depends on them."""
+    """The host device sets function constants at a launch: too late for what depends on them."""
     names = {constant.name for constant in library.constants}
     inside = [range(f.first, f.body[1] + 1) for f in library.functions]
     for index, token in enumerate(library.tokens):

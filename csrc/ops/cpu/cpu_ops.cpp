@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "ops/cpu/scratch.h"
+
 namespace moeflux::ops::cpu {
 
 namespace {
@@ -10,10 +12,12 @@ namespace {
 // (a wake-up is about 10 us, in which a core reads some 100 KB).
 constexpr uint64_t kTaskBytes = 64 * 1024;
 
-uint64_t worker_floats(const ScratchPlan& plan) {
-  const uint64_t floats = std::max<uint64_t>(uint64_t(plan.max_in) * kRowsPerBlock, plan.context);
-  return base::round_up(floats + 16, 1024);
-}
+class Finished final : public Ticket {
+ public:
+  bool done() const override { return true; }
+  void wait() override {}
+};
+
 float sigmoid(float x) {
   return 1.0f / (1.0f + std::exp(-x));
 }
@@ -27,19 +31,29 @@ struct CpuOps::Bump {
   float* take(uint64_t floats) { return std::exchange(next, next + floats); }
 };
 
-CpuOps::CpuOps(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-               base::Account& account)
-    : pool_(pool),
-      kernels_(kernels),
-      worker_floats_(worker_floats(plan)),
-      scratch_(account, worker_floats_ * pool.size() * sizeof(float), "kernel scratch"),
-      rows_(account, uint64_t(plan.rows) * plan.row_floats * sizeof(float), "stage buffers"),
-      hidden_(account, plan.expert_floats * sizeof(float), "FFN buffers") {}
+CpuOps::CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads)
+    : arena_(arena), pool_(n_threads), kernels_(kernels) {}
 
-uint64_t CpuOps::scratch_bytes(const ScratchPlan& plan, int n_threads) {
-  return base::round_up(worker_floats(plan) * n_threads * 4, base::kPageBytes) +
-         base::round_up(uint64_t(plan.rows) * plan.row_floats * 4, base::kPageBytes) +
-         base::round_up(plan.expert_floats * 4, base::kPageBytes);
+uint64_t CpuOps::scratch_bytes(const Workload& workload) const {
+  const ScratchPlan plan = plan_scratch(workload);
+  return (pool_.size() - 1) * base::kStackBytes +
+         arena_.booked_bytes(plan.worker_floats * pool_.size() * sizeof(float)) +
+         arena_.booked_bytes(plan.row_floats * sizeof(float)) +
+         arena_.booked_bytes(plan.hidden_floats * sizeof(float));
+}
+
+void CpuOps::reserve(const Workload& workload) {
+  const ScratchPlan plan = plan_scratch(workload);
+  stacks_ =
+      base::Booking(arena_.account(), (pool_.size() - 1) * base::kStackBytes, "thread stacks");
+  worker_floats_ = plan.worker_floats;
+  scratch_ = base::Memory(arena_, worker_floats_ * pool_.size() * sizeof(float), "kernel scratch");
+  rows_ = base::Memory(arena_, plan.row_floats * sizeof(float), "stage buffers");
+  hidden_ = base::Memory(arena_, plan.hidden_floats * sizeof(float), "FFN buffers");
+}
+
+std::unique_ptr<Ticket> CpuOps::submit(std::function<void()>) {
+  return std::make_unique<Finished>();
 }
 
 CpuOps::Product CpuOps::dense(const Linear& w, const float* x, uint32_t n, float* y) {
@@ -232,19 +246,15 @@ void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uin
   add(out, uint64_t(n) * d_model, x);
 }
 
-void CpuOps::route(const Router& w, const float* normed, uint32_t n, Routing& out) {
+void CpuOps::route(const Router& w, const float* normed, uint32_t n, const Routing& out) {
   const uint32_t n_experts = w.n_experts, top_k = w.top_k;
-  out.experts.resize(uint64_t(n) * top_k);
-  out.weights.resize(uint64_t(n) * top_k);
-  out.logits.resize(uint64_t(n) * n_experts);
-  linear(w.gate, normed, n, out.logits.data());
+  linear(w.gate, normed, n, out.logits);
   std::vector<uint32_t> order(n_experts);
   for (uint64_t row = 0; row < n; ++row) {
-    std::vector<float> p(out.logits.begin() + row * n_experts,
-                         out.logits.begin() + (row + 1) * n_experts);
+    const float* logits = out.logits + row * n_experts;
+    std::vector<float> p(logits, logits + n_experts);
     kernels_.softmax(p.data(), n_experts);
     for (uint32_t i = 0; i < n_experts; ++i) order[i] = i;
-    const float* logits = out.logits.data() + row * n_experts;
     // By logit (softmax may round two of them together); NaN sorts last, ties take the lower index.
     std::partial_sort(order.begin(), order.begin() + top_k, order.end(),
                       [&](uint32_t i, uint32_t j) {
@@ -326,6 +336,14 @@ void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert
     float* out = x + uint64_t(row) * dim;
     for (uint32_t i = 0; i < dim; ++i) out[i] += total[i];
   });
+}
+
+void CpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
+  const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
+  float* normed = rows_.as<float>();
+  for (uint64_t i = 0; i < n; ++i)
+    norm(w.norm, w.eps, x + uint64_t(rows[i]) * d_model, 1, d_model, normed + i * d_model);
+  linear(w.linear, normed, n, logits);
 }
 
 }  // namespace moeflux::ops::cpu

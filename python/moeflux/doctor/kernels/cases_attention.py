@@ -49,9 +49,11 @@ class Cache:
         self.values = decode(self.rows[:, :used]).reshape(self.seq_len, self.kv_heads, -1)
         self.text = f"heads={self.heads}/{self.per_kv} dim={self.head_dim} len={self.seq_len}"
 
-    def scores(self, inside: Array, dtype: npt.DTypeLike = np.float64) -> Array:
-        """(heads, stride): `inside`, NaN behind it."""
-        padded = np.full((self.heads, self.stride), np.nan, dtype)
+    def scores(
+        self, inside: Array, dtype: npt.DTypeLike = np.float64, gap: float = np.nan
+    ) -> Array:
+        """(heads, stride): `inside`, and `gap` behind it."""
+        padded = np.full((self.heads, self.stride), gap, dtype)
         padded[:, : self.seq_len] = inside
         return padded
 
@@ -81,7 +83,7 @@ def attn_softmax_batched(rng: Generator, shape: Shape) -> Case:
     # the argument of exp is rounded, and that is relative to its size
     top = x.max(axis=-1, keepdims=True)
     size = expected * (1 + np.abs(decode(x) - decode(top)))
-    out = Out(cache.scores(expected), cache.scores(size), before=cache.scores(x, np.float32))
+    out = Out(cache.scores(expected), cache.scores(size), before=cache.scores(x, np.float32, 1e30))
     threads = int(rng.choice(THREADS))
     args = [out, cache.seq_len, cache.stride]
     return Case("attn_softmax_batched", args, threads * cache.heads, threads, text=cache.text)
