@@ -15,7 +15,7 @@ namespace {
 
 void poll_signals() {
   py::gil_scoped_acquire acquire;
-  if (PyErr_CheckSignals() != 0) throw Interrupted{};
+  check_signals();
 }
 
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,

@@ -75,10 +75,6 @@ class Loader {
     return {matrix(source, "gate"), matrix(source, "up"), matrix(source, "down")};
   }
 
-  static void check_signals() {
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-  }
-
  private:
   model::WeightReader& reader_;
 };

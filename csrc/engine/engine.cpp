@@ -39,6 +39,24 @@ void check_scales(const model::Weights& weights, uint32_t store_layer, uint32_t 
 
 }  // namespace
 
+store::PlanInput Engine::sizes(const model::Weights& weights,
+                               const std::vector<store::LayerExperts>& experts, const ops::Ops& ops,
+                               const base::Arena& arena, const Options& options) {
+  store::PlanInput sizes;
+  for (const store::LayerExperts& layer : experts) {
+    sizes.slot_bytes = std::max(sizes.slot_bytes, layer.slot_bytes());
+    sizes.n_experts += layer.n_experts;
+  }
+  sizes.resident_bytes = arena.account().live_bytes();
+  sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
+                        Activations::bytes(weights, arena) +
+                        store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
+  sizes.session_bytes = Session::bytes(weights, options.context, arena);
+  sizes.n_layers = static_cast<uint32_t>(experts.size());
+  sizes.top_k = weights.top_k();
+  return sizes;
+}
+
 Engine::Engine(Parts parts, const Options& options)
     : arena_(std::move(parts.arena)),
       weights_(std::move(parts.weights)),
@@ -46,24 +64,12 @@ Engine::Engine(Parts parts, const Options& options)
       options_(options),
       ops_(std::move(parts.ops)),
       pipeline_(*ops_, bell_) {
-  const ops::Workload work = workload(*weights_, options.context);
-  store::PlanInput sizes;
-  for (const store::LayerExperts& layer : parts.experts) {
-    sizes.slot_bytes = std::max(sizes.slot_bytes, layer.slot_bytes());
-    sizes.n_experts += layer.n_experts;
-  }
-  sizes.memory_bytes = arena_->account().limit_bytes();
-  sizes.resident_bytes = arena_->account().live_bytes();
-  sizes.scratch_bytes =
-      ops_->scratch_bytes(work) + Activations::bytes(*weights_, *arena_) +
-      store::ExpertStore::fixed_bytes(parts.experts, options.read_threads, *arena_);
-  sizes.session_bytes = Session::bytes(*weights_, options.context, *arena_);
-  sizes.n_layers = static_cast<uint32_t>(parts.experts.size());
-  sizes.top_k = weights_->top_k();
-  sizes.max_slots = options.max_slots;
-  plan_ = store::make_plan(sizes);
+  store::PlanInput input = sizes(*weights_, parts.experts, *ops_, *arena_, options);
+  input.memory_bytes = arena_->account().limit_bytes();
+  input.max_slots = options.max_slots;
+  plan_ = store::make_plan(input);
 
-  ops_->reserve(work);
+  ops_->reserve(workload(*weights_, options.context));
   act_ = Activations(*weights_, *arena_);
   store::StoreOptions store_options;
   store_options.min_slots = plan_.min_slots;

@@ -45,6 +45,13 @@ class Engine {
   // Throws MemoryBudgetError with the minimum.
   Engine(Parts parts, const Options& options);
 
+  // What a model of these weights needs of this arena and these ops: the plan's input, less the
+  // budget. Nothing is allocated: the planner asks before there is an engine.
+  static store::PlanInput sizes(const model::Weights& weights,
+                                const std::vector<store::LayerExperts>& experts,
+                                const ops::Ops& ops, const base::Arena& arena,
+                                const Options& options);
+
   std::shared_ptr<Session> new_session();
   // Checks and books an override. Throws SessionError, MemoryBudgetError.
   std::shared_ptr<RoutingOverride> new_override(RoutingOverride override);

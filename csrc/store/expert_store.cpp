@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "base/error.h"
+#include "store/read_plan.h"
 
 namespace moeflux::store {
 
@@ -35,12 +36,6 @@ uint64_t LayerExperts::slot_bytes() const {
   return base::round_up(end, kSlotAlignment);
 }
 
-uint64_t LayerExperts::expert_bytes() const {
-  uint64_t sum = 0;
-  for (const Part& part : parts) sum += part.nbytes;
-  return sum;
-}
-
 ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
                          std::vector<LayerExperts> layers, base::Arena& arena, StoreOptions options)
     : files_(std::move(files)), layers_(std::move(layers)), arena_(arena), options_(options) {
@@ -64,6 +59,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
       }
     }
   }
+  for (const LayerExperts& layer : layers_) reads_.push_back(plan_reads(layer, files_));
   const size_t n_keys = layers_.size() * size_t(max_experts_);
   tables_ = base::Booking(arena_.account(), tables_bytes(layers_, sizeof(Slot)), "expert tables");
   where_.resize(n_keys);
@@ -199,7 +195,7 @@ void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
     where_[slot->key] = nullptr;  // the next request tries again
     slot->key = -1;
   } else {
-    stats_.bytes_read += layers_[slot->key / max_experts_].expert_bytes();
+    for (const Part& read : reads_[slot->key / max_experts_]) stats_.bytes_read += read.nbytes;
   }
   if (slot->pins == 0) park(slot);
 }
@@ -211,9 +207,9 @@ const std::string& ExpertStore::first_path(const Slot& slot) const {
 
 void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
   const uint32_t expert = static_cast<uint32_t>(slot.key % max_experts_);
-  for (const Part& part : layers_[slot.key / max_experts_].parts)
-    io::read_exact(*files_[part.file[expert]], part.offset[expert],
-                   {slot.memory.data() + part.slot_offset, part.nbytes}, bounce);
+  for (const Part& read : reads_[slot.key / max_experts_])
+    io::read_exact(*files_[read.file[expert]], read.offset[expert],
+                   {slot.memory.data() + read.slot_offset, read.nbytes}, bounce);
 }
 
 void ExpertStore::park(Slot* slot) {

@@ -36,7 +36,6 @@ struct LayerExperts {
   uint32_t n_experts = 0;
   std::vector<Part> parts;
   uint64_t slot_bytes() const;
-  uint64_t expert_bytes() const;  // what a miss reads
 };
 
 enum class Use { decode, sweep };  // a sweep (prefill) does not push out what decode works with
@@ -131,6 +130,7 @@ class ExpertStore {
 
   std::vector<std::shared_ptr<io::File>> files_;
   std::vector<LayerExperts> layers_;
+  std::vector<std::vector<Part>> reads_;  // by layer: what a miss reads
   base::Arena& arena_;
   const StoreOptions options_;
   uint64_t slot_bytes_ = 0;

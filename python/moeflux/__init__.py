@@ -4,6 +4,9 @@ The dense part stays resident; the experts a token needs are read from disk into
 """
 
 from ._version import __version__
+from .backend import ALL_KERNELS, Backend
+from .buffer import Buffer
+from .command import Command
 from .errors import (
     DownloadError,
     FormatError,
@@ -25,6 +28,10 @@ from .sampling import SamplingParams
 from .session import Session
 
 __all__ = [
+    "ALL_KERNELS",
+    "Backend",
+    "Buffer",
+    "Command",
     "DownloadError",
     "FormatError",
     "GpuError",

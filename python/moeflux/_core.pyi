@@ -4,6 +4,71 @@ from typing import Any
 
 __version__: str
 
+class Binding:
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...  # "f32", "f16", "bf16", "u32", "i32", "u8"
+    @property
+    def scalar(self) -> bool: ...
+    @property
+    def writable(self) -> bool: ...
+
+class KernelInfo:
+    @property
+    def name(self) -> str: ...
+    @property
+    def file(self) -> str: ...  # of shaders/
+    @property
+    def contract(self) -> bool: ...
+    @property
+    def bindings(self) -> tuple[Binding, ...]: ...
+    @property
+    def constants(self) -> dict[str, int]: ...  # defaults
+
+def kernel_table() -> list[KernelInfo]: ...
+
+class NativeDevice:
+    def __init__(self, kind: str) -> None: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def limits(self) -> dict[str, Any]: ...
+    @property
+    def pipeline_count(self) -> int: ...
+    def pipeline(self, kernel: str, constants: list[tuple[str, int]]) -> NativePipeline: ...
+
+class NativePipeline:
+    @property
+    def constants(self) -> dict[str, int]: ...
+    @property
+    def max_threads(self) -> int: ...
+
+class NativeBuffer:
+    def __init__(self, device: NativeDevice, nbytes: int) -> None: ...
+    def wait(self) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+
+class NativeCommands:
+    def __init__(self, device: NativeDevice) -> None: ...
+    def dispatch(
+        self,
+        pipeline: NativePipeline,
+        args: list[NativeBuffer | int | None],
+        grid: tuple[int, int, int] | None,
+        threadgroup: tuple[int, int, int] | None,
+    ) -> None: ...
+    def commit(self) -> None: ...
+    def wait(self) -> None: ...
+    @property
+    def committed(self) -> bool: ...
+    @property
+    def done(self) -> bool: ...
+    @property
+    def gpu_seconds(self) -> float: ...
+
 class Snapshot:
     @property
     def position(self) -> int: ...
@@ -48,3 +113,40 @@ def load_model(
     direct: bool,
     simd: str,
 ) -> NativeModel: ...
+def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
+def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
+def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel
+def measure_model(
+    spec: dict[str, Any], file_bytes: list[int], context: int, n_threads: int, read_threads: int
+) -> dict[str, int]: ...
+def make_plan(
+    memory_bytes: int,
+    resident_bytes: int,
+    scratch_bytes: int,
+    session_bytes: int,
+    slot_bytes: int,
+    n_experts: int,
+    n_layers: int,
+    top_k: int,
+    max_slots: int,
+) -> dict[str, Any]: ...
+def probe_reads(
+    paths: list[str],
+    layers: list[list[Any]],
+    batch: int,
+    read_threads: int,
+    seconds: float,
+    direct: bool,
+) -> dict[str, Any]: ...
+def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
+def probe_experts(
+    d_model: int,
+    d_ff: int,
+    bits: int,
+    group: int,
+    top_k: int,
+    nbytes: int,
+    n_threads: int,
+    seconds: float,
+    simd: str,
+) -> dict[str, Any]: ...

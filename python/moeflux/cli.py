@@ -9,8 +9,12 @@ import typer
 
 from . import __version__, errors
 from .commands.chat import chat
+from .commands.doctor import doctor
 from .commands.generate import generate
 from .commands.info import info
+from .commands.pack import pack
+from .commands.plan import plan
+from .commands.synth import synth
 from .terminal import escape_controls
 
 app = typer.Typer(
@@ -35,7 +39,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info):
+for command in (generate, chat, info, plan, pack, synth, doctor):
     app.command()(command)
 
 

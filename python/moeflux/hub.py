@@ -14,6 +14,11 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
+def is_hub_id(text: str) -> bool:
+    """Whether it has the form owner/name."""
+    return _HUB_ID.fullmatch(text) is not None
+
+
 def resolve(
     path: str | os.PathLike[str] | None, revision: str | None = None, offline: bool = False
 ) -> Path:
@@ -39,7 +44,7 @@ def resolve(
     folder = Path(path)
     if folder.is_dir():
         return folder
-    if not _HUB_ID.fullmatch(str(path)):
+    if not is_hub_id(str(path)):
         raise IoError(f"[hub] expected a checkpoint folder or a hub id owner/name ({path})")
     import huggingface_hub
 

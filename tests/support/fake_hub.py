@@ -26,7 +26,7 @@ def commit_of(folder: Path) -> str:
 
 
 class FakeHub:
-    """A hub that holds `revisions`: name -> folder of files, of one repository."""
+    """A hub that holds `revisions`: name -> folder of files. `repo` is a pattern of its names."""
 
     def __init__(self, repo: str, revisions: dict[str, Path]) -> None:
         self.repo = repo
@@ -70,9 +70,9 @@ class FakeHub:
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         """Serves one request: the repository's list of files, or a file."""
         path = unquote(urlsplit(request.path).path)
-        info = re.fullmatch(rf"/api/models/{self.repo}(?:/revision/(.+))?", path)
-        tree = re.fullmatch(rf"/api/models/{self.repo}/tree/([^/]+)", path)
-        file = re.fullmatch(rf"/{self.repo}/resolve/([^/]+)/(.+)", path)
+        info = re.fullmatch(rf"/api/models/(?:{self.repo})(?:/revision/(.+))?", path)
+        tree = re.fullmatch(rf"/api/models/(?:{self.repo})/tree/([^/]+)", path)
+        file = re.fullmatch(rf"/(?:{self.repo})/resolve/([^/]+)/(.+)", path)
         asked = info or tree or file
         revision = asked and (asked[1] or "main")
         if revision not in self.folders:
