@@ -45,7 +45,7 @@ queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a t
 		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	cmake --build build/queued -j2 --target queued_core
 	MOEFLUX_TEST_CORE=build/queued/tests/cpp $(BIN)/python -m pytest -q \
-		tests/python/test_goldens.py tests/python/test_exactness.py tests/python/test_generation.py
+		$(addprefix tests/python/test_,$(addsuffix .py,goldens exactness generation batch routing score))
 
 sanitize:
 	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=address,undefined

@@ -2,24 +2,11 @@
 // call, and a step that fails anywhere leaves its sessions as they were.
 #include <doctest/doctest.h>
 
-#include "queued_ops.h"
-#include "tiny_model.h"
+#include "engine_fixture.h"
 
 using namespace moeflux;
 
 namespace {
-
-using Logits = std::vector<float>;
-
-std::vector<uint32_t> prompt(uint32_t n, uint32_t seed = 5) {
-  std::vector<uint32_t> tokens;
-  for (uint32_t i = 0; i < n; ++i) tokens.push_back((seed + 31 * i + i * i) % TinyModel::kVocab);
-  return tokens;
-}
-
-bool same_bits(const Logits& a, const Logits& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
-}
 
 // A prompt of three passes and a few tokens of decode.
 Logits run(TinyModel& model, engine::Session& session) {
@@ -41,25 +28,6 @@ const Logits& expected() {
     return run(model);
   }();
   return logits;
-}
-
-// Ops on a thread with random delays that check every operand and every pin.
-TinyModel::MakeOps queued(uint32_t seed, int max_delay_us) {
-  return [=](std::unique_ptr<ops::Ops> cpu, TinyModel& model) {
-    QueuedOps::Options options;
-    options.seed = seed;
-    options.max_delay_us = max_delay_us;
-    options.check_job = [&model](const ops::ExpertJob& job) {
-      if (model.engine().store().is_pinned(job.ffn.down.weight.biases)) return;
-      ++model.violations;  // counted too: the ticket of a step that has failed is not looked at
-      throw std::logic_error("an expert runs in a slot that is not pinned");
-    };
-    options.check_memory = [&model](const void* data, uint64_t nbytes) {
-      if (model.arena().find(data, nbytes).block == nullptr)
-        throw std::logic_error("an operand lies outside the arena");
-    };
-    return std::make_unique<QueuedOps>(std::move(cpu), options);
-  };
 }
 
 }  // namespace
@@ -265,67 +233,5 @@ TEST_CASE("an interrupt at any stage leaves the session as it was") {
     // How many expert stages there are depends on which reads arrive together.
     CHECK(interrupts == (countdown < 0 ? 1 : 0));
     CHECK(same_bits(all, expected()));
-  }
-}
-
-TEST_CASE(
-    "rows of several sessions in one pass have the bits of each alone, also when they queue") {
-  const std::vector<std::vector<uint32_t>> work = {prompt(1, 9), prompt(20), prompt(6, 2),
-                                                   prompt(1, 4)};
-  std::vector<Logits> alone;
-  TinyModel plain({});
-  for (const auto& tokens : work) {
-    const auto session = plain.session();
-    plain.step(*session, {1, 2, 3});
-    alone.push_back(plain.step(*session, tokens));
-  }
-  for (uint32_t slots : {3u, 48u})
-    for (const bool queues : {false, true}) {
-      TinyModel model({slots, 2, {}, queues ? queued(slots, 100) : TinyModel::MakeOps()});
-      std::vector<std::shared_ptr<engine::Session>> sessions;
-      std::vector<Logits> found(work.size());
-      std::vector<engine::Request> requests;
-      for (size_t i = 0; i < work.size(); ++i) {
-        sessions.push_back(model.session());
-        model.step(*sessions[i], {1, 2, 3});
-        found[i].resize(work[i].size() * TinyModel::kVocab);
-        requests.push_back({sessions[i].get(), work[i], true, TinyModel::writer(found[i]), {}});
-      }
-      model.engine().step(requests);
-      for (size_t i = 0; i < work.size(); ++i) {
-        CHECK(same_bits(found[i], alone[i]));
-        CHECK(sessions[i]->position() == 3 + work[i].size());
-      }
-      requests.push_back(requests.front());
-      CHECK_THROWS_AS(model.engine().step(requests), SessionError);
-      CHECK(sessions[0]->position() == 3 + work[0].size());
-    }
-}
-
-TEST_CASE(
-    "an override of the routing and more experts a token have the same bits when they queue") {
-  const auto logits = [](TinyModel& model, uint32_t top_k) {
-    engine::RoutingOverride routing;
-    routing.top_k = top_k;
-    routing.masked.assign(TinyModel::kLayers * TinyModel::kExperts, 0);
-    for (uint32_t layer = 0; layer < TinyModel::kLayers; ++layer)
-      if (layer != 2) routing.masked[layer * TinyModel::kExperts + 4] = 1;
-    const auto override = model.engine().new_override(std::move(routing));
-    const auto session = model.session();
-    const auto tokens = prompt(20);
-    Logits out(tokens.size() * TinyModel::kVocab);
-    engine::Request request{session.get(), tokens, true, TinyModel::writer(out), {}};
-    request.routing = override.get();
-    model.engine().step({&request, 1});
-    return out;
-  };
-  for (uint32_t top_k : {0u, 1u, 10u}) {
-    TinyModel plain({});
-    const Logits found = logits(plain, top_k);
-    CHECK_FALSE(same_bits({expected().begin(), expected().begin() + found.size()}, found));
-    for (uint32_t slots : {3u, 48u}) {
-      TinyModel model({slots, 2, {}, queued(slots, 50)});
-      CHECK(same_bits(logits(model, top_k), found));
-    }
   }
 }
