@@ -26,11 +26,11 @@ lint:
 	$(BIN)/ruff check python tests tools benchmarks
 	$(BIN)/ruff format --check python tests tools benchmarks
 	$(BIN)/mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format --dry-run -Werror
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' 'shaders/*.metal' 'shaders/*.h' | grep -v CMakeLists | xargs $(BIN)/clang-format --dry-run -Werror
 
 format:
 	$(BIN)/ruff format python tests tools benchmarks
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format -i
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' 'shaders/*.metal' 'shaders/*.h' | grep -v CMakeLists | xargs $(BIN)/clang-format -i
 
 cpp-test:
 	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON
