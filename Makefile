@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CROSS := build/cross/venv
-CXX_FILES := 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' $(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' \
+CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' $(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' \
 	'tests/metal_standin/*.$(suffix)')
 
 .PHONY: demo test lint format cpp-test queued-test sanitize hostile-asan cross-wheel cross-test \

@@ -2,16 +2,21 @@
 // does not depend on the context.
 #include "common.h"
 
-constant constexpr uint kQueries = 16;     // tokens of one head a threadgroup
-constant constexpr uint kPositions = 64;   // of the cache at a time
-constant constexpr uint kChannels = 32;    // of a head at a time
-constant constexpr uint kKeyPitch = 33;    // one more: columns of a tile lie in different banks
+constant constexpr uint kQueries = 16;    // tokens of one head a threadgroup
+constant constexpr uint kPositions = 64;  // of the cache at a time
+constant constexpr uint kChannels = 32;   // of a head at a time
+constant constexpr uint kKeyPitch = 33;   // one more: columns of a tile lie in different banks
 constant constexpr uint kThreads = 256;
 
 // rows [first, first + n_rows) x channels [channel, channel + 32) of a (.., stride) array to the
 // tile, zeros where there is none. All threads take part.
-inline void load_channels(device const float* from, ulong stride, uint n_rows, uint channel,
-                          uint head_dim, uint tile_rows, threadgroup float* tile,
+inline void load_channels(device const float* from,
+                          ulong stride,
+                          uint n_rows,
+                          uint channel,
+                          uint head_dim,
+                          uint tile_rows,
+                          threadgroup float* tile,
                           uint thread_index) {
   const uint c = thread_index % kChannels;
   for (uint r = thread_index / kChannels; r < tile_rows; r += kThreads / kChannels) {
@@ -78,10 +83,10 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
                     thread_index);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       for (uint c = 0; c < kChannels; ++c) {
-        const float2 key = float2(rows_tile[lane * kKeyPitch + c],
-                                  rows_tile[(lane + kSimdWidth) * kKeyPitch + c]);
-        const float2 query = float2(q_tile[simdgroup * kKeyPitch + c],
-                                    q_tile[(simdgroup + 8) * kKeyPitch + c]);
+        const float2 key =
+            float2(rows_tile[lane * kKeyPitch + c], rows_tile[(lane + kSimdWidth) * kKeyPitch + c]);
+        const float2 query =
+            float2(q_tile[simdgroup * kKeyPitch + c], q_tile[(simdgroup + 8) * kKeyPitch + c]);
         dot = fma(float4(query.x, query.x, query.y, query.y), float4(key.x, key.y, key.x, key.y),
                   dot);
       }
@@ -109,8 +114,9 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
       float2 sum = float2(0.0f, 0.0f);
       for (uint p = 0; p < kPositions; ++p) {
         const float value = rows_tile[p * kKeyPitch + lane];
-        sum = fma(float2(weights[simdgroup * kPositions + p],
-                         weights[(simdgroup + 8) * kPositions + p]), float2(value, value), sum);
+        sum = fma(
+            float2(weights[simdgroup * kPositions + p], weights[(simdgroup + 8) * kPositions + p]),
+            float2(value, value), sum);
       }
       for (uint t = 0; t < 2; ++t) {
         const uint token = simdgroup + 8 * t;

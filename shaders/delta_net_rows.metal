@@ -42,9 +42,9 @@ kernel void conv1d_f32(device const float* history_in [[buffer(0)]],
   }
   for (uint j = 0; j < history; ++j) {  // upwards: an entry is read before it is overwritten
     const uint at = n + j;
-    history_out[ulong(j) * channels + channel] =
-        at < history ? history_in[ulong(at) * channels + channel]
-                     : x[ulong(at - history) * channels + channel];
+    history_out[ulong(j) * channels + channel] = at < history
+                                                     ? history_in[ulong(at) * channels + channel]
+                                                     : x[ulong(at - history) * channels + channel];
   }
 }
 

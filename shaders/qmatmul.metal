@@ -5,9 +5,15 @@
 
 // Weights of kRows rows at columns [depth, depth + 32): four threads a row, eight codes each.
 template <typename Scale>
-inline void load_codes(device const uint* W, device const Scale* scales,
-                       device const Scale* biases, MatmulPlace place, uint depth, uint out_dim,
-                       uint in_dim, uint group_size, threadgroup float4* tile,
+inline void load_codes(device const uint* W,
+                       device const Scale* scales,
+                       device const Scale* biases,
+                       MatmulPlace place,
+                       uint depth,
+                       uint out_dim,
+                       uint in_dim,
+                       uint group_size,
+                       threadgroup float4* tile,
                        uint thread_index) {
   threadgroup float* flat = (threadgroup float*)tile;
   const uint r = thread_index % kRows;

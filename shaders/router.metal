@@ -55,8 +55,7 @@ kernel void router_top_k_f32(device const float* logits [[buffer(0)]],
     }
     const uint taken = before < top_k ? 1 : 0;
     const uint in_simdgroup = simd_prefix_exclusive_sum(taken);
-    const uint count =
-        of_simdgroups(simd_sum(taken), 0u, counts, lane, simdgroup, simdgroups);
+    const uint count = of_simdgroups(simd_sum(taken), 0u, counts, lane, simdgroup, simdgroups);
     const uint below = simd_sum(lane < simdgroup ? count : 0);
     const uint place = placed + below + in_simdgroup;
     placed += simd_sum(count);
