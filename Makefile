@@ -18,19 +18,19 @@ test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and
 	@echo "not run here: C++ unit tests and sanitizers (make cpp-test sanitize; need doctest-dev), lint (make lint)"
 	$(BIN)/python -m pytest -q
 
-$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python 2>/dev/null)
+$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q .
 	@touch $@
 
-lint:
+lint: $(BIN)/moeflux
 	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub
 	$(BIN)/ruff check python tests tools benchmarks examples
 	$(BIN)/ruff format --check python tests tools benchmarks examples
 	$(BIN)/mypy
 	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format --dry-run -Werror
 
-format:
+format: $(BIN)/moeflux
 	$(BIN)/ruff format python tests tools benchmarks examples
 	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format -i
 
@@ -61,7 +61,7 @@ kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests
 	for flavour in plain address thread; do \
 		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh $$flavour || exit 1; done
 
-hostile-asan:  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
+hostile-asan: $(BIN)/moeflux  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
 	$(BIN)/pip install -q pytest hypothesis pybind11 scikit-build-core
 	$(BIN)/pip install -q --no-build-isolation --no-deps --target build/asan-package --upgrade \
 		-C build-dir=build/asan-module -C cmake.define.MOEFLUX_SANITIZE=address,undefined .
