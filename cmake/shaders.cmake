@@ -1,10 +1,7 @@
 # The shader library is translated at build time by tools/msl (Python's standard library only), again
 # when a shader or the tool changes.
-set(moeflux_python Interpreter)
-if(MOEFLUX_PYTHON)  # pybind11 takes a Python that is found already, so it must have all that pybind11 needs
-  list(APPEND moeflux_python Development.Module)
-endif()
-find_package(Python 3.10 REQUIRED COMPONENTS ${moeflux_python})
+# pybind11 takes a Python that is found already, so it must have all that pybind11 needs.
+find_package(Python 3.10 REQUIRED COMPONENTS Interpreter OPTIONAL_COMPONENTS Development.Module)
 
 set(MOEFLUX_SHADER_DIR ${PROJECT_SOURCE_DIR}/shaders CACHE PATH "where the .metal files are")
 file(GLOB moeflux_shaders CONFIGURE_DEPENDS ${MOEFLUX_SHADER_DIR}/*.metal)

@@ -1,6 +1,6 @@
 // Affine-quantised rows: w = q * scale + bias, one bf16 (scale, bias) pair per group_size columns,
-// codes q packed little-end first, 32 / kBits a u32 word. kBits is 2, 4 or 8 here: no code straddles
-// a word.
+// codes q packed little-end first, 32 / kBits a u32 word. kBits is 2, 4 or 8 here: no code
+// straddles a word.
 #pragma once
 #include "common.h"
 
@@ -15,8 +15,12 @@ struct PackedRow {
 // Row `row` of a matrix W (out, in_dim * kBits / 32), scales and biases (out, in_dim / group_size).
 // Where `live` is false the row is empty: its lanes then find nothing to do.
 template <uint kBits>
-inline PackedRow packed_row(device const uint* W, device const bf16* scales,
-                            device const bf16* biases, bool live, uint row, uint in_dim,
+inline PackedRow packed_row(device const uint* W,
+                            device const bf16* scales,
+                            device const bf16* biases,
+                            bool live,
+                            uint row,
+                            uint in_dim,
                             uint group_size) {
   const uint n_words = in_dim / (32 / kBits);
   const uint n_groups = in_dim / group_size;
@@ -75,8 +79,12 @@ inline float4 codes4(uint word, uint i) {
 constant constexpr uint kTileColumns = 2048;
 
 // x[begin, begin + n) to the tile; all threads take part. Barriers are the caller's.
-inline void load_tile(device const float* x, uint begin, uint n, threadgroup float4* tile,
-                      uint thread_index, uint threads) {
+inline void load_tile(device const float* x,
+                      uint begin,
+                      uint n,
+                      threadgroup float4* tile,
+                      uint thread_index,
+                      uint threads) {
   threadgroup float* flat = (threadgroup float*)tile;
   for (uint i = thread_index; i < n; i += threads) flat[i] = x[begin + i];
 }
@@ -84,8 +92,13 @@ inline void load_tile(device const float* x, uint begin, uint n, threadgroup flo
 // w . x for the row of this SIMD group, in all its lanes; x (in_dim). A lane takes a word of the
 // row at a time; words are contiguous over the lanes. To be called by the whole threadgroup.
 template <uint kBits>
-inline float tiled_row_dot(PackedRow row, device const float* x, uint in_dim,
-                           threadgroup float4* tile, uint thread_index, uint threads, uint lane) {
+inline float tiled_row_dot(PackedRow row,
+                           device const float* x,
+                           uint in_dim,
+                           threadgroup float4* tile,
+                           uint thread_index,
+                           uint threads,
+                           uint lane) {
   const uint per_word = 32 / kBits;
   GroupWalk walk = group_walk(lane, kSimdWidth, row.words_per_group);
   float4 sum = float4(0.0f, 0.0f, 0.0f, 0.0f);

@@ -45,18 +45,18 @@ kernel void attention_decode_f32(device const float* q [[buffer(0)]],
   const uint head = group % heads;
   const uint chunk = group / heads;
   const uint chunk_len = (kv_len + chunks - 1) / chunks;
-  const ulong begin = min(ulong(chunk) * chunk_len, ulong(kv_len));
-  const ulong end = min(begin + chunk_len, ulong(kv_len));
+  const uint begin = min(chunk * chunk_len, kv_len);
+  const uint end = min(begin + chunk_len, kv_len);
   const ulong kv_at = ulong(head / heads_per_kv) * head_dim;
   device const float* query = q + ulong(head) * head_dim;
   device float* sum = partial + (ulong(chunk) * heads + head) * head_dim;
   for (uint d = thread_index; d < head_dim; d += threads) sum[d] = 0.0f;
   float top = -INFINITY;
   float total = 0.0f;
-  for (ulong block = begin; block < end; block += kBlock) {
-    const uint n = uint(min(ulong(kBlock), end - block));
+  for (uint block = begin; block < end; block += kBlock) {
+    const uint n = min(kBlock, end - block);
     for (uint p = simdgroup; p < n; p += simdgroups) {
-      device const float* key = keys + (block + p) * kv_dim + kv_at;
+      device const float* key = keys + ulong(block + p) * kv_dim + kv_at;
       float dot = 0.0f;
       for (uint d = lane; d < head_dim; d += kSimdWidth) dot = fma(query[d], key[d], dot);
       dot = simd_sum(dot);
@@ -77,7 +77,7 @@ kernel void attention_decode_f32(device const float* q [[buffer(0)]],
     total = total * shrink + threadgroup_sum(block_total, scratch, lane, simdgroup, simdgroups);
     top = new_top;
     for (uint d = thread_index; d < head_dim; d += threads) {
-      device const float* value = values + block * kv_dim + kv_at + d;
+      device const float* value = values + ulong(block) * kv_dim + kv_at + d;
       float2 added = float2(0.0f, 0.0f);
       uint p = 0;
       for (; p + 2 <= n; p += 2)

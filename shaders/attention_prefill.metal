@@ -2,16 +2,21 @@
 // does not depend on the context.
 #include "common.h"
 
-constant constexpr uint kQueries = 16;     // tokens of one head a threadgroup
-constant constexpr uint kPositions = 64;   // of the cache at a time
-constant constexpr uint kChannels = 32;    // of a head at a time
-constant constexpr uint kKeyPitch = 33;    // one more: columns of a tile lie in different banks
+constant constexpr uint kQueries = 16;    // tokens of one head a threadgroup
+constant constexpr uint kPositions = 64;  // of the cache at a time
+constant constexpr uint kChannels = 32;   // of a head at a time
+constant constexpr uint kKeyPitch = 33;   // one more: columns of a tile lie in different banks
 constant constexpr uint kThreads = 256;
 
 // rows [first, first + n_rows) x channels [channel, channel + 32) of a (.., stride) array to the
 // tile, zeros where there is none. All threads take part.
-inline void load_channels(device const float* from, ulong stride, uint n_rows, uint channel,
-                          uint head_dim, uint tile_rows, threadgroup float* tile,
+inline void load_channels(device const float* from,
+                          ulong stride,
+                          uint n_rows,
+                          uint channel,
+                          uint head_dim,
+                          uint tile_rows,
+                          threadgroup float* tile,
                           uint thread_index) {
   const uint c = thread_index % kChannels;
   for (uint r = thread_index / kChannels; r < tile_rows; r += kThreads / kChannels) {
@@ -20,12 +25,12 @@ inline void load_channels(device const float* from, ulong stride, uint n_rows, u
   }
 }
 
-// For each token t < n at position `position + t` and each head h, over positions p <= position + t:
+// For each token t < n at position `position + t` and each head h, over positions p up to its own:
 //   out[t, h] = softmax(scale * q[t, h] . keys[p]) . values[p]
 // q, out (n, heads, head_dim), keys, values (position + n, kv_dim). A threadgroup per head and 16
-// tokens: 64 positions at a time their scores (a thread: 2 tokens x 2 positions), the new maximum
-// and the factors (a SIMD group: 2 tokens), then the sum in `out` itself (a thread: 2 tokens x 1
-// channel, always the same ones), so that head_dim has no limit.
+// tokens, a SIMD group per two of them: 64 positions at a time, first all scores (a lane: two
+// positions), the new maximum and the weights, then the sum over values (a lane: a channel) in
+// `out` itself, so that head_dim has no limit. Keys and values are shared through tiles.
 /// @elements q n * heads * head_dim
 /// @elements keys (position + n) * kv_dim
 /// @elements values (position + n) * kv_dim
@@ -54,23 +59,22 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
   threadgroup float rows_tile[kPositions * kKeyPitch];  // keys, then values
   threadgroup float q_tile[kQueries * kKeyPitch];
   threadgroup float weights[kQueries * kPositions];
-  threadgroup float shrinks[kQueries];
-  threadgroup float totals[kQueries];
   const uint head = group % heads;
   const uint first = group / heads * kQueries;
   const uint n_queries = min(kQueries, n - first);
   const ulong kv_at = ulong(head / heads_per_kv) * head_dim;
   const ulong q_stride = ulong(heads) * head_dim;
   const ulong q_at = first * q_stride + ulong(head) * head_dim;
-  const uint end = position + first + n_queries;  // of what the last token sees
-  const uint pair = thread_index / kSimdWidth;    // its tokens: pair and pair + 8
-  // Of the tokens simdgroup and simdgroup + 8, in all lanes.
+  const uint end = position + first + n_queries;  // what the last token sees
+  // Of the tokens simdgroup and simdgroup + 8: the maximum, the sum of weights, and what earlier
+  // sums are multiplied by. The same in all lanes.
   float2 top = float2(-INFINITY, -INFINITY);
   float2 total = float2(0.0f, 0.0f);
+  float2 shrink = float2(0.0f, 0.0f);
 
   for (uint block = 0; block < end; block += kPositions) {
     const uint n_rows = min(kPositions, end - block);
-    float4 dot = float4(0.0f, 0.0f, 0.0f, 0.0f);  // (token, position), positions lane and lane + 32
+    float4 dot = float4(0.0f, 0.0f, 0.0f, 0.0f);  // 2 tokens x positions lane and lane + 32
     for (uint channel = 0; channel < head_dim; channel += kChannels) {
       threadgroup_barrier(mem_flags::mem_threadgroup);  // earlier tiles have been read
       load_channels(keys + block * ulong(kv_dim) + kv_at, kv_dim, n_rows, channel, head_dim,
@@ -79,32 +83,27 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
                     thread_index);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       for (uint c = 0; c < kChannels; ++c) {
-        const float2 key = float2(rows_tile[lane * kKeyPitch + c],
-                                  rows_tile[(lane + kSimdWidth) * kKeyPitch + c]);
-        const float2 query = float2(q_tile[pair * kKeyPitch + c], q_tile[(pair + 8) * kKeyPitch + c]);
+        const float2 key =
+            float2(rows_tile[lane * kKeyPitch + c], rows_tile[(lane + kSimdWidth) * kKeyPitch + c]);
+        const float2 query =
+            float2(q_tile[simdgroup * kKeyPitch + c], q_tile[(simdgroup + 8) * kKeyPitch + c]);
         dot = fma(float4(query.x, query.x, query.y, query.y), float4(key.x, key.y, key.x, key.y),
                   dot);
       }
     }
-    // A SIMD group has all 64 scores of its two tokens.
-    float2 score[2];
-    score[0] = float2(dot.x, dot.y) * scale;
-    score[1] = float2(dot.z, dot.w) * scale;
+    const float4 score = dot * scale;
     for (uint t = 0; t < 2; ++t) {
       const uint token = simdgroup + 8 * t;
       const uint visible = position + first + min(token, n_queries - 1) + 1;
-      if (block + lane >= visible) score[t].x = -INFINITY;
-      if (block + lane + kSimdWidth >= visible) score[t].y = -INFINITY;
-      const float new_top = max(top[t], simd_max(max(score[t].x, score[t].y)));
-      const float shrink = precise::exp(top[t] - new_top);  // 0 at first
-      const float2 weight =
-          float2(precise::exp(score[t].x - new_top), precise::exp(score[t].y - new_top));
-      total[t] = total[t] * shrink + simd_sum(weight.x + weight.y);
+      const float near = block + lane < visible ? score[2 * t] : -INFINITY;
+      const float far = block + lane + kSimdWidth < visible ? score[2 * t + 1] : -INFINITY;
+      const float new_top = max(top[t], simd_max(max(near, far)));
+      const float2 weight = float2(precise::exp(near - new_top), precise::exp(far - new_top));
+      shrink[t] = precise::exp(top[t] - new_top);  // 0 at first
+      total[t] = total[t] * shrink[t] + simd_sum(weight.x + weight.y);
       top[t] = new_top;
       weights[token * kPositions + lane] = weight.x;
       weights[token * kPositions + lane + kSimdWidth] = weight.y;
-      if (lane == 0) shrinks[token] = shrink;
-      if (lane == 0) totals[token] = total[t];
     }
     const bool last = block + n_rows == end;
     for (uint channel = 0; channel < head_dim; channel += kChannels) {
@@ -115,15 +114,16 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
       float2 sum = float2(0.0f, 0.0f);
       for (uint p = 0; p < kPositions; ++p) {
         const float value = rows_tile[p * kKeyPitch + lane];
-        sum = fma(float2(weights[pair * kPositions + p], weights[(pair + 8) * kPositions + p]),
-                  float2(value, value), sum);
+        sum = fma(
+            float2(weights[simdgroup * kPositions + p], weights[(simdgroup + 8) * kPositions + p]),
+            float2(value, value), sum);
       }
       for (uint t = 0; t < 2; ++t) {
-        const uint token = pair + 8 * t;
+        const uint token = simdgroup + 8 * t;
         if (token >= n_queries || channel + lane >= head_dim) continue;
         device float* to = out + q_at + token * q_stride + channel + lane;
-        const float added = block == 0 ? sum[t] : fma(*to, shrinks[token], sum[t]);
-        *to = last ? added / totals[token] : added;
+        const float added = block == 0 ? sum[t] : fma(*to, shrink[t], sum[t]);
+        *to = last ? added / total[t] : added;
       }
     }
   }

@@ -4,18 +4,19 @@
 #pragma once
 #include "column_tile.h"
 
-// Bits of a code, 2 to 8; known when the pipeline is made, so that all shifts are constants.
+// Bits of a code: 2, 3, 4, 5, 6 or 8; known when the pipeline is made, so that all shifts are
+// constants.
 /// @default 4
 constant uint Bits [[function_constant(2)]];
 
-// Codes first .. first + 7 of a row, first a multiple of 8; no word beyond theirs is read.
+// Codes first .. first + 7 of a row, first a multiple of 8; they lie in one word or two (which
+// would not be so for 7 bits), and no other is read.
 inline ulong codes8(device const uint* row, ulong first) {
   const ulong byte = first / 8 * Bits;
   device const uint* words = row + byte / 4;
   const uint shift = uint(byte % 4) * 8;
   ulong codes = ulong(words[0]) >> shift;
   if (shift + 8 * Bits > 32) codes |= ulong(words[1]) << (32 - shift);
-  if (shift + 8 * Bits > 64) codes |= ulong(words[2]) << (64 - shift);
   return codes;
 }
 
@@ -28,10 +29,17 @@ inline float code_of(ulong codes, uint i) {
 // lane takes 32 columns at a time. To be called by the whole threadgroup; where `live` is false the
 // SIMD group reads no weights.
 template <typename Scale>
-inline float chunked_row_dot(device const uint* words, device const Scale* scales,
-                             device const Scale* biases, bool live, device const float* x,
-                             uint in_dim, uint group_size, threadgroup float4* tile,
-                             threadgroup float* totals, uint lane, uint simdgroup,
+inline float chunked_row_dot(device const uint* words,
+                             device const Scale* scales,
+                             device const Scale* biases,
+                             bool live,
+                             device const float* x,
+                             uint in_dim,
+                             uint group_size,
+                             threadgroup float4* tile,
+                             threadgroup float* totals,
+                             uint lane,
+                             uint simdgroup,
                              uint simdgroups) {
   const uint n_chunks = in_dim / kChunk;
   const uint row_chunks = live ? n_chunks : 0;
@@ -47,10 +55,12 @@ inline float chunked_row_dot(device const uint* words, device const Scale* scale
       threadgroup const float4* columns = tile + (chunk - begin);
       for (uint i = 0; i < 8; i += 2) {
         const ulong codes = codes8(words, ulong(chunk) * kChunk + 4 * i);
-        dot = fma(float4(code_of(codes, 0), code_of(codes, 1), code_of(codes, 2),
-                         code_of(codes, 3)), columns[i * kTilePitch], dot);
-        dot = fma(float4(code_of(codes, 4), code_of(codes, 5), code_of(codes, 6),
-                         code_of(codes, 7)), columns[(i + 1) * kTilePitch], dot);
+        dot =
+            fma(float4(code_of(codes, 0), code_of(codes, 1), code_of(codes, 2), code_of(codes, 3)),
+                columns[i * kTilePitch], dot);
+        dot =
+            fma(float4(code_of(codes, 4), code_of(codes, 5), code_of(codes, 6), code_of(codes, 7)),
+                columns[(i + 1) * kTilePitch], dot);
       }
       const uint group = chunk / chunks_per_group;  // one division per 32 columns
       sum = fma(to_f32(scales[group]), sum4(dot), sum);

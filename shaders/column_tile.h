@@ -12,9 +12,15 @@ constant constexpr uint kTileSize = 520;   // 8 * kTilePitch float4s
 // Chunks [begin, end) of x: columns 4 i .. 4 i + 3 of a chunk to tile[i * kTilePitch + chunk -
 // begin], times `factor` (which may differ by lane: lane i brings column i), their sum to totals.
 // To be called by all threads, whole SIMD groups; barriers are the caller's.
-inline void load_chunks(device const float* x, uint begin, uint end, float factor,
-                        threadgroup float4* tile, threadgroup float* totals, uint lane,
-                        uint simdgroup, uint simdgroups) {
+inline void load_chunks(device const float* x,
+                        uint begin,
+                        uint end,
+                        float factor,
+                        threadgroup float4* tile,
+                        threadgroup float* totals,
+                        uint lane,
+                        uint simdgroup,
+                        uint simdgroups) {
   threadgroup float* flat = (threadgroup float*)tile;
   for (uint chunk = begin + simdgroup; chunk < end; chunk += simdgroups) {
     const float value = x[chunk * kChunk + lane];

@@ -23,36 +23,37 @@ inline float sum4(float4 v) {
 constant constexpr uint kSimdWidth = 32;
 constant constexpr uint kMaxSimdgroups = 32;  // of a threadgroup: 1024 threads
 
-// Sum of `value` over the threadgroup, in every thread. Whole SIMD groups only; scratch has
-// kMaxSimdgroups elements and may be used again at once. To be called by all threads.
-inline float threadgroup_sum(float value, threadgroup float* scratch, uint lane, uint simdgroup,
-                             uint simdgroups) {
-  value = simd_sum(value);
+// Hands every SIMD group's value round: lane i gets that of SIMD group i, lanes behind the last one
+// get `none`. `value` is the same in all lanes of a SIMD group; scratch has kMaxSimdgroups elements
+// and may be used again at once. To be called by all threads, whole SIMD groups.
+template <typename T>
+inline T of_simdgroups(
+    T value, T none, threadgroup T* scratch, uint lane, uint simdgroup, uint simdgroups) {
   threadgroup_barrier(mem_flags::mem_threadgroup);  // an earlier result may still be read
   if (lane == 0) scratch[simdgroup] = value;
   threadgroup_barrier(mem_flags::mem_threadgroup);
-  return simd_sum(lane < simdgroups ? scratch[lane] : 0.0f);
+  return lane < simdgroups ? scratch[lane] : none;
 }
 
-// The same for the two components.
-inline float2 threadgroup_sum(float2 value, threadgroup float2* scratch, uint lane, uint simdgroup,
-                              uint simdgroups) {
-  value = float2(simd_sum(value.x), simd_sum(value.y));
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == 0) scratch[simdgroup] = value;
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  value = lane < simdgroups ? scratch[lane] : float2(0.0f, 0.0f);
-  return float2(simd_sum(value.x), simd_sum(value.y));
+// Sum of `value` over the threadgroup, in every thread; scratch as above.
+inline float threadgroup_sum(
+    float value, threadgroup float* scratch, uint lane, uint simdgroup, uint simdgroups) {
+  return simd_sum(of_simdgroups(simd_sum(value), 0.0f, scratch, lane, simdgroup, simdgroups));
 }
 
-// Maximum over the threadgroup, in every thread; as threadgroup_sum.
-inline float threadgroup_max(float value, threadgroup float* scratch, uint lane, uint simdgroup,
-                             uint simdgroups) {
-  value = simd_max(value);
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  if (lane == 0) scratch[simdgroup] = value;
-  threadgroup_barrier(mem_flags::mem_threadgroup);
-  return simd_max(lane < simdgroups ? scratch[lane] : -INFINITY);
+// The same for two sums at once.
+inline float2 threadgroup_sum(
+    float2 value, threadgroup float2* scratch, uint lane, uint simdgroup, uint simdgroups) {
+  const float2 own = float2(simd_sum(value.x), simd_sum(value.y));
+  const float2 all = of_simdgroups(own, float2(0.0f, 0.0f), scratch, lane, simdgroup, simdgroups);
+  return float2(simd_sum(all.x), simd_sum(all.y));
+}
+
+// Maximum over the threadgroup, in every thread; scratch as above.
+inline float threadgroup_max(
+    float value, threadgroup float* scratch, uint lane, uint simdgroup, uint simdgroups) {
+  const float none = -INFINITY;
+  return simd_max(of_simdgroups(simd_max(value), none, scratch, lane, simdgroup, simdgroups));
 }
 
 // 1 / (1 + exp(-x)); the exponent is never positive, so exp cannot overflow.

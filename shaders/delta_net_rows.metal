@@ -42,9 +42,9 @@ kernel void conv1d_f32(device const float* history_in [[buffer(0)]],
   }
   for (uint j = 0; j < history; ++j) {  // upwards: an entry is read before it is overwritten
     const uint at = n + j;
-    history_out[ulong(j) * channels + channel] =
-        at < history ? history_in[ulong(at) * channels + channel]
-                     : x[ulong(at - history) * channels + channel];
+    history_out[ulong(j) * channels + channel] = at < history
+                                                     ? history_in[ulong(at) * channels + channel]
+                                                     : x[ulong(at - history) * channels + channel];
   }
 }
 
@@ -118,7 +118,7 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
   const ulong state_at = (ulong(head) * value_dim + first) * Dk;
   float s0[kLaneKeys];
   float s1[kLaneKeys];
-  for (uint j = 0; j < kLaneKeys; ++j) {
+  for (uint j = 0; j * kSimdWidth < Dk; ++j) {
     const uint key = lane + j * kSimdWidth;
     s0[j] = key < Dk ? state_in[state_at + key] : 0.0f;
     s1[j] = key < Dk && second ? state_in[state_at + Dk + key] : 0.0f;
@@ -132,9 +132,9 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     const float g = g_decay[gate_at];
     const float beta = beta_gate[gate_at];
     float2 recalled = float2(0.0f, 0.0f);
-    for (uint j = 0; j < kLaneKeys; ++j) {
+    for (uint j = 0; j * kSimdWidth < Dk; ++j) {
       const uint key = lane + j * kSimdWidth;
-      if (key >= Dk) break;
+      if (key >= Dk) continue;
       const float k = row[k_at + key];
       s0[j] *= g;
       s1[j] *= g;
@@ -145,9 +145,9 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     const float delta0 = (v0 - simd_sum(recalled.x)) * beta;
     const float delta1 = (v1 - simd_sum(recalled.y)) * beta;
     float2 result = float2(0.0f, 0.0f);
-    for (uint j = 0; j < kLaneKeys; ++j) {
+    for (uint j = 0; j * kSimdWidth < Dk; ++j) {
       const uint key = lane + j * kSimdWidth;
-      if (key >= Dk) break;
+      if (key >= Dk) continue;
       const float k = row[k_at + key];
       const float q = row[q_at + key];
       s0[j] = fma(delta0, k, s0[j]);
@@ -159,7 +159,7 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     if (lane == 0) out[out_at] = result.x;
     if (lane == 0 && second) out[out_at + 1] = result.y;
   }
-  for (uint j = 0; j < kLaneKeys; ++j) {
+  for (uint j = 0; j * kSimdWidth < Dk; ++j) {
     const uint key = lane + j * kSimdWidth;
     if (key < Dk) state_out[state_at + key] = s0[j];
     if (key < Dk && second) state_out[state_at + Dk + key] = s1[j];

@@ -65,7 +65,7 @@ kernel void embed_f32_f32(device const float* table [[buffer(0)]],
 /// @threadgroup any
 /// @default_threadgroup 256
 /// @grid n * dim / 8
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require dim % group_size == 0
 /// @require grid >= n * dim / 8
@@ -96,7 +96,7 @@ kernel void qembed_bf16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup any
 /// @default_threadgroup 256
 /// @grid n * dim / 8
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require dim % group_size == 0
 /// @require grid >= n * dim / 8
@@ -127,7 +127,7 @@ kernel void qembed_f16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup any
 /// @default_threadgroup 256
 /// @grid n * dim / 8
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require dim % group_size == 0
 /// @require grid >= n * dim / 8

@@ -55,10 +55,8 @@ kernel void fused_gate_up_swiglu(device const uint* gate_W [[buffer(0)]],
       dot.y = fma(float(up_word >> (4 * i) & 15u), value, dot.y);
       total += value;
     }
-    const float2 scale =
-        float2(to_f32(gate.scales[walk.group]), to_f32(up.scales[walk.group]));
-    const float2 bias =
-        float2(to_f32(gate.biases[walk.group]), to_f32(up.biases[walk.group]));
+    const float2 scale = float2(to_f32(gate.scales[walk.group]), to_f32(up.scales[walk.group]));
+    const float2 bias = float2(to_f32(gate.biases[walk.group]), to_f32(up.biases[walk.group]));
     sum = fma(scale, dot, fma(bias, float2(total, total), sum));
   }
   sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);

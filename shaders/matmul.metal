@@ -4,8 +4,13 @@
 // Weights of kRows rows at columns [depth, depth + 32), zeros behind the matrix; lanes along the
 // columns, as memory has them.
 template <typename T>
-inline void load_weights(device const T* W, MatmulPlace place, uint depth, uint out_dim,
-                         uint in_dim, threadgroup float4* tile, uint thread_index) {
+inline void load_weights(device const T* W,
+                         MatmulPlace place,
+                         uint depth,
+                         uint out_dim,
+                         uint in_dim,
+                         threadgroup float4* tile,
+                         uint thread_index) {
   threadgroup float* flat = (threadgroup float*)tile;
   const uint d = thread_index % kDepth;
   for (uint r = thread_index / kDepth; r < kRows; r += kMatmulThreads / kDepth) {

@@ -7,7 +7,7 @@
 constant constexpr uint kMatmulThreads = 256;
 constant constexpr uint kRows = 64;
 constant constexpr uint kTokens = 32;
-constant constexpr uint kDepth = 32;  // columns at a time
+constant constexpr uint kDepth = 32;        // columns at a time
 constant constexpr uint kWeightTile = 512;  // kDepth * kRows / 4 float4s
 constant constexpr uint kTokenPitch = 17;   // float2s: one more than kTokens / 2, which spreads
 constant constexpr uint kTokenTile = 544;   // stores over the banks; kDepth * kTokenPitch
@@ -39,8 +39,13 @@ inline MatmulPlace matmul_place(uint group, uint thread_index, uint out_dim) {
 }
 
 // x (n, in_dim) at columns [depth, depth + 32) of the tile's tokens, zeros behind the end.
-inline void load_tokens(device const float* x, MatmulPlace place, uint depth, uint n, uint in_dim,
-                        threadgroup float2* tile, uint thread_index) {
+inline void load_tokens(device const float* x,
+                        MatmulPlace place,
+                        uint depth,
+                        uint n,
+                        uint in_dim,
+                        threadgroup float2* tile,
+                        uint thread_index) {
   threadgroup float* flat = (threadgroup float*)tile;
   const uint d = thread_index % kDepth;
   for (uint t = thread_index / kDepth; t < kTokens; t += kMatmulThreads / kDepth) {
@@ -50,8 +55,10 @@ inline void load_tokens(device const float* x, MatmulPlace place, uint depth, ui
   }
 }
 
-inline void multiply_tiles(threadgroup const float4* w_tile, threadgroup const float2* x_tile,
-                           MatmulPlace place, thread MatmulSums& sums) {
+inline void multiply_tiles(threadgroup const float4* w_tile,
+                           threadgroup const float2* x_tile,
+                           MatmulPlace place,
+                           thread MatmulSums& sums) {
   for (uint d = 0; d < kDepth; ++d) {
     const float4 w = w_tile[d * (kRows / 4) + place.row4];
     const float2 x = x_tile[d * kTokenPitch + place.token2];
@@ -61,8 +68,13 @@ inline void multiply_tiles(threadgroup const float4* w_tile, threadgroup const f
 }
 
 // out (n, out_dim) = sums + bias (out_dim), where they lie inside.
-inline void store_sums(MatmulSums sums, MatmulPlace place, uint n, uint out_dim,
-                       device const float* bias, bool has_bias, device float* out) {
+inline void store_sums(MatmulSums sums,
+                       MatmulPlace place,
+                       uint n,
+                       uint out_dim,
+                       device const float* bias,
+                       bool has_bias,
+                       device float* out) {
   for (uint t = 0; t < 2; ++t) {
     const ulong token = place.first_token + place.token2 * 2 + t;
     for (uint r = 0; r < 4; ++r) {

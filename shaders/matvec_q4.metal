@@ -164,7 +164,7 @@ kernel void dequant_matvec_4bit_batched(device const uint* W [[buffer(0)]],
   const bool live = row < out_dim;
   const PackedRow r = packed_row<4>(W + w_offsets[k], scales + s_offsets[k], biases + b_offsets[k],
                                     live, row, in_dim, group_size);
-  const float dot = tiled_row_dot<4>(r, x_inputs + ulong(k) * in_dim, in_dim, tile, thread_index,
-                                     threads, lane);
+  const float dot =
+      tiled_row_dot<4>(r, x_inputs + ulong(k) * in_dim, in_dim, tile, thread_index, threads, lane);
   if (live && lane == 0) out[ulong(k) * out_dim + row] = dot;
 }

@@ -134,11 +134,10 @@ kernel void dequant_matvec_4bit_v5(device const uint* W [[buffer(0)]],
       const uint in_group = walk.rest * kSegment + entry * 4;
       const bool used = inside && in_group < group_size;
       const uint code = used ? codes[(walk.group * group_size + in_group) / 4] : 0;
-      const float4 weight =
-          float4(simd_shuffle(value, ushort(half_begin + (code & 15))),
-                 simd_shuffle(value, ushort(half_begin + (code >> 4 & 15))),
-                 simd_shuffle(value, ushort(half_begin + (code >> 8 & 15))),
-                 simd_shuffle(value, ushort(half_begin + (code >> 12 & 15))));
+      const float4 weight = float4(simd_shuffle(value, ushort(half_begin + (code & 15))),
+                                   simd_shuffle(value, ushort(half_begin + (code >> 4 & 15))),
+                                   simd_shuffle(value, ushort(half_begin + (code >> 8 & 15))),
+                                   simd_shuffle(value, ushort(half_begin + (code >> 12 & 15))));
       if (used) sum = fma(weight, tile[(walk.at - begin) * kHalfSimd + entry], sum);
       advance(walk);
     }

@@ -30,7 +30,8 @@ kernel void rms_norm_f32(device const float* x [[buffer(0)]],
   }
   sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
   const float scale = precise::rsqrt(sum / float(dim) + eps);
-  for (uint i = thread_index; i < dim; i += threads) out[first + i] = x[first + i] * scale * weight[i];
+  for (uint i = thread_index; i < dim; i += threads)
+    out[first + i] = x[first + i] * scale * weight[i];
 }
 
 // For each head of each row: x *= rsqrt(sum of x^2 + eps) * scale, in place; x (n, stride), whose

@@ -5,9 +5,15 @@
 
 // Weights of kRows rows at columns [depth, depth + 32): four threads a row, eight codes each.
 template <typename Scale>
-inline void load_codes(device const uint* W, device const Scale* scales,
-                       device const Scale* biases, MatmulPlace place, uint depth, uint out_dim,
-                       uint in_dim, uint group_size, threadgroup float4* tile,
+inline void load_codes(device const uint* W,
+                       device const Scale* scales,
+                       device const Scale* biases,
+                       MatmulPlace place,
+                       uint depth,
+                       uint out_dim,
+                       uint in_dim,
+                       uint group_size,
+                       threadgroup float4* tile,
                        uint thread_index) {
   threadgroup float* flat = (threadgroup float*)tile;
   const uint r = thread_index % kRows;
@@ -38,7 +44,7 @@ inline void load_codes(device const uint* W, device const Scale* scales,
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -81,7 +87,7 @@ kernel void qmatmul_bf16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -124,7 +130,7 @@ kernel void qmatmul_f16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1

@@ -14,7 +14,7 @@
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -39,9 +39,9 @@ kernel void qmatvec_bf16_f32(device const uint* W [[buffer(0)]],
   const bool live = row < out_dim;
   const ulong safe_row = live ? row : 0;
   const ulong group_at = safe_row * (in_dim / group_size);
-  const float dot = chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at,
-                                    biases + group_at, live, x, in_dim, group_size, tile, totals,
-                                    lane, simdgroup, simdgroups);
+  const float dot =
+      chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at, biases + group_at,
+                      live, x, in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
   if (live && lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
 }
 
@@ -55,7 +55,7 @@ kernel void qmatvec_bf16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -80,9 +80,9 @@ kernel void qmatvec_f16_f32(device const uint* W [[buffer(0)]],
   const bool live = row < out_dim;
   const ulong safe_row = live ? row : 0;
   const ulong group_at = safe_row * (in_dim / group_size);
-  const float dot = chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at,
-                                    biases + group_at, live, x, in_dim, group_size, tile, totals,
-                                    lane, simdgroup, simdgroups);
+  const float dot =
+      chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at, biases + group_at,
+                      live, x, in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
   if (live && lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
 }
 
@@ -96,7 +96,7 @@ kernel void qmatvec_f16_f32(device const uint* W [[buffer(0)]],
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid ceil_div(out_dim, 8) * 256
-/// @require Bits >= 2 && Bits <= 8
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
 /// @require has_bias <= 1
@@ -121,8 +121,8 @@ kernel void qmatvec_f32_f32(device const uint* W [[buffer(0)]],
   const bool live = row < out_dim;
   const ulong safe_row = live ? row : 0;
   const ulong group_at = safe_row * (in_dim / group_size);
-  const float dot = chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at,
-                                    biases + group_at, live, x, in_dim, group_size, tile, totals,
-                                    lane, simdgroup, simdgroups);
+  const float dot =
+      chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at, biases + group_at,
+                      live, x, in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
   if (live && lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
 }

@@ -102,9 +102,17 @@ kernel void rms_norm_qk(device float* q [[buffer(0)]],
 
 // out = rms_norm(values) * weight * silu(z); all (dim). By all threads of a threadgroup.
 template <typename T>
-inline void gated_norm(device const float* values, device const float* z, device const T* weight,
-                       device float* out, uint dim, float eps, threadgroup float* scratch,
-                       uint thread_index, uint threads, uint lane, uint simdgroup,
+inline void gated_norm(device const float* values,
+                       device const float* z,
+                       device const T* weight,
+                       device float* out,
+                       uint dim,
+                       float eps,
+                       threadgroup float* scratch,
+                       uint thread_index,
+                       uint threads,
+                       uint lane,
+                       uint simdgroup,
                        uint simdgroups) {
   float sum = 0.0f;
   for (uint i = thread_index; i < dim; i += threads) sum = fma(values[i], values[i], sum);

@@ -55,11 +55,7 @@ kernel void router_top_k_f32(device const float* logits [[buffer(0)]],
     }
     const uint taken = before < top_k ? 1 : 0;
     const uint in_simdgroup = simd_prefix_exclusive_sum(taken);
-    const uint of_simdgroup = simd_sum(taken);
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // counts of the last round have been read
-    if (lane == 0) counts[simdgroup] = of_simdgroup;
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    const uint count = lane < simdgroups ? counts[lane] : 0;
+    const uint count = of_simdgroups(simd_sum(taken), 0u, counts, lane, simdgroup, simdgroups);
     const uint below = simd_sum(lane < simdgroup ? count : 0);
     const uint place = placed + below + in_simdgroup;
     placed += simd_sum(count);
@@ -71,7 +67,9 @@ kernel void router_top_k_f32(device const float* logits [[buffer(0)]],
     }
   }
   if (normalise == 0) return;  // the whole threadgroup
-  chosen = threadgroup_sum(chosen, scratch, lane, simdgroup, simdgroups);
-  threadgroup_barrier(mem_flags::mem_device);
+  chosen = simd_sum(chosen);
+  if (lane == 0) scratch[simdgroup] = chosen;
+  threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);  // weights, scratch
+  chosen = simd_sum(lane < simdgroups ? scratch[lane] : 0.0f);
   for (uint k = thread_index; k < top_k; k += threads) weights[out_at + k] /= chosen;
 }

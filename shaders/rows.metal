@@ -69,7 +69,6 @@ kernel void moe_combine_f32(device float* x [[buffer(0)]],
   float sum = 0.0f;
   for (uint k = 0; k < top_k; ++k)
     sum = fma(weights[first + k], expert_out[(first + k) * dim + i % dim], sum);
-  if (has_shared != 0)
-    sum = fma(has_gate != 0 ? sigmoid(gates[token]) : 1.0f, shared[i], sum);
+  if (has_shared != 0) sum = fma(has_gate != 0 ? sigmoid(gates[token]) : 1.0f, shared[i], sum);
   x[i] += sum;
 }

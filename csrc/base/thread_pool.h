@@ -1,9 +1,12 @@
 // ThreadPool: runs the tasks of one parallel_for at a time on n threads, the caller among them.
 // What a task computes must not depend on which worker runs it: results are then bit-equal for
 // every thread count. One thread may call parallel_for at a time.
+//
+// Workers spin for a moment after a job, since the next follows within microseconds while a model
+// computes, then sleep, so that none burns a core while the caller waits for a disk. The caller
+// waits for the workers that joined a job, not for one that is still waking up.
 #pragma once
 #include <atomic>
-#include <condition_variable>
 #include <exception>
 #include <functional>
 #include <memory>
@@ -19,33 +22,45 @@ class ThreadPool {
   explicit ThreadPool(int n_threads);
   ~ThreadPool();
 
-  using Task = std::function<void(int task, int worker)>;
-  // Returns when all tasks are done. Between the caller's tasks, at most every 50 ms, `poll` is
-  // called; what it throws (an interrupt) stops the remaining tasks and is rethrown.
-  void parallel_for(int n_tasks, const Task& task);
+  // Calls f(task, worker) for every task in [0, n_tasks), worker in [0, size()); returns when all
+  // are done. Between the caller's tasks, at most every 50 ms, `poll` is called; what it throws (an
+  // interrupt) stops the remaining tasks and is rethrown.
+  template <class F>
+  void parallel_for(int n_tasks, const F& f) {
+    run(n_tasks, {&f, [](const void* self, int task, int worker) {
+                    (*static_cast<const F*>(self))(task, worker);
+                  }});
+  }
   void set_poll(std::function<void()> poll) { poll_ = std::move(poll); }
   void poll_now();  // calls `poll` when 50 ms have passed since the last call
   int size() const { return n_threads_; }
 
  private:
-  void work(int worker);
+  struct Task {
+    const void* self;
+    void (*call)(const void* self, int task, int worker);
+  };
+  void run(int n_tasks, const Task& task);
   void run_tasks(int worker);
+  void work(int worker);
+  bool join();
+  void leave();
 
   const int n_threads_;
   std::function<void()> poll_;
   int64_t last_poll_ns_ = 0;
 
-  std::mutex mutex_;
-  std::condition_variable start_, finish_;
-  uint64_t generation_ = 0;   // guarded by mutex_: one more for each parallel_for
-  int running_ = 0;           // guarded by mutex_: workers still inside the current one
-  bool stop_ = false;         // guarded by mutex_
-  std::exception_ptr error_;  // guarded by mutex_: the first that a task threw
-
-  const Task* task_ = nullptr;
+  // The job. Written by the caller while it is closed and no worker is in it.
+  Task task_{};
   int n_tasks_ = 0;
   std::atomic<int> next_{0};
   std::atomic<bool> cancel_{false};
+  std::mutex error_mutex_;
+  std::exception_ptr error_;  // guarded by error_mutex_: the first that a task threw
+
+  std::atomic<uint32_t> epoch_{0};   // one more for each job; workers sleep on it
+  std::atomic<uint32_t> inside_{0};  // workers in the job; kOpen: more may join
+  std::atomic<bool> stop_{false};
   std::vector<std::unique_ptr<Thread>> threads_;  // last: joined first
 };
 

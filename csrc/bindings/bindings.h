@@ -12,7 +12,9 @@ void check_signals();
 
 void register_device(pybind11::module_& module);
 void register_errors(pybind11::module_& module);
+void register_kernel_table(pybind11::module_& module);
 void register_model(pybind11::module_& module);
-void register_probe(pybind11::module_& module);
+void register_matvec(pybind11::module_& module);
+void register_plan(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

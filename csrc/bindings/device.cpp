@@ -1,5 +1,5 @@
 // Backend and Buffer for Python (moeflux/backend.py, moeflux/buffer.py): devices, their buffers and
-// command buffers, the binding tables. Encoding holds the GIL; opening, compiling and waiting
+// command buffers. Encoding holds the GIL; opening, compiling and waiting
 // release it. Only the thread that holds the GIL touches the lists below.
 #include "device/device.h"
 
@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <set>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
@@ -58,7 +59,6 @@ class NativeBuffer {
     buffer_ = device_->buffer(nbytes);
   }
 
-  const DevicePtr& device() const { return device_; }
   const std::shared_ptr<device::Buffer>& get() const { return buffer_; }
 
   void add_writer(std::shared_ptr<NativeCommands> commands);
@@ -91,9 +91,6 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
       } else if (py::isinstance<NativeBuffer>(value)) {
         const auto buffer = value.cast<std::shared_ptr<NativeBuffer>>();
         const size_t index = args.size();
-        if (buffer->device() != device_)
-          throw FormatError("[bindings::Command] a buffer of another backend");
-        if (index < bindings.size()) prepare(*buffer, bindings[index]);
         if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
         args.emplace_back(device::Slice{buffer->get(), 0});
       } else {
@@ -108,7 +105,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
       if (!grid) geometry.grid = whole.grid;
     }
     commands_->dispatch(pipeline.pipeline, args, geometry.grid, geometry.threadgroup);
-    written_.insert(written_.end(), written.begin(), written.end());
+    written_.insert(written.begin(), written.end());
   }
 
   void commit() {
@@ -155,17 +152,6 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
  private:
   enum class State { recording, in_flight, done };
 
-  // A size is computed from the contents of some buffers, which must be there by then.
-  void prepare(NativeBuffer& buffer, const device::Binding& binding) {
-    if (!binding.needs_maximum) return;
-    for (const auto& other : written_)
-      if (other.get() == &buffer)
-        throw FormatError(std::string("[bindings::Command] ") + binding.name +
-                          ": its contents decide sizes: expected a buffer that is written before "
-                          "this command buffer, found one that it writes");
-    buffer.wait();
-  }
-
   // True when it is done, `error` being what it failed with. Needs no GIL.
   bool ask(uint64_t timeout_ns, std::exception_ptr& error) const {
     try {
@@ -183,7 +169,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
 
   DevicePtr device_;
   std::unique_ptr<device::Commands> commands_;
-  std::vector<std::shared_ptr<NativeBuffer>> written_;  // while recording
+  std::set<std::shared_ptr<NativeBuffer>> written_;  // while recording
   State state_ = State::recording;
   std::exception_ptr error_;
   bool reported_ = false;  // wait() has returned or thrown
@@ -214,58 +200,6 @@ void NativeBuffer::wait() {
   }
 }
 
-py::list kernel_table() {
-  py::list table;
-  for (const device::KernelInfo& info : device::kernel_table())
-    table.append(py::cast(&info, py::return_value_policy::reference));
-  return table;
-}
-
-const char* type_name(device::Type type) {
-  switch (type) {
-    case device::Type::f32:
-      return "f32";
-    case device::Type::f16:
-      return "f16";
-    case device::Type::bf16:
-      return "bf16";
-    case device::Type::u32:
-      return "u32";
-    case device::Type::i32:
-      return "i32";
-    case device::Type::u8:
-      return "u8";
-  }
-  throw GpuError("[bindings::Device] a binding of no known type");
-}
-
-void register_table(py::module_& module) {
-  py::class_<device::Binding>(module, "Binding")
-      .def_property_readonly("name", [](const device::Binding& self) { return self.name; })
-      .def_property_readonly("dtype",
-                             [](const device::Binding& self) { return type_name(self.type); })
-      .def_readonly("scalar", &device::Binding::scalar)
-      .def_readonly("writable", &device::Binding::writable);
-  py::class_<device::KernelInfo>(module, "KernelInfo")
-      .def_property_readonly("name", [](const device::KernelInfo& self) { return self.name; })
-      .def_property_readonly("file", [](const device::KernelInfo& self) { return self.file; })
-      .def_readonly("contract", &device::KernelInfo::contract)
-      .def_property_readonly("bindings",
-                             [](const device::KernelInfo& self) {
-                               py::list out;
-                               for (const device::Binding& binding : self.bindings)
-                                 out.append(py::cast(&binding, py::return_value_policy::reference));
-                               return py::tuple(out);
-                             })
-      .def_property_readonly("constants", [](const device::KernelInfo& self) {
-        py::dict out;
-        for (const device::FunctionConstant& constant : self.constants)
-          out[constant.name] = constant.value;
-        return out;
-      });
-  module.def("kernel_table", &kernel_table);
-}
-
 py::dict limits(const device::Device& device) {
   const device::Limits& l = device.limits();
   using namespace py::literals;
@@ -292,7 +226,6 @@ py::dict constants(const NativePipeline& self) {
 }  // namespace
 
 void register_device(py::module_& module) {
-  register_table(module);
   py::class_<device::Device, DevicePtr>(module, "NativeDevice")
       .def(py::init(&open_device), py::arg("kind"))
       .def_property_readonly("kind", [](const device::Device& self) { return self.kind(); })

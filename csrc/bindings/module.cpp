@@ -5,6 +5,8 @@ PYBIND11_MODULE(_core, module) {
   module.attr("__version__") = MOEFLUX_VERSION;
   moeflux::bindings::register_errors(module);
   moeflux::bindings::register_device(module);
+  moeflux::bindings::register_kernel_table(module);
   moeflux::bindings::register_model(module);
-  moeflux::bindings::register_probe(module);
+  moeflux::bindings::register_matvec(module);
+  moeflux::bindings::register_plan(module);
 }

@@ -73,8 +73,7 @@ struct Values {
       if (!info.bindings[i].needs_maximum) continue;
       const Slice& slice = std::get<Slice>(args[i]);
       if (!slice.buffer || !slice.buffer->contents()) continue;
-      const auto* data =
-          reinterpret_cast<const uint32_t*>(slice.buffer->contents() + slice.offset);
+      const auto* data = reinterpret_cast<const uint32_t*>(slice.buffer->contents() + slice.offset);
       const Wide read = info.bindings[i].elements(call);
       const auto count = static_cast<size_t>(read < lengths[i] ? read : Wide{lengths[i]});
       for (size_t k = 0; k < count; ++k) maxima[i] = std::max<uint64_t>(maxima[i], data[k]);
@@ -94,7 +93,8 @@ std::string text(const Size& size) {
 void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry& geometry) {
   const Size &grid = geometry.grid, &threadgroup = geometry.threadgroup;
   const auto flat = [&](const Size& size) {
-    return std::all_of(size.begin() + info.dimensions, size.end(), [](uint32_t n) { return n == 1; });
+    return std::all_of(size.begin() + info.dimensions, size.end(),
+                       [](uint32_t n) { return n == 1; });
   };
   for (int d = 0; d < 3; ++d)
     if (grid[d] == 0 || threadgroup[d] == 0)
@@ -122,7 +122,8 @@ uint32_t default_size(const KernelInfo& info, Expression expression, const Call&
   if (!expression) refuse(info, std::string("has no default ") + what + ": it must be given");
   const Wide value = expression(call);
   if (value == 0 || value > UINT32_MAX)
-    refuse(info, std::string("default ") + what + " of " + text(value) + " threads for these scalars");
+    refuse(info,
+           std::string("default ") + what + " of " + text(value) + " threads for these scalars");
   return static_cast<uint32_t>(value);
 }
 }  // namespace
@@ -161,8 +162,8 @@ Geometry default_geometry(const Pipeline& pipeline, std::span<const Argument> ar
   const KernelInfo& info = pipeline.info();
   Values values(info, pipeline.constants(), args);
   if (!threadgroup)
-    threadgroup = Size{
-        default_size(info, info.default_threadgroup, values.call, "threadgroup"), 1, 1};
+    threadgroup =
+        Size{default_size(info, info.default_threadgroup, values.call, "threadgroup"), 1, 1};
   values.call.threadgroup = *threadgroup;
   return {{default_size(info, info.default_grid, values.call, "grid"), 1, 1}, *threadgroup};
 }

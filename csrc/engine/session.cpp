@@ -1,7 +1,8 @@
+#include "engine/session.h"
+
 #include <cstring>
 
 #include "base/error.h"
-#include "engine/engine.h"
 
 namespace moeflux::engine {
 
@@ -34,22 +35,23 @@ uint64_t all_state_floats(const model::Weights& weights) {
 
 }  // namespace
 
-uint64_t Session::bytes(const model::Weights& weights, uint32_t context) {
-  return base::round_up(cache_floats(weights, context) * 4, base::kPageBytes) +
-         2 * base::round_up(all_state_floats(weights) * 4, base::kPageBytes);
+uint64_t Session::bytes(const model::Weights& weights, uint32_t context, const base::Arena& arena) {
+  return arena.booked_bytes(cache_floats(weights, context) * 4) +
+         2 * arena.booked_bytes(all_state_floats(weights) * 4);
 }
 
-Session::Session(const model::Weights& weights, uint32_t context, base::Account& account)
-    : context_(context),
+Session::Session(const model::Weights& weights, uint32_t context, base::Arena& arena)
+    : weights_(weights),
+      context_(context),
       state_floats_(all_state_floats(weights)),
-      cache_(account, cache_floats(weights, context) * 4, "a session's KV cache"),
-      state_{base::Memory(account, state_floats_ * 4, "a session's recurrent state"),
-             base::Memory(account, state_floats_ * 4, "a session's recurrent state")} {
+      cache_(arena, cache_floats(weights, context) * 4, "a session's KV cache"),
+      state_{base::Memory(arena, state_floats_ * 4, "a session's recurrent state"),
+             base::Memory(arena, state_floats_ * 4, "a session's recurrent state")} {
   uint64_t cache = 0, state = 0;
   for (const model::Layer& layer : weights.layers) {
     const uint64_t kv = kv_dim(layer);
-    places_.push_back({cache, cache + kv * context, state, state + state_floats(layer)});
-    kv_dims_.push_back(static_cast<uint32_t>(kv));
+    places_.push_back({cache, cache + kv * context, state, state + state_floats(layer),
+                       static_cast<uint32_t>(kv)});
     cache += 2 * kv * context;
     state += state_floats(layer) + conv_floats(layer);
   }
@@ -60,15 +62,37 @@ void Session::reset() {
   if (state_floats_) std::memset(state_[committed_].data(), 0, state_floats_ * 4);
 }
 
+ops::Segment Session::segment(size_t index, bool first) const {
+  const Place& place = places_[index];
+  ops::Segment segment;
+  if (place.kv_dim) {
+    segment.keys = cache_.as<float>() + place.keys;
+    segment.values = cache_.as<float>() + place.values;
+    return segment;
+  }
+  float* working = state_[committed_ ^ 1].as<float>();
+  const float* from = first ? state_[committed_].as<float>() : working;
+  segment.state_in = from + place.state;
+  segment.conv_in = from + place.conv;
+  segment.state_out = working + place.state;
+  segment.conv_out = working + place.conv;
+  return segment;
+}
+
+void Session::commit(uint32_t n_tokens) {
+  position_ += n_tokens;
+  committed_ ^= 1;
+}
+
 uint64_t Session::snapshot_bytes() const {
   uint64_t floats = state_floats_;
-  for (uint32_t kv : kv_dims_) floats += 2 * uint64_t(kv) * position_;
+  for (const Place& place : places_) floats += 2 * uint64_t(place.kv_dim) * position_;
   return floats * 4;
 }
 
-std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
+std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
   auto snapshot = std::make_shared<Snapshot>();
-  snapshot->memory = base::Memory(account, snapshot_bytes(), "a snapshot");
+  snapshot->memory = base::Memory(arena, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
   snapshot->context = context_;
   float* out = snapshot->memory.as<float>();
@@ -77,9 +101,9 @@ std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
     out += n;
   };
   put(state_[committed_].as<float>(), state_floats_);
-  for (size_t i = 0; i < places_.size(); ++i) {
-    put(cache_.as<float>() + places_[i].keys, uint64_t(kv_dims_[i]) * position_);
-    put(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * position_);
+  for (const Place& place : places_) {
+    put(cache_.as<float>() + place.keys, uint64_t(place.kv_dim) * position_);
+    put(cache_.as<float>() + place.values, uint64_t(place.kv_dim) * position_);
   }
   return snapshot;
 }
@@ -94,9 +118,9 @@ void Session::restore(const Snapshot& snapshot) {
     in += n;
   };
   get(state_[committed_].as<float>(), state_floats_);
-  for (size_t i = 0; i < places_.size(); ++i) {
-    get(cache_.as<float>() + places_[i].keys, uint64_t(kv_dims_[i]) * snapshot.position);
-    get(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * snapshot.position);
+  for (const Place& place : places_) {
+    get(cache_.as<float>() + place.keys, uint64_t(place.kv_dim) * snapshot.position);
+    get(cache_.as<float>() + place.values, uint64_t(place.kv_dim) * snapshot.position);
   }
   position_ = snapshot.position;
 }

@@ -2,136 +2,17 @@
 
 #include <cmath>
 #include <cstring>
-#include <limits>
-#include <random>
 #include <vector>
 
 #include "base/error.h"
 #include "ops/cpu/kernels.h"
+#include "stored_matrix.h"
 
 using namespace moeflux;
+using ops::cpu::available_kernels;
 using ops::cpu::Kernels;
 using quant::DType;
-
-namespace {
-
-std::vector<const Kernels*> tables() {  // those that this machine can run
-  std::vector<const Kernels*> found;
-  for (const char* name : {"portable", "avx2", "avx512"}) {
-    try {
-      found.push_back(&ops::cpu::select_kernels(name));
-    } catch (const FormatError&) {
-    }
-  }
-  return found;
-}
-
-struct Random {
-  std::mt19937 engine{7};
-  float operator()(float low = -1, float high = 1) {
-    return std::uniform_real_distribution<float>(low, high)(engine);
-  }
-};
-
-// A stored matrix and what it means, in double.
-struct Stored {
-  quant::Matrix m;
-  std::vector<std::byte> weight, scales, biases;
-  std::vector<double> value;
-
-  static double put(std::vector<std::byte>& to, float x, DType dtype) {
-    uint32_t word;
-    std::memcpy(&word, &x, 4);
-    if (dtype == DType::f32) {
-      to.insert(to.end(), reinterpret_cast<std::byte*>(&word),
-                reinterpret_cast<std::byte*>(&word) + 4);
-      return x;
-    }
-    uint16_t half;
-    if (dtype == DType::bf16) {
-      half = word >> 16;
-      word = uint32_t(half) << 16;
-    } else {  // truncate to a normal half: enough for test values of about one
-      const int exponent = int(word >> 23 & 255) - 127 + 15;
-      half = exponent <= 0 ? 0 : (word >> 16 & 0x8000) | exponent << 10 | (word >> 13 & 0x3ff);
-      word = exponent <= 0 ? 0 : word & 0xffffe000;
-    }
-    to.insert(to.end(), reinterpret_cast<std::byte*>(&half),
-              reinterpret_cast<std::byte*>(&half) + 2);
-    std::memcpy(&x, &word, 4);
-    return x;
-  }
-
-  Stored(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype, Random& random) {
-    static_cast<quant::Shape&>(m) = {out, in, bits, bits ? group : 0, dtype};
-    for (uint32_t row = 0; row < out; ++row) {
-      if (bits == 0) {
-        for (uint32_t i = 0; i < in; ++i) value.push_back(put(weight, random(), dtype));
-        continue;
-      }
-      std::vector<uint8_t> stream(m.row_bytes());
-      for (uint32_t g = 0; g < in / group; ++g) {
-        const double scale = put(scales, random(), dtype), bias = put(biases, random(), dtype);
-        for (uint32_t i = g * group; i < (g + 1) * group; ++i) {
-          const uint32_t code = random.engine() & ((1u << bits) - 1);
-          for (uint32_t bit = 0; bit < bits; ++bit)
-            if (code >> bit & 1) stream[(i * bits + bit) / 8] |= 1 << (i * bits + bit) % 8;
-          value.push_back(scale * code + bias);
-        }
-      }
-      for (uint8_t byte : stream) weight.push_back(std::byte(byte));
-    }
-    m.weight = weight.data();
-    m.scales = scales.data();
-    m.biases = biases.data();
-  }
-};
-
-void check_linear(const Kernels& kernels, const Stored& stored, uint32_t n, Random& random) {
-  const uint32_t in = stored.m.in, out = stored.m.out;
-  std::vector<float> x(n * in), y(n * out, std::nanf("")), alone(out, std::nanf(""));
-  for (float& value : x) value = random();
-  std::vector<const float*> xs;
-  std::vector<float*> ys;
-  for (uint32_t t = 0; t < n; ++t) {
-    xs.push_back(x.data() + t * in);
-    ys.push_back(y.data() + t * out);
-  }
-  std::vector<float> scratch(ops::cpu::kRowsPerBlock * in);
-  kernels.linear(stored.m, 0, out, xs.data(), ys.data(), n, scratch.data());
-  for (uint32_t t = 0; t < n; ++t)
-    for (uint32_t row = 0; row < out; ++row) {
-      double sum = 0, size = 0;
-      for (uint32_t i = 0; i < in; ++i) {
-        const double term = stored.value[row * in + i] * x[t * in + i];
-        sum += term;
-        size += std::fabs(term);
-      }
-      REQUIRE(std::fabs(y[t * out + row] - sum) <= 2e-6 * size + 1e-12);
-    }
-  float* to = alone.data();
-  kernels.linear(stored.m, 0, out, &xs[n - 1], &to, 1, scratch.data());
-  CHECK(std::memcmp(alone.data(), ys[n - 1], out * 4) == 0);  // alone == among others, bit for bit
-}
-
-}  // namespace
-
-TEST_CASE("linear equals double precision for every format, shape and instruction set") {
-  for (const Kernels* kernels : tables()) {
-    CAPTURE(kernels->name);
-    Random random;
-    for (DType dtype : {DType::f32, DType::f16, DType::bf16}) {
-      for (uint32_t in : {1, 15, 16, 17, 33, 96})
-        for (uint32_t out : {1, 3, 4, 5, 17})
-          for (uint32_t n : {1, 2, 4, 5, 9})
-            check_linear(*kernels, Stored(out, in, 0, 0, dtype, random), n, random);
-      for (uint32_t bits : {2, 3, 4, 5, 6, 8})
-        for (uint32_t group : {32, 64, 128})
-          for (uint32_t n : {1, 3, 8})
-            check_linear(*kernels, Stored(5, group * 3, bits, group, dtype, random), n, random);
-    }
-  }
-}
+using test::Random;
 
 TEST_CASE("every half decodes exactly") {
   std::vector<uint16_t> all(65536);
@@ -139,7 +20,7 @@ TEST_CASE("every half decodes exactly") {
   quant::Matrix m;
   static_cast<quant::Shape&>(m) = {1, 65536, 0, 0, DType::f16};
   m.weight = reinterpret_cast<const std::byte*>(all.data());
-  for (const Kernels* kernels : tables()) {
+  for (const Kernels* kernels : available_kernels()) {
     std::vector<float> out(65536, std::nanf(""));
     kernels->dequant_row(m, 0, out.data());
     for (uint32_t i = 0; i < 65536; ++i) {
@@ -157,7 +38,7 @@ TEST_CASE("every half decodes exactly") {
 }
 
 TEST_CASE("exponentials stay finite and right from -100 to 100") {
-  for (const Kernels* kernels : tables()) {
+  for (const Kernels* kernels : available_kernels()) {
     std::vector<float> x, one;
     for (float v = -100; v <= 100; v += 0.37f) x.push_back(v);
     one.assign(x.size(), 1);
@@ -177,7 +58,7 @@ TEST_CASE("exponentials stay finite and right from -100 to 100") {
 
 TEST_CASE("softmax and attention equal double precision") {
   Random random;
-  for (const Kernels* kernels : tables())
+  for (const Kernels* kernels : available_kernels())
     for (uint32_t len : {1, 2, 15, 16, 17, 100, 4097})
       for (uint32_t dim : {16, 24, 64, 80}) {
         const size_t stride = dim + 5;
@@ -204,7 +85,7 @@ TEST_CASE("softmax and attention equal double precision") {
 
 TEST_CASE("a delta step equals the formula, in place or not") {
   Random random;
-  for (const Kernels* kernels : tables())
+  for (const Kernels* kernels : available_kernels())
     for (uint32_t dk : {16, 24, 32, 128})
       for (uint32_t dv : {1, 7, 32}) {
         std::vector<float> state(dv * dk), q(dk), k(dk), v(dv), out(dv, std::nanf("")),

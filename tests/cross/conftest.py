@@ -4,7 +4,6 @@ Not among the default test paths: needs ziglang, lld and the wheel (`make cross-
 """
 
 import json
-import os
 import shlex
 import subprocess
 import sys
@@ -84,7 +83,7 @@ def compile_copy(build_folder, tmp_path):
         arguments[arguments.index(entry["file"])] = str(copy)
         return subprocess.run(
             arguments, cwd=entry["directory"], capture_output=True, text=True,
-            env=os.environ | {"MOEFLUX_ZIG": str(build.ZIG)},
+            env=build.environment(),
         )  # fmt: skip
 
     return run
@@ -99,13 +98,13 @@ def relink(build_folder, tmp_path):
     ).stdout  # fmt: skip
     link = shlex.split(listed.splitlines()[-1].split("&&")[1])
 
-    def run(*further, stubs=ROOT / "build/cross/stubs"):
+    def run(*further, stubs=build.STUBS):
         output = tmp_path / "relinked.so"
         arguments = [*link, *further]
         arguments[arguments.index("-o") + 1] = str(output)
         process = subprocess.run(
             arguments, cwd=build_folder, capture_output=True, text=True,
-            env=os.environ | {"MOEFLUX_STUBS": str(stubs)},
+            env=build.environment() | {"MOEFLUX_STUBS": str(stubs)},
         )  # fmt: skip
         return process, output
 

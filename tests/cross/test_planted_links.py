@@ -1,5 +1,6 @@
 """Links that would make a module which macOS does not load, or not with the right functions."""
 
+import build
 import check_wheel
 import pytest
 import stubs
@@ -70,9 +71,7 @@ def test_stand_in(problems_of, planted_object):
 
 def test_name_asked_of_the_wrong_library(problems_of, tmp_path):
     stubs.write_stubs(tmp_path)
-    (tmp_path / "usr/lib/libcompiler_rt.a").symlink_to(
-        ROOT / "build/cross/stubs/usr/lib/libcompiler_rt.a"
-    )
+    (tmp_path / "usr/lib/libcompiler_rt.a").symlink_to(build.STUBS / "usr/lib/libcompiler_rt.a")
     known = stubs.exports()
     wrong, right = (stubs.INSTALL_NAMES[name] for name in ("CoreGraphics", "Metal"))
     name = "_MTLCreateSystemDefaultDevice"

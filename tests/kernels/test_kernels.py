@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import moeflux as mf
+from moeflux.doctor.kernels import cases
+from moeflux.doctor.kernels.case import Out
 
-from . import cases
-from .case import Out
 from .run import arguments, run
 
 N_DRAWN = 100

@@ -4,25 +4,27 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 import moeflux as mf
-from moeflux import _core, doctor
+from moeflux import _core, doctor, probe
 from moeflux.cli import app
-from moeflux.doctor import checks, speed, storage
+from moeflux.doctor import checks, speed
 from moeflux.doctor.kernels import cases
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Rates need no accuracy here."""
+    """In this process two shapes a kernel and rates of no accuracy; a test below runs it whole."""
+    for kernel, family in list(cases.KERNELS.items()):
+        monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:2]))
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
-    monkeypatch.setattr(storage, "SECONDS", 0.01)
-    monkeypatch.setattr(storage, "FILE_BYTES", 3 * storage.RECORD_BYTES)
-    monkeypatch.setattr(storage, "COPY_SECONDS", 0.01)
+    monkeypatch.setattr(probe, "FILE_BYTES", 1 << 20)
+    monkeypatch.setattr(probe, "MEMORY_BYTES", 1 << 22)
 
 
 def run_doctor(*args):
@@ -45,6 +47,17 @@ def test_on_this_machine_all_is_well(tmp_path):
         assert "metal:      absent: [device::" in done.stdout
 
 
+def test_the_package_is_imported_without_the_doctor():
+    script = (
+        "import sys, moeflux;"
+        "print([n for n in ('moeflux.doctor', 'rich', 'typer') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "[]"
+
+
 def test_every_kernel_of_the_contract_has_cases():
     assert set(mf.ALL_KERNELS) <= set(cases.KERNELS)
     assert all(cases.KERNELS[name].shapes for name in mf.ALL_KERNELS)
@@ -59,7 +72,7 @@ def test_json_holds_the_whole_report(tmp_path):
     assert {check["kernel"] for check in device["checks"]} >= set(mf.ALL_KERNELS)
     assert all(check["n_cases"] > 0 and check["error"] <= 1 for check in device["checks"])
     assert all(rate["gb_per_s"] > 0 for rate in device["rates"])
-    assert report["disk"]["nbytes"] > 0 and report["memory"]["nbytes"] > 0
+    assert min(report["disk"]["by_batch"].values()) > 0 and report["memory_rate"] > 0
     assert report["system"]["moeflux"] == mf.__version__
 
 
@@ -103,7 +116,7 @@ def test_absent_metal_is_a_problem_on_a_mac_only(monkeypatch, tmp_path, platform
         raise mf.NoDeviceError("[device::Metal] none today")
 
     monkeypatch.setattr(doctor, "Backend", none)
-    monkeypatch.setattr(doctor.sys, "platform", platform)
+    monkeypatch.setattr(doctor, "sys", SimpleNamespace(platform=platform))
     report = doctor.examine(["metal"], disk=tmp_path)
     assert len(report.problems) == (platform == "darwin")
     assert "absent: [device::Metal] none today" in report.text()
@@ -112,7 +125,7 @@ def test_absent_metal_is_a_problem_on_a_mac_only(monkeypatch, tmp_path, platform
 def test_a_disk_that_cannot_be_measured_is_a_problem(tmp_path):
     done = run_doctor("--device", "host", "--disk", str(tmp_path / "nowhere"))
     assert done.exit_code == 1
-    assert "PROBLEM: [doctor] cannot measure the disk: No such file" in done.stdout
+    assert "PROBLEM: [probe] cannot write a probe file: No such file" in done.stdout
 
 
 @pytest.mark.parametrize("kind", ["cuda", ""])
@@ -123,21 +136,6 @@ def test_an_unknown_device_is_one_sentence(kind):
     )  # fmt: skip
     assert done.returncode == 1 and done.stderr.startswith("moeflux: ")
     assert "metal or host" in done.stderr
-
-
-def test_the_disk_is_read_in_whole_records_and_left_clean(tmp_path):
-    rate = storage.measure_disk(tmp_path, 0.01, 5 * storage.RECORD_BYTES + 7)
-    assert rate.nbytes >= storage.READ_THREADS * storage.RECORD_BYTES
-    assert rate.nbytes % storage.RECORD_BYTES == 0 and rate.gb_per_s > 0
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(mf.FormatError, match="record"):
-        storage.measure_disk(tmp_path, 0.01, 100)
-    assert not list(tmp_path.iterdir())
-
-
-def test_memory_counts_what_it_copies():
-    rate = storage.measure_memory(0.01, 1 << 22)
-    assert rate.nbytes > 0 and rate.nbytes % 16 == 0
 
 
 # ---- the table of matvec variants --------------------------------------------------------------

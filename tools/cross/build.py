@@ -22,10 +22,11 @@ import ziglang
 ZIG = Path(ziglang.__file__).with_name("zig")
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+STUBS = ROOT / "build/cross/stubs"
 TOOLS = {"ld64.lld-19": "lld-19", "llvm-nm-19": "llvm-19", "llvm-ar-19": "llvm-19"}
 
 
-def environment(stub_folder: Path) -> dict[str, str]:
+def environment() -> dict[str, str]:
     """What scikit-build-core, CMake and our toolchain file read."""
     major, minor = sys.version_info[:2]
     return os.environ | {
@@ -34,7 +35,8 @@ def environment(stub_folder: Path) -> dict[str, str]:
         "CMAKE_TOOLCHAIN_FILE": str(HERE / "macos-arm64.cmake"),
         "CMAKE_GENERATOR": "Ninja",
         "MOEFLUX_ZIG": str(ZIG),
-        "MOEFLUX_STUBS": str(stub_folder),
+        "ZIG_GLOBAL_CACHE_DIR": str(ROOT / "build/cross/zig-cache"),
+        "MOEFLUX_STUBS": str(STUBS),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
 
@@ -58,6 +60,7 @@ def build_compiler_runtime(archive: Path) -> None:
             ZIG.parent / "lib/compiler_rt.zig", f"-femit-bin={archive}",
         ],
         check=True,
+        env=environment(),
     )  # fmt: skip
 
 
@@ -67,17 +70,16 @@ def main(out: Path) -> int:
             print(f"[cross] {tool} is missing: apt-get install {package}", file=sys.stderr)
             return 1
     major, minor = sys.version_info[:2]
-    stub_folder = ROOT / "build/cross/stubs"
     headers = ROOT / f"build/cross/python{major}.{minor}"
-    stubs.write_stubs(stub_folder)
+    stubs.write_stubs(STUBS)
     copy_python_headers(headers)
-    build_compiler_runtime(stub_folder / "usr/lib/libcompiler_rt.a")
+    build_compiler_runtime(STUBS / "usr/lib/libcompiler_rt.a")
     command = [
         sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out),
         "-Ccmake.define.MOEFLUX_WERROR=ON", f"-Ccmake.define.Python_INCLUDE_DIR={headers}",
         str(ROOT),
     ]  # fmt: skip
-    return subprocess.run(command, env=environment(stub_folder)).returncode
+    return subprocess.run(command, env=environment()).returncode
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The shader front end: the only reader of `shaders/*.metal`.
 
-It knows the subset of the Metal Shading Language that this project writes (see tools/README.md), not
+It knows the subset of the Metal Shading Language that this project writes (tools/README.md), not
 C++: bodies of functions stay as they are, line for line. It runs at build time, from CMake, with
 nothing but the standard library.
 

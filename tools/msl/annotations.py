@@ -24,7 +24,9 @@ def annotate(kernel: Kernel) -> None:
     """Fills in the annotated part of `kernel`. Raises MslError at the line that is wrong."""
     for param in kernel.bindings:
         if param.name in _GEOMETRY:
-            raise param.token.error(f"the name {param.name} has a meaning of its own in annotations")
+            raise param.token.error(
+                f"the name {param.name} has a meaning of its own in annotations"
+            )
     for doc in kernel.docs:
         text = doc.text.removeprefix("///").strip()
         if not text.startswith("@"):
@@ -38,7 +40,9 @@ def annotate(kernel: Kernel) -> None:
             raise doc.error(f"@{tag} {rest.strip()}: {error}") from None
     for param in kernel.bindings:
         if not param.scalar and param.elements is None:
-            raise param.token.error(f"kernel {kernel.name}: `/// @elements {param.name} ..` is missing")
+            raise param.token.error(
+                f"kernel {kernel.name}: `/// @elements {param.name} ..` is missing"
+            )
     if kernel.threadgroup == "":
         raise kernel.token.error(f"kernel {kernel.name}: `/// @threadgroup ..` is missing")
 

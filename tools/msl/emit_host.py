@@ -1,20 +1,26 @@
 """Writes host_kernels.cpp: the library as C++ for the host device.
 
-Bodies of functions stay as they are. Edited in place: attributes go, address spaces go, `threadgroup`
-arrays become references into the executor's memory, function constants become thread-local
+Bodies of functions stay as they are. Edited in place: attributes and address spaces go, arrays of
+threadgroup memory become references into the executor's, function constants become thread-local
 variables, and unsuffixed literals get an `f` (Metal has no double). A wrapper per kernel binds its
-arguments; static_asserts hold the C++ compiler's types against the kernel table's, so that a mistake
-of this front end cannot become a wrong binding.
+arguments; static_asserts hold the C++ compiler's types against the kernel table's, so that a
+mistake of this front end cannot become a wrong binding.
 """
 
 from __future__ import annotations
 
 import re
+from itertools import groupby
 
 from .model import SCALARS, Buffer, Builtin, Edit, Kernel, Library, ThreadgroupArray, apply_edits
-from .threadgroup import declarations
 
-_QUALIFIERS = {"device": "", "thread": "", "threadgroup": "", "constant": "const", "kernel": "static"}
+_QUALIFIERS = {
+    "device": "",
+    "thread": "",
+    "threadgroup": "",
+    "constant": "const",
+    "kernel": "static",
+}
 _FLOAT = re.compile(r"(\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)$")
 _HALF = re.compile(r"(\d+\.?\d*|\.\d+)[hH]$")
 _INCLUDE = re.compile(r"^#[ \t]*include[ \t]*<metal_stdlib>.*$", re.M)
@@ -84,16 +90,10 @@ def float_edits(library: Library) -> list[Edit]:
 def _host_edits(library: Library) -> list[Edit]:
     edits: list[Edit] = []
     done: set[int] = set()  # offsets of qualifiers inside an edit
-    for function in library.functions:
-        kernel = next((k for k in library.kernels if k.token.start == _start(library, function)), None)
-        if kernel:
-            ranges = declarations(library.tokens, function)
-            for first, last in ranges:
-                start, end = library.tokens[first].start, library.tokens[last].end
-                names = {t.text for t in library.tokens[first:last]}
-                arrays = [a for a in kernel.arrays if a.name in names]
-                edits.append(Edit(start, end, " ".join(map(_array, arrays))))
-                done.add(start)
+    for kernel in library.kernels:
+        for (start, end), arrays in groupby(kernel.arrays, key=lambda array: array.declared):
+            edits.append(Edit(start, end, " ".join(map(_array, arrays))))
+            done.add(start)
     for constant in library.constants:
         edits.append(Edit(constant.token.start, constant.token.end, "static thread_local"))
         done.add(constant.token.start)
@@ -103,15 +103,12 @@ def _host_edits(library: Library) -> list[Edit]:
     return edits
 
 
-def _start(library: Library, function: object) -> int:
-    return library.tokens[function.first].start  # type: ignore[attr-defined]
-
-
 def _array(array: ThreadgroupArray) -> str:
     kind = f"threadgroup_{array.name}_t"
     return (
         f"typedef {array.type} {kind}{array.dimensions}; "
-        f"static_assert(sizeof({kind}) == {array.nbytes}); auto& {array.name} = *reinterpret_cast<{kind}*>"
+        f"static_assert(sizeof({kind}) == {array.nbytes}); "
+        f"auto& {array.name} = *reinterpret_cast<{kind}*>"
         f"(moeflux::device::host::threadgroup_memory() + {array.offset});"
     )
 
@@ -130,7 +127,8 @@ def _wrapper(kernel: Kernel) -> str:
         else:
             arguments.append(_builtin(param))
     values = "".join(
-        f"  {c.name} = static_cast<uint32_t>(values[{i}]);\n" for i, c in enumerate(kernel.constants)
+        f"  {c.name} = static_cast<uint32_t>(values[{i}]);\n"
+        for i, c in enumerate(kernel.constants)
     )
     arrays = ", ".join(f'{{"{a.name}", {a.offset}, {a.nbytes}}}' for a in kernel.arrays)
     return (

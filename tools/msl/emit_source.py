@@ -16,5 +16,7 @@ def emit_source(text: str) -> str:
     for line in text.splitlines():
         escaped = "".join(_ESCAPES.get(c, c) for c in line)
         out.append(f'      "{escaped}\\n"\n')
-    out.append("      ;\n  return {kText, sizeof(kText) - 1};\n}\n\n}  // namespace moeflux::device\n")
+    out.append(
+        "      ;\n  return {kText, sizeof(kText) - 1};\n}\n\n}  // namespace moeflux::device\n"
+    )
     return "".join(out)

@@ -40,8 +40,8 @@ def emit_table(library: Library) -> str:
     return "".join([*out, "};\n", _TAIL])
 
 
-def _expression(cpp: str | None) -> str:
-    return f"[]([[maybe_unused]] const Call& call) -> Wide {{ return {cpp}; }}" if cpp else "nullptr"
+def _expression(cpp: str | None) -> str | None:
+    return f"[]([[maybe_unused]] const Call& call) -> Wide {{ return {cpp}; }}" if cpp else None
 
 
 def _kernel_parts(kernel: Kernel) -> str:
@@ -58,35 +58,43 @@ def _kernel_parts(kernel: Kernel) -> str:
     return "".join(out)
 
 
+def _fields(**values: str | None) -> str:
+    """Designated initialisers; None: the default."""
+    return "{" + ", ".join(f".{k} = {v}" for k, v in values.items() if v is not None) + "}"
+
+
+def _true_or_default(value: bool) -> str | None:
+    return "true" if value else None
+
+
 def _binding(param: Buffer) -> str:
     name, nbytes = SCALARS[param.element]
-    fields = [
-        f'"{param.name}"',
-        f"Type::{name}",
-        "true" if param.scalar else "false",
-        "true" if param.writable else "false",
-        "true" if param.needs_maximum else "false",
-        str(nbytes * param.width),
-        _expression(param.elements),
-    ]
-    return "{" + ", ".join(fields) + "}"
+    return _fields(
+        name=f'"{param.name}"',
+        type=f"Type::{name}",
+        scalar=_true_or_default(param.scalar),
+        writable=_true_or_default(param.writable),
+        needs_maximum=_true_or_default(param.needs_maximum),
+        alignment=str(nbytes * param.width),
+        elements=_expression(param.elements),
+    )
 
 
 def _row(kernel: Kernel) -> str:
-    exact = isinstance(kernel.threadgroup, int)
-    kind = "exact" if exact else {"any": "any", "multiple of 32": "simd_multiple"}[kernel.threadgroup]
-    fields = [
-        f'"{kernel.name}"',
-        f'"{kernel.token.file}"',
-        "true" if kernel.name in CONTRACT else "false",
-        f"k_{kernel.name}_bindings",
-        f"k_{kernel.name}_constants" if kernel.constants else "{}",
-        f"k_{kernel.name}_requirements" if kernel.requirements else "{}",
-        str(kernel.threadgroup_bytes),
-        f"Threadgroups::{kind}",
-        str(kernel.threadgroup if exact else 0),
-        str(kernel.dimensions),
-        _expression(kernel.default_grid),
-        _expression(kernel.default_threadgroup),
-    ]
-    return "    {" + ", ".join(fields) + "},\n"
+    exact = kernel.threadgroup if isinstance(kernel.threadgroup, int) else 0
+    kind = {"any": "any", "multiple of 32": "simd_multiple"}.get(str(kernel.threadgroup), "exact")
+    row = _fields(
+        name=f'"{kernel.name}"',
+        file=f'"{kernel.token.file}"',
+        contract=str(kernel.name in CONTRACT).lower(),
+        bindings=f"k_{kernel.name}_bindings",
+        constants=f"k_{kernel.name}_constants" if kernel.constants else None,
+        requirements=f"k_{kernel.name}_requirements" if kernel.requirements else None,
+        threadgroup_bytes=str(kernel.threadgroup_bytes),
+        threadgroups=f"Threadgroups::{kind}",
+        exact_threads=str(exact),
+        dimensions=str(kernel.dimensions),
+        default_grid=_expression(kernel.default_grid),
+        default_threadgroup=_expression(kernel.default_threadgroup),
+    )
+    return f"    {row},\n"

@@ -1,8 +1,8 @@
 """Integer expressions of annotations and array bounds.
 
-    expr    := or [ "?" expr ":" expr ]
-    or, and, comparison, sum, product   as in C:  || && == != < <= > >= + - * / %
-    primary := INTEGER | NAME | NAME "(" expr { "," expr } ")" | "(" expr ")" | "!" primary
+expr    := or [ "?" expr ":" expr ]
+or, and, comparison, sum, product   as in C:  || && == != < <= > >= + - * / %
+primary := INTEGER | NAME | NAME "(" expr { "," expr } ")" | "(" expr ")" | "!" primary
 """
 
 from __future__ import annotations
@@ -143,8 +143,11 @@ def to_cpp(node: Node, name: Callable[[str], str], buffer: Callable[[str, str], 
         if node.kind in ("?:", "&&", "||"):  # evaluated as in C: only as far as needed
             first, second = cpp(children[0]), cpp(children[1])
             if node.kind == "?:":
-                return f"choose({first}, [&] {{ return {second}; }}, [&] {{ return {cpp(children[2])}; }})"
-            return f"{'both' if node.kind == '&&' else 'either'}({first}, [&] {{ return {second}; }})"
+                third = cpp(children[2])
+                return f"choose({first}, [&] {{ return {second}; }}, [&] {{ return {third}; }})"
+            return (
+                f"{'both' if node.kind == '&&' else 'either'}({first}, [&] {{ return {second}; }})"
+            )
         return f"{_CPP[node.kind]}({', '.join(cpp(c) for c in children)})"
 
     return cpp(node)

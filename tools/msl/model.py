@@ -1,10 +1,14 @@
-"""What the front end knows of a shader library: the result of parsing, the input of every writer."""
+"""What the front end knows of a library: the result of parsing, the input of every writer."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .tokens import Token
+
+if TYPE_CHECKING:
+    from .calls import Calls
 
 # Element types of bindings and their bytes; names are those of device::Type. Metal's bfloat needs
 # language version 3.1, so 16-bit brain floats travel as their bit pattern: `typedef ushort bf16`.
@@ -71,6 +75,7 @@ class ThreadgroupArray:
     dimensions: str  # "[N][M]" as written, "" for one value
     nbytes: int
     offset: int  # in the host device's layout
+    declared: tuple[int, int]  # its declaration: offsets in the text
 
 
 @dataclass
@@ -114,10 +119,12 @@ class Kernel:
 
     @property
     def bindings(self) -> list[Buffer]:
+        """The parameters that the host binds, by buffer index."""
         return [p for p in self.parameters if isinstance(p, Buffer)]
 
     @property
     def threadgroup_bytes(self) -> int:
+        """Of all arrays; Metal counts in units of 16."""
         return sum((a.nbytes + 15) // 16 * 16 for a in self.arrays)
 
     @property
@@ -145,6 +152,7 @@ class Library:
     functions: list[Function]
     kernels: list[Kernel]
     constants: list[Constant]
+    calls: Calls
     edits: list[Edit]  # needed by every consumer but Metal: attributes blanked
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from .calls import Calls
 from .model import (
     BUILTINS,
     MAX_BUFFERS,
@@ -15,6 +16,7 @@ from .model import (
     Function,
     Kernel,
     Library,
+    ThreadgroupArray,
 )
 from .threadgroup import threadgroup_arrays
 from .tokens import Token, closing, split_commas, tokenize
@@ -40,12 +42,19 @@ class Parser:
         self.edits: list[Edit] = []
 
     def library(self) -> Library:
+        """Reads everything. Raises MslError at the first mistake."""
         index = 0
         while index < len(self.tokens):
             index = self._declaration(index)
-        kernels = [self._kernel(f) for f in self.functions if f.is_kernel]
+        calls = Calls(self.functions)
+        arrays = {id(f): threadgroup_arrays(self.tokens, f, self.values) for f in self.functions}
+        kernels = [
+            self._kernel(f, calls.mentioned(f.name), arrays[id(f)])
+            for f in self.functions
+            if f.is_kernel
+        ]
         return Library(
-            self.text, self.tokens, self.functions, kernels, self.constants, self.edits
+            self.text, self.tokens, self.functions, kernels, self.constants, calls, self.edits
         )
 
     # -- program scope
@@ -84,7 +93,9 @@ class Parser:
             raise self.tokens[first].error("namespaces are not supported here")
         for index in range(close + 1, start):
             if self._is_attribute(index):
-                raise self.tokens[index].error("attribute behind the parameter list (Metal refuses)")
+                raise self.tokens[index].error(
+                    "attribute behind the parameter list (Metal refuses)"
+                )
         is_kernel, is_template = "kernel" in head, head[0] == "template"
         name = self.tokens[parenthesis - 1]
         if is_kernel and head[:2] != ["kernel", "void"]:
@@ -121,14 +132,16 @@ class Parser:
             else:
                 self._integer_constant(tokens)
         elif words[0] not in _NOT_VARIABLES and words[0] != "template" and parenthesis < 0:
-            raise tokens[0].error(
-                "program-scope variable outside `constant` (Metal refuses); write `constant T x = ..`"
-            )
+            raise tokens[0].error("program-scope variable outside `constant` (Metal refuses)")
 
     def _integer_constant(self, tokens: list[Token]) -> None:
         """Remembers `constant [constexpr] uint NAME = INTEGER;` for array bounds."""
         words = [t.text for t in tokens if t.text not in ("constant", "constexpr", "const")]
-        if len(words) == 4 and words[2] == "=" and re.fullmatch(r"(0x[\da-fA-F]+|\d+)[uU]?", words[3]):
+        if (
+            len(words) == 4
+            and words[2] == "="
+            and re.fullmatch(r"(0x[\da-fA-F]+|\d+)[uU]?", words[3])
+        ):
             self.values[words[1]] = int(words[3].rstrip("uU"), 0)
 
     def _function_constant(self, first: int, attribute: int, end: int) -> None:
@@ -139,11 +152,15 @@ class Parser:
         if index is None or not index.isdigit():
             raise token.error("expected [[function_constant(NUMBER)]]")
         if len(words) != 3 or words[1] != "uint":
-            raise token.error("a function constant is `constant uint NAME [[function_constant(n)]];`")
+            raise token.error(
+                "a function constant is `constant uint NAME [[function_constant(n)]];`"
+            )
         doc = self.docs.get((token.file, token.line - 1))
         default = re.fullmatch(r"///\s*@default\s+(\d+)", doc.text.strip()) if doc else None
         if not default or int(default[1]) > 0xFFFFFFFF:
-            raise token.error(f"function constant {words[2]}: `/// @default NUMBER` above it is missing")
+            raise token.error(
+                f"function constant {words[2]}: `/// @default NUMBER` above it is missing"
+            )
         if any(c.index == int(index) or c.name == words[2] for c in self.constants):
             raise token.error("two function constants have the same index or name")
         self.constants.append(Constant(words[2], int(index), int(default[1]), token))
@@ -152,7 +169,9 @@ class Parser:
 
     def _is_attribute(self, index: int) -> bool:
         pair = self.tokens[index : index + 2]
-        return len(pair) == 2 and pair[0].text == pair[1].text == "[" and pair[1].start == pair[0].end
+        return (
+            len(pair) == 2 and pair[0].text == pair[1].text == "[" and pair[1].start == pair[0].end
+        )
 
     def _attribute(self, index: int) -> dict[str, str]:
         """Names and arguments of `[[..]]`, whose text is blanked for everybody but Metal."""
@@ -165,34 +184,21 @@ class Parser:
 
     # -- kernels
 
-    def _kernel(self, function: Function) -> Kernel:
+    def _kernel(
+        self, function: Function, names: set[str], arrays: list[ThreadgroupArray]
+    ) -> Kernel:
         token = self.tokens[function.first]
-        reached = self._reached(function.name)
-        names = frozenset().union(*(f.names for f in self.functions if f.name in reached))
         kernel = Kernel(
             function.name,
             token,
             self._parameters(function),
-            threadgroup_arrays(self.tokens, function, self.values),
+            arrays,
             [c for c in self.constants if c.name in names],
             any(_SYNCHRONISES.match(name) for name in names),
             self._docs_above(token),
         )
         self._check_parameters(kernel)
         return kernel
-
-    def _reached(self, name: str) -> set[str]:
-        """`name` and every function that it calls, directly or not."""
-        bodies: dict[str, set[str]] = {}
-        for function in self.functions:
-            bodies.setdefault(function.name, set()).update(function.names)
-        reached, todo = set(), [name]
-        while todo:
-            current = todo.pop()
-            if current not in reached:
-                reached.add(current)
-                todo += [n for n in bodies[current] if n in bodies]
-        return reached
 
     def _docs_above(self, token: Token) -> list[Token]:
         found: list[Token] = []
@@ -226,7 +232,9 @@ class Parser:
         words = [t.text for t in tokens]
         name = tokens[-1]
         if len(attributes) != 1:
-            raise name.error(f"parameter {name.text}: exactly one attribute says where it comes from")
+            raise name.error(
+                f"parameter {name.text}: exactly one attribute says where it comes from"
+            )
         attribute, argument = next(iter(attributes.items()))
         if attribute in BUILTINS:
             return self._builtin(tokens, attribute)
@@ -239,17 +247,25 @@ class Parser:
             )
         base = [w for w in words[:-1] if w not in (*_SPACES, "const", "*", "&")]
         shape = [w for w in words[:-1] if w not in base]
-        if len(base) != 1 or shape not in (["device", "*"], ["device", "const", "*"], ["constant", "&"]):
+        if len(base) != 1 or shape not in (
+            ["device", "*"],
+            ["device", "const", "*"],
+            ["constant", "&"],
+        ):
             raise name.error(
                 f"parameter {name.text}: expected `device T*`, `device const T*` or `constant T&`"
             )
         vector = _VECTOR.match(base[0])
         element, width = (vector[1], int(vector[2])) if vector else (base[0], 1)
         scalar = shape[0] == "constant"
-        if element not in SCALARS or width == 3 or (scalar and base[0] not in ("float", "uint", "int")):
+        if (
+            element not in SCALARS
+            or width == 3
+            or (scalar and base[0] not in ("float", "uint", "int"))
+        ):
             raise name.error(
-                f"parameter {name.text}: no binding has the type {base[0]}; scalars are float, uint, "
-                f"int, buffers {', '.join(SCALARS)} or their vectors of 2 and 4"
+                f"parameter {name.text}: no binding has the type {base[0]}; scalars are float, "
+                f"uint, int, buffers {', '.join(SCALARS)} or their vectors of 2 and 4"
             )
         return Buffer(name.text, base[0], element, width, scalar, shape == ["device", "*"], name)
 

@@ -11,13 +11,28 @@ _FORBIDDEN = {
     "double": "Metal has no double",
     "bfloat": "needs Metal 3.1; use the bit pattern (bf16)",
     **dict.fromkeys(
-        "goto try catch throw new delete virtual dynamic_cast typeid thread_local register asm".split(),
+        [
+            "goto",
+            "try",
+            "catch",
+            "throw",
+            "new",
+            "delete",
+            "virtual",
+            "dynamic_cast",
+            "typeid",
+            "thread_local",
+            "register",
+            "asm",
+        ],
         "does not exist in Metal",
     ),
     "auto": "write the type: address spaces would be deduced",
 }
 _ADDRESS_SPACES = ("device", "constant", "threadgroup", "thread")
-_MACRO = re.compile(r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S)
+_MACRO = re.compile(
+    r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S
+)
 
 
 def check(library: Library, directives: list[Token]) -> None:
@@ -29,6 +44,7 @@ def check(library: Library, directives: list[Token]) -> None:
     _check_words(library.tokens)
     _check_functions(library)
     _check_recursion(library)
+    _check_constants(library)
 
 
 def _check_words(tokens: list[Token]) -> None:
@@ -62,16 +78,20 @@ def _check_functions(library: Library) -> None:
 
 
 def _check_recursion(library: Library) -> None:
-    bodies: dict[str, set[str]] = {}
     for function in library.functions:
-        bodies.setdefault(function.name, set()).update(function.names)
-    for function in library.functions:
-        reached: set[str] = set()
-        todo = [n for n in function.names if n in bodies]
-        while todo:
-            name = todo.pop()
-            if name == function.name:
-                raise library.tokens[function.first].error(f"{name} is recursive (Metal refuses)")
-            if name not in reached:
-                reached.add(name)
-                todo += [n for n in bodies[name] if n in bodies]
+        if function.name in library.calls.callees(function.name):
+            raise library.tokens[function.first].error(
+                f"{function.name} is recursive (Metal refuses)"
+            )
+
+
+def _check_constants(library: Library) -> None:
+    """The host device sets function constants at a launch: too late for what depends on them."""
+    names = {constant.name for constant in library.constants}
+    inside = [range(f.first, f.body[1] + 1) for f in library.functions]
+    for index, token in enumerate(library.tokens):
+        declared = library.tokens[index + 1 : index + 2]
+        if token.text not in names or any(index in f for f in inside):
+            continue
+        if declared and declared[0].text != "[":
+            raise token.error("a program-scope constant depends on a function constant")

@@ -1,7 +1,7 @@
 """Flattens the library: own includes inlined once, `#line` says where each part came from.
 
-The result is what every consumer reads: Metal's compiler at run time, the host compiler and the lint
-at build time. So a helper that is defined twice, or used before its header, fails everywhere.
+The result is what every consumer reads: Metal's compiler at run time, the host compiler and the
+lint at build time. So a helper that is defined twice, or used before its header, fails everywhere.
 """
 
 from __future__ import annotations

@@ -24,7 +24,9 @@ def declarations(tokens: list[Token], function: Function) -> list[tuple[int, int
         if tokens[index].text != "threadgroup":
             continue
         stop, depth, pointer = index, 0, False
-        while tokens[stop].text not in (";", "=", "{") and depth >= 0:  # `*` in [4 * 32] is no pointer
+        while (
+            tokens[stop].text not in (";", "=", "{") and depth >= 0
+        ):  # `*` in [4 * 32] is no pointer
             depth += tokens[stop].text in ("(", "[")
             depth -= tokens[stop].text in (")", "]")
             pointer |= depth == 0 and tokens[stop].text in ("*", "&")
@@ -34,9 +36,13 @@ def declarations(tokens: list[Token], function: Function) -> list[tuple[int, int
         if not function.is_kernel:
             raise tokens[index].error("threadgroup variable outside a kernel (Metal refuses)")
         if tokens[index - 1].text not in (";", "{", "}") or _depth(tokens, start, index) != 1:
-            raise tokens[index].error("write `threadgroup T name[N];` at the top level of the kernel")
+            raise tokens[index].error(
+                "write `threadgroup T name[N];` at the top level of the kernel"
+            )
         if tokens[stop].text != ";":
-            raise tokens[index].error("threadgroup variable with an initialiser is not supported here")
+            raise tokens[index].error(
+                "threadgroup variable with an initialiser is not supported here"
+            )
         found.append((index, stop))
     return found
 
@@ -50,13 +56,15 @@ def threadgroup_arrays(
     for start, end in declarations(tokens, function):
         kind = tokens[start + 1]
         nbytes_each = _type_bytes(kind)
-        for declarator in split_commas(tokens[start + 2 : end]):
-            count = 1
-            for bound in _bounds(declarator):
-                count *= _evaluate(bound, values, declarator[0])
-            dimensions = "".join(t.text for t in declarator[1:])
-            nbytes = count * nbytes_each
-            arrays.append(ThreadgroupArray(declarator[0].text, kind.text, dimensions, nbytes, offset))
+        declared = (tokens[start].start, tokens[end].end)
+        for name, *bounds in split_commas(tokens[start + 2 : end]):
+            nbytes = nbytes_each
+            for bound in _bounds(bounds):
+                nbytes *= _evaluate(bound, values, name)
+            dimensions = "".join(t.text for t in bounds)
+            arrays.append(
+                ThreadgroupArray(name.text, kind.text, dimensions, nbytes, offset, declared)
+            )
             offset = (offset + nbytes + RED_ZONE + 15) // 16 * 16
     total = sum((a.nbytes + 15) // 16 * 16 for a in arrays)
     if total > MAX_THREADGROUP_BYTES:
@@ -80,10 +88,11 @@ def _type_bytes(token: Token) -> int:
     return bytes_of[match[1]] * (4 if width == 3 else width)
 
 
-def _bounds(declarator: list[Token]) -> list[list[Token]]:
+def _bounds(tokens: list[Token]) -> list[list[Token]]:
+    """The contents of `[N][M]`."""
     bounds: list[list[Token]] = []
     depth = 0
-    for token in declarator[1:]:
+    for token in tokens:
         depth -= token.text == "]"
         if depth > 0:
             bounds[-1].append(token)

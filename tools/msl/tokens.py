@@ -37,9 +37,11 @@ class Token:
 
     @property
     def end(self) -> int:
+        """Offset behind the token."""
         return self.start + len(self.text)
 
     def error(self, message: str) -> MslError:
+        """An error at this token's place, to be raised."""
         return MslError(self.file, self.line, message)
 
 

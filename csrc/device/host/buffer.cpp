@@ -63,8 +63,7 @@ class Mapping {
 
  private:
   [[noreturn]] static void fail(uint64_t nbytes) {
-    throw GpuError("[host::Buffer] no memory for a buffer of " + std::to_string(nbytes) +
-                   " bytes");
+    throw GpuError("[host::Buffer] no memory for a buffer of " + std::to_string(nbytes) + " bytes");
   }
 
   const uint64_t guard_;

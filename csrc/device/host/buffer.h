@@ -25,9 +25,9 @@ class HostBuffer : public Buffer {
   uint64_t nbytes_;
 };
 
-// Zero-filled, on a page boundary. `guard_pages`: inaccessible memory on both sides instead, the end
-// of the buffer (rounded up to 16 bytes) directly before it. Throws GpuError when the system has no
-// memory.
+// Zero-filled, on a page boundary. `guard_pages`: inaccessible memory on both sides instead, the
+// end of the buffer (rounded up to 16 bytes) directly before it. Throws GpuError when the system
+// has no memory.
 std::shared_ptr<HostBuffer> allocate(std::shared_ptr<const void> owner, uint64_t nbytes,
                                      bool guard_pages);
 // Over memory of the caller's; `on_free` is called at the end.

@@ -12,7 +12,8 @@
 #endif
 
 #if !defined(MOEFLUX_UCONTEXT)
-// Saves the registers that a called function must preserve on the old stack, loads those of the new.
+// Saves the registers that a called function must preserve on the old stack, loads those of the
+// new.
 extern "C" void moeflux_switch_context(void** save_stack_pointer, void* load_stack_pointer);
 #endif
 
@@ -49,7 +50,8 @@ asm(".text\n"
 void make_context(Context& context, std::byte* stack, size_t nbytes, void (*entry)()) {
   // From the top: a null return address (the ABI wants the stack 8 off 16 at entry), the entry,
   // six registers.
-  auto** top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack + nbytes) & ~uintptr_t{63});
+  auto** top =
+      reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack + nbytes) & ~uintptr_t{63});
   std::memset(top - 8, 0, 8 * sizeof(void*));
   top[-2] = reinterpret_cast<void*>(entry);
   context.stack_pointer = top - 8;
@@ -58,7 +60,8 @@ void make_context(Context& context, std::byte* stack, size_t nbytes, void (*entr
 #elif defined(__aarch64__)
 
 asm(".text\n"
-    ".globl " MOEFLUX_SYMBOL "\n" MOEFLUX_HIDDEN MOEFLUX_SYMBOL "\n"
+    ".globl " MOEFLUX_SYMBOL "\n" MOEFLUX_HIDDEN MOEFLUX_SYMBOL
+    "\n"
     ".p2align 2\n" MOEFLUX_SYMBOL
     ":\n"
     "  sub sp, sp, #160\n"
@@ -76,7 +79,8 @@ asm(".text\n"
     "  br x30\n");
 
 void make_context(Context& context, std::byte* stack, size_t nbytes, void (*entry)()) {
-  auto** top = reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack + nbytes) & ~uintptr_t{63});
+  auto** top =
+      reinterpret_cast<void**>(reinterpret_cast<uintptr_t>(stack + nbytes) & ~uintptr_t{63});
   std::memset(top - 20, 0, 20 * sizeof(void*));
   top[-20 + 11] = reinterpret_cast<void*>(entry);  // x30
   context.stack_pointer = top - 20;

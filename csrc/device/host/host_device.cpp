@@ -47,8 +47,7 @@ class HostDevice : public Device {
     return host::wrap(owner_, data, nbytes, std::move(on_free));
   }
 
-  std::shared_ptr<Pipeline> pipeline(std::string_view kernel,
-                                     const Constants& constants) override {
+  std::shared_ptr<Pipeline> pipeline(std::string_view kernel, const Constants& constants) override {
     const KernelInfo& info = find_info(kernel_table(), kernel);
     std::vector<uint64_t> values = constant_values(info, constants);
     const std::lock_guard lock(mutex_);

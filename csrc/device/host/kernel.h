@@ -37,7 +37,7 @@ struct Kernel {
   std::span<const ThreadgroupArray> arrays;
 };
 
-std::span<const Kernel> kernels();               // alphabetical
+std::span<const Kernel> kernels();                // alphabetical
 const Kernel& kernel_of(const KernelInfo& info);  // its translation
 
 // -- what a running shader calls
@@ -48,7 +48,7 @@ struct Site {  // a call in a shader
 };
 
 std::byte* threadgroup_memory();
-void barrier(Site site);          // of the threadgroup
+void barrier(Site site);  // of the threadgroup
 void simdgroup_barrier(Site site);
 uint32_t lane();  // index in the SIMD group
 

@@ -13,7 +13,7 @@
 
 namespace moeflux::device::host {
 
-struct Batch {  // one command buffer
+struct Batch {          // one command buffer
   Recording recording;  // the committer's until commit, then the queue's
   Completion completion;
 };

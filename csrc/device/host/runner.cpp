@@ -46,8 +46,7 @@ void Runner::run(const Recording& recording) {
   if (options_.seed == 0) {
     for (const Recording::Step& each : steps) step(recording, each);
   } else {
-    for (const size_t index : random_legal_order(recording, random_))
-      step(recording, steps[index]);
+    for (const size_t index : random_legal_order(recording, random_)) step(recording, steps[index]);
   }
 }
 
@@ -88,8 +87,8 @@ void Runner::dispatch(std::span<const Argument> args, const Recording::Dispatch&
   const uint32_t seed = options_.seed ? static_cast<uint32_t>(random_()) : 0;
   const Running now{&info, args};
   const RunningScope scope(now);
-  executor_.run({info, dispatch.pipeline->constants(), pointers, dispatch.grid,
-                 dispatch.threadgroup, seed});
+  executor_.run(
+      {info, dispatch.pipeline->constants(), pointers, dispatch.grid, dispatch.threadgroup, seed});
   check_canaries(info, args);
 }
 

@@ -139,8 +139,8 @@ void Scheduler::check_uniform(uint32_t first, uint32_t count) const {
 
 void Scheduler::diverged(const Lane& one, const Lane& other) const {
   throw GpuError("threads diverge: thread " + std::to_string(one.thread.index) + " " +
-                 describe(one.state, one.site) + ", thread " +
-                 std::to_string(other.thread.index) + " " + describe(other.state, other.site));
+                 describe(one.state, one.site) + ", thread " + std::to_string(other.thread.index) +
+                 " " + describe(other.state, other.site));
 }
 
 void Scheduler::stop(State state, Site site) {
@@ -149,8 +149,9 @@ void Scheduler::stop(State state, Site site) {
   lane.state = state;
   lane.site = site;
   lane.function = nullptr;
-  char* sync = state == State::at_barrier ? &barrier_sync_[barriers_ % 2]
-                                          : &simdgroup_sync_[simdgroup][simdgroup_barriers_[simdgroup] % 2];
+  char* sync = state == State::at_barrier
+                   ? &barrier_sync_[barriers_ % 2]
+                   : &simdgroup_sync_[simdgroup][simdgroup_barriers_[simdgroup] % 2];
   tsan_release(sync);
   tsan_release(&end_sync_);  // this may be its end, if others diverge
   fibers_.suspend();

@@ -1,8 +1,8 @@
 #include "ops/cpu/kernels.h"
 #ifdef __AVX2__
-#define MOEFLUX_ISA avx2
-#define MOEFLUX_TILE_ROWS 2
-#define MOEFLUX_TILE_TOKENS 2
+#define MOEFLUX_ISA_HEADER "ops/cpu/simd/isa_avx2.h"
+#define MOEFLUX_ISA_NAME "avx2"
+#define MOEFLUX_GEMM_FROM 8
 #include "ops/cpu/kernels.inc"
 #endif
 

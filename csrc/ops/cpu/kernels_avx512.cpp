@@ -1,9 +1,8 @@
 #include "ops/cpu/kernels.h"
 #ifdef __AVX512BW__
-#include <immintrin.h>
-#define MOEFLUX_ISA avx512
-#define MOEFLUX_TILE_ROWS 4
-#define MOEFLUX_TILE_TOKENS 4
+#define MOEFLUX_ISA_HEADER "ops/cpu/simd/isa_avx512.h"
+#define MOEFLUX_ISA_NAME "avx512"
+#define MOEFLUX_GEMM_FROM 8
 #include "ops/cpu/kernels.inc"
 #endif
 

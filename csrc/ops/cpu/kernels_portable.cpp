@@ -1,6 +1,6 @@
-#define MOEFLUX_ISA portable
-#define MOEFLUX_TILE_ROWS 1
-#define MOEFLUX_TILE_TOKENS 2
+#define MOEFLUX_ISA_HEADER "ops/cpu/simd/isa_portable.h"
+#define MOEFLUX_ISA_NAME "portable"
+#define MOEFLUX_GEMM_FROM 16
 #include "ops/cpu/kernels.inc"
 
 namespace moeflux::ops::cpu {

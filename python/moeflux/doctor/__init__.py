@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
+from .. import __version__, probe
 from ..backend import KINDS, Backend
 from ..errors import GpuError, MoefluxError, NoDeviceError
 from ..memory import available_bytes
-from . import speed, storage
+from . import speed
 from .checks import check_kernels
 from .report import DeviceReport, Report
 
@@ -53,13 +53,11 @@ def examine(
         report.devices.append(_examine_device(kind, tune, note, report.problems))
     note("disk")
     try:
-        report.disk = storage.measure_disk(
-            disk or _models_folder(), storage.SECONDS, storage.FILE_BYTES
-        )
+        report.disk = probe.disk(disk or _models_folder())
     except MoefluxError as error:
         report.problems.append(str(error))
     note("memory")
-    report.memory = storage.measure_memory(storage.COPY_SECONDS, storage.COPY_BYTES)
+    report.memory_rate = probe.memory()
     return report
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..probe import DiskRate
 from .checks import KernelCheck
 from .speed import MatvecRate
-from .storage import Rate
 
 
 @dataclass
@@ -33,8 +33,8 @@ class Report:
 
     system: dict[str, Any]
     devices: list[DeviceReport] = field(default_factory=list)
-    disk: Rate | None = None
-    memory: Rate | None = None
+    disk: DiskRate | None = None
+    memory_rate: float | None = None  # bytes/s
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -47,9 +47,11 @@ class Report:
         for device in self.devices:
             lines += ["", *_device_lines(device)]
         lines.append("")
-        for what, rate in (("disk", self.disk), ("memory", self.memory)):
-            if rate is not None:
-                lines.append(f"{what + ':':<12}{rate.gb_per_s:.2f} GB/s ({rate.how})")
+        if self.disk is not None:
+            batches = ", ".join(f"{n}: {r / 1e9:.2f}" for n, r in self.disk.by_batch.items())
+            lines.append(f"{'disk:':<12}GB/s by experts read at once: {batches} ({self.disk.mode})")
+        if self.memory_rate is not None:
+            lines.append(f"{'memory:':<12}{self.memory_rate / 1e9:.1f} GB/s")
         lines.append("")
         lines += [f"PROBLEM: {problem}" for problem in self.problems] or ["no problem found"]
         return "\n".join(lines)
@@ -60,7 +62,7 @@ def _device_lines(device: DeviceReport) -> Iterable[str]:
         yield f"{device.kind + ':':<12}absent: {device.absent}"
         return
     yield f"{device.kind + ':':<12}{device.name}"
-    limits = ", ".join(f"{key} {value:,}" for key, value in device.limits.items())
+    limits = ", ".join(f"{key} {value}" for key, value in device.limits.items())
     yield f"  limits: {limits}"
     compiled = device.n_kernels - len(device.compile_errors)
     yield f"  compiled: {compiled} of {device.n_kernels} kernels"

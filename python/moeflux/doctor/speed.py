@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _core
-from ..backend import Argument, Backend
+from ..backend import Backend
 from ..buffer import Buffer
+from ..command import KERNELS, Argument
 
 # (out_dim, in_dim), one of each shape class: gate and down projection of an expert of
 # Qwen3.6-35B-A3B, and a square projection.
@@ -45,10 +46,9 @@ class MatvecRate:
 
 def candidates(backend: Backend) -> list[tuple[str, int]]:
     """(kernel, bits) of all kernels that are called as dequant_matvec_4bit is."""
-    table = {info.name: info for info in _core.kernel_table()}
 
     def signature(name: str) -> list[str]:
-        return [binding.name for binding in table[name].bindings]
+        return [binding.name for binding in KERNELS[name].bindings]
 
     found = []
     for bits in (2, 4, 8):

@@ -9,7 +9,8 @@ namespace metal {
 
 namespace detail {
 inline float half_to_float(uint16_t bits) {
-  const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31, mantissa = bits & 1023;
+  const uint32_t sign = (bits & 0x8000u) << 16, exponent = (bits >> 10) & 31,
+                 mantissa = bits & 1023;
   if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000u | (mantissa << 13));
   if (exponent == 0) {  // subnormal: mantissa * 2^-24
     const float value = static_cast<float>(mantissa) * 0x1p-24f;
@@ -25,7 +26,7 @@ inline uint16_t float_to_half(float value) {
   if (bits > 0x7f800000u)
     result = 0x7e00u;  // NaN
   else if (bits >= 0x477ff000u)
-    result = 0x7c00u;  // rounds to infinity
+    result = 0x7c00u;           // rounds to infinity
   else if (bits < 0x38800000u)  // subnormal: adding 0.5 rounds at 2^-24
     result = std::bit_cast<uint32_t>(std::bit_cast<float>(bits) + 0.5f) - 0x3f000000u;
   else  // to nearest, ties to even
@@ -54,8 +55,8 @@ struct half {
 template <class T>
 concept HalfOrInteger = std::same_as<T, half> || std::integral<T>;
 template <class A, class B>
-concept HalfPair = HalfOrInteger<A> && HalfOrInteger<B> &&
-                   (std::same_as<A, half> || std::same_as<B, half>);
+concept HalfPair =
+    HalfOrInteger<A> && HalfOrInteger<B> && (std::same_as<A, half> || std::same_as<B, half>);
 
 template <class A, class B>
   requires HalfPair<A, B>

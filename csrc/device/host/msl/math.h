@@ -34,40 +34,39 @@ concept Number = Floating<T> || (std::integral<T> && !std::same_as<T, bool>);
     for (T& component : value.at) component = name(component); \
     return value;                                              \
   }
-#define MOEFLUX_BINARY(name, expression)                               \
-  template <Floating T>                                                \
-  T name(T first, T second) {                                          \
-    const float x = first, y = second;                                 \
-    return T(expression);                                              \
-  }                                                                    \
-  template <Floating T, int N>                                         \
-  vec<T, N> name(vec<T, N> first, vec<T, N> second) {                  \
+#define MOEFLUX_BINARY(name, expression)                                       \
+  template <Floating T>                                                        \
+  T name(T first, T second) {                                                  \
+    const float x = first, y = second;                                         \
+    return T(expression);                                                      \
+  }                                                                            \
+  template <Floating T, int N>                                                 \
+  vec<T, N> name(vec<T, N> first, vec<T, N> second) {                          \
     for (int i = 0; i < N; ++i) first.at[i] = name(first.at[i], second.at[i]); \
-    return first;                                                      \
+    return first;                                                              \
   }
-#define MOEFLUX_TERNARY(name, expression)                                    \
-  template <Floating T>                                                      \
-  T name(T first, T second, T third) {                                       \
-    const float x = first, y = second, z = third;                            \
-    return T(expression);                                                    \
-  }                                                                          \
-  template <Floating T, int N>                                               \
-  vec<T, N> name(vec<T, N> first, vec<T, N> second, vec<T, N> third) {       \
-    for (int i = 0; i < N; ++i)                                              \
-      first.at[i] = name(first.at[i], second.at[i], third.at[i]);            \
-    return first;                                                            \
+#define MOEFLUX_TERNARY(name, expression)                                                   \
+  template <Floating T>                                                                     \
+  T name(T first, T second, T third) {                                                      \
+    const float x = first, y = second, z = third;                                           \
+    return T(expression);                                                                   \
+  }                                                                                         \
+  template <Floating T, int N>                                                              \
+  vec<T, N> name(vec<T, N> first, vec<T, N> second, vec<T, N> third) {                      \
+    for (int i = 0; i < N; ++i) first.at[i] = name(first.at[i], second.at[i], third.at[i]); \
+    return first;                                                                           \
   }
-#define MOEFLUX_FUNCTIONS                                \
-  MOEFLUX_UNARY(exp, __builtin_expf(x))                  \
-  MOEFLUX_UNARY(exp2, __builtin_exp2f(x))                \
-  MOEFLUX_UNARY(log, __builtin_logf(x))                  \
-  MOEFLUX_UNARY(log2, __builtin_log2f(x))                \
-  MOEFLUX_UNARY(sqrt, __builtin_sqrtf(x))                \
-  MOEFLUX_UNARY(rsqrt, 1.0f / __builtin_sqrtf(x))        \
-  MOEFLUX_UNARY(sin, __builtin_sinf(x))                  \
-  MOEFLUX_UNARY(cos, __builtin_cosf(x))                  \
-  MOEFLUX_UNARY(tanh, __builtin_tanhf(x))                \
-  MOEFLUX_BINARY(pow, __builtin_powf(x, y))              \
+#define MOEFLUX_FUNCTIONS                         \
+  MOEFLUX_UNARY(exp, __builtin_expf(x))           \
+  MOEFLUX_UNARY(exp2, __builtin_exp2f(x))         \
+  MOEFLUX_UNARY(log, __builtin_logf(x))           \
+  MOEFLUX_UNARY(log2, __builtin_log2f(x))         \
+  MOEFLUX_UNARY(sqrt, __builtin_sqrtf(x))         \
+  MOEFLUX_UNARY(rsqrt, 1.0f / __builtin_sqrtf(x)) \
+  MOEFLUX_UNARY(sin, __builtin_sinf(x))           \
+  MOEFLUX_UNARY(cos, __builtin_cosf(x))           \
+  MOEFLUX_UNARY(tanh, __builtin_tanhf(x))         \
+  MOEFLUX_BINARY(pow, __builtin_powf(x, y))       \
   MOEFLUX_BINARY(divide, x / y)
 
 MOEFLUX_FUNCTIONS

@@ -54,31 +54,33 @@ inline constexpr int kWidth<vec<T, N>> = N;
 }  // namespace detail
 
 // A component-wise operator and its assignment form; a scalar operand is spread first.
-#define MOEFLUX_VECTOR_OPERATOR(op)                                           \
-  friend vec operator op(vec a, vec b) {                                      \
-    vec result;                                                               \
+#define MOEFLUX_VECTOR_OPERATOR(op)                                                \
+  friend vec operator op(vec a, vec b) {                                           \
+    vec result;                                                                    \
     for (int i = 0; i < N; ++i) result.at[i] = static_cast<T>(a.at[i] op b.at[i]); \
-    return result;                                                            \
-  }                                                                           \
-  vec& operator op##=(vec other) { return *this = *this op other; }
-#define MOEFLUX_INTEGER_OPERATOR(op)                                          \
-  friend vec operator op(vec a, vec b)                                        \
-    requires std::is_integral_v<T>                                            \
-  {                                                                           \
-    vec result;                                                               \
-    for (int i = 0; i < N; ++i) result.at[i] = static_cast<T>(a.at[i] op b.at[i]); \
-    return result;                                                            \
-  }                                                                           \
-  vec& operator op##=(vec other)                                              \
-    requires std::is_integral_v<T>                                            \
-  {                                                                           \
-    return *this = *this op other;                                            \
+    return result;                                                                 \
+  }                                                                                \
+  vec& operator op## = (vec other) {                                               \
+    return *this = *this op other;                                                 \
   }
-#define MOEFLUX_VECTOR_COMPARISON(op)                                         \
-  friend vec<bool, N> operator op(vec a, vec b) {                             \
-    vec<bool, N> result;                                                      \
-    for (int i = 0; i < N; ++i) result.at[i] = a.at[i] op b.at[i];            \
-    return result;                                                            \
+#define MOEFLUX_INTEGER_OPERATOR(op)                                               \
+  friend vec operator op(vec a, vec b)                                             \
+    requires std::is_integral_v<T>                                                 \
+  {                                                                                \
+    vec result;                                                                    \
+    for (int i = 0; i < N; ++i) result.at[i] = static_cast<T>(a.at[i] op b.at[i]); \
+    return result;                                                                 \
+  }                                                                                \
+  vec& operator op## = (vec other)                                                 \
+    requires std::is_integral_v<T>                                                 \
+  {                                                                                \
+    return *this = *this op other;                                                 \
+  }
+#define MOEFLUX_VECTOR_COMPARISON(op)                              \
+  friend vec<bool, N> operator op(vec a, vec b) {                  \
+    vec<bool, N> result;                                           \
+    for (int i = 0; i < N; ++i) result.at[i] = a.at[i] op b.at[i]; \
+    return result;                                                 \
   }
 
 template <class T, int N>
@@ -93,8 +95,7 @@ struct vec : detail::Components<T, N> {
   }
   // From scalars and shorter vectors one after another.
   template <class First, class... Rest>
-    requires(sizeof...(Rest) > 0 &&
-             detail::kWidth<First> + (detail::kWidth<Rest> + ...) == N)
+    requires(sizeof...(Rest) > 0 && detail::kWidth<First> + (detail::kWidth<Rest> + ...) == N)
   vec(First first, Rest... rest) {
     int filled = 0;
     append(first, filled);

@@ -1,0 +1,57 @@
+// How activations are kept for products with weights of one format: sizes and layouts of the
+// records that Kernels::prepare writes and matvec, pack and gemm read.
+//
+// Quantised weights. A record is `digits` rows of int8, then a step and a sum for each group:
+//   c = sum over digits of digit[d] * 256^(digits - 1 - d), balanced digits in -128..127
+//   x ~ step * c;  sum = step * (sum of the group's c)
+// One digit is int8 precision. Two hold 16 bits relative to the largest of the group, more than the
+// 8 of bfloat16; three hold 23, which is float32's own precision for the group's large elements.
+// The columns of a row are permuted as the vector registers see the packed codes (prepare.inc).
+// Plain weights. A record is the row itself, as f32 or bf16.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+
+#include "base/quant.h"
+#include "ops/ops.h"
+
+namespace moeflux::ops::cpu {
+
+inline constexpr uint32_t kMaxVectorBytes = 64;
+inline constexpr uint32_t kChains = 16;       // of the outer sum
+inline constexpr uint32_t kBlockTokens = 16;  // of a packed block
+
+struct InputFormat {
+  uint32_t planes = 0;      // codes a byte of weights: 4, 2 or 1 (also for 3, 5, 6 bits); 0: plain
+  uint32_t group = 0;       // columns a step
+  uint32_t digits = 0;      // 1, 2 or 3
+  bool plain_bf16 = false;  // plain weights: keep x as bf16
+  bool round_bf16 = false;  // plain weights: round x to bf16
+  bool operator==(const InputFormat&) const = default;
+
+  uint32_t row_bytes(uint32_t in) const {  // of one digit: whole vectors
+    const uint32_t unit = kMaxVectorBytes * planes;
+    return (in + unit - 1) / unit * unit;
+  }
+  uint32_t n_steps(uint32_t in) const {  // groups, in whole rounds of the chains
+    return (in / group + kChains - 1) / kChains * kChains;
+  }
+};
+
+constexpr uint32_t code_planes(uint32_t bits) {
+  return bits == 2 ? 4 : bits == 4 ? 2 : 1;
+}
+
+inline uint64_t input_bytes(const InputFormat& format, uint32_t in) {
+  const uint64_t bytes = format.planes == 0 ? uint64_t(in) * (format.plain_bf16 ? 2 : 4)
+                                            : uint64_t(format.digits) * format.row_bytes(in) +
+                                                  2 * uint64_t(format.n_steps(in)) * sizeof(float);
+  return (bytes + kMaxVectorBytes - 1) / kMaxVectorBytes * kMaxVectorBytes;
+}
+// (group, digit, group / 4, kBlockTokens, 4) int8, then steps and sums (group, kBlockTokens).
+inline uint64_t packed_bytes(const InputFormat& format, uint32_t in) {
+  return uint64_t(kBlockTokens) *
+         (uint64_t(format.digits) * in + 2 * uint64_t(in / format.group) * sizeof(float));
+}
+
+}  // namespace moeflux::ops::cpu

@@ -1,0 +1,33 @@
+# The inner loops, one source file an instruction set, each with the compiler flags of its own. A file
+# whose flags the compiler does not know is built without them, and then offers no kernels.
+include(CheckCXXCompilerFlag)
+
+function(moeflux_kernels name)
+  set(source csrc/ops/cpu/kernels_${name}.cpp)
+  target_sources(moeflux_core PRIVATE ${source})
+  set(flags -O3 -ffp-contract=fast -Wno-psabi)
+  if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+    # GCC 12's own intrinsic headers read an uninitialised vector on purpose (PR 105593).
+    list(APPEND flags -Wno-maybe-uninitialized -Wno-uninitialized)
+  endif()
+  if(ARGN)
+    list(JOIN ARGN " " set)
+    string(MAKE_C_IDENTIFIER "MOEFLUX_HAS_${set}" known)
+    check_cxx_compiler_flag("${set}" ${known})
+    if(${known})
+      list(APPEND flags ${ARGN})
+    endif()
+  endif()
+  set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS ${flags})
+endfunction()
+
+moeflux_kernels(portable)
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
+  set(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma)
+  moeflux_kernels(avx2 -mavx2 -mfma)
+  moeflux_kernels(avx2_vnni -mavx2 -mfma -mavxvnni)
+  moeflux_kernels(avx512 ${avx512})
+  moeflux_kernels(avx512_vnni ${avx512} -mavx512vnni)
+  moeflux_kernels(avx512_bf16 ${avx512} -mavx512vnni -mavx512vbmi -mavx512bf16)
+  moeflux_kernels(amx ${avx512} -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-int8)
+endif()

@@ -1,0 +1,168 @@
+#include "ops/cpu/matmul.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace moeflux::ops::cpu {
+
+namespace {
+// A task is about this many weight bytes: below it, handing out work costs more than doing it (a
+// microsecond, in which a core reads some 15 KB).
+constexpr uint64_t kTaskBytes = 64 * 1024;
+constexpr uint32_t kGemmTaskRows = 64;     // what gemm unpacks at a time
+constexpr uint32_t kPrepareFloats = 4096;  // of a task: some microseconds
+}  // namespace
+
+Matmul::Matmul(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
+               base::Arena& arena)
+    : pool_(pool),
+      kernels_(kernels),
+      precision_(plan.precision()),
+      hidden_rows_(plan.hidden_rows()),
+      worker_bytes_(plan.worker_bytes()),
+      scratch_(arena, worker_bytes_ * pool.size(), "kernel scratch"),
+      records_(arena, plan.record_bytes(), "prepared activations"),
+      packed_(arena, plan.packed_bytes(), "packed activations"),
+      hidden_(arena, plan.hidden_floats() * sizeof(float), "FFN buffers"),
+      hidden_records_(arena, plan.hidden_record_bytes(), "prepared FFN activations"),
+      hidden_packed_(arena, plan.hidden_packed_bytes(), "packed FFN activations") {}
+
+void Matmul::keep(const float* x, uint32_t n) {
+  kept_x_ = x;
+  kept_n_ = n;
+  kept_.clear();
+  record_next_ = 0;
+}
+
+void Matmul::use(const float* x) {
+  if (x != kept_x_) keep(nullptr, 0);
+}
+
+Matmul::Rows Matmul::prepare(const InputFormat& format, const float* x, uint32_t n, uint32_t in) {
+  for (const Kept& kept : kept_)
+    if (kept.n == n && kept.rows.in == in && kept.rows.format == format) return kept.rows;
+  const uint64_t stride = input_bytes(format, in);
+  if (record_next_ + n * stride > records_.nbytes())
+    throw Error("[ops::cpu] more prepared rows than the scratch plan foresees");
+  std::byte* records = records_.data() + record_next_;
+  const uint64_t rows = std::max(kPrepareFloats / std::max(in, 1u), 1u);
+  pool_.parallel_for(static_cast<int>((n + rows - 1) / rows), [&](int task, int) {
+    for (uint64_t row = task * rows; row < std::min<uint64_t>(n, (task + 1) * rows); ++row)
+      kernels_.prepare(format, x + row * in, in, records + row * stride);
+  });
+  record_next_ += n * stride;
+  kept_.push_back({{format, in, records, stride}, n});
+  return kept_.back().rows;
+}
+
+void Matmul::pack(const Product& product, uint32_t block) const {
+  const Input& input = *product.input;
+  const uint32_t in = product.w->weight.in;
+  const std::byte* records[kBlockTokens];
+  for (uint32_t t = 0; t < kBlockTokens; ++t) {
+    const uint64_t row = uint64_t(block) * kBlockTokens + t;
+    records[t] = row < input.records.size() ? input.records[row] : nullptr;
+  }
+  kernels_.pack(product.format, in, records,
+                input.packed + block * packed_bytes(product.format, in));
+}
+
+void Matmul::multiply(const Product& product, uint32_t begin, uint32_t end, int worker) const {
+  const quant::Matrix& w = product.w->weight;
+  const uint32_t n = static_cast<uint32_t>(product.input->records.size());
+  if (product.input->packed)
+    kernels_.gemm(w, product.format, begin, end, product.input->packed, product.y.data(), n,
+                  worker_scratch(worker));
+  else
+    kernels_.matvec(w, product.format, begin, end, product.input->records.data(), product.y.data(),
+                    n);
+  if (product.w->bias == nullptr) return;
+  for (float* y : product.y)
+    for (uint32_t row = begin; row < end; ++row) y[row] += product.w->bias[row];
+}
+
+uint32_t Matmul::task_rows(const Product& product) const {
+  if (product.input->packed) return kGemmTaskRows;
+  const uint64_t row_cost =
+      std::max<uint64_t>(product.w->weight.row_bytes() * product.input->records.size(), 1);
+  return static_cast<uint32_t>(
+      base::round_up(std::clamp<uint64_t>(kTaskBytes / row_cost, 1, product.w->weight.out), 4));
+}
+
+void Matmul::run(std::span<const Product> products) {
+  struct Piece {
+    const Product* product;
+    uint32_t begin, end;
+  };
+  std::vector<Piece> pieces;
+  for (const Product& product : products) {
+    const uint32_t out = product.w->weight.out, step = task_rows(product);
+    for (uint32_t row = 0; row < out; row += step)
+      pieces.push_back({&product, row, std::min(row + step, out)});
+  }
+  pool_.parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
+    multiply(*pieces[task].product, pieces[task].begin, pieces[task].end, worker);
+  });
+}
+
+void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) {
+  use(x);
+  std::vector<Input> inputs;
+  inputs.reserve(products.size());  // Products point into it
+  std::vector<Product> ready;
+  uint64_t packed_next = 0;
+  for (const Dense& dense : products) {
+    const quant::Matrix& w = dense.w->weight;
+    if (w.out == 0) continue;
+    Product product{dense.w, input_format(w, dense.precision, kernels_), nullptr, {}};
+    for (uint64_t i = 0; i < n; ++i) product.y.push_back(dense.y + i * w.out);
+    for (const Product& other : ready)
+      if (other.format == product.format) product.input = other.input;
+    if (product.input == nullptr) {
+      const Rows rows = prepare(product.format, x, n, w.in);
+      Input& input = inputs.emplace_back();
+      product.input = &input;
+      for (uint64_t i = 0; i < n; ++i) input.records.push_back(rows.records + i * rows.stride);
+      if (packs(product.format, n)) {
+        const uint32_t blocks = (n + kBlockTokens - 1) / kBlockTokens;
+        input.packed = packed_.data() + packed_next;
+        packed_next += blocks * packed_bytes(product.format, w.in);
+        pool_.parallel_for(static_cast<int>(blocks), [&](int block, int) { pack(product, block); });
+      }
+    }
+    ready.push_back(std::move(product));
+  }
+  run(ready);
+}
+
+void Matmul::ffn(const GatedFfn& w, const float* x, uint32_t n, float* out) {
+  ExpertJob job{w, {}, {}};
+  for (uint32_t i = 0; i < n; ++i) {
+    job.rows.push_back(i);
+    job.pairs.push_back(i);
+  }
+  experts({&job, 1}, x, out);
+}
+
+void Matmul::experts(std::span<const ExpertJob> jobs, const float* x, float* out) {
+  use(x);
+  uint32_t n = kept_n_;
+  if (kept_x_ == nullptr)
+    for (const ExpertJob& job : jobs)
+      for (uint32_t row : job.rows) n = std::max(n, row + 1);
+  // In batches that the hidden buffers hold; a packed job takes whole blocks.
+  for (size_t begin = 0; begin < jobs.size();) {
+    uint64_t rows = 0;
+    size_t end = begin;
+    for (; end < jobs.size(); ++end) {
+      const uint64_t padded = base::round_up(jobs[end].rows.size(), kBlockTokens);
+      if (end > begin && rows + padded > hidden_rows_) break;
+      rows += padded;
+    }
+    run_batch(jobs.subspan(begin, end - begin), x, n, out);
+    begin = end;
+  }
+}
+
+}  // namespace moeflux::ops::cpu

@@ -1,0 +1,148 @@
+// AVX2 with FMA, and AVX-VNNI where the translation unit is compiled for it.
+#pragma once
+#include <immintrin.h>
+
+#include "ops/cpu/simd/base.h"
+
+namespace moeflux::ops::cpu {
+namespace {
+
+constexpr uint32_t kVectorBytes = 32;
+constexpr uint32_t kLanes = 8;
+using Bytes = __m256i;
+using Ints = __m256i;
+
+ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
+  __m256 x[2], y[2], z[2];
+  memcpy(x, &a, 64);
+  memcpy(y, &b, 64);
+  memcpy(z, &c, 64);
+  for (int i = 0; i < 2; ++i) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
+  v16 out;
+  memcpy(&out, z, 64);
+  return out;
+}
+ALWAYS_INLINE void prefetch(const void* p) {
+  _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+}
+ALWAYS_INLINE Bytes load_bytes(const void* p) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(p));
+}
+ALWAYS_INLINE Ints zero() {
+  return _mm256_setzero_si256();
+}
+ALWAYS_INLINE void store_ints(int32_t* p, Ints v) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
+}
+ALWAYS_INLINE Bytes broadcast4(const void* p) {
+  int32_t word;
+  memcpy(&word, p, 4);
+  return _mm256_set1_epi32(word);
+}
+ALWAYS_INLINE Ints join(Ints high, Ints low) {  // 256 * high + low
+  return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
+}
+
+// acc + sums of four products codes (unsigned) * x (signed), exact.
+template <int bits>
+ALWAYS_INLINE Ints dot4(Ints acc, Bytes codes, Bytes x) {
+#ifdef __AVXVNNI__
+  return _mm256_dpbusd_avx_epi32(acc, codes, x);
+#else
+  const __m256i ones = _mm256_set1_epi16(1);
+  if constexpr (bits < 8) {
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), ones));
+  } else {  // maddubs would saturate: low and high nibbles on their own
+    const __m256i mask = _mm256_set1_epi8(15);
+    const Bytes low = _mm256_and_si256(codes, mask),
+                high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
+    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), ones));
+    return _mm256_add_epi32(
+        acc, _mm256_madd_epi16(_mm256_maddubs_epi16(high, x), _mm256_set1_epi16(16)));
+  }
+#endif
+}
+
+// A vector of bytes, of which none behind `end` is touched.
+ALWAYS_INLINE Bytes load_before(const uint8_t* p, const uint8_t* end) {
+  if (end - p >= 32) return load_bytes(p);
+  uint8_t padded[32] = {};
+  memcpy(padded, p, end - p);
+  return load_bytes(padded);
+}
+
+// 3, 5, 6 bits: 32 codes in order. Each 128-bit lane takes the 2 * bits bytes of its sixteen codes;
+// a code is cut out of a 16-bit window by a multiplication that moves its top to bit 15, and a
+// shift down.
+template <int bits>
+ALWAYS_INLINE Bytes unpack_odd(const uint8_t* p, const uint8_t* end) {
+  alignas(32) static constexpr auto kTables = [] {
+    struct {
+      uint8_t window[2][32];
+      uint16_t lift[2][16];
+    } t{};
+    for (int half = 0; half < 2; ++half)
+      for (int i = 0; i < 16; ++i) {
+        const int bit = (half * 8 + i % 8) * bits;
+        t.window[half][2 * i] = static_cast<uint8_t>(bit / 8);
+        t.window[half][2 * i + 1] = static_cast<uint8_t>(bit / 8 + 1);
+        t.lift[half][i] = static_cast<uint16_t>(1 << (16 - bits - bit % 8));
+      }
+    return t;
+  }();
+  uint8_t padded[32] = {};
+  if (end - p < 32) {
+    memcpy(padded, p, end - p);
+    p = padded;
+  }
+  const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)),
+                high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p + 2 * bits));
+  const Bytes lanes = _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
+  Bytes codes[2];
+  for (int half = 0; half < 2; ++half)
+    codes[half] = _mm256_srli_epi16(
+        _mm256_mullo_epi16(_mm256_shuffle_epi8(lanes, load_bytes(kTables.window[half])),
+                           load_bytes(kTables.lift[half])),
+        16 - bits);
+  return _mm256_packus_epi16(codes[0], codes[1]);
+}
+
+// One unit: kVectorBytes * planes codes. Plane p holds codes p, p + planes, ...
+template <int bits>
+ALWAYS_INLINE void unpack(const uint8_t* p, const uint8_t* end, Bytes* planes) {
+  if constexpr (bits == 3 || bits == 5 || bits == 6) {
+    planes[0] = unpack_odd<bits>(p, end);
+  } else {
+    const Bytes packed = load_before(p, end);
+    const Bytes mask = _mm256_set1_epi8(static_cast<char>((1 << bits) - 1));
+    planes[0] = bits == 8 ? packed : _mm256_and_si256(packed, mask);
+    for (int plane = 1; plane < 8 / bits; ++plane)
+      planes[plane] = _mm256_and_si256(_mm256_srli_epi16(packed, plane * bits), mask);
+  }
+}
+
+ALWAYS_INLINE Ints pair_sums(Ints a, Ints b) {  // of neighbours: in 128 bits a01 a23 b01 b23
+  const __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
+  return _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)),
+                          _mm256_castps_si256(_mm256_shuffle_ps(x, y, 0xdd)));
+}
+ALWAYS_INLINE Ints quad_sums(const Ints* v) {
+  return pair_sums(pair_sums(v[0], v[1]), pair_sums(v[2], v[3]));
+}
+// v: n vectors, in each of which 8 / n groups lie one after the other, in n lanes each. Returns the
+// 8 group sums in order.
+__attribute__((noinline)) Ints group_sums(const Ints* v, uint32_t n) {
+  if (n == 2) {
+    return _mm256_permutevar8x32_epi32(pair_sums(v[0], v[1]),
+                                       _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7));
+  } else if (n == 4) {
+    return _mm256_permutevar8x32_epi32(quad_sums(v), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  } else {
+    const Ints a = quad_sums(v), b = quad_sums(v + 4);
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                            _mm256_permute2x128_si256(a, b, 0x31));
+  }
+}
+
+}  // namespace
+}  // namespace moeflux::ops::cpu

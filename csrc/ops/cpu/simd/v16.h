@@ -1,0 +1,173 @@
+// Vectors of 16 floats whatever the machine (compiler vector extensions), so that every instruction
+// set sums in the same order. Included once by each kernels_<isa>.cpp, inside an unnamed namespace
+// of its own: nothing here may be shared between translation units of different instruction sets,
+// and no standard header with inline code is used, lest the linker pick an AVX-512 copy of it for
+// everybody. Needs fma() of simd/isa_<isa>.h, which is included first.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#include "base/quant.h"
+
+namespace moeflux::ops::cpu {
+namespace {
+
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+
+ALWAYS_INLINE v16 load(const float* p) {
+  v16 v;
+  memcpy(&v, p, sizeof v);
+  return v;
+}
+ALWAYS_INLINE void store(float* p, const v16& v) {
+  memcpy(p, &v, sizeof v);
+}
+ALWAYS_INLINE v16 broadcast(float a) {
+  return v16{} + a;
+}
+// A tree: i + (i + 8), then 4, 2, 1 apart.
+ALWAYS_INLINE float sum(const v16& v) {
+  typedef float v8 __attribute__((vector_size(32)));
+  typedef float v4 __attribute__((vector_size(16)));
+  const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const v4 b =
+      __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
+ALWAYS_INLINE v16 load_partial(const float* p, uint32_t n) {  // zeros behind n < 16
+  float padded[16] = {};
+  memcpy(padded, p, n * sizeof(float));
+  return load(padded);
+}
+ALWAYS_INLINE v16 load_upto(const float* p, uint32_t left) {
+  return left >= 16 ? load(p) : load_partial(p, left);
+}
+
+// exp by range reduction to [-ln2/2, ln2/2] and Cephes' degree-5 polynomial (2 ulp); the argument
+// is clamped to the range of normal floats, so nothing overflows.
+ALWAYS_INLINE v16 exp(v16 x) {
+  const v16 low = broadcast(-87.3365f), high = broadcast(88.3762f);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  const v16 magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const v16 n = (x * 1.44269504088896341f + magic) - magic;
+  const v16 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  v16 p = broadcast(1.9875691500e-4f);
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = (p * r) * r + r + 1.0f;
+  const i16 exponent = (__builtin_convertvector(n, i16) + 127) << 23;
+  v16 scale;
+  memcpy(&scale, &exponent, sizeof scale);
+  return p * scale;
+}
+
+// Applies f to 16 elements at a time, the last ones through a padded copy.
+template <class F>
+ALWAYS_INLINE void map(const float* x, float* out, uint32_t n, F f) {
+  uint32_t i = 0;
+  for (; i + 16 <= n; i += 16) store(out + i, f(load(x + i), i));
+  if (i == n) return;
+  float padded[16] = {};
+  memcpy(padded, x + i, (n - i) * sizeof(float));
+  store(padded, f(load(padded), i));
+  memcpy(out + i, padded, (n - i) * sizeof(float));
+}
+
+ALWAYS_INLINE float dot(const float* a, const float* b, uint32_t n) {
+  v16 acc = {};
+  uint32_t i = 0;
+  for (; i + 16 <= n; i += 16) acc = fma(load(a + i), load(b + i), acc);
+  if (i < n) acc = fma(load_partial(a + i, n - i), load_partial(b + i, n - i), acc);
+  return sum(acc);
+}
+ALWAYS_INLINE float rsqrt(float x) {
+  return 1.0f / __builtin_sqrtf(x);
+}
+
+// ---- stored numbers ---------------------------------------------------------------------------
+
+ALWAYS_INLINE v16 from_bits(u32x16 bits) {
+  v16 v;
+  memcpy(&v, &bits, sizeof v);
+  return v;
+}
+ALWAYS_INLINE v16 widen_bf16(u16x16 half) {
+  return from_bits(__builtin_convertvector(half, u32x16) << 16);
+}
+// 2^112 moves the exponent from half's bias to float's, subnormals included, exactly; half's
+// infinities and NaN, which no checked weight holds, keep their kind.
+ALWAYS_INLINE v16 widen_f16(u16x16 half) {
+  const u32x16 word = __builtin_convertvector(half, u32x16);
+  const u32x16 rest = word & 0x7fff, sign = (word & 0x8000) << 16;
+  const v16 finite = from_bits(rest << 13) * 0x1p112f;
+  u32x16 bits;
+  memcpy(&bits, &finite, sizeof bits);
+  bits = rest >= 0x7c00 ? (rest << 13 | 0x7f800000) : bits;
+  return from_bits(bits | sign);
+}
+template <quant::DType dtype>
+ALWAYS_INLINE v16 load_as(const std::byte* p) {  // 16 numbers, as f32
+  if constexpr (dtype == quant::DType::f32) {
+    return load(reinterpret_cast<const float*>(p));
+  } else {
+    u16x16 half;
+    memcpy(&half, p, sizeof half);
+    return dtype == quant::DType::bf16 ? widen_bf16(half) : widen_f16(half);
+  }
+}
+template <quant::DType dtype>
+ALWAYS_INLINE v16 load_as_upto(const std::byte* p, uint32_t left) {  // zeros behind `left`
+  if (left >= 16) return load_as<dtype>(p);
+  std::byte padded[64] = {};
+  memcpy(padded, p, left * quant::dtype_bytes(dtype));
+  return load_as<dtype>(padded);
+}
+ALWAYS_INLINE v16 load_upto(const std::byte* p, uint32_t left, quant::DType dtype) {
+  switch (dtype) {
+    case quant::DType::bf16:
+      return load_as_upto<quant::DType::bf16>(p, left);
+    case quant::DType::f16:
+      return load_as_upto<quant::DType::f16>(p, left);
+    default:
+      return load_as_upto<quant::DType::f32>(p, left);
+  }
+}
+ALWAYS_INLINE v16 load_16(const std::byte* p, quant::DType dtype) {
+  switch (dtype) {
+    case quant::DType::bf16:
+      return load_as<quant::DType::bf16>(p);
+    case quant::DType::f16:
+      return load_as<quant::DType::f16>(p);
+    default:
+      return load_as<quant::DType::f32>(p);
+  }
+}
+__attribute__((noinline)) void load_16_rare(const std::byte* p, uint64_t left, quant::DType dtype,
+                                            v16* out) {
+  *out = left >= 16 ? load_16(p, dtype) : load_upto(p, static_cast<uint32_t>(left), dtype);
+}
+// 16 numbers, of which none behind `end` is touched; zeros there. Written out for the common case
+// alone, as it stands in many places.
+ALWAYS_INLINE v16 load_16_before(const std::byte* p, const std::byte* end, quant::DType dtype) {
+  if (dtype == quant::DType::bf16 && end - p >= 32) return load_as<quant::DType::bf16>(p);
+  v16 v;
+  load_16_rare(p, (end - p) / quant::dtype_bytes(dtype), dtype, &v);
+  return v;
+}
+// To the nearest bf16, ties to even, in the upper half of each word. NaN stays NaN.
+ALWAYS_INLINE u32x16 round_bf16(v16 v) {
+  u32x16 bits;
+  memcpy(&bits, &v, sizeof bits);
+  const u32x16 rounded = bits + 0x7fff + (bits >> 16 & 1);
+  bits = (bits & 0x7fffffff) > 0x7f800000 ? (bits | 0x400000) : rounded;
+  return bits & 0xffff0000;
+}
+
+}  // namespace
+}  // namespace moeflux::ops::cpu

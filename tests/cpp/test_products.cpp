@@ -1,0 +1,264 @@
+// Products with weights: every format, precision, shape and instruction set against double
+// precision; and the contract of kernels.h that no blocking changes a bit.
+#include <doctest/doctest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "ops/cpu/kernels.h"
+#include "ops/cpu/scratch_plan.h"
+#include "stored_matrix.h"
+
+using namespace moeflux;
+using namespace moeflux::ops::cpu;
+using ops::Precision;
+using quant::DType;
+using test::Random;
+using test::Stored;
+
+namespace {
+
+constexpr Precision kPrecisions[] = {Precision::float32, Precision::bfloat16, Precision::int8};
+
+struct Aligned {  // bytes at a multiple of 64
+  explicit Aligned(size_t n) : memory(new std::byte[n + 64]) {
+    data = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64;
+  }
+  std::unique_ptr<std::byte[]> memory;
+  std::byte* data;
+};
+
+// n rows of activations, prepared, and where the products go; y is NaN before.
+struct Rows {
+  Rows(const Kernels& kernels, const quant::Matrix& w, Precision precision,
+       const std::vector<float>& x)
+      : kernels(kernels),
+        w(w),
+        format(input_format(w, precision, kernels)),
+        n(static_cast<uint32_t>(x.size() / w.in)),
+        stride(input_bytes(format, w.in)),
+        memory(n * stride) {
+    for (uint32_t t = 0; t < n; ++t) {
+      kernels.prepare(format, x.data() + t * w.in, w.in, memory.data + t * stride);
+      records.push_back(memory.data + t * stride);
+    }
+  }
+  template <class F>
+  std::vector<float> outputs(F&& compute) const {
+    std::vector<float> y(n * w.out, std::nanf(""));
+    std::vector<float*> rows;
+    for (uint32_t t = 0; t < n; ++t) rows.push_back(y.data() + t * w.out);
+    compute(rows.data());
+    return y;
+  }
+  std::vector<float> matvec() const {
+    return outputs(
+        [&](float* const* y) { kernels.matvec(w, format, 0, w.out, records.data(), y, n); });
+  }
+  std::vector<float> gemm() const {
+    const uint32_t blocks = (n + kBlockTokens - 1) / kBlockTokens;
+    std::vector<const std::byte*> padded = records;
+    padded.resize(blocks * kBlockTokens, nullptr);
+    const uint64_t bytes = packed_bytes(format, w.in);
+    Aligned packed(blocks * bytes), scratch(kernels.gemm_scratch(w.in));
+    for (uint32_t b = 0; b < blocks; ++b)
+      kernels.pack(format, w.in, padded.data() + b * kBlockTokens, packed.data + b * bytes);
+    return outputs([&](float* const* y) {
+      kernels.gemm(w, format, 0, w.out, packed.data, y, n, scratch.data);
+    });
+  }
+
+  const Kernels& kernels;
+  const quant::Matrix& w;
+  InputFormat format;
+  uint32_t n;
+  uint64_t stride;
+  Aligned memory;
+  std::vector<const std::byte*> records;
+};
+
+// The largest error that the stated rounding of an activation allows.
+double rounding(const InputFormat& format, double x, double top) {
+  if (format.planes == 0) return format.round_bf16 ? std::fabs(x) / 256 : 0;
+  const double steps[] = {0, 127, 32639, 4177856};  // half of the largest code for a power of two
+  return 0.5 * top / steps[format.digits];
+}
+
+void check(const Kernels& kernels, const Stored& stored, Precision precision,
+           const std::vector<float>& x) {
+  const uint32_t in = stored.m.in, out = stored.m.out;
+  const Rows rows(kernels, stored.m, precision, x);
+  const std::vector<float> y = rows.matvec();
+  for (uint32_t t = 0; t < rows.n; ++t)
+    for (uint32_t row = 0; row < out; ++row) {
+      const double* w = stored.value.data() + row * in;
+      const float* token = x.data() + t * in;
+      double sum = 0, size = 0, allowed = 0;
+      for (uint32_t begin = 0; begin < in;) {
+        const uint32_t end = stored.m.bits ? begin + stored.m.group : begin + 1;
+        double top = 0;
+        for (uint32_t i = begin; i < end; ++i) top = std::fmax(top, std::fabs(token[i]));
+        for (; begin < end; ++begin) {
+          sum += w[begin] * token[begin];
+          size += std::fabs(w[begin] * token[begin]);
+          allowed += std::fabs(w[begin]) * rounding(rows.format, token[begin], top);
+        }
+      }
+      REQUIRE(std::fabs(y[t * out + row] - sum) <= allowed + 2e-6 * size + 1e-12);
+    }
+  if (stored.m.bits == 0) return;
+  REQUIRE(std::memcmp(rows.gemm().data(), y.data(), y.size() * 4) == 0);
+}
+
+std::vector<float> activations(uint32_t n, uint32_t in, Random& random) {
+  std::vector<float> x(n * in);
+  for (float& value : x) value = random() * std::exp(random(-3, 3));
+  return x;
+}
+
+}  // namespace
+
+TEST_CASE("products equal double precision for every format, precision and shape") {
+  for (const Kernels* kernels : available_kernels()) {
+    CAPTURE(kernels->name);
+    Random random;
+    for (Precision precision : kPrecisions)
+      for (DType dtype : {DType::f32, DType::f16, DType::bf16}) {
+        for (uint32_t in : {1, 15, 16, 17, 33, 96})
+          for (uint32_t out : {1, 3, 4, 5, 17})
+            for (uint32_t n : {1, 2, 5, 7, 13})
+              check(*kernels, Stored(out, in, 0, 0, dtype, random), precision,
+                    activations(n, in, random));
+        for (uint32_t bits : {2, 3, 4, 5, 6, 8})
+          for (uint32_t group : {32, 64, 128})
+            for (uint32_t groups : {1, 3, 16, 17})
+              for (uint32_t n : {1, 2, 5})
+                check(*kernels, Stored(5, group * groups, bits, group, dtype, random), precision,
+                      activations(n, group * groups, random));
+      }
+  }
+}
+
+TEST_CASE("many tokens and rows, in tiles that are full and not") {
+  for (const Kernels* kernels : available_kernels()) {
+    CAPTURE(kernels->name);
+    Random random;
+    for (Precision precision : kPrecisions)
+      for (uint32_t bits : {4, 8, 3})
+        for (uint32_t out : {1, 15, 16, 17, 65, 150})
+          for (uint32_t n : {15, 16, 17, 32, 49})
+            check(*kernels, Stored(out, 320, bits, 64, DType::bf16, random), precision,
+                  activations(n, 320, random));
+  }
+}
+
+TEST_CASE("a token has the same bits alone and among others, a row in any range") {
+  Random random;
+  for (const Kernels* kernels : available_kernels())
+    for (Precision precision : kPrecisions)
+      for (uint32_t bits : {0, 2, 4, 5, 8}) {
+        const Stored stored(19, 192, bits, 64, DType::bf16, random);
+        const std::vector<float> x = activations(8, 192, random);
+        const std::vector<float> all = Rows(*kernels, stored.m, precision, x).matvec();
+        for (uint32_t t = 0; t < 8; ++t) {
+          const Rows alone(*kernels, stored.m, precision,
+                           {x.begin() + t * 192, x.begin() + (t + 1) * 192});
+          const std::vector<float> y = alone.outputs([&](float* const* rows) {
+            for (uint32_t begin : {0, 1, 6, 13}) {
+              const uint32_t end = begin == 0 ? 1 : begin == 1 ? 6 : begin == 6 ? 13 : 19;
+              kernels->matvec(stored.m, alone.format, begin, end, alone.records.data(), rows, 1);
+            }
+          });
+          REQUIRE(std::memcmp(y.data(), all.data() + t * 19, 19 * 4) == 0);
+        }
+      }
+}
+
+TEST_CASE("instruction sets with fused multiply-add agree to the bit on quantised weights") {
+  Random random;
+  for (Precision precision : kPrecisions)
+    for (uint32_t bits : {2, 3, 4, 5, 6, 8})
+      for (uint32_t group : {32, 64, 128}) {
+        const Stored stored(7, group * 5, bits, group, DType::bf16, random);
+        const std::vector<float> x = activations(3, group * 5, random);
+        std::vector<float> first;
+        for (const Kernels* kernels : available_kernels()) {
+          if (std::string(kernels->name) == "portable") continue;
+          const std::vector<float> y = Rows(*kernels, stored.m, precision, x).matvec();
+          if (first.empty()) first = y;
+          REQUIRE(std::memcmp(y.data(), first.data(), y.size() * 4) == 0);
+        }
+      }
+}
+
+TEST_CASE("rows outside the range are left alone") {
+  Random random;
+  const Stored stored(40, 128, 4, 64, DType::bf16, random);
+  const std::vector<float> x = activations(20, 128, random);
+  for (const Kernels* kernels : available_kernels()) {
+    const Rows rows(*kernels, stored.m, Precision::bfloat16, x);
+    const std::vector<float> y = rows.outputs([&](float* const* to) {
+      kernels->matvec(stored.m, rows.format, 3, 7, rows.records.data(), to, rows.n);
+    });
+    for (uint32_t t = 0; t < rows.n; ++t)
+      for (uint32_t row = 0; row < 40; ++row)
+        REQUIRE(std::isnan(y[t * 40 + row]) == (row < 3 || row >= 7));
+  }
+}
+
+TEST_CASE("NaN and infinity in the activations reach the product; tiny and zero ones do not") {
+  Random random;
+  for (const Kernels* kernels : available_kernels())
+    for (Precision precision : kPrecisions)
+      for (uint32_t bits : {0, 4})
+        for (float bad : {std::nanf(""), std::numeric_limits<float>::infinity()}) {
+          const Stored stored(4, 128, bits, 64, DType::bf16, random);
+          std::vector<float> x = activations(1, 128, random);
+          x[70] = bad;
+          for (float y : Rows(*kernels, stored.m, precision, x).matvec())
+            REQUIRE(!std::isfinite(y));
+          for (float value : {0.0f, 1e-42f, -1e-38f, 3e-31f}) {
+            x.assign(128, value);
+            for (float y : Rows(*kernels, stored.m, precision, x).matvec())
+              REQUIRE(std::fabs(y) <= 128 * 20 * std::fabs(value));
+          }
+        }
+}
+
+TEST_CASE("no byte behind the weights is read") {
+  const size_t page = sysconf(_SC_PAGESIZE);
+  std::byte* pages = static_cast<std::byte*>(
+      mmap(nullptr, 9 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+  REQUIRE(pages != MAP_FAILED);
+  for (int i : {2, 5, 8}) REQUIRE(mprotect(pages + i * page, page, PROT_NONE) == 0);
+  const auto before_hole = [&](int hole, const std::vector<std::byte>& bytes) {
+    std::byte* to = pages + hole * page - bytes.size();
+    std::memcpy(to, bytes.data(), bytes.size());
+    return to;
+  };
+  Random random;
+  for (const Kernels* kernels : available_kernels()) {
+    CAPTURE(kernels->name);
+    for (Precision precision : kPrecisions)
+      for (DType dtype : {DType::f32, DType::f16, DType::bf16})
+        for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
+          for (uint32_t in : {32, 96}) {
+            Stored stored(3, in, bits, 32, dtype, random);
+            stored.m.weight = before_hole(2, stored.weight);
+            stored.m.scales = before_hole(5, stored.scales);
+            stored.m.biases = before_hole(8, stored.biases);
+            check(*kernels, stored, precision, activations(2, in, random));
+            std::vector<float> row(in);
+            kernels->dequant_row(stored.m, 2, row.data());
+            for (uint32_t i = 0; i < in; ++i)
+              REQUIRE(row[i] == doctest::Approx(stored.value[2 * in + i]).epsilon(1e-5));
+          }
+  }
+  munmap(pages, 9 * page);
+}
