@@ -35,7 +35,8 @@ std::shared_ptr<File> open_hole(uint64_t size, std::string name);
 inline constexpr size_t kBounceBytes = 1 << 18;  // a reader's aligned staging buffer
 
 // Reads exactly out.size() bytes at any offset to any address: straight where offset and address
-// are aligned, else through `bounce` (page-aligned, kBounceBytes). Throws IoError on a failure or a short file.
+// are aligned, else through `bounce` (page-aligned, kBounceBytes). Throws IoError on a failure or a
+// short file.
 void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce);
 
 }  // namespace moeflux::io
