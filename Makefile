@@ -15,7 +15,6 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q pytest hypothesis gguf safetensors
-	@echo "not run here: C++ unit tests and sanitizers (make cpp-test sanitize; need doctest-dev), lint (make lint)"
 	$(BIN)/python -m pytest -q
 
 $(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)

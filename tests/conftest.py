@@ -30,3 +30,12 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, which runs everything: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The last word before pytest's own: what this run cannot say."""
+    terminalreporter.write_line(
+        "not run here: C++ tests and sanitizers (make cpp-test sanitize), Metal over the stand-in "
+        "(make metal-test), the macOS wheel (make cross-test), lint (make lint); all: .ci/run, "
+        ".ci/full"
+    )
