@@ -2,10 +2,15 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+# A background job of a shell ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # MOEFLUX_TEST_CORE=<folder> runs the suite on the native module built there instead of the
 # installed one (tests/cpp/CMakeLists.txt: ops that queue).
