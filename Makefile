@@ -63,7 +63,8 @@ kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests
 hostile-asan: $(BIN)/moeflux  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
 	$(BIN)/pip install -q pytest hypothesis pybind11 scikit-build-core
 	$(BIN)/pip install -q --no-build-isolation --no-deps --target build/asan-package --upgrade \
-		-C build-dir=build/asan-module -C cmake.define.MOEFLUX_SANITIZE=address,undefined .
+		--config-settings=build-dir=build/asan-module \
+		--config-settings=cmake.define.MOEFLUX_SANITIZE=address,undefined .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=build/asan-package \
 		$(BIN)/python -m pytest -q tests/hostile

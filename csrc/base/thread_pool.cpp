@@ -117,7 +117,7 @@ bool ThreadPool::join() {
 }
 
 void ThreadPool::leave() {
-  if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_one();
+  if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_all();
 }
 
 void ThreadPool::work(int worker) {
