@@ -72,10 +72,9 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   sizes.scratch_bytes = scratch.bytes(pool_.size()) +
                         3 * base::round_up(chunk * row_bytes, base::kPageBytes) +
                         base::round_up(chunk * top_k() * row_bytes, base::kPageBytes) +
-                        base::round_up(row_bytes, base::kPageBytes) +
                         (pool_.size() - 1 + options.read_threads) * base::kStackBytes +
                         options.read_threads * uint64_t(io::kBounceBytes);
-  sizes.session_bytes = Session::bytes(*weights_, options.context);
+  sizes.session_bytes = Session::bytes(*weights_, options.context, options.precision);
   sizes.slot_bytes = slot_bytes;
   sizes.n_experts = n_experts;
   sizes.n_layers = static_cast<uint32_t>(experts.size());
@@ -89,7 +88,6 @@ Engine::Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::We
   normed_ = base::Memory(*account_, chunk * row_bytes, "activations");
   shared_ = base::Memory(*account_, chunk * row_bytes, "activations");
   expert_out_ = base::Memory(*account_, chunk * top_k() * row_bytes, "expert outputs");
-  logits_rows_ = base::Memory(*account_, row_bytes, "activations");
   store_ = std::make_unique<store::ExpertStore>(
       files_, std::move(experts), *account_,
       store::StoreOptions{plan_.min_slots, plan_.max_slots, options.read_threads,
@@ -133,8 +131,8 @@ std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
 }
 
 std::shared_ptr<Session> Engine::new_session() {
-  make_room(Session::bytes(*weights_, options_.context));
-  return std::make_shared<Session>(*weights_, options_.context, *account_);
+  make_room(Session::bytes(*weights_, options_.context, options_.precision));
+  return std::make_shared<Session>(*weights_, options_.context, options_.precision, *account_);
 }
 
 const char* Engine::read_mode() const {
@@ -216,8 +214,8 @@ void Engine::forward(Session& session, std::span<const uint32_t> tokens, uint32_
     const Session::Place& place = session.places_[index];
     ops::Segment segment{0, n, position};
     if (layer.mixer == model::Mixer::attention) {
-      segment.keys = session.cache_.as<float>() + place.keys;
-      segment.values = session.cache_.as<float>() + place.values;
+      segment.keys = session.cache_.data() + place.keys;
+      segment.values = session.cache_.data() + place.values;
       ops_->attention(layer.attention, {&segment, 1}, n, x);
     } else {
       segment.state_in = from + place.state;
@@ -248,12 +246,11 @@ void Engine::forward(Session& session, std::span<const uint32_t> tokens, uint32_
     }
     capture_hidden(index + 1);
   }
-  for (uint32_t i = all_logits ? 0 : n - 1; i < n && (all_logits || last); ++i) {
-    float* row = logits_rows_.as<float>();
-    ops_->norm(weights_->final_norm, spec.eps, x + uint64_t(i) * d, 1, d, row);
-    ops_->linear(weights_->head, row, 1,
-                 logits + (all_logits ? uint64_t(done + i) * spec.vocab : 0));
-  }
+  if (!all_logits && !last) return;
+  const uint32_t rows = all_logits ? n : 1;
+  ops_->norm(weights_->final_norm, spec.eps, x + uint64_t(n - rows) * d, rows, d, normed);
+  ops_->linear(weights_->head, normed, rows,
+               logits + (all_logits ? uint64_t(done) * spec.vocab : 0));
 }
 
 ops::ExpertJob Engine::job(const model::ExpertShapes& shapes, const std::byte* slot) const {

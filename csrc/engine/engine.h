@@ -18,8 +18,9 @@ namespace moeflux::engine {
 // all. (KV rows behind `position` are never read, so the cache needs no copy.)
 class Session {
  public:
-  Session(const model::Weights& weights, uint32_t context, base::Account& account);
-  static uint64_t bytes(const model::Weights& weights, uint32_t context);
+  Session(const model::Weights& weights, uint32_t context, ops::Precision precision,
+          base::Account& account);
+  static uint64_t bytes(const model::Weights& weights, uint32_t context, ops::Precision precision);
 
   uint32_t position() const { return position_; }
   uint32_t context() const { return context_; }
@@ -36,13 +37,14 @@ class Session {
 
  private:
   friend class Engine;
-  struct Place {  // of one layer, in floats
-    uint64_t keys = 0, values = 0, state = 0, conv = 0;
+  struct Place {                    // of one layer
+    uint64_t keys = 0, values = 0;  // bytes
+    uint64_t state = 0, conv = 0;   // floats
   };
   uint32_t context_;
   uint32_t position_ = 0;
-  std::vector<Place> places_;      // by layer
-  std::vector<uint32_t> kv_dims_;  // by layer; 0: no cache
+  std::vector<Place> places_;          // by layer
+  std::vector<uint64_t> block_bytes_;  // by layer: a block of keys, and of values; 0: no cache
   uint64_t state_floats_ = 0;
   base::Memory cache_;     // keys and values
   base::Memory state_[2];  // recurrent and conv state: committed, working
@@ -115,7 +117,6 @@ class Engine {
   std::unique_ptr<store::ExpertStore> store_;
   store::Plan plan_;
   base::Memory x_, normed_, shared_, expert_out_;  // (chunk, d_model) x3, (chunk * top_k, d_model)
-  base::Memory logits_rows_;                       // (1, d_model): normed row for the head
   Stats stats_;
 };
 

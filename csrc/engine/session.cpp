@@ -7,9 +7,11 @@ namespace moeflux::engine {
 
 namespace {
 
-uint64_t kv_dim(const model::Layer& layer) {
-  if (layer.mixer != model::Mixer::attention) return 0;
-  return uint64_t(layer.attention.n_kv_heads) * layer.attention.head_dim;
+uint64_t cache_block_bytes(const model::Layer& layer, ops::Precision precision) {
+  return layer.mixer == model::Mixer::attention ? layer.attention.cache_block_bytes(precision) : 0;
+}
+uint64_t blocks_of(uint64_t positions) {
+  return (positions + ops::kCacheBlock - 1) / ops::kCacheBlock;
 }
 uint64_t state_floats(const model::Layer& layer) {
   if (layer.mixer != model::Mixer::delta_net) return 0;
@@ -20,10 +22,11 @@ uint64_t conv_floats(const model::Layer& layer) {
   if (layer.mixer != model::Mixer::delta_net) return 0;
   return uint64_t(layer.delta_net.conv_width - 1) * layer.delta_net.channels();
 }
-uint64_t cache_floats(const model::Weights& weights, uint32_t context) {
-  uint64_t floats = 0;
-  for (const model::Layer& layer : weights.layers) floats += 2 * kv_dim(layer) * context;
-  return floats;
+uint64_t cache_bytes(const model::Weights& weights, uint32_t context, ops::Precision precision) {
+  uint64_t nbytes = 0;
+  for (const model::Layer& layer : weights.layers)
+    nbytes += 2 * cache_block_bytes(layer, precision) * blocks_of(context);
+  return nbytes;
 }
 uint64_t all_state_floats(const model::Weights& weights) {
   uint64_t floats = 0;
@@ -34,23 +37,25 @@ uint64_t all_state_floats(const model::Weights& weights) {
 
 }  // namespace
 
-uint64_t Session::bytes(const model::Weights& weights, uint32_t context) {
-  return base::round_up(cache_floats(weights, context) * 4, base::kPageBytes) +
+uint64_t Session::bytes(const model::Weights& weights, uint32_t context, ops::Precision precision) {
+  return base::round_up(cache_bytes(weights, context, precision), base::kPageBytes) +
          2 * base::round_up(all_state_floats(weights) * 4, base::kPageBytes);
 }
 
-Session::Session(const model::Weights& weights, uint32_t context, base::Account& account)
+Session::Session(const model::Weights& weights, uint32_t context, ops::Precision precision,
+                 base::Account& account)
     : context_(context),
       state_floats_(all_state_floats(weights)),
-      cache_(account, cache_floats(weights, context) * 4, "a session's KV cache"),
+      cache_(account, cache_bytes(weights, context, precision), "a session's KV cache"),
       state_{base::Memory(account, state_floats_ * 4, "a session's recurrent state"),
              base::Memory(account, state_floats_ * 4, "a session's recurrent state")} {
   uint64_t cache = 0, state = 0;
   for (const model::Layer& layer : weights.layers) {
-    const uint64_t kv = kv_dim(layer);
-    places_.push_back({cache, cache + kv * context, state, state + state_floats(layer)});
-    kv_dims_.push_back(static_cast<uint32_t>(kv));
-    cache += 2 * kv * context;
+    const uint64_t block = cache_block_bytes(layer, precision);
+    places_.push_back(
+        {cache, cache + block * blocks_of(context), state, state + state_floats(layer)});
+    block_bytes_.push_back(block);
+    cache += 2 * block * blocks_of(context);
     state += state_floats(layer) + conv_floats(layer);
   }
 }
@@ -61,9 +66,9 @@ void Session::reset() {
 }
 
 uint64_t Session::snapshot_bytes() const {
-  uint64_t floats = state_floats_;
-  for (uint32_t kv : kv_dims_) floats += 2 * uint64_t(kv) * position_;
-  return floats * 4;
+  uint64_t nbytes = state_floats_ * 4;
+  for (uint64_t block : block_bytes_) nbytes += 2 * block * blocks_of(position_);
+  return nbytes;
 }
 
 std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
@@ -71,15 +76,15 @@ std::shared_ptr<Session::Snapshot> Session::save(base::Account& account) const {
   snapshot->memory = base::Memory(account, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
   snapshot->context = context_;
-  float* out = snapshot->memory.as<float>();
-  const auto put = [&](const float* from, uint64_t n) {
-    if (n) std::memcpy(out, from, n * 4);
+  std::byte* out = snapshot->memory.data();
+  const auto put = [&](const std::byte* from, uint64_t n) {
+    if (n) std::memcpy(out, from, n);
     out += n;
   };
-  put(state_[committed_].as<float>(), state_floats_);
+  put(state_[committed_].data(), state_floats_ * 4);
   for (size_t i = 0; i < places_.size(); ++i) {
-    put(cache_.as<float>() + places_[i].keys, uint64_t(kv_dims_[i]) * position_);
-    put(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * position_);
+    put(cache_.data() + places_[i].keys, block_bytes_[i] * blocks_of(position_));
+    put(cache_.data() + places_[i].values, block_bytes_[i] * blocks_of(position_));
   }
   return snapshot;
 }
@@ -88,15 +93,15 @@ void Session::restore(const Snapshot& snapshot) {
   if (snapshot.position > context_)
     throw SessionError("[engine::Session] snapshot of " + std::to_string(snapshot.position) +
                        " tokens does not fit a context of " + std::to_string(context_));
-  const float* in = snapshot.memory.as<float>();
-  const auto get = [&](float* to, uint64_t n) {
-    if (n) std::memcpy(to, in, n * 4);
+  const std::byte* in = snapshot.memory.data();
+  const auto get = [&](std::byte* to, uint64_t n) {
+    if (n) std::memcpy(to, in, n);
     in += n;
   };
-  get(state_[committed_].as<float>(), state_floats_);
+  get(state_[committed_].data(), state_floats_ * 4);
   for (size_t i = 0; i < places_.size(); ++i) {
-    get(cache_.as<float>() + places_[i].keys, uint64_t(kv_dims_[i]) * snapshot.position);
-    get(cache_.as<float>() + places_[i].values, uint64_t(kv_dims_[i]) * snapshot.position);
+    get(cache_.data() + places_[i].keys, block_bytes_[i] * blocks_of(snapshot.position));
+    get(cache_.data() + places_[i].values, block_bytes_[i] * blocks_of(snapshot.position));
   }
   position_ = snapshot.position;
 }

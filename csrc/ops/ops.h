@@ -15,6 +15,18 @@ namespace moeflux::ops {
 // norms, recurrent state and logits are computed at float32.
 enum class Precision : uint8_t { float32, bfloat16, int8 };
 
+// The KV cache of a layer: keys and values (blocks of kCacheBlock positions, n_kv_heads, 16 *
+// cache_width(head_dim)) numbers each, laid out within a key head's part of a block as the
+// implementation likes. A copy of whole blocks is a copy of their positions.
+inline constexpr uint32_t kCacheBlock = 16;
+constexpr uint32_t cache_width(
+    uint32_t head_dim) {  // numbers of a head and position: whole vectors
+  return (head_dim + 15) / 16 * 16;
+}
+constexpr quant::DType cache_dtype(Precision precision) {
+  return precision == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
+}
+
 struct Linear {
   quant::Matrix weight;
   const float* bias = nullptr;  // (out), or none
@@ -23,8 +35,8 @@ struct Linear {
 // Consecutive rows of one session, at positions position, position + 1, ...
 struct Segment {
   uint32_t row = 0, n = 0, position = 0;
-  float* keys = nullptr;            // attention: (context, n_kv_heads * head_dim)
-  float* values = nullptr;          // the same shape
+  std::byte* keys = nullptr;  // attention: the cache from position 0 on
+  std::byte* values = nullptr;
   const float* state_in = nullptr;  // delta net: (n_value_heads, value_dim, key_dim)
   float* state_out = nullptr;       // may be state_in
   const float* conv_in = nullptr;   // (conv_width - 1, channels): the last inputs, oldest first
@@ -40,6 +52,10 @@ struct Attention {
   uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0, rotary_dim = 0;
   float rope_scale = 1;  // multiplies cos and sin (YaRN's attention factor)
   float eps = 1e-6f;
+  uint64_t cache_block_bytes(Precision precision) const {  // of keys, and as many of values
+    return uint64_t(kCacheBlock) * n_kv_heads * cache_width(head_dim) *
+           quant::dtype_bytes(cache_dtype(precision));
+  }
 };
 
 struct DeltaNet {

@@ -11,7 +11,9 @@ CpuOps::CpuOps(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan
       kernels_(kernels),
       precision_(plan.precision()),
       matmul_(pool, kernels, plan, account),
-      stage_(account, plan.stage_floats() * sizeof(float), "stage buffers") {}
+      stage_(account, plan.stage_floats() * sizeof(float), "stage buffers"),
+      span_states_(account, plan.span_state_floats() * sizeof(float), "attention states"),
+      rope_(account, plan.rope_floats() * sizeof(float), "rotary table") {}
 
 void CpuOps::embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) {
   pool_.parallel_for(static_cast<int>(tokens.size()), [&](int i, int) {

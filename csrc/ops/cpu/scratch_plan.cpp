@@ -63,7 +63,14 @@ void ScratchPlan::add(const Attention& w) {
   inputs({{&w.o.weight, precision_}});
   stage_floats_ = std::max(stage_floats_, rows_ * (2 * uint64_t(w.o.weight.out) + 2 * heads +
                                                    2 * kv + w.gate.weight.out));
-  worker_bytes_ = std::max<uint64_t>(worker_bytes_, (uint64_t(context_) + 16) * sizeof(float));
+  const uint32_t group = w.n_heads / w.n_kv_heads, queries = group * attend_tile_rows(group);
+  worker_bytes_ =
+      std::max<uint64_t>(worker_bytes_, (queries * uint64_t(attend_state_floats(w.head_dim)) +
+                                         attend_scratch_floats(w.head_dim, queries)) *
+                                            sizeof(float));
+  span_state_floats_ = std::max(span_state_floats_, (context_ / uint64_t(kSpan) + 1) * w.n_heads *
+                                                        attend_state_floats(w.head_dim));
+  rope_floats_ = std::max<uint64_t>(rope_floats_, uint64_t(rows_) * w.rotary_dim);
 }
 
 void ScratchPlan::add(const DeltaNet& w) {
@@ -113,7 +120,8 @@ uint64_t ScratchPlan::bytes(int n_threads) const {
   uint64_t total = 0;
   for (uint64_t part :
        {worker_bytes_ * n_threads, stage_floats_ * sizeof(float), record_bytes_, packed_bytes_,
-        hidden_floats_ * sizeof(float), hidden_record_bytes_, hidden_packed_bytes_})
+        hidden_floats_ * sizeof(float), hidden_record_bytes_, hidden_packed_bytes_,
+        span_state_floats_ * sizeof(float), rope_floats_ * sizeof(float)})
     total += base::round_up(part, base::kPageBytes);
   return total;
 }

@@ -34,6 +34,8 @@ class ScratchPlan {
   uint64_t hidden_floats() const { return hidden_floats_; }  // gate and up of these
   uint64_t hidden_record_bytes() const { return hidden_record_bytes_; }
   uint64_t hidden_packed_bytes() const { return hidden_packed_bytes_; }
+  uint64_t span_state_floats() const { return span_state_floats_; }
+  uint64_t rope_floats() const { return rope_floats_; }
   uint64_t worker_bytes() const { return worker_bytes_; }
   uint64_t bytes(int n_threads) const;  // all of it, in whole pages
 
@@ -50,7 +52,8 @@ class ScratchPlan {
   const Precision precision_;
   const Kernels& kernels_;
   uint64_t stage_floats_ = 0, record_bytes_ = 0, packed_bytes_ = 0, hidden_floats_ = 0,
-           hidden_record_bytes_ = 0, hidden_packed_bytes_ = 0, worker_bytes_ = 0;
+           hidden_record_bytes_ = 0, hidden_packed_bytes_ = 0, span_state_floats_ = 0,
+           rope_floats_ = 0, worker_bytes_ = 0;
   uint32_t hidden_rows_ = 0;
 };
 

@@ -56,7 +56,7 @@ const Kernels* portable() {
   return &kernels_portable();
 }
 constexpr Choice kChoices[] = {
-    // best first
+// best first
 #if defined(__x86_64__)
     {"avx512", has_amx, kernels_amx},
     {"avx512", has_avx512_bf16, kernels_avx512_bf16},
