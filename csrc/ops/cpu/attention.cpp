@@ -202,7 +202,7 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
   rotate_and_cache(rows);
   attend_tiles(rows, tiles);
   attend_single(rows, single);
-  project({{&w.o, out, precision_}}, rows.mixed, n);
+  project({{&w.o, out, inner_precision(precision_)}}, rows.mixed, n);
   add(out, uint64_t(n) * d_model, x);
 }
 

@@ -137,7 +137,7 @@ void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uin
       kernels_.swiglu(rows.z + at, rows.mixed + at, w.value_dim, rows.mixed + at);
     }
   });
-  project({{&w.out, out, precision_}}, rows.mixed, n);
+  project({{&w.out, out, inner_precision(precision_)}}, rows.mixed, n);
   add(out, uint64_t(n) * d_model, x);
 }
 

@@ -42,7 +42,7 @@ void ScratchPlan::inputs(std::initializer_list<Use> uses) {
 }
 
 void ScratchPlan::hidden(const quant::Shape& gate, const quant::Shape& down, uint32_t rows) {
-  const InputFormat format = input_format(down, precision_, kernels_);
+  const InputFormat format = input_format(down, inner_precision(precision_), kernels_);
   const uint64_t blocks = (rows + kBlockTokens - 1) / kBlockTokens;
   hidden_rows_ = std::max(hidden_rows_, static_cast<uint32_t>(blocks * kBlockTokens));
   hidden_floats_ = std::max(hidden_floats_, 2 * blocks * kBlockTokens * gate.out);
@@ -60,7 +60,7 @@ void ScratchPlan::add(const Attention& w) {
           {&w.k.weight, precision_},
           {&w.v.weight, precision_},
           {&w.gate.weight, precision_}});
-  inputs({{&w.o.weight, precision_}});
+  inputs({{&w.o.weight, inner_precision(precision_)}});
   stage_floats_ = std::max(stage_floats_, rows_ * (2 * uint64_t(w.o.weight.out) + 2 * heads +
                                                    2 * kv + w.gate.weight.out));
   const uint32_t group = w.n_heads / w.n_kv_heads, queries = group * attend_tile_rows(group);
@@ -78,7 +78,7 @@ void ScratchPlan::add(const DeltaNet& w) {
           {&w.z.weight, precision_},
           {&w.b.weight, Precision::float32},
           {&w.a.weight, Precision::float32}});
-  inputs({{&w.out.weight, precision_}});
+  inputs({{&w.out.weight, inner_precision(precision_)}});
   const uint64_t values = uint64_t(w.n_value_heads) * w.value_dim;
   stage_floats_ =
       std::max(stage_floats_, rows_ * (2 * uint64_t(w.out.weight.out) + 2 * uint64_t(w.channels()) +

@@ -12,6 +12,13 @@ namespace moeflux::ops::cpu {
 // How activations are kept for a matrix under a precision, on these kernels.
 InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels);
 
+// Of the matrices that read what their own stage has made (attention, delta net, SwiGLU) rather than
+// a normed row: values of a wider range, which 8 bits a group would cost 1 % of the top-1 choices of
+// the demo model (benchmarks/precision.py).
+constexpr Precision inner_precision(Precision precision) {
+  return precision == Precision::int8 ? Precision::bfloat16 : precision;
+}
+
 class ScratchPlan {
  public:
   // `rows`: of a chunk; `context`: positions that a session holds.
