@@ -2,46 +2,112 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+CROSS := build/cross/venv
+CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
+	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
-.PHONY: demo test test-full lint format cpp-test sanitize clean
+.PHONY: demo test lint format cpp-test queued-test sanitize kernel-checks hostile-asan cross-wheel \
+	cross-test sdist-test arm64-test metal-test metal-sanitize metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
 		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q pytest
-	@echo "not run here: C++ unit tests and sanitizers (make cpp-test sanitize; need doctest-dev), lint (make lint)"
+	$(BIN)/pip install -q pytest hypothesis gguf safetensors
 	$(BIN)/python -m pytest -q
 
-$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python 2>/dev/null)
+$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q .
 	@touch $@
 
-lint:
+lint: $(BIN)/moeflux
 	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub
-	$(BIN)/ruff check python tests tools benchmarks
-	$(BIN)/ruff format --check python tests tools benchmarks
+	$(BIN)/ruff check python tests tools benchmarks examples
+	$(BIN)/ruff format --check python tests tools benchmarks examples
 	$(BIN)/mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format --dry-run -Werror
+	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format --dry-run -Werror
 
-format:
-	$(BIN)/ruff format python tests tools benchmarks
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'tests/cpp/*' | grep -v CMakeLists | xargs $(BIN)/clang-format -i
+format: $(BIN)/moeflux
+	$(BIN)/ruff format python tests tools benchmarks examples
+	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format -i
 
 cpp-test:
-	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON
+	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_WERROR=ON
 	cmake --build build/cpp -j2
 	ctest --test-dir build/cpp --output-on-failure
 
+queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a thread of their own
+	$(BIN)/pip install -q pytest pybind11
+	cmake -S . -B build/queued -DMOEFLUX_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
+		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	cmake --build build/queued -j2 --target queued_core
+	MOEFLUX_TEST_CORE=build/queued/tests/cpp $(BIN)/python -m pytest -q \
+		$(addprefix tests/python/test_,$(addsuffix .py,goldens exactness generation batch routing score))
+
 sanitize:
-	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=address,undefined
+	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON \
+		-DMOEFLUX_SANITIZE=address,undefined
 	cmake --build build/asan -j2
 	ctest --test-dir build/asan --output-on-failure
-	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=thread
+	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=thread
 	cmake --build build/tsan -j2
 	ctest --test-dir build/tsan --output-on-failure
+
+kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests: schedules, sanitizers
+	$(BIN)/pip install -q pytest pybind11
+	for flavour in plain address thread; do \
+		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh $$flavour || exit 1; done
+
+hostile-asan: $(BIN)/moeflux  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
+	$(BIN)/pip install -q pytest hypothesis pybind11 scikit-build-core
+	$(BIN)/pip install -q --no-build-isolation --no-deps --target build/asan-package --upgrade \
+		-C build-dir=build/asan-module -C cmake.define.MOEFLUX_SANITIZE=address,undefined .
+	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=build/asan-package \
+		$(BIN)/python -m pytest -q tests/hostile
+
+# Of tools/README.md. Debian: lld-19 llvm-19
+$(CROSS)/ready: tools/cross/requirements.txt
+	$(PYTHON) -m venv $(CROSS)
+	$(CROSS)/bin/pip install -q -r $<
+	@touch $@
+
+cross-wheel: $(CROSS)/ready  ## the macOS arm64 wheel, for inspection, into dist/
+	rm -f dist/moeflux-*-macosx_*.whl
+	$(CROSS)/bin/python tools/cross/build.py dist
+	$(CROSS)/bin/python tools/cross/check_wheel.py dist/moeflux-*-macosx_*.whl
+
+cross-test: cross-wheel  ## errors planted in the wheel, its sources and its link are found
+	$(CROSS)/bin/python -m pytest -q tests/cross
+
+sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
+	$(CROSS)/bin/python -m pytest -q tests/sdist
+
+# Debian: clang-19; with sanitizers libclang-rt-19-dev. $(BIN) needs numpy, pytest and pybind11.
+metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ tests, every kernel
+	$(BIN)/pip install -q pytest pybind11
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh plain
+
+metal-sanitize: $(BIN)/moeflux  ## the same under address, undefined-behaviour and thread sanitizer
+	$(BIN)/pip install -q pytest pybind11
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh address
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh thread
+
+metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found
+	PYTHONPATH=tools $(CROSS)/bin/python -m check_metal_headers \
+		--include tests/metal_standin/include --wheels build/metal-wheels
+	MOEFLUX_METAL_WHEELS=build/metal-wheels $(CROSS)/bin/python -m pytest -q tests/metal_headers
+
+# Debian: g++-aarch64-linux-gnu qemu-user-static doctest-dev. The link keeps x86 headers out.
+arm64-test:  ## the C++ tests on Linux arm64, in qemu
+	mkdir -p build/arm64/include
+	ln -sfn /usr/include/doctest build/arm64/include/doctest
+	cmake -S . -B build/arm64 --toolchain tools/cross/linux-arm64.cmake -DMOEFLUX_TESTS=ON \
+		-DMOEFLUX_WERROR=ON -DDOCTEST_INCLUDE_DIR=$(CURDIR)/build/arm64/include
+	cmake --build build/arm64 -j2
+	ctest --test-dir build/arm64 --output-on-failure
 
 clean:
 	rm -rf build $(VENV)

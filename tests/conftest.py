@@ -1,11 +1,30 @@
 """Rules of the whole suite."""
 
+import importlib.util
 import os
+import signal
+import sys
+from pathlib import Path
 
 import pytest
 
+# A background job of a shell ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# MOEFLUX_TEST_CORE=<folder> runs the suite on the native module built there instead of the
+# installed one (tests/cpp/CMakeLists.txt: ops that queue).
+if folder := os.environ.get("MOEFLUX_TEST_CORE"):
+    (found,) = Path(folder).glob("_core*.so")
+    spec = importlib.util.spec_from_file_location("moeflux._core", found)
+    assert spec is not None and spec.loader is not None
+    sys.modules["moeflux._core"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["moeflux._core"])
+
 # With MOEFLUX_CI=1 a skip is a failure, except these (id prefix: why).
-ALLOWED_SKIPS: dict[str, str] = {}
+ALLOWED_SKIPS: dict[str, str] = {
+    "tests/python/test_llama_cpp.py": "llama-cpp-python takes minutes to compile",
+}
 
 
 @pytest.hookimpl(wrapper=True)
@@ -16,3 +35,12 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, which runs everything: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The last word before pytest's own: what this run cannot say."""
+    terminalreporter.write_line(
+        "not run here: C++ tests and sanitizers (make cpp-test sanitize), Metal over the stand-in "
+        "(make metal-test), the macOS wheel (make cross-test), lint (make lint); all: .ci/run, "
+        ".ci/full"
+    )

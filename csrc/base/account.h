@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <mutex>
 #include <string>
+#include <utility>
 
 namespace moeflux::base {
 
@@ -28,6 +29,35 @@ class Account {
   mutable std::mutex mutex_;
   uint64_t live_bytes_ = 0;  // guarded by mutex_; <= limit_bytes_
   uint64_t peak_bytes_ = 0;  // guarded by mutex_
+};
+
+// A reservation for as long as this object lives. The account must outlive it.
+class Booking {
+ public:
+  Booking() = default;
+  // Throws MemoryBudgetError.
+  Booking(Account& account, uint64_t nbytes, const std::string& what)
+      : account_(&account), nbytes_(nbytes) {
+    account.reserve(nbytes, what);
+  }
+  ~Booking() {
+    if (account_ != nullptr) account_->release(nbytes_);
+  }
+  Booking(Booking&& other) noexcept { swap(other); }
+  Booking& operator=(Booking&& other) noexcept {
+    Booking(std::move(other)).swap(*this);
+    return *this;
+  }
+  uint64_t nbytes() const { return nbytes_; }
+
+ private:
+  void swap(Booking& other) noexcept {
+    std::swap(account_, other.account_);
+    std::swap(nbytes_, other.nbytes_);
+  }
+
+  Account* account_ = nullptr;
+  uint64_t nbytes_ = 0;
 };
 
 }  // namespace moeflux::base

@@ -13,6 +13,10 @@ void raise(const char* name, const std::exception& error) {
 }
 }  // namespace
 
+void check_signals() {
+  if (PyErr_CheckSignals() != 0) throw Interrupted{};
+}
+
 void register_errors(py::module_&) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {

@@ -4,5 +4,9 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The native core of moeflux. Use the functions of the package instead.";
   module.attr("__version__") = MOEFLUX_VERSION;
   moeflux::bindings::register_errors(module);
+  moeflux::bindings::register_device(module);
+  moeflux::bindings::register_kernel_table(module);
   moeflux::bindings::register_model(module);
+  moeflux::bindings::register_matvec(module);
+  moeflux::bindings::register_plan(module);
 }

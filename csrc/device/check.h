@@ -1,5 +1,7 @@
 // The checks that every dispatch passes before a device sees it, whichever device that is.
 #pragma once
+#include <optional>
+
 #include "device/device.h"
 
 namespace moeflux::device {
@@ -15,8 +17,9 @@ struct Geometry {
 void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<const Argument> args,
                     const Geometry& geometry);
 
-// What the binding table gives for a call that leaves its geometry out. Throws FormatError where
-// the kernel has no default.
-Geometry default_geometry(const Pipeline& pipeline, std::span<const Argument> args);
+// What the binding table gives for a call that leaves its geometry out, or only its grid. Throws
+// FormatError where the kernel has no default, or none for these scalars.
+Geometry default_geometry(const Pipeline& pipeline, std::span<const Argument> args,
+                          std::optional<Size> threadgroup = {});
 
 }  // namespace moeflux::device

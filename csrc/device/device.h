@@ -72,9 +72,12 @@ class Commands {
   // committed.
   virtual void dispatch(const std::shared_ptr<Pipeline>& pipeline, std::span<const Argument> args,
                         Size grid, Size threadgroup) = 0;
+  // What comes before it has run when the event turns to `value`. A failure never leaves those who
+  // await it hanging: metal raises it all the same, host fails them.
   virtual void signal(const std::shared_ptr<Event>& event, uint64_t value) = 0;
   virtual void await(const std::shared_ptr<Event>& event, uint64_t value) = 0;
-  // Called once on a thread of the device, also after a failure. Before commit() only.
+  // Called once on a thread of the device, also after a failure. Before commit() only. done() is
+  // true by then, buffers have been let go, and wait() returns only when all handlers have.
   virtual void on_completed(std::function<void()> handler) = 0;
   virtual void commit() = 0;
   virtual bool done() const = 0;

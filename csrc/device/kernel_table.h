@@ -23,20 +23,26 @@ struct Call {
   std::span<const uint64_t> scalars;    // by binding; 0 where the binding is a buffer
   std::span<const uint64_t> lengths;    // by binding: elements of the buffer given; 0: none given
   std::span<const uint64_t> constants;  // by function constant
-  // by binding: largest value of a u32 buffer whose contents the expression needs, else 0
+  // by binding: largest value of a u32 buffer whose contents the expression needs, among the
+  // elements that the kernel reads, else 0
   std::span<const uint64_t> maxima;
   Size grid = {0, 0, 0};  // threads
   Size threadgroup = {0, 0, 0};
 };
 
-using Expression = unsigned __int128 (*)(const Call&);  // wide: hostile scalars cannot overflow it
+using Wide = unsigned __int128;
+// The result where an expression has no value: a division by zero, a difference below zero, an
+// overflow. Sticky, and larger than any size, so that a check that meets it refuses.
+inline constexpr Wide kNoValue = ~Wide{0};
+using Expression = Wide (*)(const Call&);
 
 struct Binding {
   const char* name;
   Type type;
   bool scalar = false;         // constant T&
   bool writable = false;       // device T* without const
-  bool needs_maximum = false;  // some expression uses max(name)
+  bool needs_maximum = false;  // some expression uses maxof(name)
+  uint32_t alignment = 0;      // bytes: of a float4 16; a buffer's offset is a multiple of it
   // At least this many elements are read or written; 0: the buffer may be left out (None).
   Expression elements = nullptr;  // null for scalars
 };
@@ -64,6 +70,7 @@ struct KernelInfo {
   uint32_t threadgroup_bytes;  // static threadgroup memory
   Threadgroups threadgroups;
   uint32_t exact_threads;  // where threadgroups == exact
+  uint32_t dimensions;     // of the grid that the kernel tells apart: 1 to 3
   // Geometry of a call that leaves it out, x only; null: it must be given.
   Expression default_grid, default_threadgroup;
 };

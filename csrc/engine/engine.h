@@ -1,67 +1,26 @@
 // Engine: one model in memory and its sequences. The streaming loop: layer by layer, router first,
-// then experts as they arrive. One thread at a time (the bindings hold a lock).
+// then experts as they arrive. Written against the contract of ops.h, whichever device computes.
+// One thread at a time (the bindings hold a lock).
 #pragma once
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
-#include "base/thread_pool.h"
-#include "model/model.h"
-#include "ops/cpu/cpu_ops.h"
+#include "engine/activations.h"
+#include "engine/pass.h"
+#include "engine/pipeline.h"
 #include "store/plan.h"
 
 namespace moeflux::engine {
 
-// One sequence: its KV cache, recurrent state and length. Committed state and working state are two
-// buffers: a step writes the second and swaps when it has succeeded, so it happens whole or not at
-// all. (KV rows behind `position` are never read, so the cache needs no copy.)
-class Session {
- public:
-  Session(const model::Weights& weights, uint32_t context, ops::Precision precision,
-          base::Account& account);
-  static uint64_t bytes(const model::Weights& weights, uint32_t context, ops::Precision precision);
-
-  uint32_t position() const { return position_; }
-  uint32_t context() const { return context_; }
-  void reset();
-
-  struct Snapshot {
-    base::Memory memory;
-    uint32_t position = 0;
-    uint32_t context = 0;
-  };
-  uint64_t snapshot_bytes() const;
-  std::shared_ptr<Snapshot> save(base::Account& account) const;
-  void restore(const Snapshot& snapshot);
-
- private:
-  friend class Engine;
-  struct Place {                    // of one layer
-    uint64_t keys = 0, values = 0;  // bytes
-    uint64_t state = 0, conv = 0;   // floats
-  };
-  uint32_t context_;
-  uint32_t position_ = 0;
-  std::vector<Place> places_;          // by layer
-  std::vector<uint64_t> block_bytes_;  // by layer: a block of keys, and of values; 0: no cache
-  uint64_t state_floats_ = 0;
-  base::Memory cache_;     // keys and values
-  base::Memory state_[2];  // recurrent and conv state: committed, working
-  uint32_t committed_ = 0;
-};
-
-struct Capture {  // where to write what a step saw; null: not asked for. n = tokens of the step
-  int32_t* experts = nullptr;  // (n, n_layers, top_k) ascending, -1 in dense layers
-  float* weights = nullptr;    // (n, n_layers, top_k)
-  float* router = nullptr;     // (n, n_layers, n_experts), NaN in dense layers
-  float* hidden = nullptr;     // (n, n_layers + 1, d_model): embedding, then after each layer
-  uint32_t top_k = 0, n_experts = 0;
-};
-
 struct Stats {
-  uint64_t tokens = 0, steps = 0;
+  uint64_t tokens = 0, steps = 0, passes = 0;
+  uint64_t overridden_tokens = 0;  // computed under a RoutingOverride
+  std::string override_name;       // of the last of them
   store::StoreStats store;
+  PipelineStats pipeline;
   uint64_t compute_ns = 0;  // in steps, less the time that waited for reads
   uint32_t slots = 0, max_slots = 0;
   bool holds_cycle = false;  // one token's experts fit: below it hits are rare
@@ -69,55 +28,76 @@ struct Stats {
 };
 
 struct Options {
-  int n_threads = 2;
   uint32_t read_threads = 8;
   uint32_t context = 8192;
   uint32_t max_slots = 0;  // 0: as many as the budget holds
-  const char* simd = nullptr;
-  ops::Precision precision = ops::Precision::float32;
+};
+
+struct Parts {  // what an engine is put together from
+  std::shared_ptr<base::Arena> arena;
+  std::unique_ptr<ops::Ops> ops;            // that work in this arena
+  std::shared_ptr<model::Weights> weights;  // that lie in this arena
+  std::vector<std::shared_ptr<io::File>> files;
+  std::vector<store::LayerExperts> experts;  // by MoE layer: where they lie in the files
 };
 
 class Engine {
  public:
-  // Takes resident weights and where experts lie. Throws MemoryBudgetError with the minimum.
-  Engine(std::shared_ptr<base::Account> account, std::shared_ptr<model::Weights> weights,
-         std::vector<std::shared_ptr<io::File>> files, std::vector<store::LayerExperts> experts,
-         const Options& options);
-  ~Engine();
+  // Throws MemoryBudgetError with the minimum.
+  Engine(Parts parts, const Options& options);
+
+  // What a model of these weights needs of this arena and these ops: the plan's input, less the
+  // budget. Nothing is allocated: the planner asks before there is an engine.
+  static store::PlanInput sizes(const model::Weights& weights,
+                                const std::vector<store::LayerExperts>& experts,
+                                const ops::Ops& ops, const base::Arena& arena,
+                                const Options& options);
 
   std::shared_ptr<Session> new_session();
-  // Appends tokens; logits (vocab) of the last, or (n, vocab) of all. Throws SessionError when they
-  // do not fit or are no tokens, IoError when an expert cannot be read; the session is then as
-  // before.
-  void step(Session& session, std::span<const uint32_t> tokens, bool all_logits, float* logits,
-            const Capture& capture);
+  // Checks and books an override. Throws SessionError, MemoryBudgetError.
+  std::shared_ptr<RoutingOverride> new_override(RoutingOverride override);
+  // Appends each request's tokens to its session, all in the same passes. Every session changes, or
+  // none does: after an error, an interrupt or a throwing on_logits all are as before. Throws
+  // SessionError (no tokens, no such token, past the context, a session twice or of another model,
+  // different numbers of experts a token), IoError when an expert cannot be read, FormatError when
+  // logits are not finite.
+  void step(std::span<const Request> requests);
 
-  Stats stats() const;
+  Stats stats() const;  // any thread, also while another steps: as after the last step
   std::shared_ptr<Session::Snapshot> save(const Session& session);
-  void set_poll(std::function<void()> poll) { pool_.set_poll(std::move(poll)); }
-  const char* simd() const { return ops_->name(); }
-  ops::Precision precision() const { return options_.precision; }
+  void set_poll(std::function<void()> poll);
+  const char* ops_name() const { return ops_->name(); }
   const char* read_mode() const;
+  const store::ExpertStore& store() const { return *store_; }
 
  private:
+  void check(std::span<const Request> requests) const;
+  uint32_t top_k_of(std::span<const Request> requests) const;
+  void publish();
   void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
-  void forward(Session& session, std::span<const uint32_t> tokens, uint32_t position, bool first,
-               bool all_logits, bool last, float* logits, const Capture& capture, uint32_t done);
-  void moe(const model::Moe& moe, uint32_t n, ops::Routing& routing);
-  ops::ExpertJob job(const model::ExpertShapes& shapes, const std::byte* slot) const;
-  void check_scales(uint32_t store_layer, uint32_t expert, const std::byte* slot) const;
-  uint32_t top_k() const;
 
-  std::shared_ptr<base::Account> account_;
+  // forward.cpp
+  void forward(const Pass& pass);
+  void mix(const Pass& pass, size_t index);
+  void see_routing(const Pass& pass, size_t index);
+  void see_hidden(const Pass& pass, uint64_t at);
+  void emit(const Pass& pass);
+  // moe.cpp
+  void moe(const model::Moe& moe, const Pass& pass);
+
+  std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;
   std::vector<std::shared_ptr<io::File>> files_;
   Options options_;
-  base::ThreadPool pool_;
-  std::unique_ptr<ops::cpu::CpuOps> ops_;
-  std::unique_ptr<store::ExpertStore> store_;
+  std::unique_ptr<ops::Ops> ops_;
+  std::shared_ptr<base::Bell> bell_ = std::make_shared<base::Bell>();
   store::Plan plan_;
-  base::Memory x_, normed_, shared_, expert_out_;  // (chunk, d_model) x3, (chunk * top_k, d_model)
-  Stats stats_;
+  Activations act_;
+  std::unique_ptr<store::ExpertStore> store_;
+  Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
+  Stats stats_;        // of the thread that steps
+  mutable std::mutex published_mutex_;
+  Stats published_;  // guarded by published_mutex_: stats_ after the last step, for any thread
 };
 
 }  // namespace moeflux::engine

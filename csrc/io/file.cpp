@@ -30,6 +30,21 @@ class MemoryFile final : public File {
   size_t alignment_;
 };
 
+class HoleFile final : public File {
+ public:
+  HoleFile(uint64_t size, std::string name) : size_(size), name_(std::move(name)) {}
+  size_t read_at(uint64_t offset, std::span<std::byte> out) override {
+    return offset >= size_ ? 0 : std::min<uint64_t>(out.size(), size_ - offset);
+  }
+  uint64_t size() const override { return size_; }
+  size_t alignment() const override { return 1; }
+  const std::string& path() const override { return name_; }
+
+ private:
+  uint64_t size_;
+  std::string name_;
+};
+
 [[noreturn]] void throw_short(const File& file, uint64_t offset, uint64_t expected) {
   throw IoError("[io::File] file ended early: expected " + std::to_string(expected) +
                 " bytes at offset " + std::to_string(offset) + ", file was opened with " +
@@ -43,6 +58,10 @@ std::shared_ptr<File> open_memory(std::vector<std::byte> bytes, std::string name
   return std::make_shared<MemoryFile>(std::move(bytes), std::move(name), alignment);
 }
 
+std::shared_ptr<File> open_hole(uint64_t size, std::string name) {
+  return std::make_shared<HoleFile>(size, std::move(name));
+}
+
 void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce) {
   if (offset > file.size() || out.size() > file.size() - offset)
     throw_short(file, offset, out.size());
@@ -52,6 +71,14 @@ void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte
     const uint64_t at = offset + done;
     if (alignment == 1) {
       const size_t got = file.read_at(at, out.subspan(done));
+      if (got == 0) throw_short(file, at, out.size() - done);
+      done += got;
+      continue;
+    }
+    std::byte* const to = out.data() + done;
+    const size_t whole = (out.size() - done) / alignment * alignment;
+    if (whole != 0 && at % alignment == 0 && reinterpret_cast<uintptr_t>(to) % alignment == 0) {
+      const size_t got = file.read_at(at, {to, whole});  // nothing to stage
       if (got == 0) throw_short(file, at, out.size() - done);
       done += got;
       continue;

@@ -28,10 +28,15 @@ std::shared_ptr<File> open_posix(const std::string& path, bool direct);
 std::shared_ptr<File> open_memory(std::vector<std::byte> bytes, std::string name,
                                   size_t alignment = 1);
 
+// A file of zeros that costs nothing to read: `out` must be zero already and is left untouched, so
+// that not even a page of it is taken. The planner loads a model from it to learn what it holds.
+std::shared_ptr<File> open_hole(uint64_t size, std::string name);
+
 inline constexpr size_t kBounceBytes = 1 << 18;  // a reader's aligned staging buffer
 
-// Reads exactly out.size() bytes at any offset to any address, through `bounce` (page-aligned,
-// kBounceBytes) where alignment asks for it. Throws IoError on a failure or a short file.
+// Reads exactly out.size() bytes at any offset to any address: straight where offset and address
+// are aligned, else through `bounce` (page-aligned, kBounceBytes). Throws IoError on a failure or a
+// short file.
 void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce);
 
 }  // namespace moeflux::io

@@ -2,48 +2,30 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
 #include "base/error.h"
 #include "io/file.h"
+#include "io/open_direct.h"
 
 namespace moeflux::io {
 
 namespace {
-
-// What every file system in use accepts; asked of the kernel where it tells (STATX_DIOALIGN).
-constexpr size_t kDirectAlignment = 4096;
 
 [[noreturn]] void throw_errno(const std::string& doing, const std::string& path) {
   throw IoError("[io::PosixFile] cannot " + doing + ": " + std::strerror(errno) + " (" + path +
                 ")");
 }
 
-size_t direct_alignment([[maybe_unused]] int fd) {
-#ifdef STATX_DIOALIGN
-  struct statx info{};
-  if (statx(fd, "", AT_EMPTY_PATH, STATX_DIOALIGN, &info) == 0 &&
-      (info.stx_mask & STATX_DIOALIGN) != 0) {
-    if (info.stx_dio_offset_align == 0) return 1;  // this file refuses direct reads
-    return std::max<size_t>({info.stx_dio_offset_align, info.stx_dio_mem_align, 512});
-  }
-#endif
-  return kDirectAlignment;
-}
-
 class PosixFile final : public File {
  public:
   PosixFile(const std::string& path, bool direct) : path_(path) {
-    int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;  // a FIFO must not hang the open
-#ifdef O_DIRECT
-    if (direct) fd_ = open(path.c_str(), flags | O_DIRECT);
-    if (fd_ >= 0) alignment_ = direct_alignment(fd_);
-#endif
-    if (fd_ >= 0 && alignment_ == 1) {
-      close(fd_);
-      fd_ = -1;
+    const int flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;  // a FIFO must not hang the open
+    if (direct) {
+      const DirectFile file = open_direct(path, flags);
+      fd_ = file.fd;
+      alignment_ = file.alignment;
     }
     if (fd_ < 0) fd_ = open(path.c_str(), flags);
     if (fd_ < 0) throw_errno("open", path);
@@ -53,9 +35,6 @@ class PosixFile final : public File {
       throw IoError("[io::PosixFile] expected a regular file (" + path + ")");
     }
     size_ = static_cast<uint64_t>(info.st_size);
-#ifdef F_NOCACHE
-    if (direct) fcntl(fd_, F_NOCACHE, 1);
-#endif
   }
   ~PosixFile() override { close(fd_); }
 

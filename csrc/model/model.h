@@ -4,7 +4,6 @@
 #include <string>
 #include <vector>
 
-#include "base/account.h"
 #include "base/memory.h"
 #include "io/file.h"
 #include "ops/ops.h"
@@ -48,9 +47,12 @@ struct Weights {
   Spec spec;
   quant::Matrix embed;  // (vocab, d_model)
   std::vector<Layer> layers;
-  const float* final_norm = nullptr;
-  ops::Linear head;                  // (vocab, d_model)
+  ops::Head head;
   std::vector<base::Memory> memory;  // what the pointers above point to
+  base::Booking tables;              // of this struct itself
+
+  uint32_t top_k() const;      // of the widest MoE layer; 0: a dense model
+  uint32_t n_experts() const;  // the same
 };
 
 }  // namespace moeflux::model

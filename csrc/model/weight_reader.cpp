@@ -51,15 +51,15 @@ void check_finite(const std::byte* data, uint64_t count, DType dtype, const std:
                       name + " (" + file + ")");
 }
 
-WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Account& account,
+WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena,
                            Weights& weights)
     : files_(std::move(files)),
-      account_(account),
+      arena_(arena),
       weights_(weights),
-      bounce_(account, io::kBounceBytes, "read buffer") {}
+      bounce_(arena, io::kBounceBytes, "read buffer") {}
 
 std::byte* WeightReader::allocate(uint64_t nbytes, const std::string& name) {
-  weights_.memory.emplace_back(account_, nbytes, "resident tensor " + name);
+  weights_.memory.emplace_back(arena_, nbytes, "resident tensor " + name);
   return weights_.memory.back().data();
 }
 

@@ -33,8 +33,7 @@ struct VectorSource {
 
 class WeightReader {
  public:
-  WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Account& account,
-               Weights& weights);
+  WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena, Weights& weights);
   const float* vector(const VectorSource& source);  // as f32, whatever the file holds
   ops::Linear matrix(const MatrixSource& source);
 
@@ -44,7 +43,7 @@ class WeightReader {
   const std::byte* rows(const MatrixSource& source, const TensorRef& tensor, uint64_t row_bytes);
 
   std::vector<std::shared_ptr<io::File>> files_;
-  base::Account& account_;
+  base::Arena& arena_;
   Weights& weights_;
   base::Memory bounce_;
 };

@@ -1,9 +1,25 @@
 // The stages of a forward pass over n rows, and nothing of layers, files or sessions' lifetimes.
 // A row is one token of one session. All activations are f32, row-major.
-// A stage is complete when its call returns; a device that queues would return tickets instead
-// (docs/architecture.md says why the CPU does not).
+//
+// The contract:
+// - A call enqueues. The stage may run later; it runs after all that were enqueued before it and
+//   sees what they wrote. submit() hands everything enqueued since the last submit to the device
+//   and returns its ticket; tickets are done in the order of their submits.
+// - Pointers lead into the model's Arena. What they point to stays in place until the ticket of the
+//   next submit() is done: slots by their pins, sessions by the step that uses them. Everything
+//   else (spans, vectors, the structs below themselves) is read by the call and may go when it
+//   returns.
+// - What a stage writes is read by the caller only when its ticket is done. In an ordinary step
+// that
+//   is Routing and logits, nothing else.
+// - Misuse throws at the call. What fails later is stored and thrown by Ticket::wait().
+// - An implementation may compute in the call and return finished tickets; then a stage's error, or
+//   what the poll throws, leaves the call itself. Callers are written for both.
+// - One thread. After an error: abandon(), wait for the tickets that are out, and go on.
 #pragma once
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -15,17 +31,9 @@ namespace moeflux::ops {
 // norms, recurrent state and logits are computed at float32.
 enum class Precision : uint8_t { float32, bfloat16, int8 };
 
-// The KV cache of a layer: keys and values (blocks of kCacheBlock positions, n_kv_heads, 16 *
-// cache_width(head_dim)) numbers each, laid out within a key head's part of a block as the
-// implementation likes. A copy of whole blocks is a copy of their positions.
+// Positions of the KV cache that an implementation may lay out together; session and snapshot take
+// whole blocks.
 inline constexpr uint32_t kCacheBlock = 16;
-constexpr uint32_t cache_width(
-    uint32_t head_dim) {  // numbers of a head and position: whole vectors
-  return (head_dim + 15) / 16 * 16;
-}
-constexpr quant::DType cache_dtype(Precision precision) {
-  return precision == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
-}
 
 struct Linear {
   quant::Matrix weight;
@@ -52,10 +60,6 @@ struct Attention {
   uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0, rotary_dim = 0;
   float rope_scale = 1;  // multiplies cos and sin (YaRN's attention factor)
   float eps = 1e-6f;
-  uint64_t cache_block_bytes(Precision precision) const {  // of keys, and as many of values
-    return uint64_t(kCacheBlock) * n_kv_heads * cache_width(head_dim) *
-           quant::dtype_bytes(cache_dtype(precision));
-  }
 };
 
 struct DeltaNet {
@@ -81,10 +85,16 @@ struct Router {
   bool normalise = true;  // chosen probabilities sum to one
 };
 
-struct Routing {
-  std::vector<uint32_t> experts;  // (n, top_k) ascending
-  std::vector<float> weights;     // (n, top_k)
-  std::vector<float> logits;      // (n, n_experts)
+struct Head {                   // linear(norm(x))
+  const float* norm = nullptr;  // (d_model)
+  float eps = 1e-6f;
+  Linear linear;  // (vocab, d_model)
+};
+
+struct Routing {                // in the arena: written by route, read by combine and by the caller
+  uint32_t* experts = nullptr;  // (n, top_k) ascending
+  float* weights = nullptr;     // (n, top_k)
+  float* logits = nullptr;      // (n, n_experts)
 };
 
 struct ExpertJob {  // one expert in memory, and the (row, output) pairs that it computes
@@ -93,10 +103,49 @@ struct ExpertJob {  // one expert in memory, and the (row, output) pairs that it
   std::vector<uint32_t> pairs;  // row of the expert outputs, row * top_k + rank
 };
 
+struct Workload {     // all that a model will ask of its ops, so that scratch can be booked before
+  uint32_t rows = 0;  // of any call, at most
+  uint32_t logit_rows = 0;  // of a head, at most
+  uint32_t context = 0;     // positions a session holds
+  uint32_t d_model = 0;
+  std::vector<const Attention*> attentions;
+  std::vector<const DeltaNet*> delta_nets;
+  std::vector<const GatedFfn*> dense;
+  struct Moe {  // routed experts, and what reads the same rows beside them; null: none
+    const Router* router = nullptr;
+    quant::Shape gate, up, down;
+    const GatedFfn* shared = nullptr;
+    const Linear* shared_gate = nullptr;
+  };
+  std::vector<Moe> moes;
+  const Linear* head = nullptr;
+};
+
+class Ticket {  // of one submit; used by one thread
+ public:
+  virtual ~Ticket() = default;
+  virtual bool done() const = 0;  // all its stages have run, or it has failed
+  virtual void wait() = 0;        // returns when done; throws the stored error
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
   virtual const char* name() const = 0;
+  // What reserve() will book in the arena's account.
+  virtual uint64_t scratch_bytes(const Workload& workload) const = 0;
+  virtual void reserve(const Workload& workload) = 0;  // once, before the first stage
+  // Bytes of kCacheBlock positions of a layer's keys, and of as many of its values. A copy of whole
+  // blocks is a copy of their positions.
+  virtual uint64_t cache_block_bytes(const Attention& w) const = 0;
+  // For implementations that compute in the call: called there between tasks, at most every 50 ms.
+  virtual void set_poll(std::function<void()> poll) = 0;
+
+  // `on_done` is called once on any thread, soon after the ticket has become done, unless that was
+  // so when submit() returned.
+  virtual std::unique_ptr<Ticket> submit(std::function<void()> on_done) = 0;
+  virtual void abandon() = 0;  // forgets what was enqueued and not submitted
+
   virtual void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) = 0;
   virtual void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
                          float* x) = 0;  // x += attention(norm(x))
@@ -104,7 +153,7 @@ class Ops {
                          float* x) = 0;  // x += delta_net(norm(x))
   virtual void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
                     float* out) = 0;
-  virtual void route(const Router& w, const float* normed, uint32_t n, Routing& out) = 0;
+  virtual void route(const Router& w, const float* normed, uint32_t n, const Routing& out) = 0;
   virtual void ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) = 0;
   // expert_out (n * top_k, d_model): writes the rows that the jobs name.
   virtual void experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) = 0;
@@ -113,7 +162,9 @@ class Ops {
                        const Linear* shared_gate, const float* normed, const float* shared,
                        uint32_t n, uint32_t dim, float* x) = 0;
   virtual void add(const float* y, uint64_t n, float* x) = 0;  // x += y
-  virtual void linear(const Linear& w, const float* x, uint32_t n, float* y) = 0;
+  // logits (rows.size(), vocab): of the named rows of x.
+  virtual void head(const Head& w, const float* x, std::span<const uint32_t> rows,
+                    float* logits) = 0;
 };
 
 }  // namespace moeflux::ops

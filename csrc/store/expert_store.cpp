@@ -1,11 +1,11 @@
 #include "store/expert_store.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <stdexcept>
 
 #include "base/error.h"
+#include "store/read_plan.h"
 
 namespace moeflux::store {
 
@@ -14,7 +14,20 @@ namespace {
 // acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
 constexpr float kUseWorth = 64;
 constexpr float kHalfLife = 4096;
-constexpr auto kWait = std::chrono::milliseconds(50);
+
+// Bytes of the tables: ranges on disk, and by key and slot what ExpertStore declares. A list node
+// has two pointers beside its value, a red-black tree's node four words (libstdc++, libc++).
+uint64_t tables_bytes(const std::vector<LayerExperts>& layers, size_t slot_size) {
+  uint64_t ranges = 0, widest = 0;
+  for (const LayerExperts& layer : layers) {
+    for (const Part& part : layer.parts)
+      ranges += part.file.size() * sizeof(uint32_t) + part.offset.size() * sizeof(uint64_t);
+    widest = std::max<uint64_t>(widest, layer.n_experts);
+  }
+  const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
+  const uint64_t slot = slot_size + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32;
+  return ranges + layers.size() * widest * (key + slot);
+}
 }  // namespace
 
 uint64_t LayerExperts::slot_bytes() const {
@@ -23,16 +36,9 @@ uint64_t LayerExperts::slot_bytes() const {
   return base::round_up(end, kSlotAlignment);
 }
 
-uint64_t LayerExperts::expert_bytes() const {
-  uint64_t sum = 0;
-  for (const Part& part : parts) sum += part.nbytes;
-  return sum;
-}
-
 ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
-                         std::vector<LayerExperts> layers, base::Account& account,
-                         StoreOptions options)
-    : files_(std::move(files)), layers_(std::move(layers)), account_(account), options_(options) {
+                         std::vector<LayerExperts> layers, base::Arena& arena, StoreOptions options)
+    : files_(std::move(files)), layers_(std::move(layers)), arena_(arena), options_(options) {
   for (const LayerExperts& layer : layers_) {
     slot_bytes_ = std::max(slot_bytes_, layer.slot_bytes());
     max_experts_ = std::max(max_experts_, layer.n_experts);
@@ -53,20 +59,40 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
       }
     }
   }
+  for (const LayerExperts& layer : layers_) reads_.push_back(plan_reads(layer, files_));
   const size_t n_keys = layers_.size() * size_t(max_experts_);
+  tables_ = base::Booking(arena_.account(), tables_bytes(layers_, sizeof(Slot)), "expert tables");
   where_.resize(n_keys);
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
   if (n_keys == 0) return;
-  bounce_ = base::Memory(account_, options_.read_threads * io::kBounceBytes, "read buffers");
+  stacks_ =
+      base::Booking(arena_.account(), options_.read_threads * base::kStackBytes, "reader stacks");
+  bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
-  for (uint32_t index = 0; index < options_.read_threads; ++index)
-    readers_.push_back(std::make_unique<base::Thread>(
-        [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+  try {
+    for (uint32_t index = 0; index < options_.read_threads; ++index)
+      readers_.push_back(std::make_unique<base::Thread>(
+          [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+  } catch (...) {  // those that have started wait for work
+    stop();
+    throw;
+  }
+}
+
+uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
+                                  const base::Arena& arena) {
+  if (layers.empty()) return 0;
+  return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes) +
+         tables_bytes(layers, sizeof(Slot));
 }
 
 ExpertStore::~ExpertStore() {
+  stop();
+}
+
+void ExpertStore::stop() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;
@@ -89,7 +115,7 @@ uint64_t ExpertStore::touch(int64_t key, Use use) {
 ExpertStore::Slot* ExpertStore::add_slot() {
   Slot& slot = slots_.emplace_back();
   try {
-    slot.memory = base::Memory(account_, slot_bytes_, "an expert slot");
+    slot.memory = base::Memory(arena_, slot_bytes_, "an expert slot");
   } catch (...) {
     slots_.pop_back();
     throw;
@@ -100,7 +126,8 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 
 ExpertStore::Slot* ExpertStore::take_slot() {
   const bool empty_one = !order_.empty() && order_.begin()->second->key < 0;
-  if (!empty_one && slots_.size() < options_.max_slots && account_.free_bytes() >= slot_bytes_)
+  if (!empty_one && slots_.size() < options_.max_slots &&
+      arena_.account().free_bytes() >= slot_bytes_)
     return add_slot();
   if (order_.empty()) return nullptr;
   Slot* slot = order_.begin()->second;
@@ -156,31 +183,42 @@ void ExpertStore::reader(std::byte* bounce) {
       fill(*slot, bounce);
       if (options_.check)
         options_.check(static_cast<uint32_t>(slot->key / max_experts_),
-                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data());
+                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
+                       first_path(*slot));
     } catch (...) {
       error = std::current_exception();
     }
-    std::lock_guard lock(mutex_);
-    slot->reading = false;
-    slot->valid = !error;
-    slot->error = std::move(error);  // no share stays with this thread
-    if (slot->error) {
-      where_[slot->key] = nullptr;  // the next request tries again
-      slot->key = -1;
-    } else {
-      stats_.bytes_read += layers_[slot->key / max_experts_].expert_bytes();
+    {
+      std::lock_guard lock(mutex_);
+      arrived(slot, std::move(error));  // no share of it stays with this thread
     }
-    if (slot->pins == 0) park(slot);
-    ++arrivals_;
-    arrived_.notify_all();
+    if (options_.on_arrival) options_.on_arrival();
   }
+}
+
+void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
+  slot->reading = false;
+  slot->valid = !error;
+  slot->error = std::move(error);
+  if (slot->error) {
+    where_[slot->key] = nullptr;  // the next request tries again
+    slot->key = -1;
+  } else {
+    for (const Part& read : reads_[slot->key / max_experts_]) stats_.bytes_read += read.nbytes;
+  }
+  if (slot->pins == 0) park(slot);
+}
+
+const std::string& ExpertStore::first_path(const Slot& slot) const {
+  const Part& part = layers_[slot.key / max_experts_].parts.front();
+  return files_[part.file[slot.key % max_experts_]]->path();
 }
 
 void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
   const uint32_t expert = static_cast<uint32_t>(slot.key % max_experts_);
-  for (const Part& part : layers_[slot.key / max_experts_].parts)
-    io::read_exact(*files_[part.file[expert]], part.offset[expert],
-                   {slot.memory.data() + part.slot_offset, part.nbytes}, bounce);
+  for (const Part& read : reads_[slot.key / max_experts_])
+    io::read_exact(*files_[read.file[expert]], read.offset[expert],
+                   {slot.memory.data() + read.slot_offset, read.nbytes}, bounce);
 }
 
 void ExpertStore::park(Slot* slot) {
@@ -212,18 +250,9 @@ bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   return where_[key_of(layer, expert)] != nullptr;
 }
 
-void ExpertStore::wait() {
-  const auto begin = std::chrono::steady_clock::now();
-  std::unique_lock lock(mutex_);
-  arrived_.wait_for(lock, kWait, [this] { return arrivals_ != arrivals_waited_; });
-  arrivals_waited_ = arrivals_;
-  stats_.wait_ns += static_cast<uint64_t>(
-      std::chrono::nanoseconds(std::chrono::steady_clock::now() - begin).count());
-}
-
 bool ExpertStore::make_room(uint64_t nbytes) {
   std::lock_guard lock(mutex_);
-  while (account_.free_bytes() < nbytes) {
+  while (arena_.account().free_bytes() < nbytes) {
     if (slots_.size() <= options_.min_slots || order_.empty()) return false;
     Slot* slot = order_.begin()->second;
     order_.erase(order_.begin());
@@ -236,6 +265,20 @@ bool ExpertStore::make_room(uint64_t nbytes) {
 StoreStats ExpertStore::stats() const {
   std::lock_guard lock(mutex_);
   return stats_;
+}
+
+bool ExpertStore::is_pinned(const std::byte* address) const {
+  std::lock_guard lock(mutex_);
+  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
+    return slot.pins > 0 && !std::less<>()(address, slot.memory.data()) &&
+           std::less<>()(address, slot.memory.data() + slot.memory.nbytes());
+  });
+}
+
+uint32_t ExpertStore::n_pinned() const {
+  std::lock_guard lock(mutex_);
+  return static_cast<uint32_t>(
+      std::count_if(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.pins > 0; }));
 }
 
 uint32_t ExpertStore::n_slots() const {

@@ -1,6 +1,6 @@
 // ExpertStore: experts on disk, a bounded pool of them in memory. Hands out pins; fills slots by
 // reader threads; never calls the model and never waits for compute.
-// Thread-safe, but meant for one engine thread: `try_acquire`, `wait` and Pin from there.
+// Thread-safe, but meant for one engine thread: `try_acquire` and Pin from there.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -12,9 +12,9 @@
 #include <mutex>
 #include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
-#include "base/account.h"
 #include "base/memory.h"
 #include "base/thread.h"
 #include "io/file.h"
@@ -36,13 +36,12 @@ struct LayerExperts {
   uint32_t n_experts = 0;
   std::vector<Part> parts;
   uint64_t slot_bytes() const;
-  uint64_t expert_bytes() const;  // what a miss reads
 };
 
 enum class Use { decode, sweep };  // a sweep (prefill) does not push out what decode works with
 
 struct StoreStats {
-  uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0, wait_ns = 0;
+  uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0;
 };
 
 struct StoreOptions {
@@ -50,7 +49,11 @@ struct StoreOptions {
   uint32_t max_slots = 3;
   uint32_t read_threads = 8;
   // Called by a reader on an expert that has just arrived; what it throws reaches Pin::ready().
-  std::function<void(uint32_t layer, uint32_t expert, const std::byte* slot)> check;
+  // `path` is the file that its first part came from.
+  std::function<void(uint32_t layer, uint32_t expert, const std::byte* slot,
+                     const std::string& path)>
+      check;
+  std::function<void()> on_arrival;  // called by a reader after every read, good or bad
 };
 
 class ExpertStore {
@@ -78,15 +81,16 @@ class ExpertStore {
 
   // Checks every range against the real file sizes. Throws FormatError, MemoryBudgetError.
   ExpertStore(std::vector<std::shared_ptr<io::File>> files, std::vector<LayerExperts> layers,
-              base::Account& account, StoreOptions options);
+              base::Arena& arena, StoreOptions options);
   ~ExpertStore();
+  // What a store takes beside its slots: read buffers and stacks of the readers, tables of experts.
+  static uint64_t fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
+                              const base::Arena& arena);
 
   // A pin on (layer, expert): at once when it is in memory (a hit), else after a read that starts
   // now. Null when every slot is pinned: release one and ask again.
   std::optional<Pin> try_acquire(uint32_t layer, uint32_t expert, Use use);
   bool contains(uint32_t layer, uint32_t expert) const;
-  // Returns when any read has finished since the last call, or after 50 ms.
-  void wait();
   // Gives slots back until `nbytes` are free in the account; false when min_slots stand in the way.
   bool make_room(uint64_t nbytes);
 
@@ -94,7 +98,9 @@ class ExpertStore {
   uint32_t n_slots() const;
   uint64_t slot_bytes() const { return slot_bytes_; }
   const LayerExperts& layer(uint32_t index) const { return layers_[index]; }
-  void assert_invariants() const;  // test hook: throws std::logic_error
+  void assert_invariants() const;                  // test hook: throws std::logic_error
+  bool is_pinned(const std::byte* address) const;  // test hook: whether it lies in a pinned slot
+  uint32_t n_pinned() const;                       // test hook: slots
 
  private:
   // Invariants (under mutex_): a slot with pins > 0 or reading is in no order; every other slot is
@@ -110,7 +116,10 @@ class ExpertStore {
     std::list<Slot>::iterator self;
   };
   void reader(std::byte* bounce);
+  void stop();
   void fill(const Slot& slot, std::byte* bounce);
+  void arrived(Slot* slot, std::exception_ptr error);
+  const std::string& first_path(const Slot& slot) const;
   Slot* add_slot();
   Slot* take_slot();  // null: all are pinned
   void unpin(Slot* slot);
@@ -122,14 +131,17 @@ class ExpertStore {
 
   std::vector<std::shared_ptr<io::File>> files_;
   std::vector<LayerExperts> layers_;
-  base::Account& account_;
+  std::vector<std::vector<Part>> reads_;  // by layer: what a miss reads
+  base::Arena& arena_;
   const StoreOptions options_;
   uint64_t slot_bytes_ = 0;
   uint32_t max_experts_ = 0;
   base::Memory bounce_;
+  base::Booking stacks_;  // of the readers
+  base::Booking tables_;  // layers_, slots_ and what is below, as if every expert had a slot
 
   mutable std::mutex mutex_;
-  std::condition_variable work_, arrived_;
+  std::condition_variable work_;
   std::list<Slot> slots_;
   std::vector<Slot*> where_;                    // by key; null: on disk only
   std::vector<float> frequency_;                // by key, decayed at each touch
@@ -137,7 +149,6 @@ class ExpertStore {
   std::set<std::pair<uint64_t, Slot*>> order_;  // by (priority, slot)
   std::deque<Slot*> queue_;                     // to be read, oldest first
   uint64_t clock_ = 0;
-  uint64_t arrivals_ = 0, arrivals_waited_ = 0;  // reads finished; of them, seen by wait()
   bool stop_ = false;
   StoreStats stats_;
   std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first

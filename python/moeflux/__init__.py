@@ -4,6 +4,9 @@ The dense part stays resident; the experts a token needs are read from disk into
 """
 
 from ._version import __version__
+from .backend import ALL_KERNELS, Backend
+from .buffer import Buffer
+from .command import Command
 from .errors import (
     DownloadError,
     FormatError,
@@ -19,10 +22,16 @@ from .errors import (
     TemplateError,
 )
 from .generation import Part, generate, stream_generate
-from .model import Model, Session, load
+from .model import Model, load
+from .routing import Routing
 from .sampling import SamplingParams
+from .session import Session
 
 __all__ = [
+    "ALL_KERNELS",
+    "Backend",
+    "Buffer",
+    "Command",
     "DownloadError",
     "FormatError",
     "GpuError",
@@ -35,6 +44,7 @@ __all__ = [
     "NoDeviceError",
     "Part",
     "PipelineError",
+    "Routing",
     "SamplingParams",
     "Session",
     "SessionError",

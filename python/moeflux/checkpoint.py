@@ -7,38 +7,19 @@ Source of the format: the safetensors specification.
 
 from __future__ import annotations
 
-import json
-import math
 import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, IoError
+from . import packed
+from .errors import IoError
+from .safetensors_header import MAX_JSON_BYTES, Tensor, fail, parse_object, read_header
 
-MAX_JSON_BYTES = 100_000_000  # safetensors' own limit for a header
+__all__ = ["INDEX_NAME", "Checkpoint", "Tensor", "fail", "open_checkpoint", "read_json"]
+
 MAX_SMALL_JSON_BYTES = 16_000_000
 INDEX_NAME = "model.safetensors.index.json"
-
-_DTYPE_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1,
-    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4,
-    "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """Where a tensor lies. `offset` counts bytes from the start of file number `file`."""
-
-    name: str
-    file: int
-    offset: int
-    nbytes: int
-    dtype: str
-    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -53,11 +34,6 @@ class Checkpoint:
     def where(self, tensor: Tensor) -> str:
         """Names tensor and file for a message."""
         return f"tensor {tensor.name} in {self.files[tensor.file]}"
-
-
-def fail(tag: str, what: str, file: Path | str) -> FormatError:
-    """Builds the error in the one form that all messages have."""
-    return FormatError(f"[{tag}] {what} ({file})")
 
 
 def read_json(path: Path, limit_bytes: int = MAX_SMALL_JSON_BYTES) -> dict[str, Any]:
@@ -79,90 +55,7 @@ def read_json(path: Path, limit_bytes: int = MAX_SMALL_JSON_BYTES) -> dict[str, 
         if isinstance(error, IoError):
             raise
         raise IoError(f"[checkpoint] cannot read: {error.strerror} ({path})") from error
-    return _parse_object(text, path, "JSON")
-
-
-def _parse_object(text: bytes, path: Path, what: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise fail("checkpoint", f"expected {what}, found: {error}", path) from None
-    if not isinstance(value, dict):
-        raise fail("checkpoint", f"expected a JSON object, found {type(value).__name__}", path)
-    return value
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
-
-
-def read_header(path: Path, file: int) -> dict[str, Tensor]:
-    """Reads one safetensors header: a table of tensors with file number `file`."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise IoError(f"[checkpoint] expected a regular file ({path})")
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            prefix = stream.read(8)
-            if len(prefix) < 8:
-                raise fail("checkpoint", f"expected a safetensors header, found {size} bytes", path)
-            (header_bytes,) = struct.unpack("<Q", prefix)
-            if header_bytes > min(MAX_JSON_BYTES, size - 8):
-                raise fail("checkpoint", f"expected a header of at most "
-                           f"{min(MAX_JSON_BYTES, size - 8)} bytes, found length {header_bytes}",
-                           path)  # fmt: skip
-            text = stream.read(header_bytes)
-    except OSError as error:
-        if isinstance(error, IoError):
-            raise
-        raise IoError(f"[checkpoint] cannot read: {error.strerror} ({path})") from error
-
-    begin, end = 8 + header_bytes, size
-    table: dict[str, Tensor] = {}
-    for name, entry in _parse_object(text, path, "a safetensors header").items():
-        if name != "__metadata__":
-            table[name] = _parse_entry(name, entry, begin, end, path, file)
-    _check_layout(table, begin, end, path)
-    return table
-
-
-def _parse_entry(name: str, entry: Any, begin: int, end: int, path: Path, file: int) -> Tensor:
-    def bad(what: str) -> FormatError:
-        return fail("checkpoint", f"{what} for tensor {name!r}", path)
-
-    if not isinstance(entry, dict):
-        raise bad("expected an object")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(dtype, str) or dtype not in _DTYPE_BYTES:
-        raise bad(f"expected a known dtype, found {dtype!r}")
-    if not isinstance(shape, list) or len(shape) > 8 or not all(map(_is_count, shape)):
-        raise bad(f"expected a shape, found {str(shape)[:80]}")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise bad(f"expected two data_offsets, found {str(offsets)[:80]}")
-    nbytes = math.prod(shape) * _DTYPE_BYTES[dtype]
-    if offsets[1] - offsets[0] != nbytes:
-        raise bad(f"expected {nbytes} bytes for {dtype} {shape}, found data_offsets {offsets}")
-    if begin + offsets[1] > end:
-        raise bad(f"expected data to end within the file's {end} bytes, "
-                  f"found end {begin + offsets[1]}")  # fmt: skip
-    return Tensor(name, file, begin + offsets[0], nbytes, dtype, tuple(shape))
-
-
-def _check_layout(table: dict[str, Tensor], begin: int, end: int, path: Path) -> None:
-    position, previous = begin, "the header"
-    for tensor in sorted(table.values(), key=lambda t: (t.offset, t.nbytes)):
-        if tensor.offset < position:
-            raise fail("checkpoint", f"tensors overlap: expected {tensor.name!r} behind "
-                       f"{previous!r} at {position}, found offset {tensor.offset}",
-                       path)  # fmt: skip
-        if tensor.offset > position:
-            raise fail("checkpoint", f"hole of {tensor.offset - position} bytes before "
-                       f"{tensor.name!r}: expected offset {position}, found {tensor.offset}",
-                       path)  # fmt: skip
-        position, previous = tensor.offset + tensor.nbytes, tensor.name
-    if position != end:
-        raise fail("checkpoint", f"expected a file of {position} bytes, found {end}", path)
+    return parse_object(text, path, "JSON")
 
 
 def _shard_names(folder: Path) -> tuple[list[str], dict[str, str] | None]:
@@ -183,13 +76,19 @@ def _shard_names(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     return sorted(set(weight_map.values())), weight_map
 
 
-def open_checkpoint(folder: Path) -> Checkpoint:
+def open_checkpoint(folder: Path, *, allow_replaced: bool = False) -> Checkpoint:
     """Reads config and headers of a checkpoint folder.
+
+    Args:
+        folder: with config.json and safetensors files.
+        allow_replaced: even one whose experts `pack --replace` has moved away.
 
     Raises:
         IoError: a file is missing or unreadable.
         FormatError: a file contradicts itself or another.
     """
+    if not allow_replaced:
+        packed.refuse_replaced(folder)
     config = read_json(folder / "config.json")
     names, weight_map = _shard_names(folder)
     tensors: dict[str, Tensor] = {}
@@ -197,7 +96,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         path = folder / name
         if not path.exists():
             raise IoError(f"[checkpoint] a shard named by the index is missing ({path})")
-        for tensor in read_header(path, number).values():
+        stored, metadata = read_header(path, number)
+        for tensor in packed.expand(stored, metadata, path).values():
             if tensor.name in tensors:
                 other = folder / names[tensors[tensor.name].file]
                 raise fail("checkpoint", f"tensor {tensor.name!r} is also in {other}", path)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .errors import SessionError
-from .model import Model, Session
+from .model import Model
+from .routing import Routing
 from .sampling import Sampler, SamplingParams, log_softmax
+from .session import Session, capture_names
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class Part:
         logprob: natural log of the token's probability before temperature and filters.
         top: the `top_logprobs` most probable (id, logprob), best first.
         finish_reason: None, "eos", "stop" or "length"; set on the last part only.
+        captured: with `capture`, what the step saw that chose this part's token, as `Session.step`
+            returns it: over the prompt's tokens in the first part, then over the token of the part
+            before. A closing "eos" part has the step that chose the end.
     """
 
     text: str
@@ -30,6 +35,7 @@ class Part:
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     finish_reason: str | None = None
+    captured: dict[str, Any] | None = None
 
 
 class _StopStrings:
@@ -75,6 +81,9 @@ def stream_generate(
     stop: str | Sequence[str] = (),
     top_logprobs: int = 0,
     session: Session | None = None,
+    history: Sequence[int] = (),
+    capture: Iterable[str] | None = None,
+    routing: Routing | None = None,
 ) -> Iterator[Part]:
     """Generates part by part.
 
@@ -93,6 +102,9 @@ def stream_generate(
         stop: strings that end the text; they are not part of it.
         top_logprobs: how many alternatives to report a token.
         session: continue this one instead of a new one.
+        history: tokens that `session` holds, for the repetition penalty to see.
+        capture: any of "router", "experts", "hidden", for `Part.captured`.
+        routing: an override of the router's choice, for a new session.
 
     Yields:
         Parts; the last one has a finish_reason.
@@ -113,12 +125,17 @@ def stream_generate(
         raise SessionError(f"[generate] expected max_tokens and top_logprobs of 0 or more, found "
                            f"{max_tokens} and {top_logprobs}")  # fmt: skip
     ids = _encode(model, prompt, messages)
-    session = session or model.session()
+    if session is not None and routing is not None:
+        raise SessionError("[generate] expected either a session or routing: a session has its own")
+    names = capture_names(capture)
+    session = session or model.session(routing=routing)
     if len(ids) > session.context - session.position:
         raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
                            f"{session.context} (at {session.position}); "
                            f"load with a larger context=")  # fmt: skip
-    return _stream(model, session, ids, params, max_tokens, stop, top_logprobs)
+    return _stream(
+        model, session, ids, list(history), params, max_tokens, stop, top_logprobs, names
+    )
 
 
 def _encode(
@@ -140,19 +157,23 @@ def _stream(
     model: Model,
     session: Session,
     ids: list[int],
+    history: list[int],
     params: SamplingParams,
     max_tokens: int,
     stop: str | Sequence[str],
     top_logprobs: int,
+    capture: list[str],
 ) -> Iterator[Part]:
     sampler = Sampler(params)
     stream = model.tokenizer.stream()
     stops = _StopStrings([stop] if isinstance(stop, str) else stop)
     eos = model.tokenizer.eos_ids
-    seen, feed = list(ids), ids
-    reason = "length"
+    seen, feed = history + ids, ids
+    reason, captured = "length", None
     for _ in range(min(max_tokens, session.context - session.position - len(ids) + 1)):
-        adjusted = sampler.adjust(session.step(feed), seen)
+        found = session.step(feed, capture=capture)
+        captured = found if capture else None
+        adjusted = sampler.adjust(found["logits"] if capture else found, seen)
         token = sampler.choose(adjusted)
         logprobs = log_softmax(adjusted)
         if token in eos:
@@ -163,13 +184,15 @@ def _stream(
         seen.append(token)
         feed = [token]
         yield Part(text, token, float(logprobs[token]),
-                   tuple((int(i), float(logprobs[i])) for i in best))  # fmt: skip
+                   tuple((int(i), float(logprobs[i])) for i in best),
+                   captured=captured)  # fmt: skip
         if stopped:
             yield Part("", finish_reason="stop")
             return
     tail, stopped = stops.push(stream.finish())
     text = tail if stopped else tail + stops.finish()
-    yield Part(text, finish_reason="stop" if stopped else reason)
+    yield Part(text, finish_reason="stop" if stopped else reason,
+               captured=captured if reason == "eos" else None)  # fmt: skip
 
 
 def generate(model: Model, prompt: str | Sequence[int] | None = None, **options: Any) -> str:

@@ -1,4 +1,4 @@
-"""`load`, `Model` and `Session`: the thin Python side of the native engine."""
+"""`load` and `Model`: the thin Python side of the native engine."""
 
 from __future__ import annotations
 
@@ -7,18 +7,29 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from . import _core, hub
 from .checkpoint import open_checkpoint
-from .errors import FormatError, SessionError
+from .errors import FormatError
 from .families import build_spec
 from .memory import budget_bytes
+from .probe import READ_THREADS, default_threads
+from .routing import Routing
+from .session import Session, run
 from .tokenizer import Tokenizer
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-CAPTURES = ("router", "experts", "hidden")
-READ_THREADS = 8  # a pread pool of this depth reaches an NVMe drive's rate (design measurements)
+
+
+def check_precision(precision: str) -> None:
+    """Raises FormatError when there is no such precision."""
+    if precision not in PRECISIONS:
+        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
+
+
+def check_threads(threads: int) -> None:
+    """Raises FormatError when a model cannot compute with so many."""
+    if not 1 <= threads <= 256:
+        raise FormatError(f"[load] expected 1..256 threads, found {threads}")
 
 
 def load(
@@ -32,6 +43,7 @@ def load(
     max_slots: int | None = None,
     direct_io: bool = True,
     revision: str | None = None,
+    offline: bool = False,
 ) -> Model:
     """Opens a checkpoint: dense weights are read into memory, experts stay on disk.
 
@@ -41,11 +53,13 @@ def load(
         context: tokens a session can hold; its KV cache is booked in full.
         device: "auto" or "cpu"; other devices are not built yet.
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
-            (8-bit activations, one scale a group). docs/precision.md has what each costs.
+            (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
+            float32 always.
         threads: compute threads; None takes the machine's cores. Changes no result.
         max_slots: at most this many experts in memory. Changes no result.
         direct_io: read past the page cache where the file system allows it.
-        revision: of a hub id.
+        revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
+        offline: use what the hub's cache holds; ask no hub.
 
     Returns:
         A Model.
@@ -54,6 +68,7 @@ def load(
         FormatError: the checkpoint or an argument is not what it must be.
         IoError: a file cannot be read.
         MemoryBudgetError: `memory` is too little; the message says what would do.
+        DownloadError: a hub id cannot be had.
 
     Example:
         >>> model = load(memory="24MiB", context=512)
@@ -62,15 +77,12 @@ def load(
     """
     if device not in ("auto", "cpu"):
         raise FormatError(f"[load] expected device auto or cpu, found {device!r}")
-    if precision not in PRECISIONS:
-        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
+    check_precision(precision)
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = threads if threads is not None else min(cores or 1, 64)
-    if not 1 <= threads <= 256:
-        raise FormatError(f"[load] expected 1..256 threads, found {threads}")
-    folder = hub.resolve(path, revision)
+    threads = threads if threads is not None else default_threads()
+    check_threads(threads)
+    folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
     native = _core.load_model(
@@ -108,86 +120,76 @@ class Model:
         return self._tokenizer
 
     @property
+    def revision(self) -> str | None:
+        """The hub commit that was loaded; None for a folder of one's own."""
+        return hub.commit_of(self.path)
+
+    @property
     def vocab_size(self) -> int:
         """Width of the logits."""
         return self._vocab_size
 
     @property
     def stats(self) -> dict[str, Any]:
-        """Counters since load: tokens, steps, hits, misses, evictions, bytes_read (of experts),
-        wait_seconds (for reads), compute_seconds, slots, max_slots, slot_bytes, holds_cycle
-        (whether one token's experts fit: below it hits are rare), live_bytes,
-        peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
-        precision.
-        """  # noqa: D205
+        """Counters since load.
+
+        tokens, steps, passes (forward passes: a step of many tokens or sessions takes several),
+        hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
+        commits and waits (work handed to the device, and times the engine needed its result),
+        slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
+        are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
+        precision;
+        overridden_tokens (computed under a `Routing`) and routing ("native" while that is 0, else
+        "override: " and the name of the last one).
+        """
         return self._native.stats()
 
-    def session(self) -> Session:
-        """A new, empty sequence. Raises MemoryBudgetError when its state finds no room."""
-        return Session(self._native.session())
+    def session(self, *, routing: Routing | None = None) -> Session:
+        """A new, empty sequence.
 
+        Args:
+            routing: compute it under an override of the router's choice; see `Routing`.
 
-class Session:
-    """One sequence: its KV cache and recurrent state."""
+        Raises:
+            MemoryBudgetError: its state finds no room.
+            SessionError: the model cannot follow the override.
+        """
+        return Session(self._native.session(), routing)
 
-    def __init__(self, native: _core.NativeSession) -> None:
-        self._native = native
-
-    @property
-    def position(self) -> int:
-        """Tokens held so far."""
-        return self._native.position
-
-    @property
-    def context(self) -> int:
-        """Tokens it can hold."""
-        return self._native.context
-
-    def step(
+    def step_batch(
         self,
-        tokens: Iterable[int],
+        batch: Iterable[tuple[Session, Iterable[int]]],
         *,
         all_logits: bool = False,
         capture: Iterable[str] | None = None,
-    ) -> Any:
-        """Appends tokens and computes. It happens whole or not at all: after an error or an
-        interrupt the session is as it was.
+    ) -> list[Any]:
+        """Steps several sessions at once: each needed expert is read once for all of them.
+
+        Tokens of all sessions go through the layers together, in passes of a fixed number of rows:
+        short requests (a token of decode each) go whole in the first pass and long ones share the
+        rest of it equally, so a prompt delays nobody's token by more than its share. The call
+        returns when all are done; feed long prompts in pieces to answer the others sooner.
+
+        It happens whole or not at all: when anything fails (a bad token of one session, a read, an
+        interrupt), every session of the batch is as before, and the same call, or one without
+        the session to blame, gives the undisturbed result. Logits are those of single steps.
 
         Args:
-            tokens: one or more token ids.
-            all_logits: logits after every token, not the last alone.
-            capture: any of "router", "experts", "hidden".
+            batch: (session, token ids) pairs; each session once, all of this model.
+            all_logits: as in `Session.step`, for every session.
+            capture: as in `Session.step`, for every session.
 
         Returns:
-            Logits, float32 (vocab,) or (n, vocab); with `capture` a dict of arrays: "logits";
-            "experts" int32 (n, layers, top_k) ascending, -1 in dense layers, and
-            "expert_weights"; "router" float32 (n, layers, experts), logits before softmax;
-            "hidden" float32 (n, layers + 1, d_model), embedding first.
+            What `Session.step` would return, in the order of the batch.
 
         Raises:
-            SessionError: no tokens, ids out of range, or past the context.
+            SessionError: a session twice or of another model, or what `Session.step` refuses.
             IoError: an expert could not be read.
-        """  # noqa: D205
-        ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
-        if ids.size and (not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 1):
-            raise SessionError(f"[session] expected token ids, found {ids.dtype} {ids.shape}")
-        if ids.size and not (ids.min() >= 0 and ids.max() < 2**32):
-            raise SessionError(f"[session] expected token ids, found {ids.min()}..{ids.max()}")
-        names = sorted(set(capture or ()))
-        for name in names:
-            if name not in CAPTURES:
-                raise SessionError(f"[session] capture: expected {CAPTURES}, found {name!r}")
-        out = self._native.step(ids.astype(np.uint32), all_logits, names)
-        return out if names else out["logits"]
 
-    def reset(self) -> None:
-        """Forgets everything."""
-        self._native.reset()
-
-    def save(self) -> _core.Snapshot:
-        """A copy of the state, in memory, within the budget."""
-        return self._native.save()
-
-    def restore(self, snapshot: _core.Snapshot) -> None:
-        """Returns to a saved state; the only way back, since recurrent state has no history."""
-        self._native.restore(snapshot)
+        Example:
+            >>> model = load(memory="24MiB", context=512)
+            >>> one, other = model.session(), model.session()
+            >>> [logits.shape for logits in model.step_batch([(one, [1, 2]), (other, [3])])]
+            [(4096,), (4096,)]
+        """
+        return run(self._native, batch, all_logits, capture)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <mutex>
 #include <thread>
 
 #include "base/error.h"
@@ -16,6 +17,7 @@ class FaultyFile final : public moeflux::io::File {
     int64_t fail_from = -1;    // this read and the next `fail_count - 1` raise IoError
     int64_t fail_count = 0;
     uint64_t pretend_size = 0;  // 0: the true one; larger: the file shrank after opening
+    bool log = false;           // remember the offset of every read
   };
 
   FaultyFile(std::vector<std::byte> bytes, Faults faults, size_t alignment = 1)
@@ -25,6 +27,10 @@ class FaultyFile final : public moeflux::io::File {
 
   size_t read_at(uint64_t offset, std::span<std::byte> out) override {
     const int64_t read = reads_++;
+    if (faults_.log) {
+      std::lock_guard lock(mutex_);
+      offsets_.push_back(offset);
+    }
     if (faults_.delay_us) std::this_thread::sleep_for(std::chrono::microseconds(faults_.delay_us));
     if (faults_.fail_from >= 0 && read >= faults_.fail_from &&
         read < faults_.fail_from + faults_.fail_count)
@@ -37,12 +43,18 @@ class FaultyFile final : public moeflux::io::File {
   size_t alignment() const override { return file_->alignment(); }
   const std::string& path() const override { return file_->path(); }
   int64_t reads() const { return reads_; }
+  std::vector<uint64_t> offsets() const {  // of reads, in the order in which they began
+    std::lock_guard lock(mutex_);
+    return offsets_;
+  }
 
  private:
   uint64_t size_;
   std::shared_ptr<moeflux::io::File> file_;
   Faults faults_;
   std::atomic<int64_t> reads_{0};
+  mutable std::mutex mutex_;
+  std::vector<uint64_t> offsets_;  // guarded by mutex_
 };
 
 inline std::vector<std::byte> noise(size_t n, uint32_t seed = 1) {

@@ -6,10 +6,9 @@
 
 #include "base/account.h"
 #include "base/error.h"
-#include "base/memory.h"
 
 using moeflux::base::Account;
-using moeflux::base::Memory;
+using moeflux::base::Booking;
 
 TEST_CASE("live bytes never pass the limit and a refusal changes nothing") {
   Account account(100);
@@ -49,19 +48,15 @@ TEST_CASE("concurrent reservations and releases balance") {
   CHECK(account.peak_bytes() <= 1000);
 }
 
-TEST_CASE("memory is aligned, zeroed, booked in whole pages and released") {
-  Account account(1 << 20);
+TEST_CASE("a booking lives as long as its object, and moves") {
+  Account account(100);
   {
-    Memory memory(account, 5000, "test");
-    CHECK(reinterpret_cast<uintptr_t>(memory.data()) % 4096 == 0);
-    CHECK(account.live_bytes() == 8192);
-    for (int i = 0; i < 5000; ++i) REQUIRE(memory.data()[i] == std::byte{0});
-    Memory moved = std::move(memory);
-    CHECK(memory.data() == nullptr);
-    moved = Memory(account, 1, "other");
-    CHECK(account.live_bytes() == 4096);
+    Booking booking(account, 60, "tables");
+    Booking moved = std::move(booking);
+    CHECK(account.live_bytes() == 60);
+    moved = Booking(account, 30, "others");
+    CHECK(account.live_bytes() == 30);
+    CHECK_THROWS_AS(Booking(account, 71, "too much"), moeflux::MemoryBudgetError);
   }
-  CHECK(account.live_bytes() == 0);
-  CHECK_THROWS_AS(Memory(account, 2 << 20, "too much"), moeflux::MemoryBudgetError);
   CHECK(account.live_bytes() == 0);
 }

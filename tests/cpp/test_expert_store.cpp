@@ -4,6 +4,7 @@
 #include <random>
 #include <string>
 
+#include "base/bell.h"
 #include "faulty_file.h"
 #include "store/expert_store.h"
 
@@ -36,6 +37,8 @@ std::vector<store::LayerExperts> layout() {
 struct Fixture {
   std::vector<std::byte> bytes = noise(3 + kLayers * kExperts * (kFirst + kSecond));
   base::Account account;
+  base::HeapArena arena{account};
+  base::Bell bell;
   std::shared_ptr<FaultyFile> file;
   ExpertStore store;
 
@@ -43,14 +46,15 @@ struct Fixture {
                    uint64_t budget = 64 << 20)
       : account(budget),
         file(std::make_shared<FaultyFile>(bytes, faults, alignment)),
-        store({file}, layout(), account, {3, max_slots, 4}) {}
+        store({file}, layout(), arena, {3, max_slots, 4, {}, [this] { bell.ring(); }}) {}
 
   ExpertStore::Pin get(uint32_t layer, uint32_t expert, Use use = Use::decode) {
     auto pin = store.try_acquire(layer, expert, use);
     REQUIRE(pin);
-    while (!pin->ready()) store.wait();
+    while (!pin->ready()) wait();
     return std::move(*pin);
   }
+  void wait() { bell.wait(std::chrono::milliseconds(50)); }
   void check(const ExpertStore::Pin& pin, uint32_t layer, uint32_t expert) {
     for (const auto& part : store.layer(layer).parts)
       REQUIRE(std::memcmp(pin.data() + part.slot_offset, bytes.data() + part.offset[expert],
@@ -96,7 +100,7 @@ TEST_CASE("a failed read reaches the pin and the next request reads again") {
     auto pin = f.store.try_acquire(2, 2, Use::decode);
     REQUIRE(pin);
     const auto wait = [&] {
-      while (!pin->ready()) f.store.wait();
+      while (!pin->ready()) f.wait();
     };
     CHECK_THROWS_AS(wait(), IoError);
   }
@@ -129,7 +133,8 @@ TEST_CASE("make_room gives slots back, not below the minimum and not pinned ones
 }
 
 TEST_CASE("slots stop at the budget, and the minimum beyond it is refused") {
-  const uint64_t fixed = 4 * io::kBounceBytes;
+  base::Account none(0);
+  const uint64_t fixed = ExpertStore::fixed_bytes(layout(), 4, base::HeapArena(none));
   Fixture f(20, {}, 512, fixed + 5 * store::kSlotAlignment);
   for (uint32_t expert = 0; expert < kExperts; ++expert) f.check(f.get(0, expert), 0, expert);
   CHECK(f.store.n_slots() == 5);
@@ -149,10 +154,11 @@ TEST_CASE("a range behind the end of the file is refused at once") {
   auto layers = layout();
   layers[2].parts[1].offset[7] += 1;
   base::Account account(64 << 20);
+  base::HeapArena arena(account);
   const auto file = io::open_memory(noise(3 + kLayers * kExperts * (kFirst + kSecond)), "experts");
-  CHECK_THROWS_AS(ExpertStore({file}, layers, account, {3, 4, 2}), FormatError);
+  CHECK_THROWS_AS(ExpertStore({file}, layers, arena, {3, 4, 2}), FormatError);
   layers[2].parts[1].offset[7] = UINT64_MAX - 5;
-  CHECK_THROWS_AS(ExpertStore({file}, layers, account, {3, 4, 2}), FormatError);
+  CHECK_THROWS_AS(ExpertStore({file}, layers, arena, {3, 4, 2}), FormatError);
 }
 
 TEST_CASE("thousands of random requests over a slow, short-reading, failing file") {
@@ -166,7 +172,7 @@ TEST_CASE("thousands of random requests over a slow, short-reading, failing file
         const size_t at = random() % held.size();
         auto& [layer, expert, pin] = held[at];
         try {
-          while (!pin.ready()) f.store.wait();
+          while (!pin.ready()) f.wait();
           f.check(pin, layer, expert);
         } catch (const IoError&) {
           ++errors;

@@ -91,3 +91,22 @@ TEST_CASE("what is no regular file is refused without hanging") {
     CHECK(std::string(error.what()).find("missing") != std::string::npos);
   }
 }
+
+TEST_CASE("an aligned read of any size is one read, straight to where it belongs") {
+  const size_t n = io::kBounceBytes * 3;
+  const auto bytes = noise(n + 8192);
+  FaultyFile file(bytes, {}, 4096);
+  const std::unique_ptr<std::byte, void (*)(void*)> out(
+      static_cast<std::byte*>(std::aligned_alloc(4096, n)), [](void* p) { std::free(p); });
+  io::read_exact(file, 4096, {out.get(), n}, nullptr);  // no bounce buffer is there to be used
+  CHECK(file.reads() == 1);
+  CHECK(std::memcmp(out.get(), bytes.data() + 4096, n) == 0);
+}
+
+TEST_CASE("a hole reads as whatever is there and ends where it says") {
+  const auto file = io::open_hole(100, "hole");
+  std::vector<std::byte> out(100, std::byte{7});
+  io::read_exact(*file, 0, out, nullptr);
+  CHECK(out[99] == std::byte{7});
+  CHECK_THROWS_AS(io::read_exact(*file, 1, out, nullptr), moeflux::IoError);
+}

@@ -62,6 +62,13 @@ for _family in ("qwen3_moe", "qwen3_next"):
         f"{_family}-dense-layer": Case(_family, "mlx-q4", _DENSE_LAYER),
         f"{_family}-smooth": Case(_family, "mlx-q4", {"branch_gain": 0.25}),
     }
+# Every width, where it matters most: qwen3_next has all kinds of matrices.
+for _family, _widths in {
+    "qwen3_moe": ("q3", "q8", "q3_6"),
+    "qwen3_next": ("q2", "q3", "q5", "q6", "q8", "q3_6"),
+    "qwen3_5_moe": ("q3", "q6", "q8", "q4_8"),
+}.items():
+    CASES |= {f"{_family}-{width}": Case(_family, f"mlx-{width}") for width in _widths}
 CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))
 CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
 

@@ -182,11 +182,18 @@ class Reference:
         gate, up = self._linear(x, f"{base}.gate_proj"), self._linear(x, f"{base}.up_proj")
         return self._linear(silu(gate) * up, f"{base}.down_proj")
 
+    def choose(self, layer: int, logits: Array) -> tuple[Array, Array]:
+        """(expert ids [T, K] ascending, probabilities [T, E]) of router logits [T, E]."""
+        top_k = self.text["num_experts_per_tok"]
+        return np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top_k], axis=1), softmax(
+            logits
+        )
+
     def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
-        base, top_k = f"layers.{layer}.mlp", self.text["num_experts_per_tok"]
+        base = f"layers.{layer}.mlp"
         logits = self._linear(x, f"{base}.gate")
-        ids = np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top_k], axis=1)
-        weights = np.take_along_axis(softmax(logits), ids, axis=1)
+        ids, probabilities = self.choose(layer, logits)
+        weights = np.take_along_axis(probabilities, ids, axis=1)
         if self.family == "qwen3_5_moe" or self.text.get("norm_topk_prob", False):
             weights = weights / weights.sum(axis=1, keepdims=True)
         trace.router_logits[layer], trace.expert_ids[layer] = logits, ids.astype(np.int32)

@@ -26,6 +26,17 @@ _GATE_BITS, _GATE_GROUP = 8, 64
 _ODD_WIDTHS = {"moe_intermediate_size": 96, "shared_expert_intermediate_size": 96}
 
 
+# The finer group of the matrices that get more bits: an override that inherits nothing.
+_MIXED_GROUP = 32
+
+
+def _gets_more_bits(module: str) -> bool:
+    """mlx-lm's mixed recipes: head, value and down projections of some layers."""
+    layer = re.search(r"layers\.(\d+)\.", module)
+    chosen = layer is None or int(layer[1]) % 3 != 1
+    return module.endswith("lm_head") or (chosen and module.endswith(("v_proj", "down_proj")))
+
+
 @dataclass(frozen=True)
 class Form:
     """How values are stored. Parsed from names like `hf-bf16`, `mlx-q4-g32-wide`."""
@@ -36,11 +47,15 @@ class Form:
     group_size: int = 64
     wide: bool = False  # small tensors stored as F32 values that bf16 cannot hold
     odd: bool = False
+    mixed_bits: int = 0  # of the matrices that mlx-lm's mixed recipes give more; 0: none
 
 
 def parse_form(name: str) -> Form:
-    """`hf-{f32|bf16|f16}[-wide]` or `mlx-{q<bits>|f32|bf16|f16}[-g<group>][-odd][-wide]`."""
-    pattern = r"(hf|mlx)-(f32|bf16|f16|q[234568])(?:-g(32|64|128))?(-odd)?(-wide)?"
+    """`hf-{f32|bf16|f16}[-wide]` or `mlx-{q<bits>|f32|bf16|f16}[-g<group>][-odd][-wide]`.
+
+    `mlx-q3_6`: as mlx-lm's mixed_3_6.
+    """
+    pattern = r"(hf|mlx)-(f32|bf16|f16|q[234568](?:_[68])?)(?:-g(32|64|128))?(-odd)?(-wide)?"
     match = re.fullmatch(pattern, name)
     if not match or (match[1] == "hf" and match[2].startswith("q")):
         raise ValueError(f"unknown form {name!r}, expected {pattern}")
@@ -48,7 +63,8 @@ def parse_form(name: str) -> Form:
     return Form(
         writer=match[1],
         dtype="BF16" if quantised else match[2].upper(),
-        bits=int(match[2][1:]) if quantised else 0,
+        bits=int(match[2][1]) if quantised else 0,
+        mixed_bits=int(match[2][3:] or 0) if quantised else 0,
         group_size=int(match[3] or 64),
         odd=bool(match[4]),
         wide=bool(match[5]),
@@ -130,6 +146,9 @@ def _quantised(
         bits, group = how.bits, how.group_size
         if how.bits and _GATE_MODULES.search(module):
             bits, group = gate_bits, _GATE_GROUP
+            overrides[module] = {"group_size": group, "bits": bits}
+        elif how.mixed_bits and _gets_more_bits(module):
+            bits, group = how.mixed_bits, _MIXED_GROUP
             overrides[module] = {"group_size": group, "bits": bits}
         if not (bits and is_matrix and value.shape[-1] % group == 0):
             stored[name] = _stored(name, value, how)

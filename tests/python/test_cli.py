@@ -11,7 +11,7 @@ import pytest
 
 import moeflux
 from moeflux import memory
-from moeflux.cli import escape_controls
+from moeflux.terminal import escape_controls
 from oracle import build
 
 SMALL = ["--memory", "17MB", "--context", "256"]

@@ -8,6 +8,14 @@
 
 namespace moeflux::ops::cpu {
 
+// The cache as the CPU keeps it: numbers of a head and position, in whole vectors, and their type.
+constexpr uint32_t cache_width(uint32_t head_dim) {
+  return (head_dim + 15) / 16 * 16;
+}
+constexpr quant::DType cache_dtype(Precision precision) {
+  return precision == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
+}
+
 // Positions that are scored together: their scores of a tile of queries stay in the L2, and a
 // merge costs 1/256 of what it merges.
 inline constexpr uint32_t kSpan = 256;

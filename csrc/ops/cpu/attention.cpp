@@ -27,6 +27,11 @@ struct CpuOps::AttentionRows {
   }
 };
 
+uint64_t CpuOps::cache_block_bytes(const Attention& w) const {
+  return uint64_t(kCacheBlock) * w.n_kv_heads * cache_width(w.head_dim) *
+         quant::dtype_bytes(cache_dtype(precision_));
+}
+
 // cos and sin of the rows' angles, the same for every layer: kept until the positions change.
 void CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
   const uint32_t half = w.rotary_dim / 2;
@@ -109,7 +114,7 @@ void CpuOps::attend_tiles(const AttentionRows& rows, std::span<const RowTile> ti
   pool_.parallel_for(static_cast<int>(tiles.size() * n_kv), [&](int task, int worker) {
     const auto [row, n] = tiles[tiles.size() - 1 - task / n_kv];  // the longest contexts first
     const uint32_t kv_head = task % n_kv;
-    float* states = reinterpret_cast<float*>(matmul_.worker_scratch(worker));
+    float* states = reinterpret_cast<float*>(matmul_->worker_scratch(worker));
     float* scratch = states + uint64_t(n) * rows.group * rows.state_floats;
     rows.clear(states, n * rows.group);
     for (uint32_t span = 0; span < rows.n_spans(row + n - 1); ++span)
@@ -143,7 +148,7 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
       const Piece& piece = pieces[task];
       rows.clear(piece.states, rows.group);
       attend_span(rows, piece.row, 1, piece.kv_head, piece.span, piece.states,
-                  reinterpret_cast<float*>(matmul_.worker_scratch(worker)));
+                  reinterpret_cast<float*>(matmul_->worker_scratch(worker)));
     });
     for (size_t i = 0; i < pieces.size();) {
       const Piece& whole = pieces[i];

@@ -5,15 +5,35 @@
 
 namespace moeflux::ops::cpu {
 
-CpuOps::CpuOps(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-               base::Account& account)
-    : pool_(pool),
-      kernels_(kernels),
-      precision_(plan.precision()),
-      matmul_(pool, kernels, plan, account),
-      stage_(account, plan.stage_floats() * sizeof(float), "stage buffers"),
-      span_states_(account, plan.span_state_floats() * sizeof(float), "attention states"),
-      rope_(account, plan.rope_floats() * sizeof(float), "rotary table") {}
+namespace {
+class Finished final : public Ticket {
+ public:
+  bool done() const override { return true; }
+  void wait() override {}
+};
+}  // namespace
+
+CpuOps::CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision)
+    : arena_(arena), pool_(n_threads), kernels_(kernels), precision_(precision) {}
+
+uint64_t CpuOps::scratch_bytes(const Workload& workload) const {
+  return (pool_.size() - 1) * base::kStackBytes +
+         ScratchPlan(workload, precision_, kernels_).bytes(arena_, pool_.size());
+}
+
+void CpuOps::reserve(const Workload& workload) {
+  const ScratchPlan plan(workload, precision_, kernels_);
+  stacks_ =
+      base::Booking(arena_.account(), (pool_.size() - 1) * base::kStackBytes, "thread stacks");
+  matmul_ = std::make_unique<Matmul>(pool_, kernels_, plan, arena_);
+  stage_ = base::Memory(arena_, plan.stage_floats() * sizeof(float), "stage buffers");
+  span_states_ = base::Memory(arena_, plan.span_state_floats() * sizeof(float), "attention states");
+  rope_ = base::Memory(arena_, plan.rope_floats() * sizeof(float), "rotary table");
+}
+
+std::unique_ptr<Ticket> CpuOps::submit(std::function<void()>) {
+  return std::make_unique<Finished>();
+}
 
 void CpuOps::embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) {
   pool_.parallel_for(static_cast<int>(tokens.size()), [&](int i, int) {
@@ -22,7 +42,7 @@ void CpuOps::embed(const quant::Matrix& table, std::span<const uint32_t> tokens,
 }
 
 void CpuOps::rms_norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
-                      float* out) const {
+                      float* out) {
   pool_.parallel_for(static_cast<int>(n), [&](int i, int) {
     kernels_.rms_norm(x + uint64_t(i) * dim, weight, dim, eps, out + uint64_t(i) * dim);
   });
@@ -31,7 +51,7 @@ void CpuOps::rms_norm(const float* weight, float eps, const float* x, uint32_t n
 void CpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
                   float* out) {
   rms_norm(weight, eps, x, n, dim, out);
-  matmul_.keep(out, n);  // router, experts and shared expert read it
+  matmul_->keep(out, n);  // router, experts and shared expert read it
 }
 
 void CpuOps::add(const float* y, uint64_t n, float* x) {
@@ -39,16 +59,20 @@ void CpuOps::add(const float* y, uint64_t n, float* x) {
 }
 
 // Logits are float32 whatever the precision of the layers.
-void CpuOps::linear(const Linear& w, const float* x, uint32_t n, float* y) {
-  project({{&w, y, Precision::float32}}, x, n);
+void CpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
+  const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
+  float* normed = stage_.as<float>();
+  for (uint64_t i = 0; i < n; ++i)
+    rms_norm(w.norm, w.eps, x + uint64_t(rows[i]) * d_model, 1, d_model, normed + i * d_model);
+  project({{&w.linear, logits, Precision::float32}}, normed, n);
 }
 
 void CpuOps::ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) {
-  matmul_.ffn(w, normed, n, out);
+  matmul_->ffn(w, normed, n, out);
 }
 
 void CpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) {
-  matmul_.experts(jobs, normed, expert_out);
+  matmul_->experts(jobs, normed, expert_out);
 }
 
 void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert_out,

@@ -1,7 +1,9 @@
-// CpuOps: the stages on this machine's cores. A stage computes in the calling thread and its pool.
+// CpuOps: the stages on this machine's cores. A stage computes in the calling thread and its pool,
+// so every ticket is done when it is made (docs/architecture.md says why).
 // Work is split by output rows, heads or tokens, never inside a sum: thread counts change nothing.
 #pragma once
 #include <initializer_list>
+#include <memory>
 
 #include "base/memory.h"
 #include "base/thread_pool.h"
@@ -12,10 +14,15 @@ namespace moeflux::ops::cpu {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-         base::Account& account);
+  CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision);
 
   const char* name() const override { return kernels_.name; }
+  uint64_t scratch_bytes(const Workload& workload) const override;
+  void reserve(const Workload& workload) override;
+  void set_poll(std::function<void()> poll) override { pool_.set_poll(std::move(poll)); }
+  std::unique_ptr<Ticket> submit(std::function<void()> on_done) override;
+  void abandon() override {}
+  uint64_t cache_block_bytes(const Attention& w) const override;
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override;
   void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
                  float* x) override;
@@ -23,21 +30,21 @@ class CpuOps final : public Ops {
                  float* x) override;
   void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
             float* out) override;
-  void route(const Router& w, const float* normed, uint32_t n, Routing& out) override;
+  void route(const Router& w, const float* normed, uint32_t n, const Routing& out) override;
   void ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) override;
   void experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) override;
   void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                const Linear* shared_gate, const float* normed, const float* shared, uint32_t n,
                uint32_t dim, float* x) override;
   void add(const float* y, uint64_t n, float* x) override;
-  void linear(const Linear& w, const float* x, uint32_t n, float* y) override;
+  void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
  private:
   void project(std::initializer_list<Dense> products, const float* x, uint32_t n) {
-    matmul_.dense({products.begin(), products.size()}, x, n);
+    matmul_->dense({products.begin(), products.size()}, x, n);
   }
   void rms_norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
-                float* out) const;
+                float* out);
   struct Bump;  // hands out pieces of stage_ within one stage
 
   struct AttentionRows;
@@ -58,14 +65,16 @@ class CpuOps final : public Ops {
   void prepare_delta(const DeltaRows& rows);
   void recur(const DeltaRows& rows);
 
-  base::ThreadPool& pool_;
+  base::Arena& arena_;
+  base::ThreadPool pool_;
   const Kernels& kernels_;
   const Precision precision_;
-  Matmul matmul_;
-  base::Memory stage_;        // buffers of a stage
-  base::Memory span_states_;  // attention: of a single row's spans
-  base::Memory rope_;         // (rows, 2, rotary_dim / 2): cos, sin
-  struct RopeKey {            // what rope_ holds
+  base::Booking stacks_;            // of the pool's threads
+  std::unique_ptr<Matmul> matmul_;  // from reserve() on
+  base::Memory stage_;              // buffers of a stage
+  base::Memory span_states_;        // attention: of a single row's spans
+  base::Memory rope_;               // (rows, 2, rotary_dim / 2): cos, sin
+  struct RopeKey {                  // what rope_ holds
     const float* inv_freq = nullptr;
     float scale = 0;
     uint32_t half = 0;

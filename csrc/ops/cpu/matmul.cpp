@@ -15,18 +15,18 @@ constexpr uint32_t kPrepareFloats = 4096;  // of a task: some microseconds
 }  // namespace
 
 Matmul::Matmul(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-               base::Account& account)
+               base::Arena& arena)
     : pool_(pool),
       kernels_(kernels),
       precision_(plan.precision()),
       hidden_rows_(plan.hidden_rows()),
       worker_bytes_(plan.worker_bytes()),
-      scratch_(account, worker_bytes_ * pool.size(), "kernel scratch"),
-      records_(account, plan.record_bytes(), "prepared activations"),
-      packed_(account, plan.packed_bytes(), "packed activations"),
-      hidden_(account, plan.hidden_floats() * sizeof(float), "FFN buffers"),
-      hidden_records_(account, plan.hidden_record_bytes(), "prepared FFN activations"),
-      hidden_packed_(account, plan.hidden_packed_bytes(), "packed FFN activations") {}
+      scratch_(arena, worker_bytes_ * pool.size(), "kernel scratch"),
+      records_(arena, plan.record_bytes(), "prepared activations"),
+      packed_(arena, plan.packed_bytes(), "packed activations"),
+      hidden_(arena, plan.hidden_floats() * sizeof(float), "FFN buffers"),
+      hidden_records_(arena, plan.hidden_record_bytes(), "prepared FFN activations"),
+      hidden_packed_(arena, plan.hidden_packed_bytes(), "packed FFN activations") {}
 
 void Matmul::keep(const float* x, uint32_t n) {
   kept_x_ = x;
@@ -46,7 +46,7 @@ Matmul::Rows Matmul::prepare(const InputFormat& format, const float* x, uint32_t
   if (record_next_ + n * stride > records_.nbytes())
     throw Error("[ops::cpu] more prepared rows than the scratch plan foresees");
   std::byte* records = records_.data() + record_next_;
-  const uint64_t rows = std::max(kPrepareFloats / in, 1u);
+  const uint64_t rows = std::max(kPrepareFloats / std::max(in, 1u), 1u);
   pool_.parallel_for(static_cast<int>((n + rows - 1) / rows), [&](int task, int) {
     for (uint64_t row = task * rows; row < std::min<uint64_t>(n, (task + 1) * rows); ++row)
       kernels_.prepare(format, x + row * in, in, records + row * stride);

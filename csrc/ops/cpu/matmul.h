@@ -23,7 +23,7 @@ struct Dense {  // y (n, out) = x w^T (+ bias)
 class Matmul {
  public:
   Matmul(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-         base::Account& account);
+         base::Arena& arena);
 
   // All of `products` from the same rows x (n, in).
   void dense(std::span<const Dense> products, const float* x, uint32_t n);

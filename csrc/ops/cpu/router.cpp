@@ -5,19 +5,15 @@
 
 namespace moeflux::ops::cpu {
 
-void CpuOps::route(const Router& w, const float* normed, uint32_t n, Routing& out) {
+void CpuOps::route(const Router& w, const float* normed, uint32_t n, const Routing& out) {
   const uint32_t n_experts = w.n_experts, top_k = w.top_k;
-  out.experts.resize(uint64_t(n) * top_k);
-  out.weights.resize(uint64_t(n) * top_k);
-  out.logits.resize(uint64_t(n) * n_experts);
-  project({{&w.gate, out.logits.data(), Precision::float32}}, normed, n);
+  project({{&w.gate, out.logits, Precision::float32}}, normed, n);
   std::vector<uint32_t> order(n_experts);
   for (uint64_t row = 0; row < n; ++row) {
-    std::vector<float> p(out.logits.begin() + row * n_experts,
-                         out.logits.begin() + (row + 1) * n_experts);
+    const float* logits = out.logits + row * n_experts;
+    std::vector<float> p(logits, logits + n_experts);
     kernels_.softmax(p.data(), n_experts);
     for (uint32_t i = 0; i < n_experts; ++i) order[i] = i;
-    const float* logits = out.logits.data() + row * n_experts;
     // By logit (softmax may round two of them together); NaN sorts last, ties take the lower index.
     std::partial_sort(order.begin(), order.begin() + top_k, order.end(),
                       [&](uint32_t i, uint32_t j) {

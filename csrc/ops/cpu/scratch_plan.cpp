@@ -20,6 +20,15 @@ InputFormat input_format(const quant::Shape& w, Precision precision, const Kerne
   return format;
 }
 
+ScratchPlan::ScratchPlan(const Workload& work, Precision precision, const Kernels& kernels)
+    : rows_(work.rows), context_(work.context), precision_(precision), kernels_(kernels) {
+  for (const Attention* w : work.attentions) add(*w);
+  for (const DeltaNet* w : work.delta_nets) add(*w);
+  for (const GatedFfn* w : work.dense) add(*w);
+  for (const Workload::Moe& w : work.moes) add(w);
+  if (work.head) add(*work.head, work.logit_rows);
+}
+
 void ScratchPlan::worker(const quant::Shape& w) {
   worker_bytes_ = std::max(worker_bytes_, kernels_.gemm_scratch(w.in));
 }
@@ -90,39 +99,40 @@ void ScratchPlan::add(const GatedFfn& w) {
   hidden(w.gate.weight, w.down.weight, rows_);
 }
 
-void ScratchPlan::add(const Router& router, const quant::Shape& gate, const quant::Shape& up,
-                      const quant::Shape& down, const GatedFfn* shared, const Linear* shared_gate) {
+void ScratchPlan::add(const Workload::Moe& w) {
   static constexpr quant::Shape none;
-  inputs({{&router.gate.weight, Precision::float32},
-          {&gate, precision_},
-          {&up, precision_},
-          {shared ? &shared->gate.weight : &none, precision_},
-          {shared ? &shared->up.weight : &none, precision_},
-          {shared_gate ? &shared_gate->weight : &none, Precision::float32}});
+  inputs({{w.router ? &w.router->gate.weight : &none, Precision::float32},
+          {&w.gate, precision_},
+          {&w.up, precision_},
+          {w.shared ? &w.shared->gate.weight : &none, precision_},
+          {w.shared ? &w.shared->up.weight : &none, precision_},
+          {w.shared_gate ? &w.shared_gate->weight : &none, Precision::float32}});
   // Experts are taken in batches of about a chunk's rows, some of them with padding.
-  hidden(gate, down, std::max(rows_, router.top_k) + 4 * kBlockTokens);
-  if (shared) hidden(shared->gate.weight, shared->down.weight, rows_);
+  const uint32_t top_k = w.router ? w.router->top_k : 0;
+  hidden(w.gate, w.down, std::max(rows_, top_k) + 4 * kBlockTokens);
+  if (w.shared) hidden(w.shared->gate.weight, w.shared->down.weight, rows_);
   // A batch packs its experts' rows, with padding, of the formats of gate and up.
   const uint64_t blocks = hidden_rows_ / kBlockTokens;
   uint64_t packed = 0;
-  for (const quant::Shape* shape : {&gate, &up}) {
+  for (const quant::Shape* shape : {&w.gate, &w.up}) {
     const InputFormat format = input_format(*shape, precision_, kernels_);
     if (format.planes) packed += blocks * cpu::packed_bytes(format, shape->in);
   }
   packed_bytes_ = std::max(packed_bytes_, packed);
 }
 
-void ScratchPlan::add(const Linear& head) {
+void ScratchPlan::add(const Linear& head, uint32_t logit_rows) {
   inputs({{&head.weight, Precision::float32}});
+  stage_floats_ = std::max<uint64_t>(stage_floats_, uint64_t(logit_rows) * head.weight.in);
 }
 
-uint64_t ScratchPlan::bytes(int n_threads) const {
+uint64_t ScratchPlan::bytes(const base::Arena& arena, int n_threads) const {
   uint64_t total = 0;
   for (uint64_t part :
        {worker_bytes_ * n_threads, stage_floats_ * sizeof(float), record_bytes_, packed_bytes_,
         hidden_floats_ * sizeof(float), hidden_record_bytes_, hidden_packed_bytes_,
         span_state_floats_ * sizeof(float), rope_floats_ * sizeof(float)})
-    total += base::round_up(part, base::kPageBytes);
+    total += arena.booked_bytes(part);
   return total;
 }
 

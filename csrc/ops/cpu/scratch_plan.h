@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "base/arena.h"
 #include "ops/cpu/kernels.h"
 #include "ops/ops.h"
 
@@ -12,26 +13,16 @@ namespace moeflux::ops::cpu {
 // How activations are kept for a matrix under a precision, on these kernels.
 InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels);
 
-// Of the matrices that read what their own stage has made (attention, delta net, SwiGLU) rather than
-// a normed row: values of a wider range, which 8 bits a group would cost 1 % of the top-1 choices of
-// the demo model (benchmarks/precision.py).
+// Of the matrices that read what their own stage has made (attention, delta net, SwiGLU) rather
+// than a normed row: values of a wider range, which 8 bits a group would cost 1 % of the top-1
+// choices of the demo model (benchmarks/precision.py).
 constexpr Precision inner_precision(Precision precision) {
   return precision == Precision::int8 ? Precision::bfloat16 : precision;
 }
 
 class ScratchPlan {
  public:
-  // `rows`: of a chunk; `context`: positions that a session holds.
-  ScratchPlan(uint32_t rows, uint32_t context, Precision precision, const Kernels& kernels)
-      : rows_(rows), context_(context), precision_(precision), kernels_(kernels) {}
-
-  void add(const Attention& w);
-  void add(const DeltaNet& w);
-  void add(const GatedFfn& w);  // all rows of a chunk
-  // Routed experts of shapes gate, up, down, and what reads the same rows beside them.
-  void add(const Router& router, const quant::Shape& gate, const quant::Shape& up,
-           const quant::Shape& down, const GatedFfn* shared, const Linear* shared_gate);
-  void add(const Linear& head);
+  ScratchPlan(const Workload& work, Precision precision, const Kernels& kernels);
 
   Precision precision() const { return precision_; }
   uint64_t stage_floats() const { return stage_floats_; }    // buffers of a stage
@@ -44,13 +35,18 @@ class ScratchPlan {
   uint64_t span_state_floats() const { return span_state_floats_; }
   uint64_t rope_floats() const { return rope_floats_; }
   uint64_t worker_bytes() const { return worker_bytes_; }
-  uint64_t bytes(int n_threads) const;  // all of it, in whole pages
+  uint64_t bytes(const base::Arena& arena, int n_threads) const;  // that all of it will book
 
  private:
   struct Use {
     const quant::Shape* shape;
     Precision precision;
   };
+  void add(const Attention& w);
+  void add(const DeltaNet& w);
+  void add(const GatedFfn& w);
+  void add(const Workload::Moe& w);
+  void add(const Linear& head, uint32_t logit_rows);
   void inputs(std::initializer_list<Use> uses);  // matrices that read the same rows
   void hidden(const quant::Shape& gate, const quant::Shape& down, uint32_t rows);
   void worker(const quant::Shape& w);

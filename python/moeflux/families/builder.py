@@ -172,12 +172,16 @@ class Tensors:
             )
 
     def experts(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
-        """The routed experts of a layer, in whichever of the three layouts they are stored."""
-        if self.has(f"{prefix}.switch_mlp.gate_proj.weight"):
-            return {
-                key: self._stacked(f"{prefix}.switch_mlp.{key}_proj", n_experts, out, columns)
-                for key, out, columns in _expert_shapes(d_ff, d_model)
-            }
+        """The routed experts of a layer, in whichever of the three layouts they are stored.
+
+        `switch_mlp` is MLX's stack; a stack without that name is what `pack` makes of the others.
+        """
+        for stack in ("switch_mlp", "experts"):
+            if self.has(f"{prefix}.{stack}.gate_proj.weight"):
+                return {
+                    key: self._stacked(f"{prefix}.{stack}.{key}_proj", n_experts, out, columns)
+                    for key, out, columns in _expert_shapes(d_ff, d_model)
+                }
         if self.has(f"{prefix}.experts.gate_up_proj"):
             return self._fused(f"{prefix}.experts", n_experts, d_ff, d_model)
         return {
@@ -192,7 +196,7 @@ class Tensors:
         if source["bits"]:
             source["scales"] = _slices(self.get(name + ".scales"), n_experts)
             source["biases"] = _slices(self.get(name + ".biases"), n_experts)
-        return source
+        return {**source, "module": name}
 
     def _fused(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
         both, down = self.get(f"{prefix}.gate_up_proj"), self.get(f"{prefix}.down_proj")
@@ -207,10 +211,11 @@ class Tensors:
         half = nbytes // 2
         plain = {"bits": 0, "group": 0, "dtype": both.dtype, "out": d_ff, "in": d_model}
         return {
-            "gate": {**plain, "weight": (files, offsets, half)},
-            "up": {**plain, "weight": (files, offsets + np.uint64(half), half)},
-            "down": {**plain, "out": d_model, "in": d_ff, "dtype": down.dtype,
-                     "weight": _slices(down, n_experts)},
+            "gate": {**plain, "module": f"{prefix}.gate_proj", "weight": (files, offsets, half)},
+            "up": {**plain, "module": f"{prefix}.up_proj",
+                   "weight": (files, offsets + np.uint64(half), half)},
+            "down": {**plain, "module": f"{prefix}.down_proj", "out": d_model, "in": d_ff,
+                     "dtype": down.dtype, "weight": _slices(down, n_experts)},
         }  # fmt: skip
 
     def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> Source:
@@ -220,7 +225,7 @@ class Tensors:
             if shape != shapes[0]:
                 weight = self.get(name + ".weight")
                 raise self._bad(weight, f"expected all experts as {shapes[0]}, found {shape}")
-        source = dict(shapes[0])
+        source = dict(shapes[0], module=pattern.replace(".{}", ""))
         for part in ("weight", "scales", "biases") if source["bits"] else ("weight",):
             tensors = [self.get(f"{name}.{part}") for name in names]
             source[part] = (
@@ -242,7 +247,8 @@ def _ref(tensor: Tensor) -> tuple[str, int, int, int, str]:
 def _slices(tensor: Tensor, n: int) -> tuple[Any, Any, int]:
     """(file, offset) of each of the n equal slices of a stacked tensor, and a slice's bytes."""
     nbytes = tensor.nbytes // n
-    offsets = np.uint64(tensor.offset) + np.arange(n, dtype=np.uint64) * np.uint64(nbytes)
+    stride = np.uint64(tensor.stride or nbytes)
+    offsets = np.uint64(tensor.offset) + np.arange(n, dtype=np.uint64) * stride
     return np.full(n, tensor.file, dtype=np.uint32), offsets, nbytes
 
 

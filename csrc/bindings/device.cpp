@@ -1,0 +1,261 @@
+// Backend and Buffer for Python (moeflux/backend.py, moeflux/buffer.py): devices, their buffers and
+// command buffers. Encoding holds the GIL; opening, compiling and waiting
+// release it. Only the thread that holds the GIL touches the lists below.
+#include "device/device.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <exception>
+#include <set>
+
+#include "base/error.h"
+#include "bindings/bindings.h"
+#include "device/check.h"
+
+namespace py = pybind11;
+
+namespace moeflux::bindings {
+
+namespace {
+
+constexpr uint64_t kPollNs = 50'000'000;  // between two looks at signals: Ctrl-C feels immediate
+
+using DevicePtr = std::shared_ptr<device::Device>;
+using OptionalSize = std::optional<device::Size>;
+
+// A device may join its threads as it goes: never under the GIL.
+struct UnlockedDelete {
+  void operator()(device::Device* device) const {
+    if (PyGILState_Check() == 0) {
+      delete device;
+      return;
+    }
+    py::gil_scoped_release release;
+    delete device;
+  }
+};
+
+DevicePtr open_device(const std::string& kind) {
+  py::gil_scoped_release release;
+  if (kind == "metal") return {device::open_metal().release(), UnlockedDelete{}};
+  if (kind == "host") return {device::open_host().release(), UnlockedDelete{}};
+  throw FormatError("[bindings::Device] expected metal or host, found " + kind);
+}
+
+struct NativePipeline {
+  DevicePtr device;
+  std::shared_ptr<device::Pipeline> pipeline;
+};
+
+class NativeCommands;
+
+// Memory of a device, and the committed command buffers that write it and that nobody waited for.
+class NativeBuffer {
+ public:
+  NativeBuffer(DevicePtr device, uint64_t nbytes) : device_(std::move(device)) {
+    py::gil_scoped_release release;  // zeroing takes its time
+    buffer_ = device_->buffer(nbytes);
+  }
+
+  const std::shared_ptr<device::Buffer>& get() const { return buffer_; }
+
+  void add_writer(std::shared_ptr<NativeCommands> commands);
+  // Throws what a command that writes it failed with, unless that was thrown before.
+  void wait();
+
+ private:
+  DevicePtr device_;
+  std::shared_ptr<device::Buffer> buffer_;
+  std::vector<std::shared_ptr<NativeCommands>> writers_;
+};
+
+// One command buffer: recording until commit(), then in flight, then done.
+class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
+ public:
+  explicit NativeCommands(DevicePtr device) : device_(std::move(device)) {
+    py::gil_scoped_release release;  // Metal blocks here while too many are in flight
+    commands_ = device_->commands();
+  }
+
+  void dispatch(const NativePipeline& pipeline, const py::list& values, const OptionalSize& grid,
+                const OptionalSize& threadgroup) {
+    if (state_ != State::recording) throw GpuError("[bindings::Command] it is committed already");
+    const auto bindings = pipeline.pipeline->info().bindings;
+    std::vector<std::shared_ptr<NativeBuffer>> written;
+    std::vector<device::Argument> args;
+    for (const py::handle& value : values) {
+      if (value.is_none()) {
+        args.emplace_back(device::Slice{});
+      } else if (py::isinstance<NativeBuffer>(value)) {
+        const auto buffer = value.cast<std::shared_ptr<NativeBuffer>>();
+        const size_t index = args.size();
+        if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
+        args.emplace_back(device::Slice{buffer->get(), 0});
+      } else {
+        args.emplace_back(device::Scalar{value.cast<uint32_t>()});
+      }
+    }
+    device::Geometry geometry{grid.value_or(device::Size{}), threadgroup.value_or(device::Size{})};
+    if (!grid || !threadgroup) {
+      const device::Geometry whole =
+          device::default_geometry(*pipeline.pipeline, args, threadgroup);
+      geometry.threadgroup = whole.threadgroup;
+      if (!grid) geometry.grid = whole.grid;
+    }
+    commands_->dispatch(pipeline.pipeline, args, geometry.grid, geometry.threadgroup);
+    written_.insert(written.begin(), written.end());
+  }
+
+  void commit() {
+    if (state_ != State::recording) throw GpuError("[bindings::Command] it is committed already");
+    commands_->commit();
+    state_ = State::in_flight;
+    for (const auto& buffer : written_) buffer->add_writer(shared_from_this());
+    written_.clear();
+  }
+
+  bool committed() const { return state_ != State::recording; }
+  bool done() const { return state_ == State::done || (committed() && commands_->done()); }
+  bool reported() const { return reported_; }
+
+  // Whether it ended well; false while it is in flight.
+  bool succeeded() {
+    std::exception_ptr error;
+    if (state_ == State::in_flight && ask(0, error)) finish(error);
+    return state_ == State::done && error_ == nullptr;
+  }
+
+  // Throws what the device reported, each time; Interrupted when a Python signal handler raised.
+  void wait() {
+    if (!committed()) throw GpuError("[bindings::Command] expected a committed command buffer");
+    while (state_ != State::done) {
+      bool over = false;
+      std::exception_ptr error;
+      {
+        py::gil_scoped_release release;
+        over = ask(kPollNs, error);
+      }
+      if (over) finish(error);
+      check_signals();
+    }
+    reported_ = true;
+    if (error_ != nullptr) std::rethrow_exception(error_);
+  }
+
+  double gpu_seconds() const {
+    if (!done()) throw GpuError("[bindings::Command] expected a command buffer that is done");
+    return static_cast<double>(commands_->gpu_ns()) * 1e-9;
+  }
+
+ private:
+  enum class State { recording, in_flight, done };
+
+  // True when it is done, `error` being what it failed with. Needs no GIL.
+  bool ask(uint64_t timeout_ns, std::exception_ptr& error) const {
+    try {
+      return commands_->wait_for(timeout_ns);
+    } catch (...) {
+      error = std::current_exception();
+      return true;
+    }
+  }
+  void finish(const std::exception_ptr& error) {
+    if (state_ == State::done) return;  // another thread waited too
+    state_ = State::done;
+    error_ = error;
+  }
+
+  DevicePtr device_;
+  std::unique_ptr<device::Commands> commands_;
+  std::set<std::shared_ptr<NativeBuffer>> written_;  // while recording
+  State state_ = State::recording;
+  std::exception_ptr error_;
+  bool reported_ = false;  // wait() has returned or thrown
+};
+
+void NativeBuffer::add_writer(std::shared_ptr<NativeCommands> commands) {
+  std::erase_if(writers_, [](const auto& w) { return w->reported() || w->succeeded(); });
+  writers_.push_back(std::move(commands));
+}
+
+void NativeBuffer::wait() {
+  while (!writers_.empty()) {
+    const std::shared_ptr<NativeCommands> writer = writers_.front();
+    const auto forget = [&] { std::erase(writers_, writer); };
+    if (writer->reported()) {
+      forget();
+      continue;
+    }
+    try {
+      writer->wait();
+    } catch (const Interrupted&) {  // still in flight
+      throw;
+    } catch (...) {
+      forget();
+      throw;
+    }
+    forget();
+  }
+}
+
+py::dict limits(const device::Device& device) {
+  const device::Limits& l = device.limits();
+  using namespace py::literals;
+  return py::dict("max_buffer_bytes"_a = l.max_buffer_bytes,
+                  "working_set_bytes"_a = l.working_set_bytes, "max_threads"_a = l.max_threads,
+                  "threadgroup_bytes"_a = l.threadgroup_bytes, "page_bytes"_a = l.page_bytes,
+                  "unified_memory"_a = l.unified_memory);
+}
+
+NativePipeline pipeline(const DevicePtr& device, const std::string& kernel,
+                        const device::Constants& constants) {
+  py::gil_scoped_release release;
+  return {device, device->pipeline(kernel, constants)};
+}
+
+py::dict constants(const NativePipeline& self) {
+  py::dict out;
+  const auto names = self.pipeline->info().constants;
+  const auto values = self.pipeline->constants();
+  for (size_t i = 0; i < names.size(); ++i) out[names[i].name] = values[i];
+  return out;
+}
+
+}  // namespace
+
+void register_device(py::module_& module) {
+  py::class_<device::Device, DevicePtr>(module, "NativeDevice")
+      .def(py::init(&open_device), py::arg("kind"))
+      .def_property_readonly("kind", [](const device::Device& self) { return self.kind(); })
+      .def_property_readonly("name", [](const device::Device& self) { return self.name(); })
+      .def_property_readonly("limits", &limits)
+      .def_property_readonly("pipeline_count", &device::Device::pipeline_count)
+      .def("pipeline", &pipeline, py::arg("kernel"), py::arg("constants"));
+  py::class_<NativePipeline>(module, "NativePipeline")
+      .def_property_readonly("constants", &constants)
+      .def_property_readonly(
+          "max_threads", [](const NativePipeline& self) { return self.pipeline->max_threads(); });
+  py::class_<NativeBuffer, std::shared_ptr<NativeBuffer>>(module, "NativeBuffer",
+                                                          py::buffer_protocol())
+      .def(py::init<DevicePtr, uint64_t>(), py::arg("device"), py::arg("nbytes"))
+      .def("wait", &NativeBuffer::wait)
+      .def_buffer([](const NativeBuffer& self) {
+        if (self.get()->contents() == nullptr)
+          throw GpuError("[bindings::Buffer] memory of this device is out of the CPU's reach");
+        const auto n = static_cast<py::ssize_t>(self.get()->nbytes());
+        return py::buffer_info(self.get()->contents(), 1, "B", 1, {n}, {1});
+      });
+  py::class_<NativeCommands, std::shared_ptr<NativeCommands>>(module, "NativeCommands")
+      .def(py::init<DevicePtr>(), py::arg("device"))
+      .def("dispatch", &NativeCommands::dispatch, py::arg("pipeline"), py::arg("args"),
+           py::arg("grid"), py::arg("threadgroup"))
+      .def("commit", &NativeCommands::commit)
+      .def("wait", &NativeCommands::wait)
+      .def_property_readonly("committed", &NativeCommands::committed)
+      .def_property_readonly("done", &NativeCommands::done)
+      .def_property_readonly("gpu_seconds", &NativeCommands::gpu_seconds);
+}
+
+}  // namespace moeflux::bindings

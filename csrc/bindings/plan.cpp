@@ -1,0 +1,121 @@
+// The planner's questions to the core: what a model needs, how it would fit, what the machine does.
+#include <pybind11/stl.h>
+
+#include "base/error.h"
+#include "bindings/bindings.h"
+#include "bindings/compute.h"
+#include "bindings/spec.h"
+#include "engine/engine.h"
+#include "engine/probe.h"
+
+namespace py = pybind11;
+
+namespace moeflux::bindings {
+
+namespace {
+
+using namespace py::literals;
+using Files = std::vector<std::shared_ptr<io::File>>;
+
+template <class F>
+auto unlocked(F&& f) {
+  py::gil_scoped_release release;
+  return f();
+}
+
+// Loads from holes: every check and every booking of a real load, no file and no page touched.
+py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
+                       uint32_t context, int n_threads, uint32_t read_threads,
+                       const std::string& precision) {
+  Files files;
+  for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
+  base::Account account(UINT64_MAX);
+  const Compute compute = open_compute(account, {n_threads, "", precision_of(precision)});
+  model::Weights weights;
+  const auto experts = read_weights(spec, files, *compute.arena, weights);
+  engine::Options options;
+  options.read_threads = read_threads;
+  options.context = context;
+  const store::PlanInput sizes =
+      engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options);
+  return py::dict("resident_bytes"_a = sizes.resident_bytes,
+                  "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
+                  "slot_bytes"_a = sizes.slot_bytes, "n_experts"_a = sizes.n_experts,
+                  "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
+                  "state_bytes"_a = engine::Session::bytes(weights, 0, *compute.arena));
+}
+
+py::dict make_plan(uint64_t memory_bytes, uint64_t resident_bytes, uint64_t scratch_bytes,
+                   uint64_t session_bytes, uint64_t slot_bytes, uint64_t n_experts,
+                   uint32_t n_layers, uint32_t top_k, uint32_t max_slots) {
+  const store::Plan plan =
+      store::make_plan({memory_bytes, resident_bytes, scratch_bytes, session_bytes, slot_bytes,
+                        n_experts, n_layers, top_k, max_slots});
+  return py::dict("minimum_bytes"_a = plan.minimum_bytes, "min_slots"_a = plan.min_slots,
+                  "max_slots"_a = plan.max_slots, "slots"_a = plan.slots,
+                  "holds_cycle"_a = plan.holds_cycle);
+}
+
+py::dict to_dict(const engine::Rate& rate) {
+  return py::dict("nbytes"_a = rate.nbytes, "rounds"_a = rate.rounds, "seconds"_a = rate.seconds);
+}
+
+// parts of one layer: [(nbytes, slot_offset, [file of each expert], [offset of each expert])]
+using Layer =
+    std::vector<std::tuple<uint64_t, uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
+
+py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
+                     uint32_t batch, uint32_t read_threads, double seconds, bool direct) {
+  Files files;
+  for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
+  std::vector<store::LayerExperts> experts;
+  for (const Layer& layer : layers) {
+    experts.emplace_back();
+    for (const auto& [nbytes, slot_offset, file, offset] : layer) {
+      experts.back().n_experts = static_cast<uint32_t>(file.size());
+      experts.back().parts.push_back({nbytes, slot_offset, file, offset});
+    }
+  }
+  const bool is_direct = std::all_of(files.begin(), files.end(),
+                                     [](const auto& file) { return file->alignment() > 1; });
+  py::dict out = to_dict(
+      unlocked([&] { return engine::probe_reads(files, experts, batch, read_threads, seconds); }));
+  out["mode"] = is_direct ? "direct" : "buffered";
+  return out;
+}
+
+}  // namespace
+
+void register_plan(py::module_& module) {
+  module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,
+             "read_threads"_a, "precision"_a);
+  module.def("make_plan", &make_plan, "memory_bytes"_a, "resident_bytes"_a, "scratch_bytes"_a,
+             "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
+             "max_slots"_a);
+  module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
+             "seconds"_a, "direct"_a);
+  module.def(
+      "probe_memory",
+      [](uint64_t nbytes, int n_threads, double seconds) {
+        return to_dict(unlocked([&] { return engine::probe_memory(nbytes, n_threads, seconds); }));
+      },
+      "nbytes"_a, "n_threads"_a, "seconds"_a);
+  module.def(
+      "probe_experts",
+      [](uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group, uint32_t top_k,
+         uint64_t nbytes, int n_threads, double seconds, const std::string& simd) {
+        const auto dtype = quant::DType::bf16;
+        const quant::Shape gate{d_ff, d_model, bits, group, dtype},
+            down{d_model, d_ff, bits, group, dtype};
+        return to_dict(unlocked([&] {
+          base::Account account(UINT64_MAX);
+          const Compute compute = open_compute(account, {n_threads, simd});
+          return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes,
+                                       seconds);
+        }));
+      },
+      "d_model"_a, "d_ff"_a, "bits"_a, "group"_a, "top_k"_a, "nbytes"_a, "n_threads"_a, "seconds"_a,
+      "simd"_a);
+}
+
+}  // namespace moeflux::bindings

@@ -1,0 +1,208 @@
+#include "bindings/spec.h"
+
+#include <pybind11/stl.h>
+
+#include "base/error.h"
+#include "bindings/bindings.h"
+#include "model/weight_reader.h"
+
+namespace py = pybind11;
+
+namespace moeflux::bindings {
+
+namespace {
+
+quant::DType dtype_of(const std::string& name) {
+  if (name == "F32") return quant::DType::f32;
+  if (name == "F16") return quant::DType::f16;
+  if (name == "BF16") return quant::DType::bf16;
+  throw FormatError("[bindings] expected dtype F32, F16 or BF16, found " + name);
+}
+
+model::TensorRef parse_tensor(const py::handle& source) {
+  const auto t = py::reinterpret_borrow<py::tuple>(source);
+  const auto dtype = t[4].cast<std::string>();
+  return {t[0].cast<std::string>(), t[1].cast<uint32_t>(), t[2].cast<uint64_t>(),
+          t[3].cast<uint64_t>(), dtype == "U32" ? quant::DType::f32 : dtype_of(dtype)};
+}
+
+quant::Shape parse_shape(const py::dict& source) {
+  return {source["out"].cast<uint32_t>(), source["in"].cast<uint32_t>(),
+          source["bits"].cast<uint32_t>(), source["group"].cast<uint32_t>(),
+          dtype_of(source["dtype"].cast<std::string>())};
+}
+
+template <class F>
+auto unlocked(F&& f) {
+  py::gil_scoped_release release;
+  return f();
+}
+
+// Reads what a dict of the spec names; a tensor at a time, so that Ctrl-C is seen between them.
+class Loader {
+ public:
+  explicit Loader(model::WeightReader& reader) : reader_(reader) {}
+
+  const float* vector(const py::dict& parent, const char* key) {
+    if (!parent.contains(key)) return nullptr;
+    const py::dict source = parent[key];
+    const model::VectorSource vector{parse_tensor(source["tensor"]),
+                                     source["count"].cast<uint32_t>(), source["add"].cast<float>()};
+    check_signals();
+    return unlocked([&] { return reader_.vector(vector); });
+  }
+
+  ops::Linear matrix(const py::dict& parent, const char* key) {
+    if (!parent.contains(key)) return {};
+    const py::dict source = parent[key];
+    model::MatrixSource matrix;
+    matrix.shape = parse_shape(source);
+    matrix.weight = parse_tensor(source["weight"]);
+    const auto optional = [&](const char* name) -> std::optional<model::TensorRef> {
+      if (!source.contains(name)) return std::nullopt;
+      return parse_tensor(source[name]);
+    };
+    matrix.scales = optional("scales");
+    matrix.biases = optional("biases");
+    matrix.bias = optional("bias");
+    if (source.contains("rows"))
+      matrix.rows = source["rows"].cast<std::vector<std::pair<uint32_t, uint32_t>>>();
+    check_signals();
+    return unlocked([&] { return reader_.matrix(matrix); });
+  }
+
+  ops::GatedFfn ffn(const py::dict& source) {
+    return {matrix(source, "gate"), matrix(source, "up"), matrix(source, "down")};
+  }
+
+ private:
+  model::WeightReader& reader_;
+};
+
+void parse_experts(const py::dict& source, uint32_t n_experts, model::Moe& moe,
+                   store::LayerExperts& layer) {
+  layer.n_experts = n_experts;
+  quant::Shape* shapes[] = {&moe.experts.gate, &moe.experts.up, &moe.experts.down};
+  const char* names[] = {"gate", "up", "down"};
+  uint64_t offset = 0;
+  for (int i = 0; i < 3; ++i) {
+    const py::dict matrix = source[names[i]];
+    *shapes[i] = parse_shape(matrix);
+    model::check_shape(*shapes[i], std::string("experts.") + names[i]);
+    const uint64_t sizes[] = {shapes[i]->out * shapes[i]->row_bytes(),
+                              shapes[i]->out * shapes[i]->scale_row_bytes(),
+                              shapes[i]->out * shapes[i]->scale_row_bytes()};
+    const char* parts[] = {"weight", "scales", "biases"};
+    for (int j = 0; j < 3; ++j) {
+      moe.experts.offsets[3 * i + j] = offset;
+      if (sizes[j] == 0) continue;
+      const py::tuple range = matrix[parts[j]];
+      if (range[2].cast<uint64_t>() != sizes[j])
+        throw FormatError(std::string("[bindings] expected ") + std::to_string(sizes[j]) +
+                          " bytes an expert, found " + std::to_string(range[2].cast<uint64_t>()));
+      layer.parts.push_back({sizes[j], offset, range[0].cast<std::vector<uint32_t>>(),
+                             range[1].cast<std::vector<uint64_t>>()});
+      offset = base::round_up(offset + sizes[j], store::kPartAlignment);
+    }
+  }
+}
+
+model::Layer parse_layer(Loader& load, const py::dict& source, float eps,
+                         std::vector<store::LayerExperts>& experts) {
+  model::Layer layer;
+  const auto kind = source["mixer"].cast<std::string>();
+  const py::dict w = source[kind.c_str()];
+  const auto number = [&](const char* key) { return w[key].cast<uint32_t>(); };
+  if (kind == "attention") {
+    ops::Attention& a = layer.attention;
+    a.norm = load.vector(source, "norm");
+    a.q = load.matrix(w, "q");
+    a.k = load.matrix(w, "k");
+    a.v = load.matrix(w, "v");
+    a.o = load.matrix(w, "o");
+    a.gate = load.matrix(w, "gate");
+    a.q_norm = load.vector(w, "q_norm");
+    a.k_norm = load.vector(w, "k_norm");
+    a.n_heads = number("n_heads");
+    a.n_kv_heads = number("n_kv_heads");
+    a.head_dim = number("head_dim");
+    a.rotary_dim = number("rotary_dim");
+    a.rope_scale = w["rope_scale"].cast<float>();
+    a.eps = eps;
+  } else {
+    layer.mixer = model::Mixer::delta_net;
+    ops::DeltaNet& d = layer.delta_net;
+    d.norm = load.vector(source, "norm");
+    d.qkv = load.matrix(w, "qkv");
+    d.z = load.matrix(w, "z");
+    d.b = load.matrix(w, "b");
+    d.a = load.matrix(w, "a");
+    d.out = load.matrix(w, "out");
+    d.conv = load.vector(w, "conv");
+    d.a_log = load.vector(w, "a_log");
+    d.dt_bias = load.vector(w, "dt_bias");
+    d.out_norm = load.vector(w, "out_norm");
+    d.n_key_heads = number("n_key_heads");
+    d.n_value_heads = number("n_value_heads");
+    d.key_dim = number("key_dim");
+    d.value_dim = number("value_dim");
+    d.conv_width = number("conv_width");
+    d.eps = eps;
+  }
+  layer.ffn_norm = load.vector(source, "ffn_norm");
+  if (source.contains("dense")) {
+    layer.is_moe = false;
+    layer.dense = load.ffn(source["dense"]);
+    return layer;
+  }
+  const py::dict m = source["moe"];
+  model::Moe& moe = layer.moe;
+  moe.router.gate = load.matrix(m, "router");
+  moe.router.n_experts = m["n_experts"].cast<uint32_t>();
+  moe.router.top_k = m["top_k"].cast<uint32_t>();
+  moe.router.normalise = m["normalise"].cast<bool>();
+  moe.has_shared = m.contains("shared");
+  if (moe.has_shared) {
+    moe.shared = load.ffn(m["shared"]);
+    moe.shared_gate = load.matrix(m, "shared_gate");
+  }
+  moe.store_layer = static_cast<uint32_t>(experts.size());
+  experts.emplace_back();
+  parse_experts(m["experts"], moe.router.n_experts, moe, experts.back());
+  return layer;
+}
+
+}  // namespace
+
+std::vector<store::LayerExperts> read_weights(const py::dict& spec,
+                                              const std::vector<std::shared_ptr<io::File>>& files,
+                                              base::Arena& arena, model::Weights& weights) {
+  weights.spec = {spec["vocab"].cast<uint32_t>(), spec["d_model"].cast<uint32_t>(),
+                  spec["eps"].cast<float>(), spec["chunk"].cast<uint32_t>()};
+  std::vector<store::LayerExperts> experts;
+  model::WeightReader reader(files, arena, weights);
+  Loader load(reader);
+  weights.embed = load.matrix(spec, "embed").weight;
+  weights.head.norm = load.vector(spec, "final_norm");
+  weights.head.eps = weights.spec.eps;
+  if (spec.contains("head"))
+    weights.head.linear = load.matrix(spec, "head");
+  else
+    weights.head.linear.weight = weights.embed;
+  const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
+  weights.memory.emplace_back(arena, inv_freq.size() * sizeof(float) + 4, "rotary frequencies");
+  float* frequencies = weights.memory.back().as<float>();
+  std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
+  for (const py::handle& source : spec["layers"]) {
+    weights.layers.push_back(
+        parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
+    weights.layers.back().attention.inv_freq = frequencies;
+  }
+  weights.tables = base::Booking(arena.account(),
+                                 weights.layers.capacity() * sizeof(model::Layer) +
+                                     weights.memory.capacity() * sizeof(base::Memory),
+                                 "tables of layers");
+  return experts;
+}
+
+}  // namespace moeflux::bindings

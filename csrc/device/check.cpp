@@ -1,0 +1,171 @@
+#include "device/check.h"
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+#include "device/expression.h"
+
+namespace moeflux::device {
+
+namespace {
+const char* name_of(Type type) {
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "u32", "i32", "u8"};
+  return kNames[static_cast<size_t>(type)];
+}
+
+std::string text(Wide value) {
+  if (value == kNoValue) return "no value at all";
+  std::string digits;
+  do digits.insert(digits.begin(), static_cast<char>('0' + static_cast<int>(value % 10)));
+  while (value /= 10);
+  return digits;
+}
+
+[[noreturn]] void refuse(const KernelInfo& info, const std::string& message) {
+  throw FormatError("[device::dispatch] kernel " + std::string(info.name) + ": " + message);
+}
+
+std::string argument(const KernelInfo& info, size_t index) {
+  return "argument " + std::to_string(index) + " (" + info.bindings[index].name + ")";
+}
+
+// What the table's expressions may ask, taken from the arguments as they are.
+struct Values {
+  std::vector<uint64_t> scalars, lengths, maxima;
+  Call call;
+
+  Values(const KernelInfo& info, std::span<const uint64_t> constants,
+         std::span<const Argument> args) {
+    const size_t count = info.bindings.size();
+    if (args.size() != count)
+      refuse(info, "wrong number of arguments: expected " + std::to_string(count) + ", found " +
+                       std::to_string(args.size()));
+    scalars.resize(count);
+    lengths.resize(count);
+    maxima.resize(count);
+    for (size_t i = 0; i < count; ++i) read(info, i, args[i]);
+    call = {scalars, lengths, constants, maxima, {}, {}};
+  }
+
+  void read(const KernelInfo& info, size_t i, const Argument& arg) {
+    const Binding& binding = info.bindings[i];
+    if (const Scalar* scalar = std::get_if<Scalar>(&arg)) {
+      if (!binding.scalar) refuse(info, argument(info, i) + ": expected a buffer, found a scalar");
+      scalars[i] = scalar->bits;
+      return;
+    }
+    const Slice& slice = std::get<Slice>(arg);
+    if (binding.scalar)
+      refuse(info, argument(info, i) + ": expected a scalar, found " +
+                       (slice.buffer ? "a buffer" : "nothing"));
+    if (!slice.buffer) return;
+    if (slice.offset > slice.buffer->nbytes() || slice.offset % binding.alignment != 0)
+      refuse(info, argument(info, i) + ": offset of " + std::to_string(slice.offset) +
+                       " bytes: expected a multiple of " + std::to_string(binding.alignment) +
+                       " within " + std::to_string(slice.buffer->nbytes()));
+    lengths[i] = (slice.buffer->nbytes() - slice.offset) / type_bytes(binding.type);
+  }
+
+  // After the geometry is known: how many elements a buffer must have may depend on it.
+  void read_maxima(const KernelInfo& info, std::span<const Argument> args) {
+    for (size_t i = 0; i < info.bindings.size(); ++i) {
+      if (!info.bindings[i].needs_maximum) continue;
+      const Slice& slice = std::get<Slice>(args[i]);
+      if (!slice.buffer || !slice.buffer->contents()) continue;
+      const auto* data = reinterpret_cast<const uint32_t*>(slice.buffer->contents() + slice.offset);
+      const Wide read = info.bindings[i].elements(call);
+      const auto count = static_cast<size_t>(read < lengths[i] ? read : Wide{lengths[i]});
+      for (size_t k = 0; k < count; ++k) maxima[i] = std::max<uint64_t>(maxima[i], data[k]);
+    }
+  }
+};
+
+std::string text(const Size& size) {
+  std::string all;
+  for (const char* before = "("; uint32_t n : size) {
+    all.append(before).append(std::to_string(n));
+    before = ", ";
+  }
+  return all.append(")");
+}
+
+void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry& geometry) {
+  const Size &grid = geometry.grid, &threadgroup = geometry.threadgroup;
+  const auto flat = [&](const Size& size) {
+    return std::all_of(size.begin() + info.dimensions, size.end(),
+                       [](uint32_t n) { return n == 1; });
+  };
+  for (int d = 0; d < 3; ++d)
+    if (grid[d] == 0 || threadgroup[d] == 0)
+      refuse(info, "empty grid " + text(grid) + " or threadgroup " + text(threadgroup));
+  if (!flat(grid) || !flat(threadgroup))
+    refuse(info, "expected a grid and a threadgroup of " + std::to_string(info.dimensions) +
+                     " dimension(s), found " + text(grid) + " and " + text(threadgroup));
+  const Wide threads = Wide{threadgroup[0]} * threadgroup[1] * threadgroup[2];
+  if (threads > max_threads)
+    refuse(info, "threadgroup " + text(threadgroup) + ": expected at most " +
+                     std::to_string(max_threads) + " threads");
+  if (Wide{grid[0]} * grid[1] * grid[2] > UINT64_MAX)
+    refuse(info, "grid " + text(grid) + " has more threads than 64 bits count");
+  if (info.threadgroups == Threadgroups::exact && threadgroup[0] != info.exact_threads)
+    refuse(info, "expected threadgroups of " + std::to_string(info.exact_threads) +
+                     " threads, found " + text(threadgroup));
+  // The last threadgroup may be smaller, but is made of whole SIMD groups, too.
+  if (info.threadgroups != Threadgroups::any && (threadgroup[0] % 32 != 0 || grid[0] % 32 != 0))
+    refuse(info, "expected threadgroup and grid to be multiples of 32 threads, found " +
+                     text(threadgroup) + " and " + text(grid));
+}
+
+uint32_t default_size(const KernelInfo& info, Expression expression, const Call& call,
+                      const char* what) {
+  if (!expression) refuse(info, std::string("has no default ") + what + ": it must be given");
+  const Wide value = expression(call);
+  if (value == 0 || value > UINT32_MAX)
+    refuse(info,
+           std::string("default ") + what + " of " + text(value) + " threads for these scalars");
+  return static_cast<uint32_t>(value);
+}
+}  // namespace
+
+void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<const Argument> args,
+                    const Geometry& geometry) {
+  const KernelInfo& info = pipeline.info();
+  Values values(info, pipeline.constants(), args);
+  check_geometry(info, std::min(limits.max_threads, pipeline.max_threads()), geometry);
+  if (info.threadgroup_bytes > limits.threadgroup_bytes)
+    refuse(info, "needs " + std::to_string(info.threadgroup_bytes) +
+                     " bytes of threadgroup memory, the device has " +
+                     std::to_string(limits.threadgroup_bytes));
+  values.call.grid = geometry.grid;
+  values.call.threadgroup = geometry.threadgroup;
+  values.read_maxima(info, args);
+  for (const Requirement& requirement : info.requirements) {
+    const Wide holds = requirement.holds(values.call);
+    if (holds == 0 || holds == kNoValue)
+      refuse(info, std::string("does not hold for these arguments: ") + requirement.text);
+  }
+  for (size_t i = 0; i < args.size(); ++i) {
+    const Binding& binding = info.bindings[i];
+    if (binding.scalar) continue;
+    const Wide expected = binding.elements(values.call);
+    if (expected <= values.lengths[i]) continue;
+    const bool given = std::get<Slice>(args[i]).buffer != nullptr;
+    refuse(info, argument(info, i) + (given ? " is too small" : " is missing") + ": expected " +
+                     text(expected) + " elements of " + name_of(binding.type) + ", found " +
+                     (given ? std::to_string(values.lengths[i]) : "none"));
+  }
+}
+
+Geometry default_geometry(const Pipeline& pipeline, std::span<const Argument> args,
+                          std::optional<Size> threadgroup) {
+  const KernelInfo& info = pipeline.info();
+  Values values(info, pipeline.constants(), args);
+  if (!threadgroup)
+    threadgroup =
+        Size{default_size(info, info.default_threadgroup, values.call, "threadgroup"), 1, 1};
+  values.call.threadgroup = *threadgroup;
+  return {{default_size(info, info.default_grid, values.call, "grid"), 1, 1}, *threadgroup};
+}
+
+}  // namespace moeflux::device

@@ -1,0 +1,44 @@
+// Completion: how a committed command buffer ends, seen from both sides: the device finishes it
+// once, whoever holds the Commands waits for it. Shared by both, so that either may go first.
+// Thread-safe.
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <functional>
+#include <mutex>
+#include <string>
+#include <vector>
+
+namespace moeflux::device {
+
+class Completion {
+ public:
+  // Before finish() only.
+  void on_completed(std::function<void()> handler);
+
+  // By the device, once. `error` empty: it ran to its end. Order: done() turns true, the handlers
+  // run on this thread, then waiters wake, so that after a wait every handler has returned. What a
+  // handler throws becomes the error, if there is none yet.
+  void finish(std::string error, uint64_t gpu_ns);
+
+  bool done() const;
+  // True once finished and all handlers have returned. Throws GpuError with the stored error, each
+  // time. Not from a handler of the same command buffer.
+  bool wait_for(uint64_t timeout_ns) const;
+  uint64_t gpu_ns() const;  // 0 before done()
+
+ private:
+  void run_handlers();
+
+  mutable std::mutex mutex_;
+  mutable std::condition_variable handled_changed_;
+  // done_ and gpu_ns_ are set before the handlers run, handled_ after; error_ is final with
+  // handled_
+  bool done_ = false;
+  bool handled_ = false;
+  uint64_t gpu_ns_ = 0;
+  std::string error_;
+  std::vector<std::function<void()>> handlers_;
+};
+
+}  // namespace moeflux::device

@@ -1,0 +1,168 @@
+// Metal's arithmetic functions on float, half and their vectors. The default, precise:: and fast::
+// forms are the same here: libm's. A call that mixes types does not compile, as with Metal.
+#pragma once
+#include <bit>
+#include <concepts>
+#include <cstring>
+
+#include "device/host/msl/vector.h"
+
+#define M_PI_F 3.14159265358979323846f
+#define M_LOG2E_F 1.44269504088896340736f
+#undef INFINITY  // a standard header may have come first
+#undef NAN
+#define INFINITY __builtin_inff()
+#define NAN __builtin_nanf("")
+#define FLT_MAX __FLT_MAX__
+
+namespace metal {
+
+template <class T>
+concept Floating = std::same_as<T, float> || std::same_as<T, half>;
+template <class T>
+concept Number = Floating<T> || (std::integral<T> && !std::same_as<T, bool>);
+
+// A function of one to three floats, spread over halves and vectors.
+#define MOEFLUX_UNARY(name, expression)                        \
+  template <Floating T>                                        \
+  T name(T value) {                                            \
+    const float x = value;                                     \
+    return T(expression);                                      \
+  }                                                            \
+  template <Floating T, int N>                                 \
+  vec<T, N> name(vec<T, N> value) {                            \
+    for (T& component : value.at) component = name(component); \
+    return value;                                              \
+  }
+#define MOEFLUX_BINARY(name, expression)                                       \
+  template <Floating T>                                                        \
+  T name(T first, T second) {                                                  \
+    const float x = first, y = second;                                         \
+    return T(expression);                                                      \
+  }                                                                            \
+  template <Floating T, int N>                                                 \
+  vec<T, N> name(vec<T, N> first, vec<T, N> second) {                          \
+    for (int i = 0; i < N; ++i) first.at[i] = name(first.at[i], second.at[i]); \
+    return first;                                                              \
+  }
+#define MOEFLUX_TERNARY(name, expression)                                                   \
+  template <Floating T>                                                                     \
+  T name(T first, T second, T third) {                                                      \
+    const float x = first, y = second, z = third;                                           \
+    return T(expression);                                                                   \
+  }                                                                                         \
+  template <Floating T, int N>                                                              \
+  vec<T, N> name(vec<T, N> first, vec<T, N> second, vec<T, N> third) {                      \
+    for (int i = 0; i < N; ++i) first.at[i] = name(first.at[i], second.at[i], third.at[i]); \
+    return first;                                                                           \
+  }
+#define MOEFLUX_FUNCTIONS                         \
+  MOEFLUX_UNARY(exp, __builtin_expf(x))           \
+  MOEFLUX_UNARY(exp2, __builtin_exp2f(x))         \
+  MOEFLUX_UNARY(log, __builtin_logf(x))           \
+  MOEFLUX_UNARY(log2, __builtin_log2f(x))         \
+  MOEFLUX_UNARY(sqrt, __builtin_sqrtf(x))         \
+  MOEFLUX_UNARY(rsqrt, 1.0f / __builtin_sqrtf(x)) \
+  MOEFLUX_UNARY(sin, __builtin_sinf(x))           \
+  MOEFLUX_UNARY(cos, __builtin_cosf(x))           \
+  MOEFLUX_UNARY(tanh, __builtin_tanhf(x))         \
+  MOEFLUX_BINARY(pow, __builtin_powf(x, y))       \
+  MOEFLUX_BINARY(divide, x / y)
+
+MOEFLUX_FUNCTIONS
+namespace precise {
+MOEFLUX_FUNCTIONS
+}
+namespace fast {
+MOEFLUX_FUNCTIONS
+}
+MOEFLUX_UNARY(fabs, __builtin_fabsf(x))
+MOEFLUX_UNARY(floor, __builtin_floorf(x))
+MOEFLUX_UNARY(ceil, __builtin_ceilf(x))
+MOEFLUX_UNARY(trunc, __builtin_truncf(x))
+MOEFLUX_UNARY(rint, __builtin_rintf(x))
+MOEFLUX_UNARY(round, __builtin_roundf(x))
+MOEFLUX_UNARY(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x)
+MOEFLUX_UNARY(saturate, x > 0 ? (x < 1 ? x : 1.0f) : 0.0f)
+MOEFLUX_BINARY(fmin, __builtin_fminf(x, y))
+MOEFLUX_BINARY(fmax, __builtin_fmaxf(x, y))
+MOEFLUX_TERNARY(fma, __builtin_fmaf(x, y, z))
+MOEFLUX_TERNARY(mix, x + (y - x) * z)
+#undef MOEFLUX_FUNCTIONS
+#undef MOEFLUX_UNARY
+#undef MOEFLUX_BINARY
+#undef MOEFLUX_TERNARY
+
+template <Number T>
+T min(T a, T b) {
+  if constexpr (Floating<T>)
+    return fmin(a, b);
+  else
+    return b < a ? b : a;
+}
+template <Number T>
+T max(T a, T b) {
+  if constexpr (Floating<T>)
+    return fmax(a, b);
+  else
+    return a < b ? b : a;
+}
+template <Number T, int N>
+vec<T, N> min(vec<T, N> a, vec<T, N> b) {
+  for (int i = 0; i < N; ++i) a.at[i] = min(a.at[i], b.at[i]);
+  return a;
+}
+template <Number T, int N>
+vec<T, N> max(vec<T, N> a, vec<T, N> b) {
+  for (int i = 0; i < N; ++i) a.at[i] = max(a.at[i], b.at[i]);
+  return a;
+}
+template <class T>
+T clamp(T x, T low, T high) {
+  return min(max(x, low), high);
+}
+template <Floating T>
+T abs(T x) {
+  return fabs(x);
+}
+inline int abs(int x) {
+  return x < 0 ? -x : x;
+}
+template <class T>
+T select(T if_false, T if_true, bool condition) {
+  return condition ? if_true : if_false;
+}
+template <Floating T, int N>
+T dot(vec<T, N> a, vec<T, N> b) {
+  T sum = a.at[0] * b.at[0];
+  for (int i = 1; i < N; ++i) sum += a.at[i] * b.at[i];
+  return sum;
+}
+inline bool isnan(float x) {
+  return __builtin_isnan(x);
+}
+inline bool isinf(float x) {
+  return __builtin_isinf(x);
+}
+inline bool isfinite(float x) {
+  return __builtin_isfinite(x);
+}
+inline uint popcount(uint x) {
+  return static_cast<uint>(std::popcount(x));
+}
+inline uint clz(uint x) {
+  return static_cast<uint>(std::countl_zero(x));
+}
+inline uint ctz(uint x) {
+  return static_cast<uint>(std::countr_zero(x));
+}
+
+template <class To, class From>
+To as_type(From from) {
+  static_assert(sizeof(To) == sizeof(From), "as_type: sizes differ");
+  To to;
+  std::memcpy(&to, &from, sizeof(To));
+  return to;
+}
+
+}  // namespace metal

@@ -1,0 +1,40 @@
+// Queue: a thread that runs command buffers one after another, in the order of their commits. A
+// failure ends its command buffer; those behind it still run.
+#pragma once
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+
+#include "base/thread.h"
+#include "device/completion.h"
+#include "device/host/options.h"
+#include "device/recording.h"
+
+namespace moeflux::device::host {
+
+struct Batch {          // one command buffer
+  Recording recording;  // the committer's until commit, then the queue's
+  Completion completion;
+};
+
+class Queue {
+ public:
+  Queue(const Limits& limits, const Options& options);
+  ~Queue();  // runs what has been committed first
+  void commit(std::shared_ptr<Batch> batch);
+
+ private:
+  void serve();
+  std::shared_ptr<Batch> next();  // waits; null: closing, and nothing is left
+
+  const Limits limits_;
+  const Options options_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::shared_ptr<Batch>> batches_;  // guarded by mutex_
+  bool closing_ = false;                        // guarded by mutex_
+  base::Thread thread_;                         // last: serves the members above
+};
+
+}  // namespace moeflux::device::host

@@ -1,0 +1,192 @@
+#include "device/metal/commands.h"
+
+#import <Metal/Metal.h>
+
+#include <algorithm>
+#include <variant>
+
+#include "base/error.h"
+#include "device/check.h"
+#include "device/metal/buffer.h"
+#include "device/metal/event.h"
+#include "device/metal/library.h"
+#include "device/metal/text.h"
+
+namespace moeflux::device::metal {
+namespace {
+
+MTLSize mtl_size(const Size& size) {
+  return MTLSizeMake(size[0], size[1], size[2]);
+}
+
+template <class Derived, class Base>
+const Derived* metal_object(const std::shared_ptr<Base>& object, const char* what) {
+  const auto* derived = dynamic_cast<const Derived*>(object.get());
+  if (!derived) throw FormatError(std::string("[device::Metal] ") + what + " of no Metal device");
+  return derived;
+}
+
+// Memory and pipelines stay with the device that made them.
+template <class Derived, class Base>
+void check_own(const Context& context, const std::shared_ptr<Base>& object, const char* what) {
+  if (!metal_object<Derived>(object, what)->belongs_to(context)) {
+    throw FormatError(std::string("[device::Metal] ") + what + " of another device");
+  }
+}
+
+// Encodes the steps of a recording, in order. Holds at most one encoder and ends it, whatever
+// happens: Metal stops the process when one goes away open.
+class Encoding {
+ public:
+  Encoding(const Context& context, const Recording& recording, id<MTLCommandBuffer> buffer)
+      : context_(context), recording_(recording), buffer_(buffer) {}
+  Encoding(const Encoding&) = delete;
+  Encoding& operator=(const Encoding&) = delete;
+  ~Encoding() { end(); }
+
+  void operator()(const Recording::Dispatch& dispatch) {
+    if (!encoder_) encoder_ = [buffer_ computeCommandEncoder];  // serial: each sees those before
+    if (!encoder_) throw GpuError("[device::Metal] no encoder for a command buffer");
+    const auto& pipeline = static_cast<const MetalPipeline&>(*dispatch.pipeline);
+    [encoder_ setComputePipelineState:pipeline.get()];
+    NSUInteger index = 0;
+    for (const Argument& argument : recording_.args(dispatch)) bind(argument, index++);
+    [encoder_ dispatchThreads:mtl_size(dispatch.grid)
+        threadsPerThreadgroup:mtl_size(dispatch.threadgroup)];
+  }
+  void operator()(const Recording::Signal& signal) {
+    end();
+    [buffer_ encodeSignalEvent:static_cast<const MetalEvent&>(*signal.event).get()
+                         value:signal.value];
+  }
+  void operator()(const Recording::Await& await) {
+    end();
+    [buffer_ encodeWaitForEvent:static_cast<const MetalEvent&>(*await.event).get()
+                          value:await.value];
+  }
+
+ private:
+  void bind(const Argument& argument, NSUInteger index) {
+    if (const auto* scalar = std::get_if<Scalar>(&argument)) {
+      [encoder_ setBytes:&scalar->bits length:sizeof scalar->bits atIndex:index];
+      return;
+    }
+    const auto& slice = std::get<Slice>(argument);
+    const auto* buffer = static_cast<const MetalBuffer*>(slice.buffer.get());
+    [encoder_ setBuffer:buffer ? buffer->get() : context_.unbound.get()
+                 offset:slice.offset
+                atIndex:index];
+  }
+
+  void end() {
+    [encoder_ endEncoding];
+    encoder_ = nil;
+  }
+
+  const Context& context_;
+  const Recording& recording_;
+  id<MTLCommandBuffer> buffer_;
+  id<MTLComputeCommandEncoder> encoder_ = nil;  // autoreleased; open while not nil
+};
+
+std::string kernels_of(const Recording& recording) {
+  std::vector<std::string> names;
+  for (const auto& step : recording.steps()) {
+    const auto* dispatch = std::get_if<Recording::Dispatch>(&step);
+    if (!dispatch) continue;
+    const std::string name = dispatch->pipeline->info().name;
+    if (std::ranges::find(names, name) == names.end()) names.push_back(name);
+  }
+  std::string text;
+  for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
+}
+
+// A failed command buffer has raised none of its events, and others may wait for them.
+void raise_events(const Recording& recording) {
+  for (const auto& step : recording.steps()) {
+    const auto* signal = std::get_if<Recording::Signal>(&step);
+    if (!signal) continue;
+    id<MTLSharedEvent> event = static_cast<const MetalEvent&>(*signal->event).get();
+    if (event.signaledValue < signal->value) event.signaledValue = signal->value;
+  }
+}
+
+// What a committed command buffer takes along; shared with the block that Metal calls at its end.
+struct InFlight {
+  std::unique_ptr<const Recording> recording;
+  std::shared_ptr<Completion> completion;
+};
+
+// On a thread of Metal's.
+void finish(id<MTLCommandBuffer> buffer, InFlight& flight) {
+  const Pool pool;
+  std::string error;
+  if (buffer.status == MTLCommandBufferStatusError) {
+    error = "[device::Metal] a command buffer failed: " + describe(buffer.error) +
+            " (kernels: " + kernels_of(*flight.recording) + ")";
+    raise_events(*flight.recording);
+  }
+  const CFTimeInterval seconds = buffer.GPUEndTime - buffer.GPUStartTime;
+  flight.recording.reset();  // so the buffers are free before anybody hears of the end
+  flight.completion->finish(std::move(error), seconds > 0 ? uint64_t(seconds * 1e9) : 0);
+}
+
+}  // namespace
+
+void MetalCommands::dispatch(const std::shared_ptr<Pipeline>& pipeline,
+                             std::span<const Argument> args, Size grid, Size threadgroup) {
+  check_open("dispatch");
+  check_own<MetalPipeline>(*context_, pipeline, "a pipeline");
+  for (const Argument& argument : args) {
+    const auto* slice = std::get_if<Slice>(&argument);
+    if (slice && slice->buffer) check_own<MetalBuffer>(*context_, slice->buffer, "a buffer");
+  }
+  check_dispatch(*pipeline, context_->limits, args, {grid, threadgroup});
+  recording_->dispatch(pipeline, args, grid, threadgroup);
+}
+
+void MetalCommands::signal(const std::shared_ptr<Event>& event, uint64_t value) {
+  check_open("signal");
+  metal_object<MetalEvent>(event, "an event");
+  recording_->signal(event, value);
+}
+
+void MetalCommands::await(const std::shared_ptr<Event>& event, uint64_t value) {
+  check_open("await");
+  metal_object<MetalEvent>(event, "an event");
+  recording_->await(event, value);
+}
+
+void MetalCommands::on_completed(std::function<void()> handler) {
+  check_open("on_completed");
+  completion_->on_completed(std::move(handler));
+}
+
+void MetalCommands::commit() {
+  check_open("commit");
+  const Pool pool;
+  // Unretained: the recording keeps everything, until the handler drops it.
+  id<MTLCommandBuffer> buffer = [context_->queue.get() commandBufferWithUnretainedReferences];
+  if (!buffer) throw GpuError("[device::Metal] no command buffer");
+  {
+    Encoding encoding(*context_, *recording_, buffer);
+    for (const auto& step : recording_->steps()) std::visit(encoding, step);
+  }
+  const auto flight = std::make_shared<InFlight>(std::move(recording_), completion_);
+  [buffer addCompletedHandler:^(id<MTLCommandBuffer> completed) {
+    finish(completed, *flight);
+  }];
+  [buffer commit];
+}
+
+bool MetalCommands::wait_for(uint64_t timeout_ns) {
+  if (recording_) throw GpuError("[device::Metal] wait before commit");
+  return completion_->wait_for(timeout_ns);
+}
+
+void MetalCommands::check_open(const char* what) const {
+  if (!recording_) throw GpuError(std::string("[device::Metal] ") + what + " after commit");
+}
+
+}  // namespace moeflux::device::metal

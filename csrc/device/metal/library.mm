@@ -1,0 +1,112 @@
+#include "device/metal/library.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "device/lookup.h"
+#include "device/metal/text.h"
+
+namespace moeflux::device::metal {
+namespace {
+
+// What the kernels are written for: lanes of a simdgroup on every Apple GPU.
+constexpr NSUInteger kSimdWidth = 32;
+
+Retained<id<MTLLibrary>> compile_library(id<MTLDevice> device, std::string_view source) {
+  auto options = Retained<MTLCompileOptions*>::adopt([MTLCompileOptions new]);
+  options.get().languageVersion = MTLLanguageVersion2_4;
+  // Safe math by either name: macOS 15 brought mathMode, and until then this was the only switch.
+  options.get().fastMathEnabled = NO;
+  if (@available(macOS 15, *)) options.get().mathMode = MTLMathModeSafe;
+  NSError* error = nil;
+  auto library =
+      Retained<id<MTLLibrary>>::adopt([device newLibraryWithSource:to_nsstring(source).get()
+                                                           options:options.get()
+                                                             error:&error]);
+  if (!library) {
+    throw LibraryCompileError("[device::Metal] the shader library does not compile:\n" +
+                              describe(error));
+  }
+  return library;
+}
+
+Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& info,
+                                     std::span<const uint64_t> constants) {
+  const auto name = to_nsstring(info.name);
+  if (constants.empty()) {
+    auto function = Retained<id<MTLFunction>>::adopt([library newFunctionWithName:name.get()]);
+    if (!function) {
+      throw KernelNotFoundError(std::string("[device::Metal] the compiled library has no kernel ") +
+                                info.name);
+    }
+    return function;
+  }
+  auto values = Retained<MTLFunctionConstantValues*>::adopt([MTLFunctionConstantValues new]);
+  for (size_t i = 0; i < constants.size(); i++) {
+    const auto value = uint32_t(constants[i]);
+    [values.get() setConstantValue:&value type:MTLDataTypeUInt atIndex:info.constants[i].index];
+  }
+  NSError* error = nil;
+  auto function = Retained<id<MTLFunction>>::adopt([library newFunctionWithName:name.get()
+                                                                 constantValues:values.get()
+                                                                          error:&error]);
+  if (!function) {
+    throw PipelineError(std::string("[device::Metal] cannot specialise ") + info.name + ": " +
+                        describe(error));
+  }
+  return function;
+}
+
+// Every threadgroup that the binding table calls legal must run, so the compiler is told the
+// largest of them; left alone, it may trade threads for registers.
+NSUInteger largest_threadgroup(const KernelInfo& info, const Limits& limits) {
+  return info.threadgroups == Threadgroups::exact ? info.exact_threads : limits.max_threads;
+}
+
+}  // namespace
+
+std::shared_ptr<Pipeline> Library::pipeline(std::string_view kernel, const Constants& constants) {
+  const KernelInfo& info = find_info(kernels_, kernel);
+  std::vector<uint64_t> values = constant_values(info, constants);
+  const std::lock_guard lock(mutex_);
+  const Key key(info.name, values);
+  if (const auto found = pipelines_.find(key); found != pipelines_.end()) return found->second;
+  auto pipeline = compile(info, std::move(values));
+  pipelines_.emplace(key, pipeline);
+  return pipeline;
+}
+
+size_t Library::pipeline_count() const {
+  const std::lock_guard lock(mutex_);
+  return pipelines_.size();
+}
+
+std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
+                                                std::vector<uint64_t> constants) {
+  const Pool pool;
+  id<MTLDevice> device = context_->device.get();
+  if (!library_) library_ = compile_library(device, source_);
+  const auto function = specialise(library_.get(), info, constants);
+  auto descriptor =
+      Retained<MTLComputePipelineDescriptor*>::adopt([MTLComputePipelineDescriptor new]);
+  descriptor.get().computeFunction = function.get();
+  descriptor.get().maxTotalThreadsPerThreadgroup = largest_threadgroup(info, context_->limits);
+  NSError* error = nil;
+  auto state = Retained<id<MTLComputePipelineState>>::adopt([device
+      newComputePipelineStateWithDescriptor:descriptor.get()
+                                    options:MTLPipelineOptionNone
+                                 reflection:nil
+                                      error:&error]);
+  if (!state) {
+    throw PipelineError(std::string("[device::Metal] cannot make a pipeline of ") + info.name +
+                        ": " + describe(error));
+  }
+  if (const NSUInteger width = state.get().threadExecutionWidth; width != kSimdWidth) {
+    throw PipelineError(std::string("[device::Metal] ") + info.name +
+                        " runs in simdgroups of a width that the kernels do not know: expected " +
+                        std::to_string(kSimdWidth) + ", found " + std::to_string(width));
+  }
+  return std::make_shared<MetalPipeline>(context_, info, std::move(constants), std::move(state));
+}
+
+}  // namespace moeflux::device::metal

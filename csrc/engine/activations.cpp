@@ -1,0 +1,82 @@
+#include "engine/activations.h"
+
+#include <algorithm>
+#include <array>
+
+namespace moeflux::engine {
+
+namespace {
+
+struct Block {
+  base::Memory Activations::* member;
+  uint64_t nbytes;
+  const char* what;
+};
+
+std::array<Block, 8> blocks(const model::Weights& weights) {
+  const model::Spec& spec = weights.spec;
+  const uint64_t rows = spec.chunk, row_bytes = uint64_t(spec.d_model) * 4;
+  const uint64_t pairs = rows * weights.top_k();
+  return {{{&Activations::x, rows * row_bytes, "activations"},
+           {&Activations::normed, rows * row_bytes, "activations"},
+           {&Activations::shared, rows * row_bytes, "activations"},
+           {&Activations::expert_out, pairs * row_bytes, "expert outputs"},
+           {&Activations::expert_ids, pairs * 4, "routing"},
+           {&Activations::expert_weights, pairs * 4, "routing"},
+           {&Activations::router_logits, rows * weights.n_experts() * 4, "routing"},
+           {&Activations::logits, uint64_t(logit_rows(spec)) * spec.vocab * 4, "logits"}}};
+}
+
+// A pair is in the lists of its expert (4 bytes), of its job (8), of the products of the CPU's
+// experts() (three times two pointers, and a row of 24): 84 bytes, half as much again while they
+// grow.
+constexpr uint64_t kPairBytes = 128;
+
+uint64_t list_bytes(const model::Weights& weights) {
+  return uint64_t(weights.spec.chunk) * weights.top_k() * kPairBytes;
+}
+
+}  // namespace
+
+uint32_t logit_rows(const model::Spec& spec) {
+  return std::min(kLogitRows, spec.chunk);
+}
+
+ops::Workload workload(const model::Weights& weights, uint32_t context) {
+  const model::Spec& spec = weights.spec;
+  ops::Workload work;
+  work.rows = spec.chunk;
+  work.logit_rows = logit_rows(spec);
+  work.context = context;
+  work.d_model = spec.d_model;
+  work.head = &weights.head.linear;
+  for (const model::Layer& layer : weights.layers) {
+    if (layer.mixer == model::Mixer::attention)
+      work.attentions.push_back(&layer.attention);
+    else
+      work.delta_nets.push_back(&layer.delta_net);
+    if (!layer.is_moe) {
+      work.dense.push_back(&layer.dense);
+      continue;
+    }
+    const model::Moe& moe = layer.moe;
+    work.moes.push_back({&moe.router, moe.experts.gate, moe.experts.up, moe.experts.down,
+                         moe.has_shared ? &moe.shared : nullptr,
+                         moe.has_shared ? &moe.shared_gate : nullptr});
+  }
+  return work;
+}
+
+Activations::Activations(const model::Weights& weights, base::Arena& arena) {
+  for (const Block& block : blocks(weights))
+    this->*block.member = base::Memory(arena, block.nbytes, block.what);
+  lists = base::Booking(arena.account(), list_bytes(weights), "lists of a pass");
+}
+
+uint64_t Activations::bytes(const model::Weights& weights, const base::Arena& arena) {
+  uint64_t sum = list_bytes(weights);
+  for (const Block& block : blocks(weights)) sum += arena.booked_bytes(block.nbytes);
+  return sum;
+}
+
+}  // namespace moeflux::engine

@@ -1,0 +1,36 @@
+// Activations: what a forward pass computes in, allocated once: (rows, width) blocks of the arena.
+#pragma once
+#include "base/memory.h"
+#include "model/model.h"
+#include "ops/ops.h"
+
+namespace moeflux::engine {
+
+// Rows that one call of the head gives: the more, the fewer times the head's weights are read for
+// a text that is scored; the fewer, the less memory (151,936 words: 608 KB a row).
+inline constexpr uint32_t kLogitRows = 16;
+uint32_t logit_rows(const model::Spec& spec);  // no more than rows of a pass
+
+// What the model will ask of its ops. Points into `weights`.
+ops::Workload workload(const model::Weights& weights, uint32_t context);
+
+class Activations {
+ public:
+  Activations() = default;
+  Activations(const model::Weights& weights, base::Arena& arena);
+  static uint64_t bytes(const model::Weights& weights, const base::Arena& arena);
+
+  base::Memory x, normed, shared;  // (rows, d_model)
+  base::Memory expert_out;         // (rows * top_k, d_model)
+  base::Memory expert_ids;         // (rows, top_k) u32
+  base::Memory expert_weights;     // (rows, top_k)
+  base::Memory router_logits;      // (rows, n_experts)
+  base::Memory logits;             // (logit_rows, vocab)
+  base::Booking lists;             // what a pass says of its (row, rank) pairs, on the heap
+
+  ops::Routing routing() const {
+    return {expert_ids.as<uint32_t>(), expert_weights.as<float>(), router_logits.as<float>()};
+  }
+};
+
+}  // namespace moeflux::engine

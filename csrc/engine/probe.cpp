@@ -1,0 +1,158 @@
+#include "engine/probe.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <random>
+
+#include "base/bell.h"
+#include "base/error.h"
+#include "base/thread_pool.h"
+
+namespace moeflux::engine {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+constexpr int kWindows = 6;
+
+// Repeats `round`, which returns the bytes it moved, until `seconds` have passed.
+template <class Round>
+Rate repeat(double seconds, const Round& round) {
+  Rate rate;
+  const Clock::time_point begin = Clock::now();
+  do {
+    rate.nbytes += round();
+    ++rate.rounds;
+    rate.seconds = since(begin);
+  } while (rate.seconds < seconds);
+  return rate;
+}
+
+// The best of a few windows of `seconds` in all: neighbours on the machine only ever slow one down.
+template <class Round>
+Rate best_window(double seconds, const Round& round) {
+  Rate best;
+  for (int window = 0; window < kWindows; ++window) {
+    const Rate rate = repeat(seconds / kWindows, round);
+    if (best.nbytes * rate.seconds <= rate.nbytes * best.seconds) best = rate;
+  }
+  return best;
+}
+
+// Eight independent sums, so that loads and not additions set the pace.
+uint64_t sum(const uint64_t* words, uint64_t n) {
+  uint64_t sums[8] = {};
+  for (uint64_t i = 0; i + 8 <= n; i += 8)
+    for (int lane = 0; lane < 8; ++lane) sums[lane] += words[i + lane];
+  uint64_t total = 0;
+  for (uint64_t part : sums) total += part;
+  return total;
+}
+
+}  // namespace
+
+Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
+                 const std::vector<store::LayerExperts>& layers, uint32_t batch,
+                 uint32_t read_threads, double seconds) {
+  std::vector<std::pair<uint32_t, uint32_t>> keys;
+  for (uint32_t layer = 0; layer < layers.size(); ++layer)
+    for (uint32_t expert = 0; expert < layers[layer].n_experts; ++expert)
+      keys.emplace_back(layer, expert);
+  if (batch == 0 || batch > keys.size())
+    throw FormatError("[engine::probe] expected a batch of 1.." + std::to_string(keys.size()) +
+                      " experts, found " + std::to_string(batch));
+  std::shuffle(keys.begin(), keys.end(), std::mt19937_64(1));
+  base::Account account(UINT64_MAX);
+  base::HeapArena arena(account);
+  const auto bell = std::make_shared<base::Bell>();
+  store::StoreOptions options;
+  options.min_slots = options.max_slots = batch;
+  options.read_threads = read_threads;
+  options.on_arrival = [bell] { bell->ring(); };
+  store::ExpertStore store(files, layers, arena, options);
+  size_t next = 0;  // round and round: with more keys than slots nothing is ever a hit
+  return repeat(seconds, [&] {
+    const uint64_t before = store.stats().bytes_read;
+    std::vector<store::ExpertStore::Pin> pins;
+    for (uint32_t i = 0; i < batch; ++i) {
+      const auto [layer, expert] = keys[next++ % keys.size()];
+      pins.push_back(*store.try_acquire(layer, expert, store::Use::decode));
+    }
+    for (const auto& pin : pins)
+      while (!pin.ready()) bell->wait(std::chrono::milliseconds(50));
+    return store.stats().bytes_read - before;
+  });
+}
+
+Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
+  constexpr uint64_t kPiece = 1 << 20;
+  base::Account account(UINT64_MAX);
+  base::HeapArena arena(account);
+  const base::Memory memory(arena, base::round_up(std::max(nbytes, kPiece), kPiece), "probe");
+  base::ThreadPool pool(n_threads);
+  const int n_pieces = static_cast<int>(memory.nbytes() / kPiece);
+  pool.parallel_for(n_pieces, [&](int piece, int) {  // pages that are never written share one page
+    std::memset(memory.data() + piece * kPiece, 1, kPiece);
+  });
+  std::atomic<uint64_t> kept{0};  // so that no sum is dropped
+  return best_window(seconds, [&] {
+    pool.parallel_for(n_pieces, [&](int piece, int) {
+      kept += sum(reinterpret_cast<const uint64_t*>(memory.data() + piece * kPiece), kPiece / 8);
+    });
+    return memory.nbytes();
+  });
+}
+
+Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
+                   const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds) {
+  const auto matrix_bytes = [](const quant::Shape& s) {
+    return s.out * (s.row_bytes() + 2 * s.scale_row_bytes());
+  };
+  const uint64_t expert_bytes =
+      base::round_up(2 * matrix_bytes(gate) + matrix_bytes(down), store::kPartAlignment);
+  const uint64_t n_experts = std::max<uint64_t>(nbytes / expert_bytes, top_k);
+  const base::Memory weights(arena, n_experts * expert_bytes, "probe");
+  std::memset(weights.data(), 0x11,
+              n_experts * expert_bytes);  // finite numbers, pages of their own
+  ops::Workload work;
+  work.rows = 1;
+  work.d_model = gate.in;
+  work.moes = {{nullptr, gate, gate, down, nullptr, nullptr}};
+  ops.reserve(work);
+  const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
+      out(arena, uint64_t(top_k) * down.out * 4, "probe");
+
+  const auto take = [&](const quant::Shape& shape, const std::byte*& at) {
+    ops::Linear linear;
+    static_cast<quant::Shape&>(linear.weight) = shape;
+    linear.weight.weight = at;
+    linear.weight.scales = at += shape.out * shape.row_bytes();
+    linear.weight.biases = at += shape.out * shape.scale_row_bytes();
+    at += shape.out * shape.scale_row_bytes();
+    return linear;
+  };
+  uint64_t next = 0;
+  return best_window(seconds, [&] {
+    std::vector<ops::ExpertJob> jobs(top_k);
+    for (uint32_t rank = 0; rank < top_k; ++rank) {
+      const std::byte* at = weights.data() + next++ % n_experts * expert_bytes;
+      jobs[rank].ffn.gate = take(gate, at);
+      jobs[rank].ffn.up = take(gate, at);
+      jobs[rank].ffn.down = take(down, at);
+      jobs[rank].rows = {0};
+      jobs[rank].pairs = {rank};
+    }
+    ops.experts(jobs, x.as<float>(), out.as<float>());
+    ops.submit(nullptr)->wait();
+    return top_k * expert_bytes;
+  });
+}
+
+}  // namespace moeflux::engine

@@ -1,0 +1,35 @@
+// What this machine does in about a second: experts from disk, bytes from memory, weights through
+// the kernels. Measured with the very code that a model uses, so that a plan built on it holds.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "base/quant.h"
+#include "io/file.h"
+#include "ops/ops.h"
+#include "store/expert_store.h"
+
+namespace moeflux::engine {
+
+struct Rate {
+  uint64_t nbytes = 0;
+  uint64_t rounds = 0;  // batches of reads, passes over memory, FFNs of a layer
+  double seconds = 0;
+};
+
+// Random experts of `layers` through an ExpertStore, `batch` at a time, as a layer with so many
+// misses asks for them. Bytes are those that were read.
+Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
+                 const std::vector<store::LayerExperts>& layers, uint32_t batch,
+                 uint32_t read_threads, double seconds);
+
+// `n_threads` threads read `nbytes` of memory over and over. The best part of the time counts.
+Rate probe_memory(uint64_t nbytes, int n_threads, double seconds);
+
+// FFNs of `top_k` experts of this shape, one token, from `nbytes` of weights, each used once a
+// pass. Bytes are those of packed weights, scales and biases; the best part of the time counts.
+Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
+                   const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds);
+
+}  // namespace moeflux::engine

@@ -1,0 +1,114 @@
+#include "engine/routing.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace moeflux::engine {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& what) {
+  throw SessionError("[engine::Routing] " + what);
+}
+
+void check_forced_row(const uint8_t* masked, int32_t* ids, uint32_t top_k, uint32_t n_experts,
+                      const std::string& where) {
+  std::sort(ids, ids + top_k);
+  if (ids[top_k - 1] == -1) return;  // all of them: the router chooses
+  if (ids[0] < 0 || ids[top_k - 1] >= static_cast<int32_t>(n_experts))
+    refuse("expected experts of 0.." + std::to_string(int64_t(n_experts) - 1) + " or -1 in all " +
+           std::to_string(top_k) + " places, found " + std::to_string(ids[0]) + ".." +
+           std::to_string(ids[top_k - 1]) + where);
+  for (uint32_t i = 0; i < top_k; ++i) {
+    if (i > 0 && ids[i] == ids[i - 1])
+      refuse("expected different experts, found " + std::to_string(ids[i]) + " twice" + where);
+    if (masked != nullptr && masked[ids[i]])
+      refuse("expert " + std::to_string(ids[i]) + " is both masked and forced" + where);
+  }
+}
+
+}  // namespace
+
+void check_override(const model::Weights& weights, RoutingOverride& o) {
+  const uint64_t n_layers = weights.layers.size(), width = weights.n_experts(),
+                 k = o.top_k ? o.top_k : weights.top_k();
+  if (width == 0) refuse("the model has no experts to choose");
+  if (!o.masked.empty() && o.masked.size() != n_layers * width)
+    refuse("expected a mask of (layers, experts) = (" + std::to_string(n_layers) + ", " +
+           std::to_string(width) + ")");
+  if (o.forced.size() != o.n_forced * n_layers * k)
+    refuse("expected forced experts of (tokens, layers, top_k) = (" + std::to_string(o.n_forced) +
+           ", " + std::to_string(n_layers) + ", " + std::to_string(k) + ")");
+  // Outputs of experts lie in a buffer of chunk * top_k rows; a pass of one row must fit.
+  const uint64_t most = uint64_t(weights.spec.chunk) * weights.top_k();
+  bool own = true;
+  for (uint64_t index = 0; index < n_layers; ++index) {
+    const model::Layer& layer = weights.layers[index];
+    const std::string where = " (layer " + std::to_string(index) + ")";
+    const uint8_t* masked = o.masked.empty() ? nullptr : o.masked.data() + index * width;
+    const uint32_t n_experts = layer.is_moe ? layer.moe.router.n_experts : 0;
+    if (masked != nullptr &&
+        std::any_of(masked + n_experts, masked + width, [](uint8_t m) { return m != 0; }))
+      refuse("expected masked experts below " + std::to_string(n_experts) + where);
+    if (layer.is_moe) {
+      const uint32_t top_k = o.top_k ? o.top_k : layer.moe.router.top_k;
+      own = own && top_k == layer.moe.router.top_k;
+      if (top_k > n_experts || top_k > most)
+        refuse("expected a top_k of 1.." + std::to_string(std::min<uint64_t>(n_experts, most)) +
+               ", found " + std::to_string(top_k) + where);
+      const auto left = masked ? std::count(masked, masked + n_experts, 0) : int64_t(n_experts);
+      if (left < int64_t(top_k))
+        refuse("the mask leaves " + std::to_string(left) + " experts of the " +
+               std::to_string(top_k) + " that a token takes" + where);
+      if (top_k != k && o.n_forced)
+        refuse("expected every layer to take " + std::to_string(k) + " experts" + where);
+    }
+    for (uint64_t token = 0; token < o.n_forced; ++token)
+      check_forced_row(masked, o.forced.data() + (token * n_layers + index) * k,
+                       static_cast<uint32_t>(k), n_experts, where);
+  }
+  if (own) o.top_k = 0;
+}
+
+void apply_override(const RoutingOverride& o, const ops::Router& router, uint64_t index,
+                    uint64_t n_layers, uint32_t width, uint64_t token, const float* logits,
+                    uint32_t* experts, float* weights) {
+  const uint32_t top_k = router.top_k;
+  const uint8_t* masked = o.masked.empty() ? nullptr : o.masked.data() + index * width;
+  const int32_t* forced = nullptr;
+  if (o.repeat) token = 0;
+  if (token < o.n_forced) forced = o.forced.data() + (token * n_layers + index) * top_k;
+  if (forced != nullptr && forced[0] < 0) forced = nullptr;
+  if (masked == nullptr && forced == nullptr) return;
+
+  std::vector<uint32_t> open;  // experts that there are
+  for (uint32_t expert = 0; expert < router.n_experts; ++expert)
+    if (masked == nullptr || !masked[expert]) open.push_back(expert);
+  std::vector<uint32_t> chosen = open;
+  if (forced != nullptr) {
+    chosen.assign(forced, forced + top_k);
+  } else {  // as the ops choose: by logit, NaN last, ties to the lower index
+    std::partial_sort(chosen.begin(), chosen.begin() + top_k, chosen.end(),
+                      [&](uint32_t a, uint32_t b) {
+                        const bool nan_a = std::isnan(logits[a]), nan_b = std::isnan(logits[b]);
+                        if (nan_a != nan_b) return nan_b;
+                        if (nan_a || logits[a] == logits[b]) return a < b;
+                        return logits[a] > logits[b];
+                      });
+    chosen.resize(top_k);
+    std::sort(chosen.begin(), chosen.end());
+  }
+  // Normalised weights are a softmax among the chosen: the others' probabilities cancel.
+  const std::vector<uint32_t>& among = router.normalise ? chosen : open;
+  double highest = -INFINITY, total = 0;
+  for (uint32_t expert : among) highest = std::max(highest, double(logits[expert]));
+  for (uint32_t expert : among) total += std::exp(logits[expert] - highest);
+  for (uint32_t rank = 0; rank < top_k; ++rank) {
+    experts[rank] = chosen[rank];
+    weights[rank] = static_cast<float>(std::exp(logits[chosen[rank]] - highest) / total);
+  }
+}
+
+}  // namespace moeflux::engine

@@ -1,0 +1,55 @@
+// Session: one sequence's KV cache, recurrent state and length. Committed state and working state
+// are two buffers: a step writes the second and swaps when it has succeeded, so it happens whole or
+// not at all. (KV rows behind `position` are never read, so the cache needs no copy.)
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "base/memory.h"
+#include "model/model.h"
+
+namespace moeflux::engine {
+
+class Session {
+ public:
+  // `ops` says how large the cache is. REQUIRES: weights and arena outlive it.
+  Session(const model::Weights& weights, uint32_t context, const ops::Ops& ops, base::Arena& arena);
+  static uint64_t bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
+                        const base::Arena& arena);
+
+  const model::Weights& weights() const { return weights_; }
+  uint32_t position() const { return position_; }
+  uint32_t context() const { return context_; }
+  void reset();
+
+  // What layer `index` reads and writes of this session. `first`: nothing of the step has been
+  // computed yet, so recurrent state comes from the last commit. Rows are the caller's.
+  ops::Segment segment(size_t index, bool first) const;
+  void commit(uint32_t n_tokens);  // the step has succeeded
+
+  struct Snapshot {
+    base::Memory memory;
+    uint32_t position = 0;
+    uint32_t context = 0;
+  };
+  uint64_t snapshot_bytes() const;
+  std::shared_ptr<Snapshot> save(base::Arena& arena) const;
+  void restore(const Snapshot& snapshot);
+
+ private:
+  struct Place {                    // of one layer
+    uint64_t block_bytes = 0;       // of keys, and of values (ops.h); 0: no cache
+    uint64_t keys = 0, values = 0;  // bytes
+    uint64_t state = 0, conv = 0;   // floats
+  };
+  const model::Weights& weights_;
+  uint32_t context_;
+  uint32_t position_ = 0;
+  std::vector<Place> places_;  // by layer
+  uint64_t state_floats_ = 0;
+  base::Memory cache_;     // keys and values
+  base::Memory state_[2];  // recurrent and conv state: committed, working
+  uint32_t committed_ = 0;
+};
+
+}  // namespace moeflux::engine

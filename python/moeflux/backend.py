@@ -1,0 +1,169 @@
+"""`Backend`: the kernels of a device, by name. Knows buffers, scalars and command buffers.
+
+Owns device, queue, library and pipeline cache; nothing is global.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from . import _core
+from .command import KERNELS, Argument, Command, Extent, integer, kernel_info
+from .errors import FormatError, NoDeviceError
+
+ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
+KINDS = ("metal", "host")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device can take; sizes in bytes."""
+
+    max_buffer_bytes: int
+    working_set_bytes: int  # what it advises to keep resident; 0: no advice
+    max_threads: int  # a threadgroup
+    threadgroup_bytes: int
+    page_bytes: int
+    unified_memory: bool
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A compiled kernel: its function constants, defaults filled in, and its limits."""
+
+    name: str
+    constants: dict[str, int]
+    max_threads: int  # a threadgroup
+    _native: _core.NativePipeline
+
+
+class Backend:
+    """A device and its compiled kernels. Safe to share between threads.
+
+    Args:
+        kind: "metal", "host" (the same shaders run on the CPU, on every machine), or None: Metal
+            where there is one, else the host.
+
+    Raises:
+        NoDeviceError: this machine has no such device; the message says why.
+
+    Example:
+        >>> backend = Backend("host")
+        >>> a = Buffer.from_array(backend, np.ones(8, np.float32))
+        >>> out = Buffer.zeros(backend, 8)
+        >>> backend.dispatch("residual_add", [a, a, out, np.uint32(8)])
+        >>> out.numpy()[0]
+        np.float32(2.0)
+    """
+
+    def __init__(self, kind: str | None = None) -> None:
+        if kind is not None and kind not in KINDS:
+            raise FormatError(f"[backend::Backend] expected metal or host, found {kind!r}")
+        self._native = _core.NativeDevice(kind) if kind else _first_device()
+
+    @property
+    def kind(self) -> str:
+        """The device's kind: "metal" or "host"."""
+        return self._native.kind
+
+    @property
+    def name(self) -> str:
+        """The device's name, as its driver gives it."""
+        return self._native.name
+
+    @property
+    def limits(self) -> Limits:
+        """What the device can take."""
+        return Limits(**self._native.limits)
+
+    @property
+    def kernels(self) -> tuple[str, ...]:
+        """Every kernel of the shader library, alphabetical; `ALL_KERNELS` are among them."""
+        return tuple(KERNELS)
+
+    @property
+    def pipeline_count(self) -> int:
+        """Compiled kernels in the cache."""
+        return self._native.pipeline_count
+
+    def pipeline(self, name: str, constants: Mapping[str, int] | None = None) -> Pipeline:
+        """Compiles a kernel on first request; afterwards it comes from the cache.
+
+        Args:
+            name: one of `kernels`.
+            constants: function constants by name; those left out have their defaults.
+
+        Raises:
+            KernelNotFoundError: the library has no such kernel.
+            FormatError: a constant that is no u32.
+            PipelineError: the kernel has no such constant, or makes no pipeline with it.
+            LibraryCompileError: the shaders do not compile; with the compiler's text.
+        """
+        kernel_info(name)
+        values = [
+            (key, integer(f"{name}: constant {key}", "u32", value))
+            for key, value in (constants or {}).items()
+        ]
+        native = self._native.pipeline(name, values)
+        return Pipeline(name, native.constants, native.max_threads, native)
+
+    def warm_all(self) -> None:
+        """Compiles every kernel of the library with its default constants."""
+        for name in self.kernels:
+            self.pipeline(name)
+
+    def dispatch(
+        self,
+        name: str,
+        args: Sequence[Argument],
+        grid: Extent | None = None,
+        threadgroup: Extent | None = None,
+        constants: Mapping[str, int] | None = None,
+        wait: bool = True,
+    ) -> Command | None:
+        """Runs one kernel.
+
+        Args:
+            name: one of `kernels`.
+            args: one per binding, in binding order: a `Buffer`; a number for a scalar; None for a
+                buffer of which the kernel uses no element.
+            grid: threads in all, 1 to 3 dimensions; None takes the kernel's default.
+            threadgroup: threads of a threadgroup; None takes the kernel's default.
+            constants: function constants by name.
+            wait: until it has run. Ctrl-C ends the waiting, not the kernel.
+
+        Returns:
+            None, or with `wait=False` the `Command` in flight. Buffers may be dropped meanwhile.
+
+        Raises:
+            KernelNotFoundError: no such kernel.
+            FormatError: an argument that the kernel cannot take; nothing has run.
+            GpuError: the device failed while it ran.
+        """
+        with self.commands(wait=wait) as command:
+            command.dispatch(name, args, grid, threadgroup, constants)
+        return None if wait else command
+
+    def commands(self, wait: bool = True) -> Command:
+        """One command buffer for several dispatches, each of which sees the writes of those before.
+
+        Args:
+            wait: at the end of the `with` block, until all have run.
+
+        Example:
+            >>> with backend.commands() as commands:
+            ...     commands.dispatch("rms_norm_sum_sq", [x, sum_sq, np.uint32(8)])
+            ...     commands.dispatch("rms_norm_apply", [x, w, sum_sq, out, np.uint32(8), 1e-6])
+        """
+        return Command(self, wait)
+
+    def __repr__(self) -> str:
+        return f"<Backend {self.kind} {self.name!r}, {self.pipeline_count} pipelines cached>"
+
+
+def _first_device() -> _core.NativeDevice:
+    try:
+        return _core.NativeDevice("metal")
+    except NoDeviceError:
+        return _core.NativeDevice("host")

@@ -1,0 +1,117 @@
+"""`Buffer`: a typed array in the memory of a device. Knows dtypes and shapes, and no kernel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _core
+from .errors import FormatError
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+# The numpy dtype that holds each type of the shaders; bf16 is kept as its bit pattern.
+DTYPES: dict[str, np.dtype[Any]] = {
+    "f32": np.dtype(np.float32),
+    "f16": np.dtype(np.float16),
+    "bf16": np.dtype(np.uint16),
+    "u32": np.dtype(np.uint32),
+    "i32": np.dtype(np.int32),
+    "u8": np.dtype(np.uint8),
+}
+_SUPPORTED = frozenset(DTYPES.values())
+Shape = int | Sequence[int]
+
+
+class Buffer:
+    """Memory that a kernel reads or writes, zero-filled when it is made.
+
+    Args:
+        backend: the `Backend` whose kernels will use it; no other accepts it.
+        shape: elements, an int or one per dimension; at least one element in all.
+        dtype: float32, float16, uint32, int32, uint8, or uint16 (which holds bf16 bit patterns).
+
+    Raises:
+        FormatError: a dtype or shape that no buffer can have.
+        GpuError: the device has no room for it, or its limit for one buffer is smaller.
+
+    Example:
+        >>> x = Buffer.from_array(backend, np.arange(8, dtype=np.float32))
+        >>> x.numpy()[3]
+        np.float32(3.0)
+    """
+
+    def __init__(self, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> None:
+        self.backend = backend
+        self.dtype = _checked_dtype(dtype)
+        self.shape = _checked_shape(shape)
+        self._native = _core.NativeBuffer(backend._native, self.nbytes)
+
+    @classmethod
+    def from_array(cls, backend: Backend, array: npt.ArrayLike) -> Buffer:
+        """A copy of an array; its dtype is kept, and must be one that a buffer can have."""
+        source = np.asarray(array)
+        buffer = cls(backend, source.shape, source.dtype)
+        buffer.numpy()[...] = source
+        return buffer
+
+    @classmethod
+    def zeros(cls, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Buffer:
+        """The same as the constructor, under numpy's name."""
+        return cls(backend, shape, dtype)
+
+    @classmethod
+    def empty(cls, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Buffer:
+        """As `zeros`: a device hands out no memory that holds somebody's old data."""
+        return cls(backend, shape, dtype)
+
+    def numpy(self) -> npt.NDArray[Any]:
+        """Waits for the commands that write this buffer, then shows its memory without a copy.
+
+        The view keeps the memory alive, and writing to it writes the buffer. While a later command
+        is in flight its contents are undefined; after that command's `wait()` it is valid again.
+
+        Raises:
+            GpuError: a command that writes it failed (raised once), or the memory is out of reach
+                of the CPU.
+        """
+        self._native.wait()
+        return np.frombuffer(memoryview(self._native), self.dtype, len(self)).reshape(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return len(self) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return math.prod(self.shape)
+
+    def __repr__(self) -> str:
+        return f"<Buffer {self.dtype} {self.shape} on {self.backend.kind}>"
+
+
+def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise FormatError(f"[backend::Buffer] expected a dtype, found {dtype!r}") from None
+    if found not in _SUPPORTED:
+        names = ", ".join(sorted(str(supported) for supported in _SUPPORTED))
+        raise FormatError(f"[backend::Buffer] expected a dtype of {names}, found {found}")
+    return found
+
+
+def _checked_shape(shape: Shape) -> tuple[int, ...]:
+    try:
+        dims = tuple(map(int, (shape,) if isinstance(shape, int | np.integer) else shape))
+    except (TypeError, ValueError):
+        raise FormatError(f"[backend::Buffer] expected a shape, found {shape!r}") from None
+    # 2^48 elements pass every machine's memory, and no product below overflows 64 bits.
+    if any(dim < 1 for dim in dims) or math.prod(dims) > 1 << 48:
+        raise FormatError(f"[backend::Buffer] expected a shape of 1 to 2^48 elements, found {dims}")
+    return dims

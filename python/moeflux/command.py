@@ -1,0 +1,164 @@
+"""`Command`: a command buffer, and the checks that an argument passes on its way into one.
+
+Number, types and owners of arguments are checked here; sizes by the device, against what the
+kernel's binding table states. Only then does anything run.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import _core
+from .buffer import DTYPES, Buffer
+from .errors import FormatError, GpuError, KernelNotFoundError
+
+if TYPE_CHECKING:
+    from .backend import Backend
+
+KERNELS = {info.name: info for info in _core.kernel_table()}  # by name, alphabetical
+Argument = Buffer | int | float | np.generic | None
+Extent = int | Sequence[int]
+_RANGES = {"u32": (0, (1 << 32) - 1), "i32": (-(1 << 31), (1 << 31) - 1)}
+
+
+class Command:
+    """A command buffer: dispatches are recorded in its `with` block and run when the block ends.
+
+    Made by `Backend.commands` and `Backend.dispatch`. Recording belongs to one thread. When the
+    block ends in an exception nothing of it runs.
+    """
+
+    def __init__(self, backend: Backend, wait: bool) -> None:
+        self._backend = backend
+        self._wait = wait
+        self._native = _core.NativeCommands(backend._native)
+
+    def dispatch(
+        self,
+        name: str,
+        args: Sequence[Argument],
+        grid: Extent | None = None,
+        threadgroup: Extent | None = None,
+        constants: Mapping[str, int] | None = None,
+    ) -> None:
+        """Records one kernel; arguments and errors are those of `Backend.dispatch`."""
+        if self._native.committed:
+            raise GpuError("[backend::Command] expected a command buffer that still records")
+        bindings = kernel_info(name).bindings
+        args = list(args)
+        if len(args) != len(bindings):
+            names = ", ".join(binding.name for binding in bindings)
+            raise FormatError(
+                f"[backend::dispatch] {name}: expected {len(bindings)} arguments ({names}), "
+                f"found {len(args)}"
+            )
+        packed = [self._packed(name, b, a) for b, a in zip(bindings, args, strict=True)]
+        self._native.dispatch(
+            self._backend.pipeline(name, constants)._native,
+            packed,
+            _extent(f"{name}: grid", grid),
+            _extent(f"{name}: threadgroup", threadgroup),
+        )
+
+    def wait(self) -> None:
+        """Blocks until the device is through with it. Ctrl-C ends the waiting, not the command.
+
+        Raises:
+            GpuError: what the device reported, each time; or it was never committed.
+        """
+        self._native.wait()
+
+    @property
+    def done(self) -> bool:
+        """Whether the device is through with it, well or not."""
+        return self._native.done
+
+    @property
+    def gpu_seconds(self) -> float:
+        """Time that the device spent on it. Raises GpuError before it is `done`."""
+        return self._native.gpu_seconds
+
+    def __enter__(self) -> Command:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            return
+        self._native.commit()
+        if self._wait:
+            self._native.wait()
+
+    def _packed(
+        self, kernel: str, binding: _core.Binding, value: Any
+    ) -> _core.NativeBuffer | int | None:
+        where = f"{kernel}: {binding.name}"
+        if binding.scalar:
+            return _scalar(where, binding.dtype, value)
+        if value is None:
+            return None
+        expected = DTYPES[binding.dtype]
+        if not isinstance(value, Buffer):
+            raise FormatError(
+                f"[backend::dispatch] {where}: expected a Buffer of {expected}, found "
+                f"{type(value).__name__}"
+            )
+        if value.backend is not self._backend:
+            raise FormatError(f"[backend::dispatch] {where}: the buffer belongs to another backend")
+        if value.dtype != expected:
+            raise FormatError(
+                f"[backend::dispatch] {where}: expected a Buffer of {expected}, found {value.dtype}"
+            )
+        return value._native
+
+
+def kernel_info(name: str) -> _core.KernelInfo:
+    """The binding table of a kernel. Raises KernelNotFoundError."""
+    info = KERNELS.get(name)
+    if info is None:
+        raise KernelNotFoundError(f"[backend::Backend] the library has no kernel {name!r}")
+    return info
+
+
+def integer(where: str, dtype: str, value: Any) -> int:
+    """The 32-bit pattern of an integer that a binding of `dtype` can take."""
+    low, high = _RANGES[dtype]
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or not low <= value <= high:
+        raise FormatError(f"[backend::dispatch] {where}: expected {dtype}, found {value!r}")
+    return int(value) & 0xFFFFFFFF
+
+
+def _scalar(where: str, dtype: str, value: Any) -> int:
+    """The 32-bit pattern of a number: a Python int fits f32 too, a numpy type only its own kind."""
+    if dtype != "f32":
+        return integer(where, dtype, value)
+    if not isinstance(value, int | float | np.floating) or isinstance(value, bool):
+        raise FormatError(f"[backend::dispatch] {where}: expected f32, found {value!r}")
+    try:
+        return int(struct.unpack("<I", struct.pack("<f", value))[0])
+    except (OverflowError, struct.error):  # the latter for an int that no float holds
+        raise FormatError(
+            f"[backend::dispatch] {where}: expected a number that f32 holds, found {value!r}"
+        ) from None
+
+
+def _extent(where: str, value: Extent | None) -> tuple[int, int, int] | None:
+    if value is None:
+        return None
+    dims = tuple(value) if isinstance(value, Iterable) else (value,)
+    if not 1 <= len(dims) <= 3:
+        raise FormatError(
+            f"[backend::dispatch] {where}: expected 1 to 3 dimensions, found {value!r}"
+        )
+    x, y, z = (*(integer(where, "u32", dim) for dim in dims), 1, 1)[:3]
+    return x, y, z

@@ -1,0 +1,1 @@
+"""The commands of `moeflux`, one module each; cli.py puts them together."""

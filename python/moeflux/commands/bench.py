@@ -1,0 +1,174 @@
+"""`moeflux bench`: tokens a second, and where the rest went."""
+
+from __future__ import annotations
+
+import json
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from .. import errors
+from ..terminal import escape_controls
+from . import options
+
+
+def bench(
+    model: options.ModelArgument = None,
+    memory: Annotated[
+        str, typer.Option(help="Budgets to run, separated by commas: 4GiB,8GiB.")
+    ] = "auto",
+    threads: Annotated[Optional[str], typer.Option(help="Thread counts: 1,2.")] = None,
+    precision: Annotated[str, typer.Option(help="Precisions: float32,bfloat16.")] = "float32",
+    sequences: Annotated[str, typer.Option(help="Sequences decoded together: 1,8.")] = "1",
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
+    tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens on the clock.")] = 256,
+    warmup: Annotated[int, typer.Option(help="Tokens decoded before it.")] = 64,
+    text: Annotated[
+        Optional[Path],
+        typer.Option(help="Feed this text's tokens; random ones without it."),
+    ] = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    plot: Annotated[
+        Optional[Path],
+        typer.Option(help="Draw tokens/s over the budget, beside the bound, into this file."),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Measure prefill and decode at every combination of the settings given.
+
+    Bounds come from this machine's disk and memory, measured first. Random tokens route like noise:
+    name a text for hit rates that mean something.
+    """
+    from rich.console import Console
+
+    from .. import bench as work
+    from .. import hub, probe
+    from .. import plan as planner
+    from ..checkpoint import open_checkpoint
+    from ..families import build_spec
+    from ..memory import budget_bytes
+    from ..model import check_precision, check_threads
+    from ..tokenizer import Tokenizer
+    from .plan import probe_machine
+
+    if min(prompt, tokens) < 1 or warmup < 0:
+        raise errors.FormatError(
+            f"[cli] expected --prompt and --tokens of 1 or more and --warmup of 0 or more, found "
+            f"{prompt}, {tokens} and {warmup}"
+        )
+    counts = _numbers(threads, "--threads") if threads else [probe.default_threads()]
+    settings = [
+        work.Setting(budget, count, kind, prompt, warmup, tokens, together)
+        for budget, count, kind, together in product(
+            memory.split(","), counts, precision.split(","), _numbers(sequences, "--sequences")
+        )
+    ]
+    folder = hub.resolve(model, revision, offline)
+    checkpoint = open_checkpoint(folder)
+    spec = build_spec(checkpoint)
+    all_sizes = []
+    for setting in settings:  # what one of them cannot have is refused before the first is run
+        check_precision(setting.precision)
+        check_threads(setting.threads)
+        all_sizes.append(
+            planner.measure(checkpoint, spec, setting.context, setting.threads, setting.precision)
+        )
+        planner.fit(all_sizes[-1], budget_bytes(setting.memory))
+    if text is None:
+        ids = _random_ids(int(spec["vocab"]))
+    else:
+        try:
+            ids = Tokenizer(folder, checkpoint.config).encode(text.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.IoError(f"[cli] cannot read the text: {error}") from None
+    if not ids:
+        raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
+    with Console(stderr=True).status("measuring the disk and the memory") as status:
+        slot_bytes = all_sizes[0].slot_bytes
+        machine = probe_machine(checkpoint, spec, slot_bytes, max(counts), True, None)
+        results = []
+        for number, (setting, sizes) in enumerate(zip(settings, all_sizes, strict=True), start=1):
+
+            def progress(what: str, number: int = number) -> None:
+                status.update(f"{number} of {len(settings)}: {what}")
+
+            results.append(work.measure(folder, sizes, setting, machine, ids, progress))
+    report = {
+        "model": str(model or "demo"),
+        "machine": {
+            "disk_gb_per_second": machine.disk.best / 1e9,
+            "memory_gb_per_second": machine.memory_rate / 1e9,
+        },
+        "runs": results,
+    }
+    if as_json:
+        print(json.dumps(report, indent=2))
+    else:
+        _show(report)
+    if plot is not None:
+        _draw(plot, report)
+
+
+def _draw(path: Path, report: dict[str, Any]) -> None:
+    """A pair of lines, reached and bound, for each setting but the budget."""
+    from ..line_chart import Line, svg, write_svg
+
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in sorted(report["runs"], key=lambda run: int(run["memory_bytes"])):
+        setting = run["setting"]
+        name = f"{setting['precision']}, {setting['threads']} threads, {setting['sequences']} seq."
+        groups.setdefault(name, []).append(run)
+    lines = []
+    for name, runs in groups.items():
+        at = [run["memory_bytes"] / 1e9 for run in runs]
+        reached = [run["decode"]["tokens_per_second"] for run in runs]
+        bound = [run["decode"]["tokens"] / run["decode"]["bound_seconds"] for run in runs]
+        lines.append(Line(name, list(zip(at, reached, strict=True))))
+        lines.append(Line(f"{name}: bound", list(zip(at, bound, strict=True)), dashed=True))
+    title = escape_controls(f"{report['model']}: decode")
+    write_svg(path, svg(title, "memory budget, GB", "tokens/s", lines))
+
+
+def _numbers(text: str, option: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if not found or min(found) < 1:
+        raise errors.FormatError(f"[cli] expected numbers such as 1,2 for {option}, found {text!r}")
+    return found
+
+
+def _random_ids(vocab: int) -> list[int]:
+    import numpy as np
+
+    return [int(i) for i in np.random.default_rng(0).integers(0, vocab, 4096)]
+
+
+def _show(report: dict[str, Any]) -> None:
+    machine = report["machine"]
+    print(
+        f"{escape_controls(report['model'])}: disk {machine['disk_gb_per_second']:.2f} GB/s, "
+        f"memory {machine['memory_gb_per_second']:.1f} GB/s, measured in this run"
+    )
+    for run in report["runs"]:
+        setting, decode = run["setting"], run["decode"]
+        shares = ", ".join(f"{k} {v:.0%}" for k, v in decode["share_of_time"].items() if v > 0.005)
+        hits = "-" if decode["hit_rate"] is None else f"{decode['hit_rate']:.0%}"
+        print(
+            f"memory {setting['memory']}, {setting['threads']} threads, {setting['precision']}, "
+            f"{setting['sequences']} sequence(s)\n"
+            f"  prompt of {setting['prompt']}: {run['prefill']['tokens_per_second']:.1f} tok/s, "
+            f"first token after {run['time_to_first_token']:.2f} s\n"
+            f"  decode: {decode['tokens_per_second']:.2f} tok/s, {hits} hits, "
+            f"{decode['gb_read_per_token'] * 1e3:.2f} MB read a token, "
+            f"{decode['share_of_bound']:.0%} of the bound\n"
+            f"  time: {shares}"
+        )
+        device, read = decode["device_bytes"], decode["bytes_read"]
+        if device is not None and read:
+            kind = "cold" if device >= 0.95 * read else "not cold: a cache answered some"
+            print(f"  {device / 1e6:.0f} of {read / 1e6:.0f} MB came from the device ({kind})")

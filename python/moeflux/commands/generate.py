@@ -1,0 +1,108 @@
+"""`moeflux generate`: continue a text."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from .. import errors
+from ..terminal import escape_controls
+from . import options
+
+
+def _prompt(prompt: str | None, file: Path | None) -> str:
+    if prompt is not None and file is not None:
+        raise errors.SessionError("[cli] expected either a prompt or --file, found both")
+    if file is not None:
+        try:
+            return file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise errors.IoError(f"[cli] cannot read the prompt: {error}") from None
+    if prompt is not None:
+        return prompt
+    if sys.stdin.isatty():
+        raise errors.SessionError("[cli] expected a prompt as argument, --file or standard input")
+    return sys.stdin.read()
+
+
+def generate(
+    prompt: Annotated[
+        Optional[str], typer.Argument(help="Text to continue; standard input without it.")
+    ] = None,
+    model: options.Model = None,
+    file: Annotated[
+        Optional[Path], typer.Option("--file", "-f", help="Read the prompt from here.")
+    ] = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    memory: options.Memory = "auto",
+    context: options.Context = 4096,
+    max_tokens: options.MaxTokens = 256,
+    temperature: options.Temperature = 0.0,
+    top_k: options.TopK = 0,
+    top_p: options.TopP = 1.0,
+    min_p: options.MinP = 0.0,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    seed: options.Seed = None,
+    stop: options.Stop = None,
+    threads: options.Threads = None,
+    chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
+    echo: Annotated[bool, typer.Option(help="Print the prompt before its continuation.")] = False,
+    as_json: options.AsJson = False,
+    stats: Annotated[
+        bool, typer.Option(help="A line on standard error about speed and streaming.")
+    ] = True,
+) -> None:
+    """Continue a text."""
+    from ..generation import stream_generate
+    from ..model import load
+
+    text = _prompt(prompt, file)
+    loaded = load(
+        model, memory=memory, context=context, threads=threads, revision=revision, offline=offline
+    )
+    source: dict[str, Any] = (
+        {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
+    )
+    begin = time.perf_counter()
+    parts = []
+    if echo and not as_json:
+        print(escape_controls(text), end="", flush=True)
+    for part in stream_generate(
+        loaded, **source, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
+        min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=stop or (),
+    ):  # fmt: skip
+        parts.append(part)
+        if not as_json:
+            print(escape_controls(part.text), end="", flush=True)
+    seconds = time.perf_counter() - begin
+    counters = loaded.stats
+    n_tokens = sum(part.token is not None for part in parts)
+    if as_json:
+        answer = {
+            "text": "".join(part.text for part in parts),
+            "tokens": [part.token for part in parts if part.token is not None],
+            "finish_reason": parts[-1].finish_reason,
+            "seconds": seconds,
+            "revision": loaded.revision,
+            "stats": counters,
+        }
+        print(json.dumps(answer, indent=2))
+        return
+    print()
+    if stats and loaded.revision:
+        print(f"[{model} at {loaded.revision}]", file=sys.stderr)
+    if stats:
+        reads = counters["hits"] + counters["misses"]
+        print(
+            f"[{n_tokens} tokens in {seconds:.1f} s, prompt included; experts: {counters['misses']}"
+            f" of {reads} read from disk ({counters['bytes_read'] / 1e6:.0f} MB, "
+            f"{counters['read_mode']}); memory {counters['live_bytes'] / 1e6:.0f} of "
+            f"{counters['memory_bytes'] / 1e6:.0f} MB]",
+            file=sys.stderr,
+        )

@@ -1,0 +1,32 @@
+"""Options that several commands share, so that one name means one thing everywhere."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+# typer reads these annotations at run time, on Python 3.10 too: Optional, not `| None`.
+Model = Annotated[
+    Optional[str],
+    typer.Option("--model", "-m", help="Folder or hub id; the demo model when not given."),
+]
+ModelArgument = Annotated[
+    Optional[str], typer.Argument(help="Folder or hub id; the demo model without it.")
+]
+Revision = Annotated[
+    Optional[str], typer.Option(help="Branch, tag or commit of a hub id, to pin what is run.")
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Use what is on disk; ask no hub.")]
+Memory = Annotated[str, typer.Option(help="Bound on what the model may hold, such as 12GiB.")]
+Context = Annotated[int, typer.Option(help="Tokens of prompt and answer.")]
+MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Tokens to write at most.")]
+Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
+TopK = Annotated[int, typer.Option(help="Keep the k best tokens; 0 keeps all.")]
+TopP = Annotated[float, typer.Option(help="Nucleus sampling.")]
+MinP = Annotated[float, typer.Option(help="Floor relative to the best token.")]
+RepetitionPenalty = Annotated[float, typer.Option(help="1 is off.")]
+Seed = Annotated[Optional[int], typer.Option(help="Of the draws.")]
+Stop = Annotated[Optional[list[str]], typer.Option(help="End the text here; repeatable.")]
+Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]

@@ -1,0 +1,49 @@
+"""`moeflux pack`: experts in aligned records, verified."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from ..errors import FormatError
+from . import progress
+
+
+def pack(
+    source: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    target: Annotated[
+        Optional[Path], typer.Argument(help="New folder, or one of an interrupted run.")
+    ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Free each part of SOURCE once its copy is verified (Linux). Cannot be undone.",
+        ),
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check a packed folder's checksums instead.")
+    ] = False,
+) -> None:
+    """Write a self-contained folder in which one read brings one expert.
+
+    The same command again goes on where it stopped, whatever stopped it. Every file is read back
+    from disk and compared before it counts.
+    """
+    from .. import packing
+
+    if verify == (target is not None):
+        raise FormatError("[pack] expected SOURCE and TARGET, or --verify and a packed folder")
+    try:
+        with progress.bars() as bars:
+            if target is None:
+                packing.verify(source, bars)
+            else:
+                packing.pack(source, target, replace=replace, progress=bars)
+    except KeyboardInterrupt:
+        print("[interrupted: the same command goes on from here]", file=sys.stderr)
+        raise
+    print(target or f"{source}: every checksum is right")

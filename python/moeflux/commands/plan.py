@@ -1,0 +1,203 @@
+"""`moeflux plan`: what a model needs and how fast it would be, before it is downloaded."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from ..checkpoint import Checkpoint
+from ..errors import FormatError
+from ..terminal import escape_controls
+from . import options
+
+
+def plan(
+    model: options.ModelArgument = None,
+    memory: Annotated[
+        Optional[list[str]], typer.Option(help="A budget such as 12GiB; repeatable.")
+    ] = None,
+    context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
+    threads: options.Threads = None,
+    hit_rate: Annotated[
+        Optional[float],
+        typer.Option(help="Share of experts found in memory; estimated when not given."),
+    ] = None,
+    folder: Annotated[
+        Optional[Path],
+        typer.Option(help="Probe the disk of this folder (for a hub id: where it would go)."),
+    ] = None,
+    plot: Annotated[
+        Optional[Path], typer.Option(help="Draw tokens/s over memory into this SVG file.")
+    ] = None,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """Show what a model needs and how fast it would decode on this machine, at several budgets.
+
+    Reads config and headers only: of a hub id a few hundred kilobytes, whatever the model's size.
+    Rates come from a probe of about a second.
+    """
+    from .. import plan as planner
+    from .. import probe
+    from ..families import build_spec
+    from ..memory import budget_bytes
+    from ..model import check_threads
+
+    if hit_rate is not None and not 0 <= hit_rate <= 1:
+        raise FormatError(f"[plan] expected a hit rate in 0..1, found {hit_rate}")
+    if not 1 <= context <= 1 << 24:
+        raise FormatError(f"[plan] expected a context of 1..{1 << 24} tokens, found {context}")
+    threads = probe.default_threads() if threads is None else threads
+    check_threads(threads)
+    checkpoint, is_local = _open(model, revision, offline)
+    spec = build_spec(checkpoint)
+    sizes = planner.measure(checkpoint, spec, context, threads)
+    budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
+    for budget in budgets:
+        planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
+    rows = planner.rows(sizes, machine, budgets, hit_rate)
+    answer: dict[str, Any] = {
+        "model": str(checkpoint.path),
+        "sizes": asdict(sizes),
+        "minimum_bytes": planner.minimum_bytes(sizes),
+        "cycle_slots": sizes.cycle_slots,
+        "expert_bytes_per_token": sizes.expert_token_bytes,
+        "machine": asdict(machine),
+        "rows": [
+            asdict(row.fit)
+            | {"speeds": [asdict(s) | {"tokens_per_second": s.tokens_per_second,
+                                       "bound": planner.bound(sizes, machine, s.hit_rate)}
+                          for s in row.speeds]}
+            for row in rows
+        ],
+    }  # fmt: skip
+    if as_json:
+        print(json.dumps(answer, indent=2))
+    else:
+        _show(answer)
+    if plot is not None:
+        _draw(plot, answer)
+
+
+def _open(model: str | None, revision: str | None, offline: bool) -> tuple[Checkpoint, bool]:
+    """The checkpoint, and whether its files are on this machine."""
+    from .. import hub
+    from ..checkpoint import open_checkpoint
+    from ..remote import open_remote
+
+    is_remote = model is not None and not Path(model).is_dir() and hub.is_hub_id(model)
+    if model is not None and is_remote and not offline:
+        return open_remote(model, revision), False
+    return open_checkpoint(hub.resolve(model, revision, offline)), True
+
+
+def probe_machine(
+    checkpoint: Checkpoint,
+    spec: dict[str, Any],
+    slot_bytes: int,
+    threads: int,
+    is_local: bool,
+    folder: Path | None,
+) -> Any:
+    """Rates for this model: of its own files where they are here, else of a file like them."""
+    from .. import probe
+    from ..packing import sources
+
+    layers = sources.layers(spec)
+    if is_local and layers and folder is None:
+        ranges = [
+            [(part.nbytes, part.offset, list(files), list(offsets))
+             for part, (files, offsets) in zip(layer.parts, layer.places, strict=True)]
+            for layer in layers
+        ]  # fmt: skip
+        disk = probe.read_rates([str(file) for file in checkpoint.files], ranges)
+    else:
+        where = folder or probe.models_folder()
+        disk = probe.disk(where, record_bytes=max(slot_bytes, 1 << 16))
+    shape: dict[str, int] = {}
+    for layer in spec["layers"]:
+        if "moe" in layer:
+            gate = layer["moe"]["experts"]["gate"]
+            shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
+                     "group": gate["group"], "top_k": layer["moe"]["top_k"]}  # fmt: skip
+            break
+    return probe.Machine(disk, probe.memory(threads), probe.kernels(**shape, threads=threads),
+                         threads)  # fmt: skip
+
+
+def _gb(nbytes: float) -> str:
+    return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.2f} MB"
+
+
+def _show(answer: dict[str, Any]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    sizes, machine = answer["sizes"], answer["machine"]
+    console = Console()
+    parts = Table(title=escape(escape_controls(answer["model"])), show_header=False)
+    for name, value in {
+        "resident weights": _gb(sizes["resident_bytes"]),
+        "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
+        f"a session of {sizes['context']} tokens": _gb(sizes["session_bytes"]),
+        "an expert's slot": _gb(sizes["slot_bytes"]),
+        "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
+                   f"{sizes['top_k']} a token and layer",
+        "all experts in memory": _gb(sizes["n_experts"] * sizes["slot_bytes"]),
+        "minimum memory": f"{_gb(answer['minimum_bytes'])} ({answer['minimum_bytes']} bytes)",
+        "experts of one token": f"{_gb(answer['expert_bytes_per_token'])} in "
+                                f"{answer['cycle_slots']} slots",
+        "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"
+                               for batch, rate in machine["disk"]["by_batch"].items())
+                     + f" ({machine['disk']['mode']})",
+        "this memory": f"{_gb(machine['memory_rate'])}/s",
+        "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
+                       f"{machine['threads']} threads, "
+                       f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
+    }.items():  # fmt: skip
+        parts.add_row(name, value)
+    console.print(parts)
+    routing = ("uniform", "skewed") if len(answer["rows"][0]["speeds"]) > 1 else ("as given",)
+    speeds = Table(title="Decode")
+    for column in ("memory", "slots", "share", "routing", "hits", "read a token", "tokens/s",
+                   "bound"):  # fmt: skip
+        speeds.add_column(column, justify="right", no_wrap=True)
+    for row in answer["rows"]:
+        budget = (_gb(row["memory_bytes"]), str(row["slots"]), f"{row['share']:.0%}")
+        for name, speed in zip(routing, row["speeds"], strict=True):
+            speeds.add_row(
+                *budget,
+                name,
+                f"{speed['hit_rate']:.0%}",
+                _gb(speed["bytes_per_token"]),
+                f"{speed['tokens_per_second']:.2f}",
+                f"{speed['bound']:.2f}",
+            )
+            budget = ("", "", "")
+    console.print(speeds)
+    if len(routing) > 1:
+        console.print(
+            "Hit rates: for uniform routing, the floor, and for routing that prefers some experts. "
+            "A run's stats tell the real one: pass it as --hit-rate."
+        )
+
+
+def _draw(path: Path, answer: dict[str, Any]) -> None:
+    from ..line_chart import Line, svg, write_svg
+
+    rows = answer["rows"]
+    lines = []
+    names = ["uniform routing", "skewed routing"] if len(rows[0]["speeds"]) > 1 else ["expected"]
+    for number, name in enumerate(names):
+        for key, dashed in (("tokens_per_second", False), ("bound", True)):
+            points = [(row["memory_bytes"] / 1e9, row["speeds"][number][key]) for row in rows]
+            lines.append(Line(f"{name}: bound" if dashed else name, points, dashed))
+    title = escape_controls(f"{answer['model']}: expected decode")
+    write_svg(path, svg(title, "memory budget, GB", "tokens/s", lines))

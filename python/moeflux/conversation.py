@@ -1,0 +1,101 @@
+"""`Conversation`: a chat with one model. Knows messages; the session holds their tokens.
+
+A turn feeds only what the session does not hold yet. Where the template rewrites the past (many
+drop an earlier answer's thinking) or text does not tokenize back to the ids that were generated,
+it goes back to the snapshot before the last answer, or starts over: recurrent state cannot be cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from . import _core
+from .errors import MemoryBudgetError, SessionError
+from .generation import Part, stream_generate
+from .model import Model
+
+
+class Conversation:
+    """A chat: `reply` appends a question and streams its answer.
+
+    Args:
+        model: one with a chat template.
+        system: the system message, or None.
+
+    Example:
+        >>> talk = Conversation(model)
+        >>> for part in talk.reply("What is a slot?", max_tokens=64):
+        ...     print(part.text, end="")
+    """
+
+    def __init__(self, model: Model, system: str | None = None) -> None:
+        self._model = model
+        self._system = system
+        self._session = model.session()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets all but the system message."""
+        self.messages: list[dict[str, str]] = (
+            [] if self._system is None else [{"role": "system", "content": self._system}]
+        )
+        self._held: list[int] = []  # the tokens that the session holds
+        self._snapshot: _core.Snapshot | None = None  # before the last answer
+        self._session.reset()
+
+    @property
+    def n_held(self) -> int:
+        """Tokens held, of `context`."""
+        return len(self._held)
+
+    def reply(self, text: str, **options: Any) -> Iterator[Part]:
+        """Asks, and yields the answer's parts. Options as for `stream_generate`.
+
+        An answer that is cut short (Ctrl-C, or the caller stops iterating) stays in the history
+        as far as it went; a question that got no answer is taken back.
+
+        Raises:
+            SessionError: the conversation has outgrown the context; `reset` it.
+            TemplateError: the model has no chat template.
+        """
+        question = {"role": "user", "content": text}
+        tokenizer = self._model.tokenizer
+        prompt = tokenizer.apply_template([*self.messages, question])
+        ids = tokenizer.encode(prompt, add_special_tokens=False)
+        if not ids or len(ids) > self._session.context:
+            raise SessionError(
+                f"[chat] the conversation takes {len(ids)} tokens of a context of "
+                f"{self._session.context}; start over, or load with a larger context="
+            )
+        tokens: list[int] = []
+        answer: list[str] = []
+        try:
+            self._feed(ids)
+            for part in stream_generate(
+                self._model, ids[-1:], session=self._session, history=ids[:-1], **options
+            ):
+                if part.token is not None:
+                    tokens.append(part.token)
+                answer.append(part.text)
+                yield part
+        finally:
+            self._held = (ids + tokens)[: self._session.position]
+            if answer:
+                self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
+
+    def _feed(self, ids: list[int]) -> None:
+        """Brings the session to hold ids[:-1], the shortest way, and remembers that state."""
+        wanted = ids[:-1]
+        if wanted[: len(self._held)] != self._held:
+            known = self._snapshot.position if self._snapshot is not None else 0
+            if self._snapshot is not None and wanted[:known] == self._held[:known]:
+                self._session.restore(self._snapshot)
+            else:
+                self._session.reset()
+        self._snapshot = None  # its memory first, then the new one's
+        if len(wanted) > self._session.position:
+            self._session.step(wanted[self._session.position :])
+        with contextlib.suppress(MemoryBudgetError):  # then the next turn may start over
+            self._snapshot = self._session.save()

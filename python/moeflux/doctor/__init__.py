@@ -1,0 +1,104 @@
+"""`moeflux doctor`: whether this machine's devices compute what they should, and how fast.
+
+Runs from an installed wheel. Every kernel is compared with a float64 oracle in numpy; rates of
+matvec kernels, disk and memory are measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__, probe
+from ..backend import KINDS, Backend
+from ..errors import GpuError, MoefluxError, NoDeviceError
+from ..memory import available_bytes
+from . import speed
+from .checks import check_kernels
+from .report import DeviceReport, Report
+
+REPEATS = 3  # of each measurement of a matvec
+TUNE_REPEATS = 15  # where a row of the table hangs on it
+
+__all__ = ["DeviceReport", "Report", "examine"]
+
+
+def examine(
+    kinds: Sequence[str] = KINDS,
+    *,
+    disk: Path | None = None,
+    tune: bool = False,
+    note: Callable[[str], None] = lambda _: None,
+) -> Report:
+    """Examines this machine; takes well below a minute.
+
+    Args:
+        kinds: devices to look for.
+        disk: folder whose disk is measured; None takes the one where the hub keeps models.
+        tune: measure the matvec variants longer and propose rows for their table.
+        note: hears what is being done.
+
+    Returns:
+        A Report; its `problems` say what is wrong.
+    """
+    report = Report(_system())
+    for kind in kinds:
+        report.devices.append(_examine_device(kind, tune, note, report.problems))
+    note("disk")
+    try:
+        report.disk = probe.disk(disk or probe.models_folder())
+    except MoefluxError as error:
+        report.problems.append(str(error))
+    note("memory")
+    report.memory_rate = probe.memory()
+    return report
+
+
+def _examine_device(
+    kind: str, tune: bool, note: Callable[[str], None], problems: list[str]
+) -> DeviceReport:
+    try:
+        backend = Backend(kind)
+    except NoDeviceError as error:
+        if kind == "metal" and sys.platform == "darwin":
+            problems.append(f"a Mac without Metal: {error}")
+        return DeviceReport(kind, absent=str(error))
+    except GpuError as error:
+        problems.append(f"{kind}: {error}")
+        return DeviceReport(kind, absent=str(error))
+    device = DeviceReport(kind, name=backend.name, limits=dataclasses.asdict(backend.limits))
+    device.n_kernels = len(backend.kernels)
+    for kernel in backend.kernels:
+        note(f"{kind}: compiling {kernel}")
+        try:
+            backend.pipeline(kernel)
+        except GpuError as error:
+            device.compile_errors.append(f"{kernel}: {error}")
+    device.checks = check_kernels(backend, note)
+    problems += [f"{kind}: {error}" for error in device.compile_errors]
+    problems += [
+        f"{kind}: {check.kernel}: {check.problem}" for check in device.checks if check.problem
+    ]
+    try:
+        device.rates = speed.measure_all(backend, note, TUNE_REPEATS if tune else REPEATS)
+    except MoefluxError as error:
+        problems.append(f"{kind}: rates of matvec kernels: {error}")
+    if tune:
+        device.table_rows = speed.better_rows(backend.name, device.rates)
+    return device
+
+
+def _system() -> dict[str, str]:
+    return {
+        "moeflux": __version__,
+        "system": platform.platform(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "memory": f"{available_bytes() / 1e9:.1f} GB available",
+        "python": f"{platform.python_version()}, numpy {np.__version__}",
+    }

@@ -1,0 +1,180 @@
+"""Dispatches of the engine's norms, router, and kernels that move or add rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import oracles
+from .case import Array, Case, Family, Generator, Out, Shape, decode, floats
+from .cases_elementwise import geometry, wide
+from .cases_matvec import THREADS
+from .cases_norm import HEADS, draw_heads, gated_rms_norm, per_head
+
+# (n, heads, head_dim, rotary_dim, first position, normalise)
+ROPE = [
+    (1, 1, 128, 128, 0, 1),
+    (2, 4, 128, 64, 4095, 1),
+    (3, 2, 256, 64, 100_000, 0),
+    (2, 3, 64, 64, 1_000_000, 1),
+    (5, 1, 6, 2, 7, 1),
+    (1, 2, 33, 32, 31, 0),
+    (2, 2, 40, 0, 5, 1),
+]
+LENGTHS = [(1, 1, 128), (3, 16, 128), (2, 2, 33), (5, 4, 32), (1, 3, 1025)]  # (n, heads, dim)
+ROUTERS = [(1, 128, 8), (3, 16, 1), (2, 1, 1), (4, 512, 10), (2, 33, 33), (1, 1000, 16), (5, 60, 4)]
+MOVES = [(1, 1, 1), (3, 5, 64), (7, 7, 33), (16, 4, 256)]  # (n, rows of the other side, dim)
+COMBINES = [(1, 1, 1), (2, 8, 64), (3, 10, 33), (5, 0, 7), (1, 16, 2048)]  # (n, top_k, dim)
+
+
+def draw_rope(rng: Generator) -> Shape:
+    head_dim = int(rng.integers(1, 200))
+    rotary_dim = 2 * int(rng.integers(0, head_dim // 2 + 1))
+    position = int(rng.choice([0, 1, 500, 40_000, 262_144]))
+    n, heads = int(rng.integers(1, 5)), int(rng.integers(1, 5))
+    return n, heads, head_dim, rotary_dim, position, int(rng.integers(0, 2))
+
+
+def draw_three(rng: Generator) -> Shape:
+    return int(rng.integers(1, 6)), int(rng.integers(1, 9)), int(rng.integers(1, 200))
+
+
+def draw_router(rng: Generator) -> Shape:
+    experts = int(rng.integers(1, 200))
+    return int(rng.integers(1, 4)), experts, int(rng.integers(1, min(experts, 20) + 1))
+
+
+def rms_norm_f32(rng: Generator, shape: Shape) -> Case:
+    n, dim = shape
+    x, weight = floats(rng, n, dim, size=float(rng.choice([1e-3, 1, 50]))), floats(rng, dim)
+    out = Out(oracles.rms_norm(decode(x), decode(weight), 1e-6))
+    args = [x, weight, out, dim, 1e-6]
+    return Case("rms_norm_f32", args, *per_head(rng, n), text=f"n={n} dim={dim}")
+
+
+def gated_rms_norm_f32(rng: Generator, shape: Shape) -> Case:
+    case = gated_rms_norm(rng, shape)
+    values, z, _, _, dim, eps = case.args
+    weight = floats(rng, dim)
+    out = Out(oracles.gated_rms_norm(decode(values), decode(z), decode(weight), eps))
+    case.kernel, case.args = "gated_rms_norm_f32", [values, z, weight, out, dim, eps]
+    return case
+
+
+def strided(rng: Generator, n: int, width: int) -> tuple[Array, int]:
+    """(n, stride) NaN, of which the first `width` columns are to be filled; the last row is cut."""
+    stride = width + int(rng.choice([0, 1, 40]))
+    return np.full((n, stride), np.nan, np.float32), stride
+
+
+def cut(array: Array, width: int) -> Array:
+    """What a kernel may assume of a strided array: nothing behind the last row's columns."""
+    return array.reshape(-1)[: (len(array) - 1) * array.shape[1] + width]
+
+
+def l2_norm_f32(rng: Generator, shape: Shape) -> Case:
+    n, heads, dim = shape
+    x, stride = strided(rng, n, heads * dim)
+    x[:, : heads * dim] = floats(rng, n, heads * dim, size=float(rng.choice([1e-3, 1, 50])))
+    scale = float(np.float32(dim**-0.5))
+    expected = decode(x)
+    inside = decode(x[:, : heads * dim]).reshape(n, heads, dim)
+    expected[:, : heads * dim] = oracles.l2_norm(inside, scale, 1e-6).reshape(n, -1)
+    out = Out(cut(expected, heads * dim), before=cut(x, heads * dim))
+    args = [out, n, heads, dim, stride, scale, 1e-6]
+    threads = int(rng.choice(THREADS))
+    return Case("l2_norm_f32", args, n * heads * threads, threads, text=f"{shape}")
+
+
+def norm_rope_f32(rng: Generator, shape: Shape) -> Case:
+    n, heads, head_dim, rotary_dim, position, normalise = shape
+    width = heads * head_dim
+    x, x_stride = strided(rng, n, width)
+    x[:, :width] = floats(rng, n, width)
+    inv_freq = (10_000.0 ** (-np.arange(0, rotary_dim, 2) / max(rotary_dim, 1))).astype(np.float32)
+    weight = floats(rng, head_dim) if normalise else None
+    rope_scale = float(rng.choice([1.0, 1.25]))
+    values = decode(x[:, :width]).reshape(n, heads, head_dim)
+    if weight is not None:
+        values = oracles.rms_norm(values, decode(weight), 1e-6)
+    expected, out_stride = strided(rng, n, width)
+    expected = expected.astype(np.float64)
+    size = np.ones_like(expected)
+    expected[:, :width] = oracles.rope(values, inv_freq, position, rope_scale).reshape(n, -1)
+    pair = np.concatenate(
+        [values[..., rotary_dim // 2 : rotary_dim], values[..., : rotary_dim // 2]], -1
+    )
+    other = np.concatenate([pair, 0 * values[..., rotary_dim:]], axis=-1)
+    size[:, :width] = 1.25 * (abs(values) + abs(other)).reshape(n, -1)
+    out = Out(cut(expected, width), cut(size, width))
+    sizes = [n, heads, head_dim, rotary_dim, x_stride, out_stride, position, normalise]
+    args = [cut(x, width), weight, inv_freq if rotary_dim else None, out, *sizes, 1e-6, rope_scale]
+    threads = int(rng.choice(THREADS[:6]))
+    return Case("norm_rope_f32", args, n * heads * threads, threads, text=f"{shape}")
+
+
+def router_top_k_f32(rng: Generator, shape: Shape) -> Case:
+    """Logits of few different values, so that many are equal; some rows all equal."""
+    n, n_experts, top_k = shape
+    logits = floats(rng, n, n_experts, size=float(rng.choice([1, 30])))
+    if rng.random() < 0.5:
+        logits = np.round(logits * float(rng.choice([0, 1, 4])))
+    normalise = int(rng.integers(0, 2))
+    rows = [oracles.top_k(row, top_k, bool(normalise)) for row in decode(logits)]
+    ids, weights = (np.stack(part) for part in zip(*rows, strict=True))
+    size = weights * (1 + np.abs(logits).max())  # the argument of exp is rounded
+    args = [logits, Out(ids.astype(np.uint32), dtype=np.uint32), Out(weights, size)]
+    args += [n_experts, top_k, normalise]
+    return Case("router_top_k_f32", args, *per_head(rng, n), text=f"{shape} {normalise=}")
+
+
+def gather_rows_f32(rng: Generator, shape: Shape) -> Case:
+    n, there, dim = shape
+    x, rows = floats(rng, there, dim), rng.integers(0, there, n).astype(np.uint32)
+    rows[int(rng.integers(0, n))] = there - 1
+    args = [x, rows, Out(decode(x[rows])), dim, n]
+    return Case("gather_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
+
+
+def scatter_rows_f32(rng: Generator, shape: Shape) -> Case:
+    n, more, dim = shape
+    x, rows = floats(rng, n, dim), rng.permutation(n + more)[:n].astype(np.uint32)
+    before = floats(rng, int(rows.max()) + 1, dim)
+    expected = decode(before)
+    expected[rows] = decode(x)
+    args = [x, rows, Out(expected, before=before), dim, n]
+    return Case("scatter_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
+
+
+def moe_combine_f32(rng: Generator, shape: Shape) -> Case:
+    n, top_k, dim = shape
+    has_shared, has_gate = int(rng.integers(0, 2)), int(rng.integers(0, 2))
+    x, weights, experts = floats(rng, n, dim), floats(rng, n, top_k), floats(rng, n, top_k, dim)
+    shared, gates = floats(rng, n, dim), wide(rng, n)
+    gate = oracles.sigmoid(decode(gates)) if has_gate else np.ones(n)
+    gate = (gate * has_shared)[:, None]
+    terms = (decode(x), decode(weights), decode(experts), decode(shared))
+    expected, size = (
+        a + np.einsum("tk,tkd->td", b, c) + gate * d for a, b, c, d in (terms, map(np.abs, terms))
+    )
+    args = [
+        Out(expected, size, before=x),
+        weights if top_k else None,
+        experts if top_k else None,
+        shared if has_shared else None,
+        gates if has_shared and has_gate else None,
+        *[n, dim, top_k, has_shared, has_gate],
+    ]
+    text = f"{shape} {has_shared=} {has_gate=}"
+    return Case("moe_combine_f32", args, *geometry(rng, n * dim), text=text)
+
+
+KERNELS: dict[str, Family] = {
+    "gated_rms_norm_f32": Family(gated_rms_norm_f32, HEADS, draw_heads),
+    "gather_rows_f32": Family(gather_rows_f32, MOVES, draw_three),
+    "l2_norm_f32": Family(l2_norm_f32, LENGTHS, draw_three),
+    "moe_combine_f32": Family(moe_combine_f32, COMBINES, draw_three),
+    "norm_rope_f32": Family(norm_rope_f32, ROPE, draw_rope),
+    "rms_norm_f32": Family(rms_norm_f32, HEADS, draw_heads),
+    "router_top_k_f32": Family(router_top_k_f32, ROUTERS, draw_router),
+    "scatter_rows_f32": Family(scatter_rows_f32, MOVES, draw_three),
+}

@@ -1,0 +1,267 @@
+"""Packs a checkpoint: dense tensors in one file, the experts of each layer in aligned records.
+
+Every file is written under another name, synced, read back, and only then given its name. So a run
+that is killed at any moment leaves complete files and at most one part of a file; the same call
+again goes on behind the complete ones, and ends with the same bytes as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_json
+from ..durable import require_space, whole_file, write_json
+from ..errors import FormatError, IoError
+from ..families import build_spec
+from ..packed import REPLACED_NAME, dense_header, expand, is_packed, layer_header
+from ..safetensors_header import Entry, read_header
+from . import pieces, punch, sources
+from .pieces import Report
+from .sources import Layer, Range, SourceFiles
+
+__all__ = ["pack", "verify"]
+
+CLAIM_NAME = "pack.json"
+DENSE_NAME = "dense.safetensors"
+DENSE_PIECE_BYTES = 16 << 20
+READERS = 4  # threads that gather records
+COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
+Progress = Callable[[str, int], Report]
+
+
+def _silent(what: str, total: int) -> Report:
+    return lambda nbytes: None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One file of the packed folder and how it is made."""
+
+    path: Path
+    header: Callable[[str], bytes]
+    pieces: Callable[[], Iterator[memoryview]]
+    n_pieces: int
+    nbytes: int
+    frees: Callable[[], Iterator[Range]]
+
+
+def pack(
+    source: Path, target: Path, *, replace: bool = False, progress: Progress = _silent
+) -> Path:
+    """Writes `target`, a self-contained packed folder; goes on where an earlier run stopped.
+
+    Args:
+        source: a checkpoint folder.
+        target: a new folder, or one of an interrupted run from the same source.
+        replace: free each range of the source as soon as its copy has been read back. The source
+            is no checkpoint any more from the first range on, and cannot be had back.
+        progress: asked for a callback for writing and one for reading back.
+
+    Returns:
+        The target.
+
+    Raises:
+        FormatError: the source is no checkpoint with experts, or the target holds something else.
+        IoError: the disk is short (nothing is written then), cannot free ranges, or fails.
+    """
+    try:
+        return _pack(source, target, replace, progress)
+    except OSError as error:
+        if isinstance(error, IoError):
+            raise
+        raise IoError(f"[pack] {error.strerror} ({error.filename or target})") from error
+
+
+def verify(folder: Path, progress: Progress = _silent) -> None:
+    """Reads all packed files and compares every piece with its checksum.
+
+    Raises:
+        FormatError: a piece differs, or there is nothing packed in the folder.
+        IoError: a file cannot be read.
+    """
+    checkpoint = open_checkpoint(folder)
+    packed = [file for file in checkpoint.files if is_packed(read_header(file, 0)[1])]
+    if not packed:
+        raise FormatError(f"[pack] expected a packed checkpoint, found none ({folder})")
+    report = progress("verified", sum(file.stat().st_size for file in packed))
+    for file in packed:
+        pieces.verify(file, report)
+
+
+def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path:
+    checkpoint = open_checkpoint(source, allow_replaced=_is_replaced_by(source, target))
+    spec = build_spec(checkpoint)
+    layers = sources.layers(spec)
+    if not layers:
+        raise FormatError(f"[pack] expected a model with experts, found none ({source})")
+    files = [file.resolve() for file in checkpoint.files]
+    if replace:
+        punch.require_support(files)
+    folder = target if target.exists() else next(p for p in target.parents if p.exists())
+    source_files = SourceFiles(files)
+    try:
+        jobs = [_dense_job(target, checkpoint, spec, source_files)]
+        jobs += [_layer_job(target, n, layer, source_files) for n, layer in enumerate(layers)]
+        missing = [job.nbytes for job in jobs if not job.path.exists()]
+        # With `replace` a layer's room is there again before the next one is written.
+        need = sum(missing) if not replace else sum(missing[:1]) + max(missing[1:], default=0)
+        require_space(folder, need, "pack")
+        _claim(target, source, checkpoint)
+        wrote, verified = (progress(what, sum(job.nbytes for job in jobs))
+                           for what in ("packed", "verified"))  # fmt: skip
+        for job in jobs:
+            if job.path.exists():
+                _check_done(job)
+                if replace:  # once more: nothing brings the source's bytes back
+                    pieces.verify(job.path)
+                wrote(job.nbytes)
+                verified(job.nbytes)
+            else:
+                pieces.write(job.path, job.header, job.pieces(), job.n_pieces, wrote, verified)
+            if replace:
+                _mark_replaced(source, target)
+                punch.free(files, job.frees())
+    finally:
+        source_files.close()
+    _copy_small(source, target, [job.path.name for job in jobs])
+    build_spec(open_checkpoint(target))  # what was written means what was read
+    return target
+
+
+def _claim(target: Path, source: Path, checkpoint: Checkpoint) -> None:
+    """Notes in the target what it is made from, or checks that it is what is noted there."""
+    wanted: dict[str, Any] = {
+        "version": 1,
+        "config_sha256": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
+        "files": {file.name: file.stat().st_size for file in checkpoint.files},
+    }
+    path = target / CLAIM_NAME
+    if path.exists():
+        if read_json(path) != wanted:
+            raise FormatError(f"[pack] the folder holds a pack of another checkpoint than {source} "
+                              f"({path})")  # fmt: skip
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    if any(target.iterdir()):
+        raise FormatError(f"[pack] expected a new or empty folder, or one of an earlier run "
+                          f"({target})")  # fmt: skip
+    write_json(path, wanted, indent=1)
+
+
+def _dense_job(
+    target: Path, checkpoint: Checkpoint, spec: dict[str, Any], files: SourceFiles
+) -> _Job:
+    tensors = sources.dense(checkpoint, spec)
+    entries = [Entry(t.name, t.dtype, t.shape, t.nbytes) for t in tensors]
+    ranges = [Range(t.file, t.offset, t.nbytes) for t in tensors]
+    nbytes = sum(entry.nbytes for entry in entries)
+    return _Job(
+        target / DENSE_NAME,
+        lambda checksums: dense_header(entries, DENSE_PIECE_BYTES, checksums),
+        lambda: _dense_pieces(ranges, files),
+        -(-nbytes // DENSE_PIECE_BYTES),
+        nbytes,
+        lambda: iter(ranges),
+    )
+
+
+def _dense_pieces(ranges: list[Range], files: SourceFiles) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(DENSE_PIECE_BYTES))
+    filled = 0
+    for place in ranges:
+        done = 0
+        while done < place.nbytes:
+            n = min(place.nbytes - done, len(buffer) - filled)
+            files.read(Range(place.file, place.offset + done, n), buffer[filled : filled + n])
+            done, filled = done + n, filled + n
+            if filled == len(buffer):
+                yield buffer
+                filled = 0
+    if filled:
+        yield buffer[:filled]
+
+
+def _layer_job(target: Path, number: int, layer: Layer, files: SourceFiles) -> _Job:
+    return _Job(
+        target / f"experts-{number:05d}.safetensors",
+        lambda checksums: layer_header(layer.parts, layer.n_experts, checksums),
+        lambda: _records(layer, files),
+        layer.n_experts,
+        layer.n_experts * layer.record_bytes,
+        lambda: (place for e in range(layer.n_experts) for _, place in layer.ranges(e)),
+    )
+
+
+def _records(layer: Layer, files: SourceFiles) -> Iterator[memoryview]:
+    """Records in order, gathered by a few threads that read ahead."""
+
+    def gather(expert: int) -> memoryview:
+        record = memoryview(bytearray(layer.record_bytes))
+        for part, place in layer.ranges(expert):
+            files.read(place, record[part.offset : part.offset + part.nbytes])
+        return record
+
+    with ThreadPoolExecutor(READERS) as pool:
+        experts = iter(range(layer.n_experts))
+        window = deque(pool.submit(gather, e) for e in itertools.islice(experts, 2 * READERS))
+        while window:
+            record = window.popleft().result()
+            window.extend(pool.submit(gather, e) for e in itertools.islice(experts, 1))
+            yield record
+
+
+def _check_done(job: _Job) -> None:
+    """A file of the final name is complete; that it is one of this pack can be seen cheaply."""
+    _, metadata = read_header(job.path, 0)
+    expected = job.header(metadata.get("crc32", ""))
+    with job.path.open("rb") as stream:
+        found = stream.read(len(expected))
+    if found != expected:
+        raise FormatError(f"[pack] expected a file of this checkpoint's pack, found another; "
+                          f"remove it and run again ({job.path})")  # fmt: skip
+
+
+def _is_replaced_by(source: Path, target: Path) -> bool:
+    """Whether the holes in the source are those of earlier runs into this target."""
+    note, claim = source / REPLACED_NAME, target / CLAIM_NAME
+    if not note.exists() or not claim.exists():
+        return False
+    return read_json(note).get("packed_into") == os.path.realpath(target)
+
+
+def _mark_replaced(source: Path, target: Path) -> None:
+    if not (source / REPLACED_NAME).exists():
+        write_json(source / REPLACED_NAME, {"packed_into": os.path.realpath(target)}, indent=1)
+
+
+def _copy_small(source: Path, target: Path, written: list[str]) -> None:
+    """Config, tokenizer, template, licence; then the index. The config comes last."""
+    skipped = {INDEX_NAME, REPLACED_NAME, CLAIM_NAME, "config.json", "synth.json"}
+    for pattern in COPIED:
+        for file in sorted(source.glob(pattern)):
+            if file.name not in skipped and file.is_file():
+                _copy(file, target / file.name)
+    weight_map: dict[str, str] = {}
+    total = 0
+    for name in written:
+        stored, metadata = read_header(target / name, 0)
+        expanded = expand(stored, metadata, target / name)
+        weight_map |= dict.fromkeys(expanded, name)
+        total += sum(tensor.nbytes for tensor in expanded.values())
+    write_json(target / INDEX_NAME, {"metadata": {"total_size": total},
+                                     "weight_map": dict(sorted(weight_map.items()))})  # fmt: skip
+    _copy(source / "config.json", target / "config.json")
+
+
+def _copy(file: Path, to: Path) -> None:
+    with file.open("rb") as stream, whole_file(to) as out:
+        shutil.copyfileobj(stream, out)

@@ -1,0 +1,247 @@
+"""The plan: what a model needs, what fits into a budget, how fast that would be. Pure functions.
+
+Sizes come from the native planner (`measure` loads from holes: every booking of a real load, no
+byte read), rates from the one-second probe (probe.py), hit rates from hit_rate.py or the caller.
+
+Time of a token. Hits run while misses are read, a late expert when it has arrived, and the next
+layer waits for both. With m of K experts missing, m binomial:
+
+    layer(m) = stages + max(call + K * expert, read(m) + call + expert if m else 0)
+    token    = dense weights, KV cache, recurrent state, and the mean of layer(m) for every layer
+
+where a weight costs its bytes over the kernels' rate, a stage what it takes to hand work to threads
+(`call` is three of them), and read(m) is the probe's time for m experts asked for at once. Nothing
+is assumed to be known of a layer's experts before its router has run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from . import _core, hit_rate
+from .checkpoint import Checkpoint
+from .packing import sources
+from .probe import READ_THREADS, STAGES_OF_EXPERTS, Machine
+
+STAGES = 10  # of a layer beside its experts: norms, projections, mixer, router, sum (ops/cpu)
+POSITION = 256  # tokens in the KV cache for which speed is predicted
+SKEW = 0.5  # of the second hit rate: a mild preference for some experts (synth/router.py)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A model's bytes at a context and thread count.
+
+    Attributes:
+        resident_bytes: dense weights as they are kept in memory.
+        scratch_bytes: activations, kernel scratch, read buffers, thread stacks.
+        session_bytes: one session's KV cache for the whole context and its recurrent state.
+        state_bytes: of that, recurrent state (two copies).
+        slot_bytes: one expert in memory.
+        expert_bytes: one expert's weights.
+        dense_token_bytes: resident weights that a token goes through.
+        n_experts: of all layers.
+        n_layers: with experts.
+        experts_per_layer: in each of them.
+        top_k: experts that a token uses in a layer.
+        context: tokens of a session.
+    """
+
+    resident_bytes: int
+    scratch_bytes: int
+    session_bytes: int
+    state_bytes: int
+    slot_bytes: int
+    expert_bytes: int
+    dense_token_bytes: int
+    n_experts: int
+    n_layers: int
+    experts_per_layer: int
+    top_k: int
+    context: int
+
+    @property
+    def fixed_bytes(self) -> int:
+        """All but slots."""
+        return self.resident_bytes + self.scratch_bytes + self.session_bytes
+
+    @property
+    def cycle_slots(self) -> int:
+        """Slots that one token's experts fill."""
+        return self.n_layers * self.top_k
+
+    @property
+    def expert_token_bytes(self) -> int:
+        """Bytes of experts that a token uses: what it reads when nothing is in memory."""
+        return self.cycle_slots * self.expert_bytes
+
+    @property
+    def kv_token_bytes(self) -> int:
+        """KV cache of one token."""
+        return (self.session_bytes - self.state_bytes) // self.context
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A budget and the slots it leaves room for."""
+
+    memory_bytes: int
+    slots: int
+    share: float  # of all experts
+    holds_cycle: bool
+
+
+@dataclass(frozen=True)
+class Speed:
+    """A token's time at a hit rate."""
+
+    hit_rate: float
+    bytes_per_token: int  # read from disk
+    seconds: float
+    compute_seconds: float  # if nothing had to be read
+    read_seconds: float  # if nothing had to be computed
+
+    @property
+    def tokens_per_second(self) -> float:
+        """The inverse of a token's time."""
+        return 1 / self.seconds
+
+
+@dataclass(frozen=True)
+class Row:
+    """A budget: what fits and how fast it is, for each hit rate that was assumed."""
+
+    fit: Fit
+    speeds: tuple[Speed, ...]
+
+
+def measure(
+    checkpoint: Checkpoint,
+    spec: dict[str, Any],
+    context: int,
+    n_threads: int,
+    precision: str = "float32",
+) -> Sizes:
+    """A model's sizes from its headers: no weights are read.
+
+    Raises:
+        FormatError: tensors that do not fit each other.
+    """
+    ends = [0] * len(checkpoint.files)
+    for tensor in checkpoint.tensors.values():
+        stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
+        ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
+    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS,
+                                   precision)  # fmt: skip
+    layers = sources.layers(spec)
+    resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
+    if "head" in spec:  # of an embedding of its own a token touches one row
+        for part in ("weight", "scales", "biases"):
+            resident.pop(spec["embed"].get(part, ("",))[0], None)
+    expert_bytes = [sum(part.nbytes for part in layer.parts) for layer in layers]
+    n_layers = native.pop("n_layers")
+    return Sizes(
+        **native,
+        n_layers=n_layers,
+        expert_bytes=max(expert_bytes, default=0),
+        experts_per_layer=native["n_experts"] // n_layers if n_layers else 0,
+        dense_token_bytes=sum(resident.values()),
+        context=context,
+    )
+
+
+def minimum_bytes(sizes: Sizes) -> int:
+    """The smallest budget that `load` accepts."""
+    return int(_native(sizes, 2**62)["minimum_bytes"])
+
+
+def fit(sizes: Sizes, memory_bytes: int) -> Fit:
+    """What fits into a budget.
+
+    Raises:
+        MemoryBudgetError: it is below the minimum; the message says what it would take.
+    """
+    native = _native(sizes, memory_bytes)
+    share = native["slots"] / sizes.n_experts if sizes.n_experts else 1.0
+    return Fit(memory_bytes, native["slots"], share, native["holds_cycle"])
+
+
+def _native(sizes: Sizes, memory_bytes: int) -> dict[str, Any]:
+    return _core.make_plan(memory_bytes, sizes.resident_bytes, sizes.scratch_bytes,
+                           sizes.session_bytes, sizes.slot_bytes, sizes.n_experts,
+                           sizes.n_layers, sizes.top_k, 0)  # fmt: skip
+
+
+def expected_hit_rate(sizes: Sizes, slots: int, skew: float) -> float:
+    """Hit rate of so many slots for independent tokens: 0 below one token's experts."""
+    if slots < sizes.cycle_slots:
+        return 0.0
+    share = slots / sizes.n_experts if sizes.n_experts else 1.0
+    return hit_rate.hit_rate(share, max(sizes.experts_per_layer, 1), max(sizes.top_k, 1), skew)
+
+
+def speed(sizes: Sizes, machine: Machine, rate: float, position: int = POSITION) -> Speed:
+    """A decode step's time when a share `rate` of its experts is in memory."""
+    k, layers, kernels = sizes.top_k, sizes.n_layers, machine.kernels
+    expert = sizes.expert_bytes / kernels.bytes_per_second
+    call = STAGES_OF_EXPERTS * kernels.stage_seconds
+    state = min(position, sizes.context) * sizes.kv_token_bytes + sizes.state_bytes
+    dense = sizes.dense_token_bytes / kernels.bytes_per_second + state / machine.memory_rate
+    dense += layers * STAGES * kernels.stage_seconds
+    routed = reads = 0.0
+    for misses in range(k + 1):
+        chance = math.comb(k, misses) * (1 - rate) ** misses * rate ** (k - misses)
+        read = machine.disk.seconds(misses, sizes.slot_bytes)
+        routed += chance * (call + max(k * expert, read + expert if misses else 0))
+        reads += chance * read
+    return Speed(
+        hit_rate=rate,
+        bytes_per_token=round((1 - rate) * sizes.expert_token_bytes),
+        seconds=dense + layers * routed,
+        compute_seconds=dense + layers * (call + k * expert),
+        read_seconds=layers * reads,
+    )
+
+
+def bound(sizes: Sizes, machine: Machine, rate: float) -> float:
+    """Tokens/s that no engine passes: all bytes at the memory's rate, all misses at the disk's.
+
+    The limit model of the field: perfect overlap, no dependency between layers.
+    """
+    weights = sizes.dense_token_bytes + sizes.expert_token_bytes
+    missing = (1 - rate) * sizes.expert_token_bytes
+    return 1 / max(weights / machine.memory_rate, missing / machine.disk.best)
+
+
+def rows(
+    sizes: Sizes,
+    machine: Machine,
+    budgets: Sequence[int],
+    rate: float | None = None,
+    position: int = POSITION,
+) -> list[Row]:
+    """A row for each budget, at `rate`, or at the rates of uniform and of skewed routing.
+
+    Raises:
+        MemoryBudgetError: a budget below the minimum.
+    """
+    out = []
+    for memory_bytes in budgets:
+        fits = fit(sizes, memory_bytes)
+        rates = (
+            [expected_hit_rate(sizes, fits.slots, skew) for skew in (0.0, SKEW)]
+            if rate is None
+            else [rate]
+        )
+        out.append(Row(fits, tuple(speed(sizes, machine, r, position) for r in rates)))
+    return out
+
+
+def usual_budgets(sizes: Sizes) -> list[int]:
+    """Budgets at which something changes: minimum, a token's experts, quarters, everything."""
+    slots = [sizes.cycle_slots, *(math.ceil(sizes.n_experts * i / 4) for i in (1, 2, 3, 4))]
+    wanted = {minimum_bytes(sizes)} | {sizes.fixed_bytes + n * sizes.slot_bytes for n in slots}
+    return sorted(value for value in wanted if value >= minimum_bytes(sizes))

@@ -1,0 +1,207 @@
+"""What this machine does, measured in about a second: disk, memory, kernels.
+
+Each number comes from the code that a model uses: reads go through the expert store (direct,
+so many experts at once), weights through the compute kernels. `plan` and `doctor` share it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import _core
+from .errors import IoError
+from .memory import available_bytes
+
+BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once
+READ_THREADS = 8  # as `load` starts
+FILE_BYTES = 256 << 20  # of a probe file: more than a drive's cache keeps of random records
+RECORD_BYTES = 2654208  # an expert of qwen3-30b-a3b at 4 bits, where no model is given
+MEMORY_BYTES = 1 << 30  # well past any last-level cache that one process gets for itself
+
+# macOS: pages of a file that was written through the cache would be read from there.
+_NO_CACHE: int | None = getattr(fcntl, "F_NOCACHE", None)
+
+STAGES_OF_EXPERTS = 3  # gate and up together, activation, down (ops/cpu: CpuOps::experts)
+
+# (bytes, place in the slot, file of each expert, offset of each expert)
+Range = tuple[int, int, Sequence[int], Sequence[int]]
+
+
+@dataclass(frozen=True)
+class DiskRate:
+    """Read rates in bytes/s by number of experts asked for at once; `mode` direct or buffered."""
+
+    by_batch: dict[int, float]
+    mode: str
+
+    @property
+    def best(self) -> float:
+        """The highest of the rates."""
+        return max(self.by_batch.values())
+
+    def seconds(self, n_experts: float, expert_bytes: int) -> float:
+        """Time to read so many experts that are asked for at once; linear between batches."""
+        if n_experts <= 0:
+            return 0.0
+        known = sorted(self.by_batch)
+        times = [batch * expert_bytes / self.by_batch[batch] for batch in known]
+        if n_experts <= known[0]:
+            return times[0] * n_experts / known[0]
+        for low, high, t_low, t_high in zip(known, known[1:], times, times[1:], strict=False):
+            if n_experts <= high:
+                return t_low + (t_high - t_low) * (n_experts - low) / (high - low)
+        return times[-1] * n_experts / known[-1]
+
+
+@dataclass(frozen=True)
+class KernelRate:
+    """How fast weights go through the compute kernels, one token at a time.
+
+    Attributes:
+        bytes_per_second: packed weights, once a stage is under way.
+        stage_seconds: what every stage costs beside its weights: handing work to threads.
+    """
+
+    bytes_per_second: float
+    stage_seconds: float
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a plan needs to know of a machine; `memory_rate` in bytes/s."""
+
+    disk: DiskRate
+    memory_rate: float
+    kernels: KernelRate
+    threads: int
+
+
+def default_threads() -> int:
+    """Compute threads that `load` takes when it is not told: the cores this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return min(cores or 1, 64)
+
+
+def _rate(measured: dict[str, Any]) -> float:
+    return float(measured["nbytes"] / measured["seconds"])
+
+
+def read_rates(
+    paths: Sequence[str], layers: Sequence[Sequence[Range]], seconds: float = 0.5
+) -> DiskRate:
+    """Rates of random experts from existing files, laid out as `layers` says.
+
+    Raises:
+        IoError: a file cannot be read.
+        FormatError: a range lies outside of its file.
+    """
+    n_experts = sum(len(layer[0][2]) for layer in layers)
+    batches = [batch for batch in BATCHES if batch <= n_experts]
+    by_batch, mode = {}, "direct"
+    for batch in batches:
+        measured = _core.probe_reads(list(paths), [list(layer) for layer in layers], batch,
+                                     READ_THREADS, seconds / len(batches), True)  # fmt: skip
+        by_batch[batch] = _rate(measured)
+        mode = str(measured["mode"])
+    return DiskRate(by_batch, mode)
+
+
+def disk(
+    folder: str | os.PathLike[str] | None = None,
+    record_bytes: int = RECORD_BYTES,
+    seconds: float = 0.5,
+) -> DiskRate:
+    """Rates of records of a file that is written into `folder` for this and removed again.
+
+    Args:
+        folder: on the disk in question; None takes the temporary folder.
+        record_bytes: size of one read.
+        seconds: time to read for; writing the file comes on top.
+
+    Raises:
+        IoError: the file cannot be written or read.
+    """
+    record = -(-record_bytes // 16384) * 16384
+    count = max(FILE_BYTES // record, max(BATCHES))
+    block = os.urandom(1 << 20)
+    try:
+        with tempfile.NamedTemporaryFile(prefix="moeflux-probe-", dir=folder) as file:
+            if _NO_CACHE is not None:
+                fcntl.fcntl(file, _NO_CACHE, 1)
+            for _ in range(-(-count * record // len(block))):
+                file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+            layer = [(record, 0, [0] * count, [record * index for index in range(count)])]
+            return read_rates([file.name], [layer], seconds)
+    except OSError as error:
+        if isinstance(error, IoError):
+            raise
+        where = folder or tempfile.gettempdir()
+        raise IoError(f"[probe] cannot write a probe file: {error.strerror} ({where})") from error
+
+
+def memory(threads: int | None = None, seconds: float = 0.3) -> float:
+    """Bytes/s that `threads` threads read from memory."""
+    nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
+    return _rate(_core.probe_memory(nbytes, threads or default_threads(), seconds))
+
+
+def kernels(
+    d_model: int = 2048,
+    d_ff: int = 768,
+    bits: int = 4,
+    group: int = 64,
+    top_k: int = 8,
+    threads: int | None = None,
+    seconds: float = 0.3,
+) -> KernelRate:
+    """What the expert kernels get through, one token at a time: from one and from `top_k` experts.
+
+    Args:
+        d_model: width of the model.
+        d_ff: width of an expert.
+        bits: of the weights; 0 is bf16.
+        group: columns that share a scale.
+        top_k: experts of a token in a layer.
+        threads: compute threads.
+        seconds: time to compute for; preparing weights comes on top.
+    """
+    nbytes = min(MEMORY_BYTES // 2, max(available_bytes() // 4, 1 << 20))
+
+    def layer(n_experts: int) -> tuple[float, float]:
+        """Bytes and seconds of a layer's experts."""
+        done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
+                                   threads or default_threads(), seconds / 2,
+                                   os.environ.get("MOEFLUX_SIMD", ""))  # fmt: skip
+        return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
+
+    return kernel_rate(layer(1), layer(max(top_k, 2)))
+
+
+def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRate:
+    """The line through (bytes, seconds) of one expert and of many, computed together."""
+    rate = (many[0] - one[0]) / max(many[1] - one[1], 1e-12)
+    # Noise can turn the line about: a rate is never above that of `many` by more than its overhead.
+    rate = min(rate, 2 * many[0] / many[1])
+    stage = (many[1] - many[0] / rate) / STAGES_OF_EXPERTS
+    return KernelRate(rate, max(stage, 0.0))
+
+
+def existing_parent(path: Path) -> Path:
+    """The nearest folder above `path` that exists: where its disk can be asked."""
+    return next((p for p in (path, *path.parents) if p.is_dir()), Path(tempfile.gettempdir()))
+
+
+def models_folder() -> Path:
+    """Where the hub's client keeps models, or the nearest folder above that exists: its disk."""
+    from huggingface_hub import constants
+
+    return existing_parent(Path(constants.HF_HUB_CACHE))

@@ -1,0 +1,165 @@
+"""`Session`: one sequence of a model, and how requests of one or many of them reach the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _core
+from .errors import SessionError
+from .routing import Routing, compile_routing
+
+CAPTURES = ("router", "experts", "hidden")
+
+
+def token_ids(tokens: Iterable[int]) -> NDArray[np.uint32]:
+    """Token ids as the engine takes them. Raises SessionError for what is no list of ids."""
+    ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
+    if ids.size and (not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 1):
+        raise SessionError(f"[session] expected token ids, found {ids.dtype} {ids.shape}")
+    if ids.size and not (ids.min() >= 0 and ids.max() < 2**32):
+        raise SessionError(f"[session] expected token ids, found {ids.min()}..{ids.max()}")
+    return ids.astype(np.uint32)
+
+
+def capture_names(capture: Iterable[str] | None) -> list[str]:
+    """The checked names of what to capture. Raises SessionError."""
+    names = sorted({capture} if isinstance(capture, str) else set(capture or ()))
+    for name in names:
+        if name not in CAPTURES:
+            raise SessionError(f"[session] capture: expected {CAPTURES}, found {name!r}")
+    return names
+
+
+def run(
+    model: _core.NativeModel,
+    batch: Iterable[tuple[Session, Iterable[int]]],
+    all_logits: bool,
+    capture: Iterable[str] | None,
+) -> list[Any]:
+    """Steps the sessions of a batch together; see `Model.step_batch`."""
+    names = capture_names(capture)
+    items = []
+    for session, tokens in batch:
+        if not isinstance(session, Session):
+            raise SessionError(f"[session] expected a Session, found {type(session).__name__}")
+        items.append((session._native, token_ids(tokens), session._routing_native, 0))
+    found = model.step_batch(items, all_logits, names)
+    return found if names else [out["logits"] for out in found]
+
+
+class Session:
+    """One sequence: its KV cache and recurrent state."""
+
+    def __init__(self, native: _core.NativeSession, routing: Routing | None = None) -> None:
+        self._native = native
+        self._routing = routing
+        self._routing_native = compile_routing(native.model, routing)
+
+    @property
+    def position(self) -> int:
+        """Tokens held so far."""
+        return self._native.position
+
+    @property
+    def context(self) -> int:
+        """Tokens it can hold."""
+        return self._native.context
+
+    @property
+    def routing(self) -> Routing | None:
+        """The override that this session computes under; None: the model's own routing."""
+        return self._routing
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """position, context, and routing: "native", or the name of the session's override."""
+        name = self._routing.name if self._routing else "native"
+        return {"position": self.position, "context": self.context, "routing": name}
+
+    def step(
+        self,
+        tokens: Iterable[int],
+        *,
+        all_logits: bool = False,
+        capture: Iterable[str] | None = None,
+        routing: Routing | None = None,
+    ) -> Any:
+        """Appends tokens and computes. It happens whole or not at all: after an error or an
+        interrupt the session is as it was.
+
+        Args:
+            tokens: one or more token ids.
+            all_logits: logits after every token, not the last alone.
+            capture: any of "router", "experts", "hidden". Captured arrays are outside the
+                memory budget, as logits are.
+            routing: an override for these tokens alone, in place of the session's; a forced array
+                counts from the first of them (the session's from position 0).
+
+        Returns:
+            Logits, float32 (vocab,) or (n, vocab); with `capture` a dict of arrays: "logits";
+            "experts" int32 (n, layers, top_k) ascending, -1 in dense layers, and
+            "expert_weights" float32 of the same shape; "router" float32 (n, layers, experts),
+            logits before softmax, NaN in dense layers; "hidden" float32 (n, layers + 1, d_model),
+            the residual stream: embedding first, then after each layer.
+
+        Raises:
+            SessionError: no tokens, ids out of range, past the context, or an override that the
+                model cannot follow.
+            IoError: an expert could not be read.
+        """  # noqa: D205
+        names = capture_names(capture)
+        found = self._native.model.step_batch([self._item(tokens, routing)], all_logits, names)[0]
+        return found if names else found["logits"]
+
+    def score(
+        self, tokens: Iterable[int], *, greedy: bool = False, routing: Routing | None = None
+    ) -> Any:
+        """Appends tokens and tells how probable the model found them.
+
+        A text of any length up to the context takes the memory of a step: logits of some rows at a
+        time, never of all. Like `step` it happens whole or not at all.
+
+        Args:
+            tokens: one or more token ids.
+            greedy: also tell which tokens were the most probable ones.
+            routing: as in `step`.
+
+        Returns:
+            float32 (n,): natural log of the probability of each token after all before it. The
+            first is NaN: what it came after was an earlier call's. To score an answer after a
+            prompt, leave the prompt's last token to this call. With `greedy` a pair: that, and
+            bool (n,), False at the first.
+
+        Raises:
+            SessionError, IoError: as `step`.
+
+        Example:
+            >>> model = load(memory="24MiB", context=512)
+            >>> logprobs = model.session().score(model.tokenizer.encode("import os"))
+            >>> bool(np.isnan(logprobs[0])), bool((logprobs[1:] < 0).all())
+            (True, True)
+        """
+        logprobs, best = self._native.model.score(self._item(tokens, routing))
+        return (logprobs, best) if greedy else logprobs
+
+    def _item(self, tokens: Iterable[int], routing: Routing | None) -> tuple[Any, ...]:
+        ids = token_ids(tokens)
+        if routing is None:
+            return self._native, ids, self._routing_native, 0
+        return self._native, ids, compile_routing(self._native.model, routing), self.position
+
+    def reset(self) -> None:
+        """Forgets everything."""
+        self._native.reset()
+
+    def save(self) -> _core.Snapshot:
+        """A copy of the state, in memory, within the budget."""
+        return self._native.save()
+
+    def restore(self, snapshot: _core.Snapshot) -> None:
+        """Returns to a saved state; the only way back, since recurrent state has no history."""
+        self._native.restore(snapshot)

@@ -1,0 +1,125 @@
+// Norms of many rows or heads in one dispatch, with f32 weights, and rotary positions.
+#include "common.h"
+
+// For each row: out = x * rsqrt(mean(x^2) + eps) * weight; x, out (n, dim), weight (dim). A
+// threadgroup per row; x and out may be one buffer.
+/// @elements x groups * dim
+/// @elements weight dim
+/// @elements out groups * dim
+/// @threadgroup multiple of 32
+/// @default_threadgroup 256
+/// @grid len(out) / dim * threads
+/// @require grid % threads == 0
+kernel void rms_norm_f32(device const float* x [[buffer(0)]],
+                         device const float* weight [[buffer(1)]],
+                         device float* out [[buffer(2)]],
+                         constant uint& dim [[buffer(3)]],
+                         constant float& eps [[buffer(4)]],
+                         uint row [[threadgroup_position_in_grid]],
+                         uint thread_index [[thread_index_in_threadgroup]],
+                         uint threads [[threads_per_threadgroup]],
+                         uint lane [[thread_index_in_simdgroup]],
+                         uint simdgroup [[simdgroup_index_in_threadgroup]],
+                         uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float scratch[kMaxSimdgroups];
+  const ulong first = ulong(row) * dim;
+  float sum = 0.0f;
+  for (uint i = thread_index; i < dim; i += threads) {
+    const float value = x[first + i];
+    sum = fma(value, value, sum);
+  }
+  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
+  const float scale = precise::rsqrt(sum / float(dim) + eps);
+  for (uint i = thread_index; i < dim; i += threads)
+    out[first + i] = x[first + i] * scale * weight[i];
+}
+
+// For each head of each row: x *= rsqrt(sum of x^2 + eps) * scale, in place; x (n, stride), whose
+// first heads * dim columns are the heads. A threadgroup per head, row after row.
+/// @elements x n > 0 ? (n - 1) * stride + heads * dim : 0
+/// @threadgroup multiple of 32
+/// @default_threadgroup 32
+/// @grid n * heads * threads
+/// @require heads * dim <= stride
+/// @require grid == n * heads * threads
+kernel void l2_norm_f32(device float* x [[buffer(0)]],
+                        constant uint& n [[buffer(1)]],
+                        constant uint& heads [[buffer(2)]],
+                        constant uint& dim [[buffer(3)]],
+                        constant uint& stride [[buffer(4)]],
+                        constant float& scale [[buffer(5)]],
+                        constant float& eps [[buffer(6)]],
+                        uint group [[threadgroup_position_in_grid]],
+                        uint thread_index [[thread_index_in_threadgroup]],
+                        uint threads [[threads_per_threadgroup]],
+                        uint lane [[thread_index_in_simdgroup]],
+                        uint simdgroup [[simdgroup_index_in_threadgroup]],
+                        uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float scratch[kMaxSimdgroups];
+  device float* head = x + ulong(group / heads) * stride + ulong(group % heads) * dim;
+  float sum = 0.0f;
+  for (uint i = thread_index; i < dim; i += threads) sum = fma(head[i], head[i], sum);
+  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
+  const float factor = precise::rsqrt(sum + eps) * scale;
+  for (uint i = thread_index; i < dim; i += threads) head[i] *= factor;
+}
+
+// For each head of each row: y = normalise ? rms_norm(x) * weight : x, then the first rotary_dim
+// channels turn in pairs (i, i + rotary_dim / 2) by position * inv_freq[i]; out = y. Row r is at
+// position `position + r`. x (n, x_stride) and out (n, out_stride) hold heads * head_dim columns
+// each: out may be x, or the place of these positions in a KV cache. weight (head_dim), inv_freq
+// (rotary_dim / 2). A threadgroup per head, row after row. Angles are products of floats, as the
+// models were trained with; sin and cos are precise, since angles go far beyond pi.
+/// @elements x n > 0 ? (n - 1) * x_stride + heads * head_dim : 0
+/// @elements weight normalise > 0 ? head_dim : 0
+/// @elements inv_freq rotary_dim / 2
+/// @elements out n > 0 ? (n - 1) * out_stride + heads * head_dim : 0
+/// @threadgroup multiple of 32
+/// @default_threadgroup 32
+/// @grid n * heads * threads
+/// @require rotary_dim <= head_dim && rotary_dim % 2 == 0
+/// @require heads * head_dim <= x_stride && heads * head_dim <= out_stride
+/// @require grid == n * heads * threads
+kernel void norm_rope_f32(device const float* x [[buffer(0)]],
+                          device const float* weight [[buffer(1)]],
+                          device const float* inv_freq [[buffer(2)]],
+                          device float* out [[buffer(3)]],
+                          constant uint& n [[buffer(4)]],
+                          constant uint& heads [[buffer(5)]],
+                          constant uint& head_dim [[buffer(6)]],
+                          constant uint& rotary_dim [[buffer(7)]],
+                          constant uint& x_stride [[buffer(8)]],
+                          constant uint& out_stride [[buffer(9)]],
+                          constant uint& position [[buffer(10)]],
+                          constant uint& normalise [[buffer(11)]],
+                          constant float& eps [[buffer(12)]],
+                          constant float& rope_scale [[buffer(13)]],
+                          uint group [[threadgroup_position_in_grid]],
+                          uint thread_index [[thread_index_in_threadgroup]],
+                          uint threads [[threads_per_threadgroup]],
+                          uint lane [[thread_index_in_simdgroup]],
+                          uint simdgroup [[simdgroup_index_in_threadgroup]],
+                          uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float scratch[kMaxSimdgroups];
+  const uint row = group / heads;
+  const ulong column = ulong(group % heads) * head_dim;
+  device const float* from = x + ulong(row) * x_stride + column;
+  device float* to = out + ulong(row) * out_stride + column;
+  float sum = 0.0f;
+  for (uint i = thread_index; i < head_dim; i += threads) sum = fma(from[i], from[i], sum);
+  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
+  const bool normed = normalise != 0;
+  const float scale = normed ? precise::rsqrt(sum / float(head_dim) + eps) : 1.0f;
+  const uint pairs = rotary_dim / 2;
+  for (uint i = thread_index; i < pairs; i += threads) {
+    const float angle = float(position + row) * inv_freq[i];
+    const float c = precise::cos(angle) * rope_scale;
+    const float s = precise::sin(angle) * rope_scale;
+    const float a = from[i] * scale * (normed ? weight[i] : 1.0f);
+    const float b = from[i + pairs] * scale * (normed ? weight[i + pairs] : 1.0f);
+    to[i] = a * c - b * s;
+    to[i + pairs] = b * c + a * s;
+  }
+  for (uint i = rotary_dim + thread_index; i < head_dim; i += threads)
+    to[i] = from[i] * scale * (normed ? weight[i] : 1.0f);
+}

@@ -1,0 +1,154 @@
+// DecoratedOps: ops around other ops; every stage becomes a closure that `run` may call now, later,
+// or not at all. Arguments are copied as the contract of ops.h says. For tests only.
+#pragma once
+#include <utility>
+
+#include "ops/ops.h"
+
+class DecoratedOps : public moeflux::ops::Ops {
+ public:
+  using Stage = std::function<void()>;
+
+  explicit DecoratedOps(std::unique_ptr<moeflux::ops::Ops> inner) : inner_(std::move(inner)) {}
+
+  const char* name() const override { return inner_->name(); }
+  uint64_t scratch_bytes(const moeflux::ops::Workload& workload) const override {
+    return inner_->scratch_bytes(workload);
+  }
+  void reserve(const moeflux::ops::Workload& workload) override { inner_->reserve(workload); }
+  uint64_t cache_block_bytes(const moeflux::ops::Attention& w) const override {
+    return inner_->cache_block_bytes(w);
+  }
+  void set_poll(std::function<void()> poll) override { inner_->set_poll(std::move(poll)); }
+  std::unique_ptr<moeflux::ops::Ticket> submit(std::function<void()> on_done) override {
+    return inner_->submit(std::move(on_done));
+  }
+  void abandon() override { inner_->abandon(); }
+
+  void embed(const moeflux::quant::Matrix& table, std::span<const uint32_t> tokens,
+             float* x) override {
+    saw(table);
+    saw(x, tokens.size() * table.in);
+    run([this, table, tokens = copy(tokens), x] { inner_->embed(table, tokens, x); });
+  }
+  void attention(const moeflux::ops::Attention& w, std::span<const moeflux::ops::Segment> segments,
+                 uint32_t n, float* x) override {
+    for (const auto* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate}) saw(*linear);
+    const uint64_t block = inner_->cache_block_bytes(w), positions = moeflux::ops::kCacheBlock;
+    for (const auto& s : segments)
+      for (const std::byte* at : {s.keys, s.values})
+        saw_bytes(at, (s.position + s.n + positions - 1) / positions * block);
+    for (const float* norm : {w.q_norm, w.k_norm}) saw(norm, w.head_dim);
+    saw(w.inv_freq, w.rotary_dim / 2);
+    saw(w.norm, w.o.weight.out);
+    saw(x, uint64_t(n) * w.o.weight.out);
+    run([this, w, segments = copy(segments), n, x] { inner_->attention(w, segments, n, x); });
+  }
+  void delta_net(const moeflux::ops::DeltaNet& w, std::span<const moeflux::ops::Segment> segments,
+                 uint32_t n, float* x) override {
+    for (const auto* linear : {&w.qkv, &w.z, &w.b, &w.a, &w.out}) saw(*linear);
+    const uint64_t state = uint64_t(w.n_value_heads) * w.value_dim * w.key_dim,
+                   conv = uint64_t(w.conv_width - 1) * w.channels();
+    for (const auto& s : segments) {
+      for (const float* at : {s.state_in, static_cast<const float*>(s.state_out)}) saw(at, state);
+      for (const float* at : {s.conv_in, static_cast<const float*>(s.conv_out)}) saw(at, conv);
+    }
+    for (const float* head : {w.a_log, w.dt_bias}) saw(head, w.n_value_heads);
+    saw(w.conv, uint64_t(w.channels()) * w.conv_width);
+    saw(w.out_norm, w.value_dim);
+    saw(w.norm, w.out.weight.out);
+    saw(x, uint64_t(n) * w.out.weight.out);
+    run([this, w, segments = copy(segments), n, x] { inner_->delta_net(w, segments, n, x); });
+  }
+  void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
+            float* out) override {
+    saw(weight, dim);
+    saw(x, uint64_t(n) * dim);
+    saw(out, uint64_t(n) * dim);
+    run([=, this] { inner_->norm(weight, eps, x, n, dim, out); });
+  }
+  void route(const moeflux::ops::Router& w, const float* normed, uint32_t n,
+             const moeflux::ops::Routing& out) override {
+    saw(w.gate);
+    saw(normed, uint64_t(n) * w.gate.weight.in);
+    saw(out, n, w.top_k);
+    saw(out.logits, uint64_t(n) * w.n_experts);
+    run([=, this] { inner_->route(w, normed, n, out); });
+  }
+  void ffn(const moeflux::ops::GatedFfn& w, const float* normed, uint32_t n, float* out) override {
+    saw(w);
+    saw(normed, uint64_t(n) * w.gate.weight.in);
+    saw(out, uint64_t(n) * w.down.weight.out);
+    run([=, this] { inner_->ffn(w, normed, n, out); });
+  }
+  void experts(std::span<const moeflux::ops::ExpertJob> jobs, const float* normed,
+               float* expert_out) override {
+    for (const auto& job : jobs) saw(job.ffn);
+    run([this, jobs = copy(jobs), normed, expert_out] {
+      for (const auto& job : jobs) before_job(job);
+      inner_->experts(jobs, normed, expert_out);
+    });
+  }
+  void combine(const moeflux::ops::Routing& routing, uint32_t top_k, const float* expert_out,
+               const moeflux::ops::Linear* shared_gate, const float* normed, const float* shared,
+               uint32_t n, uint32_t dim, float* x) override {
+    saw(routing, n, top_k);
+    saw(expert_out, uint64_t(n) * top_k * dim);
+    if (shared_gate) saw(*shared_gate);
+    for (const float* rows : {normed, shared, static_cast<const float*>(x)})
+      saw(rows, uint64_t(n) * dim);
+    const auto gate = shared_gate ? *shared_gate : moeflux::ops::Linear{};
+    run([=, this, has_gate = shared_gate != nullptr] {
+      inner_->combine(routing, top_k, expert_out, has_gate ? &gate : nullptr, normed, shared, n,
+                      dim, x);
+    });
+  }
+  void add(const float* y, uint64_t n, float* x) override {
+    saw(y, n);
+    saw(x, n);
+    run([=, this] { inner_->add(y, n, x); });
+  }
+  void head(const moeflux::ops::Head& w, const float* x, std::span<const uint32_t> rows,
+            float* logits) override {
+    saw(w.linear);
+    saw(w.norm, w.linear.weight.in);
+    for (uint32_t row : rows) saw(x + uint64_t(row) * w.linear.weight.in, w.linear.weight.in);
+    saw(logits, rows.size() * w.linear.weight.out);
+    run([this, w, x, rows = copy(rows), logits] { inner_->head(w, x, rows, logits); });
+  }
+
+ protected:
+  virtual void run(Stage stage) = 0;
+  virtual void before_job(const moeflux::ops::ExpertJob&) {}       // as its stage runs
+  virtual void saw_bytes(const void* /*data*/, uint64_t /*n*/) {}  // an operand, at the call
+  moeflux::ops::Ops& inner() { return *inner_; }
+
+ private:
+  template <class T>
+  static std::vector<std::remove_const_t<T>> copy(std::span<T> values) {
+    return {values.begin(), values.end()};
+  }
+  void saw(const float* data, uint64_t floats) {
+    if (data != nullptr && floats != 0) saw_bytes(data, floats * sizeof(float));
+  }
+  void saw(const moeflux::quant::Matrix& m) {
+    if (m.out == 0) return;
+    saw_bytes(m.weight, m.out * m.row_bytes());
+    if (m.bits == 0) return;
+    saw_bytes(m.scales, m.out * m.scale_row_bytes());
+    saw_bytes(m.biases, m.out * m.scale_row_bytes());
+  }
+  void saw(const moeflux::ops::Linear& linear) {
+    saw(linear.weight);
+    saw(linear.bias, linear.weight.out);
+  }
+  void saw(const moeflux::ops::GatedFfn& w) {
+    for (const auto* linear : {&w.gate, &w.up, &w.down}) saw(*linear);
+  }
+  void saw(const moeflux::ops::Routing& routing, uint32_t n, uint32_t top_k) {
+    saw_bytes(routing.experts, uint64_t(n) * top_k * sizeof(uint32_t));
+    saw(routing.weights, uint64_t(n) * top_k);
+  }
+
+  std::unique_ptr<moeflux::ops::Ops> inner_;
+};

@@ -1,0 +1,27 @@
+// Stands in for csrc/bindings/compute.cpp in the test module `queued_core`: the CPU's ops behind a
+// queue, with random delays and every operand looked up in the arena.
+#include "bindings/compute.h"
+#include "ops/cpu/cpu_ops.h"
+#include "queued_ops.h"
+#include "tracking_arena.h"
+
+namespace moeflux::bindings {
+
+Compute open_compute(base::Account& account, const ComputeOptions& options) {
+  const auto arena = std::make_shared<TrackingArena>(account, base::kPageBytes);
+  QueuedOps::Options queue;
+  queue.max_delay_us = 20;
+  queue.check_memory = [&arena = *arena](const void* data, uint64_t nbytes) {
+    if (arena.find(data, nbytes).block == nullptr)
+      throw std::logic_error("an operand lies outside the arena");
+  };
+  Compute compute;
+  compute.arena = arena;
+  compute.ops = std::make_unique<QueuedOps>(
+      std::make_unique<ops::cpu::CpuOps>(*arena, ops::cpu::select_kernels(options.simd.c_str()),
+                                         options.n_threads, options.precision),
+      queue);
+  return compute;
+}
+
+}  // namespace moeflux::bindings

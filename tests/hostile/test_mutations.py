@@ -1,0 +1,88 @@
+"""Random damage to every kind of file of a checkpoint: it loads and runs, or it is a typed error.
+
+Nothing else may happen: no other exception, no crash, no hang, no read out of bounds (the ASan
+build runs this too: `make hostile-asan`). Longer: MOEFLUX_FUZZ_EXAMPLES=5000. Cases worth keeping
+stand in corpus.jsonl, one a line as a failure prints it, and are replayed every time.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import moeflux
+from hostile.mutation import apply, mutations, templates
+from oracle import build
+
+CORPUS = Path(__file__).with_name("corpus.jsonl")
+EXAMPLES = int(os.environ.get("MOEFLUX_FUZZ_EXAMPLES", "250"))
+SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
+WEIGHTS = ["config.json", "model.safetensors.index.json", *SHARDS]
+TEXT = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
+FORMS = [("qwen3_moe", "mlx-q4"), ("qwen3_next", "mlx-q4"), ("qwen3_next", "hf-bf16"),
+         ("qwen3_5_moe", "mlx-q4")]  # fmt: skip
+
+limits = {"deadline": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("mutations")
+    return [build(root / str(i), family=f, form=form) for i, (f, form) in enumerate(FORMS)]
+
+
+def damaged(folder, damage, into):
+    for path in folder.iterdir():
+        (Path(into) / path.name).symlink_to(path)
+    for mutation in damage:
+        apply(Path(into), mutation)
+    return into
+
+
+def run(folder, with_text):
+    """Everything a user would do; typed errors are the expected answer."""
+    try:
+        model = moeflux.load(folder, memory="64MiB", context=64, threads=1)
+        model.session().step([1, 2, 3])
+        if with_text:
+            moeflux.generate(model, "ab", max_tokens=3)
+            moeflux.generate(model, messages=[{"role": "user", "content": "a"}], max_tokens=3)
+    except moeflux.MoefluxError as error:
+        assert str(error)
+
+
+def check(folder, damage, with_text=False):
+    with tempfile.TemporaryDirectory() as into:
+        try:
+            run(damaged(folder, damage, into), with_text)
+        except Exception as error:
+            case = json.dumps({"form": folder.name, "damage": damage})
+            raise AssertionError(f"{type(error).__name__}: {error}; corpus line: {case}") from error
+
+
+@settings(max_examples=EXAMPLES, **limits)
+@given(form=st.sampled_from(range(len(FORMS))), damage=st.lists(mutations(WEIGHTS), max_size=2))
+def test_damaged_weights_and_configs_load_or_are_refused(folders, form, damage):
+    check(folders[form], damage)
+
+
+@settings(max_examples=EXAMPLES // 5, **limits)
+@given(damage=st.lists(mutations(TEXT), min_size=1, max_size=2))
+def test_damaged_tokenizers_work_or_are_refused(folders, damage):
+    check(folders[0], damage, with_text=True)
+
+
+@settings(max_examples=max(EXAMPLES // 20, 10), **limits)
+@given(template=templates())
+def test_strange_templates_render_or_are_refused(folders, template):
+    check(folders[0], [template], with_text=True)
+
+
+@pytest.mark.parametrize("line", CORPUS.read_text().splitlines())
+def test_kept_cases_load_or_are_refused(folders, line):
+    case = json.loads(line)
+    check(folders[int(case["form"])], case["damage"], with_text=True)

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# The .mm files of csrc/device/metal over the stand-in: their C++ tests, then every kernel against
+# its oracle through Backend("metal"). With a sanitizer on one shape of each kernel: the shaders
+# themselves are for tests/shaders/kernel_checks.sh.
+#   plain    as they are
+#   address  address and undefined-behaviour sanitizer
+#   thread   thread sanitizer
+# Debian: clang-19, with sanitizers libclang-rt-19-dev. Further arguments go to pytest.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+flavour=$1
+shift
+python=$(${PYTHON:-python3} -c 'import sys; print(sys.executable)')
+build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON kernels=tests/kernels
+
+case $flavour in
+  plain) ;;
+  address) sanitize=address,undefined runtime=libclang_rt.asan-x86_64.so ;;
+  thread) sanitize=thread runtime=libclang_rt.tsan-x86_64.so ;;
+  *) echo "expected plain, address or thread, found $flavour" >&2; exit 2 ;;
+esac
+if [ -n "$sanitize" ]; then  # one compiler for all: the two bring sanitizers of their own
+  export CXX=clang++-19
+  kernels+=/test_kernels.py::test_exact_sizes_are_enough_and_one_element_less_is_refused
+  warnings_are_errors=OFF  # the CPU kernels turn off warnings that are GCC's
+  preload="$(clang++-19 -print-file-name=$runtime) $(clang++-19 -print-file-name=libstdc++.so.6)"
+fi
+
+cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_TESTS=ON -DMOEFLUX_PYTHON=ON \
+  -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
+  -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$($python -m pybind11 --cmakedir)" >/dev/null
+cmake --build $build --target moeflux_metal_tests _core -j2
+$build/tests/cpp/metal/moeflux_metal_tests
+
+rm -rf $build/site && mkdir $build/site
+cp -r python/moeflux $build/site/
+cp $build/_core*.so $build/tests/metal_standin/libmetal_standin.so $build/site/moeflux/
+
+# Leaks are Python's here; the device's own are counted by the stand-in.
+env PYTHONPATH=$build/site:tests LD_PRELOAD="$preload" LD_LIBRARY_PATH=$build/site/moeflux \
+  PYTHONDONTWRITEBYTECODE=1 MOEFLUX_EXPECT_STANDIN=1 MOEFLUX_TEST_DEVICES=metal \
+  ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+  TSAN_OPTIONS=halt_on_error=1 \
+  "$python" -m pytest -q -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
+  tests/metal_standin $kernels "$@"

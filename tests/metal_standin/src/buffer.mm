@@ -1,0 +1,23 @@
+#include "block.h"
+#include "classes.h"
+#include "control.h"
+
+@implementation StandinBuffer
+- (NSUInteger)length {
+  return _storage->nbytes;
+}
+- (void*)contents {
+  return _options & MTLResourceStorageModePrivate ? nullptr : _storage->data;
+}
+- (void)dealloc {
+  _storage->released = true;
+  if (_storage->in_flight > 0) {
+    metal_standin::record_violation("a buffer was released while a command buffer used it");
+  }
+  if (_deallocator) {
+    _deallocator(_storage->data, _storage->nbytes);
+    Block_release(_deallocator);
+  }
+  [super dealloc];
+}
+@end

@@ -1,0 +1,108 @@
+// The compute command encoder: Metal's validation, and dispatches into the program.
+#include <algorithm>
+#include <cstdlib>
+
+#include "classes.h"
+#include "control.h"
+
+using metal_standin::Bound;
+using metal_standin::check;
+using metal_standin::invalid;
+using metal_standin::kMaxBindings;
+using moeflux::device::Binding;
+using moeflux::device::type_bytes;
+
+namespace {
+
+// Metal feature set tables, Apple GPUs
+constexpr NSUInteger kMaxInlineBytes = 4096;
+constexpr NSUInteger kMaxThreadgroupBytes = 32768;
+
+bool is_empty(MTLSize size) {
+  return !size.width || !size.height || !size.depth;
+}
+moeflux::device::Size narrow(MTLSize size) {
+  return {uint32_t(size.width), uint32_t(size.height), uint32_t(size.depth)};
+}
+
+void check_binding(const char* kernel, size_t index, const Binding& binding, const Bound& bound) {
+  const auto fail = [&](const char* what) {
+    invalid(std::string(kernel) + ": " + what + " at index " + std::to_string(index) + " for " +
+            binding.name);
+  };
+  const uint32_t element = std::max(type_bytes(binding.type), binding.alignment);
+  if (!bound.data) fail("missing buffer binding");
+  if (reinterpret_cast<uintptr_t>(bound.data) % element != 0)
+    fail("offset not aligned to its type");
+  if (bound.nbytes < element) fail("fewer bytes than its type has");
+}
+
+}  // namespace
+
+@implementation StandinEncoder
+- (void)setComputePipelineState:(id<MTLComputePipelineState>)state {
+  check(!_ended && state, "setComputePipelineState: after endEncoding, or of nil");
+  _pipeline = (StandinPipeline*)state;
+  [_buffer keep:state];
+}
+- (void)setBuffer:(id<MTLBuffer>)buffer offset:(NSUInteger)offset atIndex:(NSUInteger)index {
+  check(!_ended, "setBuffer: after endEncoding");
+  check(index < kMaxBindings, "setBuffer: index over 30");
+  check(!buffer || offset < buffer.length, "setBuffer: offset not less than the buffer's length");
+  StandinBuffer* bound = (StandinBuffer*)buffer;
+  _storages[index] = bound ? bound->_storage : nullptr;
+  _bound[index] =
+      bound ? Bound{bound->_storage->data + offset, bound->_storage->nbytes - offset} : Bound{};
+  [_buffer keep:buffer];
+}
+- (void)setBytes:(const void*)bytes length:(NSUInteger)length atIndex:(NSUInteger)index {
+  check(!_ended, "setBytes: after endEncoding");
+  check(index < kMaxBindings, "setBytes: index over 30");
+  check(bytes && length && length <= kMaxInlineBytes, "setBytes: length 0 or over 4096");
+  _storages[index] = nullptr;
+  _bound[index] = {_buffer->_program->keep_bytes(bytes, length), length};
+}
+- (void)setThreadgroupMemoryLength:(NSUInteger)length atIndex:(NSUInteger)index {
+  check(!_ended, "setThreadgroupMemoryLength: after endEncoding");
+  check(index < kMaxBindings, "setThreadgroupMemoryLength: index over 30");
+  check(length % 16 == 0, "setThreadgroupMemoryLength: not a multiple of 16");
+  _threadgroupBytes[index] = length;
+}
+- (void)memoryBarrierWithScope:(MTLBarrierScope)scope {
+  check(!_ended, "memoryBarrierWithScope: after endEncoding");
+  check(scope & MTLBarrierScopeBuffers, "memoryBarrierWithScope: not of buffers");
+  _newGroup = YES;
+}
+- (void)dispatchThreads:(MTLSize)grid threadsPerThreadgroup:(MTLSize)threadgroup {
+  check(!_ended, "dispatchThreads: after endEncoding");
+  check(_pipeline != nil, "dispatchThreads: with no pipeline state");
+  check(!is_empty(grid) && !is_empty(threadgroup), "dispatchThreads: an empty grid or threadgroup");
+  check(threadgroup.width * threadgroup.height * threadgroup.depth <= _pipeline->_maxThreads,
+        "dispatchThreads: threadgroup over maxTotalThreadsPerThreadgroup");
+  const auto& info = *_pipeline->_kernel->info;
+  NSUInteger memory = info.threadgroup_bytes;
+  for (NSUInteger length : _threadgroupBytes) memory += length;
+  check(memory <= kMaxThreadgroupBytes, "dispatchThreads: threadgroup memory over 32768 bytes");
+  for (size_t i = 0; i < info.bindings.size(); i++) {
+    check_binding(info.name, i, info.bindings[i], _bound[i]);
+    if (_storages[i]) _buffer->_program->use(_storages[i]);
+  }
+  _buffer->_program->add(
+      {_pipeline->_kernel, {_bound, _pipeline->_constants, narrow(grid), narrow(threadgroup)}},
+      !_concurrent || _newGroup);
+  _newGroup = NO;
+}
+- (void)endEncoding {
+  check(!_ended, "endEncoding: twice");
+  _ended = YES;
+  _buffer->_encoding = NO;
+}
+- (void)dealloc {
+  if (!_ended) {
+    metal_standin::record_violation("an encoder was released before endEncoding");
+    _buffer->_encoding = NO;
+  }
+  [_buffer release];
+  [super dealloc];
+}
+@end

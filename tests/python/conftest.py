@@ -1,0 +1,12 @@
+"""Fixtures of the tests of the package."""
+
+import pytest
+
+import moeflux as mf
+from support.devices import DEVICES
+
+
+@pytest.fixture(params=DEVICES)
+def backend(request):
+    """Each device in turn, freshly opened."""
+    return mf.Backend(request.param)

@@ -1,0 +1,55 @@
+"""`moeflux bench`: what it counts is what was done; no time is asserted."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+
+def bench(*args):
+    return subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", "bench", *args],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_every_combination_is_run_and_counted(tmp_path):
+    plot = tmp_path / "plot.svg"
+    done = bench("--memory", "20MB,60MB", "--threads", "1", "--sequences", "1,2", "--prompt", "32",
+                 "-n", "8", "--warmup", "2", "--json", "--plot", str(plot))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    settings = [(r["setting"]["memory"], r["setting"]["sequences"]) for r in report["runs"]]
+    assert settings == [("20MB", 1), ("20MB", 2), ("60MB", 1), ("60MB", 2)]
+    for run in report["runs"]:
+        decode, n = run["decode"], run["setting"]["sequences"]
+        assert decode["tokens"] == 8 * n and run["prefill"]["tokens"] == 32 * n
+        assert decode["hits"] + decode["misses"] > 0
+        assert sum(decode["share_of_time"].values()) == pytest.approx(1, abs=0.05)
+        assert decode["bytes_read"] == decode["misses"] * 34_560
+        assert decode["share_of_bound"] > 0
+    small, large = report["runs"][0], report["runs"][2]
+    assert small["decode"]["misses"] > large["decode"]["misses"]
+    assert "<svg" in plot.read_text()
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (["--threads", "many"], "--threads"),
+        (["--sequences", "0"], "--sequences"),
+        (["--precision", "float8"], "float8"),
+        (["--memory", "1MB"], "memory"),
+        (["--text", "/nowhere"], "/nowhere"),
+        (["--text", "/dev/null"], "token"),
+        (["--memory", "60MB,1MB"], "memory"),
+        (["--threads", "1,500"], "256"),
+        (["-n", "0"], "--tokens"),
+        (["--prompt", "-3"], "--prompt"),
+    ],
+)
+def test_bad_settings_are_one_sentence(args, word):
+    done = bench(*args)
+    lines = done.stderr.strip().splitlines()
+    assert done.returncode == 1 and len(lines) == 1 and word in lines[0]

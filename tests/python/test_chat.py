@@ -1,0 +1,184 @@
+"""Conversations: what is fed again and what is not, interruption, the command."""
+
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+import moeflux
+from moeflux.conversation import Conversation
+from oracle import build
+
+GREEDY = {"temperature": 0.0, "logit_bias": {256: -1e9}}  # never <|im_end|>
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("chat") / "m", family="qwen3_next", form="mlx-q4")
+
+
+@pytest.fixture(scope="module")
+def model(folder):
+    return moeflux.load(folder, memory="128MiB", context=256)
+
+
+def text_of(parts):
+    return "".join(part.text for part in parts)
+
+
+def alone(model, messages, **options):
+    """What a fresh session answers to the whole history."""
+    return moeflux.generate(model, messages=messages, **options)
+
+
+def test_every_turn_answers_as_a_fresh_session_with_the_whole_history_does(model):
+    talk = Conversation(model, system="be brief")
+    for question in ("one", "two", "three"):
+        expected = alone(
+            model, [*talk.messages, {"role": "user", "content": question}], max_tokens=6, **GREEDY
+        )
+        assert text_of(talk.reply(question, max_tokens=6, **GREEDY)) == expected
+    assert [m["role"] for m in talk.messages] == ["system", *["user", "assistant"] * 3]
+
+
+def ascii_only(model):
+    """Ids that decode to themselves, so that text tokenizes back to what was generated."""
+    return {i: -1e9 for i in range(257) if not 97 <= i <= 122}
+
+
+def test_a_turn_feeds_only_what_is_new(model):
+    talk = Conversation(model)
+    bias = {"logit_bias": ascii_only(model), "max_tokens": 5}
+    text_of(talk.reply("one", **bias))
+    before = model.stats["tokens"]
+    text_of(talk.reply("two", **bias))
+    # The last token of the answer, <|im_end|>, the question in its dress, then four answers.
+    fed = 1 + len("\0<user>two\0<assistant>".replace("\0", "E")) + 4
+    assert model.stats["tokens"] - before == fed
+
+
+def test_text_that_tokenizes_otherwise_goes_back_to_the_snapshot(model):
+    # Raw bytes that are no UTF-8 come back as U+FFFD: three other ids in the history.
+    broken = {"logit_bias": {i: -1e9 for i in range(257) if i != 0xFF}, "max_tokens": 3}
+    talk = Conversation(model)
+    assert "\N{REPLACEMENT CHARACTER}" in text_of(talk.reply("one", **broken))
+    expected = alone(
+        model, [*talk.messages, {"role": "user", "content": "two"}], max_tokens=6, **GREEDY
+    )
+    before = model.stats["tokens"]
+    assert text_of(talk.reply("two", max_tokens=6, **GREEDY)) == expected
+    prompt = model.tokenizer.apply_template(talk.messages[:-1])
+    assert model.stats["tokens"] - before < len(model.tokenizer.encode(prompt)) + 5
+
+
+def test_a_template_that_rewrites_the_past_starts_over(tmp_path, folder):
+    for path in folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "chat_template.jinja").write_text(
+        "{{ messages | length }}{{ messages[-1].content }}"
+    )
+    model = moeflux.load(tmp_path, memory="128MiB", context=256)
+    talk = Conversation(model)
+    text_of(talk.reply("one", max_tokens=4, **GREEDY))
+    expected = alone(
+        model, [*talk.messages, {"role": "user", "content": "two"}], max_tokens=4, **GREEDY
+    )
+    assert text_of(talk.reply("two", max_tokens=4, **GREEDY)) == expected
+
+
+def test_an_answer_cut_short_stays_as_far_as_it_went(model):
+    talk = Conversation(model)
+    stream = talk.reply("one", max_tokens=50, logit_bias=ascii_only(model))
+    said = next(stream).text + next(stream).text
+    stream.close()
+    assert talk.messages[-1] == {"role": "assistant", "content": said}
+    expected = alone(
+        model, [*talk.messages, {"role": "user", "content": "two"}], max_tokens=6, **GREEDY
+    )
+    assert text_of(talk.reply("two", max_tokens=6, **GREEDY)) == expected
+
+
+def test_a_question_without_an_answer_is_taken_back(model):
+    talk = Conversation(model)
+    with pytest.raises(moeflux.SessionError, match=r"context of 256"):
+        text_of(talk.reply("x" * 300))
+    with pytest.raises(moeflux.SessionError, match="temperature"):
+        text_of(talk.reply("one", temperature=-1))
+    assert talk.messages == []
+    assert text_of(talk.reply("one", max_tokens=4, **GREEDY)) == alone(
+        model, [{"role": "user", "content": "one"}], max_tokens=4, **GREEDY
+    )
+
+
+def test_reset_keeps_the_system_message_only(model):
+    talk = Conversation(model, system="be brief")
+    first = text_of(talk.reply("one", max_tokens=4, **GREEDY))
+    talk.reset()
+    assert talk.messages == [{"role": "system", "content": "be brief"}] and talk.n_held == 0
+    assert text_of(talk.reply("one", max_tokens=4, **GREEDY)) == first
+
+
+def test_without_room_for_a_snapshot_the_answers_are_the_same(folder, model):
+    small = moeflux.load(folder, memory=model.stats["live_bytes"] + 4096, context=256)
+    one, two, crowd = Conversation(small), Conversation(model), []
+    with pytest.raises(moeflux.MemoryBudgetError):
+        while True:
+            crowd.append(one._session.save())
+    broken = {"logit_bias": {i: -1e9 for i in range(257) if i != 0xFF}, "max_tokens": 3}
+    for options in (broken, {"max_tokens": 6, **GREEDY}):
+        assert text_of(one.reply("hm", **options)) == text_of(two.reply("hm", **options))
+    assert one._snapshot is None and two._snapshot is not None
+
+
+def chat_command(*args, stdin, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", "chat", *args],
+        input=stdin, capture_output=True, text=True, timeout=120, check=False, **options,
+    )  # fmt: skip
+
+
+def test_the_command_answers_line_by_line(folder):
+    done = chat_command("-m", str(folder), "-t", "0", "-n", "5", stdin="one\n/reset\none\n/exit\n")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("tok/s") == 2
+    lines = done.stdout.split("\n")
+    assert len(lines) % 2 == 1 and lines[: len(lines) // 2] == lines[len(lines) // 2 : -1]
+
+
+def test_the_command_survives_a_question_past_the_context(folder):
+    done = chat_command(
+        "-m", str(folder), "--context", "64", "-n", "4", "-t", "0", stdin="x" * 200 + "\none\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "/reset starts over" in done.stderr and done.stderr.count("tok/s") == 1
+
+
+def test_the_command_names_generate_where_there_is_no_template():
+    done = chat_command("--memory", "32MB", stdin="one\n")
+    assert done.returncode == 1 and "moeflux generate" in done.stderr
+
+
+def test_control_c_stops_the_answer_and_not_the_chat(folder):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "moeflux.cli", "chat", "-m", str(folder), "-n", "100000",
+         "--context", "200000", "-t", "1", "--memory", "2GB"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    watchdog = threading.Timer(120, process.kill)  # reading a line has no time-out
+    watchdog.start()
+    try:
+        process.stdin.write("one\n")
+        process.stdin.flush()
+        process.stdout.read(1)
+        process.send_signal(signal.SIGINT)
+        line = ""
+        while "stopped" not in line:
+            line = process.stderr.readline()
+            assert line
+        _, err = process.communicate("/exit\n", timeout=60)
+    finally:
+        watchdog.cancel()
+        process.kill()
+    assert process.returncode == 0, err  # 100,000 tokens would have taken many minutes

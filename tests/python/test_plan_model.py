@@ -1,0 +1,246 @@
+"""The plan of a model: sizes that a real load confirms, boundaries, speed as the formula says."""
+
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+
+import pytest
+
+import moeflux
+from moeflux import line_chart, plan, probe
+from moeflux.checkpoint import open_checkpoint
+from moeflux.families import build_spec
+from moeflux.packing import pack
+from moeflux.synth import Recipe, synthesize
+from oracle import build
+from support.fake_hub import FakeHub
+
+CONTEXT, THREADS = 128, 2
+SHAPES = [
+    ("qwen3_moe", "mlx-q4", {}),
+    ("qwen3_moe", "hf-bf16", {"tie_word_embeddings": True, "mlp_only_layers": [1]}),
+    ("qwen3_next", "mlx-q4", {"num_experts": 12}),
+    ("qwen3_5_moe", "hf-bf16", {}),
+]
+# 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
+TOY = plan.Sizes(
+    resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10, slot_bytes=10,
+    expert_bytes=9, dense_token_bytes=50, n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
+    context=10,
+)  # fmt: skip
+KERNELS = probe.KernelRate(500.0, 0.001)
+MACHINE = probe.Machine(probe.DiskRate({1: 100.0, 2: 200.0}, "direct"), 1000.0, KERNELS, 2)
+
+
+@pytest.fixture(scope="module", params=SHAPES, ids=str)
+def folder(request, tmp_path_factory):
+    family, form, overrides = request.param
+    return build(tmp_path_factory.mktemp("plan") / "m", family=family, form=form, **overrides)
+
+
+def measured(folder):
+    checkpoint = open_checkpoint(folder)
+    return plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS)
+
+
+def load(folder, memory):
+    return moeflux.load(folder, memory=memory, context=CONTEXT, threads=THREADS)
+
+
+def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
+    minimum = plan.minimum_bytes(measured(folder))
+    assert load(folder, minimum).session().step([1, 2, 3]).shape
+    with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
+        load(folder, minimum - 1)
+    with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
+        plan.fit(measured(folder), minimum - 1)
+
+
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+def test_a_model_at_work_holds_exactly_what_the_plan_says(folder, extra):
+    """At a slot's boundary, a byte before and a byte past it."""
+    sizes = measured(folder)
+    memory = plan.minimum_bytes(sizes) + 5 * sizes.slot_bytes + extra
+    fit = plan.fit(sizes, memory)
+    assert fit.slots == max(sizes.top_k, 3) + (4 if extra < 0 else 5)
+    model = load(folder, memory)
+    session = model.session()
+    for start in range(0, 100, 20):
+        session.step([(7 * i) % 250 for i in range(start, start + 20)])
+    stats = model.stats
+    assert stats["evictions"] > 0
+    assert stats["slots"] == fit.slots
+    assert stats["slot_bytes"] == sizes.slot_bytes
+    assert stats["live_bytes"] == sizes.fixed_bytes + fit.slots * sizes.slot_bytes <= memory
+
+
+def test_bytes_of_a_token_are_those_of_its_experts(folder):
+    sizes = measured(folder)
+    model = load(folder, plan.minimum_bytes(sizes))
+    model.session().step([1])
+    stats = model.stats
+    assert stats["misses"] == sizes.cycle_slots
+    assert stats["bytes_read"] == sizes.expert_token_bytes
+
+
+def test_a_packed_folder_has_the_plan_of_its_source(folder, tmp_path):
+    assert measured(pack(folder, tmp_path / "packed")) == measured(folder)
+
+
+def test_measuring_a_model_larger_than_memory_takes_no_memory():
+    """The real 397B shape: 223 GB of tensors that exist as a table only."""
+    script = (
+        "import resource; from pathlib import Path; import sys;"
+        "sys.path.insert(0, sys.argv[1]);"
+        "from support.paper import on_paper; from moeflux import plan; import numpy;"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "sizes = plan.measure(*on_paper('qwen3.5-397b-a17b'), 8192, 2);"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before;"
+        "print(sizes.resident_bytes, sizes.expert_bytes, sizes.expert_token_bytes, grown)"
+    )
+    tests = os.path.dirname(os.path.dirname(__file__))
+    done = subprocess.run([sys.executable, "-c", script, tests], capture_output=True, text=True,
+                          check=False, timeout=300)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    resident, expert, token, grown = map(int, done.stdout.split())
+    assert 5.4e9 < resident < 5.8e9  # 5.58 GB by the design's size table
+    assert expert == 7077888 and round(token / 1e9, 2) == 4.25
+    assert grown < 200_000  # KiB
+
+
+@pytest.mark.parametrize(
+    ("memory", "slots", "holds_cycle"),
+    [(180, 3, False), (189, 3, False), (190, 4, False), (229, 7, False), (230, 8, True),
+     (309, 15, True), (310, 16, True), (311, 16, True), (1 << 40, 16, True)],
+)  # fmt: skip
+def test_slots_at_each_boundary_and_a_byte_past_it(memory, slots, holds_cycle):
+    fit = plan.fit(TOY, memory)
+    assert (fit.slots, fit.holds_cycle, fit.share) == (slots, holds_cycle, slots / 16)
+
+
+def test_one_byte_below_the_minimum_is_refused():
+    assert plan.minimum_bytes(TOY) == 180
+    with pytest.raises(moeflux.MemoryBudgetError, match="at least 180"):
+        plan.fit(TOY, 179)
+
+
+def test_hits_begin_where_a_tokens_experts_fit():
+    assert plan.expected_hit_rate(TOY, 7, 0.0) == 0
+    assert plan.expected_hit_rate(TOY, 8, 0.0) == pytest.approx(0.5)
+    assert plan.expected_hit_rate(TOY, 16, 0.0) == 1
+    assert plan.expected_hit_rate(TOY, 12, 1.0) > plan.expected_hit_rate(TOY, 12, 0.0)
+
+
+def test_a_tokens_time_is_what_the_formula_gives_by_hand():
+    # KV: (30 - 10) / 10 = 2 bytes a token; at position 5: 10, and 10 of state, at 1000 a second.
+    # 4 layers of 10 stages, each 1 ms; an experts' call is 3 more.
+    dense = 50 / 500 + 20 / 1000 + 4 * 10 * 0.001
+    call = 3 * 0.001
+    expert = 9 / 500
+    # One slot takes 0.1 s to read, two at once take 20 / 200 = 0.1 s.
+    resident = plan.speed(TOY, MACHINE, 1.0, position=5)
+    assert resident.seconds == pytest.approx(dense + 4 * (call + 2 * expert))
+    assert resident.bytes_per_token == 0 and resident.read_seconds == 0
+    cold = plan.speed(TOY, MACHINE, 0.0, position=5)
+    assert cold.seconds == pytest.approx(dense + 4 * (0.1 + call + expert))
+    assert cold.bytes_per_token == 4 * 2 * 9
+    half = plan.speed(TOY, MACHINE, 0.5, position=5)
+    missing_any = 0.1 + expert
+    mean = call + 0.25 * 2 * expert + 0.75 * missing_any
+    assert half.seconds == pytest.approx(dense + 4 * mean)
+    assert half.tokens_per_second == pytest.approx(1 / half.seconds)
+    far = plan.speed(TOY, MACHINE, 1.0, position=10**9)  # no further than the context
+    assert far.seconds == pytest.approx(resident.seconds + 10 / 1000)
+
+
+def test_no_prediction_passes_the_bound():
+    for rate in (0.0, 0.3, 0.9, 1.0):
+        # Kernels are at most as fast as memory.
+        for machine in (MACHINE, replace(MACHINE, kernels=probe.KernelRate(1000.0, 0.0))):
+            assert plan.speed(TOY, machine, rate).tokens_per_second <= plan.bound(
+                TOY, machine, rate
+            ) * (1 + 1e-9)
+
+
+def test_rows_have_one_speed_for_a_given_hit_rate_and_two_without():
+    budgets = plan.usual_budgets(TOY)
+    assert budgets[0] == 180 and budgets[-1] == 310 and 230 in budgets
+    assert [len(row.speeds) for row in plan.rows(TOY, MACHINE, budgets)] == [2] * len(budgets)
+    (row,) = plan.rows(TOY, MACHINE, [200], 0.25)
+    assert [speed.hit_rate for speed in row.speeds] == [0.25]
+    speeds = [row.speeds[1].tokens_per_second for row in plan.rows(TOY, MACHINE, budgets)]
+    assert speeds == sorted(speeds)
+
+
+def command(*args, **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", "plan", *args],
+        capture_output=True, text=True, check=False, timeout=120, env=os.environ | environment,
+    )  # fmt: skip
+
+
+def test_the_command_shows_draws_and_prints_json(tmp_path):
+    folder = synthesize(tmp_path / "m", Recipe("small"))
+    chart = tmp_path / "chart.svg"
+    done = command(str(folder), "--context", "512", "--plot", str(chart))
+    assert done.returncode == 0, done.stderr
+    assert "minimum memory" in done.stdout and "skewed" in done.stdout
+    root = ElementTree.parse(chart).getroot()
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 4 and all(line.get("points") for line in lines)
+    done = command(str(folder), "--context", "512", "--json", "--memory", "100MB", "--memory",
+                   "1GB", "--hit-rate", "0.5")  # fmt: skip
+    answer = json.loads(done.stdout)
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, probe.default_threads())
+    assert answer["minimum_bytes"] == plan.minimum_bytes(sizes)
+    assert [row["memory_bytes"] for row in answer["rows"]] == [100_000_000, 1_000_000_000]
+    for row in answer["rows"]:
+        (speed,) = row["speeds"]
+        assert speed["hit_rate"] == 0.5 and speed["tokens_per_second"] > 0
+        assert speed["bytes_per_token"] == answer["expert_bytes_per_token"] / 2
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [(["--hit-rate", "1.5"], "hit rate"), (["--memory", "1MB"], "at least"),
+     (["--context", "0"], "context"), (["--plot", "/nowhere/at/all.svg"], "/nowhere")],
+)  # fmt: skip
+def test_what_makes_no_plan_is_one_sentence(args, word):
+    done = command(*args)
+    assert done.returncode == 1 and word in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_hub_id_is_planned_from_headers_alone(tmp_path):
+    folder = build(tmp_path / "main", family="qwen3_next", form="mlx-q4", num_experts=64, shards=3)
+    weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    with FakeHub("org/big", {"main": folder}) as server:
+        done = command("org/big", "--json", "--context", "256", HF_ENDPOINT=server.url,
+                       **environment)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        asked = [tuple(map(int, text[6:].split("-"))) for text in server.ranges]
+        wrong = command("org/none", "--json", HF_ENDPOINT=server.url, **environment)
+    assert wrong.returncode == 1 and wrong.stderr.startswith("moeflux: [remote]")
+    assert len(asked) >= 3 and sum(end + 1 - begin for begin, end in asked) < weights / 2
+    cached = [path for path in (tmp_path / "hf").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in cached) < 1_000_000
+    local = json.loads(command(str(folder), "--json", "--context", "256").stdout)
+    remote = json.loads(done.stdout)
+    for key in ("sizes", "minimum_bytes", "expert_bytes_per_token"):
+        assert remote[key] == local[key]
+
+
+@pytest.mark.parametrize("top", [0.003, 0.99, 1, 1.01, 7, 42, 12345])
+def test_ticks_are_few_round_and_reach_past_the_top(top):
+    ticks = line_chart._ticks(top)
+    assert 3 <= len(ticks) <= 7 and ticks[0] == 0 and ticks[-1] >= top * (1 - 1e-9)
+    assert all(float(f"{tick:.2g}") == pytest.approx(tick) for tick in ticks)
+
+
+def test_a_chart_escapes_what_it_is_told():
+    text = line_chart.svg("<script>", "&", '"', [line_chart.Line("<b>", [(0, 0), (1, 1)])])
+    assert "<script>" not in text and ElementTree.fromstring(text) is not None

@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""Writes docs/api.md from docstrings and docs/cli.md from the commands' own help.
+
+python tools/docs/reference.py            # tests/python/test_docs.py fails when they are stale
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import typer.main
+from typer.cli import get_docs_for_click
+
+import moeflux
+from moeflux import cli, conversation
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+HEAD = "<!-- Written by tools/docs/reference.py: edit the docstrings instead. -->\n"
+
+
+def _signature(name: str, item: object) -> str:
+    text = str(inspect.signature(item)) if callable(item) else ""
+    text = re.sub(r"(?<=[:>] )'([^']*)'", r"\1", text)  # annotations are strings
+    return f"{name}{text}".replace("self, ", "").replace("(self)", "()")
+
+
+def _entry(title: str, name: str, item: object) -> str:
+    """A heading, the signature and the docstring as it stands."""
+    doc = inspect.getdoc(item.fget if isinstance(item, property) else item) or ""
+    shown = "" if isinstance(item, property) else f"`{_signature(name, item)}`\n\n"
+    body = re.sub(r"(?m)^(Args|Returns|Raises|Yields|Attributes|Example):$", r"**\1**\n", doc)
+    body = re.sub(r"(?m)^    (\S)", r"    \1", body)
+    return f"{title}\n\n{shown}{body}\n"
+
+
+def _members(cls: type) -> list[tuple[str, object]]:
+    return [
+        (name, item)
+        for name, item in vars(cls).items()
+        if not name.startswith("_") and (inspect.isfunction(item) or isinstance(item, property))
+    ]
+
+
+def api() -> str:
+    """docs/api.md."""
+    public = {name: getattr(moeflux, name) for name in moeflux.__all__ if name[0] != "_"}
+    public["Conversation"] = conversation.Conversation
+    functions = {n: o for n, o in public.items() if inspect.isfunction(o)}
+    errors = {n: o for n, o in public.items() if inspect.isclass(o) and issubclass(o, Exception)}
+    classes = {n: o for n, o in public.items() if inspect.isclass(o) and n not in errors}
+    out = [HEAD, "# Python reference\n"]
+    for name, item in sorted(functions.items()):
+        out.append(_entry(f"## {name}", name, item))
+    for name, item in sorted(classes.items()):
+        out.append(_entry(f"## {name}", name, item))
+        out += [_entry(f"### {name}.{member}", member, value) for member, value in _members(item)]
+    out.append("## Errors\n")
+    rows = [
+        f"| `{name}` | {', '.join(base.__name__ for base in item.__bases__)} | "
+        f"{' '.join((inspect.getdoc(item) or '').split())} |"
+        for name, item in sorted(errors.items())
+    ]
+    out.append("\n".join(["| error | is a | when |", "|---|---|---|", *rows]) + "\n")
+    return "\n".join(out)
+
+
+def commands() -> str:
+    """docs/cli.md."""
+    command = typer.main.get_command(cli.app)
+    context = command.make_context("moeflux", [], resilient_parsing=True)
+    text = get_docs_for_click(obj=command, ctx=context, name="moeflux", title="Command line")
+    text = re.sub(r"```console\n\$ (.*?)\n```", r"    \1", text, flags=re.S)
+    return HEAD + "\n" + text.strip() + "\n"
+
+
+def main() -> None:
+    """Writes both pages."""
+    (DOCS / "api.md").write_text(api(), encoding="utf-8")
+    (DOCS / "cli.md").write_text(commands(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
