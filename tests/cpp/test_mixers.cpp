@@ -30,7 +30,7 @@ float to_bf16(float x) {  // nearest, ties to even
 struct Cache {
   Cache(const Kernels& kernels, DType dtype, uint32_t len, uint32_t dim, Random& random)
       : kernels(kernels), dtype(dtype), len(len), dim(dim), keys(len * dim), values(len * dim) {
-    block_bytes = kCacheBlock * ops::cache_width(dim) * quant::dtype_bytes(dtype);
+    block_bytes = kCacheBlock * cache_width(dim) * quant::dtype_bytes(dtype);
     // What was never written is NaN: it must not be read into a result.
     const size_t bytes = (len + kCacheBlock - 1) / kCacheBlock * block_bytes;
     cached_keys.assign(bytes, std::byte(0xff));
