@@ -38,11 +38,11 @@ py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_b
   options.context = context;
   const store::PlanInput sizes =
       engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options);
-  return py::dict("resident_bytes"_a = sizes.resident_bytes,
-                  "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
-                  "slot_bytes"_a = sizes.slot_bytes, "n_experts"_a = sizes.n_experts,
-                  "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
-                  "state_bytes"_a = engine::Session::bytes(weights, 0, *compute.arena));
+  return py::dict(
+      "resident_bytes"_a = sizes.resident_bytes, "scratch_bytes"_a = sizes.scratch_bytes,
+      "session_bytes"_a = sizes.session_bytes, "slot_bytes"_a = sizes.slot_bytes,
+      "n_experts"_a = sizes.n_experts, "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
+      "state_bytes"_a = engine::Session::bytes(weights, 0, *compute.ops, *compute.arena));
 }
 
 py::dict make_plan(uint64_t memory_bytes, uint64_t resident_bytes, uint64_t scratch_bytes,

@@ -51,7 +51,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
   sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
                         Activations::bytes(weights, arena) +
                         store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
-  sizes.session_bytes = Session::bytes(weights, options.context, arena);
+  sizes.session_bytes = Session::bytes(weights, options.context, ops, arena);
   sizes.n_layers = static_cast<uint32_t>(experts.size());
   sizes.top_k = weights.top_k();
   return sizes;
@@ -99,8 +99,8 @@ std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
 }
 
 std::shared_ptr<Session> Engine::new_session() {
-  make_room(Session::bytes(*weights_, options_.context, *arena_));
-  return std::make_shared<Session>(*weights_, options_.context, *arena_);
+  make_room(Session::bytes(*weights_, options_.context, *ops_, *arena_));
+  return std::make_shared<Session>(*weights_, options_.context, *ops_, *arena_);
 }
 
 std::shared_ptr<RoutingOverride> Engine::new_override(RoutingOverride override) {

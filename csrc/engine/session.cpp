@@ -8,9 +8,11 @@ namespace moeflux::engine {
 
 namespace {
 
-uint64_t kv_dim(const model::Layer& layer) {
-  if (layer.mixer != model::Mixer::attention) return 0;
-  return uint64_t(layer.attention.n_kv_heads) * layer.attention.head_dim;
+uint64_t blocks_of(uint64_t positions) {
+  return (positions + ops::kCacheBlock - 1) / ops::kCacheBlock;
+}
+uint64_t block_bytes(const model::Layer& layer, const ops::Ops& ops) {
+  return layer.mixer == model::Mixer::attention ? ops.cache_block_bytes(layer.attention) : 0;
 }
 uint64_t state_floats(const model::Layer& layer) {
   if (layer.mixer != model::Mixer::delta_net) return 0;
@@ -21,10 +23,11 @@ uint64_t conv_floats(const model::Layer& layer) {
   if (layer.mixer != model::Mixer::delta_net) return 0;
   return uint64_t(layer.delta_net.conv_width - 1) * layer.delta_net.channels();
 }
-uint64_t cache_floats(const model::Weights& weights, uint32_t context) {
-  uint64_t floats = 0;
-  for (const model::Layer& layer : weights.layers) floats += 2 * kv_dim(layer) * context;
-  return floats;
+uint64_t cache_bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops) {
+  uint64_t nbytes = 0;
+  for (const model::Layer& layer : weights.layers)
+    nbytes += 2 * block_bytes(layer, ops) * blocks_of(context);
+  return nbytes;
 }
 uint64_t all_state_floats(const model::Weights& weights) {
   uint64_t floats = 0;
@@ -35,24 +38,25 @@ uint64_t all_state_floats(const model::Weights& weights) {
 
 }  // namespace
 
-uint64_t Session::bytes(const model::Weights& weights, uint32_t context, const base::Arena& arena) {
-  return arena.booked_bytes(cache_floats(weights, context) * 4) +
+uint64_t Session::bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
+                        const base::Arena& arena) {
+  return arena.booked_bytes(cache_bytes(weights, context, ops)) +
          2 * arena.booked_bytes(all_state_floats(weights) * 4);
 }
 
-Session::Session(const model::Weights& weights, uint32_t context, base::Arena& arena)
+Session::Session(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
+                 base::Arena& arena)
     : weights_(weights),
       context_(context),
       state_floats_(all_state_floats(weights)),
-      cache_(arena, cache_floats(weights, context) * 4, "a session's KV cache"),
+      cache_(arena, cache_bytes(weights, context, ops), "a session's KV cache"),
       state_{base::Memory(arena, state_floats_ * 4, "a session's recurrent state"),
              base::Memory(arena, state_floats_ * 4, "a session's recurrent state")} {
   uint64_t cache = 0, state = 0;
   for (const model::Layer& layer : weights.layers) {
-    const uint64_t kv = kv_dim(layer);
-    places_.push_back({cache, cache + kv * context, state, state + state_floats(layer),
-                       static_cast<uint32_t>(kv)});
-    cache += 2 * kv * context;
+    const uint64_t block = block_bytes(layer, ops), nbytes = block * blocks_of(context);
+    places_.push_back({block, cache, cache + nbytes, state, state + state_floats(layer)});
+    cache += 2 * nbytes;
     state += state_floats(layer) + conv_floats(layer);
   }
 }
@@ -65,9 +69,9 @@ void Session::reset() {
 ops::Segment Session::segment(size_t index, bool first) const {
   const Place& place = places_[index];
   ops::Segment segment;
-  if (place.kv_dim) {
-    segment.keys = cache_.as<float>() + place.keys;
-    segment.values = cache_.as<float>() + place.values;
+  if (place.block_bytes) {
+    segment.keys = cache_.data() + place.keys;
+    segment.values = cache_.data() + place.values;
     return segment;
   }
   float* working = state_[committed_ ^ 1].as<float>();
@@ -85,9 +89,9 @@ void Session::commit(uint32_t n_tokens) {
 }
 
 uint64_t Session::snapshot_bytes() const {
-  uint64_t floats = state_floats_;
-  for (const Place& place : places_) floats += 2 * uint64_t(place.kv_dim) * position_;
-  return floats * 4;
+  uint64_t nbytes = state_floats_ * 4;
+  for (const Place& place : places_) nbytes += 2 * place.block_bytes * blocks_of(position_);
+  return nbytes;
 }
 
 std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
@@ -95,16 +99,15 @@ std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
   snapshot->memory = base::Memory(arena, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
   snapshot->context = context_;
-  float* out = snapshot->memory.as<float>();
-  const auto put = [&](const float* from, uint64_t n) {
-    if (n) std::memcpy(out, from, n * 4);
+  std::byte* out = snapshot->memory.data();
+  const auto put = [&](const std::byte* from, uint64_t n) {
+    if (n) std::memcpy(out, from, n);
     out += n;
   };
-  put(state_[committed_].as<float>(), state_floats_);
-  for (const Place& place : places_) {
-    put(cache_.as<float>() + place.keys, uint64_t(place.kv_dim) * position_);
-    put(cache_.as<float>() + place.values, uint64_t(place.kv_dim) * position_);
-  }
+  put(state_[committed_].data(), state_floats_ * 4);
+  for (const Place& place : places_)
+    for (uint64_t at : {place.keys, place.values})
+      put(cache_.data() + at, place.block_bytes * blocks_of(position_));
   return snapshot;
 }
 
@@ -112,16 +115,15 @@ void Session::restore(const Snapshot& snapshot) {
   if (snapshot.position > context_)
     throw SessionError("[engine::Session] snapshot of " + std::to_string(snapshot.position) +
                        " tokens does not fit a context of " + std::to_string(context_));
-  const float* in = snapshot.memory.as<float>();
-  const auto get = [&](float* to, uint64_t n) {
-    if (n) std::memcpy(to, in, n * 4);
+  const std::byte* in = snapshot.memory.data();
+  const auto get = [&](std::byte* to, uint64_t n) {
+    if (n) std::memcpy(to, in, n);
     in += n;
   };
-  get(state_[committed_].as<float>(), state_floats_);
-  for (const Place& place : places_) {
-    get(cache_.as<float>() + place.keys, uint64_t(place.kv_dim) * snapshot.position);
-    get(cache_.as<float>() + place.values, uint64_t(place.kv_dim) * snapshot.position);
-  }
+  get(state_[committed_].data(), state_floats_ * 4);
+  for (const Place& place : places_)
+    for (uint64_t at : {place.keys, place.values})
+      get(cache_.data() + at, place.block_bytes * blocks_of(snapshot.position));
   position_ = snapshot.position;
 }
 

@@ -12,9 +12,10 @@ namespace moeflux::engine {
 
 class Session {
  public:
-  // REQUIRES: weights and arena outlive it.
-  Session(const model::Weights& weights, uint32_t context, base::Arena& arena);
-  static uint64_t bytes(const model::Weights& weights, uint32_t context, const base::Arena& arena);
+  // `ops` says how large the cache is. REQUIRES: weights and arena outlive it.
+  Session(const model::Weights& weights, uint32_t context, const ops::Ops& ops, base::Arena& arena);
+  static uint64_t bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
+                        const base::Arena& arena);
 
   const model::Weights& weights() const { return weights_; }
   uint32_t position() const { return position_; }
@@ -36,9 +37,10 @@ class Session {
   void restore(const Snapshot& snapshot);
 
  private:
-  struct Place {  // of one layer, in floats
-    uint64_t keys = 0, values = 0, state = 0, conv = 0;
-    uint32_t kv_dim = 0;  // 0: no cache
+  struct Place {                    // of one layer
+    uint64_t block_bytes = 0;       // of keys, and of values (ops.h); 0: no cache
+    uint64_t keys = 0, values = 0;  // bytes
+    uint64_t state = 0, conv = 0;   // floats
   };
   const model::Weights& weights_;
   uint32_t context_;

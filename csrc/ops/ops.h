@@ -31,6 +31,10 @@ namespace moeflux::ops {
 // norms, recurrent state and logits are computed at float32.
 enum class Precision : uint8_t { float32, bfloat16, int8 };
 
+// Positions of the KV cache that an implementation may lay out together; session and snapshot take
+// whole blocks.
+inline constexpr uint32_t kCacheBlock = 16;
+
 struct Linear {
   quant::Matrix weight;
   const float* bias = nullptr;  // (out), or none
@@ -39,8 +43,8 @@ struct Linear {
 // Consecutive rows of one session, at positions position, position + 1, ...
 struct Segment {
   uint32_t row = 0, n = 0, position = 0;
-  float* keys = nullptr;            // attention: (context, n_kv_heads * head_dim)
-  float* values = nullptr;          // the same shape
+  std::byte* keys = nullptr;  // attention: the cache from position 0 on
+  std::byte* values = nullptr;
   const float* state_in = nullptr;  // delta net: (n_value_heads, value_dim, key_dim)
   float* state_out = nullptr;       // may be state_in
   const float* conv_in = nullptr;   // (conv_width - 1, channels): the last inputs, oldest first
@@ -131,6 +135,9 @@ class Ops {
   // What reserve() will book in the arena's account.
   virtual uint64_t scratch_bytes(const Workload& workload) const = 0;
   virtual void reserve(const Workload& workload) = 0;  // once, before the first stage
+  // Bytes of kCacheBlock positions of a layer's keys, and of as many of its values. A copy of whole
+  // blocks is a copy of their positions.
+  virtual uint64_t cache_block_bytes(const Attention& w) const = 0;
   // For implementations that compute in the call: called there between tasks, at most every 50 ms.
   virtual void set_poll(std::function<void()> poll) = 0;
 

@@ -16,6 +16,9 @@ class DecoratedOps : public moeflux::ops::Ops {
     return inner_->scratch_bytes(workload);
   }
   void reserve(const moeflux::ops::Workload& workload) override { inner_->reserve(workload); }
+  uint64_t cache_block_bytes(const moeflux::ops::Attention& w) const override {
+    return inner_->cache_block_bytes(w);
+  }
   void set_poll(std::function<void()> poll) override { inner_->set_poll(std::move(poll)); }
   std::unique_ptr<moeflux::ops::Ticket> submit(std::function<void()> on_done) override {
     return inner_->submit(std::move(on_done));
@@ -31,11 +34,10 @@ class DecoratedOps : public moeflux::ops::Ops {
   void attention(const moeflux::ops::Attention& w, std::span<const moeflux::ops::Segment> segments,
                  uint32_t n, float* x) override {
     for (const auto* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate}) saw(*linear);
-    const uint64_t kv = uint64_t(w.n_kv_heads) * w.head_dim;
-    for (const auto& s : segments) {
-      saw(s.keys, (s.position + s.n) * kv);
-      saw(s.values, (s.position + s.n) * kv);
-    }
+    const uint64_t block = inner_->cache_block_bytes(w), positions = moeflux::ops::kCacheBlock;
+    for (const auto& s : segments)
+      for (const std::byte* at : {s.keys, s.values})
+        saw_bytes(at, (s.position + s.n + positions - 1) / positions * block);
     for (const float* norm : {w.q_norm, w.k_norm}) saw(norm, w.head_dim);
     saw(w.inv_freq, w.rotary_dim / 2);
     saw(w.norm, w.o.weight.out);

@@ -56,63 +56,6 @@ TEST_CASE("exponentials stay finite and right from -100 to 100") {
   }
 }
 
-TEST_CASE("softmax and attention equal double precision") {
-  Random random;
-  for (const Kernels* kernels : available_kernels())
-    for (uint32_t len : {1, 2, 15, 16, 17, 100, 4097})
-      for (uint32_t dim : {16, 24, 64, 80}) {
-        const size_t stride = dim + 5;
-        std::vector<float> q(dim), k(len * stride), v(len * stride), scores(len),
-            out(dim, std::nanf(""));
-        for (auto* values : {&q, &k, &v})
-          for (float& value : *values) value = random(-3, 3);
-        kernels->attend(q.data(), k.data(), v.data(), stride, len, dim, 0.25f, scores.data(),
-                        out.data());
-        std::vector<double> p(len);
-        double top = -1e300, total = 0;
-        for (uint32_t j = 0; j < len; ++j) {
-          for (uint32_t d = 0; d < dim; ++d) p[j] += double(q[d]) * k[j * stride + d];
-          top = std::max(top, p[j] *= 0.25);
-        }
-        for (double& value : p) total += value = std::exp(value - top);
-        for (uint32_t d = 0; d < dim; ++d) {
-          double expected = 0;
-          for (uint32_t j = 0; j < len; ++j) expected += p[j] / total * v[j * stride + d];
-          REQUIRE(std::fabs(out[d] - expected) <= 3e-5);
-        }
-      }
-}
-
-TEST_CASE("a delta step equals the formula, in place or not") {
-  Random random;
-  for (const Kernels* kernels : available_kernels())
-    for (uint32_t dk : {16, 24, 32, 128})
-      for (uint32_t dv : {1, 7, 32}) {
-        std::vector<float> state(dv * dk), q(dk), k(dk), v(dv), out(dv, std::nanf("")),
-            next(dv * dk, std::nanf(""));
-        for (auto* values : {&state, &q, &k, &v})
-          for (float& value : *values) value = random();
-        const float g = 0.9f, beta = 0.4f;
-        kernels->delta_step(state.data(), next.data(), q.data(), k.data(), v.data(), g, beta, dk,
-                            dv, out.data());
-        for (uint32_t row = 0; row < dv; ++row) {
-          double memory = 0, result = 0;
-          for (uint32_t i = 0; i < dk; ++i) memory += double(g) * state[row * dk + i] * k[i];
-          for (uint32_t i = 0; i < dk; ++i) {
-            const double s = double(g) * state[row * dk + i] + beta * (v[row] - memory) * k[i];
-            REQUIRE(std::fabs(next[row * dk + i] - s) <= 1e-4);
-            result += s * q[i];
-          }
-          REQUIRE(std::fabs(out[row] - result) <= 1e-3);
-        }
-        std::vector<float> again(dv);
-        kernels->delta_step(state.data(), state.data(), q.data(), k.data(), v.data(), g, beta, dk,
-                            dv, again.data());
-        CHECK(state == next);
-        CHECK(again == out);
-      }
-}
-
 TEST_CASE("an unknown instruction set is refused by name") {
   CHECK_THROWS_AS(ops::cpu::select_kernels("mmx"), FormatError);
 }

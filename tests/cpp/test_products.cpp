@@ -87,7 +87,7 @@ struct Rows {
 // The largest error that the stated rounding of an activation allows.
 double rounding(const InputFormat& format, double x, double top) {
   if (format.planes == 0) return format.round_bf16 ? std::fabs(x) / 256 : 0;
-  const double steps[] = {0, 127, 32639, 4177856};  // half of the largest code for a power of two
+  const double steps[] = {0, 127, 32639, 8355684};
   return 0.5 * top / steps[format.digits];
 }
 

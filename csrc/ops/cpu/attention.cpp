@@ -1,79 +1,213 @@
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "ops/cpu/bump.h"
 
 namespace moeflux::ops::cpu {
 
+// What the steps of one attention stage share. Rows are of all segments.
+struct CpuOps::AttentionRows {
+  const Attention& w;
+  quant::DType dtype;      // of the cache
+  uint32_t group;          // query heads of a key head
+  uint32_t heads, kv_dim;  // numbers of a row of q, of k
+  uint64_t head_bytes;     // of one key head in a block of the cache
+  float *q, *k, *v, *gate, *mixed;
+  std::vector<const Segment*> segment;  // by row
+  std::vector<uint32_t> position;       // by row
+  uint32_t state_floats;
+
+  uint32_t n_spans(uint32_t row) const { return position[row] / kSpan + 1; }
+  void clear(float* states, uint64_t count) const {
+    std::fill_n(states, count * state_floats, 0.0f);
+    for (uint64_t i = 0; i < count; ++i)
+      states[i * state_floats] = -std::numeric_limits<float>::infinity();
+  }
+};
+
+uint64_t CpuOps::cache_block_bytes(const Attention& w) const {
+  return uint64_t(kCacheBlock) * w.n_kv_heads * cache_width(w.head_dim) *
+         quant::dtype_bytes(cache_dtype(precision_));
+}
+
+// cos and sin of the rows' angles, the same for every layer: kept until the positions change.
+void CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
+  const uint32_t half = w.rotary_dim / 2;
+  const RopeKey key{w.inv_freq, w.rope_scale, half, positions};
+  if (rope_key_ == key) return;
+  rope_key_ = key;
+  pool_.parallel_for(static_cast<int>(positions.size()), [&](int row, int) {
+    float* cosine = rope_.as<float>() + uint64_t(row) * 2 * half;
+    for (uint32_t i = 0; i < half; ++i) {  // angles in f32, as transformers computes them
+      const float angle = static_cast<float>(positions[row]) * w.inv_freq[i];
+      cosine[i] = std::cos(angle) * w.rope_scale;
+      cosine[half + i] = std::sin(angle) * w.rope_scale;
+    }
+  });
+}
+
+// Norms and rotates queries and keys; appends keys and values to the caches.
+void CpuOps::rotate_and_cache(const AttentionRows& rows) {
+  const Attention& w = rows.w;
+  const uint32_t half = w.rotary_dim / 2;
+  rope(w, rows.position);
+  pool_.parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
+    const float* cosine = rope_.as<float>() + uint64_t(row) * 2 * half;
+    const auto prepare = [&](float* head, const float* norm_weight) {
+      if (norm_weight) kernels_.rms_norm(head, norm_weight, w.head_dim, w.eps, head);
+      kernels_.rotate(head, cosine, cosine + half, half);
+    };
+    for (uint32_t h = 0; h < w.n_heads; ++h)
+      prepare(rows.q + uint64_t(row) * rows.heads + h * w.head_dim, w.q_norm);
+    const uint32_t position = rows.position[row];
+    const Segment& segment = *rows.segment[row];
+    for (uint32_t h = 0; h < w.n_kv_heads; ++h) {
+      const uint64_t of_head = uint64_t(row) * rows.kv_dim + h * w.head_dim;
+      const uint64_t at = (uint64_t(position / kCacheBlock) * w.n_kv_heads + h) * rows.head_bytes;
+      prepare(rows.k + of_head, w.k_norm);
+      kernels_.cache_put(rows.dtype, rows.k + of_head, rows.v + of_head, w.head_dim,
+                         position % kCacheBlock, segment.keys + at, segment.values + at);
+    }
+  });
+}
+
+// The queries of `n` rows of one session from `row` on that share a key head, over one span, into
+// states (n, group).
+void CpuOps::attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
+                         uint32_t span, float* states, float* scratch) const {
+  const Attention& w = rows.w;
+  const uint32_t n_queries = n * rows.group, first = span * kSpan;
+  std::vector<const float*> queries(n_queries);
+  std::vector<uint32_t> lens(n_queries);
+  std::vector<float*> to(n_queries);
+  for (uint32_t i = 0; i < n_queries; ++i) {
+    const uint32_t of = row + i / rows.group, head = kv_head * rows.group + i % rows.group;
+    const uint32_t seen = rows.position[of] + 1;
+    queries[i] = rows.q + uint64_t(of) * rows.heads + head * w.head_dim;
+    lens[i] = seen <= first ? 0 : std::min(seen - first, kSpan);
+    to[i] = states + uint64_t(i) * rows.state_floats;
+  }
+  const uint64_t block_bytes = w.n_kv_heads * rows.head_bytes;
+  const uint64_t at = first / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
+  kernels_.attend({rows.dtype, rows.segment[row]->keys + at, rows.segment[row]->values + at,
+                   block_bytes, w.head_dim, 1.0f / std::sqrt(static_cast<float>(w.head_dim)),
+                   n_queries, queries.data(), lens.data(), to.data(), scratch,
+                   scratch + uint64_t(n_queries) * kSpan});
+}
+
+void CpuOps::finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head,
+                         const float* states) const {
+  const Attention& w = rows.w;
+  for (uint32_t g = 0; g < rows.group; ++g) {
+    const float* state = states + uint64_t(g) * rows.state_floats;
+    const uint64_t at = row * rows.heads + uint64_t(kv_head * rows.group + g) * w.head_dim;
+    for (uint32_t d = 0; d < w.head_dim; ++d) rows.mixed[at + d] = state[16 + d] / state[1];
+    if (w.gate.weight.out) kernels_.sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
+  }
+}
+
+// Runs of rows: a task takes all spans of a tile, one after the other.
+void CpuOps::attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
+  const uint32_t n_kv = rows.w.n_kv_heads;
+  pool_.parallel_for(static_cast<int>(tiles.size() * n_kv), [&](int task, int worker) {
+    const auto [row, n] = tiles[tiles.size() - 1 - task / n_kv];  // the longest contexts first
+    const uint32_t kv_head = task % n_kv;
+    float* states = reinterpret_cast<float*>(matmul_->worker_scratch(worker));
+    float* scratch = states + uint64_t(n) * rows.group * rows.state_floats;
+    rows.clear(states, n * rows.group);
+    for (uint32_t span = 0; span < rows.n_spans(row + n - 1); ++span)
+      attend_span(rows, row, n, kv_head, span, states, scratch);
+    for (uint32_t i = 0; i < n; ++i)
+      finish_head(rows, row + i, kv_head, states + uint64_t(i) * rows.group * rows.state_floats);
+  });
+}
+
+// Single rows: a task takes one span, so that a long context uses every thread; a row's spans are
+// merged in the order in which attend_tiles computes them. Takes as many rows at a time as the
+// states of all their spans have room for.
+void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> single) {
+  struct Piece {
+    uint32_t row, kv_head, span;
+    float* states;  // (group)
+  };
+  const uint64_t piece_floats = uint64_t(rows.group) * rows.state_floats;
+  const uint64_t room = span_states_.nbytes() / sizeof(float) / piece_floats;
+  for (size_t begin = 0; begin < single.size();) {
+    std::vector<Piece> pieces;
+    for (; begin < single.size(); ++begin) {
+      const uint32_t row = single[begin], n_spans = rows.n_spans(row);
+      if (!pieces.empty() && pieces.size() + uint64_t(n_spans) * rows.w.n_kv_heads > room) break;
+      for (uint32_t kv_head = 0; kv_head < rows.w.n_kv_heads; ++kv_head)
+        for (uint32_t span = 0; span < n_spans; ++span)
+          pieces.push_back(
+              {row, kv_head, span, span_states_.as<float>() + pieces.size() * piece_floats});
+    }
+    pool_.parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
+      const Piece& piece = pieces[task];
+      rows.clear(piece.states, rows.group);
+      attend_span(rows, piece.row, 1, piece.kv_head, piece.span, piece.states,
+                  reinterpret_cast<float*>(matmul_->worker_scratch(worker)));
+    });
+    for (size_t i = 0; i < pieces.size();) {
+      const Piece& whole = pieces[i];
+      for (++i; i < pieces.size() && pieces[i].span > 0; ++i)
+        for (uint32_t g = 0; g < rows.group; ++g)
+          kernels_.attend_merge(pieces[i].states + uint64_t(g) * rows.state_floats, rows.w.head_dim,
+                                whole.states + uint64_t(g) * rows.state_floats);
+      finish_head(rows, whole.row, whole.kv_head, whole.states);
+    }
+  }
+}
+
 void CpuOps::attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
                        float* x) {
   const uint32_t d_model = w.o.weight.out, heads = w.n_heads * w.head_dim,
-                 kv_dim = w.n_kv_heads * w.head_dim, half = w.rotary_dim / 2;
+                 kv_dim = w.n_kv_heads * w.head_dim;
   Bump bump{stage_.as<float>()};
   float* normed = bump.take(uint64_t(n) * d_model);
-  float* q = bump.take(uint64_t(n) * heads);
-  float* k = bump.take(uint64_t(n) * kv_dim);
-  float* v = bump.take(uint64_t(n) * kv_dim);
-  float* gate = bump.take(uint64_t(n) * w.gate.weight.out);
-  float* mixed = bump.take(uint64_t(n) * heads);
   float* out = bump.take(uint64_t(n) * d_model);
+  const quant::DType dtype = cache_dtype(precision_);
+  AttentionRows rows{w,
+                     dtype,
+                     w.n_heads / w.n_kv_heads,
+                     heads,
+                     kv_dim,
+                     uint64_t(kCacheBlock) * cache_width(w.head_dim) * quant::dtype_bytes(dtype),
+                     bump.take(uint64_t(n) * heads),
+                     bump.take(uint64_t(n) * kv_dim),
+                     bump.take(uint64_t(n) * kv_dim),
+                     bump.take(uint64_t(n) * w.gate.weight.out),
+                     bump.take(uint64_t(n) * heads),
+                     std::vector<const Segment*>(n),
+                     std::vector<uint32_t>(n),
+                     attend_state_floats(w.head_dim)};
+  std::vector<RowTile> tiles;
+  std::vector<uint32_t> single;
+  const uint32_t tile = attend_tile_rows(rows.group);
+  for (const Segment& segment : segments)
+    for (uint32_t i = 0; i < segment.n; ++i) {
+      rows.segment[segment.row + i] = &segment;
+      rows.position[segment.row + i] = segment.position + i;
+      if (i % tile != 0) continue;
+      const uint32_t left = segment.n - i;
+      if (left > 1 && tile > 1)
+        tiles.push_back({segment.row + i, std::min(tile, left)});
+      else
+        single.push_back(segment.row + i);
+    }
 
   rms_norm(w.norm, w.eps, x, n, d_model, normed);
-  project({{&w.q, q, precision_},
-           {&w.k, k, precision_},
-           {&w.v, v, precision_},
-           {&w.gate, gate, precision_}},
+  project({{&w.q, rows.q, precision_},
+           {&w.k, rows.k, precision_},
+           {&w.v, rows.v, precision_},
+           {&w.gate, rows.gate, precision_}},
           normed, n);
-
-  struct Place {
-    const Segment* segment;
-    uint32_t position;
-  };
-  std::vector<Place> places(n);
-  for (const Segment& segment : segments)
-    for (uint32_t i = 0; i < segment.n; ++i)
-      places[segment.row + i] = {&segment, segment.position + i};
-
-  // q/k norm and RoPE (half-split pairs, angles in f32 as transformers computes them), then cache.
-  pool_.parallel_for(static_cast<int>(n), [&](int row, int) {
-    const uint32_t position = places[row].position;
-    std::vector<float> cosine(half), sine(half);
-    for (uint32_t i = 0; i < half; ++i) {
-      const float angle = static_cast<float>(position) * w.inv_freq[i];
-      cosine[i] = std::cos(angle) * w.rope_scale;
-      sine[i] = std::sin(angle) * w.rope_scale;
-    }
-    const auto prepare = [&](float* head, const float* norm_weight) {
-      if (norm_weight) kernels_.rms_norm(head, norm_weight, w.head_dim, w.eps, head);
-      for (uint32_t i = 0; i < half; ++i) {
-        const float a = head[i], b = head[i + half];
-        head[i] = a * cosine[i] - b * sine[i];
-        head[i + half] = b * cosine[i] + a * sine[i];
-      }
-    };
-    for (uint32_t h = 0; h < w.n_heads; ++h)
-      prepare(q + uint64_t(row) * heads + h * w.head_dim, w.q_norm);
-    float* key = k + uint64_t(row) * kv_dim;
-    for (uint32_t h = 0; h < w.n_kv_heads; ++h) prepare(key + h * w.head_dim, w.k_norm);
-    const uint64_t at = uint64_t(position) * kv_dim;
-    std::copy_n(key, kv_dim, places[row].segment->keys + at);
-    std::copy_n(v + uint64_t(row) * kv_dim, kv_dim, places[row].segment->values + at);
-  });
-
-  const float scale = 1.0f / std::sqrt(static_cast<float>(w.head_dim));
-  const uint32_t group = w.n_heads / w.n_kv_heads;
-  pool_.parallel_for(static_cast<int>(n * w.n_heads), [&](int task, int worker) {
-    const uint32_t row = task / w.n_heads, h = task % w.n_heads;
-    const Place& place = places[row];
-    const uint64_t kv_head = uint64_t(h / group) * w.head_dim;
-    const uint64_t at = uint64_t(row) * heads + h * w.head_dim;
-    kernels_.attend(q + at, place.segment->keys + kv_head, place.segment->values + kv_head, kv_dim,
-                    place.position + 1, w.head_dim, scale,
-                    reinterpret_cast<float*>(matmul_->worker_scratch(worker)), mixed + at);
-    if (w.gate.weight.out) kernels_.sigmoid_gate(mixed + at, gate + at, w.head_dim);
-  });
-  project({{&w.o, out, precision_}}, mixed, n);
+  rotate_and_cache(rows);
+  attend_tiles(rows, tiles);
+  attend_single(rows, single);
+  project({{&w.o, out, inner_precision(precision_)}}, rows.mixed, n);
   add(out, uint64_t(n) * d_model, x);
 }
 

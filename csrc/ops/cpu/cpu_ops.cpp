@@ -27,6 +27,8 @@ void CpuOps::reserve(const Workload& workload) {
       base::Booking(arena_.account(), (pool_.size() - 1) * base::kStackBytes, "thread stacks");
   matmul_ = std::make_unique<Matmul>(pool_, kernels_, plan, arena_);
   stage_ = base::Memory(arena_, plan.stage_floats() * sizeof(float), "stage buffers");
+  span_states_ = base::Memory(arena_, plan.span_state_floats() * sizeof(float), "attention states");
+  rope_ = base::Memory(arena_, plan.rope_floats() * sizeof(float), "rotary table");
 }
 
 std::unique_ptr<Ticket> CpuOps::submit(std::function<void()>) {

@@ -22,6 +22,7 @@ class CpuOps final : public Ops {
   void set_poll(std::function<void()> poll) override { pool_.set_poll(std::move(poll)); }
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override;
   void abandon() override {}
+  uint64_t cache_block_bytes(const Attention& w) const override;
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override;
   void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
                  float* x) override;
@@ -46,6 +47,24 @@ class CpuOps final : public Ops {
                 float* out);
   struct Bump;  // hands out pieces of stage_ within one stage
 
+  struct AttentionRows;
+  struct RowTile {  // consecutive rows of one session
+    uint32_t row, n;
+  };
+  void rope(const Attention& w, const std::vector<uint32_t>& positions);
+  void rotate_and_cache(const AttentionRows& rows);
+  void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
+                   uint32_t span, float* states, float* scratch) const;
+  void attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles);
+  void attend_single(const AttentionRows& rows, std::span<const uint32_t> single);
+  void finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head,
+                   const float* states) const;
+
+  struct DeltaRows;
+  void convolve(const DeltaRows& rows);
+  void prepare_delta(const DeltaRows& rows);
+  void recur(const DeltaRows& rows);
+
   base::Arena& arena_;
   base::ThreadPool pool_;
   const Kernels& kernels_;
@@ -53,6 +72,15 @@ class CpuOps final : public Ops {
   base::Booking stacks_;            // of the pool's threads
   std::unique_ptr<Matmul> matmul_;  // from reserve() on
   base::Memory stage_;              // buffers of a stage
+  base::Memory span_states_;        // attention: of a single row's spans
+  base::Memory rope_;               // (rows, 2, rotary_dim / 2): cos, sin
+  struct RopeKey {                  // what rope_ holds
+    const float* inv_freq = nullptr;
+    float scale = 0;
+    uint32_t half = 0;
+    std::vector<uint32_t> positions;
+    bool operator==(const RopeKey&) const = default;
+  } rope_key_;
 };
 
 }  // namespace moeflux::ops::cpu

@@ -7,6 +7,9 @@
 namespace moeflux::ops::cpu {
 
 namespace {
+constexpr uint32_t kConvChannels = 1024;  // of a task: a few microseconds a token
+constexpr uint32_t kStateTaskRows = 32;   // of a task: 16 KB of state at 128 columns
+
 float sigmoid(float x) {
   return 1.0f / (1.0f + std::exp(-x));
 }
@@ -15,73 +18,126 @@ float softplus(float x) {
 }
 }  // namespace
 
+struct CpuOps::DeltaRows {
+  const DeltaNet& w;
+  std::span<const Segment> segments;
+  uint32_t n, keys, values;  // rows; numbers of a row of k, of v
+  float *qkv, *convolved, *z, *b, *a, *mixed;
+};
+
+// Convolution and SiLU of q, k and v; the last inputs become the next history.
+void CpuOps::convolve(const DeltaRows& rows) {
+  const DeltaNet& w = rows.w;
+  const uint32_t channels = w.channels(), history = w.conv_width - 1;
+  std::vector<std::vector<const float*>> inputs;  // by segment: its history, then its rows
+  for (const Segment& segment : rows.segments) {
+    std::vector<const float*>& input = inputs.emplace_back();
+    for (uint32_t i = 0; i < history; ++i)
+      input.push_back(segment.conv_in + uint64_t(i) * channels);
+    for (uint64_t i = 0; i < segment.n; ++i)
+      input.push_back(rows.qkv + (segment.row + i) * channels);
+  }
+  const uint32_t parts = (channels + kConvChannels - 1) / kConvChannels;
+  pool_.parallel_for(static_cast<int>(inputs.size() * parts), [&](int task, int) {
+    const Segment& segment = rows.segments[task / parts];
+    const uint32_t begin = task % parts * kConvChannels;
+    kernels_.conv_silu({inputs[task / parts].data(), w.conv,
+                        rows.convolved + uint64_t(segment.row) * channels, channels, w.conv_width,
+                        segment.n, begin, std::min(begin + kConvChannels, channels)});
+  });
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    std::vector<float> tail(uint64_t(history) * channels);  // conv_out may be conv_in
+    for (uint32_t j = 0; j < history; ++j)
+      std::copy_n(inputs[i][rows.segments[i].n + j], channels,
+                  tail.data() + uint64_t(j) * channels);
+    std::copy(tail.begin(), tail.end(), rows.segments[i].conv_out);
+  }
+}
+
+// Norms q and k; turns a into the decay g, b into beta.
+void CpuOps::prepare_delta(const DeltaRows& rows) {
+  const DeltaNet& w = rows.w;
+  pool_.parallel_for(static_cast<int>(rows.n), [&](int row, int) {
+    float* y = rows.convolved + uint64_t(row) * w.channels();
+    for (uint32_t h = 0; h < w.n_key_heads; ++h) {
+      kernels_.l2_norm(y + h * w.key_dim, w.key_dim, 1e-6f,
+                       1.0f / std::sqrt(static_cast<float>(w.key_dim)));
+      kernels_.l2_norm(y + rows.keys + h * w.key_dim, w.key_dim, 1e-6f, 1.0f);
+    }
+    float* g = rows.a + uint64_t(row) * w.n_value_heads;
+    float* beta = rows.b + uint64_t(row) * w.n_value_heads;
+    for (uint32_t h = 0; h < w.n_value_heads; ++h) {
+      g[h] = std::exp(-std::exp(w.a_log[h]) * softplus(g[h] + w.dt_bias[h]));
+      beta[h] = sigmoid(beta[h]);
+    }
+  });
+}
+
+void CpuOps::recur(const DeltaRows& rows) {
+  const DeltaNet& w = rows.w;
+  const uint32_t parts = (w.value_dim + kStateTaskRows - 1) / kStateTaskRows;
+  const uint32_t per_segment = w.n_value_heads * parts;
+  pool_.parallel_for(static_cast<int>(rows.segments.size() * per_segment), [&](int task, int) {
+    const Segment& segment = rows.segments[task / per_segment];
+    const uint32_t head = task % per_segment / parts, begin = task % parts * kStateTaskRows;
+    const uint32_t key_head = head / (w.n_value_heads / w.n_key_heads);
+    const uint64_t state_at = uint64_t(head) * w.value_dim * w.key_dim, row = segment.row;
+    const float* y = rows.convolved + row * w.channels();
+    DeltaRule rule;
+    rule.state_in = segment.state_in + state_at;
+    rule.state_out = segment.state_out + state_at;
+    rule.q = y + key_head * w.key_dim;
+    rule.k = y + rows.keys + key_head * w.key_dim;
+    rule.v = y + 2 * rows.keys + head * w.value_dim;
+    rule.g = rows.a + row * w.n_value_heads + head;
+    rule.beta = rows.b + row * w.n_value_heads + head;
+    rule.out = rows.mixed + row * rows.values + uint64_t(head) * w.value_dim;
+    rule.qk_stride = rule.v_stride = w.channels();
+    rule.gate_stride = w.n_value_heads;
+    rule.out_stride = rows.values;
+    rule.n = segment.n;
+    rule.dk = w.key_dim;
+    rule.begin = begin;
+    rule.end = std::min(begin + kStateTaskRows, w.value_dim);
+    kernels_.delta_rule(rule);
+  });
+}
+
 void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n, float* x) {
   const uint32_t d_model = w.out.weight.out, channels = w.channels(),
-                 keys = w.n_key_heads * w.key_dim, values = w.n_value_heads * w.value_dim,
-                 history = w.conv_width - 1;
+                 values = w.n_value_heads * w.value_dim;
   Bump bump{stage_.as<float>()};
   float* normed = bump.take(uint64_t(n) * d_model);
-  float* qkv = bump.take(uint64_t(n) * channels);
-  float* convolved = bump.take(uint64_t(n) * channels);
-  float* z = bump.take(uint64_t(n) * values);
-  float* b = bump.take(uint64_t(n) * w.n_value_heads);
-  float* a = bump.take(uint64_t(n) * w.n_value_heads);
-  float* mixed = bump.take(uint64_t(n) * values);
   float* out = bump.take(uint64_t(n) * d_model);
+  const DeltaRows rows{w,
+                       segments,
+                       n,
+                       w.n_key_heads * w.key_dim,
+                       values,
+                       bump.take(uint64_t(n) * channels),
+                       bump.take(uint64_t(n) * channels),
+                       bump.take(uint64_t(n) * values),
+                       bump.take(uint64_t(n) * w.n_value_heads),
+                       bump.take(uint64_t(n) * w.n_value_heads),
+                       bump.take(uint64_t(n) * values)};
 
   rms_norm(w.norm, w.eps, x, n, d_model, normed);
-  project({{&w.qkv, qkv, precision_},
-           {&w.z, z, precision_},
-           {&w.b, b, Precision::float32},
-           {&w.a, a, Precision::float32}},
+  project({{&w.qkv, rows.qkv, precision_},
+           {&w.z, rows.z, precision_},
+           {&w.b, rows.b, Precision::float32},
+           {&w.a, rows.a, Precision::float32}},
           normed, n);
-
-  for (const Segment& segment : segments) {
-    const auto input = [&](int64_t i) {  // i < 0: from the history
-      return i < 0 ? segment.conv_in + (history + i) * channels
-                   : qkv + (segment.row + i) * uint64_t(channels);
-    };
-    pool_.parallel_for(static_cast<int>(segment.n), [&](int i, int) {
-      float* y = convolved + (segment.row + i) * uint64_t(channels);
-      std::fill_n(y, channels, 0.0f);
-      for (uint32_t tap = 0; tap < w.conv_width; ++tap) {
-        const float* from = input(int64_t(i) - history + tap);
-        for (uint32_t c = 0; c < channels; ++c) y[c] += w.conv[c * w.conv_width + tap] * from[c];
-      }
-      kernels_.silu(y, channels);
-      for (uint32_t h = 0; h < w.n_key_heads; ++h) {
-        kernels_.l2_norm(y + h * w.key_dim, w.key_dim, 1e-6f,
-                         1.0f / std::sqrt(static_cast<float>(w.key_dim)));
-        kernels_.l2_norm(y + keys + h * w.key_dim, w.key_dim, 1e-6f, 1.0f);
-      }
-    });
-    std::vector<float> tail(uint64_t(history) * channels);
-    for (uint32_t i = 0; i < history; ++i)
-      std::copy_n(input(int64_t(segment.n) - history + i), channels,
-                  tail.data() + uint64_t(i) * channels);
-    std::copy(tail.begin(), tail.end(), segment.conv_out);
-
-    pool_.parallel_for(static_cast<int>(w.n_value_heads), [&](int head, int) {
-      const uint32_t key_head = head / (w.n_value_heads / w.n_key_heads);
-      const uint64_t state_at = uint64_t(head) * w.value_dim * w.key_dim;
-      const float decay = -std::exp(w.a_log[head]);
-      for (uint32_t i = 0; i < segment.n; ++i) {
-        const uint64_t row = segment.row + i;
-        const float* y = convolved + row * channels;
-        const float g =
-            std::exp(decay * softplus(a[row * w.n_value_heads + head] + w.dt_bias[head]));
-        const uint64_t at = row * values + uint64_t(head) * w.value_dim;
-        kernels_.delta_step((i == 0 ? segment.state_in : segment.state_out) + state_at,
-                            segment.state_out + state_at, y + key_head * w.key_dim,
-                            y + keys + key_head * w.key_dim, y + 2 * keys + head * w.value_dim, g,
-                            sigmoid(b[row * w.n_value_heads + head]), w.key_dim, w.value_dim,
-                            mixed + at);
-        kernels_.rms_norm(mixed + at, w.out_norm, w.value_dim, w.eps, mixed + at);
-        kernels_.swiglu(z + at, mixed + at, w.value_dim, mixed + at);
-      }
-    });
-  }
-  project({{&w.out, out, precision_}}, mixed, n);
+  convolve(rows);
+  prepare_delta(rows);
+  recur(rows);
+  pool_.parallel_for(static_cast<int>(n), [&](int row, int) {
+    for (uint32_t h = 0; h < w.n_value_heads; ++h) {
+      const uint64_t at = uint64_t(row) * values + uint64_t(h) * w.value_dim;
+      kernels_.rms_norm(rows.mixed + at, w.out_norm, w.value_dim, w.eps, rows.mixed + at);
+      kernels_.swiglu(rows.z + at, rows.mixed + at, w.value_dim, rows.mixed + at);
+    }
+  });
+  project({{&w.out, out, inner_precision(precision_)}}, rows.mixed, n);
   add(out, uint64_t(n) * d_model, x);
 }
 

@@ -45,12 +45,12 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_
     Batch::Expert& expert = batch.experts[i];
     const uint32_t in = job.ffn.gate.weight.in, width = job.ffn.gate.weight.out;
     expert.n = static_cast<uint32_t>(job.rows.size());
-    const auto product = [&](const Linear& w, const Input& input) {
-      return Product{&w, input_format(w.weight, precision_, kernels_), &input, {}};
+    const auto product = [&](const Linear& w, Precision precision, const Input& input) {
+      return Product{&w, input_format(w.weight, precision, kernels_), &input, {}};
     };
-    expert.gate = product(job.ffn.gate, expert.in[0]);
-    expert.up = product(job.ffn.up, expert.in[1]);
-    expert.down = product(job.ffn.down, expert.hidden);
+    expert.gate = product(job.ffn.gate, precision_, expert.in[0]);
+    expert.up = product(job.ffn.up, precision_, expert.in[1]);
+    expert.down = product(job.ffn.down, inner_precision(precision_), expert.hidden);
     if (expert.up.format == expert.gate.format) expert.up.input = &expert.in[0];
     for (int k = 0; k < 2; ++k) {
       const Product& of = k == 0 ? expert.gate : expert.up;

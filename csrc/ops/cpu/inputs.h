@@ -1,15 +1,15 @@
 // How activations are kept for products with weights of one format: sizes and layouts of the
 // records that Kernels::prepare writes and matvec, pack and gemm read.
 //
-// Quantised weights. A record is `digits` rows of int8, then a step and a sum for each group:
+// Quantised weights. A record is `digits` rows of int8, then a step and a sum for each group and,
+// of three digits, the sum of the codes as two integers:
 //   c = sum over digits of digit[d] * 256^(digits - 1 - d), balanced digits in -128..127
-//   x ~ step * c;  sum = step * (sum of the group's c)
+//   x ~ step * c;  sum = step * (sum of c);  256 * high + low = sum of c
 // One digit is int8 precision. Two hold 16 bits relative to the largest of the group, more than the
-// 8 of bfloat16; three hold 23, which is float32's own precision for the group's large elements.
+// 8 of bfloat16; three hold 24, float32's own precision for the group's large elements.
 // The columns of a row are permuted as the vector registers see the packed codes (prepare.inc).
 // Plain weights. A record is the row itself, as f32 or bf16.
 #pragma once
-#include <algorithm>
 #include <cstdint>
 
 #include "base/quant.h"
@@ -36,6 +36,8 @@ struct InputFormat {
   uint32_t n_steps(uint32_t in) const {  // groups, in whole rounds of the chains
     return (in / group + kChains - 1) / kChains * kChains;
   }
+  bool centred() const { return digits == 3; }                // kernels.h: m
+  uint32_t group_words() const { return centred() ? 4 : 2; }  // step, sum (, high, low)
 };
 
 constexpr uint32_t code_planes(uint32_t bits) {
@@ -43,15 +45,17 @@ constexpr uint32_t code_planes(uint32_t bits) {
 }
 
 inline uint64_t input_bytes(const InputFormat& format, uint32_t in) {
-  const uint64_t bytes = format.planes == 0 ? uint64_t(in) * (format.plain_bf16 ? 2 : 4)
-                                            : uint64_t(format.digits) * format.row_bytes(in) +
-                                                  2 * uint64_t(format.n_steps(in)) * sizeof(float);
+  const uint64_t bytes = format.planes == 0
+                             ? uint64_t(in) * (format.plain_bf16 ? 2 : 4)
+                             : uint64_t(format.digits) * format.row_bytes(in) +
+                                   uint64_t(format.group_words()) * format.n_steps(in) * 4;
   return (bytes + kMaxVectorBytes - 1) / kMaxVectorBytes * kMaxVectorBytes;
 }
-// (group, digit, group / 4, kBlockTokens, 4) int8, then steps and sums (group, kBlockTokens).
+// (group, digit, group / 4, kBlockTokens, 4) int8, then the groups' words (word, group,
+// kBlockTokens).
 inline uint64_t packed_bytes(const InputFormat& format, uint32_t in) {
   return uint64_t(kBlockTokens) *
-         (uint64_t(format.digits) * in + 2 * uint64_t(in / format.group) * sizeof(float));
+         (uint64_t(format.digits) * in + uint64_t(format.group_words()) * (in / format.group) * 4);
 }
 
 }  // namespace moeflux::ops::cpu

@@ -5,11 +5,14 @@
 // Products with quantised weights. A row x of activations becomes, for each group of columns that
 // shares a (scale, bias) of the weights, integers c with one step s, x ~ s * c (inputs.h). With
 // weights w = scale * q + bias,
-//     w . x = sum over groups g of  scale_g * (s_g * sum_i q_i c_i)  +  bias_g * (s_g * sum_i c_i).
-// The inner sums are integers and exact, so that instruction set, blocking, and order of columns
-// leave no trace; the outer sum is 16 chains (group g in chain g mod 16, ascending), then a tree.
-// matvec and gemm are two ways to the same bits. Weights are unpacked in registers or, by gemm, a
-// cache-sized tile at a time; they are never expanded to memory.
+//     w . x = sum over groups g of  scale_g * s_g * sum_i (q_i - m) c_i
+//                                   + (bias_g + m scale_g) * s_g * sum_i c_i,
+// where m = 2^(bits - 1), of three digits, makes both terms as small as their sum, and m = 0 else,
+// where the rounding of x is far above that of the sums. The inner sums are integers and exact, so
+// that instruction set, blocking, and order of columns leave no trace; the outer sum is 16 chains
+// (group g in chain g mod 16, ascending), then a tree. matvec and gemm are two ways to the same
+// bits. Weights are unpacked in registers or, by gemm, a cache-sized tile at a time; they are never
+// expanded to memory.
 //
 // Products with plain weights (bf16, f16, f32): 16 chains by column (32 with bf16 instructions),
 // then a tree.
@@ -19,6 +22,8 @@
 #include <vector>
 
 #include "base/quant.h"
+#include "ops/cpu/attend.h"
+#include "ops/cpu/delta_rule.h"
 #include "ops/cpu/inputs.h"
 
 namespace moeflux::ops::cpu {
@@ -49,14 +54,15 @@ struct Kernels {
   void (*silu)(float* x, uint32_t n);
   void (*sigmoid_gate)(float* x, const float* gate, uint32_t n);  // x *= sigmoid(gate)
   void (*softmax)(float* x, uint32_t n);
-  void (*axpy)(float a, const float* x, float* y, uint32_t n);  // y += a * x
-  // One query head over `len` cached positions; rows of k and v are `stride` floats apart.
-  void (*attend)(const float* q, const float* k, const float* v, size_t stride, uint32_t len,
-                 uint32_t dim, float scale, float* scores, float* out);
-  // One value head of the gated delta rule: S (dv, dk); in == out allowed.
-  //   S = g*S; delta = beta*(v - S k); S += delta k^T; out = S q
-  void (*delta_step)(const float* state_in, float* state_out, const float* q, const float* k,
-                     const float* v, float g, float beta, uint32_t dk, uint32_t dv, float* out);
+  void (*axpy)(float a, const float* x, float* y, uint32_t n);                      // y += a * x
+  void (*rotate)(float* x, const float* cosine, const float* sine, uint32_t half);  // RoPE
+  // One position of one key head into its block of the cache, at place `lane`.
+  void (*cache_put)(quant::DType dtype, const float* key, const float* value, uint32_t dim,
+                    uint32_t lane, std::byte* keys, std::byte* values);
+  void (*attend)(const AttendSpan& span);
+  void (*attend_merge)(const float* from, uint32_t dim, float* state);
+  void (*conv_silu)(const ConvRows& rows);
+  void (*delta_rule)(const DeltaRule& rule);
 };
 
 const Kernels& kernels_portable();

@@ -51,7 +51,7 @@ void ScratchPlan::inputs(std::initializer_list<Use> uses) {
 }
 
 void ScratchPlan::hidden(const quant::Shape& gate, const quant::Shape& down, uint32_t rows) {
-  const InputFormat format = input_format(down, precision_, kernels_);
+  const InputFormat format = input_format(down, inner_precision(precision_), kernels_);
   const uint64_t blocks = (rows + kBlockTokens - 1) / kBlockTokens;
   hidden_rows_ = std::max(hidden_rows_, static_cast<uint32_t>(blocks * kBlockTokens));
   hidden_floats_ = std::max(hidden_floats_, 2 * blocks * kBlockTokens * gate.out);
@@ -69,10 +69,17 @@ void ScratchPlan::add(const Attention& w) {
           {&w.k.weight, precision_},
           {&w.v.weight, precision_},
           {&w.gate.weight, precision_}});
-  inputs({{&w.o.weight, precision_}});
+  inputs({{&w.o.weight, inner_precision(precision_)}});
   stage_floats_ = std::max(stage_floats_, rows_ * (2 * uint64_t(w.o.weight.out) + 2 * heads +
                                                    2 * kv + w.gate.weight.out));
-  worker_bytes_ = std::max<uint64_t>(worker_bytes_, (uint64_t(context_) + 16) * sizeof(float));
+  const uint32_t group = w.n_heads / w.n_kv_heads, queries = group * attend_tile_rows(group);
+  worker_bytes_ =
+      std::max<uint64_t>(worker_bytes_, (queries * uint64_t(attend_state_floats(w.head_dim)) +
+                                         attend_scratch_floats(w.head_dim, queries)) *
+                                            sizeof(float));
+  span_state_floats_ = std::max(span_state_floats_, (context_ / uint64_t(kSpan) + 1) * w.n_heads *
+                                                        attend_state_floats(w.head_dim));
+  rope_floats_ = std::max<uint64_t>(rope_floats_, uint64_t(rows_) * w.rotary_dim);
 }
 
 void ScratchPlan::add(const DeltaNet& w) {
@@ -80,7 +87,7 @@ void ScratchPlan::add(const DeltaNet& w) {
           {&w.z.weight, precision_},
           {&w.b.weight, Precision::float32},
           {&w.a.weight, Precision::float32}});
-  inputs({{&w.out.weight, precision_}});
+  inputs({{&w.out.weight, inner_precision(precision_)}});
   const uint64_t values = uint64_t(w.n_value_heads) * w.value_dim;
   stage_floats_ =
       std::max(stage_floats_, rows_ * (2 * uint64_t(w.out.weight.out) + 2 * uint64_t(w.channels()) +
@@ -123,7 +130,8 @@ uint64_t ScratchPlan::bytes(const base::Arena& arena, int n_threads) const {
   uint64_t total = 0;
   for (uint64_t part :
        {worker_bytes_ * n_threads, stage_floats_ * sizeof(float), record_bytes_, packed_bytes_,
-        hidden_floats_ * sizeof(float), hidden_record_bytes_, hidden_packed_bytes_})
+        hidden_floats_ * sizeof(float), hidden_record_bytes_, hidden_packed_bytes_,
+        span_state_floats_ * sizeof(float), rope_floats_ * sizeof(float)})
     total += arena.booked_bytes(part);
   return total;
 }

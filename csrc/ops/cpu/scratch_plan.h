@@ -13,6 +13,13 @@ namespace moeflux::ops::cpu {
 // How activations are kept for a matrix under a precision, on these kernels.
 InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels);
 
+// Of the matrices that read what their own stage has made (attention, delta net, SwiGLU) rather
+// than a normed row: values of a wider range, which 8 bits a group would cost 1 % of the top-1
+// choices of the demo model (benchmarks/precision.py).
+constexpr Precision inner_precision(Precision precision) {
+  return precision == Precision::int8 ? Precision::bfloat16 : precision;
+}
+
 class ScratchPlan {
  public:
   ScratchPlan(const Workload& work, Precision precision, const Kernels& kernels);
@@ -25,6 +32,8 @@ class ScratchPlan {
   uint64_t hidden_floats() const { return hidden_floats_; }  // gate and up of these
   uint64_t hidden_record_bytes() const { return hidden_record_bytes_; }
   uint64_t hidden_packed_bytes() const { return hidden_packed_bytes_; }
+  uint64_t span_state_floats() const { return span_state_floats_; }
+  uint64_t rope_floats() const { return rope_floats_; }
   uint64_t worker_bytes() const { return worker_bytes_; }
   uint64_t bytes(const base::Arena& arena, int n_threads) const;  // that all of it will book
 
@@ -46,7 +55,8 @@ class ScratchPlan {
   const Precision precision_;
   const Kernels& kernels_;
   uint64_t stage_floats_ = 0, record_bytes_ = 0, packed_bytes_ = 0, hidden_floats_ = 0,
-           hidden_record_bytes_ = 0, hidden_packed_bytes_ = 0, worker_bytes_ = 0;
+           hidden_record_bytes_ = 0, hidden_packed_bytes_ = 0, span_state_floats_ = 0,
+           rope_floats_ = 0, worker_bytes_ = 0;
   uint32_t hidden_rows_ = 0;
 };
 

@@ -1,0 +1,56 @@
+// What the attention kernels are asked for, and the shape of a query's running state.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "base/quant.h"
+#include "ops/ops.h"
+
+namespace moeflux::ops::cpu {
+
+// The cache as the CPU keeps it: numbers of a head and position, in whole vectors, and their type.
+constexpr uint32_t cache_width(uint32_t head_dim) {
+  return (head_dim + 15) / 16 * 16;
+}
+constexpr quant::DType cache_dtype(Precision precision) {
+  return precision == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
+}
+
+// Positions that are scored together: their scores of a tile of queries stay in the L2, and a
+// merge costs 1/256 of what it merges.
+inline constexpr uint32_t kSpan = 256;
+static_assert(kSpan % kCacheBlock == 0);
+inline constexpr uint32_t kMaxValueQueries = 4;  // of attention.inc's tiles
+
+// Largest score, sum of exponentials, padding, unscaled output (cache_width). Empty: (-inf, 0, 0).
+constexpr uint32_t attend_state_floats(uint32_t dim) {
+  return 16 + cache_width(dim);
+}
+constexpr uint64_t attend_scratch_floats(uint32_t dim, uint32_t n_queries) {
+  return uint64_t(n_queries) * kSpan + kMaxValueQueries * cache_width(dim) +
+         attend_state_floats(dim);
+}
+
+// Rows of a run whose queries of one key head are taken together: about 64 queries share what is
+// read from the cache.
+constexpr uint32_t attend_tile_rows(uint32_t group) {
+  return group >= 64 ? 1 : 64 / group;
+}
+
+// Queries that share a key head, over one span of its cached positions.
+struct AttendSpan {
+  quant::DType dtype;     // of the cache: f32 or bf16
+  const std::byte* keys;  // of the key head, from the span's first block on
+  const std::byte* values;
+  uint64_t block_bytes;  // from one block of 16 positions to the next
+  uint32_t dim;
+  float scale;
+  uint32_t n;                   // queries
+  const float* const* queries;  // (n) of (dim)
+  const uint32_t* lens;         // (n) positions of the span that each sees, 0 to kSpan
+  float* const* states;         // (n) merged into
+  float* scores;                // (n, kSpan)
+  float* scratch;               // kMaxValueQueries * cache_width + attend_state_floats
+};
+
+}  // namespace moeflux::ops::cpu
