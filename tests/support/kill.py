@@ -13,22 +13,34 @@ def until_done(
     *,
     kills: int,
     seed: int,
-    longest: float,
+    start_over: Callable[[], None],
     after_kill: Callable[[], None] = lambda: None,
-) -> int:
-    """Kills the command `kills` times after a random part of `longest` seconds, then lets it end.
+) -> None:
+    """Kills the command at `kills` random moments of its work, then lets it end.
 
-    Returns:
-        How many of the kills met it running (the rest came after it had ended).
+    Moments are drawn from the time that a whole run takes on this machine. A run that ended before
+    its moment does not count: the next one starts over, from nothing.
+
+    Args:
+        start_over: Takes back all that the command has done.
+        after_kill: Called after each kill, to look at what lies there.
     """
-    random_moments, met = random.Random(seed), 0
-    for _ in range(kills):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random_moments.uniform(0, longest))
-        met += process.poll() is None
-        process.kill()
-        process.wait()
-        after_kill()
+    random_moments = random.Random(seed)
+    begun = time.monotonic()
+    subprocess.run(command, capture_output=True, check=True, timeout=300)
+    whole = time.monotonic() - begun
+    start_over()
+    while kills:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        try:
+            _, errors = process.communicate(timeout=random_moments.uniform(0, whole))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            kills -= 1
+            after_kill()
+        else:
+            assert process.returncode == 0, errors.decode()
+            start_over()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    return met
