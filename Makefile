@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 CROSS := build/cross/venv
-CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' $(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' \
-	'tests/metal_standin/*.$(suffix)')
+CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
+	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
-.PHONY: demo test lint format cpp-test queued-test sanitize hostile-asan cross-wheel cross-test \
-	sdist-test arm64-test metal-test metal-sanitize metal-headers clean
+.PHONY: demo test lint format cpp-test queued-test sanitize kernel-checks hostile-asan cross-wheel \
+	cross-test sdist-test arm64-test metal-test metal-sanitize metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
@@ -15,27 +15,26 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q pytest hypothesis gguf safetensors
-	@echo "not run here: C++ unit tests and sanitizers (make cpp-test sanitize; need doctest-dev), lint (make lint)"
 	$(BIN)/python -m pytest -q
 
-$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python 2>/dev/null)
+$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -q .
 	@touch $@
 
-lint:
+lint: $(BIN)/moeflux
 	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub
 	$(BIN)/ruff check python tests tools benchmarks examples
 	$(BIN)/ruff format --check python tests tools benchmarks examples
 	$(BIN)/mypy
 	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format --dry-run -Werror
 
-format:
+format: $(BIN)/moeflux
 	$(BIN)/ruff format python tests tools benchmarks examples
 	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format -i
 
 cpp-test:
-	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON
+	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_WERROR=ON
 	cmake --build build/cpp -j2
 	ctest --test-dir build/cpp --output-on-failure
 
@@ -48,17 +47,24 @@ queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a t
 		$(addprefix tests/python/test_,$(addsuffix .py,goldens exactness generation batch routing score))
 
 sanitize:
-	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=address,undefined
+	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON \
+		-DMOEFLUX_SANITIZE=address,undefined
 	cmake --build build/asan -j2
 	ctest --test-dir build/asan --output-on-failure
-	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_SANITIZE=thread
+	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=thread
 	cmake --build build/tsan -j2
 	ctest --test-dir build/tsan --output-on-failure
 
-hostile-asan:  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
+kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests: schedules, sanitizers
+	$(BIN)/pip install -q pytest pybind11
+	for flavour in plain address thread; do \
+		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh $$flavour || exit 1; done
+
+hostile-asan: $(BIN)/moeflux  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
 	$(BIN)/pip install -q pytest hypothesis pybind11 scikit-build-core
 	$(BIN)/pip install -q --no-build-isolation --no-deps --target build/asan-package --upgrade \
-		-C build-dir=build/asan-module -C cmake.define.MOEFLUX_SANITIZE=address,undefined .
+		--config-settings=build-dir=build/asan-module \
+		--config-settings=cmake.define.MOEFLUX_SANITIZE=address,undefined .
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=build/asan-package \
 		$(BIN)/python -m pytest -q tests/hostile

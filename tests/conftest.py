@@ -2,10 +2,15 @@
 
 import importlib.util
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
+
+# A background job of a shell ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # MOEFLUX_TEST_CORE=<folder> runs the suite on the native module built there instead of the
 # installed one (tests/cpp/CMakeLists.txt: ops that queue).
@@ -30,3 +35,12 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, which runs everything: {report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter):
+    """The last word before pytest's own: what this run cannot say."""
+    terminalreporter.write_line(
+        "not run here: C++ tests and sanitizers (make cpp-test sanitize), Metal over the stand-in "
+        "(make metal-test), the macOS wheel (make cross-test), lint (make lint); all: .ci/run, "
+        ".ci/full"
+    )

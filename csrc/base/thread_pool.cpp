@@ -37,11 +37,20 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
 }  // namespace
 
 ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads < 1 ? 1 : n_threads) {
-  for (int worker = 1; worker < n_threads_; ++worker)
-    threads_.push_back(std::make_unique<Thread>([this, worker] { work(worker); }));
+  try {
+    for (int worker = 1; worker < n_threads_; ++worker)
+      threads_.push_back(std::make_unique<Thread>([this, worker] { work(worker); }));
+  } catch (...) {  // those that have started wait for a job
+    stop();
+    throw;
+  }
 }
 
 ThreadPool::~ThreadPool() {
+  stop();
+}
+
+void ThreadPool::stop() {
   stop_ = true;
   epoch_.fetch_add(1);
   epoch_.notify_all();
@@ -108,7 +117,7 @@ bool ThreadPool::join() {
 }
 
 void ThreadPool::leave() {
-  if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_one();
+  if (inside_.fetch_sub(1, std::memory_order_acq_rel) == 1) inside_.notify_all();
 }
 
 void ThreadPool::work(int worker) {

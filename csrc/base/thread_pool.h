@@ -43,6 +43,7 @@ class ThreadPool {
   void run(int n_tasks, const Task& task);
   void run_tasks(int worker);
   void work(int worker);
+  void stop();
   bool join();
   void leave();
 

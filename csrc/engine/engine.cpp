@@ -116,10 +116,19 @@ const char* Engine::read_mode() const {
   return direct ? "direct" : "buffered";
 }
 
+void Engine::publish() {
+  std::lock_guard lock(published_mutex_);
+  published_ = stats_;
+  published_.pipeline = pipeline_.stats();
+}
+
 Stats Engine::stats() const {
-  Stats stats = stats_;
+  Stats stats;
+  {
+    std::lock_guard lock(published_mutex_);
+    stats = published_;
+  }
   stats.store = store_->stats();
-  stats.pipeline = pipeline_.stats();
   stats.compute_ns -= std::min(stats.compute_ns, stats.pipeline.read_wait_ns);
   stats.slots = store_->n_slots();
   stats.max_slots = plan_.max_slots;
@@ -195,6 +204,7 @@ void Engine::step(std::span<const Request> requests) {
     }
   } catch (...) {
     pipeline_.drain();
+    publish();
     throw;
   }
   for (size_t i = 0; i < requests.size(); ++i) {  // nothing of a session has changed before
@@ -206,6 +216,7 @@ void Engine::step(std::span<const Request> requests) {
   }
   ++stats_.steps;
   stats_.compute_ns += now_ns() - begin;
+  publish();
 }
 
 }  // namespace moeflux::engine

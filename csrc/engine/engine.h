@@ -4,6 +4,7 @@
 #pragma once
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -62,7 +63,7 @@ class Engine {
   // logits are not finite.
   void step(std::span<const Request> requests);
 
-  Stats stats() const;
+  Stats stats() const;  // any thread, also while another steps: as after the last step
   std::shared_ptr<Session::Snapshot> save(const Session& session);
   void set_poll(std::function<void()> poll);
   const char* ops_name() const { return ops_->name(); }
@@ -72,6 +73,7 @@ class Engine {
  private:
   void check(std::span<const Request> requests) const;
   uint32_t top_k_of(std::span<const Request> requests) const;
+  void publish();
   void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
 
   // forward.cpp
@@ -93,7 +95,9 @@ class Engine {
   Activations act_;
   std::unique_ptr<store::ExpertStore> store_;
   Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
-  Stats stats_;
+  Stats stats_;        // of the thread that steps
+  mutable std::mutex published_mutex_;
+  Stats published_;  // guarded by published_mutex_: stats_ after the last step, for any thread
 };
 
 }  // namespace moeflux::engine

@@ -71,9 +71,14 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
-  for (uint32_t index = 0; index < options_.read_threads; ++index)
-    readers_.push_back(std::make_unique<base::Thread>(
-        [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+  try {
+    for (uint32_t index = 0; index < options_.read_threads; ++index)
+      readers_.push_back(std::make_unique<base::Thread>(
+          [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
+  } catch (...) {  // those that have started wait for work
+    stop();
+    throw;
+  }
 }
 
 uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
@@ -84,6 +89,10 @@ uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint3
 }
 
 ExpertStore::~ExpertStore() {
+  stop();
+}
+
+void ExpertStore::stop() {
   {
     std::lock_guard lock(mutex_);
     stop_ = true;

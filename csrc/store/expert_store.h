@@ -116,6 +116,7 @@ class ExpertStore {
     std::list<Slot>::iterator self;
   };
   void reader(std::byte* bounce);
+  void stop();
   void fill(const Slot& slot, std::byte* bounce);
   void arrived(Slot* slot, std::exception_ptr error);
   const std::string& first_path(const Slot& slot) const;

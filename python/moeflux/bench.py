@@ -214,6 +214,7 @@ def measure(
         "memory_gb_per_second": touched * setting.tokens / 1e9 / decode.seconds,
         "slots": stats["slots"],
         "live_bytes": stats["live_bytes"],
+        "memory_bytes": stats["memory_bytes"],
         "read_mode": stats["read_mode"],
         "simd": stats["simd"],
     }  # fmt: skip

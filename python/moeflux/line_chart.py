@@ -6,6 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
+
+from .errors import IoError
 
 WIDTH, HEIGHT = 720, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 200, 40, 56
@@ -78,3 +81,11 @@ def svg(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
         out.append(f'<path d="M{right + 14} {y}h24" stroke="{colour}" stroke-width="2"{dash}/>')
         out.append(f'<text x="{right + 44}" y="{y + 4}">{escape(line.name)}</text>')
     return "\n".join([*out, "</svg>", ""])
+
+
+def write_svg(path: Path, text: str) -> None:
+    """Writes a chart; raises IoError where that cannot be."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise IoError(f"[line_chart] cannot write: {error.strerror} ({path})") from error

@@ -12,12 +12,24 @@ from .checkpoint import open_checkpoint
 from .errors import FormatError
 from .families import build_spec
 from .memory import budget_bytes
+from .probe import READ_THREADS, default_threads
 from .routing import Routing
 from .session import Session, run
 from .tokenizer import Tokenizer
 
 PRECISIONS = ("float32", "bfloat16", "int8")
-READ_THREADS = 8  # a pread pool of this depth reaches an NVMe drive's rate (design measurements)
+
+
+def check_precision(precision: str) -> None:
+    """Raises FormatError when there is no such precision."""
+    if precision not in PRECISIONS:
+        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
+
+
+def check_threads(threads: int) -> None:
+    """Raises FormatError when a model cannot compute with so many."""
+    if not 1 <= threads <= 256:
+        raise FormatError(f"[load] expected 1..256 threads, found {threads}")
 
 
 def load(
@@ -41,7 +53,8 @@ def load(
         context: tokens a session can hold; its KV cache is booked in full.
         device: "auto" or "cpu"; other devices are not built yet.
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
-            (8-bit activations, one scale a group). docs/precision.md has what each costs.
+            (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
+            float32 always.
         threads: compute threads; None takes the machine's cores. Changes no result.
         max_slots: at most this many experts in memory. Changes no result.
         direct_io: read past the page cache where the file system allows it.
@@ -64,14 +77,11 @@ def load(
     """
     if device not in ("auto", "cpu"):
         raise FormatError(f"[load] expected device auto or cpu, found {device!r}")
-    if precision not in PRECISIONS:
-        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
+    check_precision(precision)
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = threads if threads is not None else min(cores or 1, 64)
-    if not 1 <= threads <= 256:
-        raise FormatError(f"[load] expected 1..256 threads, found {threads}")
+    threads = threads if threads is not None else default_threads()
+    check_threads(threads)
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)

@@ -198,3 +198,10 @@ def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRa
 def existing_parent(path: Path) -> Path:
     """The nearest folder above `path` that exists: where its disk can be asked."""
     return next((p for p in (path, *path.parents) if p.is_dir()), Path(tempfile.gettempdir()))
+
+
+def models_folder() -> Path:
+    """Where the hub's client keeps models, or the nearest folder above that exists: its disk."""
+    from huggingface_hub import constants
+
+    return existing_parent(Path(constants.HF_HUB_CACHE))

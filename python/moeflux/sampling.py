@@ -41,6 +41,7 @@ class SamplingParams:
             "0 < top_p <= 1": 0 < self.top_p <= 1,
             "0 <= min_p <= 1": 0 <= self.min_p <= 1,
             "repetition_penalty > 0": self.repetition_penalty > 0,
+            "seed >= 0": self.seed is None or self.seed >= 0,
         }
         for rule, holds in checks.items():
             if not holds:

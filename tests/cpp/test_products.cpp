@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -239,7 +240,7 @@ TEST_CASE("no byte behind the weights is read") {
   for (int i : {2, 5, 8}) REQUIRE(mprotect(pages + i * page, page, PROT_NONE) == 0);
   const auto before_hole = [&](int hole, const std::vector<std::byte>& bytes) {
     std::byte* to = pages + hole * page - bytes.size();
-    std::memcpy(to, bytes.data(), bytes.size());
+    std::copy(bytes.begin(), bytes.end(), to);
     return to;
   };
   Random random;

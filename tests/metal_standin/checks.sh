@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The .mm files of csrc/device/metal over the stand-in: their C++ tests, then every kernel against
 # its oracle through Backend("metal"). With a sanitizer on one shape of each kernel: the shaders
-# themselves are for tests/msl/kernel_checks.sh.
+# themselves are for tests/shaders/kernel_checks.sh.
 #   plain    as they are
 #   address  address and undefined-behaviour sanitizer
 #   thread   thread sanitizer

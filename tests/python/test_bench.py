@@ -42,9 +42,14 @@ def test_every_combination_is_run_and_counted(tmp_path):
         (["--precision", "float8"], "float8"),
         (["--memory", "1MB"], "memory"),
         (["--text", "/nowhere"], "/nowhere"),
+        (["--text", "/dev/null"], "token"),
+        (["--memory", "60MB,1MB"], "memory"),
+        (["--threads", "1,500"], "256"),
+        (["-n", "0"], "--tokens"),
+        (["--prompt", "-3"], "--prompt"),
     ],
 )
 def test_bad_settings_are_one_sentence(args, word):
-    done = bench("--prompt", "4", "-n", "1", "--warmup", "0", *args)
+    done = bench(*args)
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1 and len(lines) == 1 and word in lines[0]

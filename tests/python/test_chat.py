@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -165,6 +166,8 @@ def test_control_c_stops_the_answer_and_not_the_chat(folder):
          "--context", "200000", "-t", "1", "--memory", "2GB"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    watchdog = threading.Timer(120, process.kill)  # reading a line has no time-out
+    watchdog.start()
     try:
         process.stdin.write("one\n")
         process.stdin.flush()
@@ -176,5 +179,6 @@ def test_control_c_stops_the_answer_and_not_the_chat(folder):
             assert line
         _, err = process.communicate("/exit\n", timeout=60)
     finally:
+        watchdog.cancel()
         process.kill()
     assert process.returncode == 0, err  # 100,000 tokens would have taken many minutes

@@ -232,6 +232,27 @@ REFUSED_BY_FRONT_END = {
         "`kernel` inside a macro",
         3,
     ),
+    "macro that synchronises": (
+        kernel("o[i] = SUM(a[i]);", "#define SUM(x) simd_sum(x)\n"),
+        "`simd_sum` inside a macro",
+        3,
+    ),
+    "member function that synchronises": (
+        kernel(
+            "S s; o[i] = s.f(a[i]);", "struct S {\nfloat f(float x) { return simd_sum(x); } };\n"
+        ),
+        "simd_sum in a type",
+        4,
+    ),
+    "member function that calls one that synchronises": (
+        kernel(
+            "S s; o[i] = s.f(a[i]);",
+            "inline float g(float x) { return simd_sum(x); }\n"
+            "struct S { float f(float x) { return g(x); } };\n",
+        ),
+        "g in a type",
+        4,
+    ),
     "unclosed brace": (f"{HEAD}kernel void k({OUT}) {{\n", "unclosed", 3),
     "a character of no language": (kernel("o[i] = @;"), "cannot read", FIRST_BODY_LINE),
     # function constants
@@ -332,6 +353,11 @@ ACCEPTED = {
     "two threadgroup arrays in a declaration": kernel(
         "threadgroup float4 s[32], t[8];\ns[lid & 31] = float4(a[i]);\nt[lid & 7] = s[lid & 31];\n"
         "threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup);\no[i] = s[0].x;"
+    ),
+    "threadgroup array of a computed length": kernel(
+        "threadgroup float s[kRows * 2 + 1];\ns[lid % 33] = a[i];\n"
+        "threadgroup_barrier(mem_flags::mem_threadgroup);\no[i] = s[0];",
+        "constant constexpr uint kHalf = 8;\nconstant constexpr uint kRows = kHalf * 2;\n",
     ),
     "threadgroup pointer to a helper": kernel(
         "threadgroup float s[64];\ns[lid & 63] = a[i];\n"

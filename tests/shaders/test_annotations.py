@@ -43,6 +43,7 @@ REFUSED = {
     "@grid n n": "expected the end",
     "@grid n ? 1": "expected :",
     "@grid 1.5": "cannot read",
+    "@grid 010": "cannot read",
     "@grid -1": "expected a value",
     "@grid pow(n, 2)": "no function pow of 2",
     "@grid min(n)": "no function min of 1",

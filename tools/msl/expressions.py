@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"\s*(?:(\d+)[uU]?\b|([A-Za-z_]\w*)|(\|\||&&|[=!<>]=|[-+*/%<>!?:(),]))")
+_TOKEN = re.compile(r"\s*(?:(0|[1-9]\d*)[uU]?\b|([A-Za-z_]\w*)|(\|\||&&|[=!<>]=|[-+*/%<>!?:(),]))")
 _LEVELS = (
     ("||",),
     ("&&",),

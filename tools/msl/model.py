@@ -153,6 +153,7 @@ class Library:
     kernels: list[Kernel]
     constants: list[Constant]
     calls: Calls
+    types: list[tuple[int, int]]  # { and } of structs and enums
     edits: list[Edit]  # needed by every consumer but Metal: attributes blanked
 
 

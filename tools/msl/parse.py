@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 
 from .calls import Calls
+from .expressions import ExpressionError, evaluate, parse
 from .model import (
     BUILTINS,
     MAX_BUFFERS,
@@ -22,8 +24,9 @@ from .threadgroup import threadgroup_arrays
 from .tokens import Token, closing, split_commas, tokenize
 
 _SPACES = ("device", "constant", "threadgroup", "thread")
-_SYNCHRONISES = re.compile(r"(threadgroup_barrier|simdgroup_barrier|simd_\w+)$")
+SYNCHRONISES = re.compile(r"(threadgroup_barrier|simdgroup_barrier|simd_\w+)$")
 _VECTOR = re.compile(r"(\w*?[a-z])([234])$")
+_CONSTANT_QUALIFIERS = ("constant", "constexpr", "const")
 _NOT_VARIABLES = ("using", "typedef", "static_assert", "struct", "enum")
 
 
@@ -39,6 +42,7 @@ class Parser:
         self.functions: list[Function] = []
         self.constants: list[Constant] = []
         self.values: dict[str, int] = {}  # integer constants, for array bounds
+        self.types: list[tuple[int, int]] = []
         self.edits: list[Edit] = []
 
     def library(self) -> Library:
@@ -54,7 +58,14 @@ class Parser:
             if f.is_kernel
         ]
         return Library(
-            self.text, self.tokens, self.functions, kernels, self.constants, calls, self.edits
+            self.text,
+            self.tokens,
+            self.functions,
+            kernels,
+            self.constants,
+            calls,
+            self.types,
+            self.edits,
         )
 
     # -- program scope
@@ -79,6 +90,8 @@ class Parser:
                 if parenthesis >= 0 and not assigned:
                     self._function(first, parenthesis, index, end)
                     return end + 1
+                if not assigned:
+                    self.types.append((index, end))
                 index = end
             elif token.text == ";":
                 self._variable(first, index, parenthesis)
@@ -135,14 +148,11 @@ class Parser:
             raise tokens[0].error("program-scope variable outside `constant` (Metal refuses)")
 
     def _integer_constant(self, tokens: list[Token]) -> None:
-        """Remembers `constant [constexpr] uint NAME = INTEGER;` for array bounds."""
-        words = [t.text for t in tokens if t.text not in ("constant", "constexpr", "const")]
-        if (
-            len(words) == 4
-            and words[2] == "="
-            and re.fullmatch(r"(0x[\da-fA-F]+|\d+)[uU]?", words[3])
-        ):
-            self.values[words[1]] = int(words[3].rstrip("uU"), 0)
+        """Remembers `constant [constexpr] uint NAME = EXPRESSION;` for array bounds."""
+        kind, name, *rest = [t.text for t in tokens if t.text not in _CONSTANT_QUALIFIERS]
+        if kind in ("uint", "int") and rest[:1] == ["="]:
+            with suppress(ExpressionError):  # others are the compiler's to evaluate
+                self.values[name] = evaluate(parse(" ".join(rest[1:])), self.values)
 
     def _function_constant(self, first: int, attribute: int, end: int) -> None:
         token = self.tokens[first]
@@ -194,7 +204,7 @@ class Parser:
             self._parameters(function),
             arrays,
             [c for c in self.constants if c.name in names],
-            any(_SYNCHRONISES.match(name) for name in names),
+            any(SYNCHRONISES.match(name) for name in names),
             self._docs_above(token),
         )
         self._check_parameters(kernel)

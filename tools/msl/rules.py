@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from .model import Library
+from .parse import SYNCHRONISES
 from .tokens import Token, split_commas
 
 _FORBIDDEN = {
@@ -31,7 +32,7 @@ _FORBIDDEN = {
 }
 _ADDRESS_SPACES = ("device", "constant", "threadgroup", "thread")
 _MACRO = re.compile(
-    r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier)\b", re.S
+    r"#\s*define\b.*\b(kernel|device|constant|threadgroup|thread|\w+_barrier|simd_\w+)\b", re.S
 )
 
 
@@ -45,6 +46,7 @@ def check(library: Library, directives: list[Token]) -> None:
     _check_functions(library)
     _check_recursion(library)
     _check_constants(library)
+    _check_types(library)
 
 
 def _check_words(tokens: list[Token]) -> None:
@@ -95,3 +97,19 @@ def _check_constants(library: Library) -> None:
             continue
         if declared and declared[0].text != "[":
             raise token.error("a program-scope constant depends on a function constant")
+
+
+def _check_types(library: Library) -> None:
+    """Calls of member functions are not followed, so those may not synchronise."""
+    waiting = {
+        name
+        for name in library.calls.names
+        if any(SYNCHRONISES.match(n) for n in library.calls.mentioned(name))
+    }
+    for first, last in library.types:
+        for token in library.tokens[first:last]:
+            if token.text in waiting or SYNCHRONISES.match(token.text):
+                raise token.error(
+                    f"{token.text} in a type: barriers and SIMD-group functions belong "
+                    "in free functions"
+                )

@@ -15,19 +15,22 @@ thread_local std::byte* memory_of_group = nullptr;
 // Visits 0 .. total - 1 in an order that depends on the seed; 0 keeps it.
 class Order {
  public:
-  Order(uint64_t total, uint32_t seed) : total_(total) {
-    if (seed == 0 || total < 2) return;
+  Order(uint64_t total, uint32_t seed) : total_(total), shuffled_(seed != 0 && total > 1) {
+    if (!shuffled_) return;
     const uint64_t hash = seed * UINT64_C(0x9e3779b97f4a7c15);  // Knuth's multiplicative hash
     start_ = (hash >> 32) % total;
     step_ = (hash >> 16) % total | 1;
     while (std::gcd(step_, total) != 1) step_ += 2;
   }
   uint64_t at(uint64_t i) const {
+    if (!shuffled_) return i;
     return static_cast<uint64_t>((start_ + static_cast<unsigned __int128>(i) * step_) % total_);
   }
 
  private:
-  uint64_t total_, start_ = 0, step_ = 1;
+  const uint64_t total_;
+  const bool shuffled_;
+  uint64_t start_ = 0, step_ = 1;  // coprime to total_
 };
 
 Group group_at(const Launch& launch, const Size& groups, uint64_t index) {

@@ -50,7 +50,7 @@ struct Site {  // a call in a shader
 std::byte* threadgroup_memory();
 void barrier(Site site);  // of the threadgroup
 void simdgroup_barrier(Site site);
-uint32_t lane();  // index in the SIMD group
+uint32_t lane(Site site);  // index in the SIMD group
 
 // One SIMD-group function, reached by all `lanes` threads of a SIMD group: reads *in[i], writes
 // *out[i].

@@ -20,6 +20,20 @@ struct Scheduler::Lane {
 namespace {
 thread_local Scheduler* active = nullptr;
 
+class Activation {
+ public:
+  explicit Activation(Scheduler& scheduler) { active = &scheduler; }
+  ~Activation() { active = nullptr; }
+};
+
+// Only kernels that the front end saw to synchronise run as fibers.
+Scheduler& active_at(Site site) {
+  if (!active)
+    throw GpuError(std::string("synchronises unexpectedly (") + site.file + ":" +
+                   std::to_string(site.line) + ")");
+  return *active;
+}
+
 using State = Scheduler::State;
 
 std::string describe(State state, Site site) {
@@ -75,7 +89,7 @@ void Scheduler::run(const Kernel& kernel, const Group& group) {
   kernel_ = &kernel;
   group_ = &group;
   prepare(group);
-  active = this;
+  const Activation activation(*this);
   const uint32_t simdgroups = (count_ + kSimdWidth - 1) / kSimdWidth;
   uint8_t order[kSimdWidth];  // 1024 threads are 32 SIMD groups
   for (uint32_t i = 0; i < simdgroups; ++i) order[i] = static_cast<uint8_t>(i);
@@ -180,16 +194,16 @@ void Scheduler::shuffle(uint8_t* order, uint32_t count) {
 // -- what shaders call
 
 void barrier(Site site) {
-  active->stop(State::at_barrier, site);
+  active_at(site).stop(State::at_barrier, site);
 }
 void simdgroup_barrier(Site site) {
-  active->stop(State::at_simdgroup_barrier, site);
+  active_at(site).stop(State::at_simdgroup_barrier, site);
 }
 void collective(Collective function, const void* in, void* out, Site site) {
-  active->exchange(function, in, out, site);
+  active_at(site).exchange(function, in, out, site);
 }
-uint32_t lane() {
-  return active->lane();
+uint32_t lane(Site site) {
+  return active_at(site).lane();
 }
 
 }  // namespace moeflux::device::host

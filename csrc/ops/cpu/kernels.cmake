@@ -6,6 +6,9 @@ function(moeflux_kernels name)
   set(source csrc/ops/cpu/kernels_${name}.cpp)
   target_sources(moeflux_core PRIVATE ${source})
   set(flags -O3 -ffp-contract=fast -Wno-psabi)
+  if(MOEFLUX_SANITIZE)  # unrolled loops with a check at every step take minutes to compile
+    set(flags -O1 -ffp-contract=fast -Wno-psabi -fno-sanitize=undefined)
+  endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12's own intrinsic headers read an uninitialised vector on purpose (PR 105593).
     list(APPEND flags -Wno-maybe-uninitialized -Wno-uninitialized)

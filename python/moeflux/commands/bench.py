@@ -49,11 +49,16 @@ def bench(
     from .. import plan as planner
     from ..checkpoint import open_checkpoint
     from ..families import build_spec
+    from ..memory import budget_bytes
+    from ..model import check_precision, check_threads
     from ..tokenizer import Tokenizer
     from .plan import probe_machine
 
-    folder = hub.resolve(model, revision, offline)
-    checkpoint = open_checkpoint(folder)
+    if min(prompt, tokens) < 1 or warmup < 0:
+        raise errors.FormatError(
+            f"[cli] expected --prompt and --tokens of 1 or more and --warmup of 0 or more, found "
+            f"{prompt}, {tokens} and {warmup}"
+        )
     counts = _numbers(threads, "--threads") if threads else [probe.default_threads()]
     settings = [
         work.Setting(budget, count, kind, prompt, warmup, tokens, together)
@@ -61,7 +66,17 @@ def bench(
             memory.split(","), counts, precision.split(","), _numbers(sequences, "--sequences")
         )
     ]
+    folder = hub.resolve(model, revision, offline)
+    checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
+    all_sizes = []
+    for setting in settings:  # what one of them cannot have is refused before the first is run
+        check_precision(setting.precision)
+        check_threads(setting.threads)
+        all_sizes.append(
+            planner.measure(checkpoint, spec, setting.context, setting.threads, setting.precision)
+        )
+        planner.fit(all_sizes[-1], budget_bytes(setting.memory))
     if text is None:
         ids = _random_ids(int(spec["vocab"]))
     else:
@@ -69,17 +84,13 @@ def bench(
             ids = Tokenizer(folder, checkpoint.config).encode(text.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise errors.IoError(f"[cli] cannot read the text: {error}") from None
-    console = Console(stderr=True)
-    with console.status("measuring the disk and the memory") as status:
+    if not ids:
+        raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
+    with Console(stderr=True).status("measuring the disk and the memory") as status:
+        slot_bytes = all_sizes[0].slot_bytes
+        machine = probe_machine(checkpoint, spec, slot_bytes, max(counts), True, None)
         results = []
-        sizes = planner.measure(
-            checkpoint, spec, settings[0].context, max(counts), precision.split(",")[0]
-        )
-        machine = probe_machine(checkpoint, spec, sizes.slot_bytes, max(counts), True, None)
-        for number, setting in enumerate(settings, start=1):
-            sizes = planner.measure(
-                checkpoint, spec, setting.context, setting.threads, setting.precision
-            )
+        for number, (setting, sizes) in enumerate(zip(settings, all_sizes, strict=True), start=1):
 
             def progress(what: str, number: int = number) -> None:
                 status.update(f"{number} of {len(settings)}: {what}")
@@ -93,29 +104,32 @@ def bench(
         },
         "runs": results,
     }
-    if plot is not None:
-        _draw(plot, report)
     if as_json:
         print(json.dumps(report, indent=2))
     else:
         _show(report)
+    if plot is not None:
+        _draw(plot, report)
 
 
 def _draw(path: Path, report: dict[str, Any]) -> None:
-    from ..line_chart import Line, svg
+    """A pair of lines, reached and bound, for each setting but the budget."""
+    from ..line_chart import Line, svg, write_svg
 
-    runs = sorted(report["runs"], key=lambda run: run["live_bytes"])
-    reached = [(r["live_bytes"] / 1e9, r["decode"]["tokens_per_second"]) for r in runs]
-    bound = [
-        (r["live_bytes"] / 1e9, r["decode"]["tokens"] / r["decode"]["bound_seconds"]) for r in runs
-    ]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for run in sorted(report["runs"], key=lambda run: int(run["memory_bytes"])):
+        setting = run["setting"]
+        name = f"{setting['precision']}, {setting['threads']} threads, {setting['sequences']} seq."
+        groups.setdefault(name, []).append(run)
+    lines = []
+    for name, runs in groups.items():
+        at = [run["memory_bytes"] / 1e9 for run in runs]
+        reached = [run["decode"]["tokens_per_second"] for run in runs]
+        bound = [run["decode"]["tokens"] / run["decode"]["bound_seconds"] for run in runs]
+        lines.append(Line(name, list(zip(at, reached, strict=True))))
+        lines.append(Line(f"{name}: bound", list(zip(at, bound, strict=True)), dashed=True))
     title = escape_controls(f"{report['model']}: decode")
-    chart = svg(title, "memory in use, GB", "tokens/s",
-                [Line("measured", reached), Line("bound", bound, dashed=True)])  # fmt: skip
-    try:
-        path.write_text(chart, encoding="utf-8")
-    except OSError as error:
-        raise errors.IoError(f"[bench] cannot write: {error.strerror} ({path})") from error
+    write_svg(path, svg(title, "memory budget, GB", "tokens/s", lines))
 
 
 def _numbers(text: str, option: str) -> list[int]:

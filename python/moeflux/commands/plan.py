@@ -10,7 +10,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from ..checkpoint import Checkpoint
-from ..errors import FormatError, IoError
+from ..errors import FormatError
 from ..terminal import escape_controls
 from . import options
 
@@ -46,12 +46,14 @@ def plan(
     from .. import probe
     from ..families import build_spec
     from ..memory import budget_bytes
+    from ..model import check_threads
 
     if hit_rate is not None and not 0 <= hit_rate <= 1:
         raise FormatError(f"[plan] expected a hit rate in 0..1, found {hit_rate}")
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[plan] expected a context of 1..{1 << 24} tokens, found {context}")
-    threads = threads or probe.default_threads()
+    threads = probe.default_threads() if threads is None else threads
+    check_threads(threads)
     checkpoint, is_local = _open(model, revision, offline)
     spec = build_spec(checkpoint)
     sizes = planner.measure(checkpoint, spec, context, threads)
@@ -75,12 +77,12 @@ def plan(
             for row in rows
         ],
     }  # fmt: skip
-    if plot is not None:
-        _draw(plot, answer)
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
         _show(answer)
+    if plot is not None:
+        _draw(plot, answer)
 
 
 def _open(model: str | None, revision: str | None, offline: bool) -> tuple[Checkpoint, bool]:
@@ -116,7 +118,7 @@ def probe_machine(
         ]  # fmt: skip
         disk = probe.read_rates([str(file) for file in checkpoint.files], ranges)
     else:
-        where = folder or probe.existing_parent(_cache_folder())
+        where = folder or probe.models_folder()
         disk = probe.disk(where, record_bytes=max(slot_bytes, 1 << 16))
     shape: dict[str, int] = {}
     for layer in spec["layers"]:
@@ -127,12 +129,6 @@ def probe_machine(
             break
     return probe.Machine(disk, probe.memory(threads), probe.kernels(**shape, threads=threads),
                          threads)  # fmt: skip
-
-
-def _cache_folder() -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def _gb(nbytes: float) -> str:
@@ -194,7 +190,7 @@ def _show(answer: dict[str, Any]) -> None:
 
 
 def _draw(path: Path, answer: dict[str, Any]) -> None:
-    from ..line_chart import Line, svg
+    from ..line_chart import Line, svg, write_svg
 
     rows = answer["rows"]
     lines = []
@@ -204,7 +200,4 @@ def _draw(path: Path, answer: dict[str, Any]) -> None:
             points = [(row["memory_bytes"] / 1e9, row["speeds"][number][key]) for row in rows]
             lines.append(Line(f"{name}: bound" if dashed else name, points, dashed))
     title = escape_controls(f"{answer['model']}: expected decode")
-    try:
-        path.write_text(svg(title, "memory budget, GB", "tokens/s", lines), encoding="utf-8")
-    except OSError as error:
-        raise IoError(f"[plan] cannot write: {error.strerror} ({path})") from error
+    write_svg(path, svg(title, "memory budget, GB", "tokens/s", lines))

@@ -10,7 +10,6 @@ import dataclasses
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -53,7 +52,7 @@ def examine(
         report.devices.append(_examine_device(kind, tune, note, report.problems))
     note("disk")
     try:
-        report.disk = probe.disk(disk or _models_folder())
+        report.disk = probe.disk(disk or probe.models_folder())
     except MoefluxError as error:
         report.problems.append(str(error))
     note("memory")
@@ -93,13 +92,6 @@ def _examine_device(
     if tune:
         device.table_rows = speed.better_rows(backend.name, device.rates)
     return device
-
-
-def _models_folder() -> Path:
-    from huggingface_hub.constants import HF_HUB_CACHE
-
-    folder = Path(HF_HUB_CACHE)
-    return folder if folder.is_dir() else Path(tempfile.gettempdir())
 
 
 def _system() -> dict[str, str]:

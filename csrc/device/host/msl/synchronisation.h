@@ -165,15 +165,15 @@ T simd_broadcast_first(T value, MOEFLUX_SITE) {
 }
 template <class T>
 T simd_shuffle_xor(T value, ushort mask, MOEFLUX_SITE) {
-  return detail::sent(value, host::lane() ^ mask, {file, line});
+  return detail::sent(value, host::lane({file, line}) ^ mask, {file, line});
 }
 template <class T>
 T simd_shuffle_down(T value, ushort delta, MOEFLUX_SITE) {
-  return detail::sent(value, host::lane() + delta, {file, line});
+  return detail::sent(value, host::lane({file, line}) + delta, {file, line});
 }
 template <class T>
 T simd_shuffle_up(T value, ushort delta, MOEFLUX_SITE) {
-  return detail::sent(value, host::lane() - delta, {file, line});
+  return detail::sent(value, host::lane({file, line}) - delta, {file, line});
 }
 
 }  // namespace metal

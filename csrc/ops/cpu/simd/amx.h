@@ -9,6 +9,12 @@
 namespace moeflux::ops::cpu {
 namespace {
 
+// GCC 12's tile intrinsics do not say how much memory they read: stores before them must not be
+// dropped or moved past them.
+ALWAYS_INLINE void keep_stores(const void* at) {
+  asm volatile("" : : "r"(at) : "memory");
+}
+
 constexpr int kWeightTile = 6, kTokenTile = 7;  // 0 to 5: sums (block, digit)
 
 // Tile shapes for groups of `group` columns, for as long as it lives. The state is a thread's.
@@ -26,6 +32,7 @@ struct TileConfig {
     }
     config.row_bytes[kWeightTile] = static_cast<uint16_t>(columns);
     config.rows[kTokenTile] = static_cast<uint8_t>(columns / 4);
+    keep_stores(&config);
     _tile_loadconfig(&config);
   }
   ~TileConfig() { _tile_release(); }
@@ -59,6 +66,7 @@ struct TileConfig {
 template <int digits, int blocks>
 ALWAYS_INLINE void tile_sums(const uint8_t* codes, uint32_t group, const int8_t* const* x,
                              int32_t* sums) {
+  keep_stores(codes);
   const uint32_t columns = group < 64 ? group : 64;
   repeat<blocks * digits>([](auto i) ALWAYS_INLINE_LAMBDA { EACH_SUM_TILE(ZERO) });
   for (uint32_t k = 0; k < group; k += columns) {
