@@ -11,10 +11,13 @@ flavour=$1
 shift
 python=$(${PYTHON:-python3} -c 'import sys; print(sys.executable)')  # not a shim: LD_PRELOAD
 
-tests="tests/kernels tests/shaders/test_hostile_scalars.py"
+tests=tests/kernels
 case $flavour in
   plain) build=build/cpp sanitize= tests="$tests tests/shaders/test_schedules.py" ;;
-  address) build=build/asan sanitize=address,undefined library=libasan.so ;;
+  address)
+    build=build/asan sanitize=address,undefined library=libasan.so
+    tests="$tests tests/shaders/test_hostile_scalars.py"
+    ;;
   thread) build=build/tsan sanitize=thread library=libtsan.so ;;
   *) echo "expected plain, address or thread, found $flavour" >&2; exit 2 ;;
 esac
