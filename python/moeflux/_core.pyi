@@ -113,6 +113,7 @@ def load_model(
     direct: bool,
     simd: str,
     precision: str,
+    device: NativeDevice | None,
 ) -> NativeModel: ...
 def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
 def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
@@ -124,6 +125,7 @@ def measure_model(
     n_threads: int,
     read_threads: int,
     precision: str,
+    device: NativeDevice | None,
 ) -> dict[str, int]: ...
 def make_plan(
     memory_bytes: int,
@@ -155,4 +157,5 @@ def probe_experts(
     n_threads: int,
     seconds: float,
     simd: str,
+    device: NativeDevice | None,
 ) -> dict[str, Any]: ...

@@ -162,6 +162,7 @@ def kernels(
     top_k: int = 8,
     threads: int | None = None,
     seconds: float = 0.3,
+    device: _core.NativeDevice | None = None,
 ) -> KernelRate:
     """What the expert kernels get through, one token at a time: from one and from `top_k` experts.
 
@@ -173,6 +174,7 @@ def kernels(
         top_k: experts of a token in a layer.
         threads: compute threads.
         seconds: time to compute for; preparing weights comes on top.
+        device: whose kernels; None is the CPU.
     """
     nbytes = min(MEMORY_BYTES // 2, max(available_bytes() // 4, 1 << 20))
 
@@ -180,7 +182,7 @@ def kernels(
         """Bytes and seconds of a layer's experts."""
         done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
                                    threads or default_threads(), seconds / 2,
-                                   os.environ.get("MOEFLUX_SIMD", ""))  # fmt: skip
+                                   os.environ.get("MOEFLUX_SIMD", ""), device)  # fmt: skip
         return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
 
     return kernel_rate(layer(1), layer(max(top_k, 2)))

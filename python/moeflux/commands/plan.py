@@ -22,6 +22,7 @@ def plan(
     ] = None,
     context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
     threads: options.Threads = None,
+    device: options.Device = "cpu",
     hit_rate: Annotated[
         Optional[float],
         typer.Option(help="Share of experts found in memory; estimated when not given."),
@@ -44,8 +45,8 @@ def plan(
     """
     from .. import plan as planner
     from .. import probe
+    from ..device import device_budget, open_device
     from ..families import build_spec
-    from ..memory import budget_bytes
     from ..model import check_threads
 
     if hit_rate is not None and not 0 <= hit_rate <= 1:
@@ -54,16 +55,22 @@ def plan(
         raise FormatError(f"[plan] expected a context of 1..{1 << 24} tokens, found {context}")
     threads = probe.default_threads() if threads is None else threads
     check_threads(threads)
+    native_device = open_device(device)
     checkpoint, is_local = _open(model, revision, offline)
     spec = build_spec(checkpoint)
-    sizes = planner.measure(checkpoint, spec, context, threads)
-    budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
+    sizes = planner.measure(checkpoint, spec, context, threads, device=native_device)
+    budgets = [
+        device_budget(text, native_device) for text in memory or ()
+    ] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
+    machine = probe_machine(
+        checkpoint, spec, sizes.slot_bytes, threads, is_local, folder, native_device
+    )
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
+        "device": device,
         "sizes": asdict(sizes),
         "minimum_bytes": planner.minimum_bytes(sizes),
         "cycle_slots": sizes.cycle_slots,
@@ -104,6 +111,7 @@ def probe_machine(
     threads: int,
     is_local: bool,
     folder: Path | None,
+    device: Any = None,
 ) -> Any:
     """Rates for this model: of its own files where they are here, else of a file like them."""
     from .. import probe
@@ -127,8 +135,8 @@ def probe_machine(
             shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
                      "group": gate["group"], "top_k": layer["moe"]["top_k"]}  # fmt: skip
             break
-    return probe.Machine(disk, probe.memory(threads), probe.kernels(**shape, threads=threads),
-                         threads)  # fmt: skip
+    kernels = probe.kernels(**shape, threads=threads, device=device)
+    return probe.Machine(disk, probe.memory(threads), kernels, threads)
 
 
 def _gb(nbytes: float) -> str:
