@@ -82,8 +82,8 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
           const std::vector<std::byte> nan(nbytes, std::byte{0xff});
           return std::pair(rig.bytes(nan.data(), nbytes), rig.bytes(nan.data(), nbytes));
         };
-        const std::pair on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
-        const std::pair on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
+        const std::pair<std::byte*, std::byte*> on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
+        const std::pair<std::byte*, std::byte*> on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
         uint32_t position[] = {0, 0};
         struct Part {
           uint32_t session, n;
@@ -201,9 +201,12 @@ TEST_CASE("gpu: routing and combination, with and without normalisation and shar
   for (const uint32_t top_k : {1u, 3u, 7u})
     for (const bool normalise : {false, true}) {
       GpuRig rig;
-      rig.reserve(workload());
       const ops::Router router{rig.linear(7, d, 8), 7, top_k, normalise};
       const ops::Linear shared_gate = rig.linear(1, d);
+      auto work = workload();
+      const quant::Shape expert{d, d};
+      work.moes = {{&router, expert, expert, expert, nullptr, &shared_gate}};
+      rig.reserve(work);
       const float *normed = rig.floats(n * d), *outs = rig.floats(n * top_k * d),
                   *shared = rig.floats(n * d);
       const auto routing = [&] {
