@@ -1,257 +1,76 @@
-// A whole model on a device: the engine over GpuOps over the host device, which runs command
-// buffers late and in random legal order, and over a device of which any call may fail.
+// A whole model on the host device: the bits do not depend on slots, on when reads arrive, on
+// delays of the device, nor on the order of what the device may reorder; and they are near the
+// CPU's.
 #include <doctest/doctest.h>
 
 #include "device/host/host_device.h"
 #include "engine_fixture.h"
-#include "faulty_device.h"
-#include "ops/gpu/device_arena.h"
-#include "ops/gpu/gpu_ops.h"
+#include "gpu_rig.h"
 
 using namespace moeflux;
-using Fault = FaultyDevice::Fault;
+using ops::gpu::DeviceArena;
 
 namespace {
 
-struct GpuModel {
-  explicit GpuModel(uint32_t slots, device::host::Options host = {}, FaultyFile::Faults faults = {})
-      : device(std::make_shared<FaultyDevice>(device::host::open(host))) {
-    TinyModel::Options options{slots, 1, faults};
-    options.make_arena = [this](base::Account& account) {
-      arena = std::make_shared<ops::gpu::DeviceArena>(device, account);
-      return arena;
-    };
-    options.make_ops = [this](std::unique_ptr<ops::Ops>, TinyModel&) {
-      return ops::gpu::make_gpu_ops(*device, *arena);
-    };
-    model = std::make_unique<TinyModel>(options);
-  }
-  engine::Stats stats() const { return model->engine().stats(); }
-
-  std::shared_ptr<FaultyDevice> device;
-  std::shared_ptr<ops::gpu::DeviceArena> arena;
-  std::unique_ptr<TinyModel> model;
+struct Run {
+  uint32_t seed = 0;  // of the device's order; 0: as recorded
+  uint32_t max_delay_us = 0;
+  uint32_t max_slots = 0;
+  int read_delay_us = 0;
 };
 
-const std::vector<std::vector<uint32_t>>& work() {
-  static const std::vector<std::vector<uint32_t>> steps{prompt(20), {3}, {50}, {7}};
-  return steps;
-}
-
-// All of work(); a step that fails with an Error is checked to have left no trace and done again.
-Logits run(GpuModel& gpu, int* failures = nullptr) {
-  const auto session = gpu.model->session();
-  Logits all;
-  for (const auto& tokens : work())
-    for (;;) {
-      const uint32_t position = session->position();
-      try {
-        const Logits logits = gpu.model->step(*session, tokens);
-        all.insert(all.end(), logits.begin(), logits.end());
-        break;
-      } catch (const Error&) {
-        REQUIRE(failures != nullptr);
-        ++*failures;
-        REQUIRE(session->position() == position);
-        REQUIRE(gpu.model->engine().store().n_pinned() == 0);
-        gpu.model->engine().store().assert_invariants();
-      }
-    }
+// Logits after every token: a prompt in chunks, single tokens, two sessions at once.
+Logits logits_of(const Run& run) {
+  device::host::Options host;
+  host.seed = run.seed;
+  host.max_delay_us = run.max_delay_us;
+  const std::shared_ptr<device::Device> device = device::host::open(host);
+  TinyModel::Options options;
+  options.max_slots = run.max_slots;
+  options.faults.delay_us = run.read_delay_us;
+  options.make_arena = [&](base::Account& account) {
+    return std::make_shared<DeviceArena>(device, account);
+  };
+  options.make_ops = [&](std::unique_ptr<ops::Ops>, TinyModel& model) {
+    return ops::gpu::make_gpu_ops(*device, dynamic_cast<DeviceArena&>(model.arena()));
+  };
+  TinyModel model(options);
+  const auto one = model.session(), other = model.session();
+  Logits all = model.step(*one, prompt(19));
+  const auto append = [&all](const Logits& more) {
+    all.insert(all.end(), more.begin(), more.end());
+  };
+  for (uint32_t token : {7u, 90u}) append(model.step(*one, {token}));
+  std::vector<uint32_t> tokens[] = {prompt(1), prompt(6, 9)};
+  std::vector<float> out[] = {Logits(TinyModel::kVocab), Logits(6 * TinyModel::kVocab)};
+  const engine::Request requests[] = {
+      {one.get(), tokens[0], true, TinyModel::writer(out[0]), {}},
+      {other.get(), tokens[1], true, TinyModel::writer(out[1]), {}}};
+  model.engine().step(requests);
+  for (const auto& part : out) append(part);
   return all;
 }
 
-const Logits& expected() {
-  static const Logits logits = [] {
-    GpuModel gpu(0);
-    return run(gpu);
-  }();
-  return logits;
+Logits on_cpu() {
+  TinyModel model({});
+  const auto session = model.session();
+  Logits all = model.step(*session, prompt(19));
+  for (uint32_t token : {7u, 90u}) {
+    const Logits more = model.step(*session, {token});
+    all.insert(all.end(), more.begin(), more.end());
+  }
+  return all;
 }
 
 }  // namespace
 
-TEST_CASE("gpu model: logits are the CPU's within a tolerance") {
-  TinyModel cpu({});
-  const auto session = cpu.session();
-  Logits all;
-  for (const auto& tokens : work()) {
-    const Logits logits = cpu.step(*session, tokens);
-    all.insert(all.end(), logits.begin(), logits.end());
+TEST_CASE("gpu: a model's bits depend on nothing but its input") {
+  const Logits expected = logits_of({});
+  const Logits cpu = on_cpu();
+  test::require_close(std::span(expected).first(cpu.size()), cpu, 1e-4);
+  for (const Run& run : {Run{0, 0, 3, 0}, Run{0, 300, 5, 200}, Run{1, 0, 3, 300}, Run{2, 500, 4, 0},
+                         Run{3, 100, 0, 100}}) {
+    INFO("seed ", run.seed, ", slots ", run.max_slots);
+    CHECK(same_bits(logits_of(run), expected));
   }
-  REQUIRE(all.size() == expected().size());
-  for (size_t i = 0; i < all.size(); ++i) {
-    REQUIRE(std::isfinite(expected()[i]));
-    REQUIRE(std::fabs(all[i] - expected()[i]) <= 1e-4 * (1 + std::fabs(all[i])));
-  }
-}
-
-TEST_CASE("gpu model: late command buffers, any legal order, any slots: the same bits") {
-  for (const uint32_t slots : {3u, 5u, 48u})
-    for (const uint32_t seed : {1u, 2u}) {
-      CAPTURE(slots);
-      CAPTURE(seed);
-      GpuModel gpu(slots, {.seed = seed, .max_delay_us = seed == 1 ? 3000u : 100u},
-                   {.short_reads = true, .delay_us = int(seed * 50)});
-      CHECK(same_bits(run(gpu), expected()));
-      CHECK(gpu.stats().store.misses > 0);
-    }
-}
-
-TEST_CASE("gpu model: one wait a MoE layer and one a token, two commits a layer at most") {
-  for (const uint32_t slots : {3u, 48u}) {
-    GpuModel gpu(slots, {}, {.delay_us = 300});
-    const auto session = gpu.model->session();
-    gpu.model->step(*session, prompt(9));
-    uint64_t dispatches = 0;
-    for (const uint32_t token : {3u, 50u, 7u}) {
-      const engine::Stats before = gpu.stats();
-      const uint64_t commits = gpu.device->seen().calls[Fault::commit];
-      const uint64_t run = gpu.device->seen().dispatches;
-      gpu.model->step(*session, {token});
-      const engine::Stats after = gpu.stats();
-      const uint64_t handed_over = after.pipeline.commits - before.pipeline.commits;
-      CHECK(after.pipeline.waits - before.pipeline.waits == TinyModel::kMoeLayers + 1);
-      CHECK(handed_over >= TinyModel::kMoeLayers + 1);
-      CHECK(handed_over <= 2 * TinyModel::kMoeLayers + 1);
-      // What the engine and the ops count is what the device was given.
-      CHECK(gpu.device->seen().calls[Fault::commit] - commits == handed_over);
-      CHECK(gpu.device->seen().dispatches - run ==
-            after.counts.dispatches - before.counts.dispatches);
-      if (dispatches != 0) CHECK(after.counts.dispatches - before.counts.dispatches == dispatches);
-      dispatches = after.counts.dispatches - before.counts.dispatches;
-    }
-  }
-}
-
-TEST_CASE("gpu model: a fault of the device at any call leaves the session, the repeat is exact") {
-  std::map<Fault, uint64_t> before, calls;
-  {
-    GpuModel gpu(4);
-    before = gpu.device->seen().calls;
-    run(gpu);
-    calls = gpu.device->seen().calls;
-  }
-  for (const Fault fault : {Fault::commands, Fault::commit, Fault::execution}) {
-    const uint64_t n = calls[fault] - before[fault];
-    REQUIRE(n > 20);
-    for (uint64_t at = 0; at < n; at += 9) {
-      CAPTURE(int(fault));
-      CAPTURE(at);
-      GpuModel gpu(4, {.max_delay_us = 50});
-      gpu.device->inject(fault, at);
-      int failures = 0;
-      CHECK(same_bits(run(gpu, &failures), expected()));
-      // How many command buffers there are depends on which reads arrive together.
-      CHECK(failures == (gpu.device->pending() ? 0 : 1));
-    }
-  }
-}
-
-TEST_CASE("gpu model: the fault is a GpuError of the device's own words") {
-  GpuModel gpu(4);
-  const auto session = gpu.model->session();
-  gpu.device->inject(Fault::execution);
-  CHECK_THROWS_WITH_AS(gpu.model->step(*session, {1, 2}), doctest::Contains("Address Fault"),
-                       GpuError);
-}
-
-TEST_CASE("gpu model: no memory for a slot or a session is a GpuError, and things go on") {
-  const uint64_t before = [] {
-    GpuModel gpu(0);
-    const uint64_t calls = gpu.device->seen().calls[Fault::buffer];
-    run(gpu);
-    return gpu.device->seen().calls[Fault::buffer] - calls;
-  }();
-  REQUIRE(before > 10);
-  for (uint64_t at = 3; at < before; at += 11) {  // the first three are the session's
-    GpuModel gpu(0);
-    gpu.device->inject(Fault::buffer, at);
-    int failures = 0;
-    CHECK(same_bits(run(gpu, &failures), expected()));
-    CHECK(failures == 1);
-    CHECK(gpu.stats().live_bytes <= gpu.stats().limit_bytes);
-  }
-  GpuModel gpu(0);
-  const uint64_t live = gpu.stats().live_bytes;
-  gpu.device->inject(Fault::buffer);
-  CHECK_THROWS_AS(gpu.model->session(), GpuError);
-  CHECK(gpu.stats().live_bytes == live);
-}
-
-TEST_CASE("gpu model: a load that finds no memory or no pipeline is a GpuError at each place") {
-  for (const Fault fault : {Fault::buffer, Fault::pipeline}) {
-    uint64_t failures = 0;
-    for (bool failed = true; failed; failures += failed) {
-      REQUIRE(failures < 500);
-      failed = false;
-      const auto device = std::make_shared<FaultyDevice>(device::open_host());
-      device->inject(fault, failures * (fault == Fault::buffer ? 7 : 1));
-      std::shared_ptr<ops::gpu::DeviceArena> arena;
-      TinyModel::Options options{4, 1};
-      options.make_arena = [&](base::Account& account) {
-        arena = std::make_shared<ops::gpu::DeviceArena>(device, account);
-        return arena;
-      };
-      options.make_ops = [&](std::unique_ptr<ops::Ops>, TinyModel&) {
-        return ops::gpu::make_gpu_ops(*device, *arena);
-      };
-      try {
-        TinyModel model(options);
-        model.step(*model.session(), {1, 2, 3});
-      } catch (const GpuError&) {
-        failed = true;
-      }
-      CHECK(failed == !device->pending());
-    }
-    CHECK(failures >= 10);
-  }
-}
-
-TEST_CASE("gpu model: a read that fails during a step is an IoError, and the repeat is exact") {
-  int64_t n_reads;
-  {
-    GpuModel gpu(4);
-    run(gpu);
-    n_reads = gpu.model->file().reads();
-  }
-  REQUIRE(n_reads > 100);
-  for (int64_t at = 0; at < n_reads; at += 67) {
-    CAPTURE(at);
-    GpuModel gpu(4, {.max_delay_us = 50}, {.fail_from = at, .fail_count = 1});
-    int failures = 0;
-    CHECK(same_bits(run(gpu, &failures), expected()));
-    CHECK(failures <= 1);
-  }
-}
-
-TEST_CASE(
-    "gpu model: an interrupt while the engine waits leaves the session, the repeat is exact") {
-  struct Interrupt : Error {
-    Interrupt() : Error("interrupt") {}
-  };
-  GpuModel gpu(4, {.max_delay_us = 120000});  // the poll is asked every 50 ms
-  int polls = 0;
-  gpu.model->engine().set_poll([&] {
-    if (++polls == 2) throw Interrupt();
-  });
-  const auto session = gpu.model->session();
-  CHECK_THROWS_AS(gpu.model->step(*session, prompt(8)), Interrupt);
-  CHECK(session->position() == 0);
-  CHECK(gpu.model->engine().store().n_pinned() == 0);
-  const Logits logits = gpu.model->step(*session, prompt(8));
-  CHECK(std::memcmp(logits.data(), expected().data(), logits.size() * sizeof(float)) == 0);
-}
-
-TEST_CASE("gpu model: all memory of a device is in the account, and goes back") {
-  GpuModel gpu(0);
-  const uint64_t live = gpu.stats().live_bytes;
-  const size_t buffers = gpu.arena->n_buffers();
-  {
-    const auto session = gpu.model->session();
-    CHECK(gpu.stats().live_bytes > live);
-    CHECK(gpu.arena->n_buffers() > buffers);
-  }
-  CHECK(gpu.stats().live_bytes == live);
-  CHECK(gpu.arena->n_buffers() == buffers);
-  CHECK(gpu.stats().peak_bytes <= gpu.stats().limit_bytes);
 }
