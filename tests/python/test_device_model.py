@@ -4,6 +4,7 @@ everything is booked, and what is handed to the device is counted.
 Slots, budgets and reads: test_gpu_exactness.py. Goldens and the demo model: test_gpu_goldens.py.
 """
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,10 @@ import numpy as np
 import pytest
 
 import moeflux
+from moeflux import device as device_module
+from moeflux import plan
+from moeflux.checkpoint import open_checkpoint
+from moeflux.families import build_spec
 from oracle import build
 from support.budget import smallest_budget
 from support.devices import DEVICES
@@ -75,8 +80,13 @@ def test_logits_are_the_cpus_within_a_tolerance(folder, resident, device):
 # ---- exactness ---------------------------------------------------------------------------------
 
 
-def test_one_byte_less_than_the_smallest_budget_is_refused(folder, device):
-    memory = smallest_budget(folder, context=64, device=device)
+def test_the_plan_of_a_device_is_what_its_load_takes_and_not_a_byte_less(folder, device):
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(
+        checkpoint, build_spec(checkpoint), 64, 1, device=device_module.open_device(device)
+    )
+    memory = plan.minimum_bytes(sizes)
+    assert memory == smallest_budget(folder, context=64, device=device)
     with pytest.raises(moeflux.MemoryBudgetError, match=str(memory)):
         load(folder, device, memory=memory - 1)
 
@@ -224,6 +234,32 @@ except KeyboardInterrupt:
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.stdout.split() == ["interrupted", "equal"], done.stderr
+
+
+def test_auto_stays_within_what_a_device_advises(device):
+    class Advice:
+        limits = {"working_set_bytes": 1000}  # noqa: RUF012
+
+    assert device_module.device_budget("auto", Advice()) == 1000
+    assert device_module.device_budget("2000", Advice()) == 2000  # the core refuses it
+    assert device_module.device_budget("2000", None) == 2000
+    Advice.limits = {"working_set_bytes": 0}  # no advice
+    assert device_module.device_budget("auto", Advice()) > 1000
+
+
+@pytest.mark.parametrize("command", [("generate", "def", "-n", "3"), ("plan",)])
+def test_commands_take_a_device(command, device):
+    done = subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", *command, "--device", device, "--context", "64",
+         "--memory", "40MB", "--json"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    if command[0] == "plan":
+        assert answer["device"] == device and answer["machine"]["kernels"]["bytes_per_second"] > 0
+    else:
+        assert answer["stats"]["device"] == device and len(answer["tokens"]) == 3
 
 
 def test_an_unknown_device_and_one_that_is_not_there_are_typed(device):
