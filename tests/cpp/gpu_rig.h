@@ -63,6 +63,25 @@ class GpuRig {
     if (bias) linear.bias = floats(out);
     return linear;
   }
+  // The same expert with its parts in one block, as a slot holds them.
+  ops::GatedFfn in_slot(ops::GatedFfn ffn) {
+    std::vector<std::byte> slot;
+    std::vector<std::pair<const std::byte**, uint64_t>> parts;
+    for (ops::Linear* linear : {&ffn.gate, &ffn.up, &ffn.down}) {
+      quant::Matrix& m = linear->weight;
+      const uint64_t scales = m.bits ? m.out * m.scale_row_bytes() : 0;
+      for (const auto& [part, nbytes] : {std::pair(&m.weight, m.out * m.row_bytes()),
+                                         {&m.scales, scales},
+                                         {&m.biases, scales}}) {
+        parts.emplace_back(part, slot.size());
+        slot.insert(slot.end(), *part, *part + nbytes);
+        slot.resize(base::round_up(slot.size(), 64));
+      }
+    }
+    const std::byte* block = bytes(slot.data(), slot.size());
+    for (const auto& [part, offset] : parts) *part = block + offset;
+    return ffn;
+  }
 
   Random random;
   std::shared_ptr<FaultyDevice> device = std::make_shared<FaultyDevice>(device::open_host());

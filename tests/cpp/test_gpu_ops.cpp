@@ -257,15 +257,19 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
       require_close({out, n * d}, {expected, n * d}, 1e-4);
     }
     // Row 4 has one expert only: its second place is nobody's and stays as it was.
-    const ops::ExpertJob jobs[] = {{ffn(), {0, 2, 3}, {1, 4, 6}},
-                                   {ffn(), {4}, {8}},
-                                   {ffn(), {0, 1, 2, 3, 1}, {0, 2, 5, 7, 3}},
+    const ops::ExpertJob jobs[] = {{rig.in_slot(ffn()), {0, 2, 3}, {1, 4, 6}},
+                                   {rig.in_slot(ffn()), {4}, {8}},
+                                   {ffn(), {1}, {3}},
+                                   {rig.in_slot(ffn()), {0}, {0}},
+                                   {rig.in_slot(ffn()), {1, 2, 3}, {2, 5, 7}},
                                    {ffn(), {}, {}}};
     float *out = rig.nans(kRows * top_k * d), *expected = rig.nans(kRows * top_k * d);
     rig.gpu->experts(jobs, normed, out);
     rig.run();
     rig.cpu->experts(jobs, normed, expected);
     require_close({out, 9 * d}, {expected, 9 * d}, 1e-4);
+    const bool together = format.bits && format.dtype == DType::bf16;
+    CHECK(rig.gpu->counts().kernels.count("experts_down_bf16_f32") == together);
     for (uint32_t i = 9 * d; i < 10 * d; ++i) REQUIRE(std::isnan(out[i]));
   }
 }

@@ -70,25 +70,27 @@ const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel
 void Recorder::dispatch(const std::shared_ptr<device::Pipeline>& pipeline, Arguments args,
                         const device::Geometry& geometry) {
   if (!commands_) commands_ = device_.commands();
-  commands_->dispatch(pipeline, {args.begin(), args.size()}, geometry.grid, geometry.threadgroup);
+  commands_->dispatch(pipeline, args, geometry.grid, geometry.threadgroup);
   ++recorded_.dispatches;
   ++recorded_.kernels[pipeline->info().name];
 }
 
 void Recorder::run(const Kernel& kernel, Arguments args) {
   const auto& made = pipeline(kernel);
-  dispatch(made, args, device::default_geometry(*made, {args.begin(), args.size()}));
+  dispatch(made, args, device::default_geometry(*made, args));
 }
 
-void Recorder::run_groups(const Kernel& kernel, uint64_t groups, Arguments args) {
+void Recorder::run_groups(const Kernel& kernel, uint64_t groups, Listed args) {
   const auto& made = pipeline(kernel);
   const uint32_t threads = threads_of(made->info());
-  dispatch(made, args, {{size_of(kernel, groups * threads), 1, 1}, {threads, 1, 1}});
+  dispatch(made, {args.begin(), args.size()},
+           {{size_of(kernel, groups * threads), 1, 1}, {threads, 1, 1}});
 }
 
-void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Arguments args) {
+void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Listed args) {
   const auto& made = pipeline(kernel);
-  dispatch(made, args, {{size_of(kernel, threads), 1, 1}, {threads_of(made->info()), 1, 1}});
+  dispatch(made, {args.begin(), args.size()},
+           {{size_of(kernel, threads), 1, 1}, {threads_of(made->info()), 1, 1}});
 }
 
 std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {

@@ -41,14 +41,16 @@ class Recorder {
     const char* constant = nullptr;  // a function constant that it needs, and its value
     uint32_t value = 0;
   };
-  using Arguments = std::initializer_list<device::Argument>;
+  using Arguments = std::span<const device::Argument>;
+  using Listed = std::initializer_list<device::Argument>;
   // Of the geometry that the binding table gives for these scalars.
   void run(const Kernel& kernel, Arguments args);
+  void run(const Kernel& kernel, Listed args) { run(kernel, Arguments(args.begin(), args.size())); }
   // Of `groups` threadgroups of the default size: where the table would go by the length of a
   // buffer, which here goes on to the end of a block.
-  void run_groups(const Kernel& kernel, uint64_t groups, Arguments args);
+  void run_groups(const Kernel& kernel, uint64_t groups, Listed args);
   // Of `threads` threads.
-  void run_threads(const Kernel& kernel, uint64_t threads, Arguments args);
+  void run_threads(const Kernel& kernel, uint64_t threads, Listed args);
 
   std::unique_ptr<Ticket> submit(std::function<void()> on_done);
   void abandon();

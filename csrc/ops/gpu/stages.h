@@ -58,10 +58,17 @@ class GpuOps final : public Ops {
   void attend_one(const AttentionRows& rows, const Segment& segment);
   struct DeltaRows;
   void recur(const DeltaRows& rows, const Segment& segment);
-  struct FfnRows;
+  struct FfnRows {
+    FfnRows(Bump& bump, const quant::Shape& gate, uint64_t n)
+        : gate(bump.take(n * gate.out)), up(bump.take(n * gate.out)) {}
+    float *gate, *up;  // (n, width); the hidden rows end in `gate`
+  };
   void ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n, float* out);
   struct ExpertRows;
-  void expert(const ExpertJob& job, const ExpertRows& rows, const float* normed, float* expert_out);
+  void expert(const ExpertJob& job, const float* normed, float* expert_out);
+  struct Slots;
+  void experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
+                          const float* normed, float* expert_out);
   struct HeadRows;
   static uint64_t scratch_floats(const Workload& workload);
 
