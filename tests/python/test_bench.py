@@ -41,10 +41,11 @@ def test_a_device_is_named_and_what_it_was_handed_is_counted():
     (run,) = json.loads(done.stdout)["runs"]
     assert run["setting"]["device"] == "host" and run["device_name"].startswith("shaders on the")
     per_token = run["decode"]["per_token"]
-    assert per_token["dispatches"] == 227 and per_token["waits"] == 9
-    assert 9 <= per_token["commits"] <= 17
+    # 3, and in 8 layers 20 and 2 for each group in which the 4 experts came (docs/devices.md).
+    assert 3 + 8 * 22 <= per_token["dispatches"] <= 3 + 8 * 28
+    assert per_token["waits"] == 9 and 9 <= per_token["commits"] <= 17
     text = bench(*args).stdout
-    assert "host, a token: " in text and "227.00 dispatches" in text and "no GPU's speed" in text
+    assert "host, a token: " in text and " dispatches" in text and "no GPU's speed" in text
 
 
 @pytest.mark.parametrize(
