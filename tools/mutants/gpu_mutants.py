@@ -21,6 +21,8 @@ KERNELS = (
     "compute_decay_beta_f32",
     "conv1d_f32",
     "embed_f32_f32",
+    "experts_down_bf16_f32",
+    "experts_gate_up_bf16_f32",
     "gated_delta_net_f32",
     "gated_rms_norm_f32",
     "gather_rows_f32",
