@@ -60,7 +60,7 @@ kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests
 	for flavour in plain address thread; do \
 		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh $$flavour || exit 1; done
 
-GPU_MODELS := $(addprefix tests/python/test_,device_model.py gpu_goldens.py)
+GPU_MODELS := $(addprefix tests/python/test_,device_model.py gpu_exactness.py gpu_goldens.py)
 gpu-checks: $(BIN)/moeflux  ## models on the host device made for tests: any legal order, late, guard pages
 	$(BIN)/pip install -q pytest pybind11
 	for seed in 1 2; do MOEFLUX_HOST_SEED=$$seed MOEFLUX_HOST_DELAY_US=300 TESTS="$(GPU_MODELS)" \

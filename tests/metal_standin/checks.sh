@@ -13,7 +13,7 @@ flavour=$1
 shift
 python=$(${PYTHON:-python3} -c 'import sys; print(sys.executable)')
 build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON kernels=tests/kernels
-models="tests/python/test_device_model.py"
+models="tests/python/test_device_model.py tests/python/test_gpu_exactness.py"
 
 case $flavour in
   plain) ;;

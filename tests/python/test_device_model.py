@@ -1,8 +1,7 @@
 """Models on a device: the exactness contract holds there, values are the CPU's within a tolerance,
 everything is booked, and what is handed to the device is counted.
 
-Over chunk sizes and batches the promise is a tolerance: several rows go through other kernels than
-one. Goldens and the demo model: test_gpu_goldens.py.
+Slots, budgets and reads: test_gpu_exactness.py. Goldens and the demo model: test_gpu_goldens.py.
 """
 
 import json
@@ -79,28 +78,6 @@ def test_logits_are_the_cpus_within_a_tolerance(folder, resident, device):
 
 
 # ---- exactness ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("slots", [3, 8, 10**6])
-def test_logits_are_bit_equal_for_every_slot_count(folder, resident, device, slots):
-    logits, stats = run(folder, device, max_slots=slots)
-    assert np.array_equal(logits, resident(device)[0])
-    assert stats["slots"] <= max(slots, 3)
-    if slots < 100:
-        assert stats["misses"] > resident(device)[1]["misses"]
-
-
-def test_logits_are_bit_equal_under_the_smallest_budget(folder, resident, device):
-    memory = smallest_budget(folder, context=64, device=device)
-    logits, stats = run(folder, device, memory=memory)
-    assert np.array_equal(logits, resident(device)[0])
-    assert stats["evictions"] > 0 and stats["peak_bytes"] <= memory
-
-
-def test_buffered_reads_and_repeated_runs_are_bit_equal(folder, resident, device):
-    for direct_io in (False, True, True):
-        logits, _ = run(folder, device, direct_io=direct_io, max_slots=5)
-        assert np.array_equal(logits, resident(device)[0])
 
 
 def test_the_plan_of_a_device_is_what_its_load_takes_and_not_a_byte_less(folder, device):
