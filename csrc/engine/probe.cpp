@@ -124,7 +124,9 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
   ops::Workload work;
   work.rows = 1;
   work.d_model = gate.in;
-  work.moes = {{nullptr, gate, gate, down, nullptr, nullptr}};
+  ops::Router router;  // chooses nobody here: says how many experts a row has
+  router.n_experts = router.top_k = top_k;
+  work.moes = {{&router, gate, gate, down, nullptr, nullptr}};
   ops.reserve(work);
   const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
       out(arena, uint64_t(top_k) * down.out * 4, "probe");
