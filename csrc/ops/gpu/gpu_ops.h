@@ -11,7 +11,7 @@ namespace moeflux::ops::gpu {
 
 class DeviceArena;  // device_arena.h: the model's arena, and where in which buffer a pointer lies
 
-// Both must outlive the ops. Pipelines are compiled by reserve(), those that a workload needs.
+// Both must outlive the ops. A kernel is compiled when a stage first asks for it.
 // Precision is that of float32. Throws as Device does.
 std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena);
 
