@@ -195,7 +195,7 @@ def test_a_token_that_streams_waits_as_often_and_commits_at_most_twice_a_layer(f
     for cost in costs_of_tokens(model, session):
         assert cost["misses"] > 0
         assert cost["waits"] == layers + 1
-        assert layers + 1 < cost["commits"] <= 2 * layers + 1
+        assert layers + 1 <= cost["commits"] <= 2 * layers + 1  # a read may be in time
         assert least <= cost["dispatches"] <= least + layers * (top_k - 1) * GROUP
 
 
