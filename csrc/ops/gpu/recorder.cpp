@@ -96,14 +96,16 @@ void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Listed args) 
 std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {
   if (!commands_) return std::make_unique<Nothing>();
   if (on_done) commands_->on_completed(std::move(on_done));
-  commands_->commit();
-  const std::shared_ptr<device::Commands> commands = std::move(commands_);
+  // All that may fail comes before the commit: after it the device reads what the ticket guards.
+  auto ticket = std::make_unique<OfCommands>(commands_);
+  for (const auto& [kernel, count] : recorded_.kernels) counts_.kernels.try_emplace(kernel, 0);
+  staging_.submit(commands_, [&] { commands_->commit(); });
   commands_.reset();
   counts_.dispatches += recorded_.dispatches;
-  for (const auto& [kernel, count] : recorded_.kernels) counts_.kernels[kernel] += count;
+  for (const auto& [kernel, count] : recorded_.kernels)
+    counts_.kernels.find(kernel)->second += count;
   recorded_ = {};
-  staging_.submitted(commands);
-  return std::make_unique<OfCommands>(commands);
+  return ticket;
 }
 
 void Recorder::abandon() {

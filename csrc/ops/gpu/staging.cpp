@@ -43,10 +43,4 @@ const uint32_t* Staging::put(std::span<const uint32_t> list) {
   return place;
 }
 
-void Staging::submitted(std::shared_ptr<device::Commands> commands) {
-  release();
-  begin_of_recording_ = end_;
-  flights_.push_back({std::move(commands), end_});
-}
-
 }  // namespace moeflux::ops::gpu

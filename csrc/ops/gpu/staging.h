@@ -24,8 +24,20 @@ class Staging {
   // Until the command buffer that is being recorded has completed. Throws Error when a recording
   // needs more than reserve() was told of.
   const uint32_t* put(std::span<const uint32_t> list);
-  // All lists since the last call are read by `commands`, which is committed.
-  void submitted(std::shared_ptr<device::Commands> commands);
+  // All lists since the last call are read by `commands`, which `commit` commits. Nothing fails
+  // behind that; what it throws leaves the lists as they were.
+  template <class Commit>
+  void submit(std::shared_ptr<device::Commands> commands, Commit commit) {
+    release();
+    flights_.push_back({std::move(commands), end_});
+    try {
+      commit();
+    } catch (...) {
+      flights_.pop_back();
+      throw;
+    }
+    begin_of_recording_ = end_;
+  }
   void abandon() { end_ = begin_of_recording_; }  // of lists that nobody will read
 
  private:
