@@ -27,8 +27,7 @@ if [ -n "$sanitize" ]; then  # one compiler for all: the two bring sanitizers of
 fi
 
 cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_TESTS=ON -DMOEFLUX_PYTHON=ON \
-  -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize -DMOEFLUX_SANITIZE_OPTIMIZE=0 \
-  -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
+  -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$($python -m pybind11 --cmakedir)" >/dev/null
 cmake --build $build --target moeflux_metal_tests _core -j2
 $build/tests/cpp/metal/moeflux_metal_tests
