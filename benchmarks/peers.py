@@ -2,9 +2,11 @@
 
     python peers.py ENGINE '{"model": ..., ...}'
 
-Reads {"prefill": [ids]} or {"decode": [ids]} (one token a step) or {"reset": true}; answers each
-with {"seconds": s, "device_bytes": n}, and on the first line with the seconds of loading. Needs
-nothing of moeflux but where ENGINE is moeflux, so that each engine runs in its own environment.
+Reads {"prefill": [ids]}, {"decode": [ids], "limit": s} (one token a step, for at most so many
+seconds), {"reset": true}, {"stats": true} or {"experts": [ids]} (which experts each token used: of
+moeflux only); answers each with {"seconds": s, "device_bytes": n, ...}, and on the first line with
+the seconds of loading. Needs nothing of moeflux but where ENGINE is moeflux, so that each engine
+runs in its own environment.
 """
 
 from __future__ import annotations
@@ -42,6 +44,11 @@ class Moeflux:
 
     def step(self, ids: Sequence[int]) -> None:
         self._session.step(ids)
+
+    def experts(self, token: int) -> list[list[int]]:
+        """Feeds a token; the experts that it used, by layer."""
+        layers = self._session.step([token], capture={"experts"})["experts"][0]
+        return [[int(expert) for expert in layer] for layer in layers]
 
     def reset(self) -> None:
         self._session.reset()
@@ -136,11 +143,19 @@ def main() -> None:
         begin = time.perf_counter()
         if "prefill" in order:
             engine.step(order["prefill"])
+        done = 0
         for token in order.get("decode", ()):
             engine.step([token])
+            done += 1
+            if time.perf_counter() - begin > order.get("limit", 1e9):
+                break
         if "reset" in order:
             engine.reset()
         answer = {"seconds": time.perf_counter() - begin, "device_bytes": device_bytes() - before}
+        if "decode" in order:
+            answer["tokens"] = done
+        if "experts" in order and isinstance(engine, Moeflux):
+            answer["experts"] = [engine.experts(token) for token in order["experts"]]
         if "stats" in order:
             answer["stats"] = engine.stats()
         print(json.dumps(answer), flush=True)
