@@ -175,9 +175,9 @@ def test_rows_have_one_speed_for_a_given_hit_rate_and_two_without():
     assert speeds == sorted(speeds)
 
 
-def command(*args, **environment):
+def command(*args, name="plan", **environment):
     return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "plan", *args],
+        [sys.executable, "-m", "moeflux.cli", name, *args],
         capture_output=True, text=True, check=False, timeout=120, env=os.environ | environment,
     )  # fmt: skip
 
@@ -214,18 +214,23 @@ def test_what_makes_no_plan_is_one_sentence(args, word):
     assert done.returncode == 1 and word in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_hub_id_is_planned_from_headers_alone(tmp_path):
+def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path):
     folder = build(tmp_path / "main", family="qwen3_next", form="mlx-q4", num_experts=64, shards=3)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     with FakeHub("org/big", {"main": folder}) as server:
+        commit = server.commits["main"]
+        about = command("org/big", name="info", HF_ENDPOINT=server.url, **environment)
         done = command("org/big", "--json", "--context", "256", HF_ENDPOINT=server.url,
                        **environment)  # fmt: skip
         assert done.returncode == 0, done.stderr
         asked = [tuple(map(int, text[6:].split("-"))) for text in server.ranges]
         wrong = command("org/none", "--json", HF_ENDPOINT=server.url, **environment)
     assert wrong.returncode == 1 and wrong.stderr.startswith("moeflux: [remote]")
+    assert about.returncode == 0, about.stderr
+    assert "not here yet" in about.stdout and commit in about.stdout
     assert len(asked) >= 3 and sum(end + 1 - begin for begin, end in asked) < weights / 2
+    assert not any(server.fetched[path.name] > len(asked) for path in folder.iterdir())
     cached = [path for path in (tmp_path / "hf").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in cached) < 1_000_000
     local = json.loads(command(str(folder), "--json", "--context", "256").stdout)

@@ -47,6 +47,7 @@ def plan(
     from ..families import build_spec
     from ..memory import budget_bytes
     from ..model import check_threads
+    from ..remote import open_headers
 
     if hit_rate is not None and not 0 <= hit_rate <= 1:
         raise FormatError(f"[plan] expected a hit rate in 0..1, found {hit_rate}")
@@ -54,13 +55,14 @@ def plan(
         raise FormatError(f"[plan] expected a context of 1..{1 << 24} tokens, found {context}")
     threads = probe.default_threads() if threads is None else threads
     check_threads(threads)
-    checkpoint, is_local = _open(model, revision, offline)
+    found = open_headers(model, revision, offline)
+    checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = planner.measure(checkpoint, spec, context, threads)
     budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, is_local, folder)
+    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, found.is_local, folder)
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
@@ -83,18 +85,6 @@ def plan(
         _show(answer)
     if plot is not None:
         _draw(plot, answer)
-
-
-def _open(model: str | None, revision: str | None, offline: bool) -> tuple[Checkpoint, bool]:
-    """The checkpoint, and whether its files are on this machine."""
-    from .. import hub
-    from ..checkpoint import open_checkpoint
-    from ..remote import open_remote
-
-    is_remote = model is not None and not Path(model).is_dir() and hub.is_hub_id(model)
-    if model is not None and is_remote and not offline:
-        return open_remote(model, revision), False
-    return open_checkpoint(hub.resolve(model, revision, offline)), True
 
 
 def probe_machine(
