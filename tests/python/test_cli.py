@@ -74,6 +74,21 @@ def test_info_shows_family_and_sizes(tmp_path):
     assert "qwen3_moe" in done.stdout and "24 a layer, 4 a token" in done.stdout
 
 
+@pytest.mark.parametrize("command", ["chat", "generate"])
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("-t", "-1", "temperature"), ("-t", "nan", "temperature"), ("--top-p", "0", "top_p"),
+     ("--top-k", "-1", "top_k"), ("--min-p", "2", "min_p"), ("--seed", "-1", "seed"),
+     ("--repetition-penalty", "0", "repetition_penalty"), ("-n", "-1", "max_tokens")],
+)  # fmt: skip
+def test_sampling_is_checked_before_a_model_is_loaded(tmp_path, command, option, value, word):
+    """The folder holds no model: reading it would be another error."""
+    done = moeflux_command(command, "-m", str(tmp_path), option, value, stdin="one\n")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "expected" in done.stderr and word in done.stderr
+    assert "checkpoint" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("family", "form"),
     [("qwen3_moe", "mlx-q4"), ("qwen3_next", "hf-bf16"), ("qwen3_5_moe", "hf-bf16"),
