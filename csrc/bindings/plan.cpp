@@ -5,6 +5,7 @@
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
 #include "bindings/spec.h"
+#include "bindings/unlocked.h"
 #include "engine/engine.h"
 #include "engine/probe.h"
 
@@ -17,20 +18,14 @@ namespace {
 using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
-template <class F>
-auto unlocked(F&& f) {
-  py::gil_scoped_release release;
-  return f();
-}
-
 // Loads from holes: every check and every booking of a real load, no file and no page touched.
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        uint32_t context, int n_threads, uint32_t read_threads,
-                       const std::string& precision) {
+                       const std::string& simd, const std::string& precision) {
   Files files;
   for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
   base::Account account(UINT64_MAX);
-  const Compute compute = open_compute(account, {n_threads, "", precision_of(precision)});
+  const Compute compute = open_compute(account, {n_threads, simd, precision_of(precision)});
   model::Weights weights;
   const auto experts = read_weights(spec, files, *compute.arena, weights);
   engine::Options options;
@@ -88,7 +83,7 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
 
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,
-             "read_threads"_a, "precision"_a);
+             "read_threads"_a, "simd"_a, "precision"_a);
   module.def("make_plan", &make_plan, "memory_bytes"_a, "resident_bytes"_a, "scratch_bytes"_a,
              "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
              "max_slots"_a);

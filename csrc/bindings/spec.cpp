@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/unlocked.h"
 #include "model/weight_reader.h"
 
 namespace py = pybind11;
@@ -30,12 +31,6 @@ quant::Shape parse_shape(const py::dict& source) {
   return {source["out"].cast<uint32_t>(), source["in"].cast<uint32_t>(),
           source["bits"].cast<uint32_t>(), source["group"].cast<uint32_t>(),
           dtype_of(source["dtype"].cast<std::string>())};
-}
-
-template <class F>
-auto unlocked(F&& f) {
-  py::gil_scoped_release release;
-  return f();
 }
 
 // Reads what a dict of the spec names; a tensor at a time, so that Ctrl-C is seen between them.

@@ -123,6 +123,7 @@ def measure_model(
     context: int,
     n_threads: int,
     read_threads: int,
+    simd: str,
     precision: str,
 ) -> dict[str, int]: ...
 def make_plan(

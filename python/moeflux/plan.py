@@ -24,7 +24,7 @@ from typing import Any
 from . import _core, hit_rate
 from .checkpoint import Checkpoint
 from .packing import sources
-from .probe import READ_THREADS, STAGES_OF_EXPERTS, Machine
+from .probe import READ_THREADS, STAGES_OF_EXPERTS, Machine, forced_simd
 
 STAGES = 10  # of a layer beside its experts: norms, projections, mixer, router, sum (ops/cpu)
 POSITION = 256  # tokens in the KV cache for which speed is predicted
@@ -134,8 +134,8 @@ def measure(
     for tensor in checkpoint.tensors.values():
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
-    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS,
-                                   precision)  # fmt: skip
+    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS, forced_simd(),
+                                 precision)  # fmt: skip
     layers = sources.layers(spec)
     resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
     if "head" in spec:  # of an embedding of its own a token touches one row

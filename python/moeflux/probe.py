@@ -17,11 +17,13 @@ from typing import Any
 from . import _core
 from .errors import IoError
 from .memory import available_bytes
+from .packing import sources
 
 BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once
 READ_THREADS = 8  # as `load` starts
 FILE_BYTES = 256 << 20  # of a probe file: more than a drive's cache keeps of random records
 RECORD_BYTES = 2654208  # an expert of qwen3-30b-a3b at 4 bits, where no model is given
+SMALLEST_RECORD_BYTES = 1 << 16  # of a dense model: no expert tells how long reads are
 MEMORY_BYTES = 1 << 30  # well past any last-level cache that one process gets for itself
 
 # macOS: pages of a file that was written through the cache would be read from there.
@@ -87,6 +89,11 @@ def default_threads() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
     return min(cores or 1, 64)
+
+
+def forced_simd() -> str:
+    """The instruction set that MOEFLUX_SIMD asks for; empty: the best that this machine runs."""
+    return os.environ.get("MOEFLUX_SIMD", "")
 
 
 def _rate(measured: dict[str, Any]) -> float:
@@ -180,7 +187,7 @@ def kernels(
         """Bytes and seconds of a layer's experts."""
         done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
                                    threads or default_threads(), seconds / 2,
-                                   os.environ.get("MOEFLUX_SIMD", ""))  # fmt: skip
+                                   forced_simd())  # fmt: skip
         return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
 
     return kernel_rate(layer(1), layer(max(top_k, 2)))
@@ -193,6 +200,45 @@ def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRa
     rate = min(rate, 2 * many[0] / many[1])
     stage = (many[1] - many[0] / rate) / STAGES_OF_EXPERTS
     return KernelRate(rate, max(stage, 0.0))
+
+
+def machine(
+    spec: dict[str, Any],
+    files: Sequence[Path],
+    slot_bytes: int,
+    threads: int,
+    folder: Path | None = None,
+) -> Machine:
+    """Rates for one model: of its own files where they are here, else of a file like them.
+
+    Args:
+        spec: of the model.
+        files: its weights, or empty when they are not on this machine.
+        slot_bytes: one expert in memory.
+        threads: compute threads.
+        folder: measure the disk of this folder instead.
+
+    Raises:
+        IoError: the disk cannot be read, or the probe file not be written.
+    """
+    layers = sources.layers(spec)
+    if files and layers and folder is None:
+        ranges = [
+            [(part.nbytes, part.offset, list(numbers), list(offsets))
+             for part, (numbers, offsets) in zip(layer.parts, layer.places, strict=True)]
+            for layer in layers
+        ]  # fmt: skip
+        drive = read_rates([str(file) for file in files], ranges)
+    else:
+        drive = disk(folder or models_folder(), max(slot_bytes, SMALLEST_RECORD_BYTES))
+    shape: dict[str, int] = {}
+    for layer in spec["layers"]:
+        if "moe" in layer:
+            gate = layer["moe"]["experts"]["gate"]
+            shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
+                     "group": gate["group"], "top_k": layer["moe"]["top_k"]}  # fmt: skip
+            break
+    return Machine(drive, memory(threads), kernels(**shape, threads=threads), threads)
 
 
 def existing_parent(path: Path) -> Path:

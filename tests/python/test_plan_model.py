@@ -59,6 +59,20 @@ def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
         plan.fit(measured(folder), minimum - 1)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_sizes_are_those_of_the_kernels_that_are_asked_for(folder, monkeypatch, precision):
+    """Kernels differ in scratch: where MOEFLUX_SIMD chooses others, the plan is for these."""
+    monkeypatch.setenv("MOEFLUX_SIMD", "portable")
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS, precision)
+    minimum = plan.minimum_bytes(sizes)
+    options = {"context": CONTEXT, "threads": THREADS, "precision": precision}
+    with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
+        moeflux.load(folder, memory=minimum - 1, **options)
+    model = moeflux.load(folder, memory=minimum, **options)
+    assert model.stats["simd"] == "portable"
+
+
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 def test_a_model_at_work_holds_exactly_what_the_plan_says(folder, extra):
     """At a slot's boundary, a byte before and a byte past it."""

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ..checkpoint import Checkpoint
 from ..errors import FormatError
 from ..terminal import escape_controls
 from . import options
@@ -62,7 +61,9 @@ def plan(
     budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, found.is_local, folder)
+    machine = probe.machine(
+        spec, checkpoint.files if found.is_local else (), sizes.slot_bytes, threads, folder
+    )
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
@@ -85,40 +86,6 @@ def plan(
         _show(answer)
     if plot is not None:
         _draw(plot, answer)
-
-
-def probe_machine(
-    checkpoint: Checkpoint,
-    spec: dict[str, Any],
-    slot_bytes: int,
-    threads: int,
-    is_local: bool,
-    folder: Path | None,
-) -> Any:
-    """Rates for this model: of its own files where they are here, else of a file like them."""
-    from .. import probe
-    from ..packing import sources
-
-    layers = sources.layers(spec)
-    if is_local and layers and folder is None:
-        ranges = [
-            [(part.nbytes, part.offset, list(files), list(offsets))
-             for part, (files, offsets) in zip(layer.parts, layer.places, strict=True)]
-            for layer in layers
-        ]  # fmt: skip
-        disk = probe.read_rates([str(file) for file in checkpoint.files], ranges)
-    else:
-        where = folder or probe.models_folder()
-        disk = probe.disk(where, record_bytes=max(slot_bytes, 1 << 16))
-    shape: dict[str, int] = {}
-    for layer in spec["layers"]:
-        if "moe" in layer:
-            gate = layer["moe"]["experts"]["gate"]
-            shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
-                     "group": gate["group"], "top_k": layer["moe"]["top_k"]}  # fmt: skip
-            break
-    return probe.Machine(disk, probe.memory(threads), probe.kernels(**shape, threads=threads),
-                         threads)  # fmt: skip
 
 
 def _gb(nbytes: float) -> str:
