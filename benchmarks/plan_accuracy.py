@@ -3,10 +3,10 @@
     python benchmarks/plan_accuracy.py --folder DIR [--out benchmarks/results/plan_accuracy.json]
 
 Synthetic checkpoints (cut in layers, mildly skewed routing) are written, measured and removed one
-after the other; with --keep they stay, and the next run goes on from them. For each budget: the probe, then a warm-up, then timed decode steps of random
-tokens; the prediction is made for the hit rate of exactly those steps. Rounds alternate between the
-budgets and medians of the ratios count, since other work on the machine comes and goes.
-The bar is 20 %.
+after the other; with --keep they stay, and the next run goes on from them. For each budget: the
+probe, then a warm-up, then timed decode steps of random tokens; the prediction is made for the hit
+rate of exactly those steps. Rounds alternate between the budgets and medians of the ratios count,
+since other work on the machine comes and goes. The bar is 20 %.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def measure(folder: Path, memory: int, n_warm_up: int, layout: str) -> dict[str,
         "kernel_rate": machine.kernels.bytes_per_second,
         "stage_seconds": machine.kernels.stage_seconds,
         "memory_rate": machine.memory_rate,
+        "layer_seconds": machine.layer.by_misses if machine.layer else {},
         "read_mode": after["read_mode"],
     }
 

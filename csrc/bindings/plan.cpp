@@ -59,10 +59,7 @@ py::dict to_dict(const engine::Rate& rate) {
 using Layer =
     std::vector<std::tuple<uint64_t, uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
 
-py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
-                     uint32_t batch, uint32_t read_threads, double seconds, bool direct) {
-  Files files;
-  for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
+std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) {
   std::vector<store::LayerExperts> experts;
   for (const Layer& layer : layers) {
     experts.emplace_back();
@@ -71,11 +68,38 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
       experts.back().parts.push_back({nbytes, slot_offset, file, offset});
     }
   }
+  return experts;
+}
+
+py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
+                     uint32_t batch, uint32_t read_threads, double seconds, bool direct) {
+  Files files;
+  for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
+  const std::vector<store::LayerExperts> experts = experts_of(layers);
   const bool is_direct = std::all_of(files.begin(), files.end(),
                                      [](const auto& file) { return file->alignment() > 1; });
   py::dict out = to_dict(
       unlocked([&] { return engine::probe_reads(files, experts, batch, read_threads, seconds); }));
   out["mode"] = is_direct ? "direct" : "buffered";
+  return out;
+}
+
+// `layers` must have the experts that `experts` describes (spec.h).
+py::list probe_layer(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
+                     const py::dict& experts, uint32_t top_k, const std::vector<uint32_t>& misses,
+                     uint32_t n_slots, int n_threads, uint32_t read_threads, double seconds,
+                     const std::string& simd) {
+  Files files;
+  for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
+  const model::ExpertShapes shapes = expert_shapes(experts);
+  py::list out;
+  for (const engine::Rate& rate : unlocked([&] {
+         base::Account account(UINT64_MAX);
+         const Compute compute = open_compute(account, {n_threads, simd});
+         return engine::probe_layer(files, experts_of(layers), shapes, *compute.ops, *compute.arena,
+                                    top_k, misses, n_slots, read_threads, seconds);
+       }))
+    out.append(to_dict(rate));
   return out;
 }
 
@@ -89,6 +113,8 @@ void register_plan(py::module_& module) {
              "max_slots"_a);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a);
+  module.def("probe_layer", &probe_layer, "paths"_a, "layers"_a, "experts"_a, "top_k"_a, "misses"_a,
+             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a);
   module.def(
       "probe_memory",
       [](uint64_t nbytes, int n_threads, double seconds) {

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -28,11 +29,13 @@ SHAPES = [
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
 TOY = plan.Sizes(
     resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10, slot_bytes=10,
-    expert_bytes=9, dense_token_bytes=50, n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
+    expert_bytes=9, dense_token_bytes=50, hand_overs=40, n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
     context=10,
 )  # fmt: skip
 KERNELS = probe.KernelRate(500.0, 0.001)
-MACHINE = probe.Machine(probe.DiskRate({1: 100.0, 2: 200.0}, "direct"), 1000.0, KERNELS, 2)
+LAYER = probe.LayerRate({0: 0.04, 2: 0.14})
+DISK = probe.DiskRate({1: 100.0, 2: 200.0}, "direct")
+MACHINE = probe.Machine(DISK, 1000.0, KERNELS, 2, LAYER)
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
@@ -150,24 +153,36 @@ def test_hits_begin_where_a_tokens_experts_fit():
 
 def test_a_tokens_time_is_what_the_formula_gives_by_hand():
     # KV: (30 - 10) / 10 = 2 bytes a token; at position 5: 10, and 10 of state, at 1000 a second.
-    # 4 layers of 10 stages, each 1 ms; an experts' call is 3 more.
-    dense = 50 / 500 + 20 / 1000 + 4 * 10 * 0.001
-    call = 3 * 0.001
-    expert = 9 / 500
-    # One slot takes 0.1 s to read, two at once take 20 / 200 = 0.1 s.
+    # 40 hand-overs of 1 ms.
+    dense = 50 / 500 + 20 / 1000 + 40 * 0.001
     resident = plan.speed(TOY, MACHINE, 1.0, position=5)
-    assert resident.seconds == pytest.approx(dense + 4 * (call + 2 * expert))
+    assert resident.seconds == resident.compute_seconds == pytest.approx(dense + 4 * 0.04)
     assert resident.bytes_per_token == 0 and resident.read_seconds == 0
     cold = plan.speed(TOY, MACHINE, 0.0, position=5)
-    assert cold.seconds == pytest.approx(dense + 4 * (0.1 + call + expert))
-    assert cold.bytes_per_token == 4 * 2 * 9
+    assert cold.seconds == pytest.approx(dense + 4 * 0.14)
+    # One slot takes 0.1 s to read, two at once take 20 / 200 = 0.1 s.
+    assert cold.bytes_per_token == 4 * 2 * 9 and cold.read_seconds == pytest.approx(4 * 0.1)
     half = plan.speed(TOY, MACHINE, 0.5, position=5)
-    missing_any = 0.1 + expert
-    mean = call + 0.25 * 2 * expert + 0.75 * missing_any
+    mean = 0.25 * 0.04 + 0.5 * 0.09 + 0.25 * 0.14  # of 0, 1 and 2 experts missing
     assert half.seconds == pytest.approx(dense + 4 * mean)
     assert half.tokens_per_second == pytest.approx(1 / half.seconds)
     far = plan.speed(TOY, MACHINE, 1.0, position=10**9)  # no further than the context
     assert far.seconds == pytest.approx(resident.seconds + 10 / 1000)
+    without_experts = replace(TOY, n_layers=0, top_k=0, n_experts=0)
+    speed = plan.speed(without_experts, replace(MACHINE, layer=None), 1.0, position=5)
+    assert speed.seconds == pytest.approx(dense)
+
+
+def test_hand_overs_are_counted_from_the_layers(tmp_path):
+    folder = build(tmp_path / "a", family="qwen3_moe", form="mlx-q4", mlp_only_layers=[1])
+    n = open_checkpoint(folder).config["num_hidden_layers"]
+    assert measured(folder).hand_overs == 1 + n * 3 + (n - 1) * 1 + 2
+    folder = build(tmp_path / "b", family="qwen3_next", form="mlx-q4")
+    mixers = [layer["mixer"] for layer in build_spec(open_checkpoint(folder))["layers"]]
+    count = Counter(mixers)
+    assert count["attention"] and count["delta_net"]
+    expected = 1 + 3 * count["attention"] + 4 * count["delta_net"] + len(mixers) * (1 + 2)
+    assert measured(folder).hand_overs == expected
 
 
 def test_no_prediction_passes_the_bound():
