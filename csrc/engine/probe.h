@@ -1,4 +1,4 @@
-// What this machine does in about a second: experts from disk, bytes from memory, weights through
+// What this machine does in a few seconds: experts from disk, bytes from memory, weights through
 // the kernels. Measured with the very code that a model uses, so that a plan built on it holds.
 #pragma once
 #include <cstdint>

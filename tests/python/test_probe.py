@@ -94,7 +94,7 @@ def layer(experts, misses, n_slots, **changes):
     _, paths, ranges, spec = experts
     moe = spec["layers"][0]["moe"]
     top_k = changes.get("top_k", moe["top_k"])
-    return _core.probe_layer(paths, ranges, changes.get("experts", moe["experts"]), top_k, misses,
+    return _core.probe_layer(paths, ranges, changes.get("matrices", moe["experts"]), top_k, misses,
                              n_slots, 2, 4, 0.02, "")  # fmt: skip
 
 
@@ -116,7 +116,7 @@ def test_layers_that_cannot_be_probed_are_refused(experts):
     moe = experts[3]["layers"][0]["moe"]["experts"]
     wider = {**moe, "down": {**moe["down"], "out": moe["down"]["out"] * 64}}
     with pytest.raises(moeflux.FormatError, match="found a slot of"):
-        layer(experts, [0], top_k, experts=wider)
+        layer(experts, [0], top_k, matrices=wider)
 
 
 @pytest.mark.parametrize("is_local", [True, False])

@@ -39,7 +39,7 @@ def plan(
     """Show what a model needs and how fast it would decode on this machine, at several budgets.
 
     Reads config and headers only: of a hub id a few hundred kilobytes, whatever the model's size.
-    Rates come from a probe of about a second.
+    Rates come from a probe of a few seconds.
     """
     from .. import plan as planner
     from .. import probe
