@@ -92,6 +92,10 @@ def _gb(nbytes: float) -> str:
     return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.2f} MB"
 
 
+def _rate(per_second: float) -> str:
+    return f"{per_second:.2f}" if per_second < 1000 else f"{per_second:,.0f}"
+
+
 def _show(answer: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.markup import escape
@@ -134,8 +138,8 @@ def _show(answer: dict[str, Any]) -> None:
                 name,
                 f"{speed['hit_rate']:.0%}",
                 _gb(speed["bytes_per_token"]),
-                f"{speed['tokens_per_second']:.2f}",
-                f"{speed['bound']:.2f}",
+                _rate(speed["tokens_per_second"]),
+                _rate(speed["bound"]),
             )
             budget = ("", "", "")
     console.print(speeds)
