@@ -1,6 +1,6 @@
 #include "base/thread_pool.h"
 
-#include <chrono>
+#include "base/clock.h"
 
 namespace moeflux::base {
 
@@ -11,11 +11,6 @@ constexpr int64_t kPollNs = 50'000'000;  // Ctrl-C is seen well within a second
 constexpr int64_t kSpinNs = 50'000;
 constexpr uint32_t kOpen = 1u << 31;
 
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();

@@ -123,6 +123,7 @@ def measure_model(
     context: int,
     n_threads: int,
     read_threads: int,
+    simd: str,
     precision: str,
 ) -> dict[str, int]: ...
 def make_plan(
@@ -144,6 +145,18 @@ def probe_reads(
     seconds: float,
     direct: bool,
 ) -> dict[str, Any]: ...
+def probe_layer(
+    paths: list[str],
+    layers: list[list[Any]],
+    experts: dict[str, Any],
+    top_k: int,
+    misses: list[int],
+    n_slots: int,
+    n_threads: int,
+    read_threads: int,
+    seconds: float,
+    simd: str,
+) -> list[dict[str, Any]]: ...
 def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
 def probe_experts(
     d_model: int,
