@@ -2,11 +2,11 @@
 
     python benchmarks/plan_accuracy.py --folder DIR [--out benchmarks/results/plan_accuracy.json]
 
-Synthetic checkpoints (cut to LAYERS, mildly skewed routing) are written, measured and removed one
-after the other. For each budget: the probe, then a warm-up, then timed decode steps of random
-tokens; the prediction is made for the hit rate of exactly those steps. Rounds alternate between the
-budgets and medians of the ratios count, since other work on the machine comes and goes.
-The bar is 20 %.
+Synthetic checkpoints (cut in layers, mildly skewed routing) are written, measured and removed one
+after the other; with --keep they stay, and the next run goes on from them. For each budget: the
+probe, then a warm-up, then timed decode steps of random tokens; the prediction is made for the hit
+rate of exactly those steps. Rounds alternate between the budgets and medians of the ratios count,
+since other work on the machine comes and goes. The bar is 20 %.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import numpy as np
 import moeflux
 from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
-from moeflux.commands.plan import probe_machine
 from moeflux.families import build_spec
 from moeflux.packing import pack
 from moeflux.synth import Recipe, synthesize
@@ -52,7 +51,7 @@ def measure(folder: Path, memory: int, n_warm_up: int, layout: str) -> dict[str,
         session.step(numbers.integers(0, model.vocab_size, n_warm_up - WARM_UP))
     for token in numbers.integers(0, model.vocab_size, WARM_UP):
         session.step([token])
-    machine = probe_machine(checkpoint, spec, sizes.slot_bytes, threads, True, None)
+    machine = probe.machine(spec, checkpoint.files, sizes.slot_bytes, threads)
     before, begin = model.stats, time.perf_counter()
     for token in numbers.integers(0, model.vocab_size, TIMED):
         session.step([token])
@@ -79,11 +78,12 @@ def measure(folder: Path, memory: int, n_warm_up: int, layout: str) -> dict[str,
         "kernel_rate": machine.kernels.bytes_per_second,
         "stage_seconds": machine.kernels.stage_seconds,
         "memory_rate": machine.memory_rate,
+        "layer_seconds": machine.layer.by_misses if machine.layer else {},
         "read_mode": after["read_mode"],
     }
 
 
-def shape_rows(root: Path, name: str, layers: int, rounds: int) -> list[dict[str, Any]]:
+def shape_rows(root: Path, name: str, layers: int, rounds: int, keep: bool) -> list[dict[str, Any]]:
     """All budgets and layouts of one shape, medians over rounds."""
     folders = {"in place": synthesize(root / name, Recipe(name, layers, skew=SKEW))}
     folders["packed"] = pack(folders["in place"], root / f"{name}-packed")
@@ -104,7 +104,7 @@ def shape_rows(root: Path, name: str, layers: int, rounds: int) -> list[dict[str
                   f"predicted {row['predicted']:6.2f}, measured {row['measured']:6.2f} tokens/s, "
                   f"ratio {row['ratio']:.2f}", flush=True)  # fmt: skip
             found.setdefault((layout, share), []).append(row)
-    for folder in folders.values():
+    for folder in () if keep else folders.values():
         shutil.rmtree(folder)
     out = []
     for rows in found.values():
@@ -121,12 +121,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--shape", choices=SHAPES, help="one shape only")
     parser.add_argument("--layers", type=int, help="instead of the shape's number here")
+    parser.add_argument("--keep", action="store_true", help="leave the checkpoints in place")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for name, layers in SHAPES.items():
         if options.shape in (None, name):
-            rows += shape_rows(options.folder, name, options.layers or layers, options.rounds)
+            rows += shape_rows(options.folder, name, options.layers or layers, options.rounds,
+                               options.keep)  # fmt: skip
     within = sum(0.8 <= row["ratio"] <= 1.2 for row in rows)
     print(f"{within} of {len(rows)} within 20 %; median ratio "
           f"{statistics.median(row['ratio'] for row in rows):.2f}")  # fmt: skip

@@ -1,6 +1,6 @@
 #include "base/thread_pool.h"
 
-#include <chrono>
+#include "base/clock.h"
 
 namespace moeflux::base {
 
@@ -11,11 +11,6 @@ constexpr int64_t kPollNs = 50'000'000;  // Ctrl-C is seen well within a second
 constexpr int64_t kSpinNs = 50'000;
 constexpr uint32_t kOpen = 1u << 31;
 
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 void pause() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -23,6 +18,10 @@ void pause() {
   __asm__ volatile("isb");  // as long as x86's pause; `yield` is a no-op on most cores
 #endif
 }
+constexpr uint64_t ends_of(uint32_t begin, uint32_t end) {
+  return uint64_t(end) << 32 | begin;
+}
+
 // Spins, then sleeps, until `value` is no longer `old`.
 void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
   const int64_t give_up = now_ns() + kSpinNs;
@@ -36,7 +35,8 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
 }
 }  // namespace
 
-ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads < 1 ? 1 : n_threads) {
+ThreadPool::ThreadPool(int n_threads)
+    : n_threads_(n_threads < 1 ? 1 : n_threads), stretches_(n_threads_) {
   try {
     for (int worker = 1; worker < n_threads_; ++worker)
       threads_.push_back(std::make_unique<Thread>([this, worker] { work(worker); }));
@@ -64,11 +64,36 @@ void ThreadPool::poll_now() {
   poll_();
 }
 
+// The owner takes from the front, a thief half of what is left from the back; an empty stretch
+// changes by its owner's hand alone.
+bool ThreadPool::take(int worker, int& task) {
+  std::atomic<uint64_t>& own = stretches_[worker].ends;
+  uint64_t ends = own.load(std::memory_order_relaxed);
+  while (uint32_t(ends) < ends >> 32)
+    if (own.compare_exchange_weak(ends, ends + 1, std::memory_order_relaxed)) {
+      task = static_cast<int>(uint32_t(ends));
+      return true;
+    }
+  for (int i = 1; i < n_threads_; ++i) {
+    std::atomic<uint64_t>& other = stretches_[(worker + i) % n_threads_].ends;
+    ends = other.load(std::memory_order_relaxed);
+    while (uint32_t(ends) < ends >> 32) {
+      const uint32_t begin = uint32_t(ends), end = uint32_t(ends >> 32);
+      const uint32_t middle = begin + (end - begin) / 2;
+      if (!other.compare_exchange_weak(ends, ends_of(begin, middle), std::memory_order_relaxed))
+        continue;
+      own.store(ends_of(middle + 1, end), std::memory_order_relaxed);
+      task = static_cast<int>(middle);
+      return true;
+    }
+  }
+  return false;
+}
+
 void ThreadPool::run_tasks(int worker) {
   try {
-    while (!cancel_.load(std::memory_order_relaxed)) {
-      const int task = next_.fetch_add(1, std::memory_order_relaxed);
-      if (task >= n_tasks_) return;
+    int task;
+    while (!cancel_.load(std::memory_order_relaxed) && take(worker, task)) {
       task_.call(task_.self, task, worker);
       if (worker == 0) poll_now();
     }
@@ -82,8 +107,11 @@ void ThreadPool::run_tasks(int worker) {
 void ThreadPool::run(int n_tasks, const Task& task) {
   if (n_tasks <= 0) return;
   task_ = task;
-  n_tasks_ = n_tasks;
-  next_.store(0, std::memory_order_relaxed);
+  for (int worker = 0; worker < n_threads_; ++worker)
+    stretches_[worker].ends.store(
+        ends_of(static_cast<uint32_t>(int64_t(n_tasks) * worker / n_threads_),
+                static_cast<uint32_t>(int64_t(n_tasks) * (worker + 1) / n_threads_)),
+        std::memory_order_relaxed);
   cancel_.store(false, std::memory_order_relaxed);
   const bool shared = n_tasks > 1 && n_threads_ > 1;
   if (shared) {

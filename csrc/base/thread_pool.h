@@ -2,6 +2,11 @@
 // What a task computes must not depend on which worker runs it: results are then bit-equal for
 // every thread count. One thread may call parallel_for at a time.
 //
+// Each worker begins with a stretch of consecutive tasks of its own, and one that has none left
+// takes the second half of another's: tasks that follow each other read memory that does, and a
+// core whose stream goes on reads half as fast again as one that starts anew every 64 KB
+// (docs/performance.md).
+//
 // Workers spin for a moment after a job, since the next follows within microseconds while a model
 // computes, then sleep, so that none burns a core while the caller waits for a disk. The caller
 // waits for the workers that joined a job, not for one that is still waking up.
@@ -42,6 +47,7 @@ class ThreadPool {
   };
   void run(int n_tasks, const Task& task);
   void run_tasks(int worker);
+  bool take(int worker, int& task);  // the next of its own, or of another
   void work(int worker);
   void stop();
   bool join();
@@ -53,8 +59,10 @@ class ThreadPool {
 
   // The job. Written by the caller while it is closed and no worker is in it.
   Task task_{};
-  int n_tasks_ = 0;
-  std::atomic<int> next_{0};
+  struct alignas(64) Stretch {      // of tasks that are left to a worker; a cache line each
+    std::atomic<uint64_t> ends{0};  // begin in the low half, end in the high one
+  };
+  std::vector<Stretch> stretches_;
   std::atomic<bool> cancel_{false};
   std::mutex error_mutex_;
   std::exception_ptr error_;  // guarded by error_mutex_: the first that a task threw

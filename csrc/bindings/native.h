@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bindings/unlocked.h"
 #include "engine/engine.h"
 
 namespace moeflux::bindings {
@@ -36,12 +37,6 @@ struct NativeRouting {
   std::shared_ptr<NativeModel> model;
   std::shared_ptr<engine::RoutingOverride> routing;
 };
-
-template <class F>
-auto unlocked(F&& f) {
-  pybind11::gil_scoped_release release;
-  return f();
-}
 
 template <class F>
 auto locked(NativeModel& model, F&& f) {

@@ -5,6 +5,7 @@
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
 #include "bindings/spec.h"
+#include "bindings/unlocked.h"
 #include "engine/engine.h"
 #include "engine/probe.h"
 
@@ -17,21 +18,15 @@ namespace {
 using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
-template <class F>
-auto unlocked(F&& f) {
-  py::gil_scoped_release release;
-  return f();
-}
-
 // Loads from holes: every check and every booking of a real load, no file and no page touched.
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        uint32_t context, int n_threads, uint32_t read_threads,
-                       const std::string& precision,
+                       const std::string& simd, const std::string& precision,
                        const std::shared_ptr<device::Device>& device) {
   Files files;
   for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
   base::Account account(UINT64_MAX);
-  const Compute compute = open_compute(account, {device, n_threads, "", precision_of(precision)});
+  const Compute compute = open_compute(account, {device, n_threads, simd, precision_of(precision)});
   model::Weights weights;
   const auto experts = read_weights(spec, files, *compute.arena, weights);
   engine::Options options;
@@ -65,10 +60,7 @@ py::dict to_dict(const engine::Rate& rate) {
 using Layer =
     std::vector<std::tuple<uint64_t, uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
 
-py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
-                     uint32_t batch, uint32_t read_threads, double seconds, bool direct) {
-  Files files;
-  for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
+std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) {
   std::vector<store::LayerExperts> experts;
   for (const Layer& layer : layers) {
     experts.emplace_back();
@@ -77,6 +69,14 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
       experts.back().parts.push_back({nbytes, slot_offset, file, offset});
     }
   }
+  return experts;
+}
+
+py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
+                     uint32_t batch, uint32_t read_threads, double seconds, bool direct) {
+  Files files;
+  for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
+  const std::vector<store::LayerExperts> experts = experts_of(layers);
   const bool is_direct = std::all_of(files.begin(), files.end(),
                                      [](const auto& file) { return file->alignment() > 1; });
   py::dict out = to_dict(
@@ -85,16 +85,37 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
   return out;
 }
 
+// `layers` must have the experts that `experts` describes (spec.h).
+py::list probe_layer(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
+                     const py::dict& experts, uint32_t top_k, const std::vector<uint32_t>& misses,
+                     uint32_t n_slots, int n_threads, uint32_t read_threads, double seconds,
+                     const std::string& simd, const std::shared_ptr<device::Device>& device) {
+  Files files;
+  for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
+  const model::ExpertShapes shapes = expert_shapes(experts);
+  py::list out;
+  for (const engine::Rate& rate : unlocked([&] {
+         base::Account account(UINT64_MAX);
+         const Compute compute = open_compute(account, {device, n_threads, simd});
+         return engine::probe_layer(files, experts_of(layers), shapes, *compute.ops, *compute.arena,
+                                    top_k, misses, n_slots, read_threads, seconds);
+       }))
+    out.append(to_dict(rate));
+  return out;
+}
+
 }  // namespace
 
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,
-             "read_threads"_a, "precision"_a, "device"_a);
+             "read_threads"_a, "simd"_a, "precision"_a, "device"_a);
   module.def("make_plan", &make_plan, "memory_bytes"_a, "resident_bytes"_a, "scratch_bytes"_a,
              "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
              "max_slots"_a);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a);
+  module.def("probe_layer", &probe_layer, "paths"_a, "layers"_a, "experts"_a, "top_k"_a, "misses"_a,
+             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a, "device"_a);
   module.def(
       "probe_memory",
       [](uint64_t nbytes, int n_threads, double seconds) {

@@ -4,7 +4,8 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
-#include "model/weight_reader.h"
+#include "bindings/unlocked.h"
+#include "model/check_layer.h"
 
 namespace py = pybind11;
 
@@ -30,12 +31,6 @@ quant::Shape parse_shape(const py::dict& source) {
   return {source["out"].cast<uint32_t>(), source["in"].cast<uint32_t>(),
           source["bits"].cast<uint32_t>(), source["group"].cast<uint32_t>(),
           dtype_of(source["dtype"].cast<std::string>())};
-}
-
-template <class F>
-auto unlocked(F&& f) {
-  py::gil_scoped_release release;
-  return f();
 }
 
 // Reads what a dict of the spec names; a tensor at a time, so that Ctrl-C is seen between them.
@@ -79,30 +74,31 @@ class Loader {
   model::WeightReader& reader_;
 };
 
+uint64_t part_bytes(const quant::Shape& shape, int part) {  // weight, scales, biases
+  return shape.out * (part == 0 ? shape.row_bytes() : shape.scale_row_bytes());
+}
+
+constexpr const char* kExpertMatrices[] = {"gate", "up", "down"};
+constexpr const char* kParts[] = {"weight", "scales", "biases"};
+
 void parse_experts(const py::dict& source, uint32_t n_experts, model::Moe& moe,
                    store::LayerExperts& layer) {
   layer.n_experts = n_experts;
-  quant::Shape* shapes[] = {&moe.experts.gate, &moe.experts.up, &moe.experts.down};
-  const char* names[] = {"gate", "up", "down"};
-  uint64_t offset = 0;
+  moe.experts = expert_shapes(source);
+  const quant::Shape* shapes[] = {&moe.experts.gate, &moe.experts.up, &moe.experts.down};
   for (int i = 0; i < 3; ++i) {
-    const py::dict matrix = source[names[i]];
-    *shapes[i] = parse_shape(matrix);
-    model::check_shape(*shapes[i], std::string("experts.") + names[i]);
-    const uint64_t sizes[] = {shapes[i]->out * shapes[i]->row_bytes(),
-                              shapes[i]->out * shapes[i]->scale_row_bytes(),
-                              shapes[i]->out * shapes[i]->scale_row_bytes()};
-    const char* parts[] = {"weight", "scales", "biases"};
+    const py::dict matrix = source[kExpertMatrices[i]];
     for (int j = 0; j < 3; ++j) {
-      moe.experts.offsets[3 * i + j] = offset;
-      if (sizes[j] == 0) continue;
-      const py::tuple range = matrix[parts[j]];
-      if (range[2].cast<uint64_t>() != sizes[j])
-        throw FormatError(std::string("[bindings] expected ") + std::to_string(sizes[j]) +
-                          " bytes an expert, found " + std::to_string(range[2].cast<uint64_t>()));
-      layer.parts.push_back({sizes[j], offset, range[0].cast<std::vector<uint32_t>>(),
+      const uint64_t nbytes = part_bytes(*shapes[i], j);
+      if (nbytes == 0) continue;
+      const py::tuple range = matrix[kParts[j]];
+      if (range[2].cast<uint64_t>() != nbytes)
+        throw FormatError("[bindings] expected " + std::to_string(nbytes) +
+                          " bytes an expert, found " + std::to_string(range[2].cast<uint64_t>()) +
+                          " (" + kParts[j] + " of experts." + kExpertMatrices[i] + ")");
+      layer.parts.push_back({nbytes, moe.experts.offsets[3 * i + j],
+                             range[0].cast<std::vector<uint32_t>>(),
                              range[1].cast<std::vector<uint64_t>>()});
-      offset = base::round_up(offset + sizes[j], store::kPartAlignment);
     }
   }
 }
@@ -174,6 +170,21 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps,
 
 }  // namespace
 
+model::ExpertShapes expert_shapes(const py::dict& source) {
+  model::ExpertShapes out;
+  quant::Shape* shapes[] = {&out.gate, &out.up, &out.down};
+  uint64_t offset = 0;
+  for (int i = 0; i < 3; ++i) {
+    *shapes[i] = parse_shape(source[kExpertMatrices[i]]);
+    model::check_shape(*shapes[i], std::string("experts.") + kExpertMatrices[i]);
+    for (int j = 0; j < 3; ++j) {
+      out.offsets[3 * i + j] = offset;
+      offset = base::round_up(offset + part_bytes(*shapes[i], j), store::kPartAlignment);
+    }
+  }
+  return out;
+}
+
 std::vector<store::LayerExperts> read_weights(const py::dict& spec,
                                               const std::vector<std::shared_ptr<io::File>>& files,
                                               base::Arena& arena, model::Weights& weights) {
@@ -189,6 +200,7 @@ std::vector<store::LayerExperts> read_weights(const py::dict& spec,
     weights.head.linear = load.matrix(spec, "head");
   else
     weights.head.linear.weight = weights.embed;
+  model::check_ends(weights, reader);
   const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
   weights.memory.emplace_back(arena, inv_freq.size() * sizeof(float) + 4, "rotary frequencies");
   float* frequencies = weights.memory.back().as<float>();
@@ -197,6 +209,8 @@ std::vector<store::LayerExperts> read_weights(const py::dict& spec,
     weights.layers.push_back(
         parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
     weights.layers.back().attention.inv_freq = frequencies;
+    model::check_layer(weights.layers.back(), weights.layers.size() - 1, weights.spec,
+                       static_cast<uint32_t>(inv_freq.size()), reader);
   }
   weights.tables = base::Booking(arena.account(),
                                  weights.layers.capacity() * sizeof(model::Layer) +

@@ -18,4 +18,8 @@ std::vector<store::LayerExperts> read_weights(const pybind11::dict& spec,
                                               const std::vector<std::shared_ptr<io::File>>& files,
                                               base::Arena& arena, model::Weights& weights);
 
+// The shapes of a layer's experts (its dict "experts") and their places in a slot: part after part,
+// each at a multiple of kPartAlignment. Throws FormatError.
+model::ExpertShapes expert_shapes(const pybind11::dict& source);
+
 }  // namespace moeflux::bindings

@@ -1,20 +1,14 @@
 #include "engine/engine.h"
 
 #include <algorithm>
-#include <chrono>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "model/weight_reader.h"
 
 namespace moeflux::engine {
 
 namespace {
-
-uint64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 
 // A NaN among an expert's scales would reach the logits as wrong text: refused as it is read.
 void check_scales(const model::Weights& weights, uint32_t store_layer, uint32_t expert,
@@ -183,7 +177,7 @@ uint32_t Engine::top_k_of(std::span<const Request> requests) const {
 void Engine::step(std::span<const Request> requests) {
   check(requests);
   const uint32_t top_k = top_k_of(requests);
-  const uint64_t begin = now_ns();
+  const int64_t begin = base::now_ns();
   std::vector<uint32_t> done(requests.size());
   std::vector<Remaining> remaining;
   for (const Request& request : requests)
@@ -216,7 +210,7 @@ void Engine::step(std::span<const Request> requests) {
     stats_.override_name = requests[i].routing->name;
   }
   ++stats_.steps;
-  stats_.compute_ns += now_ns() - begin;
+  stats_.compute_ns += static_cast<uint64_t>(base::now_ns() - begin);
   publish();
 }
 

@@ -2,24 +2,30 @@
 
 #include <chrono>
 
+#include "base/clock.h"
+
 namespace moeflux::engine {
 
 namespace {
 constexpr std::chrono::nanoseconds kPoll = std::chrono::milliseconds(50);  // Ctrl-C within a second
 
-int64_t now_ns() {
-  return std::chrono::duration_cast<std::chrono::nanoseconds>(
-             std::chrono::steady_clock::now().time_since_epoch())
-      .count();
-}
 }  // namespace
 
 void Pipeline::submit() {
   if (!dirty_) return;
+  // The place first: once the ops have the stages, nothing may fail before their ticket and the
+  // slots that they read are kept.
+  Flight& flight = flights_.emplace_back();
+  try {
+    flight.ticket = ops_.submit([bell = bell_] { bell->ring(); });
+  } catch (...) {
+    flights_.pop_back();
+    throw;
+  }
+  flight.pins = std::move(held_);
+  held_.clear();
   dirty_ = false;
   ++stats_.commits;
-  flights_.push_back({ops_.submit([bell = bell_] { bell->ring(); }), std::move(held_)});
-  held_.clear();
 }
 
 void Pipeline::reap() {
@@ -30,9 +36,9 @@ void Pipeline::reap() {
 }
 
 void Pipeline::wait() {
-  const int64_t begin = now_ns();
+  const int64_t begin = base::now_ns();
   bell_->wait(kPoll);
-  const int64_t end = now_ns();
+  const int64_t end = base::now_ns();
   if (flights_.empty()) stats_.read_wait_ns += static_cast<uint64_t>(end - begin);
   if (!poll_ || end - last_poll_ns_ < kPoll.count()) return;
   last_poll_ns_ = end;

@@ -9,6 +9,7 @@
 #include "base/bell.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
+#include "engine/expert_job.h"
 
 namespace moeflux::engine {
 
@@ -44,6 +45,18 @@ Rate best_window(double seconds, const Round& round) {
     if (best.nbytes * rate.seconds <= rate.nbytes * best.seconds) best = rate;
   }
   return best;
+}
+
+// The middle one of a few windows of `seconds` in all: what a model gets that runs for long.
+template <class Round>
+Rate middle_window(double seconds, const Round& round) {
+  std::vector<Rate> rates;
+  for (int window = 0; window < kWindows; ++window)
+    rates.push_back(repeat(seconds / kWindows, round));
+  std::sort(rates.begin(), rates.end(), [](const Rate& a, const Rate& b) {
+    return a.nbytes * b.seconds < b.nbytes * a.seconds;
+  });
+  return rates[rates.size() / 2];
 }
 
 // Eight independent sums, so that loads and not additions set the pace.
@@ -110,6 +123,102 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
   });
 }
 
+namespace {
+
+// What the ops book for the experts of one layer and one token.
+// `router` chooses nobody here: it says how many experts a row has.
+ops::Workload expert_workload(ops::Router& router, uint32_t top_k, const quant::Shape& gate,
+                              const quant::Shape& up, const quant::Shape& down) {
+  router.n_experts = router.top_k = top_k;
+  ops::Workload work;
+  work.rows = 1;
+  work.d_model = gate.in;
+  work.moes = {{&router, gate, up, down, nullptr, nullptr}};
+  return work;
+}
+
+}  // namespace
+
+std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
+                              const std::vector<store::LayerExperts>& layers,
+                              const model::ExpertShapes& shapes, ops::Ops& ops, base::Arena& arena,
+                              uint32_t top_k, std::span<const uint32_t> misses, uint32_t n_slots,
+                              uint32_t read_threads, double seconds) {
+  using Key = std::pair<uint32_t, uint32_t>;
+  std::vector<Key> keys;
+  for (uint32_t layer = 0; layer < layers.size(); ++layer)
+    for (uint32_t expert = 0; expert < layers[layer].n_experts; ++expert)
+      keys.emplace_back(layer, expert);
+  const uint32_t most = misses.empty() ? 0 : *std::max_element(misses.begin(), misses.end());
+  if (most > top_k || n_slots < top_k || keys.size() < uint64_t(n_slots) + most)
+    throw FormatError("[engine::probe] expected up to " + std::to_string(top_k) + " misses and " +
+                      std::to_string(uint64_t(n_slots) + most) + " experts, found " +
+                      std::to_string(most) + " and " + std::to_string(keys.size()));
+  const uint64_t end = shapes.offsets[8] + shapes.down.out * shapes.down.scale_row_bytes();
+  for (const store::LayerExperts& layer : layers)
+    if (layer.slot_bytes() < end)
+      throw FormatError("[engine::probe] expected experts of " + std::to_string(end) +
+                        " bytes, found a slot of " + std::to_string(layer.slot_bytes()));
+  std::mt19937_64 random(1);
+  std::shuffle(keys.begin(), keys.end(), random);
+  const auto bell = std::make_shared<base::Bell>();
+  store::StoreOptions options;
+  options.min_slots = options.max_slots = n_slots;
+  options.read_threads = read_threads;
+  options.on_arrival = [bell] { bell->ring(); };
+  store::ExpertStore store(files, layers, arena, options);
+  ops::Router router;
+  ops.reserve(expert_workload(router, top_k, shapes.gate, shapes.up, shapes.down));
+  const base::Memory x(arena, uint64_t(shapes.gate.in) * 4, "probe"),
+      out(arena, uint64_t(top_k) * shapes.down.out * 4, "probe");
+
+  // A ring of keys: those of the last n_slots are in memory, the next ones are not.
+  std::vector<store::ExpertStore::Pin> pins;
+  const auto acquire = [&](const Key& key, store::Use use) {
+    pins.push_back(*store.try_acquire(key.first, key.second, use));
+  };
+  for (uint32_t i = 0; i < n_slots; ++i) acquire(keys[i], store::Use::decode);
+  for (const auto& pin : pins)
+    while (!pin.ready()) bell->wait(std::chrono::milliseconds(50));
+  pins.clear();
+
+  size_t next = n_slots;
+  const auto round = [&](uint32_t n_misses) {
+    const uint64_t before = store.stats().bytes_read;
+    for (uint64_t at = random(); pins.size() < top_k - n_misses; ++at) {  // hits, anywhere
+      const Key& key = keys[at % keys.size()];
+      if (store.contains(key.first, key.second)) acquire(key, store::Use::decode);
+    }
+    while (pins.size() < top_k) {
+      const Key& key = keys[next++ % keys.size()];
+      if (!store.contains(key.first, key.second)) acquire(key, store::Use::decode);
+    }
+    std::vector<bool> done(top_k);
+    for (uint32_t left = top_k; left > 0;) {
+      std::vector<ops::ExpertJob> jobs;
+      for (uint32_t rank = 0; rank < top_k; ++rank) {
+        if (done[rank] || !pins[rank].ready()) continue;
+        jobs.push_back(job_of(shapes, pins[rank].data()));
+        jobs.back().rows = {0};
+        jobs.back().pairs = {rank};
+        done[rank] = true;
+      }
+      if (jobs.empty()) {
+        bell->wait(std::chrono::milliseconds(50));
+        continue;
+      }
+      ops.experts(jobs, x.as<float>(), out.as<float>());
+      ops.submit(nullptr)->wait();
+      left -= static_cast<uint32_t>(jobs.size());
+    }
+    pins.clear();
+    return store.stats().bytes_read - before;
+  };
+  std::vector<Rate> rates;
+  for (uint32_t n : misses) rates.push_back(repeat(seconds, [&] { return round(n); }));
+  return rates;
+}
+
 Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
                    const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds) {
   const auto matrix_bytes = [](const quant::Shape& s) {
@@ -118,16 +227,14 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
   const uint64_t expert_bytes =
       base::round_up(2 * matrix_bytes(gate) + matrix_bytes(down), store::kPartAlignment);
   const uint64_t n_experts = std::max<uint64_t>(nbytes / expert_bytes, top_k);
-  const base::Memory weights(arena, n_experts * expert_bytes, "probe");
-  std::memset(weights.data(), 0x11,
-              n_experts * expert_bytes);  // finite numbers, pages of their own
-  ops::Workload work;
-  work.rows = 1;
-  work.d_model = gate.in;
-  ops::Router router;  // chooses nobody here: says how many experts a row has
-  router.n_experts = router.top_k = top_k;
-  work.moes = {{&router, gate, gate, down, nullptr, nullptr}};
-  ops.reserve(work);
+  // A block for each, as a slot is: how large a block is decides how large its pages are.
+  std::vector<base::Memory> weights;
+  for (uint64_t i = 0; i < n_experts; ++i) {
+    weights.emplace_back(arena, expert_bytes, "probe");
+    std::memset(weights.back().data(), 0x11, expert_bytes);  // finite numbers, pages of their own
+  }
+  ops::Router router;
+  ops.reserve(expert_workload(router, top_k, gate, gate, down));
   const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
       out(arena, uint64_t(top_k) * down.out * 4, "probe");
 
@@ -141,10 +248,10 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
     return linear;
   };
   uint64_t next = 0;
-  return best_window(seconds, [&] {
+  return middle_window(seconds, [&] {
     std::vector<ops::ExpertJob> jobs(top_k);
     for (uint32_t rank = 0; rank < top_k; ++rank) {
-      const std::byte* at = weights.data() + next++ % n_experts * expert_bytes;
+      const std::byte* at = weights[next++ % n_experts].data();
       jobs[rank].ffn.gate = take(gate, at);
       jobs[rank].ffn.up = take(gate, at);
       jobs[rank].ffn.down = take(down, at);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "ops/by_logit.h"
 
 namespace moeflux::engine {
 
@@ -89,14 +90,8 @@ void apply_override(const RoutingOverride& o, const ops::Router& router, uint64_
   std::vector<uint32_t> chosen = open;
   if (forced != nullptr) {
     chosen.assign(forced, forced + top_k);
-  } else {  // as the ops choose: by logit, NaN last, ties to the lower index
-    std::partial_sort(chosen.begin(), chosen.begin() + top_k, chosen.end(),
-                      [&](uint32_t a, uint32_t b) {
-                        const bool nan_a = std::isnan(logits[a]), nan_b = std::isnan(logits[b]);
-                        if (nan_a != nan_b) return nan_b;
-                        if (nan_a || logits[a] == logits[b]) return a < b;
-                        return logits[a] > logits[b];
-                      });
+  } else {  // as the ops choose
+    std::partial_sort(chosen.begin(), chosen.begin() + top_k, chosen.end(), ops::ByLogit{logits});
     chosen.resize(top_k);
     std::sort(chosen.begin(), chosen.end());
   }

@@ -98,7 +98,6 @@ std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
   auto snapshot = std::make_shared<Snapshot>();
   snapshot->memory = base::Memory(arena, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
-  snapshot->context = context_;
   std::byte* out = snapshot->memory.data();
   const auto put = [&](const std::byte* from, uint64_t n) {
     if (n) std::memcpy(out, from, n);

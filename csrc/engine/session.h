@@ -30,7 +30,6 @@ class Session {
   struct Snapshot {
     base::Memory memory;
     uint32_t position = 0;
-    uint32_t context = 0;
   };
   uint64_t snapshot_bytes() const;
   std::shared_ptr<Snapshot> save(base::Arena& arena) const;

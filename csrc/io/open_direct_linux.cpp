@@ -26,7 +26,7 @@ size_t alignment_of([[maybe_unused]] int fd) {
 DirectFile open_direct(const std::string& path, int flags) {
   const int fd = open(path.c_str(), flags | O_DIRECT);
   if (fd < 0) return {};
-  const size_t alignment = alignment_of(fd);
+  const size_t alignment = usable_alignment(alignment_of(fd));
   if (alignment > 1) return {fd, alignment};
   close(fd);
   return {};

@@ -73,6 +73,11 @@ void WeightReader::read(const TensorRef& tensor, uint64_t offset, std::byte* out
   io::read_exact(*files_[tensor.file], tensor.offset + offset, {out, nbytes}, bounce_.data());
 }
 
+const WeightReader::Stored* WeightReader::find(const void* data) const {
+  const auto found = stored_.find(data);
+  return found == stored_.end() ? nullptr : &found->second;
+}
+
 const float* WeightReader::vector(const VectorSource& source) {
   const uint64_t nbytes = source.count * quant::dtype_bytes(source.tensor.dtype);
   std::vector<std::byte> raw(nbytes);
@@ -88,6 +93,7 @@ const float* WeightReader::vector(const VectorSource& source) {
   row.weight = raw.data();
   ops::cpu::kernels_portable().dequant_row(row, 0, out);
   for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
+  stored_[out] = {source.tensor.name, 1, source.count};
   return out;
 }
 
@@ -145,6 +151,7 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
       }
     }
   }
+  stored_[m.weight] = {source.weight.name, m.out, m.in};
   return linear;
 }
 

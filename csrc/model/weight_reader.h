@@ -1,6 +1,7 @@
 // WeightReader: checked reads of resident tensors into booked memory. Sources come from Python's
 // tensor table; every range is checked again here, against shapes and the real files.
 #pragma once
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -37,6 +38,13 @@ class WeightReader {
   const float* vector(const VectorSource& source);  // as f32, whatever the file holds
   ops::Linear matrix(const MatrixSource& source);
 
+  struct Stored {  // what a pointer of the weights leads to
+    std::string name;
+    uint32_t out = 1, in = 0;
+  };
+  // Null for a pointer that came from elsewhere.
+  const Stored* find(const void* data) const;
+
  private:
   void read(const TensorRef& tensor, uint64_t offset, std::byte* out, uint64_t nbytes);
   std::byte* allocate(uint64_t nbytes, const std::string& name);
@@ -46,6 +54,7 @@ class WeightReader {
   base::Arena& arena_;
   Weights& weights_;
   base::Memory bounce_;
+  std::map<const void*, Stored> stored_;
 };
 
 // Checks bits, group and divisibility of a shape. Throws FormatError naming the tensor.

@@ -252,6 +252,10 @@ bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
 
 bool ExpertStore::make_room(uint64_t nbytes) {
   std::lock_guard lock(mutex_);
+  const uint64_t spare = slots_.size() - std::min<size_t>(slots_.size(), options_.min_slots);
+  const uint64_t idle = std::min<uint64_t>(spare, order_.size());
+  if (arena_.account().free_bytes() + idle * arena_.booked_bytes(slot_bytes_) < nbytes)
+    return false;
   while (arena_.account().free_bytes() < nbytes) {
     if (slots_.size() <= options_.min_slots || order_.empty()) return false;
     Slot* slot = order_.begin()->second;

@@ -91,13 +91,14 @@ class ExpertStore {
   // now. Null when every slot is pinned: release one and ask again.
   std::optional<Pin> try_acquire(uint32_t layer, uint32_t expert, Use use);
   bool contains(uint32_t layer, uint32_t expert) const;
-  // Gives slots back until `nbytes` are free in the account; false when min_slots stand in the way.
+  // Gives slots back until `nbytes` are free in the account; false, and nothing changed, when
+  // min_slots or slots in use stand in the way.
   bool make_room(uint64_t nbytes);
 
   StoreStats stats() const;
   uint32_t n_slots() const;
   uint64_t slot_bytes() const { return slot_bytes_; }
-  const LayerExperts& layer(uint32_t index) const { return layers_[index]; }
+  const LayerExperts& layer(uint32_t index) const { return layers_[index]; }  // test hook
   void assert_invariants() const;                  // test hook: throws std::logic_error
   bool is_pinned(const std::byte* address) const;  // test hook: whether it lies in a pinned slot
   uint32_t n_pinned() const;                       // test hook: slots

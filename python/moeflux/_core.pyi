@@ -124,6 +124,7 @@ def measure_model(
     context: int,
     n_threads: int,
     read_threads: int,
+    simd: str,
     precision: str,
     device: NativeDevice | None,
 ) -> dict[str, int]: ...
@@ -146,6 +147,19 @@ def probe_reads(
     seconds: float,
     direct: bool,
 ) -> dict[str, Any]: ...
+def probe_layer(
+    paths: list[str],
+    layers: list[list[Any]],
+    experts: dict[str, Any],
+    top_k: int,
+    misses: list[int],
+    n_slots: int,
+    n_threads: int,
+    read_threads: int,
+    seconds: float,
+    simd: str,
+    device: NativeDevice | None,
+) -> list[dict[str, Any]]: ...
 def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
 def probe_experts(
     d_model: int,

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .errors import IoError
+from .checkpoint import read_json
+from .errors import FormatError, IoError
 
 PART = ".part"
 SPARE_BYTES = 64 << 20  # left free: a file system that is filled to the brim serves nobody
@@ -74,3 +75,44 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     """A JSON file, whole or absent; without indentation, which takes seconds for a vocabulary."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def claim(folder: Path, note: str, wanted: dict[str, Any], tag: str, what: str) -> None:
+    """Notes in `folder` what is to be written there, or checks that this is what is noted.
+
+    Killed at any moment it leaves a folder that the next call takes up: a new one, an empty one, or
+    one with the whole note or a part of it and nothing else.
+
+    Args:
+        folder: to be created, empty, or claimed by an earlier run for the same.
+        note: name of the JSON file.
+        wanted: what makes two runs the same; JSON.
+        tag: names the command in messages.
+        what: what the folder is to hold, for messages.
+
+    Raises:
+        FormatError: it holds other files, or is noted to hold something else.
+        IoError: the note cannot be read.
+        OSError: it cannot be written.
+    """
+    path = folder / note
+    if path.exists():
+        found = read_json(path)
+        for key in sorted(wanted.keys() | found.keys()):
+            if found.get(key) != wanted.get(key):
+                raise FormatError(
+                    f"[{tag}] the folder holds another {what}: expected {key} "
+                    f"{_short(wanted.get(key))}, found {_short(found.get(key))} ({path})"
+                )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(entry.name != note + PART for entry in folder.iterdir()):
+        raise FormatError(
+            f"[{tag}] expected a new or empty folder, or one of an earlier run ({folder})"
+        )
+    write_json(path, wanted, indent=1)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."

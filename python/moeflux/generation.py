@@ -119,11 +119,9 @@ def stream_generate(
     """
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty,
                             logit_bias or {}, seed)  # fmt: skip
+    check_counts(max_tokens, top_logprobs)
     if (prompt is None) == (messages is None):
         raise SessionError("[generate] expected either a prompt or messages")
-    if max_tokens < 0 or top_logprobs < 0:
-        raise SessionError(f"[generate] expected max_tokens and top_logprobs of 0 or more, found "
-                           f"{max_tokens} and {top_logprobs}")  # fmt: skip
     ids = _encode(model, prompt, messages)
     if session is not None and routing is not None:
         raise SessionError("[generate] expected either a session or routing: a session has its own")
@@ -136,6 +134,13 @@ def stream_generate(
     return _stream(
         model, session, ids, list(history), params, max_tokens, stop, top_logprobs, names
     )
+
+
+def check_counts(max_tokens: int, top_logprobs: int = 0) -> None:
+    """Refuses numbers of tokens that `stream_generate` does not take. Raises SessionError."""
+    if max_tokens < 0 or top_logprobs < 0:
+        raise SessionError(f"[generate] expected max_tokens and top_logprobs of 0 or more, found "
+                           f"{max_tokens} and {top_logprobs}")  # fmt: skip
 
 
 def _encode(

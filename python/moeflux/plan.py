@@ -3,15 +3,16 @@
 Sizes come from the native planner (`measure` loads from holes: every booking of a real load, no
 byte read), rates from the one-second probe (probe.py), hit rates from hit_rate.py or the caller.
 
-Time of a token. Hits run while misses are read, a late expert when it has arrived, and the next
-layer waits for both. With m of K experts missing, m binomial:
+Time of a token: the engine runs one layer after the other and knows a layer's experts only when its
+router has run, so nothing of a layer overlaps with another. With m of K experts missing, m
+binomial at the hit rate:
 
-    layer(m) = stages + max(call + K * expert, read(m) + call + expert if m else 0)
-    token    = dense weights, KV cache, recurrent state, and the mean of layer(m) for every layer
+    token = dense weights, KV cache, recurrent state, hand-overs, and for every layer the mean over
+            m of layer(m)
 
-where a weight costs its bytes over the kernels' rate, a stage what it takes to hand work to threads
-(`call` is three of them), and read(m) is the probe's time for m experts asked for at once. Nothing
-is assumed to be known of a layer's experts before its router has run.
+where layer(m) is what the probe measured for a layer's experts with m of them read from this disk
+(probe.LayerRate), a weight costs its bytes over the kernels' rate, and a hand-over what it takes to
+hand a stage to the threads.
 """
 
 from __future__ import annotations
@@ -24,9 +25,18 @@ from typing import Any
 from . import _core, hit_rate
 from .checkpoint import Checkpoint
 from .packing import sources
-from .probe import READ_THREADS, STAGES_OF_EXPERTS, Machine
+from .probe import READ_THREADS, LayerRate, Machine, forced_simd
 
-STAGES = 10  # of a layer beside its experts: norms, projections, mixer, router, sum (ops/cpu)
+# Times that a token's stage is handed to threads (ops/cpu; what runs in the caller alone is not
+# counted): the projections, what is between them, and the output's projection.
+HAND_OVERS = {
+    "attention": 3,  # q k v gate, the cache's spans, o
+    "delta_net": 4,  # qkv z b a, convolution, recurrence, out
+    "moe": 1,  # router
+    "shared": 2,  # gate and up, down
+    "dense": 2,
+    "head": 1,
+}
 POSITION = 256  # tokens in the KV cache for which speed is predicted
 SKEW = 0.5  # of the second hit rate: a mild preference for some experts (synth/router.py)
 
@@ -43,6 +53,7 @@ class Sizes:
         slot_bytes: one expert in memory.
         expert_bytes: one expert's weights.
         dense_token_bytes: resident weights that a token goes through.
+        hand_overs: of a token's stages to threads, beside its experts'.
         n_experts: of all layers.
         n_layers: with experts.
         experts_per_layer: in each of them.
@@ -57,6 +68,7 @@ class Sizes:
     slot_bytes: int
     expert_bytes: int
     dense_token_bytes: int
+    hand_overs: int
     n_experts: int
     n_layers: int
     experts_per_layer: int
@@ -135,8 +147,8 @@ def measure(
     for tensor in checkpoint.tensors.values():
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
-    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS,
-                                   precision, device)  # fmt: skip
+    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS, forced_simd(),
+                                 precision, device)  # fmt: skip
     layers = sources.layers(spec)
     resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
     if "head" in spec:  # of an embedding of its own a token touches one row
@@ -150,8 +162,18 @@ def measure(
         expert_bytes=max(expert_bytes, default=0),
         experts_per_layer=native["n_experts"] // n_layers if n_layers else 0,
         dense_token_bytes=sum(resident.values()),
+        hand_overs=_hand_overs(spec),
         context=context,
     )
+
+
+def _hand_overs(spec: dict[str, Any]) -> int:
+    count = HAND_OVERS["head"]
+    for layer in spec["layers"]:
+        count += HAND_OVERS[layer["mixer"]]
+        count += HAND_OVERS["moe" if "moe" in layer else "dense"]
+        count += HAND_OVERS["shared"] if "shared" in layer.get("moe", ()) else 0
+    return count
 
 
 def minimum_bytes(sizes: Sizes) -> int:
@@ -187,22 +209,20 @@ def expected_hit_rate(sizes: Sizes, slots: int, skew: float) -> float:
 def speed(sizes: Sizes, machine: Machine, rate: float, position: int = POSITION) -> Speed:
     """A decode step's time when a share `rate` of its experts is in memory."""
     k, layers, kernels = sizes.top_k, sizes.n_layers, machine.kernels
-    expert = sizes.expert_bytes / kernels.bytes_per_second
-    call = STAGES_OF_EXPERTS * kernels.stage_seconds
     state = min(position, sizes.context) * sizes.kv_token_bytes + sizes.state_bytes
     dense = sizes.dense_token_bytes / kernels.bytes_per_second + state / machine.memory_rate
-    dense += layers * STAGES * kernels.stage_seconds
+    dense += sizes.hand_overs * kernels.stage_seconds
+    layer = machine.layer or LayerRate({0: 0.0})
     routed = reads = 0.0
     for misses in range(k + 1):
         chance = math.comb(k, misses) * (1 - rate) ** misses * rate ** (k - misses)
-        read = machine.disk.seconds(misses, sizes.slot_bytes)
-        routed += chance * (call + max(k * expert, read + expert if misses else 0))
-        reads += chance * read
+        routed += chance * layer.seconds(misses)
+        reads += chance * machine.disk.seconds(misses, sizes.slot_bytes)
     return Speed(
         hit_rate=rate,
         bytes_per_token=round((1 - rate) * sizes.expert_token_bytes),
         seconds=dense + layers * routed,
-        compute_seconds=dense + layers * (call + k * expert),
+        compute_seconds=dense + layers * layer.seconds(0),
         read_seconds=layers * reads,
     )
 

@@ -1,4 +1,4 @@
-"""What this machine does, measured in about a second: disk, memory, kernels.
+"""What this machine does, measured in a few seconds: disk, memory, kernels, a layer's experts.
 
 Each number comes from the code that a model uses: reads go through the expert store (direct,
 so many experts at once), weights through the compute kernels. `plan` and `doctor` share it.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,15 @@ from typing import Any
 from . import _core
 from .errors import IoError
 from .memory import available_bytes
+from .packed import Part
+from .packing import sources
 
 BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once
 READ_THREADS = 8  # as `load` starts
 FILE_BYTES = 256 << 20  # of a probe file: more than a drive's cache keeps of random records
 RECORD_BYTES = 2654208  # an expert of qwen3-30b-a3b at 4 bits, where no model is given
+FILL_SECONDS = 1.0  # to read experts into the slots of a layer's probe, on top of the next
+LAYER_SECONDS = 0.25  # for each number of misses
 MEMORY_BYTES = 1 << 30  # well past any last-level cache that one process gets for itself
 
 # macOS: pages of a file that was written through the cache would be read from there.
@@ -73,13 +78,38 @@ class KernelRate:
 
 
 @dataclass(frozen=True)
+class LayerRate:
+    """Seconds that a decoded layer's experts take, by how many of them must be read.
+
+    Measured as a whole, since its parts do not add up: reading takes cores from computing, and
+    threads that slept while a read was waited for must wake up.
+    """
+
+    by_misses: dict[int, float]
+
+    def seconds(self, misses: int) -> float:
+        """Linear between the measured numbers, and beyond the last of them."""
+        known = sorted(self.by_misses)
+        high = next((n for n in known if n >= misses), known[-1])
+        low = max((n for n in known if n < high), default=high)
+        if low == high:
+            return self.by_misses[low]
+        slope = (self.by_misses[high] - self.by_misses[low]) / (high - low)
+        return self.by_misses[low] + slope * (misses - low)
+
+
+@dataclass(frozen=True)
 class Machine:
-    """What a plan needs to know of a machine; `memory_rate` in bytes/s."""
+    """What a plan needs to know of a machine; `memory_rate` in bytes/s.
+
+    `layer` is None for a model without experts.
+    """
 
     disk: DiskRate
     memory_rate: float
     kernels: KernelRate
     threads: int
+    layer: LayerRate | None = None
 
 
 def default_threads() -> int:
@@ -87,6 +117,11 @@ def default_threads() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
     return min(cores or 1, 64)
+
+
+def forced_simd() -> str:
+    """The instruction set that MOEFLUX_SIMD asks for; empty: the best that this machine runs."""
+    return os.environ.get("MOEFLUX_SIMD", "")
 
 
 def _rate(measured: dict[str, Any]) -> float:
@@ -130,17 +165,28 @@ def disk(
     """
     record = -(-record_bytes // 16384) * 16384
     count = max(FILE_BYTES // record, max(BATCHES))
-    block = os.urandom(1 << 20)
+    with _probe_file(folder, count * record) as name:
+        layer = [(record, 0, [0] * count, [record * index for index in range(count)])]
+        return read_rates([name], [layer], seconds)
+
+
+@contextmanager
+def _probe_file(folder: str | os.PathLike[str] | None, nbytes: int) -> Iterator[str]:
+    """A file of noise that no cache holds, for as long as the block runs.
+
+    Every number in it is finite and of ordinary size, whatever its type: arithmetic with others
+    takes longer on some machines.
+    """
+    block = bytes(byte & 0x3F for byte in os.urandom(1 << 20))
     try:
         with tempfile.NamedTemporaryFile(prefix="moeflux-probe-", dir=folder) as file:
             if _NO_CACHE is not None:
                 fcntl.fcntl(file, _NO_CACHE, 1)
-            for _ in range(-(-count * record // len(block))):
+            for _ in range(-(-nbytes // len(block))):
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            layer = [(record, 0, [0] * count, [record * index for index in range(count)])]
-            return read_rates([file.name], [layer], seconds)
+            yield file.name
     except OSError as error:
         if isinstance(error, IoError):
             raise
@@ -176,13 +222,13 @@ def kernels(
         seconds: time to compute for; preparing weights comes on top.
         device: whose kernels; None is the CPU.
     """
-    nbytes = min(MEMORY_BYTES // 2, max(available_bytes() // 4, 1 << 20))
+    nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
 
     def layer(n_experts: int) -> tuple[float, float]:
         """Bytes and seconds of a layer's experts."""
         done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
                                    threads or default_threads(), seconds / 2,
-                                   os.environ.get("MOEFLUX_SIMD", ""), device)  # fmt: skip
+                                   forced_simd(), device)  # fmt: skip
         return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
 
     return kernel_rate(layer(1), layer(max(top_k, 2)))
@@ -195,6 +241,82 @@ def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRa
     rate = min(rate, 2 * many[0] / many[1])
     stage = (many[1] - many[0] / rate) / STAGES_OF_EXPERTS
     return KernelRate(rate, max(stage, 0.0))
+
+
+def machine(
+    spec: dict[str, Any],
+    files: Sequence[Path],
+    slot_bytes: int,
+    threads: int,
+    folder: Path | None = None,
+    device: _core.NativeDevice | None = None,
+) -> Machine:
+    """Rates for one model: of its own files where they are here, else of a file like them.
+
+    Args:
+        spec: of the model.
+        files: its weights, or empty when they are not on this machine.
+        slot_bytes: one expert in memory.
+        threads: compute threads.
+        folder: measure the disk of this folder instead.
+        device: whose kernels; None is the CPU.
+
+    Raises:
+        IoError: the disk cannot be read, or the probe file not be written.
+    """
+    layers, moe = sources.layers(spec), _first_moe(spec)
+    if not layers or moe is None:
+        return Machine(disk(folder or models_folder(), RECORD_BYTES), memory(threads),
+                       kernels(threads=threads, device=device), threads)  # fmt: skip
+    gate = moe["experts"]["gate"]
+    shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
+             "group": gate["group"], "top_k": moe["top_k"]}  # fmt: skip
+    with ExitStack() as stack:
+        if files and folder is None:
+            paths = [str(file) for file in files]
+            ranges = [_ranges(layer.parts, layer.places) for layer in layers]
+        else:  # records of the first layer's experts, as `pack` would write them
+            record = -(-layers[0].record_bytes // 16384) * 16384
+            count = max(FILE_BYTES // record, 2 * max(*BATCHES, moe["top_k"]))
+            paths = [stack.enter_context(_probe_file(folder or models_folder(), count * record))]
+            places = [([0] * count, [index * record + part.offset for index in range(count)])
+                      for part in layers[0].parts]  # fmt: skip
+            ranges = [_ranges(layers[0].parts, places)]
+        drive = read_rates(paths, ranges)
+        # Past the caches, if the disk fills so much in time.
+        hot = min(MEMORY_BYTES, available_bytes() // 4, int(drive.best * FILL_SECONDS))
+        return Machine(
+            drive, memory(threads), kernels(**shape, threads=threads, device=device), threads,
+            _layer_rate(paths, ranges, moe, hot // slot_bytes, threads, device),
+        )  # fmt: skip
+
+
+def _first_moe(spec: dict[str, Any]) -> dict[str, Any] | None:
+    return next((layer["moe"] for layer in spec["layers"] if "moe" in layer), None)
+
+
+def _ranges(parts: Sequence[Part], places: Sequence[Any]) -> list[Range]:
+    return [(part.nbytes, part.offset, list(numbers), list(offsets))
+            for part, (numbers, offsets) in zip(parts, places, strict=True)]  # fmt: skip
+
+
+def _layer_rate(
+    paths: Sequence[str],
+    layers: Sequence[Sequence[Range]],
+    moe: dict[str, Any],
+    n_slots: int,
+    threads: int,
+    device: _core.NativeDevice | None,
+) -> LayerRate:
+    n_experts, top_k = sum(len(layer[0][2]) for layer in layers), moe["top_k"]
+    n_slots = max(top_k, min(n_slots, n_experts - top_k))
+    misses = sorted({0, top_k, *(n for n in BATCHES if n < top_k)})
+    misses = [n for n in misses if n_slots + n <= n_experts]
+    done = _core.probe_layer(list(paths), [list(layer) for layer in layers], moe["experts"], top_k,
+                             misses, n_slots, threads, READ_THREADS, LAYER_SECONDS,
+                             forced_simd(), device)  # fmt: skip
+    return LayerRate({n: found["seconds"] / found["rounds"]
+                      for n, found in zip(misses, done, strict=True)})  # fmt: skip
 
 
 def existing_parent(path: Path) -> Path:

@@ -1,21 +1,62 @@
-"""A hub checkpoint's config and safetensors headers, without its weights.
+"""A checkpoint's config and safetensors headers without its weights, wherever it is.
 
-A few hundred kilobytes of range requests instead of hundreds of gigabytes: enough for `plan`.
+Of a hub id a few hundred kilobytes of range requests instead of hundreds of gigabytes: enough for
+`plan` and `info`.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import packed
-from .checkpoint import Checkpoint, read_json
+from . import hub, packed
+from .checkpoint import Checkpoint, open_checkpoint, read_json
 from .errors import DownloadError, FormatError
 from .safetensors_header import Tensor, parse_header
 
+TIMEOUT_S = 10  # of the first question, as huggingface_hub waits for its others
 
-def open_remote(repo: str, revision: str | None = None) -> Checkpoint:
-    """The checkpoint "owner/name" as its headers describe it; offsets count from the data's begin.
+
+@dataclass(frozen=True)
+class Headers:
+    """A checkpoint as its headers describe it.
+
+    Attributes:
+        checkpoint: of a hub id, offsets count from the data's begin.
+        is_local: whether its weights are on this machine, where `checkpoint.files` says.
+        revision: the hub's commit, or None for a folder of one's own.
+    """
+
+    checkpoint: Checkpoint
+    is_local: bool
+    revision: str | None
+
+
+def open_headers(model: str | None, revision: str | None = None, offline: bool = False) -> Headers:
+    """Config and headers of what a person typed; downloads no weights.
+
+    Args:
+        model: a folder, a hub id "owner/name", or None for the demo model.
+        revision: branch, tag or commit of a hub id.
+        offline: of a hub id, use what the cache holds (HF_HUB_OFFLINE=1 does the same).
+
+    Raises:
+        IoError: no such folder, or a file that cannot be read.
+        DownloadError: the hub refused or could not be reached, or the cache does not hold it.
+        FormatError: headers or config do not say what they must.
+    """
+    if model is not None and hub.is_hub_id(model) and not Path(model).is_dir():
+        from huggingface_hub import constants
+
+        if not (offline or constants.HF_HUB_OFFLINE):
+            return open_remote(model, revision)
+    checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
+    return Headers(checkpoint, True, hub.commit_of(checkpoint.path))
+
+
+def open_remote(repo: str, revision: str | None = None) -> Headers:
+    """The checkpoint "owner/name" on the hub.
 
     Raises:
         DownloadError: the hub refused or could not be reached.
@@ -24,9 +65,11 @@ def open_remote(repo: str, revision: str | None = None) -> Checkpoint:
     import huggingface_hub
 
     try:
+        # By commit: a branch may move between two requests.
+        commit = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=TIMEOUT_S).sha
         config = read_json(Path(huggingface_hub.hf_hub_download(repo, "config.json",
-                                                                revision=revision)))  # fmt: skip
-        found = huggingface_hub.get_safetensors_metadata(repo, revision=revision)
+                                                                revision=commit)))  # fmt: skip
+        found = huggingface_hub.get_safetensors_metadata(repo, revision=commit)
     except FormatError:
         raise
     except Exception as error:
@@ -39,7 +82,8 @@ def open_remote(repo: str, revision: str | None = None) -> Checkpoint:
     names = sorted(found.files_metadata)
     for number, name in enumerate(names):
         tensors |= _table(found.files_metadata[name], Path(repo) / name, number)
-    return Checkpoint(Path(repo), config, tuple(Path(repo) / name for name in names), tensors)
+    files = tuple(Path(repo) / name for name in names)
+    return Headers(Checkpoint(Path(repo), config, files, tensors), False, commit)
 
 
 def _table(file: Any, path: Path, number: int) -> dict[str, Tensor]:

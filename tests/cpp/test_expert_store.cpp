@@ -117,7 +117,7 @@ TEST_CASE("a sweep does not flush what decode works with") {
   for (uint32_t expert = 0; expert < 4; ++expert) CHECK(f.store.contains(0, expert));
 }
 
-TEST_CASE("make_room gives slots back, not below the minimum and not pinned ones") {
+TEST_CASE("make_room gives slots back, and none when that would not be enough") {
   Fixture f(20);
   for (uint32_t layer = 0; layer < 2; ++layer)
     for (uint32_t expert = 0; expert < kExperts; ++expert) f.get(layer, expert);
@@ -126,7 +126,13 @@ TEST_CASE("make_room gives slots back, not below the minimum and not pinned ones
   CHECK(f.store.make_room(f.account.free_bytes() + 4 * slot));
   CHECK(f.store.n_slots() == 12);
   const auto pin = f.get(2, 0);
+  const uint32_t n = f.store.n_slots();
+  const uint64_t most = f.account.free_bytes() + (n - 3) * slot;
   CHECK_FALSE(f.store.make_room(f.account.limit_bytes()));
+  CHECK_FALSE(f.store.make_room(most + 1));
+  CHECK(f.store.n_slots() == n);  // what cannot be met costs nothing
+  CHECK(f.store.contains(2, 0));
+  CHECK(f.store.make_room(most));  // not below the minimum, not the pinned one
   CHECK(f.store.n_slots() == 3);
   f.check(pin, 2, 0);
   f.store.assert_invariants();

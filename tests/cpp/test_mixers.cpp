@@ -1,5 +1,5 @@
-// Attention over the cache and the gated delta net against double precision, and their contract that
-// neither neighbours nor the split into calls changes a bit.
+// Attention over the cache and the gated delta net against double precision, and their contract
+// that neither neighbours nor the split into calls changes a bit.
 #include <doctest/doctest.h>
 
 #include <cmath>
@@ -39,8 +39,8 @@ struct Cache {
       for (float& number : *numbers) number = random(-3, 3);
     for (uint32_t p = 0; p < len; ++p) {
       const size_t at = p / kCacheBlock * block_bytes;
-      kernels.cache_put(dtype, keys.data() + p * dim, values.data() + p * dim, dim,
-                        p % kCacheBlock, cached_keys.data() + at, cached_values.data() + at);
+      kernels.cache_put(dtype, keys.data() + p * dim, values.data() + p * dim, dim, p % kCacheBlock,
+                        cached_keys.data() + at, cached_values.data() + at);
     }
     if (dtype == DType::bf16)
       for (auto* numbers : {&keys, &values})
@@ -182,10 +182,10 @@ TEST_CASE("rotation turns pairs half a rotary dimension apart") {
     std::vector<float> y = x;
     kernels->rotate(y.data(), cosine.data(), sine.data(), 17);
     for (uint32_t i = 0; i < 40; ++i) {
-      const double expected = i < 17   ? double(x[i]) * cosine[i] - double(x[i + 17]) * sine[i]
-                              : i < 34 ? double(x[i]) * cosine[i - 17] +
-                                             double(x[i - 17]) * sine[i - 17]
-                                       : x[i];
+      const double expected = i < 17 ? double(x[i]) * cosine[i] - double(x[i + 17]) * sine[i]
+                              : i < 34
+                                  ? double(x[i]) * cosine[i - 17] + double(x[i - 17]) * sine[i - 17]
+                                  : x[i];
       REQUIRE(y[i] == doctest::Approx(expected).epsilon(1e-6));
     }
   }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "base/memory.h"
 #include "faulty_file.h"
+#include "io/open_direct.h"
 
 using namespace moeflux;
 
@@ -37,6 +38,12 @@ ssize_t __wrap_pread(int fd, void* out, size_t n, off_t offset) {
   }
   return __real_pread(fd, out, most ? std::min(n, most) : n, offset);
 }
+}
+
+TEST_CASE("alignments beyond a page, and what is none, mean buffered reads") {
+  for (size_t asked : {size_t{512}, size_t{4096}}) CHECK(io::usable_alignment(asked) == asked);
+  for (size_t asked : {size_t{0}, size_t{1}, size_t{768}, size_t{8192}, size_t{65536}})
+    CHECK(io::usable_alignment(asked) == 1);
 }
 
 TEST_CASE("interrupted, short and failing reads of the operating system") {

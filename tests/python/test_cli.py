@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,6 +72,53 @@ def test_info_shows_family_and_sizes(tmp_path):
     done = moeflux_command("info", str(folder))
     assert done.returncode == 0, done.stderr
     assert "qwen3_moe" in done.stdout and "24 a layer, 4 a token" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["chat", "generate"])
+@pytest.mark.parametrize(
+    ("option", "value", "word"),
+    [("-t", "-1", "temperature"), ("-t", "nan", "temperature"), ("--top-p", "0", "top_p"),
+     ("--top-k", "-1", "top_k"), ("--min-p", "2", "min_p"), ("--seed", "-1", "seed"),
+     ("--repetition-penalty", "0", "repetition_penalty"), ("-n", "-1", "max_tokens")],
+)  # fmt: skip
+def test_sampling_is_checked_before_a_model_is_loaded(tmp_path, command, option, value, word):
+    """The folder holds no model: reading it would be another error."""
+    done = moeflux_command(command, "-m", str(tmp_path), option, value, stdin="one\n")
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "expected" in done.stderr and word in done.stderr
+    assert "checkpoint" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("family", "form"),
+    [("qwen3_moe", "mlx-q4"), ("qwen3_next", "hf-bf16"), ("qwen3_5_moe", "hf-bf16"),
+     ("qwen3_5_moe", "mlx-q4")],
+)  # fmt: skip
+@pytest.mark.parametrize("packed", [False, True])
+def test_info_counts_each_byte_once_and_vision_and_mtp_as_ignored(tmp_path, family, form, packed):
+    from moeflux.checkpoint import open_checkpoint
+    from moeflux.families import build_spec
+    from moeflux.inventory import inventory
+    from moeflux.packing import pack
+
+    folder = build(tmp_path / "m", family=family, form=form)
+    checkpoint = open_checkpoint(folder)
+    skipped = [t for name, t in checkpoint.tensors.items() if "mtp." in name or "visual" in name]
+    folder = pack(folder, tmp_path / "packed") if packed else folder
+    checkpoint = open_checkpoint(folder)
+    found = inventory(checkpoint, build_spec(checkpoint))
+    of_experts = re.compile(r"(?!mtp\.).*layers\.\d+\.mlp\.(switch_mlp|experts)\.")
+    experts = [t for name, t in checkpoint.tensors.items() if of_experts.match(name)]
+    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+    assert found.routed_bytes == sum(tensor.nbytes for tensor in experts) > 0
+    assert found.routed_bytes + found.resident_bytes + found.ignored_bytes == total
+    if packed:  # nothing of the kind was copied
+        assert found.n_ignored == 0
+    else:
+        assert found.n_ignored == len(skipped)
+        assert found.ignored_bytes == sum(tensor.nbytes for tensor in skipped)
+    done = moeflux_command("info", str(folder))
+    assert ("ignored" in done.stdout) == bool(found.n_ignored)
 
 
 def test_help_and_version():

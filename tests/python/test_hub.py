@@ -36,9 +36,9 @@ def fake(folders):
 @pytest.fixture
 def run(fake, tmp_path):
     """Runs a command in a process of its own: huggingface_hub reads its settings at import."""
-    environment = os.environ | {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
 
     def run(*args):
+        environment = os.environ | {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
         return subprocess.run(
             [sys.executable, "-m", "moeflux.cli", *args],
             env=environment, text=True, capture_output=True, timeout=120, check=False,
@@ -94,6 +94,8 @@ def test_offline_asks_nobody_and_says_what_is_missing(fake, run):
     done = run("info", REPO, "--offline")
     assert done.returncode == 1 and "offline" in done.stderr and not fake.fetched
     assert run("info", REPO).returncode == 0
+    assert not any("safetensors" in name and count > 1 for name, count in fake.fetched.items())
+    assert run("generate", "abc", "-m", REPO, *SMALL).returncode == 0
     fetched = fake.fetched.copy()
     done = run("generate", "abc", "-m", REPO, "--offline", *SMALL)
     assert done.returncode == 0, done.stderr
@@ -114,13 +116,29 @@ def test_what_the_hub_does_not_have_is_one_sentence(run, args, words):
     assert all(word in lines[0] for word in words)
 
 
-def test_a_hub_that_is_not_there_is_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [(["info", REPO], "[remote] cannot read the headers of org/tiny"),
+     (["generate", "abc", "-m", REPO], "[hub] cannot fetch org/tiny")],
+)  # fmt: skip
+def test_a_hub_that_is_not_there_is_one_sentence(tmp_path, args, words):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "info", REPO],
+        [sys.executable, "-m", "moeflux.cli", *args],
         env=environment, text=True, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.startswith("moeflux: [hub] cannot fetch org/tiny")
+    assert done.returncode == 1 and done.stderr.startswith(f"moeflux: {words}")
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_with_the_hub_switched_off_info_reads_what_the_cache_holds(fake, run, monkeypatch):
+    assert run("generate", "abc", "-m", REPO, *SMALL).returncode == 0
+    fetched = fake.fetched.copy()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = run("info", REPO)
+    assert done.returncode == 0, done.stderr
+    assert "not here yet" not in done.stdout and fake.commits["main"] in done.stdout
+    assert fake.fetched == fetched
 
 
 @pytest.mark.parametrize("name", ["../etc", "a/b/c", "/no/such", "no such", "x", "https://a/b"])

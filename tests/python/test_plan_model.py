@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -28,11 +29,14 @@ SHAPES = [
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
 TOY = plan.Sizes(
     resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10, slot_bytes=10,
-    expert_bytes=9, dense_token_bytes=50, n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
+    expert_bytes=9, dense_token_bytes=50, hand_overs=40,
+    n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
     context=10,
 )  # fmt: skip
 KERNELS = probe.KernelRate(500.0, 0.001)
-MACHINE = probe.Machine(probe.DiskRate({1: 100.0, 2: 200.0}, "direct"), 1000.0, KERNELS, 2)
+LAYER = probe.LayerRate({0: 0.04, 2: 0.14})
+DISK = probe.DiskRate({1: 100.0, 2: 200.0}, "direct")
+MACHINE = probe.Machine(DISK, 1000.0, KERNELS, 2, LAYER)
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
@@ -57,6 +61,20 @@ def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
         load(folder, minimum - 1)
     with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
         plan.fit(measured(folder), minimum - 1)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_sizes_are_those_of_the_kernels_that_are_asked_for(folder, monkeypatch, precision):
+    """Kernels differ in scratch: where MOEFLUX_SIMD chooses others, the plan is for these."""
+    monkeypatch.setenv("MOEFLUX_SIMD", "portable")
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS, precision)
+    minimum = plan.minimum_bytes(sizes)
+    options = {"context": CONTEXT, "threads": THREADS, "precision": precision}
+    with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
+        moeflux.load(folder, memory=minimum - 1, **options)
+    model = moeflux.load(folder, memory=minimum, **options)
+    assert model.stats["simd"] == "portable"
 
 
 @pytest.mark.parametrize("extra", [-1, 0, 1])
@@ -136,24 +154,36 @@ def test_hits_begin_where_a_tokens_experts_fit():
 
 def test_a_tokens_time_is_what_the_formula_gives_by_hand():
     # KV: (30 - 10) / 10 = 2 bytes a token; at position 5: 10, and 10 of state, at 1000 a second.
-    # 4 layers of 10 stages, each 1 ms; an experts' call is 3 more.
-    dense = 50 / 500 + 20 / 1000 + 4 * 10 * 0.001
-    call = 3 * 0.001
-    expert = 9 / 500
-    # One slot takes 0.1 s to read, two at once take 20 / 200 = 0.1 s.
+    # 40 hand-overs of 1 ms.
+    dense = 50 / 500 + 20 / 1000 + 40 * 0.001
     resident = plan.speed(TOY, MACHINE, 1.0, position=5)
-    assert resident.seconds == pytest.approx(dense + 4 * (call + 2 * expert))
+    assert resident.seconds == resident.compute_seconds == pytest.approx(dense + 4 * 0.04)
     assert resident.bytes_per_token == 0 and resident.read_seconds == 0
     cold = plan.speed(TOY, MACHINE, 0.0, position=5)
-    assert cold.seconds == pytest.approx(dense + 4 * (0.1 + call + expert))
-    assert cold.bytes_per_token == 4 * 2 * 9
+    assert cold.seconds == pytest.approx(dense + 4 * 0.14)
+    # One slot takes 0.1 s to read, two at once take 20 / 200 = 0.1 s.
+    assert cold.bytes_per_token == 4 * 2 * 9 and cold.read_seconds == pytest.approx(4 * 0.1)
     half = plan.speed(TOY, MACHINE, 0.5, position=5)
-    missing_any = 0.1 + expert
-    mean = call + 0.25 * 2 * expert + 0.75 * missing_any
+    mean = 0.25 * 0.04 + 0.5 * 0.09 + 0.25 * 0.14  # of 0, 1 and 2 experts missing
     assert half.seconds == pytest.approx(dense + 4 * mean)
     assert half.tokens_per_second == pytest.approx(1 / half.seconds)
     far = plan.speed(TOY, MACHINE, 1.0, position=10**9)  # no further than the context
     assert far.seconds == pytest.approx(resident.seconds + 10 / 1000)
+    without_experts = replace(TOY, n_layers=0, top_k=0, n_experts=0)
+    speed = plan.speed(without_experts, replace(MACHINE, layer=None), 1.0, position=5)
+    assert speed.seconds == pytest.approx(dense)
+
+
+def test_hand_overs_are_counted_from_the_layers(tmp_path):
+    folder = build(tmp_path / "a", family="qwen3_moe", form="mlx-q4", mlp_only_layers=[1])
+    n = open_checkpoint(folder).config["num_hidden_layers"]
+    assert measured(folder).hand_overs == 1 + n * 3 + (n - 1) * 1 + 2
+    folder = build(tmp_path / "b", family="qwen3_next", form="mlx-q4")
+    mixers = [layer["mixer"] for layer in build_spec(open_checkpoint(folder))["layers"]]
+    count = Counter(mixers)
+    assert count["attention"] and count["delta_net"]
+    expected = 1 + 3 * count["attention"] + 4 * count["delta_net"] + len(mixers) * (1 + 2)
+    assert measured(folder).hand_overs == expected
 
 
 def test_no_prediction_passes_the_bound():
@@ -175,9 +205,9 @@ def test_rows_have_one_speed_for_a_given_hit_rate_and_two_without():
     assert speeds == sorted(speeds)
 
 
-def command(*args, **environment):
+def command(*args, name="plan", **environment):
     return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "plan", *args],
+        [sys.executable, "-m", "moeflux.cli", name, *args],
         capture_output=True, text=True, check=False, timeout=120, env=os.environ | environment,
     )  # fmt: skip
 
@@ -214,18 +244,23 @@ def test_what_makes_no_plan_is_one_sentence(args, word):
     assert done.returncode == 1 and word in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_hub_id_is_planned_from_headers_alone(tmp_path):
+def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path):
     folder = build(tmp_path / "main", family="qwen3_next", form="mlx-q4", num_experts=64, shards=3)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     with FakeHub("org/big", {"main": folder}) as server:
+        commit = server.commits["main"]
+        about = command("org/big", name="info", HF_ENDPOINT=server.url, **environment)
         done = command("org/big", "--json", "--context", "256", HF_ENDPOINT=server.url,
                        **environment)  # fmt: skip
         assert done.returncode == 0, done.stderr
         asked = [tuple(map(int, text[6:].split("-"))) for text in server.ranges]
         wrong = command("org/none", "--json", HF_ENDPOINT=server.url, **environment)
     assert wrong.returncode == 1 and wrong.stderr.startswith("moeflux: [remote]")
+    assert about.returncode == 0, about.stderr
+    assert "not here yet" in about.stdout and commit in about.stdout
     assert len(asked) >= 3 and sum(end + 1 - begin for begin, end in asked) < weights / 2
+    assert not any(server.fetched[path.name] > len(asked) for path in folder.iterdir())
     cached = [path for path in (tmp_path / "hf").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in cached) < 1_000_000
     local = json.loads(command(str(folder), "--json", "--context", "256").stdout)

@@ -6,6 +6,10 @@ import pytest
 
 import moeflux
 from moeflux import _core, probe
+from moeflux.checkpoint import open_checkpoint
+from moeflux.families import build_spec
+from moeflux.packing import sources
+from moeflux.synth import Recipe, synthesize
 
 
 def test_disk_rates_come_from_direct_reads_and_leave_no_file(tmp_path):
@@ -67,3 +71,66 @@ def test_kernel_rate_is_the_line_through_one_and_many_experts():
     assert probe.kernel_rate((10, 0.05), (80, 0.8)).stage_seconds == 0
     measured = probe.kernels(128, 64, threads=2, seconds=0.05)
     assert measured.bytes_per_second > 0 and measured.stage_seconds >= 0
+
+
+def test_a_layers_seconds_are_linear_between_misses_and_beyond():
+    rate = probe.LayerRate({0: 1.0, 1: 2.0, 4: 8.0})
+    assert [rate.seconds(n) for n in (0, 1, 2, 4, 8)] == pytest.approx([1, 2, 4, 8, 16])
+    assert probe.LayerRate({0: 1.0}).seconds(5) == 1
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """A small model's files, the ranges of its experts, and what one is."""
+    checkpoint = open_checkpoint(synthesize(tmp_path_factory.mktemp("m") / "m", Recipe("small", 2)))
+    spec = build_spec(checkpoint)
+    ranges = [[(part.nbytes, part.offset, list(files), list(offsets))
+               for part, (files, offsets) in zip(layer.parts, layer.places, strict=True)]
+              for layer in sources.layers(spec)]  # fmt: skip
+    return checkpoint, [str(file) for file in checkpoint.files], ranges, spec
+
+
+def layer(experts, misses, n_slots, **changes):
+    _, paths, ranges, spec = experts
+    moe = spec["layers"][0]["moe"]
+    top_k = changes.get("top_k", moe["top_k"])
+    return _core.probe_layer(paths, ranges, changes.get("matrices", moe["experts"]), top_k, misses,
+                             n_slots, 2, 4, 0.02, "", None)  # fmt: skip
+
+
+def test_a_layer_reads_exactly_the_experts_that_miss(experts):
+    spec = experts[3]
+    top_k = spec["layers"][0]["moe"]["top_k"]
+    expert = sum(part.nbytes for part in sources.layers(spec)[0].parts)
+    for n_slots in (top_k, 2 * top_k):
+        misses = [0, 1, top_k]
+        for n, done in zip(misses, layer(experts, misses, n_slots), strict=True):
+            assert done["rounds"] >= 1 and done["nbytes"] == done["rounds"] * n * expert
+
+
+def test_layers_that_cannot_be_probed_are_refused(experts):
+    top_k, n = experts[3]["layers"][0]["moe"]["top_k"], sum(len(r[0][2]) for r in experts[2])
+    for misses, n_slots in (([top_k + 1], top_k), ([0], top_k - 1), ([1], n), ([0], n + 1)):
+        with pytest.raises(moeflux.FormatError, match="misses"):
+            layer(experts, misses, n_slots)
+    moe = experts[3]["layers"][0]["moe"]["experts"]
+    wider = {**moe, "down": {**moe["down"], "out": moe["down"]["out"] * 64}}
+    with pytest.raises(moeflux.FormatError, match="found a slot of"):
+        layer(experts, [0], top_k, matrices=wider)
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+def test_a_machine_is_measured_with_the_models_own_layer(experts, tmp_path, is_local):
+    checkpoint, _, _, spec = experts
+    files = checkpoint.files if is_local else ()
+    folder = None if is_local else tmp_path
+    found = probe.machine(spec, files, 1 << 16, 2, folder)
+    top_k = spec["layers"][0]["moe"]["top_k"]
+    assert set(found.layer.by_misses) == {0, top_k, *(n for n in probe.BATCHES if n < top_k)}
+    assert all(value > 0 for value in found.layer.by_misses.values())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_for_a_dense_model_has_no_layer(tmp_path):
+    found = probe.machine({"layers": [{}]}, (), 0, 2, tmp_path)
+    assert found.layer is None and found.disk.best > 0

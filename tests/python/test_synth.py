@@ -216,7 +216,7 @@ def test_folders_of_others_are_left_alone(tmp_path):
     with pytest.raises(moeflux.FormatError, match="empty folder"):
         synthesize(tmp_path, Recipe())
     folder = synthesize(tmp_path / "m", Recipe(seed=1))
-    with pytest.raises(moeflux.FormatError, match="another model"):
+    with pytest.raises(moeflux.FormatError, match="another model: expected seed 2, found 1"):
         synthesize(folder, Recipe(seed=2))
 
 

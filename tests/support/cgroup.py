@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,27 +39,35 @@ def available() -> bool:
     return parent is not None and os.geteuid() == 0 and os.access(parent[0], os.W_OK)
 
 
+@contextmanager
+def group(limit_bytes: int) -> Iterator[list[str]]:
+    """A child group under `limit_bytes`: what to put before a command so that it runs there."""
+    parent = _parent()
+    assert parent is not None
+    folder = parent[0] / f"moeflux-{os.getpid()}"
+    folder.mkdir()
+    try:
+        (folder / parent[1]).write_text(str(limit_bytes))
+        yield ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder)]
+    finally:
+        folder.rmdir()
+
+
 def run(command: list[str], limit_bytes: int, env: dict[str, str] | None = None) -> Result:
     """Runs `command` under `limit_bytes`; the group is removed afterwards."""
     parent = _parent()
     assert parent is not None
-    folder, limit, peak = parent
-    group = folder / f"moeflux-test-{os.getpid()}"
-    group.mkdir()
-    try:
-        (group / limit).write_text(str(limit_bytes))
-        script = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
+    with group(limit_bytes) as prefix:
         done = subprocess.run(
-            ["sh", "-c", script, str(group), *command],
+            [*prefix, *command],
             capture_output=True,
             text=True,
             env=env,
             timeout=300,
             check=False,
         )
-        return Result(done.returncode, done.stdout, done.stderr, int((group / peak).read_text()))
-    finally:
-        group.rmdir()
+        peak = int((Path(prefix[-1]) / parent[2]).read_text())
+        return Result(done.returncode, done.stdout, done.stderr, peak)
 
 
 def drop_page_cache(folder: Path) -> None:

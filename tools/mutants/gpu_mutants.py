@@ -60,8 +60,8 @@ MUTANTS = (
     ),
     Mutant(
         ENGINE + "pipeline.cpp",
-        "ops_.submit([bell = bell_] { bell->ring(); }), std::move(held_)}",
-        "ops_.submit([bell = bell_] { bell->ring(); }), {}}",
+        "flight.pins = std::move(held_);",
+        "",
         PINS,
     ),
     Mutant(

@@ -78,17 +78,18 @@ void CpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float
 void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                      const Linear* shared_gate, const float* normed, const float* shared,
                      uint32_t n, uint32_t dim, float* x) {
-  std::vector<float> gates(n);
-  if (shared_gate) project({{shared_gate, gates.data(), Precision::float32}}, normed, n);
-  pool_.parallel_for(static_cast<int>(n), [&](int row, int) {
-    std::vector<float> total(dim);
+  float* gates = stage_.as<float>();
+  if (shared_gate) project({{shared_gate, gates, Precision::float32}}, normed, n);
+  pool_.parallel_for(static_cast<int>(n), [&](int row, int worker) {
+    float* total = reinterpret_cast<float*>(matmul_->worker_scratch(worker));
+    std::fill_n(total, dim, 0.0f);
     for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
       const uint64_t pair = uint64_t(row) * top_k + rank;
-      kernels_.axpy(routing.weights[pair], expert_out + pair * dim, total.data(), dim);
+      kernels_.axpy(routing.weights[pair], expert_out + pair * dim, total, dim);
     }
     if (shared)
       kernels_.axpy(shared_gate ? 1.0f / (1.0f + std::exp(-gates[row])) : 1.0f,
-                    shared + uint64_t(row) * dim, total.data(), dim);
+                    shared + uint64_t(row) * dim, total, dim);
     float* out = x + uint64_t(row) * dim;
     for (uint32_t i = 0; i < dim; ++i) out[i] += total[i];
   });

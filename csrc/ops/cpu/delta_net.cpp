@@ -23,6 +23,7 @@ struct CpuOps::DeltaRows {
   std::span<const Segment> segments;
   uint32_t n, keys, values;  // rows; numbers of a row of k, of v
   float *qkv, *convolved, *z, *b, *a, *mixed;
+  float* tail;  // (conv_width - 1, channels)
 };
 
 // Convolution and SiLU of q, k and v; the last inputs become the next history.
@@ -46,11 +47,9 @@ void CpuOps::convolve(const DeltaRows& rows) {
                         segment.n, begin, std::min(begin + kConvChannels, channels)});
   });
   for (size_t i = 0; i < inputs.size(); ++i) {
-    std::vector<float> tail(uint64_t(history) * channels);  // conv_out may be conv_in
-    for (uint32_t j = 0; j < history; ++j)
-      std::copy_n(inputs[i][rows.segments[i].n + j], channels,
-                  tail.data() + uint64_t(j) * channels);
-    std::copy(tail.begin(), tail.end(), rows.segments[i].conv_out);
+    for (uint32_t j = 0; j < history; ++j)  // conv_out may be conv_in
+      std::copy_n(inputs[i][rows.segments[i].n + j], channels, rows.tail + uint64_t(j) * channels);
+    std::copy_n(rows.tail, uint64_t(history) * channels, rows.segments[i].conv_out);
   }
 }
 
@@ -119,7 +118,8 @@ void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uin
                        bump.take(uint64_t(n) * values),
                        bump.take(uint64_t(n) * w.n_value_heads),
                        bump.take(uint64_t(n) * w.n_value_heads),
-                       bump.take(uint64_t(n) * values)};
+                       bump.take(uint64_t(n) * values),
+                       bump.take(uint64_t(w.conv_width - 1) * channels)};
 
   rms_norm(w.norm, w.eps, x, n, d_model, normed);
   project({{&w.qkv, rows.qkv, precision_},

@@ -22,6 +22,13 @@ InputFormat input_format(const quant::Shape& w, Precision precision, const Kerne
 
 ScratchPlan::ScratchPlan(const Workload& work, Precision precision, const Kernels& kernels)
     : rows_(work.rows), context_(work.context), precision_(precision), kernels_(kernels) {
+  // Experts are taken in batches of about a chunk's rows, some of them with padding. One number for
+  // all layers, known before the first: a batch of the widest layer may have the rows of the layer
+  // with most of them.
+  uint32_t rows = rows_;
+  for (const Workload::Moe& w : work.moes)
+    rows = std::max(rows, std::max(rows_, w.router ? w.router->top_k : 0) + 4 * kBlockTokens);
+  hidden_rows_ = (rows + kBlockTokens - 1) / kBlockTokens * kBlockTokens;
   for (const Attention* w : work.attentions) add(*w);
   for (const DeltaNet* w : work.delta_nets) add(*w);
   for (const GatedFfn* w : work.dense) add(*w);
@@ -50,10 +57,9 @@ void ScratchPlan::inputs(std::initializer_list<Use> uses) {
   packed_bytes_ = std::max(packed_bytes_, packed);
 }
 
-void ScratchPlan::hidden(const quant::Shape& gate, const quant::Shape& down, uint32_t rows) {
+void ScratchPlan::hidden(const quant::Shape& gate, const quant::Shape& down) {
   const InputFormat format = input_format(down, inner_precision(precision_), kernels_);
-  const uint64_t blocks = (rows + kBlockTokens - 1) / kBlockTokens;
-  hidden_rows_ = std::max(hidden_rows_, static_cast<uint32_t>(blocks * kBlockTokens));
+  const uint64_t blocks = hidden_rows_ / kBlockTokens;
   hidden_floats_ = std::max(hidden_floats_, 2 * blocks * kBlockTokens * gate.out);
   hidden_record_bytes_ =
       std::max(hidden_record_bytes_, blocks * kBlockTokens * input_bytes(format, down.in));
@@ -91,12 +97,13 @@ void ScratchPlan::add(const DeltaNet& w) {
   const uint64_t values = uint64_t(w.n_value_heads) * w.value_dim;
   stage_floats_ =
       std::max(stage_floats_, rows_ * (2 * uint64_t(w.out.weight.out) + 2 * uint64_t(w.channels()) +
-                                       2 * values + 2 * uint64_t(w.n_value_heads)));
+                                       2 * values + 2 * uint64_t(w.n_value_heads)) +
+                                  uint64_t(w.conv_width - 1) * w.channels());
 }
 
 void ScratchPlan::add(const GatedFfn& w) {
   inputs({{&w.gate.weight, precision_}, {&w.up.weight, precision_}});
-  hidden(w.gate.weight, w.down.weight, rows_);
+  hidden(w.gate.weight, w.down.weight);
 }
 
 void ScratchPlan::add(const Workload::Moe& w) {
@@ -107,10 +114,12 @@ void ScratchPlan::add(const Workload::Moe& w) {
           {w.shared ? &w.shared->gate.weight : &none, precision_},
           {w.shared ? &w.shared->up.weight : &none, precision_},
           {w.shared_gate ? &w.shared_gate->weight : &none, Precision::float32}});
-  // Experts are taken in batches of about a chunk's rows, some of them with padding.
-  const uint32_t top_k = w.router ? w.router->top_k : 0;
-  hidden(w.gate, w.down, std::max(rows_, top_k) + 4 * kBlockTokens);
-  if (w.shared) hidden(w.shared->gate.weight, w.shared->down.weight, rows_);
+  hidden(w.gate, w.down);
+  if (w.shared) hidden(w.shared->gate.weight, w.shared->down.weight);
+  // route(): a row's probabilities and order. combine(): the rows' gates, a row's sum a thread.
+  stage_floats_ =
+      std::max<uint64_t>({stage_floats_, rows_, w.router ? 2 * w.router->n_experts : 0});
+  worker_bytes_ = std::max(worker_bytes_, w.down.out * sizeof(float));
   // A batch packs its experts' rows, with padding, of the formats of gate and up.
   const uint64_t blocks = hidden_rows_ / kBlockTokens;
   uint64_t packed = 0;

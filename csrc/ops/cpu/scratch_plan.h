@@ -48,7 +48,7 @@ class ScratchPlan {
   void add(const Workload::Moe& w);
   void add(const Linear& head, uint32_t logit_rows);
   void inputs(std::initializer_list<Use> uses);  // matrices that read the same rows
-  void hidden(const quant::Shape& gate, const quant::Shape& down, uint32_t rows);
+  void hidden(const quant::Shape& gate, const quant::Shape& down);
   void worker(const quant::Shape& w);
 
   const uint32_t rows_, context_;

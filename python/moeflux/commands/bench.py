@@ -53,7 +53,6 @@ def bench(
     from ..families import build_spec
     from ..model import check_threads
     from ..tokenizer import Tokenizer
-    from .plan import probe_machine
 
     if min(prompt, tokens) < 1 or warmup < 0:
         raise errors.FormatError(
@@ -92,7 +91,7 @@ def bench(
         raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
     with Console(stderr=True).status("measuring the disk and the memory") as status:
         slot_bytes = all_sizes[0].slot_bytes
-        machine = probe_machine(checkpoint, spec, slot_bytes, max(counts), True, None)
+        machine = probe.machine(spec, checkpoint.files, slot_bytes, max(counts))
         results = []
         for number, (setting, sizes) in enumerate(zip(settings, all_sizes, strict=True), start=1):
 

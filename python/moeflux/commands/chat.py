@@ -38,6 +38,9 @@ def chat(
     from ..conversation import Conversation
     from ..model import load
 
+    sampling = options.sampling(
+        max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
+    )
     loaded = load(
         model, memory=memory, context=context, device=device, threads=threads, revision=revision,
         offline=offline,
@@ -48,10 +51,6 @@ def chat(
             f"`moeflux generate` ({loaded.path})"
         )
     talk = Conversation(loaded, system)
-    sampling = {
-        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-        "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or (),
-    }  # fmt: skip
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing and history of questions)
     if loaded.revision:

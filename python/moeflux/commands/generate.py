@@ -63,6 +63,9 @@ def generate(
     from ..generation import stream_generate
     from ..model import load
 
+    sampling = options.sampling(
+        max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
+    )
     text = _prompt(prompt, file)
     loaded = load(
         model, memory=memory, context=context, device=device, threads=threads, revision=revision,
@@ -75,10 +78,7 @@ def generate(
     parts = []
     if echo and not as_json:
         print(escape_controls(text), end="", flush=True)
-    for part in stream_generate(
-        loaded, **source, max_tokens=max_tokens, temperature=temperature, top_k=top_k, top_p=top_p,
-        min_p=min_p, repetition_penalty=repetition_penalty, seed=seed, stop=stop or (),
-    ):  # fmt: skip
+    for part in stream_generate(loaded, **source, **sampling):
         parts.append(part)
         if not as_json:
             print(escape_controls(part.text), end="", flush=True)

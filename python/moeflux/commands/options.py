@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -33,3 +33,29 @@ Device = Annotated[
 ]
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def sampling(
+    max_tokens: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    min_p: float,
+    repetition_penalty: float,
+    seed: int | None,
+    stop: list[str] | None,
+) -> dict[str, Any]:
+    """Arguments for `stream_generate`, refused before a model is loaded for them.
+
+    Raises:
+        SessionError: one is out of its range.
+    """
+    from ..generation import check_counts
+    from ..sampling import SamplingParams
+
+    check_counts(max_tokens)
+    SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
+    return {
+        "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
+        "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or (),
+    }  # fmt: skip

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from ..checkpoint import Checkpoint
 from ..errors import FormatError
 from ..terminal import escape_controls
 from . import options
@@ -41,13 +40,14 @@ def plan(
     """Show what a model needs and how fast it would decode on this machine, at several budgets.
 
     Reads config and headers only: of a hub id a few hundred kilobytes, whatever the model's size.
-    Rates come from a probe of about a second.
+    Rates come from a probe of a few seconds.
     """
     from .. import plan as planner
     from .. import probe
     from ..device import device_budget, open_device
     from ..families import build_spec
     from ..model import check_threads
+    from ..remote import open_headers
 
     if hit_rate is not None and not 0 <= hit_rate <= 1:
         raise FormatError(f"[plan] expected a hit rate in 0..1, found {hit_rate}")
@@ -56,7 +56,8 @@ def plan(
     threads = probe.default_threads() if threads is None else threads
     check_threads(threads)
     native_device = open_device(device)
-    checkpoint, is_local = _open(model, revision, offline)
+    found = open_headers(model, revision, offline)
+    checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = planner.measure(checkpoint, spec, context, threads, device=native_device)
     budgets = [
@@ -64,8 +65,13 @@ def plan(
     ] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = probe_machine(
-        checkpoint, spec, sizes.slot_bytes, threads, is_local, folder, native_device
+    machine = probe.machine(
+        spec,
+        checkpoint.files if found.is_local else (),
+        sizes.slot_bytes,
+        threads,
+        folder,
+        native_device,
     )
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
@@ -92,55 +98,12 @@ def plan(
         _draw(plot, answer)
 
 
-def _open(model: str | None, revision: str | None, offline: bool) -> tuple[Checkpoint, bool]:
-    """The checkpoint, and whether its files are on this machine."""
-    from .. import hub
-    from ..checkpoint import open_checkpoint
-    from ..remote import open_remote
-
-    is_remote = model is not None and not Path(model).is_dir() and hub.is_hub_id(model)
-    if model is not None and is_remote and not offline:
-        return open_remote(model, revision), False
-    return open_checkpoint(hub.resolve(model, revision, offline)), True
-
-
-def probe_machine(
-    checkpoint: Checkpoint,
-    spec: dict[str, Any],
-    slot_bytes: int,
-    threads: int,
-    is_local: bool,
-    folder: Path | None,
-    device: Any = None,
-) -> Any:
-    """Rates for this model: of its own files where they are here, else of a file like them."""
-    from .. import probe
-    from ..packing import sources
-
-    layers = sources.layers(spec)
-    if is_local and layers and folder is None:
-        ranges = [
-            [(part.nbytes, part.offset, list(files), list(offsets))
-             for part, (files, offsets) in zip(layer.parts, layer.places, strict=True)]
-            for layer in layers
-        ]  # fmt: skip
-        disk = probe.read_rates([str(file) for file in checkpoint.files], ranges)
-    else:
-        where = folder or probe.models_folder()
-        disk = probe.disk(where, record_bytes=max(slot_bytes, 1 << 16))
-    shape: dict[str, int] = {}
-    for layer in spec["layers"]:
-        if "moe" in layer:
-            gate = layer["moe"]["experts"]["gate"]
-            shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
-                     "group": gate["group"], "top_k": layer["moe"]["top_k"]}  # fmt: skip
-            break
-    kernels = probe.kernels(**shape, threads=threads, device=device)
-    return probe.Machine(disk, probe.memory(threads), kernels, threads)
-
-
 def _gb(nbytes: float) -> str:
     return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.2f} MB"
+
+
+def _rate(per_second: float) -> str:
+    return f"{per_second:.2f}" if per_second < 1000 else f"{per_second:,.0f}"
 
 
 def _show(answer: dict[str, Any]) -> None:
@@ -185,8 +148,8 @@ def _show(answer: dict[str, Any]) -> None:
                 name,
                 f"{speed['hit_rate']:.0%}",
                 _gb(speed["bytes_per_token"]),
-                f"{speed['tokens_per_second']:.2f}",
-                f"{speed['bound']:.2f}",
+                _rate(speed["tokens_per_second"]),
+                _rate(speed["bound"]),
             )
             budget = ("", "", "")
     console.print(speeds)

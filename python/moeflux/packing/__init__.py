@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_json
-from ..durable import require_space, whole_file, write_json
+from ..durable import claim, require_space, whole_file, write_json
 from ..errors import FormatError, IoError
 from ..families import build_spec
 from ..packed import REPLACED_NAME, dense_header, expand, is_packed, layer_header
@@ -115,7 +115,7 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
         # With `replace` a layer's room is there again before the next one is written.
         need = sum(missing) if not replace else sum(missing[:1]) + max(missing[1:], default=0)
         require_space(folder, need, "pack")
-        _claim(target, source, checkpoint)
+        claim(target, CLAIM_NAME, _identity(source, checkpoint), "pack", "checkpoint")
         wrote, verified = (progress(what, sum(job.nbytes for job in jobs))
                            for what in ("packed", "verified"))  # fmt: skip
         for job in jobs:
@@ -137,24 +137,13 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
     return target
 
 
-def _claim(target: Path, source: Path, checkpoint: Checkpoint) -> None:
-    """Notes in the target what it is made from, or checks that it is what is noted there."""
-    wanted: dict[str, Any] = {
+def _identity(source: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What makes two runs write the same bytes, as far as can be seen without reading weights."""
+    return {
         "version": 1,
         "config_sha256": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
         "files": {file.name: file.stat().st_size for file in checkpoint.files},
     }
-    path = target / CLAIM_NAME
-    if path.exists():
-        if read_json(path) != wanted:
-            raise FormatError(f"[pack] the folder holds a pack of another checkpoint than {source} "
-                              f"({path})")  # fmt: skip
-        return
-    target.mkdir(parents=True, exist_ok=True)
-    if any(target.iterdir()):
-        raise FormatError(f"[pack] expected a new or empty folder, or one of an earlier run "
-                          f"({target})")  # fmt: skip
-    write_json(path, wanted, indent=1)
 
 
 def _dense_job(

@@ -12,8 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import read_json
-from ..durable import write_json
+from ..durable import claim, write_json
 from ..errors import FormatError, IoError
 from . import gguf, layout, mlx, tokens
 from .mlx import SHARD_BYTES, Report
@@ -75,7 +74,7 @@ def synthesize(
     if with_gguf:
         gguf.check(config)
     try:
-        _claim(folder, recipe)
+        claim(folder, RECIPE_NAME, _identity(recipe), "synth", "model")
         model, pool = layout.items(config, recipe.seed, recipe.skew), Pool(recipe.seed)
         mlx.write(folder, model, pool, recipe.seed, recipe.shard_bytes,
                   progress("safetensors", mlx.data_bytes(model)))  # fmt: skip
@@ -95,19 +94,6 @@ def synthesize(
     return folder
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Notes the recipe in the folder, or checks that it is the one that is noted there."""
-    path = folder / RECIPE_NAME
-    wanted: dict[str, Any] = {"version": VERSION} | asdict(recipe)
-    wanted["settings"] = list(recipe.settings)
-    if path.exists():
-        found = read_json(path)
-        if found != wanted:
-            raise FormatError(f"[synth] the folder holds another model: expected the recipe "
-                              f"{wanted}, found {found} ({path})")  # fmt: skip
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise FormatError(f"[synth] expected a new or empty folder, or one of an earlier run "
-                          f"({folder})")  # fmt: skip
-    write_json(path, wanted)
+def _identity(recipe: Recipe) -> dict[str, Any]:
+    """What makes two runs write the same bytes, as JSON has it."""
+    return {"version": VERSION} | asdict(recipe) | {"settings": list(recipe.settings)}

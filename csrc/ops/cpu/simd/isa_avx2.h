@@ -9,6 +9,7 @@ namespace {
 
 constexpr uint32_t kVectorBytes = 32;
 constexpr uint32_t kLanes = 8;
+constexpr bool kUnrollUsual = true;  // matvec.inc
 using Bytes = __m256i;
 using Ints = __m256i;
 
@@ -131,7 +132,7 @@ ALWAYS_INLINE Ints quad_sums(const Ints* v) {
 }
 // v: n vectors, in each of which 8 / n groups lie one after the other, in n lanes each. Returns the
 // 8 group sums in order.
-__attribute__((noinline)) Ints group_sums(const Ints* v, uint32_t n) {
+ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
   if (n == 2) {
     return _mm256_permutevar8x32_epi32(pair_sums(v[0], v[1]),
                                        _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7));

@@ -9,6 +9,7 @@ namespace {
 
 constexpr uint32_t kVectorBytes = 64;
 constexpr uint32_t kLanes = 16;
+constexpr bool kUnrollUsual = true;  // matvec.inc
 using Bytes = __m512i;
 using Ints = __m512i;
 
@@ -137,7 +138,7 @@ ALWAYS_INLINE Ints lane_pair_sums(Ints a, Ints b) {  // of 128-bit neighbours
 }
 // v: n vectors, in each of which 16 / n groups lie one after the other, in n lanes each. Returns
 // the 16 group sums in order.
-__attribute__((noinline)) Ints group_sums(const Ints* v, uint32_t n) {
+ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
   if (n == 2) {
     return _mm512_permutexvar_epi32(
         _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15),

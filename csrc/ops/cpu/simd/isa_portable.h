@@ -7,6 +7,7 @@ namespace {
 
 constexpr uint32_t kVectorBytes = 16;
 constexpr uint32_t kLanes = 4;
+constexpr bool kUnrollUsual = false;  // matvec.inc
 struct Bytes {
   uint8_t at[16];
 };
@@ -67,7 +68,7 @@ ALWAYS_INLINE void unpack(const uint8_t* p, const uint8_t* end, Bytes* planes) {
 
 // v: n vectors, in each of which 4 / n groups lie one after the other, in n lanes each. Returns the
 // 4 group sums in order.
-__attribute__((noinline)) Ints group_sums(const Ints* v, uint32_t n) {
+ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
   Ints sums = {};
   for (uint32_t i = 0; i < n; ++i)
     for (uint32_t lane = 0; lane < 4; ++lane) sums.at[i * (4 / n) + lane / n] += v[i].at[lane];

@@ -1,17 +1,17 @@
 """Breaks the GPU path of a model one way at a time; its C++ tests must notice each.
 
-    python tools/mutants/gpu.py [--work DIR] [--only TEXT]
+    python tools/mutants/run_gpu.py [--work DIR] [--only TEXT]
 
 Edits of csrc/ops/gpu, of the engine's pipeline, and, since every dispatch of a command buffer is
 ordered behind those before it, one edit for each kernel that takes this order away: what the kernel
-writes holds nobody back. Works on a copy of the checkout, as metal.py does. About a quarter of an
+writes holds nobody back. Works on a copy of the checkout, as run_metal.py does. About a quarter of an
 hour on two cores.
 """
 
 import sys
 
 from gpu_mutants import MUTANTS
-from metal import Suite, main
+from run_metal import Suite, main
 
 GPU = Suite(
     target="moeflux_tests",

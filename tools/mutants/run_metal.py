@@ -1,6 +1,6 @@
 """Breaks the Metal device and the stand-in one way at a time; their C++ tests must notice each.
 
-    python tools/mutants/metal.py [--work DIR] [--only TEXT]
+    python tools/mutants/run_metal.py [--work DIR] [--only TEXT]
 
 Works on a copy of the checkout. Ends with 1 where the test that a mutant names did not fail. Needs
 what `make metal-test` needs. About ten minutes on two cores.

@@ -1,6 +1,6 @@
 """Breaks the shaders one way at a time; the tests of the kernels must notice each.
 
-    python tools/mutants/kernels.py [--work DIR] [--only TEXT]
+    python tools/mutants/run_kernels.py [--work DIR] [--only TEXT]
 
 Every barrier is removed in turn, and every edit of kernel_mutants.py is made. Edits that touch
 different kernels share a build: which kernels an edit touches is read off the call graph. The host

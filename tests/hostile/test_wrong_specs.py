@@ -1,0 +1,148 @@
+"""The native side believes no shape that Python hands over: each is checked against the others.
+
+A spec as a family builds it, with one entry changed, must be refused by name and not computed with.
+"""
+
+import copy
+import re
+
+import pytest
+
+import moeflux
+from moeflux import _core
+from moeflux.checkpoint import open_checkpoint
+from moeflux.families import build_spec
+from oracle import build
+
+FORMS = [("qwen3_moe", "hf-bf16"), ("qwen3_moe", "mlx-q4"), ("qwen3_next", "mlx-q4"),
+         ("qwen3_5_moe", "hf-bf16")]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=FORMS, ids="-".join)
+def checkpoint(request, tmp_path_factory):
+    family, form = request.param
+    return open_checkpoint(build(tmp_path_factory.mktemp("m") / "m", family=family, form=form))
+
+
+def load(checkpoint, spec):
+    return _core.load_model(
+        spec, files=[str(file) for file in checkpoint.files], memory_bytes=256 << 20, context=64,
+        n_threads=2, read_threads=2, max_slots=0, direct=True, simd="", precision="float32",
+    )  # fmt: skip
+
+
+def refused(checkpoint, spec, words):
+    with pytest.raises(moeflux.FormatError, match=words):
+        load(checkpoint, spec)
+
+
+def matrices(node):
+    """Every resident matrix's dict below `node`."""
+    for key, value in node.items():
+        if key == "experts":
+            continue
+        if isinstance(value, dict) and "in" in value:
+            yield value
+        elif isinstance(value, dict):
+            yield from matrices(value)
+
+
+def vectors(node):
+    for key, value in node.items():
+        if isinstance(value, dict) and "count" in value:
+            yield value
+        elif isinstance(value, dict) and key != "experts":
+            yield from vectors(value)
+
+
+def test_the_spec_as_built_is_accepted(checkpoint):
+    assert load(checkpoint, build_spec(checkpoint))
+
+
+def all_of(spec, kind):
+    """(where, entry) of every matrix or vector of the spec."""
+    for part in ("embed", "head"):
+        if kind is matrices and part in spec:
+            yield part, spec[part]
+    for index, layer in enumerate(spec["layers"]):
+        for entry in kind(layer):
+            yield f"layer {index}", entry
+
+
+def test_a_matrix_of_fewer_rows_is_refused_by_its_tensors_name(checkpoint):
+    """The rows that are left are well-formed: only the shape beside the others is wrong."""
+    spec = build_spec(checkpoint)
+    for number in range(len(list(all_of(spec, matrices)))):
+        wrong = copy.deepcopy(spec)
+        _, entry = list(all_of(wrong, matrices))[number]
+        rows = entry.get("rows") or [(0, entry["out"])]
+        if sum(count for _, count in rows) == 1:
+            continue  # the shared expert's gate
+        entry["rows"] = [*rows[:-1], (rows[-1][0], rows[-1][1] - 1)]
+        name = re.escape(entry["weight"][0])
+        # Of gate and up neither is known to be the right one.
+        refused(checkpoint, wrong, name.replace("gate_proj", "(gate|up)_proj"))
+
+
+def test_a_vector_of_fewer_numbers_is_refused_by_its_tensors_name(checkpoint):
+    spec = build_spec(checkpoint)
+    for number in range(len(list(all_of(spec, vectors)))):
+        wrong = copy.deepcopy(spec)
+        _, entry = list(all_of(wrong, vectors))[number]
+        entry["count"] -= 1
+        refused(checkpoint, wrong, re.escape(entry["tensor"][0]))
+
+
+def numbers(layer):
+    """The runtime numbers that shapes hang on: (dict, key)."""
+    mixer = layer[layer["mixer"]]
+    for key, value in mixer.items():
+        if isinstance(value, int):
+            yield mixer, key
+    if "moe" in layer:
+        yield layer["moe"], "n_experts"
+
+
+@pytest.mark.parametrize("change", [lambda n: 2 * n, lambda n: n + 1, lambda n: 0, lambda n: 2**31])
+def test_a_wrong_number_is_refused(checkpoint, change):
+    spec = build_spec(checkpoint)
+    for index, layer in enumerate(spec["layers"]):
+        for number in range(len(list(numbers(layer)))):
+            wrong = copy.deepcopy(spec)
+            node, key = list(numbers(wrong["layers"][index]))[number]
+            if key == "rotary_dim" and change(node[key]) in (0, 2 * node[key]):
+                continue  # another model, and a possible one
+            node[key] = change(node[key])
+            refused(checkpoint, wrong, "expected")
+
+
+def test_wrong_numbers_of_experts_a_token_are_refused(checkpoint):
+    spec = build_spec(checkpoint)
+    for top_k in (0, spec["layers"][-1]["moe"]["n_experts"] + 1):
+        wrong = copy.deepcopy(spec)
+        wrong["layers"][-1]["moe"]["top_k"] = top_k
+        place = rf"\(layer {len(spec['layers']) - 1}\)"
+        refused(checkpoint, wrong, rf"top_k of 1\.\.\d+, found {top_k} {place}")
+
+
+@pytest.mark.parametrize("matrix", ["gate", "up", "down"])
+def test_experts_of_another_width_are_refused(checkpoint, matrix):
+    """Bytes are right: as many rows more as columns fewer."""
+    wrong = build_spec(checkpoint)
+    expert = wrong["layers"][-1]["moe"]["experts"][matrix]
+    expert["out"], expert["in"] = expert["out"] * 2, expert["in"] // 2
+    refused(checkpoint, wrong, r"experts\.|expected columns in whole groups")
+
+
+@pytest.mark.parametrize("key", ["vocab", "d_model", "chunk"])
+def test_wrong_outer_numbers_are_refused(checkpoint, key):
+    spec = build_spec(checkpoint)
+    for value in (0, 1, 2 * spec[key]):
+        if key == "chunk" and value:
+            continue
+        refused(checkpoint, spec | {key: value}, "expected")
+
+
+def test_too_few_rotary_frequencies_are_refused(checkpoint):
+    spec = build_spec(checkpoint)
+    refused(checkpoint, spec | {"inv_freq": spec["inv_freq"][:-1]}, "frequencies")
