@@ -3,9 +3,9 @@
     python tools/mutants/run_gpu.py [--work DIR] [--only TEXT]
 
 Edits of csrc/ops/gpu, of the engine's pipeline, and, since every dispatch of a command buffer is
-ordered behind those before it, one edit for each kernel that takes this order away: what the kernel
-writes holds nobody back. Works on a copy of the checkout, as run_metal.py does. About a quarter of an
-hour on two cores.
+ordered behind those before it, edits that take this order away for one kernel: what it writes holds
+nobody back. Works on a copy of the checkout, as run_metal.py does. About a quarter of an hour on
+two cores.
 """
 
 import sys
