@@ -6,7 +6,8 @@ CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
-.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize kernel-checks hostile-asan cross-wheel \
+.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize kernel-checks gpu-checks hostile-asan \
+	cross-wheel \
 	cross-test sdist-test arm64-test metal-test metal-sanitize metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
@@ -62,6 +63,12 @@ kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests
 	$(BIN)/pip install -q pytest pybind11
 	for flavour in plain address thread; do \
 		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh $$flavour || exit 1; done
+
+GPU_MODELS := $(addprefix tests/python/test_,device_model.py gpu_exactness.py gpu_goldens.py)
+gpu-checks: $(BIN)/moeflux  ## models on the host device made for tests: any legal order, late, guard pages
+	$(BIN)/pip install -q pytest pybind11
+	for seed in 1 2; do MOEFLUX_HOST_SEED=$$seed MOEFLUX_HOST_DELAY_US=300 TESTS="$(GPU_MODELS)" \
+		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh plain || exit 1; done
 
 hostile-asan: $(BIN)/moeflux  ## damaged checkpoints against an AddressSanitizer and UBSan build of the module
 	$(BIN)/pip install -q pytest hypothesis pybind11 scikit-build-core

@@ -8,6 +8,7 @@ Medians of several runs in one process each. Experts are read directly (past the
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import subprocess
@@ -21,15 +22,22 @@ N_PROMPT, N_DECODE, REPEATS = 256, 128, 5
 
 def machine() -> dict[str, str]:
     """What the numbers were measured on."""
-    cpu = "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.split(":", 1)[1].strip()
-    cores = len(Path("/proc/cpuinfo").read_text().split("processor\t")) - 1
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {"cpu": cpu, "cores": str(cores), "python": platform.python_version(), "commit": commit}
+
+    def says(*command: str) -> str:
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+
+    if sys.platform == "darwin":
+        cpu = says("sysctl", "-n", "machdep.cpu.brand_string")
+    else:
+        text = Path("/proc/cpuinfo").read_text()
+        cpu = text.partition("model name")[2].partition(":")[2].splitlines()[0].strip()
+    commit = says("git", "rev-parse", "--short", "HEAD")
+    return {
+        "cpu": cpu,
+        "cores": str(os.cpu_count()),
+        "python": platform.python_version(),
+        "commit": commit,
+    }
 
 
 def import_seconds() -> float:

@@ -6,6 +6,7 @@
 #include "bindings/compute.h"
 #include "bindings/native.h"
 #include "bindings/spec.h"
+#include "ops/gpu/device_arena.h"
 
 namespace py = pybind11;
 
@@ -21,10 +22,17 @@ void poll_signals() {
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
                                         uint64_t budget, uint32_t context, int n_threads,
                                         uint32_t read_threads, uint32_t max_slots, bool direct,
-                                        const std::string& simd, const std::string& precision) {
+                                        const std::string& simd, const std::string& precision,
+                                        const std::shared_ptr<device::Device>& device) {
+  if (device) ops::gpu::check_working_set(*device, budget);
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_unique<base::Account>(budget);
-  Compute compute = open_compute(*model->account, {n_threads, simd, precision_of(precision)});
+  Compute compute =
+      open_compute(*model->account, {device, n_threads, simd, precision_of(precision)});
+  if (device) {
+    model->device_kind = device->kind();
+    model->device_name = device->name();
+  }
   model->precision = precision;
   model->arena = compute.arena;
   std::vector<std::shared_ptr<io::File>> files;
@@ -50,6 +58,8 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
 py::dict stats(const NativeModel& model) {
   const engine::Stats s = model.engine->stats();
   using namespace py::literals;
+  py::dict kernels;
+  for (const auto& [name, n] : s.counts.kernels) kernels[py::str(name.data(), name.size())] = n;
   return py::dict(
       "tokens"_a = s.tokens, "steps"_a = s.steps, "passes"_a = s.passes,
       "overridden_tokens"_a = s.overridden_tokens,
@@ -60,8 +70,9 @@ py::dict stats(const NativeModel& model) {
       "slot_bytes"_a = s.slot_bytes, "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes,
       "peak_bytes"_a = s.peak_bytes, "memory_bytes"_a = s.limit_bytes,
       "read_mode"_a = model.engine->read_mode(), "commits"_a = s.pipeline.commits,
-      "waits"_a = s.pipeline.waits, "simd"_a = model.engine->ops_name(),
-      "precision"_a = model.precision);
+      "waits"_a = s.pipeline.waits, "dispatches"_a = s.counts.dispatches, "kernels"_a = kernels,
+      "simd"_a = model.engine->ops_name(), "precision"_a = model.precision,
+      "device"_a = model.device_kind, "device_name"_a = model.device_name);
 }
 
 }  // namespace
@@ -121,7 +132,8 @@ void register_model(py::module_& module) {
       });
   module.def("load_model", &load_model, py::arg("spec"), py::arg("files"), py::arg("memory_bytes"),
              py::arg("context"), py::arg("n_threads"), py::arg("read_threads"),
-             py::arg("max_slots"), py::arg("direct"), py::arg("simd"), py::arg("precision"));
+             py::arg("max_slots"), py::arg("direct"), py::arg("simd"), py::arg("precision"),
+             py::arg("device"));
 }
 
 }  // namespace moeflux::bindings

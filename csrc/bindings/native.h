@@ -19,6 +19,7 @@ struct NativeModel {
   std::shared_ptr<model::Weights> weights = std::make_shared<model::Weights>();  // in the arena
   std::unique_ptr<engine::Engine> engine;
   std::string precision;
+  std::string device_kind = "cpu", device_name = "cpu";
   std::mutex mutex;
 };
 

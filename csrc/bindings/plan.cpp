@@ -21,11 +21,12 @@ using Files = std::vector<std::shared_ptr<io::File>>;
 // Loads from holes: every check and every booking of a real load, no file and no page touched.
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        uint32_t context, int n_threads, uint32_t read_threads,
-                       const std::string& simd, const std::string& precision) {
+                       const std::string& simd, const std::string& precision,
+                       const std::shared_ptr<device::Device>& device) {
   Files files;
   for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
   base::Account account(UINT64_MAX);
-  const Compute compute = open_compute(account, {n_threads, simd, precision_of(precision)});
+  const Compute compute = open_compute(account, {device, n_threads, simd, precision_of(precision)});
   model::Weights weights;
   const auto experts = read_weights(spec, files, *compute.arena, weights);
   engine::Options options;
@@ -88,14 +89,14 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
 py::list probe_layer(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
                      const py::dict& experts, uint32_t top_k, const std::vector<uint32_t>& misses,
                      uint32_t n_slots, int n_threads, uint32_t read_threads, double seconds,
-                     const std::string& simd) {
+                     const std::string& simd, const std::shared_ptr<device::Device>& device) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
   const model::ExpertShapes shapes = expert_shapes(experts);
   py::list out;
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
-         const Compute compute = open_compute(account, {n_threads, simd});
+         const Compute compute = open_compute(account, {device, n_threads, simd});
          return engine::probe_layer(files, experts_of(layers), shapes, *compute.ops, *compute.arena,
                                     top_k, misses, n_slots, read_threads, seconds);
        }))
@@ -107,14 +108,14 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
 
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,
-             "read_threads"_a, "simd"_a, "precision"_a);
+             "read_threads"_a, "simd"_a, "precision"_a, "device"_a);
   module.def("make_plan", &make_plan, "memory_bytes"_a, "resident_bytes"_a, "scratch_bytes"_a,
              "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
              "max_slots"_a);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a);
   module.def("probe_layer", &probe_layer, "paths"_a, "layers"_a, "experts"_a, "top_k"_a, "misses"_a,
-             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a);
+             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a, "device"_a);
   module.def(
       "probe_memory",
       [](uint64_t nbytes, int n_threads, double seconds) {
@@ -124,19 +125,20 @@ void register_plan(py::module_& module) {
   module.def(
       "probe_experts",
       [](uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group, uint32_t top_k,
-         uint64_t nbytes, int n_threads, double seconds, const std::string& simd) {
+         uint64_t nbytes, int n_threads, double seconds, const std::string& simd,
+         const std::shared_ptr<device::Device>& device) {
         const auto dtype = quant::DType::bf16;
         const quant::Shape gate{d_ff, d_model, bits, group, dtype},
             down{d_model, d_ff, bits, group, dtype};
         return to_dict(unlocked([&] {
           base::Account account(UINT64_MAX);
-          const Compute compute = open_compute(account, {n_threads, simd});
+          const Compute compute = open_compute(account, {device, n_threads, simd});
           return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes,
                                        seconds);
         }));
       },
       "d_model"_a, "d_ff"_a, "bits"_a, "group"_a, "top_k"_a, "nbytes"_a, "n_threads"_a, "seconds"_a,
-      "simd"_a);
+      "simd"_a, "device"_a);
 }
 
 }  // namespace moeflux::bindings

@@ -114,6 +114,7 @@ void Engine::publish() {
   std::lock_guard lock(published_mutex_);
   published_ = stats_;
   published_.pipeline = pipeline_.stats();
+  published_.counts = ops_->counts();
 }
 
 Stats Engine::stats() const {

@@ -21,6 +21,7 @@ struct Stats {
   std::string override_name;       // of the last of them
   store::StoreStats store;
   PipelineStats pipeline;
+  ops::Counts counts;       // of the device
   uint64_t compute_ns = 0;  // in steps, less the time that waited for reads
   uint32_t slots = 0, max_slots = 0;
   bool holds_cycle = false;  // one token's experts fit: below it hits are rare

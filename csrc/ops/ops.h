@@ -20,7 +20,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <map>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/quant.h"
@@ -128,10 +130,16 @@ class Ticket {  // of one submit; used by one thread
   virtual void wait() = 0;        // returns when done; throws the stored error
 };
 
+struct Counts {  // of dispatches to a device, submitted since the ops were made
+  uint64_t dispatches = 0;
+  std::map<std::string_view, uint64_t> kernels;  // dispatches by kernel's name (of the library)
+};
+
 class Ops {
  public:
   virtual ~Ops() = default;
   virtual const char* name() const = 0;
+  virtual Counts counts() const { return {}; }  // none where ops compute in the call
   // What reserve() will book in the arena's account.
   virtual uint64_t scratch_bytes(const Workload& workload) const = 0;
   virtual void reserve(const Workload& workload) = 0;  // once, before the first stage

@@ -113,6 +113,7 @@ def load_model(
     direct: bool,
     simd: str,
     precision: str,
+    device: NativeDevice | None,
 ) -> NativeModel: ...
 def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
 def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
@@ -125,6 +126,7 @@ def measure_model(
     read_threads: int,
     simd: str,
     precision: str,
+    device: NativeDevice | None,
 ) -> dict[str, int]: ...
 def make_plan(
     memory_bytes: int,
@@ -156,6 +158,7 @@ def probe_layer(
     read_threads: int,
     seconds: float,
     simd: str,
+    device: NativeDevice | None,
 ) -> list[dict[str, Any]]: ...
 def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
 def probe_experts(
@@ -168,4 +171,5 @@ def probe_experts(
     n_threads: int,
     seconds: float,
     simd: str,
+    device: NativeDevice | None,
 ) -> dict[str, Any]: ...

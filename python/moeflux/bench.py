@@ -37,6 +37,7 @@ class Setting:
         warmup: tokens decoded before the clock starts.
         tokens: tokens decoded on the clock.
         sequences: decoded together, a token of each a step.
+        device: as for `load`.
     """
 
     memory: str
@@ -46,6 +47,7 @@ class Setting:
     warmup: int = 64
     tokens: int = 256
     sequences: int = 1
+    device: str = "cpu"
 
     @property
     def context(self) -> int:
@@ -67,6 +69,9 @@ class Phase:
     bytes_read: int
     device_bytes: int | None
     bound_seconds: float
+    commits: int
+    waits: int
+    dispatches: int
 
     @property
     def tokens_per_second(self) -> float:
@@ -81,6 +86,11 @@ class Phase:
             "tokens_per_second": self.tokens_per_second,
             "hit_rate": self.hits / uses if uses else None,
             "gb_read_per_token": self.bytes_read / 1e9 / self.tokens,
+            "per_token": {
+                "commits": self.commits / self.tokens,
+                "waits": self.waits / self.tokens,
+                "dispatches": self.dispatches / self.tokens,
+            },
             "disk_gb_per_second": self.bytes_read / 1e9 / self.seconds,
             "share_of_bound": self.bound_seconds / self.seconds,
             "share_of_time": {
@@ -131,6 +141,9 @@ class _Clock:
             bytes_read=read,
             device_bytes=None if device is None or self._device is None else device - self._device,
             bound_seconds=bound(read),
+            commits=int(grown("commits")),
+            waits=int(grown("waits")),
+            dispatches=int(grown("dispatches")),
         )
 
 
@@ -167,7 +180,7 @@ def measure(
     progress("load")
     begin = time.perf_counter()
     model = load(path, memory=setting.memory, context=setting.context, threads=setting.threads,
-                 precision=setting.precision)  # fmt: skip
+                 precision=setting.precision, device=setting.device)  # fmt: skip
     load_seconds = time.perf_counter() - begin
     n = setting.sequences
     length = setting.context
@@ -217,4 +230,5 @@ def measure(
         "memory_bytes": stats["memory_bytes"],
         "read_mode": stats["read_mode"],
         "simd": stats["simd"],
+        "device_name": stats["device_name"],
     }  # fmt: skip

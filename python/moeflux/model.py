@@ -9,21 +9,13 @@ from typing import Any
 
 from . import _core, hub
 from .checkpoint import open_checkpoint
+from .device import check_precision, device_budget, open_device
 from .errors import FormatError
 from .families import build_spec
-from .memory import budget_bytes
 from .probe import READ_THREADS, default_threads
 from .routing import Routing
 from .session import Session, run
 from .tokenizer import Tokenizer
-
-PRECISIONS = ("float32", "bfloat16", "int8")
-
-
-def check_precision(precision: str) -> None:
-    """Raises FormatError when there is no such precision."""
-    if precision not in PRECISIONS:
-        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
 
 
 def check_threads(threads: int) -> None:
@@ -37,7 +29,7 @@ def load(
     *,
     memory: str | int = "auto",
     context: int = 8192,
-    device: str = "auto",
+    device: str = "cpu",
     precision: str = "float32",
     threads: int | None = None,
     max_slots: int | None = None,
@@ -49,13 +41,16 @@ def load(
 
     Args:
         path: a folder, a hub id "owner/name", or None for the demo model.
-        memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes.
+        memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes. On a
+            device it counts what the device holds, too, and "auto" stays below what it advises.
         context: tokens a session can hold; its KV cache is booked in full.
-        device: "auto" or "cpu"; other devices are not built yet.
+        device: "cpu"; "metal", the GPU of a Mac; or "host", the GPU's shaders run on the CPU, for
+            checking: slow. Results of different devices agree within a tolerance.
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
-            float32 always.
-        threads: compute threads; None takes the machine's cores. Changes no result.
+            float32 always. A device other than "cpu" computes at float32 and has no other.
+        threads: compute threads of the CPU; None takes the machine's cores. Changes no result, and
+            nothing on another device.
         max_slots: at most this many experts in memory. Changes no result.
         direct_io: read past the page cache where the file system allows it.
         revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
@@ -67,7 +62,10 @@ def load(
     Raises:
         FormatError: the checkpoint or an argument is not what it must be.
         IoError: a file cannot be read.
-        MemoryBudgetError: `memory` is too little; the message says what would do.
+        MemoryBudgetError: `memory` is too little, or more than the device advises to keep
+            resident; the message says what would do.
+        NoDeviceError: this machine has no such device; the message says why.
+        GpuError: the device has no room, or its library does not compile.
         DownloadError: a hub id cannot be had.
 
     Example:
@@ -75,9 +73,8 @@ def load(
         >>> model.session().step([1, 2, 3]).shape == (model.vocab_size,)
         True
     """
-    if device not in ("auto", "cpu"):
-        raise FormatError(f"[load] expected device auto or cpu, found {device!r}")
-    check_precision(precision)
+    native_device = open_device(device)
+    check_precision(precision, device)
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
     threads = threads if threads is not None else default_threads()
@@ -88,7 +85,7 @@ def load(
     native = _core.load_model(
         spec,
         files=[str(file) for file in checkpoint.files],
-        memory_bytes=budget_bytes(memory),
+        memory_bytes=device_budget(memory, native_device),
         context=context,
         n_threads=threads,
         read_threads=READ_THREADS,
@@ -96,6 +93,7 @@ def load(
         direct=direct_io,
         simd=os.environ.get("MOEFLUX_SIMD", ""),
         precision=precision,
+        device=native_device,
     )
     return Model(native, folder, checkpoint.config, spec["vocab"])
 
@@ -135,10 +133,12 @@ class Model:
 
         tokens, steps, passes (forward passes: a step of many tokens or sessions takes several),
         hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
-        commits and waits (work handed to the device, and times the engine needed its result),
+        commits and waits (times that work was handed over, and that the engine needed its result:
+            in decode at most two a MoE layer and one a token, and one of each), dispatches (kernel
+            launches on a device; 0 on the CPU) and kernels (the same by kernel's name),
         slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
         are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
-        precision;
+        precision, device ("cpu", "host" or "metal") and device_name;
         overridden_tokens (computed under a `Routing`) and routing ("native" while that is 0, else
         "override: " and the name of the last one).
         """

@@ -136,8 +136,9 @@ def measure(
     context: int,
     n_threads: int,
     precision: str = "float32",
+    device: _core.NativeDevice | None = None,
 ) -> Sizes:
-    """A model's sizes from its headers: no weights are read.
+    """A model's sizes from its headers: no weights are read. `device` None is the CPU.
 
     Raises:
         FormatError: tensors that do not fit each other.
@@ -147,7 +148,7 @@ def measure(
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
     native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS, forced_simd(),
-                                 precision)  # fmt: skip
+                                 precision, device)  # fmt: skip
     layers = sources.layers(spec)
     resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
     if "head" in spec:  # of an embedding of its own a token touches one row

@@ -208,6 +208,7 @@ def kernels(
     top_k: int = 8,
     threads: int | None = None,
     seconds: float = 0.3,
+    device: _core.NativeDevice | None = None,
 ) -> KernelRate:
     """What the expert kernels get through, one token at a time: from one and from `top_k` experts.
 
@@ -219,6 +220,7 @@ def kernels(
         top_k: experts of a token in a layer.
         threads: compute threads.
         seconds: time to compute for; preparing weights comes on top.
+        device: whose kernels; None is the CPU.
     """
     nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
 
@@ -226,7 +228,7 @@ def kernels(
         """Bytes and seconds of a layer's experts."""
         done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
                                    threads or default_threads(), seconds / 2,
-                                   forced_simd())  # fmt: skip
+                                   forced_simd(), device)  # fmt: skip
         return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
 
     return kernel_rate(layer(1), layer(max(top_k, 2)))
@@ -247,6 +249,7 @@ def machine(
     slot_bytes: int,
     threads: int,
     folder: Path | None = None,
+    device: _core.NativeDevice | None = None,
 ) -> Machine:
     """Rates for one model: of its own files where they are here, else of a file like them.
 
@@ -256,6 +259,7 @@ def machine(
         slot_bytes: one expert in memory.
         threads: compute threads.
         folder: measure the disk of this folder instead.
+        device: whose kernels; None is the CPU.
 
     Raises:
         IoError: the disk cannot be read, or the probe file not be written.
@@ -263,7 +267,7 @@ def machine(
     layers, moe = sources.layers(spec), _first_moe(spec)
     if not layers or moe is None:
         return Machine(disk(folder or models_folder(), RECORD_BYTES), memory(threads),
-                       kernels(threads=threads), threads)  # fmt: skip
+                       kernels(threads=threads, device=device), threads)  # fmt: skip
     gate = moe["experts"]["gate"]
     shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
              "group": gate["group"], "top_k": moe["top_k"]}  # fmt: skip
@@ -282,8 +286,8 @@ def machine(
         # Past the caches, if the disk fills so much in time.
         hot = min(MEMORY_BYTES, available_bytes() // 4, int(drive.best * FILL_SECONDS))
         return Machine(
-            drive, memory(threads), kernels(**shape, threads=threads), threads,
-            _layer_rate(paths, ranges, moe, hot // slot_bytes, threads),
+            drive, memory(threads), kernels(**shape, threads=threads, device=device), threads,
+            _layer_rate(paths, ranges, moe, hot // slot_bytes, threads, device),
         )  # fmt: skip
 
 
@@ -302,6 +306,7 @@ def _layer_rate(
     moe: dict[str, Any],
     n_slots: int,
     threads: int,
+    device: _core.NativeDevice | None,
 ) -> LayerRate:
     n_experts, top_k = sum(len(layer[0][2]) for layer in layers), moe["top_k"]
     n_slots = max(top_k, min(n_slots, n_experts - top_k))
@@ -309,7 +314,7 @@ def _layer_rate(
     misses = [n for n in misses if n_slots + n <= n_experts]
     done = _core.probe_layer(list(paths), [list(layer) for layer in layers], moe["experts"], top_k,
                              misses, n_slots, threads, READ_THREADS, LAYER_SECONDS,
-                             forced_simd())  # fmt: skip
+                             forced_simd(), device)  # fmt: skip
     return LayerRate({n: found["seconds"] / found["rounds"]
                       for n, found in zip(misses, done, strict=True)})  # fmt: skip
 

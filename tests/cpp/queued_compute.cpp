@@ -1,5 +1,6 @@
 // Stands in for csrc/bindings/compute.cpp in the test module `queued_core`: the CPU's ops behind a
 // queue, with random delays and every operand looked up in the arena.
+#include "base/error.h"
 #include "bindings/compute.h"
 #include "ops/cpu/cpu_ops.h"
 #include "queued_ops.h"
@@ -8,6 +9,7 @@
 namespace moeflux::bindings {
 
 Compute open_compute(base::Account& account, const ComputeOptions& options) {
+  if (options.device) throw moeflux::NoDeviceError("[test] this module has the CPU's ops only");
   const auto arena = std::make_shared<TrackingArena>(account, base::kPageBytes);
   QueuedOps::Options queue;
   queue.max_delay_us = 20;

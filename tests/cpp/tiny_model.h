@@ -16,6 +16,7 @@ class TinyModel {
   static constexpr uint32_t kLayers = 5, kMoeLayers = 4, kContext = 64, kChunk = 8;
   using MakeOps = std::function<std::unique_ptr<moeflux::ops::Ops>(
       std::unique_ptr<moeflux::ops::Ops> cpu, TinyModel& model)>;
+  using MakeArena = std::function<std::shared_ptr<moeflux::base::Arena>(moeflux::base::Account&)>;
   struct Options {
     uint32_t max_slots = 0;
     int threads = 2;
@@ -23,9 +24,13 @@ class TinyModel {
     MakeOps make_ops = {};  // around the CPU's; none: those
     uint64_t budget = 64 << 20;
     uint32_t read_threads = 4;
+    MakeArena make_arena = {};  // none: a TrackingArena
   };
 
-  explicit TinyModel(Options options) : account_(options.budget), arena_(make_arena()) {
+  explicit TinyModel(Options options)
+      : account_(options.budget),
+        arena_(options.make_arena ? options.make_arena(account_)
+                                  : std::make_shared<TrackingArena>(account_, 4096)) {
     for (uint32_t layer = 0; layer < kLayers; ++layer) add_layer(layer);
     weights_->spec = {kVocab, kModel, 1e-6f, kChunk};
     weights_->embed = matrix(kVocab, kModel).weight;
@@ -45,7 +50,7 @@ class TinyModel {
   }
 
   moeflux::engine::Engine& engine() { return *engine_; }
-  TrackingArena& arena() { return *arena_; }
+  moeflux::base::Arena& arena() { return *arena_; }
   FaultyFile& file() { return *file_; }
   std::shared_ptr<moeflux::engine::Session> session() { return engine_->new_session(); }
 
@@ -67,9 +72,6 @@ class TinyModel {
  private:
   using Linear = moeflux::ops::Linear;
 
-  std::shared_ptr<TrackingArena> make_arena() {
-    return std::make_shared<TrackingArena>(account_, 4096);
-  }
   float next() { return static_cast<float>(random_()) / 4294967296.0f * 2 - 1; }
   float* vector(uint32_t n, float scale = 1, float shift = 0) {
     weights_->memory.emplace_back(*arena_, uint64_t(n) * 4, "test weights");
@@ -155,7 +157,7 @@ class TinyModel {
 
   std::mt19937 random_{7};
   moeflux::base::Account account_;
-  std::shared_ptr<TrackingArena> arena_;
+  std::shared_ptr<moeflux::base::Arena> arena_;
   std::shared_ptr<moeflux::model::Weights> weights_ = std::make_shared<moeflux::model::Weights>();
   std::vector<std::byte> bytes_;
   std::vector<moeflux::store::LayerExperts> experts_;

@@ -34,6 +34,20 @@ def test_every_combination_is_run_and_counted(tmp_path):
     assert "<svg" in plot.read_text()
 
 
+def test_a_device_is_named_and_what_it_was_handed_is_counted():
+    args = ("--device", "host", "--memory", "30MB", "--prompt", "4", "-n", "2", "--warmup", "1")
+    done = bench(*args, "--json")
+    assert done.returncode == 0, done.stderr
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["setting"]["device"] == "host" and run["device_name"].startswith("shaders on the")
+    per_token = run["decode"]["per_token"]
+    # 3, and in 8 layers 20 and 2 for each group in which the 4 experts came (docs/devices.md).
+    assert 3 + 8 * 22 <= per_token["dispatches"] <= 3 + 8 * 28
+    assert per_token["waits"] == 9 and 9 <= per_token["commits"] <= 17
+    text = bench(*args).stdout
+    assert "host, a token: " in text and " dispatches" in text and "no GPU's speed" in text
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
     [
@@ -46,6 +60,8 @@ def test_every_combination_is_run_and_counted(tmp_path):
         (["--memory", "60MB,1MB"], "memory"),
         (["--threads", "1,500"], "256"),
         (["-n", "0"], "--tokens"),
+        (["--device", "cuda"], "cuda"),
+        (["--device", "host", "--precision", "int8"], "float32"),
         (["--prompt", "-3"], "--prompt"),
     ],
 )

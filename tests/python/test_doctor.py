@@ -6,13 +6,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 import moeflux as mf
 from moeflux import _core, doctor, probe
 from moeflux.cli import app
-from moeflux.doctor import checks, speed
+from moeflux.doctor import checks, model_check, speed
 from moeflux.doctor.kernels import cases
 
 
@@ -23,6 +24,7 @@ def quick(monkeypatch):
         monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:2]))
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
+    monkeypatch.setattr(model_check, "N_TOKENS", 2)
     monkeypatch.setattr(probe, "FILE_BYTES", 1 << 20)
     monkeypatch.setattr(probe, "MEMORY_BYTES", 1 << 22)
 
@@ -41,6 +43,8 @@ def test_on_this_machine_all_is_well(tmp_path):
     n_library, n_checked = len(mf.Backend("host").kernels), len(cases.KERNELS)
     assert f"compiled: {n_library} of {n_library} kernels" in done.stdout
     assert f"agree with their oracles: {n_checked} of {n_checked} kernels" in done.stdout
+    assert "demo model: 12 tokens as on the CPU, logits within" in done.stdout
+    assert " dispatches," in done.stdout and " commits, 9 waits" in done.stdout
     assert "no problem found" in done.stdout and "dequant_matvec_4bit_v3 " in done.stdout
     assert not list(tmp_path.iterdir())
     if sys.platform != "darwin":
@@ -71,6 +75,8 @@ def test_json_holds_the_whole_report(tmp_path):
     assert device["kind"] == "host" and device["limits"]["max_threads"] == 1024
     assert {check["kernel"] for check in device["checks"]} >= set(mf.ALL_KERNELS)
     assert all(check["n_cases"] > 0 and check["error"] <= 1 for check in device["checks"])
+    assert device["model"]["n_tokens"] == 2 and device["model"]["problem"] is None
+    assert device["model"]["dispatches"] > 100 and 0 < device["model"]["error"] < 1e-3
     assert all(rate["gb_per_s"] > 0 for rate in device["rates"])
     assert min(report["disk"]["by_batch"].values()) > 0 and report["memory_rate"] > 0
     assert report["system"]["moeflux"] == mf.__version__
@@ -108,6 +114,40 @@ def test_what_does_not_compile_or_run_is_a_problem_each(monkeypatch, tmp_path):
     (device,) = report.devices
     n_kernels = device.n_kernels
     assert f"compiled: {n_kernels - 1} of {n_kernels} kernels" in report.text()
+
+
+def test_a_demo_model_that_differs_from_the_cpus_is_a_problem(monkeypatch, tmp_path):
+    write = model_check._write
+
+    def other(device):
+        logits, numbers = write(device)
+        if device != "cpu":
+            logits[1] = logits[1] + (np.arange(len(logits[1])) == 7) * 1e-2
+        return logits, numbers
+
+    monkeypatch.setattr(model_check, "_write", other)
+    done = run_doctor("--device", "host", "--disk", str(tmp_path))
+    (problem,) = [line for line in done.stdout.splitlines() if line.startswith("PROBLEM")]
+    assert done.exit_code == 1
+    assert "host: demo model: token 1: a logit differs from the CPU's by 0.01" in problem
+
+
+@pytest.mark.parametrize(
+    ("found", "word"),
+    [([1.0, 1.0001], "expected 0 as on the CPU, found 1"), ([np.nan, 1.0], "by inf")],
+)
+def test_another_token_or_nan_is_a_problem(found, word):
+    numbers = dict.fromkeys(("dispatches", "commits", "waits", "tokens_per_second"), 1.0)
+    check = model_check.compare([np.array([1.0001, 1.0])], [np.array(found)], numbers)
+    assert word in check.problem and check.n_tokens == 0
+
+
+def test_a_model_that_fails_on_the_device_is_a_problem(monkeypatch):
+    def fails(**options):
+        raise mf.GpuError("[device::Metal] GPU Timeout Error")
+
+    monkeypatch.setattr(model_check, "load", fails)
+    assert "GPU Timeout" in model_check.check_model("host").problem
 
 
 @pytest.mark.parametrize("platform", ["linux", "darwin"])

@@ -3,13 +3,12 @@
 Every comparison also asserts that experts were really read, so that none can pass by accident.
 """
 
-import re
-
 import numpy as np
 import pytest
 
 import moeflux
 from oracle import build
+from support.budget import smallest_budget
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 75)]
 SHAPE = {"num_experts": 12, "num_experts_per_tok": 3}
@@ -64,23 +63,8 @@ def test_logits_are_bit_equal_for_every_slot_count(folder, resident, slots):
         assert stats["misses"] > resident[1]["misses"]
 
 
-def smallest_budget(path):
-    """Follows the refusals, each of which names a budget that gets further."""
-    memory = 4096 * 64
-    for _ in range(500):
-        try:
-            moeflux.load(path, memory=memory, context=128)
-        except moeflux.MemoryBudgetError as error:
-            named = re.search(r"at least (\d+)|memory=(\d+) would do", str(error))
-            assert named, str(error)
-            memory = int(named[1] or named[2])
-        else:
-            return memory
-    raise AssertionError("no refusal named a budget that does")
-
-
 def test_smallest_allowed_budget_is_bit_equal_and_one_byte_less_is_refused(folder, resident):
-    memory = smallest_budget(folder)
+    memory = smallest_budget(folder, context=128)
     logits, stats = run(folder, memory=memory)
     assert np.array_equal(logits, resident[0])
     assert stats["evictions"] > 0 and stats["peak_bytes"] <= memory

@@ -47,7 +47,7 @@ def test_ranges_behind_the_end_and_wild_batches_are_refused(tmp_path, offset):
 def test_memory_and_kernel_rates_count_every_byte():
     done = _core.probe_memory(5 << 20, 2, 0.02)
     assert done["nbytes"] == done["rounds"] * (5 << 20)
-    done = _core.probe_experts(128, 64, 4, 64, 3, 1 << 20, 2, 0.02, "")
+    done = _core.probe_experts(128, 64, 4, 64, 3, 1 << 20, 2, 0.02, "", None)
     expert = 3 * 128 * 64 * 9 // 16  # q4 in groups of 64: 0.5625 bytes a weight
     assert done["nbytes"] == done["rounds"] * 3 * expert
 
@@ -95,7 +95,7 @@ def layer(experts, misses, n_slots, **changes):
     moe = spec["layers"][0]["moe"]
     top_k = changes.get("top_k", moe["top_k"])
     return _core.probe_layer(paths, ranges, changes.get("matrices", moe["experts"]), top_k, misses,
-                             n_slots, 2, 4, 0.02, "")  # fmt: skip
+                             n_slots, 2, 4, 0.02, "", None)  # fmt: skip
 
 
 def test_a_layer_reads_exactly_the_experts_that_miss(experts):

@@ -12,13 +12,26 @@ import argparse
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from metal_mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
-TESTS = "moeflux_metal_tests"
-TIMEOUT_S = 120  # a hang is noticed, too
+TIMEOUT_S = 300  # a hang is noticed, too
+
+
+@dataclass(frozen=True)
+class Suite:
+    """An executable of C++ tests, how it is built and called, and what it must notice."""
+
+    target: str
+    folder: str  # of the executable, below the build folder
+    options: tuple[str, ...]  # of CMake, beside MOEFLUX_TESTS
+    arguments: tuple[str, ...]
+    mutants: Sequence[Mutant]
+    work: str  # where it is built, below build/
 
 
 def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -34,30 +47,34 @@ def copy_checkout(work: Path) -> None:
             shutil.copy(ROOT / name, target)
 
 
-def build(work: Path) -> str:
+def build(suite: Suite, work: Path) -> str:
     """Builds the tests; the compiler's words if that fails."""
     if not (work / "build/CMakeCache.txt").exists():
-        options = ("-DMOEFLUX_TESTS=ON", "-DMOEFLUX_METAL=STANDIN")
+        options = ("-DMOEFLUX_TESTS=ON", *suite.options)
         configured = run("cmake", "-S", ".", "-B", "build", *options, cwd=work)
         if configured.returncode:
             return configured.stdout + configured.stderr
-    built = run("cmake", "--build", "build", "-j2", "--target", TESTS, cwd=work)
+    built = run("cmake", "--build", "build", "-j2", "--target", suite.target, cwd=work)
     return built.stdout + built.stderr if built.returncode else ""
 
 
-def failures(work: Path) -> str:
+def failures(suite: Suite, work: Path) -> str:
     """What the tests say when they fail; empty: they pass."""
-    tests = work / "build/tests/cpp/metal" / TESTS
+    tests = work / "build" / suite.folder / suite.target
     try:
         result = subprocess.run(
-            [tests], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            [tests, *suite.arguments],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         return (error.stdout or b"").decode() + "\ntimed out"
     return result.stdout if result.returncode else ""
 
 
-def judge(work: Path, mutant: Mutant) -> str:
+def judge(suite: Suite, work: Path, mutant: Mutant) -> str:
     """Empty if the mutant's test failed, else what happened instead."""
     file = work / mutant.file
     text = file.read_text()
@@ -65,9 +82,9 @@ def judge(work: Path, mutant: Mutant) -> str:
         return f"'{mutant.old}' stands {text.count(mutant.old)} times"
     file.write_text(text.replace(mutant.old, mutant.new))
     try:
-        if words := build(work):
+        if words := build(suite, work):
             return f"does not compile:\n{words}"
-        report = failures(work)
+        report = failures(suite, work)
     finally:
         file.write_text(text)
     cases = [line for line in report.splitlines() if line.startswith("TEST CASE:")]
@@ -76,25 +93,30 @@ def judge(work: Path, mutant: Mutant) -> str:
     return "went unnoticed" if not report else f"failed others: {cases}"
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=ROOT / "build/mutants-metal")
+def main(suite: Suite, description: str) -> int:
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / suite.work)
     parser.add_argument("--only", default="", help="mutants whose file or text contains this")
     arguments = parser.parse_args()
     work = arguments.work.resolve()
     copy_checkout(work)
-    if words := build(work) or failures(work):
+    if words := build(suite, work) or failures(suite, work):
         print(f"the tests fail as they are:\n{words}")
         return 1
-    missed = 0
-    for mutant in MUTANTS:
-        if arguments.only not in mutant.file + mutant.old:
+    missed = tried = 0
+    for mutant in suite.mutants:
+        if arguments.only not in mutant.file + mutant.old + mutant.new:
             continue
-        found = judge(work, mutant)
+        found = judge(suite, work, mutant)
+        tried += 1
         missed += bool(found)
-        print(f"{mutant.file}: {mutant.old!r}: {found or 'noticed'}", flush=True)
+        name = f"{mutant.old!r} -> {mutant.new!r}"
+        print(f"{mutant.file}: {name}: {found or 'noticed'}", flush=True)
+    print(f"{missed} of {tried} unnoticed")
     return 1 if missed else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    metal = Suite("moeflux_metal_tests", "tests/cpp/metal", ("-DMOEFLUX_METAL=STANDIN",), (),
+                  MUTANTS, "mutants-metal")  # fmt: skip
+    sys.exit(main(metal, __doc__ or ""))

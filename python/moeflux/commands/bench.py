@@ -21,6 +21,7 @@ def bench(
     ] = "auto",
     threads: Annotated[Optional[str], typer.Option(help="Thread counts: 1,2.")] = None,
     precision: Annotated[str, typer.Option(help="Precisions: float32,bfloat16.")] = "float32",
+    device: options.Device = "cpu",
     sequences: Annotated[str, typer.Option(help="Sequences decoded together: 1,8.")] = "1",
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens on the clock.")] = 256,
@@ -48,9 +49,9 @@ def bench(
     from .. import hub, probe
     from .. import plan as planner
     from ..checkpoint import open_checkpoint
+    from ..device import check_precision, device_budget, open_device
     from ..families import build_spec
-    from ..memory import budget_bytes
-    from ..model import check_precision, check_threads
+    from ..model import check_threads
     from ..tokenizer import Tokenizer
 
     if min(prompt, tokens) < 1 or warmup < 0:
@@ -60,22 +61,25 @@ def bench(
         )
     counts = _numbers(threads, "--threads") if threads else [probe.default_threads()]
     settings = [
-        work.Setting(budget, count, kind, prompt, warmup, tokens, together)
+        work.Setting(budget, count, kind, prompt, warmup, tokens, together, device)
         for budget, count, kind, together in product(
             memory.split(","), counts, precision.split(","), _numbers(sequences, "--sequences")
         )
     ]
+    native_device = open_device(device)
     folder = hub.resolve(model, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
     all_sizes = []
     for setting in settings:  # what one of them cannot have is refused before the first is run
-        check_precision(setting.precision)
+        check_precision(setting.precision, device)
         check_threads(setting.threads)
         all_sizes.append(
-            planner.measure(checkpoint, spec, setting.context, setting.threads, setting.precision)
+            planner.measure(
+                checkpoint, spec, setting.context, setting.threads, setting.precision, native_device
+            )
         )
-        planner.fit(all_sizes[-1], budget_bytes(setting.memory))
+        planner.fit(all_sizes[-1], device_budget(setting.memory, native_device))
     if text is None:
         ids = _random_ids(int(spec["vocab"]))
     else:
@@ -87,7 +91,9 @@ def bench(
         raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
     with Console(stderr=True).status("measuring the disk and the memory") as status:
         slot_bytes = all_sizes[0].slot_bytes
-        machine = probe.machine(spec, checkpoint.files, slot_bytes, max(counts))
+        machine = probe.machine(
+            spec, checkpoint.files, slot_bytes, max(counts), device=native_device
+        )
         results = []
         for number, (setting, sizes) in enumerate(zip(settings, all_sizes, strict=True), start=1):
 
@@ -131,6 +137,14 @@ def _draw(path: Path, report: dict[str, Any]) -> None:
     write_svg(path, svg(title, "memory budget, GB", "tokens/s", lines))
 
 
+def _counts(per_token: dict[str, float], device: str) -> str:
+    if device == "cpu":
+        return ""
+    parts = ", ".join(f"{value:.2f} {name}" for name, value in per_token.items())
+    note = "; shaders on the CPU: no GPU's speed" if device == "host" else ""
+    return f"\n  {device}, a token: {parts}{note}"
+
+
 def _numbers(text: str, option: str) -> list[int]:
     try:
         found = [int(part) for part in text.split(",")]
@@ -165,7 +179,7 @@ def _show(report: dict[str, Any]) -> None:
             f"  decode: {decode['tokens_per_second']:.2f} tok/s, {hits} hits, "
             f"{decode['gb_read_per_token'] * 1e3:.2f} MB read a token, "
             f"{decode['share_of_bound']:.0%} of the bound\n"
-            f"  time: {shares}"
+            f"  time: {shares}" + _counts(decode["per_token"], setting["device"])
         )
         device, read = decode["device_bytes"], decode["bytes_read"]
         if device is not None and read:

@@ -31,6 +31,7 @@ def chat(
     repetition_penalty: options.RepetitionPenalty = 1.0,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    device: options.Device = "cpu",
     threads: options.Threads = None,
 ) -> None:
     """Talk to a model. Type /help for what a line can be besides a question."""
@@ -41,8 +42,9 @@ def chat(
         max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
     )
     loaded = load(
-        model, memory=memory, context=context, threads=threads, revision=revision, offline=offline
-    )
+        model, memory=memory, context=context, device=device, threads=threads, revision=revision,
+        offline=offline,
+    )  # fmt: skip
     if not loaded.tokenizer.has_template:
         raise errors.TemplateError(
             f"[chat] this model has no chat template, it only continues text: use "

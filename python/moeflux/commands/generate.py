@@ -50,6 +50,7 @@ def generate(
     repetition_penalty: options.RepetitionPenalty = 1.0,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    device: options.Device = "cpu",
     threads: options.Threads = None,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
     echo: Annotated[bool, typer.Option(help="Print the prompt before its continuation.")] = False,
@@ -67,8 +68,9 @@ def generate(
     )
     text = _prompt(prompt, file)
     loaded = load(
-        model, memory=memory, context=context, threads=threads, revision=revision, offline=offline
-    )
+        model, memory=memory, context=context, device=device, threads=threads, revision=revision,
+        offline=offline,
+    )  # fmt: skip
     source: dict[str, Any] = (
         {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
     )

@@ -21,6 +21,7 @@ def plan(
     ] = None,
     context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
     threads: options.Threads = None,
+    device: options.Device = "cpu",
     hit_rate: Annotated[
         Optional[float],
         typer.Option(help="Share of experts found in memory; estimated when not given."),
@@ -43,8 +44,8 @@ def plan(
     """
     from .. import plan as planner
     from .. import probe
+    from ..device import device_budget, open_device
     from ..families import build_spec
-    from ..memory import budget_bytes
     from ..model import check_threads
     from ..remote import open_headers
 
@@ -54,19 +55,24 @@ def plan(
         raise FormatError(f"[plan] expected a context of 1..{1 << 24} tokens, found {context}")
     threads = probe.default_threads() if threads is None else threads
     check_threads(threads)
+    native_device = open_device(device)
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
-    sizes = planner.measure(checkpoint, spec, context, threads)
-    budgets = [budget_bytes(text) for text in memory or ()] or planner.usual_budgets(sizes)
+    sizes = planner.measure(checkpoint, spec, context, threads, device=native_device)
+    budgets = [
+        device_budget(text, native_device) for text in memory or ()
+    ] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    files = checkpoint.files if found.is_local else ()
     machine = probe.machine(
-        spec, checkpoint.files if found.is_local else (), sizes.slot_bytes, threads, folder
+        spec, files, sizes.slot_bytes, threads, folder, native_device
     )
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
+        "device": device,
         "sizes": asdict(sizes),
         "minimum_bytes": planner.minimum_bytes(sizes),
         "cycle_slots": sizes.cycle_slots,

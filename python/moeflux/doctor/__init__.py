@@ -1,7 +1,8 @@
 """`moeflux doctor`: whether this machine's devices compute what they should, and how fast.
 
-Runs from an installed wheel. Every kernel is compared with a float64 oracle in numpy; rates of
-matvec kernels, disk and memory are measured.
+Runs from an installed wheel. Every kernel is compared with a float64 oracle in numpy, the demo
+model on each device with the same on the CPU; rates of matvec kernels, disk and memory are
+measured.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from ..errors import GpuError, MoefluxError, NoDeviceError
 from ..memory import available_bytes
 from . import speed
 from .checks import check_kernels
+from .model_check import check_model
 from .report import DeviceReport, Report
 
 REPEATS = 3  # of each measurement of a matvec
@@ -85,6 +87,10 @@ def _examine_device(
     problems += [
         f"{kind}: {check.kernel}: {check.problem}" for check in device.checks if check.problem
     ]
+    note(f"{kind}: the demo model")
+    device.model = check_model(kind)
+    if device.model.problem:
+        problems.append(f"{kind}: demo model: {device.model.problem}")
     try:
         device.rates = speed.measure_all(backend, note, TUNE_REPEATS if tune else REPEATS)
     except MoefluxError as error:

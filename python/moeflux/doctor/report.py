@@ -9,6 +9,7 @@ from typing import Any
 
 from ..probe import DiskRate
 from .checks import KernelCheck
+from .model_check import ModelCheck
 from .speed import MatvecRate
 
 
@@ -23,6 +24,7 @@ class DeviceReport:
     n_kernels: int = 0
     compile_errors: list[str] = field(default_factory=list)
     checks: list[KernelCheck] = field(default_factory=list)
+    model: ModelCheck | None = None
     rates: list[MatvecRate] = field(default_factory=list)
     table_rows: list[str] | None = None  # better ones, where they were asked for
 
@@ -71,12 +73,24 @@ def _device_lines(device: DeviceReport) -> Iterable[str]:
     if right:
         worst = max(right, key=lambda check: check.error)
         yield f"  largest error: {worst.error:.2f} of what is allowed ({worst.kernel})"
+    if device.model is not None and device.model.problem is None:
+        yield from _model_lines(device.kind, device.model)
     if device.rates:
         yield "  matvec, weight bytes read, GB/s:"
         yield from _rate_lines(device.rates)
     if device.table_rows is not None:
         yield "  better rows for csrc/ops/gpu/matvec_variants.inc:"
         yield from (f"    {row}" for row in device.table_rows or ["none: the table is right"])
+
+
+def _model_lines(kind: str, model: ModelCheck) -> Iterable[str]:
+    yield (
+        f"  demo model: {model.n_tokens} tokens as on the CPU, logits within {model.error:.1e}; "
+        f"a token: {model.dispatches:.0f} dispatches, {model.commits:.1f} commits, "
+        f"{model.waits:.0f} waits"
+    )
+    note = " (shaders on the CPU: no GPU's speed)" if kind == "host" else ""
+    yield f"  demo model: {model.tokens_per_second:.1f} tokens/s{note}"
 
 
 def _rate_lines(rates: list[MatvecRate]) -> Iterable[str]:

@@ -53,7 +53,9 @@ def draw_embed(rng: Generator) -> Shape:
 class Weights:
     """A random matrix: its arguments, values, and the magnitudes that a product adds up."""
 
-    def __init__(self, rng: Generator, quantised: bool, dtype: str, shape: Shape):
+    def __init__(
+        self, rng: Generator, quantised: bool, dtype: str, shape: Shape, bits: int | None = None
+    ):
         _, out_dim, in_dim, group = shape
         self.constants: dict[str, int] = {}
         if not quantised:
@@ -62,7 +64,8 @@ class Weights:
             self.args, self.scalars = [stored], []
             self.values, self.sizes = decode(stored), np.abs(decode(stored))
             return
-        bits = int(rng.choice(BITS))  # which of 100 drawn shapes all meet
+        if bits is None:
+            bits = int(rng.choice(BITS))  # which of 100 drawn shapes all meet
         words = rng.integers(0, 1 << 32, (out_dim, in_dim * bits // 32), dtype=np.uint32)
         scales = ENCODE[dtype](floats(rng, out_dim, in_dim // group, size=2.0 / (1 << bits)))
         biases = ENCODE[dtype](floats(rng, out_dim, in_dim // group))

@@ -1,0 +1,153 @@
+// Attention over a KV cache that is (positions, kv_dim) f32, as the kernels want it.
+#include <algorithm>
+#include <cmath>
+
+#include "ops/gpu/stages.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+// One token over few positions: scores, softmax and values each spread over the whole device. Over
+// more of them, chunks with an online softmax, so that no buffer grows with the context.
+constexpr uint32_t kScoredPositions = 1024;
+constexpr uint32_t kChunkPositions = 512;  // two blocks of attention_decode_f32
+constexpr uint32_t kMaxChunks = 64;        // of one merge
+
+uint32_t n_chunks(uint32_t positions) {
+  return std::min((positions + kChunkPositions - 1) / kChunkPositions, kMaxChunks);
+}
+}  // namespace
+
+struct GpuOps::AttentionRows {
+  AttentionRows(Bump bump, const Attention& w, uint32_t n, uint32_t context)
+      : w(w),
+        n(n),
+        heads(w.n_heads * w.head_dim),
+        kv_dim(w.n_kv_heads * w.head_dim),
+        normed(bump.take(uint64_t(n) * w.q.weight.in)),
+        out(bump.take(uint64_t(n) * w.o.weight.out)),
+        q(bump.take(uint64_t(n) * heads)),
+        k(bump.take(uint64_t(n) * kv_dim)),
+        v(bump.take(uint64_t(n) * kv_dim)),
+        gate(bump.take(uint64_t(n) * w.gate.weight.out)),
+        mixed(bump.take(uint64_t(n) * heads)),
+        scores(bump.take(uint64_t(w.n_heads) * std::min(context, kScoredPositions))),
+        partial(bump.take(uint64_t(n_chunks(context)) * heads)),
+        stats(bump.take(uint64_t(n_chunks(context)) * w.n_heads * 2)),
+        floats(bump.used()) {}
+  const Attention& w;
+  uint32_t n, heads, kv_dim;  // rows; numbers of a row of q, of k
+  float *normed, *out, *q, *k, *v, *gate, *mixed;
+  float *scores, *partial, *stats;  // of one row
+  uint64_t floats;
+
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(w.head_dim)); }
+  static float* at(std::byte* cache, uint32_t position, uint32_t kv_dim) {
+    return reinterpret_cast<float*>(cache) + uint64_t(position) * kv_dim;
+  }
+};
+
+uint64_t GpuOps::attention_floats(const Attention& w, uint32_t rows, uint32_t context) {
+  return AttentionRows({}, w, rows, context).floats;
+}
+
+uint64_t GpuOps::cache_block_bytes(const Attention& w) const {
+  return uint64_t(kCacheBlock) * w.n_kv_heads * w.head_dim * sizeof(float);
+}
+
+// Norms and rotates the queries in place and the keys into the cache.
+void GpuOps::cache(const AttentionRows& rows, const Segment& segment) {
+  const Attention& w = rows.w;
+  const auto rotate = [&](const float* x, const float* weight, uint32_t heads, uint32_t rotary_dim,
+                          float* out) {
+    const uint32_t width = heads * w.head_dim;
+    const uint64_t count = uint64_t(segment.n) * width;
+    recorder_.run(
+        {"norm_rope_f32"},
+        {recorder_.in(x, count), recorder_.in(weight, w.head_dim),
+         recorder_.in(w.inv_freq, rotary_dim / 2), recorder_.out(out, count), u32(segment.n),
+         u32(heads), u32(w.head_dim), u32(rotary_dim), u32(width), u32(width),
+         u32(segment.position), u32(weight != nullptr), f32(w.eps), f32(w.rope_scale)});
+  };
+  float* q = rows.q + uint64_t(segment.row) * rows.heads;
+  const uint64_t kv_at = uint64_t(segment.row) * rows.kv_dim;
+  rotate(q, w.q_norm, w.n_heads, w.rotary_dim, q);
+  rotate(rows.k + kv_at, w.k_norm, w.n_kv_heads, w.rotary_dim,
+         AttentionRows::at(segment.keys, segment.position, rows.kv_dim));
+  if (rows.v == nullptr) return;  // where they belong already
+  rotate(rows.v + kv_at, nullptr, w.n_kv_heads, 0,
+         AttentionRows::at(segment.values, segment.position, rows.kv_dim));
+}
+
+void GpuOps::attend(const AttentionRows& rows, const Segment& segment) {
+  const Attention& w = rows.w;
+  const uint64_t cached = (uint64_t(segment.position) + segment.n) * rows.kv_dim;
+  const uint64_t at = uint64_t(segment.row) * rows.heads;
+  const uint64_t count = uint64_t(segment.n) * rows.heads;
+  recorder_.run(
+      {"attention_prefill_f32"},
+      {recorder_.in(rows.q + at, count),
+       recorder_.in(AttentionRows::at(segment.keys, 0, 0), cached),
+       recorder_.in(AttentionRows::at(segment.values, 0, 0), cached),
+       recorder_.out(rows.mixed + at, count), u32(segment.n), u32(segment.position), u32(w.n_heads),
+       u32(w.n_heads / w.n_kv_heads), u32(w.head_dim), u32(rows.kv_dim), f32(rows.scale())});
+}
+
+void GpuOps::attend_one(const AttentionRows& rows, const Segment& segment) {
+  const Attention& w = rows.w;
+  const uint32_t len = segment.position + 1, group = w.n_heads / w.n_kv_heads;
+  const uint64_t cached = uint64_t(len) * rows.kv_dim, at = uint64_t(segment.row) * rows.heads;
+  const auto q = recorder_.in(rows.q + at, rows.heads);
+  const auto keys = recorder_.in(AttentionRows::at(segment.keys, 0, 0), cached);
+  const auto values = recorder_.in(AttentionRows::at(segment.values, 0, 0), cached);
+  const auto mixed = recorder_.out(rows.mixed + at, rows.heads);
+  if (len <= kScoredPositions) {
+    const uint64_t count = uint64_t(w.n_heads) * len;
+    const auto scores = recorder_.out(rows.scores, count);
+    recorder_.run_groups({"attn_scores_batched"}, count,
+                         {q, keys, scores, u32(w.head_dim), u32(rows.kv_dim), u32(len), u32(len),
+                          f32(rows.scale()), u32(group), u32(len)});
+    recorder_.run_groups({"attn_softmax_batched"}, w.n_heads, {scores, u32(len), u32(len)});
+    recorder_.run_threads(
+        {"attn_values_batched"}, rows.heads,
+        {scores, values, mixed, u32(w.head_dim), u32(rows.kv_dim), u32(len), u32(len), u32(group)});
+    return;
+  }
+  const uint32_t chunks = n_chunks(len);
+  const auto partial = recorder_.out(rows.partial, uint64_t(chunks) * rows.heads);
+  const auto stats = recorder_.out(rows.stats, uint64_t(chunks) * w.n_heads * 2);
+  recorder_.run({"attention_decode_f32"},
+                {q, keys, values, partial, stats, u32(w.n_heads), u32(group), u32(w.head_dim),
+                 u32(rows.kv_dim), u32(len), u32(chunks), f32(rows.scale())});
+  recorder_.run({"attention_merge_f32"},
+                {partial, stats, mixed, u32(w.n_heads), u32(w.head_dim), u32(chunks)});
+}
+
+void GpuOps::attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
+                       float* x) {
+  uint32_t context = 0;
+  for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
+  AttentionRows rows(bump(), w, n, context);
+  norm(w.norm, w.eps, x, n, w.q.weight.in, rows.normed);
+  project(w.q, rows.normed, n, rows.q);
+  project(w.gate, rows.normed, n, rows.gate);
+  project(w.k, rows.normed, n, rows.k);
+  if (segments.size() == 1) {  // rows lie in the cache as the product writes them
+    project(w.v, rows.normed, n,
+            AttentionRows::at(segments[0].values, segments[0].position, rows.kv_dim));
+    rows.v = nullptr;
+  } else {
+    project(w.v, rows.normed, n, rows.v);
+  }
+  for (const Segment& segment : segments) cache(rows, segment);
+  for (const Segment& segment : segments)
+    segment.n == 1 ? attend_one(rows, segment) : attend(rows, segment);
+  const uint64_t count = uint64_t(n) * rows.heads;
+  if (w.gate.weight.out)
+    recorder_.run({"sigmoid_gate"},
+                  {recorder_.out(rows.mixed, count), recorder_.in(rows.gate, count), u32(count)});
+  project(w.o, rows.mixed, n, rows.out);
+  add(rows.out, uint64_t(n) * w.o.weight.out, x);
+}
+
+}  // namespace moeflux::ops::gpu

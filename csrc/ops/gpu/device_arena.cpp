@@ -1,0 +1,128 @@
+#include "ops/gpu/device_arena.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <string>
+
+#include "base/error.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+  throw GpuError("[gpu::DeviceArena] " + what);
+}
+
+std::shared_ptr<void> map_pages(uint64_t nbytes) {
+  void* data = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (data == MAP_FAILED) fail("no memory for a block of " + std::to_string(nbytes) + " bytes");
+  return {data, [nbytes](void* pages) { munmap(pages, nbytes); }};
+}
+
+}  // namespace
+
+void check_working_set(const device::Device& device, uint64_t budget_bytes) {
+  const uint64_t advised = device.limits().working_set_bytes;
+  if (advised != 0 && budget_bytes > advised)
+    throw MemoryBudgetError("[gpu::DeviceArena] a budget of " + std::to_string(budget_bytes) +
+                            " bytes passes what " + device.name() + " advises: at most " +
+                            std::to_string(advised) + " bytes; memory=" + std::to_string(advised) +
+                            " would do");
+}
+
+DeviceArena::DeviceArena(std::shared_ptr<device::Device> device, base::Account& account)
+    : Arena(account, base::round_up(device->limits().page_bytes, base::kPageBytes)),
+      device_(std::move(device)) {
+  if (!device_->limits().unified_memory)
+    fail("expected a device that shares its memory with the CPU, found " + device_->name());
+}
+
+std::byte* DeviceArena::map(uint64_t nbytes) {
+  Block block{nbytes, nbytes, {}};
+  std::byte* data = nullptr;
+  if (nbytes <= device_->limits().max_buffer_bytes) {
+    block.buffers = {device_->buffer(nbytes)};
+    data = block.buffers.front()->contents();
+  }
+  // Pages of our own: where one buffer is too small, or does not begin on a page.
+  if (data == nullptr || reinterpret_cast<uintptr_t>(data) % base::kPageBytes != 0) {
+    std::shared_ptr<void> pages = map_pages(nbytes);
+    data = static_cast<std::byte*>(pages.get());
+    block = cover(data, nbytes, std::move(pages));
+  }
+  std::lock_guard lock(mutex_);
+  blocks_.emplace(data, std::move(block));
+  return data;
+}
+
+void DeviceArena::unmap(std::byte* data, uint64_t) noexcept {
+  std::lock_guard lock(mutex_);
+  blocks_.erase(data);
+}
+
+DeviceArena::Block DeviceArena::cover(std::byte* pages, uint64_t nbytes,
+                                      std::shared_ptr<void> owner) const {
+  const device::Limits& limits = device_->limits();
+  const uint64_t most = limits.max_buffer_bytes / limits.page_bytes * limits.page_bytes;
+  const uint64_t window = std::min(nbytes, most);
+  Block block{nbytes, window, {}};
+  if (window < nbytes) block.step = window / 2 / limits.page_bytes * limits.page_bytes;
+  if (block.step == 0)
+    fail("a block is larger than two buffers of a page could cover: expected at most " +
+         std::to_string(limits.max_buffer_bytes) + " bytes, found " + std::to_string(nbytes));
+  for (uint64_t at = 0;; at += block.step) {
+    const uint64_t length = std::min(window, nbytes - at);
+    block.buffers.push_back(device_->wrap(pages + at, length, [owner] {}));
+    if (at + length == nbytes) return block;
+  }
+}
+
+DeviceArena::Found DeviceArena::find(const void* data) const {
+  const auto* address = static_cast<const std::byte*>(data);
+  auto it = blocks_.upper_bound(address);
+  if (it != blocks_.begin()) {
+    --it;
+    const Block& block = it->second;
+    const auto offset = static_cast<uint64_t>(address - it->first);
+    if (offset < block.nbytes)
+      return {&block, offset, std::min<size_t>(offset / block.step, block.buffers.size() - 1)};
+  }
+  fail("an operand lies outside the arena");
+}
+
+Place DeviceArena::locate(const void* data, uint64_t nbytes, Access access) const {
+  std::lock_guard lock(mutex_);
+  const Found found = find(data);
+  const Block& block = *found.block;
+  if (nbytes > block.nbytes - found.offset)
+    fail("an operand ends outside the arena: expected at most " +
+         std::to_string(block.nbytes - found.offset) + " bytes, found " + std::to_string(nbytes));
+  if (access == Access::write && block.buffers.size() > 1)
+    fail("memory that the device writes: expected at most " +
+         std::to_string(device_->limits().max_buffer_bytes) + " bytes in a block, found " +
+         std::to_string(block.nbytes));
+  const std::shared_ptr<device::Buffer>& buffer = block.buffers[found.index];
+  const uint64_t offset = found.offset - found.index * block.step;
+  if (nbytes > buffer->nbytes() - offset)
+    fail("an operand does not fit one buffer: expected at most " +
+         std::to_string(buffer->nbytes() - offset) + " bytes, found " + std::to_string(nbytes));
+  return {buffer, offset};
+}
+
+uint64_t DeviceArena::reach(const void* data) const {
+  std::lock_guard lock(mutex_);
+  const Found found = find(data);
+  return found.block->buffers[found.index]->nbytes() -
+         (found.offset - found.index * found.block->step);
+}
+
+size_t DeviceArena::n_buffers() const {
+  std::lock_guard lock(mutex_);
+  size_t n = 0;
+  for (const auto& [address, block] : blocks_) n += block.buffers.size();
+  return n;
+}
+
+}  // namespace moeflux::ops::gpu

@@ -1,0 +1,65 @@
+// DeviceArena: memory that the CPU and a device share, booked in the model's account, and where in
+// which of the device's buffers any address of it lies.
+//
+// A block is a buffer of its own, so that memory given back goes back at once. A block larger than
+// the device's largest buffer is one range of addresses under several buffers, each of which
+// overlaps the next by half: rows of a matrix are found whole, whatever their length, up to half of
+// the limit (reach() says how many at a time). Devices track hazards by buffer, so such a block is
+// only ever read by the device; resident weights are.
+#pragma once
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/arena.h"
+#include "device/device.h"
+
+namespace moeflux::ops::gpu {
+
+using Place = device::Slice;  // bytes [offset, buffer end)
+
+// Throws MemoryBudgetError, with both numbers, when a model of this budget would hold more than the
+// device advises (recommendedMaxWorkingSetSize): beyond it a GPU pages, or fails.
+void check_working_set(const device::Device& device, uint64_t budget_bytes);
+
+class DeviceArena final : public base::Arena {
+ public:
+  enum class Access { read, write };  // of the device
+
+  // Throws GpuError for a device whose memory the CPU cannot reach.
+  DeviceArena(std::shared_ptr<device::Device> device, base::Account& account);
+
+  // The buffer that holds all of [data, data + nbytes). Throws GpuError when those bytes are not of
+  // this arena, when no one buffer holds them all, or when the device is to write into a block that
+  // lies under several.
+  Place locate(const void* data, uint64_t nbytes, Access access = Access::read) const;
+  // How many bytes from `data` on locate() can give in one buffer: to cut a matrix between rows.
+  // Throws GpuError when `data` is not of this arena.
+  uint64_t reach(const void* data) const;
+
+  device::Device& device() const { return *device_; }
+  size_t n_buffers() const;
+
+ private:
+  struct Block {
+    uint64_t nbytes = 0;
+    uint64_t step = 0;  // from the start of one buffer to that of the next
+    std::vector<std::shared_ptr<device::Buffer>> buffers;
+  };
+  struct Found {
+    const Block* block;
+    uint64_t offset;  // in the block
+    size_t index;     // of the last buffer that holds that byte
+  };
+  std::byte* map(uint64_t nbytes) override;
+  void unmap(std::byte* data, uint64_t nbytes) noexcept override;
+  Block cover(std::byte* pages, uint64_t nbytes, std::shared_ptr<void> owner) const;
+  Found find(const void* data) const;  // REQUIRES: mutex_ held
+
+  std::shared_ptr<device::Device> device_;
+  mutable std::mutex mutex_;
+  std::map<const std::byte*, Block> blocks_;  // guarded by mutex_: by address
+};
+
+}  // namespace moeflux::ops::gpu

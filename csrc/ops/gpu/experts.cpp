@@ -1,0 +1,147 @@
+// Routed experts over the rows that chose them, read where they lie: in their slots. Those that one
+// row chose (all of a token's in decode) go together, two launches for up to 16 of them; an expert
+// of many rows gathers, computes and scatters them. Which of the two depends on the number of its
+// rows and its format alone, so that hits, late arrivals and neighbours change no bit.
+#include <algorithm>
+#include <array>
+
+#include "ops/gpu/stages.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+constexpr size_t kSlots = 16;  // bindings of experts_gate_up_bf16_f32
+}
+
+struct GpuOps::ExpertRows {
+  ExpertRows(Bump bump, const quant::Shape& gate, const quant::Shape& down, uint64_t n)
+      : in(bump.take(n * gate.in)),
+        out(bump.take(n * down.out)),
+        ffn(bump, gate, n),
+        floats(bump.used()) {}
+  float *in, *out;  // (n, d_model): of one expert
+  FfnRows ffn;
+  uint64_t floats;
+};
+
+uint64_t GpuOps::expert_floats(const quant::Shape& gate, const quant::Shape& down, uint32_t rows) {
+  return ExpertRows({}, gate, down, std::max<uint64_t>(rows, kSlots)).floats;
+}
+
+// Where the parts of an expert lie in its slot, for experts whose slots have one layout.
+struct GpuOps::Slots {
+  static const std::byte* base(const GatedFfn& ffn) {
+    const auto all = parts(ffn);
+    return *std::min_element(all.begin(), all.end());
+  }
+  static std::array<const std::byte*, 9> parts(const GatedFfn& ffn) {
+    const quant::Matrix &g = ffn.gate.weight, &u = ffn.up.weight, &d = ffn.down.weight;
+    return {g.weight, g.scales, g.biases, u.weight, u.scales,
+            u.biases, d.weight, d.scales, d.biases};
+  }
+  // One buffer, one width of codes, scales as the kernels have them, no biases of the outputs.
+  static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {
+    const auto fits = [&](const Linear& w) {
+      return w.bias == nullptr && w.weight.bits == ffn.gate.weight.bits &&
+             w.weight.dtype == quant::DType::bf16;
+    };
+    return ffn.gate.weight.bits != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
+           ffn.gate.weight.group == ffn.up.weight.group &&
+           arena.reach(base(ffn)) >= Slots(ffn).nbytes;
+  }
+
+  explicit Slots(const GatedFfn& ffn) {
+    const std::byte* first = base(ffn);
+    const auto all = parts(ffn);
+    const quant::Matrix* of[] = {&ffn.gate.weight, &ffn.up.weight, &ffn.down.weight};
+    for (size_t i = 0; i < 9; ++i) {
+      const quant::Matrix& m = *of[i / 3];
+      const uint64_t row_bytes = i % 3 == 0 ? m.row_bytes() : m.scale_row_bytes();
+      offsets[i] = static_cast<uint64_t>(all[i] - first);
+      nbytes = std::max(nbytes, offsets[i] + m.out * row_bytes);
+    }
+    nbytes = base::round_up(nbytes, sizeof(uint32_t));
+  }
+  bool operator==(const Slots&) const = default;
+  device::Argument at(size_t part) const {  // in words, or in 16-bit values
+    return u32(offsets[part] / (part % 3 == 0 ? sizeof(uint32_t) : sizeof(uint16_t)));
+  }
+
+  std::array<uint64_t, 9> offsets{};  // bytes
+  uint64_t nbytes = 0;
+};
+
+void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
+                                const float* normed, float* expert_out) {
+  const GatedFfn& ffn = jobs[0]->ffn;
+  const quant::Matrix &up = ffn.up.weight, &down = ffn.down.weight;
+  const uint64_t n = jobs.size();
+  const ExpertRows buffers(bump(), ffn.gate.weight, down, kSlots);
+  float* hidden = buffers.ffn.gate;
+  std::vector<uint32_t> rows, places;
+  std::vector<device::Argument> args;
+  for (const ExpertJob* job : jobs) {
+    rows.push_back(job->rows[0]);
+    places.push_back(job->pairs[0]);
+    args.push_back(recorder_.in(Slots::base(job->ffn), slots.nbytes));
+  }
+  args.resize(kSlots, Place{});
+  const auto last = [](const std::vector<uint32_t>& all) {
+    return *std::max_element(all.begin(), all.end()) + uint64_t{1};
+  };
+  std::vector<device::Argument> second = args;
+  args.insert(args.end(), {recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
+                           recorder_.out(hidden, n * up.out), u32(up.out), u32(up.in),
+                           u32(up.group), u32(n), u32(slots.nbytes / sizeof(uint32_t)), slots.at(0),
+                           slots.at(1), slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
+  recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits}, args);
+  second.insert(second.end(),
+                {recorder_.in(hidden, n * down.in), recorder_.list(places),
+                 recorder_.out(expert_out, last(places) * down.out), u32(down.out), u32(down.in),
+                 u32(down.group), u32(n), u32(slots.nbytes / sizeof(uint32_t)), slots.at(6),
+                 slots.at(7), slots.at(8)});
+  recorder_.run({"experts_down_bf16_f32", "Bits", down.bits}, second);
+}
+
+void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {
+  const uint32_t d_in = job.ffn.gate.weight.in, d_out = job.ffn.down.weight.out;
+  const uint32_t n = static_cast<uint32_t>(job.rows.size());
+  const ExpertRows rows(bump(), job.ffn.gate.weight, job.ffn.down.weight, n);
+  if (n == 1) {  // in place
+    ffn_rows(job.ffn, rows.ffn, normed + uint64_t(job.rows[0]) * d_in, 1,
+             expert_out + uint64_t(job.pairs[0]) * d_out);
+    return;
+  }
+  const uint64_t last_row = *std::max_element(job.rows.begin(), job.rows.end());
+  const uint64_t last_pair = *std::max_element(job.pairs.begin(), job.pairs.end());
+  recorder_.run({"gather_rows_f32"},
+                {recorder_.in(normed, (last_row + 1) * d_in), recorder_.list(job.rows),
+                 recorder_.out(rows.in, uint64_t(n) * d_in), u32(d_in), u32(n)});
+  ffn_rows(job.ffn, rows.ffn, rows.in, n, rows.out);
+  recorder_.run({"scatter_rows_f32"},
+                {recorder_.in(rows.out, uint64_t(n) * d_out), recorder_.list(job.pairs),
+                 recorder_.out(expert_out, (last_pair + 1) * d_out), u32(d_out), u32(n)});
+}
+
+void GpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) {
+  std::vector<const ExpertJob*> together;
+  const auto flush = [&] {
+    if (!together.empty())
+      experts_of_one_row(together, Slots(together[0]->ffn), normed, expert_out);
+    together.clear();
+  };
+  for (const ExpertJob& job : jobs) {
+    if (job.rows.empty()) continue;
+    if (job.rows.size() > 1 || !Slots::fit(job.ffn, arena_)) {
+      expert(job, normed, expert_out);
+      continue;
+    }
+    if (together.size() == kSlots ||
+        (!together.empty() && Slots(together[0]->ffn) != Slots(job.ffn)))
+      flush();
+    together.push_back(&job);
+  }
+  flush();
+}
+
+}  // namespace moeflux::ops::gpu

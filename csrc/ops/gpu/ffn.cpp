@@ -1,0 +1,34 @@
+// Feed-forward networks over all rows: dense ones and the shared expert.
+#include "ops/gpu/stages.h"
+
+namespace moeflux::ops::gpu {
+
+uint64_t GpuOps::ffn_floats(const quant::Shape& gate, uint32_t rows) {
+  Bump bump;
+  FfnRows(bump, gate, rows);
+  return bump.used();
+}
+
+void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n,
+                      float* out) {
+  const uint64_t width = w.gate.weight.out, count = n * width;
+  if (n > 1 || !fused_gate_up(recorder_, w.gate, w.up, x, rows.gate)) {
+    project(w.gate, x, n, rows.gate);
+    project(w.up, x, n, rows.up);
+    const auto gate = recorder_.in(rows.gate, count), up = recorder_.in(rows.up, count),
+               hidden = recorder_.out(rows.gate, count);
+    if (n > 1)
+      recorder_.run({"swiglu_fused_batched"}, {gate, up, hidden, u32(width), u32(n)});
+    else
+      recorder_.run({width % 4 == 0 ? "swiglu_fused_vec4" : "swiglu_fused"},
+                    {gate, up, hidden, u32(width)});
+  }
+  project(w.down, rows.gate, n, out);
+}
+
+void GpuOps::ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) {
+  Bump scratch = bump();
+  ffn_rows(w, FfnRows(scratch, w.gate.weight, n), normed, n, out);
+}
+
+}  // namespace moeflux::ops::gpu

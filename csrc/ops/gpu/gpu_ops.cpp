@@ -1,0 +1,92 @@
+#include "ops/gpu/gpu_ops.h"
+
+#include <algorithm>
+
+#include "ops/gpu/stages.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+// Lists that the device reads: a pass's tokens, rows of the head, and of each (row, rank) pair the
+// row and the place of its output. Once being recorded, once under way, once skipped at the end of
+// the ring.
+uint64_t list_words(const Workload& work) {
+  uint64_t top_k = 0;
+  for (const Workload::Moe& moe : work.moes)
+    if (moe.router) top_k = std::max<uint64_t>(top_k, moe.router->top_k);
+  return 3 * (uint64_t(work.rows) * (1 + 2 * top_k) + work.logit_rows);
+}
+}  // namespace
+
+std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena) {
+  return std::make_unique<GpuOps>(device, arena);
+}
+
+uint64_t GpuOps::scratch_floats(const Workload& work) {
+  uint64_t most = work.rows;  // the shared expert's gates
+  for (const Attention* w : work.attentions)
+    most = std::max(most, attention_floats(*w, work.rows, work.context));
+  for (const DeltaNet* w : work.delta_nets) most = std::max(most, delta_net_floats(*w, work.rows));
+  for (const GatedFfn* w : work.dense) most = std::max(most, ffn_floats(w->gate.weight, work.rows));
+  for (const Workload::Moe& w : work.moes) {
+    most = std::max(most, expert_floats(w.gate, w.down, work.rows));
+    if (w.shared) most = std::max(most, ffn_floats(w.shared->gate.weight, work.rows));
+  }
+  if (work.head) most = std::max(most, head_floats(*work.head, work.logit_rows));
+  return most;
+}
+
+uint64_t GpuOps::scratch_bytes(const Workload& work) const {
+  return arena_.booked_bytes(scratch_floats(work) * sizeof(float)) +
+         arena_.booked_bytes(list_words(work) * sizeof(uint32_t));
+}
+
+void GpuOps::reserve(const Workload& work) {
+  rows_ = work.rows;
+  scratch_ = base::Memory(arena_, scratch_floats(work) * sizeof(float), "stage buffers");
+  recorder_.reserve_lists(list_words(work));
+}
+
+void GpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
+                  float* out) {
+  const uint64_t count = uint64_t(n) * dim;
+  recorder_.run_groups({"rms_norm_f32"}, n,
+                       {recorder_.in(x, count), recorder_.in(weight, dim),
+                        recorder_.out(out, count), u32(dim), f32(eps)});
+}
+
+void GpuOps::add(const float* y, uint64_t n, float* x) {
+  recorder_.run({"residual_add"},
+                {recorder_.in(x, n), recorder_.in(y, n), recorder_.out(x, n), u32(n)});
+}
+
+struct GpuOps::HeadRows {
+  HeadRows(Bump bump, const Linear& head, uint32_t n)
+      : gathered(bump.take(uint64_t(n) * head.weight.in)),
+        normed(bump.take(uint64_t(n) * head.weight.in)),
+        floats(bump.used()) {}
+  float *gathered, *normed;
+  uint64_t floats;
+};
+
+uint64_t GpuOps::head_floats(const Linear& head, uint32_t rows) {
+  return HeadRows({}, head, rows).floats;
+}
+
+void GpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
+  const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
+  if (n == 0) return;
+  const HeadRows buffers(bump(), w.linear, n);
+  const float* from = x + uint64_t(rows[0]) * d_model;
+  if (n > 1) {
+    const uint64_t last = *std::max_element(rows.begin(), rows.end());
+    recorder_.run({"gather_rows_f32"},
+                  {recorder_.in(x, (last + 1) * d_model), recorder_.list(rows),
+                   recorder_.out(buffers.gathered, uint64_t(n) * d_model), u32(d_model), u32(n)});
+    from = buffers.gathered;
+  }
+  norm(w.norm, w.eps, from, n, d_model, buffers.normed);
+  project(w.linear, buffers.normed, n, logits);
+}
+
+}  // namespace moeflux::ops::gpu

@@ -1,0 +1,153 @@
+#include "ops/gpu/linear.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "ops/gpu/matvec_variant.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+
+using quant::DType;
+
+// A kernel in three forms: by the type of weights, or of scales and biases.
+struct Forms {
+  std::string_view bf16, f16, f32;
+  std::string_view of(DType dtype) const {
+    return dtype == DType::bf16 ? bf16 : dtype == DType::f16 ? f16 : f32;
+  }
+};
+constexpr Forms kMatvec{"matvec_bf16_f32", "matvec_f16_f32", "matvec_f32_f32"};
+constexpr Forms kMatmul{"matmul_bf16_f32", "matmul_f16_f32", "matmul_f32_f32"};
+constexpr Forms kEmbed{"embed_bf16_f32", "embed_f16_f32", "embed_f32_f32"};
+constexpr Forms kQMatvec{"qmatvec_bf16_f32", "qmatvec_f16_f32", "qmatvec_f32_f32"};
+constexpr Forms kQMatmul{"qmatmul_bf16_f32", "qmatmul_f16_f32", "qmatmul_f32_f32"};
+constexpr Forms kQEmbed{"qembed_bf16_f32", "qembed_f16_f32", "qembed_f32_f32"};
+
+struct Rows {  // [first, first + count) of a matrix, as device memory
+  Rows(const Recorder& recorder, const quant::Matrix& m, uint64_t first, uint64_t count)
+      : weight(recorder.in(m.weight + first * m.row_bytes(), count * m.row_bytes())),
+        scales(recorder.in(m.bits ? m.scales + first * m.scale_row_bytes() : nullptr,
+                           count * m.scale_row_bytes())),
+        biases(recorder.in(m.bits ? m.biases + first * m.scale_row_bytes() : nullptr,
+                           count * m.scale_row_bytes())) {}
+  device::Argument weight, scales, biases;
+};
+
+// How many rows from `first` on one buffer holds, of each part of the matrix.
+uint64_t rows_at(const Recorder& recorder, const quant::Matrix& m, uint64_t first) {
+  const auto whole = [&](const std::byte* part, uint64_t row_bytes) {
+    return recorder.arena().reach(part + first * row_bytes) / row_bytes;
+  };
+  uint64_t rows = std::min(m.out - first, whole(m.weight, m.row_bytes()));
+  if (m.bits)
+    rows = std::min(
+        {rows, whole(m.scales, m.scale_row_bytes()), whole(m.biases, m.scale_row_bytes())});
+  if (rows == 0) throw GpuError("[gpu::linear] a row of a matrix is larger than half a buffer");
+  return rows;
+}
+bool is_whole(const Recorder& recorder, const quant::Matrix& m) {
+  return rows_at(recorder, m, 0) == m.out;
+}
+
+// The contract's matvecs: scales and biases bf16, no bias of the output.
+bool has_contract_form(const Linear& w) {
+  const quant::Matrix& m = w.weight;
+  return w.bias == nullptr && m.dtype == DType::bf16 && (m.bits == 2 || m.bits == 4 || m.bits == 8);
+}
+
+void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, const float* x,
+            float* y) {
+  const quant::Matrix& m = w.weight;
+  const Rows part(recorder, m, first, rows);
+  const auto in = recorder.in(x, m.in), out = recorder.out(y, rows);
+  const auto bias = recorder.in(w.bias ? w.bias + first : nullptr, rows);
+  if (m.bits == 0) {
+    recorder.run({kMatvec.of(m.dtype)},
+                 {part.weight, in, bias, out, u32(rows), u32(m.in), u32(w.bias != nullptr)});
+    return;
+  }
+  if (has_contract_form(w)) {
+    const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits)};
+    const uint32_t alignment = recorder.pipeline(kernel)->info().bindings[0].alignment;
+    if (std::get<device::Slice>(part.weight).offset % alignment == 0) {
+      recorder.run(kernel, {part.weight, part.scales, part.biases, in, out, u32(rows), u32(m.in),
+                            u32(m.group)});
+      return;
+    }
+  }
+  recorder.run({kQMatvec.of(m.dtype), "Bits", m.bits},
+               {part.weight, part.scales, part.biases, in, bias, out, u32(rows), u32(m.in),
+                u32(m.group), u32(w.bias != nullptr)});
+}
+
+void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
+  const quant::Matrix& m = w.weight;
+  const Rows whole(recorder, m, 0, m.out);
+  const auto in = recorder.in(x, uint64_t(n) * m.in), out = recorder.out(y, uint64_t(n) * m.out);
+  const auto bias = recorder.in(w.bias, m.out);
+  if (m.bits == 0)
+    recorder.run({kMatmul.of(m.dtype)}, {whole.weight, in, bias, out, u32(m.out), u32(m.in), u32(n),
+                                         u32(w.bias != nullptr)});
+  else
+    recorder.run({kQMatmul.of(m.dtype), "Bits", m.bits},
+                 {whole.weight, whole.scales, whole.biases, in, bias, out, u32(m.out), u32(m.in),
+                  u32(m.group), u32(n), u32(w.bias != nullptr)});
+}
+
+}  // namespace
+
+void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
+  const quant::Matrix& m = w.weight;
+  if (m.out == 0 || n == 0) return;
+  if (n > 1 && is_whole(recorder, m)) {
+    matmul(recorder, w, x, n, y);
+    return;
+  }
+  for (uint64_t row = 0; row < n; ++row)
+    for (uint64_t first = 0; first < m.out;) {
+      const uint64_t rows = rows_at(recorder, m, first);
+      matvec(recorder, w, first, rows, x + row * m.in, y + row * m.out + first);
+      first += rows;
+    }
+}
+
+bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
+                   float* out) {
+  const quant::Matrix &g = gate.weight, &u = up.weight;
+  if (!has_contract_form(gate) || !has_contract_form(up) || g.bits != 4 || u.bits != 4 ||
+      g.group != u.group || !is_whole(recorder, g) || !is_whole(recorder, u))
+    return false;
+  const Rows gates(recorder, g, 0, g.out), ups(recorder, u, 0, u.out);
+  recorder.run_groups(
+      {"fused_gate_up_swiglu"}, g.out,
+      {gates.weight, gates.scales, gates.biases, ups.weight, ups.scales, ups.biases,
+       recorder.in(x, g.in), recorder.out(out, g.out), u32(g.out), u32(g.in), u32(g.group)});
+  return true;
+}
+
+void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint32_t> tokens,
+           float* x) {
+  const auto rows = [&](uint64_t first, uint64_t count, std::span<const uint32_t> of_part,
+                        float* out) {
+    const Rows part(recorder, table, first, count);
+    const auto list = recorder.list(of_part);
+    const auto to = recorder.out(out, of_part.size() * table.in);
+    if (table.bits == 0)
+      recorder.run({kEmbed.of(table.dtype)},
+                   {part.weight, list, to, u32(table.in), u32(of_part.size())});
+    else
+      recorder.run({kQEmbed.of(table.dtype), "Bits", table.bits},
+                   {part.weight, part.scales, part.biases, list, to, u32(table.in),
+                    u32(table.group), u32(of_part.size())});
+  };
+  if (is_whole(recorder, table)) {
+    rows(0, table.out, tokens, x);
+    return;
+  }
+  static constexpr uint32_t kFirst[] = {0};
+  for (size_t i = 0; i < tokens.size(); ++i) rows(tokens[i], 1, kFirst, x + i * table.in);
+}
+
+}  // namespace moeflux::ops::gpu

@@ -1,0 +1,21 @@
+// Products with stored matrices, whatever their format: which kernel, and in how many parts.
+#pragma once
+#include "ops/gpu/recorder.h"
+
+namespace moeflux::ops::gpu {
+
+// y = w x (+ bias) for each of n rows; x (n, in), y (n, out). One row is a matvec, more are a tiled
+// matmul: a row's bits depend on n being 1 or more, and on nothing else of its neighbours. A matrix
+// that lies under several of the device's buffers is multiplied part by part, row by row of x.
+void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y);
+
+// out = silu(gate x) * (up x) for one row, where one kernel does all of it; false: nothing was
+// done.
+bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
+                   float* out);
+
+// x (tokens.size(), table.in) = rows of the table.
+void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint32_t> tokens,
+           float* x);
+
+}  // namespace moeflux::ops::gpu

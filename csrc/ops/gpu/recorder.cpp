@@ -1,0 +1,115 @@
+#include "ops/gpu/recorder.h"
+
+#include <bit>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+
+class Nothing final : public Ticket {  // of a submit without a dispatch
+ public:
+  bool done() const override { return true; }
+  void wait() override {}
+};
+
+class OfCommands final : public Ticket {
+ public:
+  explicit OfCommands(std::shared_ptr<device::Commands> commands)
+      : commands_(std::move(commands)) {}
+  bool done() const override { return commands_->done(); }
+  void wait() override { commands_->wait(); }
+
+ private:
+  std::shared_ptr<device::Commands> commands_;
+};
+
+uint32_t size_of(const Recorder::Kernel& kernel, uint64_t threads) {
+  if (threads > UINT32_MAX)
+    throw GpuError("[gpu::Recorder] kernel " + std::string(kernel.name) + ": a grid of " +
+                   std::to_string(threads) + " threads is too large");
+  return static_cast<uint32_t>(threads);
+}
+
+// The default threadgroup, which for these kernels is a number and asks nothing of the call.
+uint32_t threads_of(const device::KernelInfo& info) {
+  const std::vector<uint64_t> zeros(info.bindings.size() + info.constants.size());
+  const device::Wide threads =
+      info.default_threadgroup ? info.default_threadgroup({zeros, zeros, zeros, zeros}) : 0;
+  if (threads == 0 || threads > UINT32_MAX)
+    throw GpuError("[gpu::Recorder] kernel " + std::string(info.name) +
+                   ": expected a default threadgroup that is a number");
+  return static_cast<uint32_t>(threads);
+}
+
+}  // namespace
+
+device::Argument f32(float value) {
+  return device::Scalar{std::bit_cast<uint32_t>(value)};
+}
+
+device::Argument Recorder::place(const void* data, uint64_t nbytes,
+                                 DeviceArena::Access access) const {
+  if (data == nullptr || nbytes == 0) return Place{};
+  return arena_.locate(data, nbytes, access);
+}
+
+const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel) {
+  const auto found = pipelines_.find({kernel.name, kernel.value});
+  if (found != pipelines_.end()) return found->second;
+  device::Constants constants;
+  if (kernel.constant) constants.emplace_back(kernel.constant, kernel.value);
+  auto pipeline = device_.pipeline(kernel.name, constants);
+  const std::string_view name = pipeline->info().name;  // lives as long as the library
+  return pipelines_.emplace(std::pair(name, kernel.value), std::move(pipeline)).first->second;
+}
+
+void Recorder::dispatch(const std::shared_ptr<device::Pipeline>& pipeline, Arguments args,
+                        const device::Geometry& geometry) {
+  if (!commands_) commands_ = device_.commands();
+  commands_->dispatch(pipeline, args, geometry.grid, geometry.threadgroup);
+  ++recorded_.dispatches;
+  ++recorded_.kernels[pipeline->info().name];
+}
+
+void Recorder::run(const Kernel& kernel, Arguments args) {
+  const auto& made = pipeline(kernel);
+  dispatch(made, args, device::default_geometry(*made, args));
+}
+
+void Recorder::run_groups(const Kernel& kernel, uint64_t groups, Listed args) {
+  const auto& made = pipeline(kernel);
+  const uint32_t threads = threads_of(made->info());
+  dispatch(made, {args.begin(), args.size()},
+           {{size_of(kernel, groups * threads), 1, 1}, {threads, 1, 1}});
+}
+
+void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Listed args) {
+  const auto& made = pipeline(kernel);
+  dispatch(made, {args.begin(), args.size()},
+           {{size_of(kernel, threads), 1, 1}, {threads_of(made->info()), 1, 1}});
+}
+
+std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {
+  if (!commands_) return std::make_unique<Nothing>();
+  if (on_done) commands_->on_completed(std::move(on_done));
+  commands_->commit();
+  const std::shared_ptr<device::Commands> commands = std::move(commands_);
+  commands_.reset();
+  counts_.dispatches += recorded_.dispatches;
+  for (const auto& [kernel, count] : recorded_.kernels) counts_.kernels[kernel] += count;
+  recorded_ = {};
+  staging_.submitted(commands);
+  return std::make_unique<OfCommands>(commands);
+}
+
+void Recorder::abandon() {
+  commands_.reset();
+  recorded_ = {};
+  staging_.abandon();
+}
+
+}  // namespace moeflux::ops::gpu

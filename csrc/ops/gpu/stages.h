@@ -1,0 +1,89 @@
+// GpuOps, for the files that implement its stages. Others include gpu_ops.h.
+//
+// Stages share one scratch: dispatches of a device run in their order, so a stage's buffers are
+// free when the next one's first dispatch runs, also across command buffers.
+#pragma once
+#include <string>
+
+#include "base/memory.h"
+#include "ops/gpu/bump.h"
+#include "ops/gpu/gpu_ops.h"
+#include "ops/gpu/linear.h"
+
+namespace moeflux::ops::gpu {
+
+class GpuOps final : public Ops {
+ public:
+  GpuOps(device::Device& device, DeviceArena& arena)
+      : arena_(arena), recorder_(device, arena), name_(device.kind()) {}
+
+  const char* name() const override { return name_.c_str(); }
+  Counts counts() const override { return recorder_.counts(); }
+  uint64_t scratch_bytes(const Workload& workload) const override;
+  void reserve(const Workload& workload) override;
+  uint64_t cache_block_bytes(const Attention& w) const override;
+  void set_poll(std::function<void()>) override {}  // the caller waits, and polls there
+  std::unique_ptr<Ticket> submit(std::function<void()> on_done) override {
+    return recorder_.submit(std::move(on_done));
+  }
+  void abandon() override { recorder_.abandon(); }
+
+  void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override {
+    gpu::embed(recorder_, table, tokens, x);
+  }
+  void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
+                 float* x) override;
+  void delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n,
+                 float* x) override;
+  void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
+            float* out) override;
+  void route(const Router& w, const float* normed, uint32_t n, const Routing& out) override;
+  void ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) override;
+  void experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) override;
+  void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
+               const Linear* shared_gate, const float* normed, const float* shared, uint32_t n,
+               uint32_t dim, float* x) override;
+  void add(const float* y, uint64_t n, float* x) override;
+  void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
+
+ private:
+  Bump bump() const { return {scratch_.as<float>(), scratch_.nbytes() / sizeof(float)}; }
+  void project(const Linear& w, const float* x, uint32_t n, float* y) {
+    gpu::project(recorder_, w, x, n, y);
+  }
+
+  struct AttentionRows;
+  void cache(const AttentionRows& rows, const Segment& segment);
+  void attend(const AttentionRows& rows, const Segment& segment);
+  void attend_one(const AttentionRows& rows, const Segment& segment);
+  struct DeltaRows;
+  void recur(const DeltaRows& rows, const Segment& segment);
+  struct FfnRows {
+    FfnRows(Bump& bump, const quant::Shape& gate, uint64_t n)
+        : gate(bump.take(n * gate.out)), up(bump.take(n * gate.out)) {}
+    float *gate, *up;  // (n, width); the hidden rows end in `gate`
+  };
+  void ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n, float* out);
+  struct ExpertRows;
+  void expert(const ExpertJob& job, const float* normed, float* expert_out);
+  struct Slots;
+  void experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
+                          const float* normed, float* expert_out);
+  struct HeadRows;
+  static uint64_t scratch_floats(const Workload& workload);
+
+  // What a stage takes of the scratch, in floats.
+  static uint64_t attention_floats(const Attention& w, uint32_t rows, uint32_t context);
+  static uint64_t delta_net_floats(const DeltaNet& w, uint32_t rows);
+  static uint64_t ffn_floats(const quant::Shape& gate, uint32_t rows);
+  static uint64_t expert_floats(const quant::Shape& gate, const quant::Shape& down, uint32_t rows);
+  static uint64_t head_floats(const Linear& head, uint32_t rows);
+
+  DeviceArena& arena_;
+  Recorder recorder_;
+  const std::string name_;
+  base::Memory scratch_;  // from reserve() on
+  uint32_t rows_ = 0;     // of the workload
+};
+
+}  // namespace moeflux::ops::gpu

@@ -1,0 +1,40 @@
+"""What computes a model: the CPU's own kernels, or the shaders on a device, by name."""
+
+from __future__ import annotations
+
+from . import _core
+from .errors import FormatError
+from .memory import budget_bytes
+
+DEVICES = ("cpu", "host", "metal")
+PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def open_device(name: str) -> _core.NativeDevice | None:
+    """The device of that name; None for "cpu", which needs none.
+
+    Raises:
+        FormatError: there is no such name.
+        NoDeviceError: this machine has no such device; the message says why.
+    """
+    if name not in DEVICES:
+        raise FormatError(f"[load] expected device {DEVICES}, found {name!r}")
+    return None if name == "cpu" else _core.NativeDevice(name)
+
+
+def check_precision(precision: str, device: str = "cpu") -> None:
+    """Raises FormatError when there is no such precision, or not on that device."""
+    if precision not in PRECISIONS:
+        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
+    if device != "cpu" and precision != "float32":
+        raise FormatError(
+            f"[load] expected precision float32 on device {device}, found {precision!r}: the "
+            f"others are the CPU's"
+        )
+
+
+def device_budget(memory: str | int, device: _core.NativeDevice | None) -> int:
+    """The budget in bytes; "auto" stays within what the device advises to keep resident."""
+    nbytes = budget_bytes(memory)
+    advised = device.limits["working_set_bytes"] if device is not None else 0
+    return min(nbytes, advised) if memory == "auto" and advised else nbytes

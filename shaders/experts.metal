@@ -1,0 +1,247 @@
+// Rows of several routed experts in one dispatch, one row each, read straight from the slots that
+// hold them: a token of decode takes two launches for all its experts, however many.
+#include "codes.h"
+
+constant constexpr uint kExpertRows = 8;  // of W a threadgroup, a SIMD group each
+
+inline device const uint* slot_of(uint k,
+                                  device const uint* s0,
+                                  device const uint* s1,
+                                  device const uint* s2,
+                                  device const uint* s3,
+                                  device const uint* s4,
+                                  device const uint* s5,
+                                  device const uint* s6,
+                                  device const uint* s7,
+                                  device const uint* s8,
+                                  device const uint* s9,
+                                  device const uint* s10,
+                                  device const uint* s11,
+                                  device const uint* s12,
+                                  device const uint* s13,
+                                  device const uint* s14,
+                                  device const uint* s15) {
+  switch (k) {
+    case 0:
+      return s0;
+    case 1:
+      return s1;
+    case 2:
+      return s2;
+    case 3:
+      return s3;
+    case 4:
+      return s4;
+    case 5:
+      return s5;
+    case 6:
+      return s6;
+    case 7:
+      return s7;
+    case 8:
+      return s8;
+    case 9:
+      return s9;
+    case 10:
+      return s10;
+    case 11:
+      return s11;
+    case 12:
+      return s12;
+    case 13:
+      return s13;
+    case 14:
+      return s14;
+    default:
+      return s15;
+  }
+}
+
+// w . x for row `row` of the matrix in a slot whose weights start at word weights_at, whose scales
+// and biases at scales_at and biases_at (bf16 values). In all lanes; by the whole threadgroup.
+inline float slot_row_dot(device const uint* slot,
+                          uint weights_at,
+                          uint scales_at,
+                          uint biases_at,
+                          bool live,
+                          uint row,
+                          device const float* x,
+                          uint in_dim,
+                          uint group_size,
+                          threadgroup float4* tile,
+                          threadgroup float* totals,
+                          uint lane,
+                          uint simdgroup,
+                          uint simdgroups) {
+  const ulong safe_row = live ? row : 0;
+  const ulong group_at = safe_row * (in_dim / group_size);
+  device const bf16* halves = (device const bf16*)slot;
+  return chunked_row_dot(slot + weights_at + safe_row * (in_dim / 32) * Bits,
+                         halves + scales_at + group_at, halves + biases_at + group_at, live, x,
+                         in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
+}
+
+// For each of K experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
+// slot<k> (words), gate's weights from word gate_weights on, scales and biases from the bf16 values
+// gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (K), hidden (K, out_dim). A
+// SIMD group per row of gate and up, eight a threadgroup.
+/// @elements slot0 K > 0 ? words : 0
+/// @elements slot1 K > 1 ? words : 0
+/// @elements slot2 K > 2 ? words : 0
+/// @elements slot3 K > 3 ? words : 0
+/// @elements slot4 K > 4 ? words : 0
+/// @elements slot5 K > 5 ? words : 0
+/// @elements slot6 K > 6 ? words : 0
+/// @elements slot7 K > 7 ? words : 0
+/// @elements slot8 K > 8 ? words : 0
+/// @elements slot9 K > 9 ? words : 0
+/// @elements slot10 K > 10 ? words : 0
+/// @elements slot11 K > 11 ? words : 0
+/// @elements slot12 K > 12 ? words : 0
+/// @elements slot13 K > 13 ? words : 0
+/// @elements slot14 K > 14 ? words : 0
+/// @elements slot15 K > 15 ? words : 0
+/// @elements x (maxof(rows) + 1) * in_dim
+/// @elements rows K
+/// @elements hidden K * out_dim
+/// @threadgroup 256
+/// @default_threadgroup 256
+/// @grid K * ceil_div(out_dim, 8) * 256
+/// @require K > 0 && K <= 16
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require group_size % 32 == 0
+/// @require in_dim % group_size == 0
+/// @require grid == K * ceil_div(out_dim, 8) * 256
+/// @require gate_weights + out_dim * (in_dim / 32) * Bits <= words
+/// @require ceil_div(gate_scales + out_dim * in_dim / group_size, 2) <= words
+/// @require ceil_div(gate_biases + out_dim * in_dim / group_size, 2) <= words
+/// @require up_weights + out_dim * (in_dim / 32) * Bits <= words
+/// @require ceil_div(up_scales + out_dim * in_dim / group_size, 2) <= words
+/// @require ceil_div(up_biases + out_dim * in_dim / group_size, 2) <= words
+kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
+                                     device const uint* slot1 [[buffer(1)]],
+                                     device const uint* slot2 [[buffer(2)]],
+                                     device const uint* slot3 [[buffer(3)]],
+                                     device const uint* slot4 [[buffer(4)]],
+                                     device const uint* slot5 [[buffer(5)]],
+                                     device const uint* slot6 [[buffer(6)]],
+                                     device const uint* slot7 [[buffer(7)]],
+                                     device const uint* slot8 [[buffer(8)]],
+                                     device const uint* slot9 [[buffer(9)]],
+                                     device const uint* slot10 [[buffer(10)]],
+                                     device const uint* slot11 [[buffer(11)]],
+                                     device const uint* slot12 [[buffer(12)]],
+                                     device const uint* slot13 [[buffer(13)]],
+                                     device const uint* slot14 [[buffer(14)]],
+                                     device const uint* slot15 [[buffer(15)]],
+                                     device const float* x [[buffer(16)]],
+                                     device const uint* rows [[buffer(17)]],
+                                     device float* hidden [[buffer(18)]],
+                                     constant uint& out_dim [[buffer(19)]],
+                                     constant uint& in_dim [[buffer(20)]],
+                                     constant uint& group_size [[buffer(21)]],
+                                     constant uint& K [[buffer(22)]],
+                                     constant uint& words [[buffer(23)]],
+                                     constant uint& gate_weights [[buffer(24)]],
+                                     constant uint& gate_scales [[buffer(25)]],
+                                     constant uint& gate_biases [[buffer(26)]],
+                                     constant uint& up_weights [[buffer(27)]],
+                                     constant uint& up_scales [[buffer(28)]],
+                                     constant uint& up_biases [[buffer(29)]],
+                                     uint group [[threadgroup_position_in_grid]],
+                                     uint lane [[thread_index_in_simdgroup]],
+                                     uint simdgroup [[simdgroup_index_in_threadgroup]],
+                                     uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float4 tile[kTileSize];
+  threadgroup float totals[kTileChunks];
+  const uint tiles = (out_dim + kExpertRows - 1) / kExpertRows;
+  const uint k = group / tiles;
+  const uint row = group % tiles * kExpertRows + simdgroup;
+  const bool live = row < out_dim;
+  device const uint* slot = slot_of(k, slot0, slot1, slot2, slot3, slot4, slot5, slot6, slot7,
+                                    slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15);
+  device const float* from = x + ulong(rows[k]) * in_dim;
+  const float gate = slot_row_dot(slot, gate_weights, gate_scales, gate_biases, live, row, from,
+                                  in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
+  const float up = slot_row_dot(slot, up_weights, up_scales, up_biases, live, row, from, in_dim,
+                                group_size, tile, totals, lane, simdgroup, simdgroups);
+  if (live && lane == 0) hidden[ulong(k) * out_dim + row] = silu(gate) * up;
+}
+
+// For each of K experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (K, in_dim),
+// places (K) without repetition, out (.., out_dim): other rows stay. A SIMD group per row of down,
+// eight a threadgroup.
+/// @elements slot0 K > 0 ? words : 0
+/// @elements slot1 K > 1 ? words : 0
+/// @elements slot2 K > 2 ? words : 0
+/// @elements slot3 K > 3 ? words : 0
+/// @elements slot4 K > 4 ? words : 0
+/// @elements slot5 K > 5 ? words : 0
+/// @elements slot6 K > 6 ? words : 0
+/// @elements slot7 K > 7 ? words : 0
+/// @elements slot8 K > 8 ? words : 0
+/// @elements slot9 K > 9 ? words : 0
+/// @elements slot10 K > 10 ? words : 0
+/// @elements slot11 K > 11 ? words : 0
+/// @elements slot12 K > 12 ? words : 0
+/// @elements slot13 K > 13 ? words : 0
+/// @elements slot14 K > 14 ? words : 0
+/// @elements slot15 K > 15 ? words : 0
+/// @elements hidden K * in_dim
+/// @elements places K
+/// @elements out (maxof(places) + 1) * out_dim
+/// @threadgroup 256
+/// @default_threadgroup 256
+/// @grid K * ceil_div(out_dim, 8) * 256
+/// @require K > 0 && K <= 16
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require group_size % 32 == 0
+/// @require in_dim % group_size == 0
+/// @require grid == K * ceil_div(out_dim, 8) * 256
+/// @require down_weights + out_dim * (in_dim / 32) * Bits <= words
+/// @require ceil_div(down_scales + out_dim * in_dim / group_size, 2) <= words
+/// @require ceil_div(down_biases + out_dim * in_dim / group_size, 2) <= words
+kernel void experts_down_bf16_f32(device const uint* slot0 [[buffer(0)]],
+                                  device const uint* slot1 [[buffer(1)]],
+                                  device const uint* slot2 [[buffer(2)]],
+                                  device const uint* slot3 [[buffer(3)]],
+                                  device const uint* slot4 [[buffer(4)]],
+                                  device const uint* slot5 [[buffer(5)]],
+                                  device const uint* slot6 [[buffer(6)]],
+                                  device const uint* slot7 [[buffer(7)]],
+                                  device const uint* slot8 [[buffer(8)]],
+                                  device const uint* slot9 [[buffer(9)]],
+                                  device const uint* slot10 [[buffer(10)]],
+                                  device const uint* slot11 [[buffer(11)]],
+                                  device const uint* slot12 [[buffer(12)]],
+                                  device const uint* slot13 [[buffer(13)]],
+                                  device const uint* slot14 [[buffer(14)]],
+                                  device const uint* slot15 [[buffer(15)]],
+                                  device const float* hidden [[buffer(16)]],
+                                  device const uint* places [[buffer(17)]],
+                                  device float* out [[buffer(18)]],
+                                  constant uint& out_dim [[buffer(19)]],
+                                  constant uint& in_dim [[buffer(20)]],
+                                  constant uint& group_size [[buffer(21)]],
+                                  constant uint& K [[buffer(22)]],
+                                  constant uint& words [[buffer(23)]],
+                                  constant uint& down_weights [[buffer(24)]],
+                                  constant uint& down_scales [[buffer(25)]],
+                                  constant uint& down_biases [[buffer(26)]],
+                                  uint group [[threadgroup_position_in_grid]],
+                                  uint lane [[thread_index_in_simdgroup]],
+                                  uint simdgroup [[simdgroup_index_in_threadgroup]],
+                                  uint simdgroups [[simdgroups_per_threadgroup]]) {
+  threadgroup float4 tile[kTileSize];
+  threadgroup float totals[kTileChunks];
+  const uint tiles = (out_dim + kExpertRows - 1) / kExpertRows;
+  const uint k = group / tiles;
+  const uint row = group % tiles * kExpertRows + simdgroup;
+  const bool live = row < out_dim;
+  device const uint* slot = slot_of(k, slot0, slot1, slot2, slot3, slot4, slot5, slot6, slot7,
+                                    slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15);
+  const float dot = slot_row_dot(slot, down_weights, down_scales, down_biases, live, row,
+                                 hidden + ulong(k) * in_dim, in_dim, group_size, tile, totals, lane,
+                                 simdgroup, simdgroups);
+  if (live && lane == 0) out[ulong(places[k]) * out_dim + row] = dot;
+}

@@ -1,0 +1,142 @@
+// FaultyDevice: a device around the host device with limits of one's own, of which one call fails
+// when told, and which counts what it is asked to do. For tests only.
+#pragma once
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <optional>
+
+#include "base/error.h"
+#include "device/device.h"
+
+class FaultyDevice final : public moeflux::device::Device {
+ public:
+  enum class Fault { buffer, wrap, pipeline, commands, commit, execution };
+  struct Seen {  // calls so far; a call that was made to fail counts too
+    std::map<Fault, uint64_t> calls;
+    uint64_t dispatches = 0;
+    uint64_t largest_buffer = 0;  // bytes
+  };
+
+  explicit FaultyDevice(std::shared_ptr<moeflux::device::Device> inner)
+      : inner_(std::move(inner)), limits_(inner_->limits()) {}
+
+  void set_limits(uint64_t max_buffer_bytes, uint64_t working_set_bytes) {
+    limits_.max_buffer_bytes = max_buffer_bytes;
+    limits_.working_set_bytes = working_set_bytes;
+  }
+  void set_unified(bool unified) { limits_.unified_memory = unified; }
+  // The call of that kind after `after` good ones fails, once. An execution that fails runs nothing
+  // of its command buffer.
+  void inject(Fault fault, uint64_t after = 0) {
+    std::lock_guard lock(state_->mutex);
+    state_->faults[fault] = state_->seen.calls[fault] + after;
+  }
+  bool pending() const {  // a fault was injected and has not come about
+    std::lock_guard lock(state_->mutex);
+    return !state_->faults.empty();
+  }
+  Seen seen() const {
+    std::lock_guard lock(state_->mutex);
+    return state_->seen;
+  }
+
+  std::string_view kind() const override { return inner_->kind(); }
+  const std::string& name() const override { return inner_->name(); }
+  const moeflux::device::Limits& limits() const override { return limits_; }
+  std::shared_ptr<moeflux::device::Buffer> buffer(uint64_t nbytes) override {
+    if (state_->fails(Fault::buffer)) throw moeflux::GpuError("[test] no memory for a buffer");
+    check(nbytes);
+    return inner_->buffer(nbytes);
+  }
+  std::shared_ptr<moeflux::device::Buffer> wrap(std::byte* data, uint64_t nbytes,
+                                                std::function<void()> on_free) override {
+    if (state_->fails(Fault::wrap)) throw moeflux::GpuError("[test] no buffer in place");
+    check(nbytes);
+    return inner_->wrap(data, nbytes, std::move(on_free));
+  }
+  std::shared_ptr<moeflux::device::Pipeline> pipeline(
+      std::string_view kernel, const moeflux::device::Constants& constants) override {
+    if (state_->fails(Fault::pipeline)) throw moeflux::PipelineError("[test] no pipeline");
+    return inner_->pipeline(kernel, constants);
+  }
+  size_t pipeline_count() const override { return inner_->pipeline_count(); }
+  std::unique_ptr<moeflux::device::Commands> commands() override {
+    if (state_->fails(Fault::commands)) throw moeflux::GpuError("[test] no command buffer");
+    return std::make_unique<FaultyCommands>(state_, inner_);
+  }
+  std::shared_ptr<moeflux::device::Event> event() override { return inner_->event(); }
+
+ private:
+  struct State {
+    bool fails(Fault fault) {
+      std::lock_guard lock(mutex);
+      const uint64_t call = seen.calls[fault]++;
+      const auto found = faults.find(fault);
+      if (found == faults.end() || found->second != call) return false;
+      faults.erase(found);
+      return true;
+    }
+    std::mutex mutex;
+    std::map<Fault, uint64_t> faults;  // guarded by mutex: the call that fails
+    Seen seen;                         // guarded by mutex
+  };
+
+  class FaultyCommands final : public moeflux::device::Commands {
+   public:
+    FaultyCommands(std::shared_ptr<State> state, std::shared_ptr<moeflux::device::Device> device)
+        : state_(std::move(state)), device_(std::move(device)), inner_(device_->commands()) {}
+    void dispatch(const std::shared_ptr<moeflux::device::Pipeline>& pipeline,
+                  std::span<const moeflux::device::Argument> args, moeflux::device::Size grid,
+                  moeflux::device::Size threadgroup) override {
+      inner_->dispatch(pipeline, args, grid, threadgroup);
+      ++n_dispatches_;
+    }
+    void signal(const std::shared_ptr<moeflux::device::Event>& event, uint64_t value) override {
+      inner_->signal(event, value);
+    }
+    void await(const std::shared_ptr<moeflux::device::Event>& event, uint64_t value) override {
+      inner_->await(event, value);
+    }
+    void on_completed(std::function<void()> handler) override {
+      handlers_.push_back(std::move(handler));
+    }
+    void commit() override {
+      if (state_->fails(Fault::commit)) throw moeflux::GpuError("[test] commit failed");
+      failed_ = state_->fails(Fault::execution);
+      if (failed_) inner_ = device_->commands();  // empty
+      {
+        std::lock_guard lock(state_->mutex);
+        state_->seen.dispatches += n_dispatches_;
+      }
+      for (auto& handler : handlers_) inner_->on_completed(std::move(handler));
+      inner_->commit();
+    }
+    bool done() const override { return inner_->done(); }
+    bool wait_for(uint64_t timeout_ns) override {
+      const bool done = inner_->wait_for(timeout_ns);
+      if (done && failed_) throw moeflux::GpuError("[test] GPU Address Fault Error");
+      return done;
+    }
+    uint64_t gpu_ns() const override { return inner_->gpu_ns(); }
+
+   private:
+    std::shared_ptr<State> state_;
+    std::shared_ptr<moeflux::device::Device> device_;
+    std::unique_ptr<moeflux::device::Commands> inner_;
+    std::vector<std::function<void()>> handlers_;
+    uint64_t n_dispatches_ = 0;
+    bool failed_ = false;
+  };
+
+  void check(uint64_t nbytes) {
+    if (nbytes > limits_.max_buffer_bytes)
+      throw moeflux::GpuError("[test] larger than the largest buffer");
+    std::lock_guard lock(state_->mutex);
+    state_->seen.largest_buffer = std::max(state_->seen.largest_buffer, nbytes);
+  }
+
+  std::shared_ptr<moeflux::device::Device> inner_;
+  moeflux::device::Limits limits_;
+  std::shared_ptr<State> state_ = std::make_shared<State>();
+};

@@ -1,0 +1,105 @@
+// GpuRig: GpuOps over a device of tests and CpuOps, both in one DeviceArena, and weights and
+// activations that lie in it. For tests only.
+#pragma once
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <limits>
+#include <list>
+#include <span>
+
+#include "faulty_device.h"
+#include "ops/cpu/cpu_ops.h"
+#include "ops/gpu/device_arena.h"
+#include "ops/gpu/gpu_ops.h"
+#include "stored_matrix.h"
+
+namespace moeflux::test {
+
+class GpuRig {
+ public:
+  explicit GpuRig(uint64_t max_buffer_bytes = 64 << 20) {
+    device->set_limits(max_buffer_bytes, 0);
+    arena = std::make_shared<ops::gpu::DeviceArena>(device, account);
+    gpu = ops::gpu::make_gpu_ops(*device, *arena);
+    cpu = std::make_unique<ops::cpu::CpuOps>(*arena, ops::cpu::select_kernels("portable"), 1,
+                                             ops::Precision::float32);
+  }
+  void reserve(const ops::Workload& work) {
+    const uint64_t before = account.live_bytes();
+    gpu->reserve(work);
+    CHECK(account.live_bytes() - before == gpu->scratch_bytes(work));
+    cpu->reserve(work);
+  }
+  void run() {
+    gpu->submit([] {})->wait();
+  }
+
+  std::byte* bytes(const void* from, uint64_t nbytes) {
+    memory_.emplace_back(*arena, std::max<uint64_t>(nbytes, 4), "test");
+    if (nbytes) std::memcpy(memory_.back().data(), from, nbytes);
+    return memory_.back().data();
+  }
+  float* floats(uint64_t n, float low = -1, float high = 1) {
+    std::vector<float> values(n);
+    for (float& value : values) value = random(low, high);
+    return reinterpret_cast<float*>(bytes(values.data(), n * 4));
+  }
+  float* nans(uint64_t n) {
+    const std::vector<float> values(n, std::numeric_limits<float>::quiet_NaN());
+    return reinterpret_cast<float*>(bytes(values.data(), n * 4));
+  }
+  float* copy(const float* from, uint64_t n) {
+    return reinterpret_cast<float*>(bytes(from, n * 4));
+  }
+  ops::Linear linear(uint32_t out, uint32_t in, uint32_t bits = 0, uint32_t group = 32,
+                     DType dtype = DType::bf16, bool bias = false) {
+    const Stored stored(out, in, bits, group, dtype, random);
+    ops::Linear linear;
+    linear.weight = stored.m;
+    linear.weight.weight = bytes(stored.weight.data(), stored.weight.size());
+    linear.weight.scales = bytes(stored.scales.data(), stored.scales.size());
+    linear.weight.biases = bytes(stored.biases.data(), stored.biases.size());
+    if (bias) linear.bias = floats(out);
+    return linear;
+  }
+  // The same expert with its parts in one block, as a slot holds them.
+  ops::GatedFfn in_slot(ops::GatedFfn ffn) {
+    std::vector<std::byte> slot;
+    std::vector<std::pair<const std::byte**, uint64_t>> parts;
+    for (ops::Linear* linear : {&ffn.gate, &ffn.up, &ffn.down}) {
+      quant::Matrix& m = linear->weight;
+      const uint64_t scales = m.bits ? m.out * m.scale_row_bytes() : 0;
+      for (const auto& [part, nbytes] : {std::pair(&m.weight, m.out * m.row_bytes()),
+                                         {&m.scales, scales},
+                                         {&m.biases, scales}}) {
+        parts.emplace_back(part, slot.size());
+        slot.insert(slot.end(), *part, *part + nbytes);
+        slot.resize(base::round_up(slot.size(), 64));
+      }
+    }
+    const std::byte* block = bytes(slot.data(), slot.size());
+    for (const auto& [part, offset] : parts) *part = block + offset;
+    return ffn;
+  }
+
+  Random random;
+  std::shared_ptr<FaultyDevice> device = std::make_shared<FaultyDevice>(device::open_host());
+  base::Account account{256 << 20};
+  std::shared_ptr<ops::gpu::DeviceArena> arena;
+  std::list<base::Memory> memory_;
+  std::unique_ptr<ops::Ops> gpu, cpu;
+};
+
+// Within `tolerance` of the largest number, element by element; NaN is far from everything.
+inline void require_close(std::span<const float> found, std::span<const float> expected,
+                          double tolerance = 2e-5) {
+  double most = 1e-3;
+  for (float value : expected) most = std::max<double>(most, std::fabs(value));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    INFO("element ", i, ": found ", found[i], ", expected ", expected[i]);
+    REQUIRE(std::fabs(double(found[i]) - expected[i]) <= tolerance * most);
+  }
+}
+
+}  // namespace moeflux::test

@@ -1,0 +1,340 @@
+// Each stage of GpuOps against the CPU's, over every format and form. Outputs are NaN before.
+#include <algorithm>
+
+#include "gpu_rig.h"
+
+using namespace moeflux;
+using ops::Segment;
+using test::DType;
+using test::GpuRig;
+using test::require_close;
+
+namespace {
+
+struct Format {
+  uint32_t bits, group;
+  DType dtype;
+};
+constexpr Format kFormats[] = {{0, 0, DType::f32},   {0, 0, DType::f16},    {0, 0, DType::bf16},
+                               {2, 32, DType::bf16}, {3, 64, DType::bf16},  {4, 32, DType::bf16},
+                               {4, 64, DType::f16},  {4, 128, DType::bf16}, {5, 32, DType::bf16},
+                               {6, 128, DType::f32}, {8, 64, DType::bf16},  {8, 32, DType::f16}};
+constexpr uint32_t kRows = 5, kContext = 1100;
+
+ops::Workload workload() {
+  ops::Workload work;
+  work.rows = work.logit_rows = kRows;
+  work.context = kContext;
+  return work;
+}
+
+}  // namespace
+
+TEST_CASE("gpu: embedding, norm and product of every format, of one row and of many") {
+  for (const Format& format : kFormats)
+    for (const bool bias : {false, true}) {
+      GpuRig rig;
+      const uint32_t in = 128, out = 37;
+      ops::Head head{rig.floats(in), 1e-6f,
+                     rig.linear(out, in, format.bits, format.group, format.dtype, bias)};
+      auto work = workload();
+      work.head = &head.linear;
+      rig.reserve(work);
+      const quant::Matrix table =
+          rig.linear(11, in, format.bits, format.group, format.dtype).weight;
+      float* x = rig.nans(kRows * in);
+      float* expected_x = rig.nans(kRows * in);
+      const uint32_t tokens[] = {3, 0, 10, 10, 7};
+      rig.gpu->embed(table, tokens, x);
+      rig.cpu->embed(table, tokens, expected_x);
+      for (const std::vector<uint32_t>& rows : {std::vector<uint32_t>{4}, {0, 2, 3}}) {
+        float* logits = rig.nans(rows.size() * out);
+        float* expected = rig.nans(rows.size() * out);
+        rig.gpu->head(head, x, rows, logits);
+        rig.run();
+        rig.cpu->head(head, expected_x, rows, expected);
+        require_close({x, kRows * in}, {expected_x, kRows * in}, 1e-6);
+        require_close({logits, rows.size() * out}, {expected, rows.size() * out});
+      }
+    }
+}
+
+TEST_CASE("gpu: attention of every form over segments of several sessions") {
+  for (const bool gated : {false, true})
+    for (const bool normed : {false, true})
+      for (const uint32_t rotary : {8u, 16u}) {
+        GpuRig rig;
+        const uint32_t d = 64;
+        ops::Attention w;
+        w.n_heads = 4, w.n_kv_heads = 2, w.head_dim = 16, w.rotary_dim = rotary;
+        w.rope_scale = 1.25f;
+        w.norm = rig.floats(d);
+        w.q = rig.linear(64, d, 4, 32, DType::bf16, true), w.k = rig.linear(32, d, 4);
+        w.v = rig.linear(32, d, 0, 0, DType::bf16, true), w.o = rig.linear(d, 64, 8);
+        if (gated) w.gate = rig.linear(64, d, 6);
+        if (normed) w.q_norm = rig.floats(16), w.k_norm = rig.floats(16);
+        w.inv_freq = rig.floats(rotary / 2, 0.1f, 1);
+        auto work = workload();
+        work.attentions = {&w};
+        rig.reserve(work);
+
+        // Two sessions on each side: prompts, then single tokens, then both at once.
+        const auto session = [&](const ops::Ops& ops) {
+          const uint64_t nbytes = ops.cache_block_bytes(w) * (kContext / ops::kCacheBlock + 1);
+          const std::vector<std::byte> nan(nbytes, std::byte{0xff});
+          return std::pair(rig.bytes(nan.data(), nbytes), rig.bytes(nan.data(), nbytes));
+        };
+        const std::pair<std::byte*, std::byte*> on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
+        const std::pair<std::byte*, std::byte*> on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
+        uint32_t position[] = {0, 0};
+        struct Part {
+          uint32_t session, n;
+        };
+        const auto step = [&](const std::vector<Part>& parts) {
+          std::vector<Segment> gpu, cpu;
+          uint32_t n = 0;
+          for (const auto& [who, count] : parts) {
+            Segment segment;
+            segment.row = n, segment.n = count, segment.position = position[who];
+            segment.keys = on_gpu[who].first, segment.values = on_gpu[who].second;
+            gpu.push_back(segment);
+            segment.keys = on_cpu[who].first, segment.values = on_cpu[who].second;
+            cpu.push_back(segment);
+            n += count;
+            position[who] += count;
+          }
+          float* x = rig.floats(n * d, -2, 2);
+          float* expected = rig.copy(x, n * d);
+          rig.gpu->attention(w, gpu, n, x);
+          rig.run();
+          rig.cpu->attention(w, cpu, n, expected);
+          require_close({x, n * d}, {expected, n * d});
+        };
+        step({{0, 5}});
+        step({{0, 1}});
+        step({{1, 1}});
+        step({{0, 2}, {1, 3}});
+        step({{1, 1}, {0, 1}});
+      }
+}
+
+TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
+  GpuRig rig;
+  const uint32_t d = 32;
+  ops::Attention w;
+  w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
+  w.norm = rig.floats(d), w.inv_freq = rig.floats(8, 0.1f, 1);
+  w.q = rig.linear(32, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d),
+  w.o = rig.linear(d, 32);
+  auto work = workload();
+  work.rows = 256;
+  work.attentions = {&w};
+  rig.reserve(work);
+  const auto cache = [&](const ops::Ops& ops) {
+    return reinterpret_cast<std::byte*>(rig.nans(ops.cache_block_bytes(w) / 4 * 69));
+  };
+  Segment gpu, cpu;
+  gpu.keys = cache(*rig.gpu), gpu.values = cache(*rig.gpu);
+  cpu.keys = cache(*rig.cpu), cpu.values = cache(*rig.cpu);
+  for (uint32_t position = 0; position < 1026; position += gpu.n) {
+    gpu.position = cpu.position = position;
+    gpu.n = cpu.n = std::clamp(1022 - std::min(position, 1021u), 1u, work.rows);
+    float* x = rig.floats(gpu.n * d, -2, 2);
+    float* expected = rig.copy(x, gpu.n * d);
+    rig.gpu->attention(w, {&gpu, 1}, gpu.n, x);
+    rig.run();
+    rig.cpu->attention(w, {&cpu, 1}, cpu.n, expected);
+    require_close({x, gpu.n * d}, {expected, gpu.n * d});
+  }
+  CHECK(rig.gpu->counts().kernels.at("attention_decode_f32") == 2);
+  CHECK(rig.gpu->counts().kernels.at("attn_values_batched") == 2);
+}
+
+TEST_CASE("gpu: the delta net over segments, its states in place and elsewhere") {
+  GpuRig rig;
+  const uint32_t d = 64;
+  ops::DeltaNet w;
+  w.n_key_heads = 2, w.n_value_heads = 4, w.key_dim = 16, w.value_dim = 24, w.conv_width = 4;
+  w.norm = rig.floats(d);
+  w.qkv = rig.linear(w.channels(), d, 4), w.z = rig.linear(96, d, 4), w.b = rig.linear(4, d);
+  w.a = rig.linear(4, d), w.out = rig.linear(d, 96, 5);
+  w.conv = rig.floats(w.channels() * 4), w.a_log = rig.floats(4), w.dt_bias = rig.floats(4);
+  w.out_norm = rig.floats(24);
+  auto work = workload();
+  work.delta_nets = {&w};
+  rig.reserve(work);
+  const uint64_t state = 4 * 24 * 16, conv = 3 * w.channels();
+  for (const bool in_place : {false, true})
+    for (const std::vector<uint32_t>& lengths :
+         {std::vector<uint32_t>{1}, {5}, {1, 3}, {2, 1, 1}}) {
+      std::vector<Segment> gpu, cpu;
+      uint32_t n = 0;
+      for (const uint32_t count : lengths) {
+        Segment segment;
+        segment.row = n, segment.n = count;
+        const float *from = rig.floats(state), *history = rig.floats(conv);
+        for (auto* segments : {&gpu, &cpu}) {
+          segment.state_in = in_place ? rig.copy(from, state) : from;
+          segment.conv_in = in_place ? rig.copy(history, conv) : history;
+          segment.state_out = in_place ? const_cast<float*>(segment.state_in) : rig.nans(state);
+          segment.conv_out = in_place ? const_cast<float*>(segment.conv_in) : rig.nans(conv);
+          segments->push_back(segment);
+        }
+        n += count;
+      }
+      float* x = rig.floats(n * d, -2, 2);
+      float* expected = rig.copy(x, n * d);
+      rig.gpu->delta_net(w, gpu, n, x);
+      rig.run();
+      rig.cpu->delta_net(w, cpu, n, expected);
+      require_close({x, n * d}, {expected, n * d});
+      for (size_t i = 0; i < gpu.size(); ++i) {
+        require_close({gpu[i].state_out, state}, {cpu[i].state_out, state});
+        require_close({gpu[i].conv_out, conv}, {cpu[i].conv_out, conv});
+      }
+    }
+}
+
+TEST_CASE("gpu: routing and combination, with and without normalisation and shared expert") {
+  const uint32_t d = 64, n = kRows;
+  for (const uint32_t top_k : {1u, 3u, 7u})
+    for (const bool normalise : {false, true}) {
+      GpuRig rig;
+      const ops::Router router{rig.linear(7, d, 8), 7, top_k, normalise};
+      const ops::Linear shared_gate = rig.linear(1, d);
+      auto work = workload();
+      const quant::Shape expert{d, d};
+      work.moes = {{&router, expert, expert, expert, nullptr, &shared_gate}};
+      rig.reserve(work);
+      const float *normed = rig.floats(n * d), *outs = rig.floats(n * top_k * d),
+                  *shared = rig.floats(n * d);
+      const auto routing = [&] {
+        return ops::Routing{reinterpret_cast<uint32_t*>(rig.nans(n * top_k)), rig.nans(n * top_k),
+                            rig.nans(n * 7)};
+      };
+      const ops::Routing found = routing(), expected = routing();
+      rig.gpu->route(router, normed, n, found);
+      rig.run();
+      rig.cpu->route(router, normed, n, expected);
+      for (uint32_t i = 0; i < n * top_k; ++i) REQUIRE(found.experts[i] == expected.experts[i]);
+      require_close({found.weights, n * top_k}, {expected.weights, n * top_k});
+      require_close({found.logits, n * 7}, {expected.logits, n * 7});
+      for (const int form : {0, 1, 2}) {  // no shared expert; one; a gated one
+        float* x = rig.floats(n * d);
+        float* to = rig.copy(x, n * d);
+        const ops::Linear* gate = form == 2 ? &shared_gate : nullptr;
+        const float* beside = form ? shared : nullptr;
+        rig.gpu->combine(found, top_k, outs, gate, normed, beside, n, d, x);
+        rig.run();
+        rig.cpu->combine(expected, top_k, outs, gate, normed, beside, n, d, to);
+        require_close({x, n * d}, {to, n * d});
+      }
+    }
+}
+
+TEST_CASE("gpu: feed-forward networks and experts of every format") {
+  for (const Format& format : kFormats) {
+    GpuRig rig;
+    const uint32_t d = 128, width = format.bits ? 128 : 90, top_k = 2;
+    const auto ffn = [&] {
+      const auto [bits, group, dtype] = format;
+      return ops::GatedFfn{rig.linear(width, d, bits, group, dtype),
+                           rig.linear(width, d, bits, group, dtype),
+                           rig.linear(d, width, bits, group, dtype)};
+    };
+    const ops::GatedFfn dense = ffn();
+    const ops::Router router{{}, 4, top_k, true};
+    auto work = workload();
+    work.dense = {&dense};
+    work.moes = {{&router, dense.gate.weight, dense.up.weight, dense.down.weight}};
+    rig.reserve(work);
+    const float* normed = rig.floats(kRows * d);
+    for (const uint32_t n : {1u, kRows}) {
+      float *out = rig.nans(n * d), *expected = rig.nans(n * d);
+      rig.gpu->ffn(dense, normed, n, out);
+      rig.run();
+      rig.cpu->ffn(dense, normed, n, expected);
+      require_close({out, n * d}, {expected, n * d}, 1e-4);
+    }
+    // Row 4 has one expert only: its second place is nobody's and stays as it was.
+    const ops::ExpertJob jobs[] = {{rig.in_slot(ffn()), {0, 2, 3}, {1, 4, 6}},
+                                   {rig.in_slot(ffn()), {4}, {8}},
+                                   {ffn(), {1}, {3}},
+                                   {rig.in_slot(ffn()), {0}, {0}},
+                                   {rig.in_slot(ffn()), {1, 2, 3}, {2, 5, 7}},
+                                   {ffn(), {}, {}}};
+    float *out = rig.nans(kRows * top_k * d), *expected = rig.nans(kRows * top_k * d);
+    rig.gpu->experts(jobs, normed, out);
+    rig.run();
+    rig.cpu->experts(jobs, normed, expected);
+    require_close({out, 9 * d}, {expected, 9 * d}, 1e-4);
+    const bool together = format.bits && format.dtype == DType::bf16;
+    CHECK(rig.gpu->counts().kernels.count("experts_down_bf16_f32") == together);
+    for (uint32_t i = 9 * d; i < 10 * d; ++i) REQUIRE(std::isnan(out[i]));
+  }
+}
+
+TEST_CASE("gpu: matrices that lie under several buffers") {
+  const uint32_t in = 128, out = 300;  // 4 pages of codes a buffer at most
+  for (const Format& format : kFormats) {
+    const auto logits = [&](uint64_t max_buffer_bytes) {
+      GpuRig rig(max_buffer_bytes);
+      const ops::Head head{rig.floats(in), 1e-6f,
+                           rig.linear(out, in, format.bits, format.group, format.dtype, true)};
+      auto work = workload();
+      work.head = &head.linear;
+      rig.reserve(work);
+      const uint32_t tokens[] = {299, 0, 150}, rows[] = {0, 1, 2};
+      float *x = rig.nans(3 * in), *to = rig.nans(3 * out);
+      rig.gpu->embed(head.linear.weight, tokens, x);
+      rig.gpu->head(head, x, rows, to);
+      rig.run();
+      return std::vector<float>(to, to + 3 * out);
+    };
+    require_close(logits(16384), logits(64 << 20), 1e-5);
+  }
+}
+
+TEST_CASE("gpu: lists of many submits go through a ring") {
+  GpuRig rig;
+  const quant::Matrix table = rig.linear(50, 32).weight;
+  rig.reserve(workload());
+  std::vector<std::unique_ptr<ops::Ticket>> tickets;
+  std::vector<std::pair<float*, std::vector<uint32_t>>> all;
+  for (uint32_t i = 0; i < 40; ++i) {
+    std::vector<uint32_t> tokens(1 + i % kRows);
+    for (uint32_t& token : tokens) token = rig.random.engine() % 50;
+    all.emplace_back(rig.nans(tokens.size() * 32), tokens);
+    rig.gpu->embed(table, tokens, all.back().first);
+    if (i % 7 == 3) {  // what is abandoned leaves no trace
+      rig.gpu->abandon();
+      all.pop_back();
+    } else {
+      tickets.push_back(rig.gpu->submit({}));
+    }
+  }
+  for (auto& ticket : tickets) ticket->wait();
+  for (const auto& [x, tokens] : all) {
+    float* expected = rig.nans(tokens.size() * 32);
+    rig.cpu->embed(table, tokens, expected);
+    require_close({x, tokens.size() * 32}, {expected, tokens.size() * 32}, 0);
+  }
+  const std::vector<uint32_t> more(1000);
+  CHECK_THROWS_WITH_AS(rig.gpu->embed(table, more, rig.nans(32000)),
+                       doctest::Contains("beyond the reserved workload"), Error);
+  CHECK(rig.gpu->submit({})->done());  // nothing was recorded
+}
+
+TEST_CASE("gpu: counts are of what was submitted") {
+  GpuRig rig;
+  rig.reserve(workload());
+  float* x = rig.floats(8);
+  rig.gpu->add(x, 8, x);
+  CHECK(rig.gpu->counts().dispatches == 0);
+  rig.run();
+  rig.gpu->add(x, 8, x);
+  rig.gpu->abandon();
+  rig.run();
+  CHECK(rig.gpu->counts().dispatches == 1);
+  CHECK(rig.gpu->counts().kernels.at("residual_add") == 1);
+}

@@ -1,0 +1,295 @@
+"""Models on a device: the exactness contract holds there, values are the CPU's within a tolerance,
+everything is booked, and what is handed to the device is counted.
+
+Slots, budgets and reads: test_gpu_exactness.py. Goldens and the demo model: test_gpu_goldens.py.
+"""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import moeflux
+from moeflux import device as device_module
+from moeflux import plan
+from moeflux.checkpoint import open_checkpoint
+from moeflux.families import build_spec
+from oracle import build
+from support.budget import smallest_budget
+from support.devices import DEVICES
+
+TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 60)]
+PROMPT = 45
+CHUNKS = (30, 15, *[1] * 15)
+SHAPE = {"num_experts": 12, "num_experts_per_tok": 3}
+FAMILIES = ("qwen3_moe", "qwen3_next")
+TOLERANCE = 2e-4  # of logits of some units; the goldens' own is wider (tests/oracle/goldens.py)
+
+pytestmark = pytest.mark.parametrize("device", DEVICES)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def folder(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("device") / request.param
+    return build(path, family=request.param, form="mlx-q4", seed=7, **SHAPE)
+
+
+def load(path, device, **options):
+    return moeflux.load(path, device=device, **{"memory": "256MiB", "context": 64} | options)
+
+
+def feed(session, chunks=CHUNKS):
+    out, at = [], session.position
+    for size in chunks:
+        out.append(session.step(TOKENS[at : at + size], all_logits=True))
+        at += size
+    return np.concatenate(out)
+
+
+def run(path, device, **options):
+    model = load(path, device, **options)
+    return feed(model.session()), model.stats
+
+
+@pytest.fixture(scope="module")
+def resident(folder):
+    """Of a device: logits and stats with every expert in memory, computed once."""
+    found = {}
+
+    def of(device):
+        if device not in found:
+            found[device] = run(folder, device)
+            assert found[device][1]["evictions"] == 0 and np.isfinite(found[device][0]).all()
+        return found[device]
+
+    return of
+
+
+# ---- values ------------------------------------------------------------------------------------
+
+
+def test_logits_are_the_cpus_within_a_tolerance(folder, resident, device):
+    expected, _ = run(folder, "cpu")
+    logits, stats = resident(device)
+    assert np.abs(logits - expected).max() <= TOLERANCE
+    assert stats["device"] == device and stats["dispatches"] > 0
+
+
+# ---- exactness ---------------------------------------------------------------------------------
+
+
+def test_the_plan_of_a_device_is_what_its_load_takes_and_not_a_byte_less(folder, device):
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(
+        checkpoint, build_spec(checkpoint), 64, 1, device=device_module.open_device(device)
+    )
+    memory = plan.minimum_bytes(sizes)
+    assert memory == smallest_budget(folder, context=64, device=device)
+    with pytest.raises(moeflux.MemoryBudgetError, match=str(memory)):
+        load(folder, device, memory=memory - 1)
+
+
+def test_sessions_interleaved_and_in_a_batch_equal_each_alone(folder, resident, device):
+    expected = resident(device)[0]
+    model = load(folder, device, max_slots=4)
+    sessions = [model.session() for _ in range(3)]
+    out = [[], [], []]
+    for session, rows in zip(sessions, out, strict=True):
+        rows.extend(feed(session, CHUNKS[:2]))
+    for token in TOKENS[PROMPT : PROMPT + 5]:  # in turn
+        for session, rows in zip(sessions, out, strict=True):
+            rows.append(session.step([token]))
+    for rows in out:
+        assert np.array_equal(np.stack(rows), expected[: PROMPT + 5])
+    together = model.step_batch([(session, [TOKENS[PROMPT + 5]]) for session in sessions])
+    for logits in together:  # several rows in a pass: other kernels than one
+        assert np.abs(logits - expected[PROMPT + 5]).max() <= TOLERANCE
+
+
+def test_save_restore_and_reset_equal_replay(folder, resident, device):
+    expected = resident(device)[0]
+    model = load(folder, device, max_slots=4)
+    session = model.session()
+    feed(session, CHUNKS[:3])
+    snapshot = session.save()
+    rest = feed(session, CHUNKS[3:])
+    session.restore(snapshot)
+    fresh = model.session()
+    fresh.restore(snapshot)
+    for other in (session, fresh):
+        assert np.array_equal(feed(other, CHUNKS[3:]), rest)
+    assert np.array_equal(rest, expected[PROMPT + 1 :])
+    session.reset()
+    assert np.array_equal(feed(session), expected)
+
+
+def test_scores_and_overridden_routing_are_the_cpus(folder, device):
+    def found(name):
+        model = load(folder, name, max_slots=4)
+        forced = moeflux.Routing(top_k=2)
+        scores = model.session().score(TOKENS[:20])
+        return [np.asarray(scores[0]), model.session(routing=forced).step(TOKENS[:7])]
+
+    for ours, cpus in zip(found(device), found("cpu"), strict=True):
+        np.testing.assert_allclose(ours, cpus, atol=TOLERANCE, rtol=1e-4)
+
+
+# ---- what is handed over -----------------------------------------------------------------------
+
+
+def moe_layers(path):
+    model = load(path, "cpu")
+    experts = model.session().step(TOKENS[:1], capture={"experts"})["experts"]
+    return int((experts[0, :, 0] >= 0).sum())
+
+
+# The numbers of docs/devices.md: of a layer whose experts are all in memory. Experts go to the
+# device in as many groups as they come in, one at least, and a group is two dispatches.
+MIXER, GATED_MIXER, MOE, SHARED, GROUP = 11, 13, 4, 3, 2
+DISPATCHES_OF_A_LAYER = {
+    "qwen3_moe": MIXER + MOE,
+    "qwen3_next": GATED_MIXER + MOE + SHARED,  # attention and delta net take as many
+}
+
+
+def costs_of_tokens(model, session):
+    """Growth of the counters over each token of decode."""
+    costs = []
+    for token in TOKENS[PROMPT:]:
+        before = model.stats
+        session.step([token])
+        after = model.stats
+        cost = {name: after[name] - before[name] for name in ("waits", "commits", "dispatches")}
+        cost["misses"] = after["misses"] - before["misses"]
+        cost["kernels"] = {
+            name: n - before["kernels"].get(name, 0) for name, n in after["kernels"].items()
+        }
+        assert cost["dispatches"] == sum(cost["kernels"].values())
+        costs.append(cost)
+    return costs
+
+
+def test_a_token_costs_exact_numbers_of_waits_commits_and_dispatches(folder, device):
+    layers = moe_layers(folder)
+    model = load(folder, device)
+    session = model.session()
+    session.step(TOKENS)  # brings every expert that is needed below into memory
+    session.reset()
+    session.step(TOKENS[:PROMPT])
+    costs = costs_of_tokens(model, session)
+    dispatches = 3 + layers * (DISPATCHES_OF_A_LAYER[folder.name] + GROUP)
+    for cost in costs:
+        assert cost["misses"] == 0
+        assert cost["waits"] == cost["commits"] == layers + 1
+        assert cost["dispatches"] == dispatches and cost["kernels"] == costs[0]["kernels"]
+
+
+def test_a_token_that_streams_waits_as_often_and_commits_at_most_twice_a_layer(folder, device):
+    layers, top_k = moe_layers(folder), SHAPE["num_experts_per_tok"]
+    model = load(folder, device, max_slots=3)
+    session = model.session()
+    session.step(TOKENS[:PROMPT])
+    least = 3 + layers * (DISPATCHES_OF_A_LAYER[folder.name] + GROUP)
+    for cost in costs_of_tokens(model, session):
+        assert cost["misses"] > 0
+        assert cost["waits"] == layers + 1
+        assert layers + 1 < cost["commits"] <= 2 * layers + 1
+        assert least <= cost["dispatches"] <= least + layers * (top_k - 1) * GROUP
+
+
+def test_a_prompt_waits_once_a_layer_and_pass(folder, device):
+    layers = moe_layers(folder)
+    model = load(folder, device)
+    model.session().step(TOKENS)
+    assert model.stats["passes"] == 1
+    assert model.stats["waits"] == layers + 1
+
+
+def test_the_cpu_counts_no_dispatches(folder, device):
+    _, stats = run(folder, "cpu")
+    assert stats["dispatches"] == 0 and stats["kernels"] == {} and stats["device"] == "cpu"
+
+
+# ---- refusals and interrupts -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_another_precision_is_the_cpus(device, precision):
+    with pytest.raises(moeflux.FormatError, match=f"float32 on device {device}"):
+        load(None, device, precision=precision)
+
+
+def test_everything_that_a_device_holds_is_booked(folder, device):
+    model = load(folder, device, memory="64MiB")
+    base = model.stats["live_bytes"]
+    session = model.session()
+    feed(session, CHUNKS[:3])
+    snapshot = session.save()
+    assert model.stats["live_bytes"] > base
+    assert model.stats["peak_bytes"] <= model.stats["memory_bytes"] == 64 << 20
+    page = moeflux.Backend(device).limits.page_bytes
+    assert snapshot.nbytes % page == 0 and model.stats["slot_bytes"] % page == 0
+
+
+def test_an_interrupted_step_leaves_the_session_as_it_was(tmp_path, device):
+    """SIGINT in the middle of a prompt; the same call again gives the undisturbed result."""
+    folder = build(tmp_path / "m", family="qwen3_next", form="mlx-q4", num_hidden_layers=8)
+    script = """
+import os, signal, sys, threading, time
+import numpy as np, moeflux
+def load(): return moeflux.load(sys.argv[1], memory="256MiB", context=512, device=sys.argv[2])
+tokens = [i * 7 % 250 for i in range(400)]
+begin = time.monotonic()
+expected = load().session().step(tokens)
+seconds = time.monotonic() - begin
+session = load().session()
+threading.Timer(seconds / 3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    session.step(tokens)
+except KeyboardInterrupt:
+    assert session.position == 0
+    print("interrupted")
+    assert np.array_equal(session.step(tokens), expected)
+    print("equal")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(folder), device],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.stdout.split() == ["interrupted", "equal"], done.stderr
+
+
+def test_auto_stays_within_what_a_device_advises(device):
+    class Advice:
+        limits = {"working_set_bytes": 1000}  # noqa: RUF012
+
+    assert device_module.device_budget("auto", Advice()) == 1000
+    assert device_module.device_budget("2000", Advice()) == 2000  # the core refuses it
+    assert device_module.device_budget("2000", None) == 2000
+    Advice.limits = {"working_set_bytes": 0}  # no advice
+    assert device_module.device_budget("auto", Advice()) > 1000
+
+
+@pytest.mark.parametrize("command", [("generate", "def", "-n", "3"), ("plan",)])
+def test_commands_take_a_device(command, device):
+    done = subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", *command, "--device", device, "--context", "64",
+         "--memory", "40MB", "--json"],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    if command[0] == "plan":
+        assert answer["device"] == device and answer["machine"]["kernels"]["bytes_per_second"] > 0
+    else:
+        assert answer["stats"]["device"] == device and len(answer["tokens"]) == 3
+
+
+def test_an_unknown_device_and_one_that_is_not_there_are_typed(device):
+    with pytest.raises(moeflux.FormatError, match="cuda"):
+        load(None, "cuda")
+    if sys.platform != "darwin" and "metal" not in DEVICES:
+        with pytest.raises(moeflux.NoDeviceError, match="not for macOS"):
+            load(None, "metal")
