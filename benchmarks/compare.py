@@ -40,7 +40,7 @@ from support import cgroup
 PROMPT, WARM_UP, TIMED, ROUNDS = 512, 64, 256, 3
 CONTEXT = PROMPT + WARM_UP + TIMED + 64
 THREADS = 2
-LIMIT_SECONDS = 90.0  # of a phase under a memory limit
+LIMIT_SECONDS = 40.0  # of a phase under a memory limit
 INTERPRETER = 160 << 20  # Python, numpy and tokenizer beside the model's budget
 GGUF = "model-q4_0.gguf"
 
