@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
+from moeflux.line_chart import Line, svg, write_svg
 from support import cgroup
 
 PROMPT, WARM_UP, TIMED, ROUNDS = 512, 64, 256, 3
@@ -297,6 +298,21 @@ def layouts(bench: Bench) -> dict[str, Any]:
     return out
 
 
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Decode over the share of the model in memory: both engines and the bound."""
+    rows = sorted(result["limited"]["rows"], key=lambda row: row["share"])
+    whole = result["resident"]["rows"][0]
+    lines = [
+        Line("moeflux", [*((r["share"], r["moeflux"]["decode"]) for r in rows),
+                         (1.0, whole["moeflux"]["decode"])]),
+        Line("llama.cpp", [*((r["share"], r["llama.cpp"].get("decode", 0.0)) for r in rows),
+                           (1.0, whole["llama.cpp"]["decode"])]),
+        Line("bound under a limit", [(r["share"], r["decode_bound"]) for r in rows], dashed=True),
+    ]  # fmt: skip
+    write_svg(path, svg("Decode, same weights, 2 cores", "share of the model in memory",
+                        "tokens/s", lines))  # fmt: skip
+
+
 PARTS = {"resident": resident, "limited": limited, "layouts": layouts}
 
 
@@ -310,6 +326,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--vocab", type=int, default=151936)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
     options.folder = options.folder.resolve()
     bench = Bench(options)
@@ -321,6 +338,8 @@ def main() -> None:
         result[name] = PARTS[name](bench) | {"machine": machine(), "model": synth}
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        draw(result, options.plot)
 
 
 if __name__ == "__main__":
