@@ -66,9 +66,7 @@ def plan(
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
     files = checkpoint.files if found.is_local else ()
-    machine = probe.machine(
-        spec, files, sizes.slot_bytes, threads, folder, native_device
-    )
+    machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device)
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
