@@ -6,7 +6,8 @@ CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
-.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize kernel-checks gpu-checks hostile-asan cross-wheel \
+.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize kernel-checks gpu-checks hostile-asan \
+	cross-wheel \
 	cross-test sdist-test arm64-test metal-test metal-sanitize metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write

@@ -35,12 +35,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
+from moeflux.line_chart import Line, svg, write_svg
 from support import cgroup
 
 PROMPT, WARM_UP, TIMED, ROUNDS = 512, 64, 256, 3
 CONTEXT = PROMPT + WARM_UP + TIMED + 64
 THREADS = 2
-LIMIT_SECONDS = 90.0  # of a phase under a memory limit
+LIMIT_SECONDS = 40.0  # of a phase under a memory limit
 INTERPRETER = 160 << 20  # Python, numpy and tokenizer beside the model's budget
 GGUF = "model-q4_0.gguf"
 
@@ -48,8 +49,14 @@ GGUF = "model-q4_0.gguf"
 class Peer:
     """One process of peers.py."""
 
-    def __init__(self, python: str, engine: str, options: dict[str, Any], prefix: Sequence[str] = (),
-                 env: dict[str, str] | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        python: str,
+        engine: str,
+        options: dict[str, Any],
+        prefix: Sequence[str] = (),
+        env: dict[str, str] | None = None,
+    ) -> None:
         command = [*prefix, python, str(Path(__file__).with_name("peers.py")), engine,
                    json.dumps(options)]  # fmt: skip
         self._process = subprocess.Popen(
@@ -191,9 +198,10 @@ def resident(bench: Bench) -> dict[str, Any]:
         row["prefill_ratio"] = row["moeflux"]["prefill"] / row["llama.cpp"]["prefill"]
         gb = row["moeflux"]["decode"] * bench.touched / 1e9
         row["share_of_memory_rate"] = gb / row["memory_gb_per_second"]
-        print(f"resident {precision} ({row['simd']}): decode {row['moeflux']['decode']:.1f} against "
-              f"{row['llama.cpp']['decode']:.1f} tokens/s (x{row['decode_ratio']:.2f}), prefill "
-              f"{row['moeflux']['prefill']:.0f} against {row['llama.cpp']['prefill']:.0f} "
+        ours, theirs = row["moeflux"], row["llama.cpp"]
+        print(f"resident {precision} ({row['simd']}): decode {ours['decode']:.1f} against "
+              f"{theirs['decode']:.1f} tokens/s (x{row['decode_ratio']:.2f}), prefill "
+              f"{ours['prefill']:.0f} against {theirs['prefill']:.0f} "
               f"(x{row['prefill_ratio']:.2f}); {gb:.1f} of {row['memory_gb_per_second']:.1f} GB/s",
               flush=True)  # fmt: skip
         out["rows"].append(row)
@@ -251,7 +259,8 @@ def limited(bench: Bench) -> dict[str, Any]:
             "prefill_share_of_bound": mine["prefill"] * prefill_bound / PROMPT,
         }  # fmt: skip
         print(f"{share:.0%} of the model: decode {mine['decode']:.2f} tokens/s, bound "
-              f"{1 / bound:.2f} ({row['decode_share_of_bound']:.0%}), prefill {mine['prefill']:.0f} "
+              f"{1 / bound:.2f} ({row['decode_share_of_bound']:.0%}), "
+              f"prefill {mine['prefill']:.0f} "
               f"({row['prefill_share_of_bound']:.0%} of its bound); llama.cpp {theirs}",
               flush=True)  # fmt: skip
         out["rows"].append(row)
@@ -280,12 +289,28 @@ def layouts(bench: Bench) -> dict[str, Any]:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     sequences = [run["decode"]["tokens_per_second"] for run in json.loads(done.stdout)["runs"]]
-    out = {"rows": rows, "in_place_over_packed": rows["in place"]["decode"] / rows["packed"]["decode"],
+    in_place, in_records = rows["in place"]["decode"], rows["packed"]["decode"]
+    out = {"rows": rows, "in_place_over_packed": in_place / in_records,
            "one_and_eight_sequences": sequences,
            "eight_over_one": sequences[1] / sequences[0]}  # fmt: skip
-    print(f"in place {rows['in place']['decode']:.2f}, packed {rows['packed']['decode']:.2f} tokens/s; "
+    print(f"in place {in_place:.2f}, packed {in_records:.2f} tokens/s; "
           f"one and eight sequences {sequences}", flush=True)  # fmt: skip
     return out
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Decode over the share of the model in memory: both engines and the bound."""
+    rows = sorted(result["limited"]["rows"], key=lambda row: row["share"])
+    whole = result["resident"]["rows"][0]
+    lines = [
+        Line("moeflux", [*((r["share"], r["moeflux"]["decode"]) for r in rows),
+                         (1.0, whole["moeflux"]["decode"])]),
+        Line("llama.cpp", [*((r["share"], r["llama.cpp"].get("decode", 0.0)) for r in rows),
+                           (1.0, whole["llama.cpp"]["decode"])]),
+        Line("bound under a limit", [(r["share"], r["decode_bound"]) for r in rows], dashed=True),
+    ]  # fmt: skip
+    write_svg(path, svg("Decode, same weights, 2 cores", "share of the model in memory",
+                        "tokens/s", lines))  # fmt: skip
 
 
 PARTS = {"resident": resident, "limited": limited, "layouts": layouts}
@@ -301,6 +326,7 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS))
     parser.add_argument("--vocab", type=int, default=151936)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
     options.folder = options.folder.resolve()
     bench = Bench(options)
@@ -312,6 +338,8 @@ def main() -> None:
         result[name] = PARTS[name](bench) | {"machine": machine(), "model": synth}
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
+    if options.plot:
+        draw(result, options.plot)
 
 
 if __name__ == "__main__":

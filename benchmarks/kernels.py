@@ -23,7 +23,7 @@ FROM_MEMORY, FROM_CACHE = 1 << 30, 1  # bytes; at least the experts of one token
 def rate(shape: str, simd: str, threads: int, nbytes: int) -> float:
     """GB/s of packed weights."""
     d_model, d_ff = SHAPES[shape]
-    done = _core.probe_experts(d_model, d_ff, 4, 64, TOP_K, nbytes, threads, SECONDS, simd)
+    done = _core.probe_experts(d_model, d_ff, 4, 64, TOP_K, nbytes, threads, SECONDS, simd, None)
     return float(done["nbytes"] / done["seconds"] / 1e9)
 
 

@@ -43,6 +43,7 @@ class Moeflux:
         self._session = self._model.session()
 
     def step(self, ids: Sequence[int]) -> None:
+        """Feeds tokens and waits for the last one's logits."""
         self._session.step(ids)
 
     def experts(self, token: int) -> list[list[int]]:
@@ -51,9 +52,11 @@ class Moeflux:
         return [[int(expert) for expert in layer] for layer in layers]
 
     def reset(self) -> None:
+        """Forgets the sequence."""
         self._session.reset()
 
     def stats(self) -> dict[str, Any]:
+        """What the engine counts itself."""
         return dict(self._model.stats)
 
 
@@ -82,6 +85,7 @@ class LlamaCpp:
             raise SystemExit("llama.cpp made no context")
 
     def step(self, ids: Sequence[int]) -> None:
+        """Feeds tokens and waits for the last one's logits."""
         array = (ctypes.c_int32 * len(ids))(*ids)
         batch = self._lib.llama_batch_get_one(array, len(ids))
         if self._lib.llama_decode(self._context, batch) != 0:
@@ -89,9 +93,11 @@ class LlamaCpp:
         self._lib.llama_get_logits_ith(self._context, -1)  # waits
 
     def reset(self) -> None:
+        """Forgets the sequence."""
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
 
     def stats(self) -> dict[str, Any]:
+        """What the engine counts itself."""
         return {"system": self._lib.llama_print_system_info().decode()}
 
 
@@ -109,14 +115,17 @@ class MlxLm:
         self.reset()
 
     def step(self, ids: Sequence[int]) -> None:
+        """Feeds tokens and waits for the last one's logits."""
         self._mx.eval(self._model(self._mx.array([list(ids)]), cache=self._cache)[:, -1])
 
     def reset(self) -> None:
+        """Forgets the sequence."""
         from mlx_lm.models.cache import make_prompt_cache
 
         self._cache = make_prompt_cache(self._model)
 
     def stats(self) -> dict[str, Any]:
+        """What the engine counts itself."""
         return {}
 
 

@@ -125,11 +125,15 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
 
 namespace {
 
-// What the ops book for the experts of one layer and one token.
-// `router` chooses nobody here: it says how many experts a row has.
-ops::Workload expert_workload(ops::Router& router, uint32_t top_k, const quant::Shape& gate,
-                              const quant::Shape& up, const quant::Shape& down) {
+ops::Router router_of(uint32_t top_k) {  // chooses nobody here: says how many experts a row has
+  ops::Router router;
   router.n_experts = router.top_k = top_k;
+  return router;
+}
+
+// What the ops book for the experts of one layer and one token.
+ops::Workload expert_workload(const ops::Router& router, const quant::Shape& gate,
+                              const quant::Shape& up, const quant::Shape& down) {
   ops::Workload work;
   work.rows = 1;
   work.d_model = gate.in;
@@ -167,8 +171,8 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
   options.read_threads = read_threads;
   options.on_arrival = [bell] { bell->ring(); };
   store::ExpertStore store(files, layers, arena, options);
-  ops::Router router;
-  ops.reserve(expert_workload(router, top_k, shapes.gate, shapes.up, shapes.down));
+  const ops::Router router = router_of(top_k);
+  ops.reserve(expert_workload(router, shapes.gate, shapes.up, shapes.down));
   const base::Memory x(arena, uint64_t(shapes.gate.in) * 4, "probe"),
       out(arena, uint64_t(top_k) * shapes.down.out * 4, "probe");
 
@@ -233,8 +237,8 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
     weights.emplace_back(arena, expert_bytes, "probe");
     std::memset(weights.back().data(), 0x11, expert_bytes);  // finite numbers, pages of their own
   }
-  ops::Router router;
-  ops.reserve(expert_workload(router, top_k, gate, gate, down));
+  const ops::Router router = router_of(top_k);
+  ops.reserve(expert_workload(router, gate, gate, down));
   const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
       out(arena, uint64_t(top_k) * down.out * 4, "probe");
 

@@ -19,8 +19,8 @@
 #pragma once
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <map>
+#include <memory>
 #include <span>
 #include <string_view>
 #include <vector>

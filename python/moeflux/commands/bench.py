@@ -91,7 +91,9 @@ def bench(
         raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
     with Console(stderr=True).status("measuring the disk and the memory") as status:
         slot_bytes = all_sizes[0].slot_bytes
-        machine = probe.machine(spec, checkpoint.files, slot_bytes, max(counts))
+        machine = probe.machine(
+            spec, checkpoint.files, slot_bytes, max(counts), device=native_device
+        )
         results = []
         for number, (setting, sizes) in enumerate(zip(settings, all_sizes, strict=True), start=1):
 

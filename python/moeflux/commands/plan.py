@@ -65,14 +65,8 @@ def plan(
     ] or planner.usual_budgets(sizes)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
-    machine = probe.machine(
-        spec,
-        checkpoint.files if found.is_local else (),
-        sizes.slot_bytes,
-        threads,
-        folder,
-        native_device,
-    )
+    files = checkpoint.files if found.is_local else ()
+    machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device)
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
