@@ -42,7 +42,6 @@ uint64_t GpuOps::scratch_bytes(const Workload& work) const {
 }
 
 void GpuOps::reserve(const Workload& work) {
-  rows_ = work.rows;
   scratch_ = base::Memory(arena_, scratch_floats(work) * sizeof(float), "stage buffers");
   recorder_.reserve_lists(list_words(work));
 }

@@ -83,7 +83,6 @@ class GpuOps final : public Ops {
   Recorder recorder_;
   const std::string name_;
   base::Memory scratch_;  // from reserve() on
-  uint32_t rows_ = 0;     // of the workload
 };
 
 }  // namespace moeflux::ops::gpu
