@@ -50,3 +50,23 @@ TEST_CASE("an interrupt between tasks stops the rest") {
                   Interrupt);
   CHECK(runs < 100000);
 }
+
+TEST_CASE("a thread that has nothing left takes what waits behind a long task") {
+  ThreadPool pool(2);
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  std::atomic<int> others = 0;
+  pool.parallel_for(100, [&](int task, int) {
+    if (task != 0) ++others;
+    while (task == 0 && others < 99 && std::chrono::steady_clock::now() < give_up)
+      std::this_thread::yield();
+  });
+  CHECK(others == 99);
+  CHECK(std::chrono::steady_clock::now() < give_up);
+}
+
+TEST_CASE("a thread alone runs its tasks in order") {
+  ThreadPool pool(1);
+  std::vector<int> order;
+  pool.parallel_for(50, [&](int task, int) { order.push_back(task); });
+  for (int task = 0; task < 50; ++task) CHECK(order.at(task) == task);
+}
