@@ -274,7 +274,9 @@ def machine(
     with ExitStack() as stack:
         if files and folder is None:
             paths = [str(file) for file in files]
-            ranges = [_ranges(layer.parts, layer.places) for layer in layers]
+            # Layers of other widths or bits than the first are left out: one shape is measured.
+            ranges = [_ranges(layer.parts, layer.places) for layer in layers
+                      if _form(layer.parts) == _form(layers[0].parts)]  # fmt: skip
         else:  # records of the first layer's experts, as `pack` would write them
             record = -(-layers[0].record_bytes // 16384) * 16384
             count = max(FILE_BYTES // record, 2 * max(*BATCHES, moe["top_k"]))
@@ -293,6 +295,10 @@ def machine(
 
 def _first_moe(spec: dict[str, Any]) -> dict[str, Any] | None:
     return next((layer["moe"] for layer in spec["layers"] if "moe" in layer), None)
+
+
+def _form(parts: Sequence[Part]) -> list[tuple[Any, ...]]:
+    return [(part.dtype, part.shape, part.offset) for part in parts]
 
 
 def _ranges(parts: Sequence[Part], places: Sequence[Any]) -> list[Range]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from . import hub, packed
 from .checkpoint import Checkpoint, open_checkpoint, read_json
-from .errors import DownloadError, FormatError
+from .errors import DownloadError, FormatError, IoError
 from .safetensors_header import Tensor, parse_header
 
 TIMEOUT_S = 10  # of the first question, as huggingface_hub waits for its others
@@ -50,8 +50,24 @@ def open_headers(model: str | None, revision: str | None = None, offline: bool =
         from huggingface_hub import constants
 
         if not (offline or constants.HF_HUB_OFFLINE):
-            return open_remote(model, revision)
+            try:
+                found = open_remote(model, revision)
+            except DownloadError:  # of a hub that is out of reach, what was downloaded before
+                cached = _cached(model, revision)
+                if cached is None:
+                    raise
+                return cached
+            return _cached(model, found.revision) or found
     checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
+    return Headers(checkpoint, True, hub.commit_of(checkpoint.path))
+
+
+def _cached(repo: str, revision: str | None) -> Headers | None:
+    """The whole checkpoint from the hub's cache, or None: headers alone may be there, too."""
+    try:
+        checkpoint = open_checkpoint(hub.resolve(repo, revision, True))
+    except (DownloadError, FormatError, IoError):
+        return None
     return Headers(checkpoint, True, hub.commit_of(checkpoint.path))
 
 

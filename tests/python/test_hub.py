@@ -141,6 +141,15 @@ def test_with_the_hub_switched_off_info_reads_what_the_cache_holds(fake, run, mo
     assert fake.fetched == fetched
 
 
+def test_info_of_what_was_downloaded_needs_no_hub(fake, run, monkeypatch):
+    assert run("generate", "abc", "-m", REPO, *SMALL).returncode == 0
+    assert "not here yet" not in run("info", REPO).stdout
+    monkeypatch.setattr(type(fake), "url", "http://127.0.0.1:9")
+    done = run("info", REPO)
+    assert done.returncode == 0, done.stderr
+    assert "not here yet" not in done.stdout and fake.commits["main"] in done.stdout
+
+
 @pytest.mark.parametrize("name", ["../etc", "a/b/c", "/no/such", "no such", "x", "https://a/b"])
 def test_what_is_neither_folder_nor_hub_id_is_refused_without_asking(name):
     with pytest.raises(moeflux.IoError, match="expected a checkpoint folder or a hub id"):

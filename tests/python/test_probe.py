@@ -10,6 +10,7 @@ from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
 from moeflux.packing import sources
 from moeflux.synth import Recipe, synthesize
+from oracle import build
 
 
 def test_disk_rates_come_from_direct_reads_and_leave_no_file(tmp_path):
@@ -129,6 +130,15 @@ def test_a_machine_is_measured_with_the_models_own_layer(experts, tmp_path, is_l
     assert set(found.layer.by_misses) == {0, top_k, *(n for n in probe.BATCHES if n < top_k)}
     assert all(value > 0 for value in found.layer.by_misses.values())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_machine_of_layers_of_several_widths_is_measured_with_the_first(tmp_path):
+    checkpoint = open_checkpoint(build(tmp_path / "m", family="qwen3_moe", form="mlx-q3_6"))
+    spec = build_spec(checkpoint)
+    bits = {layer["moe"]["experts"]["down"]["bits"] for layer in spec["layers"]}
+    assert bits == {3, 6}
+    found = probe.machine(spec, checkpoint.files, 1 << 16, 2)
+    assert all(value > 0 for value in found.layer.by_misses.values())
 
 
 def test_a_machine_for_a_dense_model_has_no_layer(tmp_path):

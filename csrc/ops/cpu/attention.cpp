@@ -37,7 +37,7 @@ void CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
   const uint32_t half = w.rotary_dim / 2;
   const RopeKey key{w.inv_freq, w.rope_scale, half, positions};
   if (rope_key_ == key) return;
-  rope_key_ = key;
+  rope_key_ = {};  // an interrupt may leave the table half filled
   pool_.parallel_for(static_cast<int>(positions.size()), [&](int row, int) {
     float* cosine = rope_.as<float>() + uint64_t(row) * 2 * half;
     for (uint32_t i = 0; i < half; ++i) {  // angles in f32, as transformers computes them
@@ -46,6 +46,7 @@ void CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
       cosine[half + i] = std::sin(angle) * w.rope_scale;
     }
   });
+  rope_key_ = key;
 }
 
 // Norms and rotates queries and keys; appends keys and values to the caches.
