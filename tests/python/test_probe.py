@@ -133,7 +133,8 @@ def test_a_machine_is_measured_with_the_models_own_layer(experts, tmp_path, is_l
 
 
 def test_a_machine_of_layers_of_several_widths_is_measured_with_the_first(tmp_path):
-    checkpoint = open_checkpoint(build(tmp_path / "m", family="qwen3_moe", form="mlx-q3_6"))
+    folder = build(tmp_path / "m", "qwen3_moe", "mlx-q3_6", 0, moe_intermediate_size=512)
+    checkpoint = open_checkpoint(folder)  # wide enough that a slot tells the widths apart
     spec = build_spec(checkpoint)
     bits = {layer["moe"]["experts"]["down"]["bits"] for layer in spec["layers"]}
     assert bits == {3, 6}
