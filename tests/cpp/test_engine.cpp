@@ -2,6 +2,9 @@
 // call, and a step that fails anywhere leaves its sessions as they were.
 #include <doctest/doctest.h>
 
+#include <chrono>
+#include <thread>
+
 #include "engine_fixture.h"
 
 using namespace moeflux;
@@ -196,6 +199,33 @@ TEST_CASE("a read that fails at any place is an IoError, and the repeated step h
       CHECK(model.violations == 0);
       model.engine().store().assert_invariants();
     }
+}
+
+TEST_CASE("an interrupt between the tasks of a stage leaves nothing half done behind") {
+  struct Interrupt {};
+  const auto first_step = [](int interrupt_at) {
+    TinyModel model({4, 1});  // one thread: nobody does what the interrupted one leaves
+    int polls = 0;
+    model.engine().set_poll([&] {  // asked again at once: the pool waits 50 ms between two polls
+      std::this_thread::sleep_for(std::chrono::milliseconds(51));
+      if (++polls == interrupt_at) throw Interrupt();
+    });
+    const auto session = model.session();
+    bool interrupted = false;
+    try {
+      if (interrupt_at > 0) model.step(*session, prompt(2));
+    } catch (const Interrupt&) {
+      interrupted = true;
+    }
+    CHECK(interrupted == (interrupt_at > 0));
+    model.engine().set_poll(nullptr);
+    return model.step(*session, prompt(2));
+  };
+  const Logits undisturbed = first_step(0);
+  for (int at = 1; at <= 14; ++at) {  // past the first attention's rotary table
+    CAPTURE(at);
+    CHECK(same_bits(first_step(at), undisturbed));
+  }
 }
 
 TEST_CASE("an interrupt at any stage leaves the session as it was") {
