@@ -7,8 +7,8 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test lint shader-lint format cpp-test queued-test sanitize kernel-checks gpu-checks hostile-asan \
-	cross-wheel \
-	cross-test sdist-test arm64-test metal-test metal-sanitize metal-headers clean
+	cross-wheel cross-test sdist-test arm64-test metal-test metal-sanitize \
+	metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
@@ -101,10 +101,11 @@ metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ 
 	$(BIN)/pip install -q pytest pybind11
 	PYTHON=$(BIN)/python tests/metal_standin/checks.sh plain
 
-metal-sanitize: $(BIN)/moeflux  ## the same under address, undefined-behaviour and thread sanitizer
+metal-sanitize: metal-address metal-thread  ## the same under address, undefined-behaviour and thread sanitizer
+
+metal-address metal-thread: metal-%: $(BIN)/moeflux
 	$(BIN)/pip install -q pytest pybind11
-	PYTHON=$(BIN)/python tests/metal_standin/checks.sh address
-	PYTHON=$(BIN)/python tests/metal_standin/checks.sh thread
+	PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
 
 metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found
 	PYTHONPATH=tools $(CROSS)/bin/python -m check_metal_headers \
