@@ -65,7 +65,7 @@ def load(
         MemoryBudgetError: `memory` is too little, or more than the device advises to keep
             resident; the message says what would do.
         NoDeviceError: this machine has no such device; the message says why.
-        GpuError: the device has no room, or its library does not compile.
+        GpuError: the device has no room. Its kernels are compiled in the first step.
         DownloadError: a hub id cannot be had.
 
     Example:
