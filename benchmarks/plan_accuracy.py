@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from demo import machine
 
 import moeflux
 from moeflux import plan, probe
@@ -132,11 +130,8 @@ def main() -> None:
     within = sum(0.8 <= row["ratio"] <= 1.2 for row in rows)
     print(f"{within} of {len(rows)} within 20 %; median ratio "
           f"{statistics.median(row['ratio'] for row in rows):.2f}")  # fmt: skip
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True,
-                            text=True, check=False).stdout.strip()  # fmt: skip
     if options.out:
-        result = {"machine": platform.processor() or platform.machine(), "commit": commit,
-                  "python": sys.version.split()[0], "rows": rows}  # fmt: skip
+        result = {"machine": machine(), "rows": rows}
         options.out.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 from . import _core
 from .errors import FormatError
 from .memory import budget_bytes
 
 DEVICES = ("cpu", "host", "metal")
 PRECISIONS = ("float32", "bfloat16", "int8")
+
+
+def forced_simd() -> str:
+    """The instruction set that MOEFLUX_SIMD asks for; empty: the best that this machine runs."""
+    return os.environ.get("MOEFLUX_SIMD", "")
 
 
 def open_device(name: str) -> _core.NativeDevice | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _core, hub
 from .checkpoint import open_checkpoint
-from .device import check_precision, device_budget, open_device
+from .device import check_precision, device_budget, forced_simd, open_device
 from .errors import FormatError
 from .families import build_spec
 from .probe import READ_THREADS, default_threads
@@ -91,7 +91,7 @@ def load(
         read_threads=READ_THREADS,
         max_slots=max_slots or 0,
         direct=direct_io,
-        simd=os.environ.get("MOEFLUX_SIMD", ""),
+        simd=forced_simd(),
         precision=precision,
         device=native_device,
     )

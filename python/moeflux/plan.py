@@ -24,8 +24,9 @@ from typing import Any
 
 from . import _core, hit_rate
 from .checkpoint import Checkpoint
+from .device import forced_simd
 from .packing import sources
-from .probe import READ_THREADS, LayerRate, Machine, forced_simd
+from .probe import READ_THREADS, LayerRate, Machine
 
 # Times that a token's stage is handed to threads (ops/cpu; what runs in the caller alone is not
 # counted): the projections, what is between them, and the output's projection.

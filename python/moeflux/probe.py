@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _core
+from .device import forced_simd
 from .errors import IoError
 from .memory import available_bytes
 from .packed import Part
@@ -117,11 +118,6 @@ def default_threads() -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
     return min(cores or 1, 64)
-
-
-def forced_simd() -> str:
-    """The instruction set that MOEFLUX_SIMD asks for; empty: the best that this machine runs."""
-    return os.environ.get("MOEFLUX_SIMD", "")
 
 
 def _rate(measured: dict[str, Any]) -> float:
