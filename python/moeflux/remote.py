@@ -51,13 +51,12 @@ def open_headers(model: str | None, revision: str | None = None, offline: bool =
 
         if not (offline or constants.HF_HUB_OFFLINE):
             try:
-                found = open_remote(model, revision)
+                return open_remote(model, revision)
             except DownloadError:  # of a hub that is out of reach, what was downloaded before
                 cached = _cached(model, revision)
                 if cached is None:
                     raise
                 return cached
-            return _cached(model, found.revision) or found
     checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
     return Headers(checkpoint, True, hub.commit_of(checkpoint.path))
 
@@ -72,7 +71,7 @@ def _cached(repo: str, revision: str | None) -> Headers | None:
 
 
 def open_remote(repo: str, revision: str | None = None) -> Headers:
-    """The checkpoint "owner/name" on the hub.
+    """The checkpoint "owner/name" as the hub has it now; from the cache if that is there whole.
 
     Raises:
         DownloadError: the hub refused or could not be reached.
@@ -83,6 +82,9 @@ def open_remote(repo: str, revision: str | None = None) -> Headers:
     try:
         # By commit: a branch may move between two requests.
         commit = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=TIMEOUT_S).sha
+        cached = _cached(repo, commit)
+        if cached is not None:
+            return cached
         config = read_json(Path(huggingface_hub.hf_hub_download(repo, "config.json",
                                                                 revision=commit)))  # fmt: skip
         found = huggingface_hub.get_safetensors_metadata(repo, revision=commit)
