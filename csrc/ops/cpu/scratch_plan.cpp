@@ -119,7 +119,7 @@ void ScratchPlan::add(const Workload::Moe& w) {
   // route(): a row's probabilities and order. combine(): the rows' gates, a row's sum a thread.
   stage_floats_ =
       std::max<uint64_t>({stage_floats_, rows_, w.router ? 2 * w.router->n_experts : 0});
-  worker_bytes_ = std::max(worker_bytes_, w.down.out * sizeof(float));
+  worker_bytes_ = std::max<uint64_t>(worker_bytes_, w.down.out * sizeof(float));
   // A batch packs its experts' rows, with padding, of the formats of gate and up.
   const uint64_t blocks = hidden_rows_ / kBlockTokens;
   uint64_t packed = 0;
