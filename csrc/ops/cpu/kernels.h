@@ -73,9 +73,12 @@ const Kernels* kernels_avx512();
 const Kernels* kernels_avx512_vnni();
 const Kernels* kernels_avx512_bf16();  // and VNNI, VBMI
 const Kernels* kernels_amx();          // and all of these
+const Kernels* kernels_neon();
+const Kernels* kernels_neon_dotprod();
+const Kernels* kernels_neon_i8mm();  // and dotprod, bf16
 
 // The best this machine runs, or the best of the family that `forced` names ("avx512", "avx2",
-// "portable"). Throws FormatError when that is unknown or not available here.
+// "neon", "portable"). Throws FormatError when that is unknown or not available here.
 const Kernels& select_kernels(const char* forced);
 
 // Every table that this machine runs, best first.

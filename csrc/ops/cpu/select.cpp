@@ -1,9 +1,15 @@
 #if defined(__x86_64__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#elif defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 #include <cstring>
+#include <iterator>
 #include <string>
 
 #include "base/error.h"
@@ -45,6 +51,36 @@ bool has_avx2_vnni() {  // CPUID 7.1, EAX bit 4: not among GCC 12's names
   __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
   return has_avx2() && (eax >> 4 & 1);
 }
+#elif defined(__aarch64__)
+#ifdef __linux__
+bool has_dotprod() {
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+}
+bool has_i8mm() {
+  constexpr unsigned long kAll = HWCAP2_I8MM | HWCAP2_BF16;
+  return has_dotprod() && (getauxval(AT_HWCAP2) & kAll) == kAll;
+}
+#elif defined(__APPLE__)
+bool has_feature(const char* name) {  // false also where the system does not know the name
+  int value = 0;
+  size_t size = sizeof value;
+  return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
+}
+bool has_dotprod() {
+  return has_feature("hw.optional.arm.FEAT_DotProd");
+}
+bool has_i8mm() {
+  return has_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM") &&
+         has_feature("hw.optional.arm.FEAT_BF16");
+}
+#else
+bool has_dotprod() {
+  return false;
+}
+bool has_i8mm() {
+  return false;
+}
+#endif
 #endif
 
 struct Choice {
@@ -55,6 +91,9 @@ struct Choice {
 const Kernels* portable() {
   return &kernels_portable();
 }
+bool always() {
+  return true;
+}
 constexpr Choice kChoices[] = {
 // best first
 #if defined(__x86_64__)
@@ -64,9 +103,23 @@ constexpr Choice kChoices[] = {
     {"avx512", has_avx512, kernels_avx512},
     {"avx2", has_avx2_vnni, kernels_avx2_vnni},
     {"avx2", has_avx2, kernels_avx2},
+#elif defined(__aarch64__)
+    {"neon", has_i8mm, kernels_neon_i8mm},
+    {"neon", has_dotprod, kernels_neon_dotprod},
+    {"neon", always, kernels_neon},
 #endif
-    {"portable", [] { return true; }, portable},
+    {"portable", always, portable},
 };
+
+std::string families() {
+  std::string names;
+  for (const Choice& choice : kChoices) {
+    const bool last = &choice + 1 == std::end(kChoices);
+    if (!names.ends_with(choice.family))
+      names += (names.empty() ? "" : last ? " or " : ", ") + std::string(choice.family);
+  }
+  return names;
+}
 }  // namespace
 
 const Kernels& select_kernels(const char* forced) {
@@ -74,10 +127,8 @@ const Kernels& select_kernels(const char* forced) {
   for (const Choice& choice : kChoices)
     if (any || std::strcmp(choice.family, forced) == 0)
       if (const Kernels* table = choice.runs() ? choice.table() : nullptr) return *table;
-  throw FormatError(
-      "[ops::cpu] MOEFLUX_SIMD: expected avx512, avx2 or portable, as this machine "
-      "has it, found '" +
-      std::string(forced) + "'");
+  throw FormatError("[ops::cpu] MOEFLUX_SIMD: expected " + families() +
+                    ", as this machine has it, found '" + std::string(forced) + "'");
 }
 
 std::vector<const Kernels*> available_kernels() {

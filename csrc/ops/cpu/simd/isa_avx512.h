@@ -156,5 +156,19 @@ ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
   }
 }
 
+#ifdef __AVX512BF16__
+#define MOEFLUX_BF16_PRODUCTS
+using Pairs = __m512bh;  // 32 columns
+
+template <bool whole>
+ALWAYS_INLINE Pairs load_pairs(const void* p, uint32_t left) {  // zeros behind `left`
+  return (Pairs)(whole ? _mm512_loadu_si512(p) : _mm512_maskz_loadu_epi16((1u << left) - 1, p));
+}
+// Each lane adds the products of two columns.
+ALWAYS_INLINE v16 add_pairs(v16 acc, Pairs a, Pairs b) {
+  return (v16)_mm512_dpbf16_ps((__m512)acc, a, b);
+}
+#endif
+
 }  // namespace
 }  // namespace moeflux::ops::cpu

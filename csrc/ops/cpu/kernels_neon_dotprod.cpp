@@ -1,0 +1,19 @@
+#include "ops/cpu/kernels.h"
+#ifdef __ARM_FEATURE_DOTPROD
+#define MOEFLUX_ISA_HEADER "ops/cpu/simd/isa_neon.h"
+#define MOEFLUX_ISA_NAME "neon_dotprod"
+#define MOEFLUX_GEMM_FROM 8  // as AVX2: not measured
+#include "ops/cpu/kernels.inc"
+#endif
+
+namespace moeflux::ops::cpu {
+#ifdef __ARM_FEATURE_DOTPROD
+const Kernels* kernels_neon_dotprod() {
+  return &kTable;
+}
+#else
+const Kernels* kernels_neon_dotprod() {
+  return nullptr;
+}
+#endif
+}  // namespace moeflux::ops::cpu
