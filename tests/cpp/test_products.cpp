@@ -104,7 +104,8 @@ void check(const Kernels& kernels, const Stored& stored, Precision precision,
       for (uint32_t begin = 0; begin < in;) {
         const uint32_t end = stored.m.bits ? begin + stored.m.group : begin + 1;
         double top = 0;
-        for (uint32_t i = begin; i < end; ++i) top = std::fmax(top, std::fabs(token[i]));
+        for (uint32_t i = begin; i < end; ++i)  // not fmax, on which GCC 12 fails for arm64
+          top = std::max(top, double(std::fabs(token[i])));
         for (; begin < end; ++begin) {
           sum += w[begin] * token[begin];
           size += std::fabs(w[begin] * token[begin]);
