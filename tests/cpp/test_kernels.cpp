@@ -1,7 +1,9 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -56,6 +58,27 @@ TEST_CASE("exponentials stay finite and right from -100 to 100") {
   }
 }
 
-TEST_CASE("an unknown instruction set is refused by name") {
-  CHECK_THROWS_AS(ops::cpu::select_kernels("mmx"), FormatError);
+TEST_CASE("an unknown instruction set is refused, and those of this machine are named") {
+  for (const char* forced : {"mmx", "neon_i8mm", "AVX2"}) {
+    std::string message;
+    try {
+      ops::cpu::select_kernels(forced);
+    } catch (const FormatError& error) {
+      message = error.what();
+    }
+#ifdef __aarch64__
+    CHECK(message.find("expected neon or portable,") != std::string::npos);
+#else
+    CHECK(message.find("expected avx512, avx2 or portable,") != std::string::npos);
+#endif
+    CHECK(message.find(forced) != std::string::npos);
+  }
+}
+
+TEST_CASE("the best kernels are chosen, and the portable ones on demand") {
+  CHECK(&ops::cpu::select_kernels(nullptr) == available_kernels().front());
+  CHECK(&ops::cpu::select_kernels("") == available_kernels().front());
+  CHECK(&ops::cpu::select_kernels("portable") == available_kernels().back());
+  if (const char* expected = std::getenv("MOEFLUX_TEST_KERNELS"))  // of a known machine
+    CHECK(std::string(ops::cpu::select_kernels(nullptr).name) == expected);
 }
