@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The .mm files of csrc/device/metal over the stand-in: their C++ tests, then every kernel against
-# its oracle through Backend("metal"), then models with device="metal". With a sanitizer on one shape
+# The .mm files of csrc/device/metal over the stand-in: all C++ tests, theirs among them, then every
+# kernel against its oracle through Backend("metal"), then models with device="metal". With a sanitizer on one shape
 # of each kernel, and a model that meets a fault or two: a sanitized model is slow, the shaders
 # themselves are for tests/shaders/kernel_checks.sh, and csrc/ops/gpu runs whole models in tests/cpp.
 #   plain    as they are
@@ -29,11 +29,11 @@ if [ -n "$sanitize" ]; then  # one compiler for all: the two bring sanitizers of
   preload="$(clang++-19 -print-file-name=$runtime) $(clang++-19 -print-file-name=libstdc++.so.6)"
 fi
 
-cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_TESTS=ON -DMOEFLUX_PYTHON=ON \
+cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_TESTS=ON -DMOEFLUX_PYTHON=ON \
   -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$($python -m pybind11 --cmakedir)" >/dev/null
-cmake --build $build --target moeflux_metal_tests _core -j2
-$build/tests/cpp/metal/moeflux_metal_tests
+cmake --build $build -j2
+ctest --test-dir $build -j2 --output-on-failure
 
 rm -rf $build/site && mkdir $build/site
 cp -r python/moeflux $build/site/
