@@ -15,8 +15,8 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q pytest hypothesis gguf safetensors
-	$(BIN)/python -m pytest -q
+	$(BIN)/pip install -q pytest pytest-xdist hypothesis gguf safetensors
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 $(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)
