@@ -7,18 +7,12 @@
 #include "faulty_device.h"
 #include "ops/gpu/device_arena.h"
 #include "ops/gpu/gpu_ops.h"
+#include "sparse.h"
 
 using namespace moeflux;
 using Fault = FaultyDevice::Fault;
 
 namespace {
-// Places to fail at, one in so many: thread sanitizer takes twenty times as long, and looks for
-// races and not for places.
-#ifdef __SANITIZE_THREAD__
-constexpr uint64_t kSparse = 8;
-#else
-constexpr uint64_t kSparse = 1;
-#endif
 
 struct GpuModel {
   explicit GpuModel(uint32_t slots, device::host::Options host = {}, FaultyFile::Faults faults = {})
@@ -146,7 +140,7 @@ TEST_CASE("gpu: no memory for a slot or a session is a GpuError, and things go o
     return gpu.device->seen().calls[Fault::buffer] - calls;
   }();
   REQUIRE(before > 10);
-  for (uint64_t at = 3; at < before; at += 11) {  // the first three are the session's
+  for (uint64_t at = 3; at < before; at += 11 * kSparse) {  // the first three are the session's
     GpuModel gpu(0);
     gpu.device->inject(Fault::buffer, at);
     int failures = 0;
@@ -198,7 +192,7 @@ TEST_CASE("gpu: a read that fails during a step is an IoError, and the repeat is
     n_reads = gpu.model->file().reads();
   }
   REQUIRE(n_reads > 100);
-  for (int64_t at = 0; at < n_reads; at += 67 * int64_t(kSparse)) {
+  for (int64_t at = 0; at < n_reads; at += 67 * kSparse) {
     CAPTURE(at);
     GpuModel gpu(4, {.max_delay_us = 50}, {.fail_from = at, .fail_count = 1});
     int failures = 0;
