@@ -26,7 +26,7 @@ endfunction()
 
 moeflux_kernels(portable)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
-  # The base says no more than the name: for macOS, compilers assume an M1, which has the dot product.
+  # The base is asked for by name: for macOS, compilers assume an M1, which has the dot product.
   # zig knows -mcpu alone; of GCC, only -march gives all extensions.
   check_cxx_compiler_flag(-march=armv8-a MOEFLUX_HAS_MARCH)
   function(moeflux_neon name arch extensions)
