@@ -1,10 +1,11 @@
 // FaultyDevice: a device around the host device with limits of one's own, of which one call fails
-// when told, and which counts what it is asked to do. For tests only.
+// when told, and which counts what it is asked to do and what it keeps. For tests only.
 #pragma once
 #include <atomic>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "device/device.h"
@@ -41,19 +42,32 @@ class FaultyDevice final : public moeflux::device::Device {
     return state_->seen;
   }
 
+  // Of all buffers that somebody keeps: an address that several of them cover counts once.
+  uint64_t live_bytes() const {
+    std::lock_guard lock(state_->mutex);
+    uint64_t sum = 0;
+    const std::byte* covered = nullptr;
+    for (const auto& [begin, end] : state_->live) {
+      const std::byte* from = std::max(begin, covered);
+      if (from < end) sum += static_cast<uint64_t>(end - from);
+      covered = std::max(covered, end);
+    }
+    return sum;
+  }
+
   std::string_view kind() const override { return inner_->kind(); }
   const std::string& name() const override { return inner_->name(); }
   const moeflux::device::Limits& limits() const override { return limits_; }
   std::shared_ptr<moeflux::device::Buffer> buffer(uint64_t nbytes) override {
     if (state_->fails(Fault::buffer)) throw moeflux::GpuError("[test] no memory for a buffer");
     check(nbytes);
-    return inner_->buffer(nbytes);
+    return tracked(inner_->buffer(nbytes));
   }
   std::shared_ptr<moeflux::device::Buffer> wrap(std::byte* data, uint64_t nbytes,
                                                 std::function<void()> on_free) override {
     if (state_->fails(Fault::wrap)) throw moeflux::GpuError("[test] no buffer in place");
     check(nbytes);
-    return inner_->wrap(data, nbytes, std::move(on_free));
+    return tracked(inner_->wrap(data, nbytes, std::move(on_free)));
   }
   std::shared_ptr<moeflux::device::Pipeline> pipeline(
       std::string_view kernel, const moeflux::device::Constants& constants) override {
@@ -80,6 +94,7 @@ class FaultyDevice final : public moeflux::device::Device {
     std::mutex mutex;
     std::map<Fault, uint64_t> faults;  // guarded by mutex: the call that fails
     Seen seen;                         // guarded by mutex
+    std::multiset<std::pair<const std::byte*, const std::byte*>> live;  // guarded by mutex
   };
 
   class FaultyCommands final : public moeflux::device::Commands {
@@ -128,6 +143,20 @@ class FaultyDevice final : public moeflux::device::Device {
     uint64_t n_dispatches_ = 0;
     bool failed_ = false;
   };
+
+  // The same buffer, listed for as long as somebody keeps it.
+  std::shared_ptr<moeflux::device::Buffer> tracked(std::shared_ptr<moeflux::device::Buffer> inner) {
+    moeflux::device::Buffer* buffer = inner.get();
+    const std::pair<const std::byte*, const std::byte*> range(
+        buffer->contents(), buffer->contents() + buffer->nbytes());
+    std::lock_guard lock(state_->mutex);
+    state_->live.insert(range);
+    return {buffer, [inner = std::move(inner), state = state_, range](auto*) mutable {
+              inner.reset();
+              std::lock_guard deleting(state->mutex);
+              state->live.erase(state->live.find(range));
+            }};
+  }
 
   void check(uint64_t nbytes) {
     if (nbytes > limits_.max_buffer_bytes)
