@@ -106,6 +106,24 @@ TEST_CASE("gpu: a fault of the device at any call leaves the session, the repeat
   }
 }
 
+TEST_CASE("gpu: what a failed step has recorded is not run by the next") {
+  GpuModel gpu(0);
+  const auto session = gpu.model->session();
+  const auto dispatches = [&] {  // of one token whose experts are all in memory
+    const uint64_t before = gpu.device->seen().dispatches;
+    session->reset();
+    gpu.model->step(*session, {7});
+    return gpu.device->seen().dispatches - before;
+  };
+  dispatches();
+  const uint64_t undisturbed = dispatches();
+  for (uint64_t at = 0; at < 3; ++at) {
+    gpu.device->inject(Fault::commit, at);
+    CHECK_THROWS_AS(dispatches(), GpuError);
+    CHECK(dispatches() == undisturbed);
+  }
+}
+
 TEST_CASE("gpu: the fault is a GpuError of the device's own words") {
   GpuModel gpu(4);
   const auto session = gpu.model->session();

@@ -267,5 +267,6 @@ TEST_CASE("gpu: counts are of what was submitted") {
   rig.gpu->abandon();
   rig.run();
   CHECK(rig.gpu->counts().dispatches == 1);
+  CHECK(rig.device->seen().dispatches == 1);
   CHECK(rig.gpu->counts().kernels.at("residual_add") == 1);
 }

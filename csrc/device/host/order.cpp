@@ -1,5 +1,7 @@
 #include "device/host/order.h"
 
+#include "device/check.h"
+
 namespace moeflux::device::host {
 
 namespace {
@@ -11,11 +13,13 @@ struct Access {
 std::vector<Access> accesses(const Recording& recording, const Recording::Dispatch& dispatch) {
   const auto args = recording.args(dispatch);
   const auto bindings = dispatch.pipeline->info().bindings;
+  const std::vector<uint64_t> touched =
+      touched_bytes(*dispatch.pipeline, args, {dispatch.grid, dispatch.threadgroup});
   std::vector<Access> found;
   for (size_t i = 0; i < args.size(); ++i)
     if (const Slice* slice = std::get_if<Slice>(&args[i]); slice && slice->buffer) {
-      const std::byte* data = slice->buffer->contents();
-      found.push_back({data + slice->offset, data + slice->buffer->nbytes(), bindings[i].writable});
+      const std::byte* data = slice->buffer->contents() + slice->offset;
+      found.push_back({data, data + touched[i], bindings[i].writable});
     }
   return found;
 }
