@@ -89,7 +89,7 @@ MUTANTS = (
         ENGINE + "session.cpp",
         "first ? layer.state[committed_] : working",
         "working",
-        ANY_ORDER,
+        "tokens one by one have the bits of a prompt in passes",
     ),
     Mutant(
         ENGINE + "session.cpp",

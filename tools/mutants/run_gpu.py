@@ -32,7 +32,7 @@ from metal_mutants import Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "moeflux_tests"
-TIMEOUT_S = 300  # a hang is noticed, too
+TIMEOUT_S = 120  # a hang is noticed, too
 TRIES = 3
 
 
