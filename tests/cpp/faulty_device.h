@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "device/device.h"
+#include "device/recording.h"
 
 class FaultyDevice final : public moeflux::device::Device {
  public:
@@ -17,6 +18,8 @@ class FaultyDevice final : public moeflux::device::Device {
     std::map<Fault, uint64_t> calls;
     uint64_t dispatches = 0;
     uint64_t largest_buffer = 0;  // bytes
+    uint64_t recorded_bytes = 0;  // of recordings of dispatches, while a command buffer is kept
+    uint64_t most_recorded_bytes = 0;
   };
 
   explicit FaultyDevice(std::shared_ptr<moeflux::device::Device> inner)
@@ -106,6 +109,16 @@ class FaultyDevice final : public moeflux::device::Device {
                   moeflux::device::Size threadgroup) override {
       inner_->dispatch(pipeline, args, grid, threadgroup);
       ++n_dispatches_;
+      const uint64_t nbytes = sizeof(moeflux::device::Recording::Step) + args.size_bytes();
+      n_bytes_ += nbytes;
+      std::lock_guard lock(state_->mutex);
+      Seen& seen = state_->seen;
+      seen.recorded_bytes += nbytes;
+      seen.most_recorded_bytes = std::max(seen.most_recorded_bytes, seen.recorded_bytes);
+    }
+    ~FaultyCommands() override {
+      std::lock_guard lock(state_->mutex);
+      state_->seen.recorded_bytes -= n_bytes_;
     }
     void signal(const std::shared_ptr<moeflux::device::Event>& event, uint64_t value) override {
       inner_->signal(event, value);
@@ -140,7 +153,7 @@ class FaultyDevice final : public moeflux::device::Device {
     std::shared_ptr<moeflux::device::Device> device_;
     std::unique_ptr<moeflux::device::Commands> inner_;
     std::vector<std::function<void()>> handlers_;
-    uint64_t n_dispatches_ = 0;
+    uint64_t n_dispatches_ = 0, n_bytes_ = 0;
     bool failed_ = false;
   };
 

@@ -86,6 +86,16 @@ TEST_CASE("gpu: what a device keeps is what its account says, byte for byte") {
   CHECK(device->live_bytes() == 0);
 }
 
+TEST_CASE("gpu: recordings are as small as docs/devices.md says") {
+  GpuModel gpu(0);
+  const auto session = gpu.model->session();
+  const uint64_t pairs = TinyModel::kChunk * TinyModel::kTopK;
+  const uint64_t experts = std::min<uint64_t>(TinyModel::kExperts, pairs);
+  gpu.model->step(*session, prompt(TinyModel::kChunk));
+  CHECK(gpu.device->seen().most_recorded_bytes > 512 * experts);
+  CHECK(gpu.device->seen().most_recorded_bytes <= 512 * (6 * experts + 6 * 1 + 40));
+}
+
 TEST_CASE("gpu: kernels are compiled at load, all of them, and none in a step") {
   GpuModel gpu(4);
   const uint64_t compiled = gpu.device->seen().calls[Fault::pipeline];

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "gpu_rig.h"
+#include "ops/gpu/recorder.h"
 
 using namespace moeflux;
 using ops::Segment;
@@ -254,6 +255,11 @@ TEST_CASE("gpu: lists of many submits go through a ring") {
   CHECK_THROWS_WITH_AS(rig.gpu->embed(table, more, rig.nans(32000)),
                        doctest::Contains("beyond the reserved workload"), Error);
   CHECK(rig.gpu->submit({})->done());  // nothing was recorded
+}
+
+TEST_CASE("gpu: a size that kernels cannot count is an error, not another size") {
+  CHECK(std::get<device::Scalar>(ops::gpu::u32(UINT32_MAX)).bits == UINT32_MAX);
+  CHECK_THROWS_WITH_AS(ops::gpu::u32(UINT64_C(1) << 32), doctest::Contains("4294967296"), GpuError);
 }
 
 TEST_CASE("gpu: counts are of what was submitted") {

@@ -128,7 +128,8 @@ def judge(builder: Builder, number: int, mutant: Mutant) -> dict[str, object]:
     found = {"number": number, "file": mutant.file, "old": mutant.old, "new": mutant.new}
     found |= {"test": mutant.test, "verdict": verdict, "words": words, "tries": tries}
     found["seconds"] = round(time.monotonic() - begin, 1)
-    print(f"{number:3} {verdict}: {mutant.file}: {mutant.old!r} -> {mutant.new!r}: {words}", flush=True)
+    edit = f"{mutant.old!r} -> {mutant.new!r}"
+    print(f"{number:3} {verdict}: {mutant.file}: {edit}: {words}", flush=True)
     return found
 
 
@@ -151,7 +152,7 @@ def markdown(results: list[dict[str, object]]) -> str:
 
 
 def shard(text: str) -> tuple[int, int]:
-    """ "2/4" is the second of four."""
+    """I and N of I/N."""
     index, _, count = text.partition("/")
     if not 1 <= int(index) <= int(count):
         raise argparse.ArgumentTypeError(f"expected I/N with I of 1..N, found {text}")
@@ -180,8 +181,8 @@ def main() -> int:
     builder = Builder(work)
     with ThreadPoolExecutor(options.jobs) as pool:
         names = sorted({mutant.test for _, mutant in chosen})
-        for name, words in zip(names, pool.map(lambda n: run_test(builder.folder / TARGET, n), names),
-                               strict=True):  # fmt: skip
+        as_is = pool.map(lambda name: run_test(builder.folder / TARGET, name), names)
+        for name, words in zip(names, as_is, strict=True):
             if words:
                 raise SystemExit(f"fails as it is: {name}: {words}")
         results = list(pool.map(lambda one: judge(builder, *one), chosen))

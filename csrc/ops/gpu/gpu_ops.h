@@ -13,9 +13,8 @@ class DeviceArena;  // device_arena.h: the model's arena, and where in which buf
 
 struct GpuOptions {
   // The most multiply-adds of one attention dispatch, as far as groups of 16 rows allow: a system
-  // ends what holds its GPU for seconds, and draws nothing meanwhile. At a TFLOP/s, which a plain
-  // f32 kernel passes on every Apple GPU, some 0.14 s; 64 heads of 128 over 262144 positions are as
-  // much for 16 rows.
+  // ends what holds its GPU for seconds, and draws nothing meanwhile. 0.14 s at one TFLOP/s; Apple
+  // gives 2.6 for the M1. 64 heads of 128 over 262144 positions are as much for 16 rows.
   uint64_t attention_macs = UINT64_C(1) << 36;
 };
 
