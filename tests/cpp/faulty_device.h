@@ -1,6 +1,7 @@
 // FaultyDevice: a device around the host device with limits of one's own, of which one call fails
 // when told, and which counts what it is asked to do and what it keeps. For tests only.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -58,6 +59,12 @@ class FaultyDevice final : public moeflux::device::Device {
     return sum;
   }
 
+  size_t in_flight() const {  // command buffers that were committed and are not done
+    std::lock_guard lock(state_->mutex);
+    return static_cast<size_t>(std::count_if(state_->committed.begin(), state_->committed.end(),
+                                             [](const auto& each) { return !each->done(); }));
+  }
+
   std::string_view kind() const override { return inner_->kind(); }
   const std::string& name() const override { return inner_->name(); }
   const moeflux::device::Limits& limits() const override { return limits_; }
@@ -98,6 +105,7 @@ class FaultyDevice final : public moeflux::device::Device {
     std::map<Fault, uint64_t> faults;  // guarded by mutex: the call that fails
     Seen seen;                         // guarded by mutex
     std::multiset<std::pair<const std::byte*, const std::byte*>> live;  // guarded by mutex
+    std::vector<std::shared_ptr<moeflux::device::Commands>> committed;  // guarded by mutex
   };
 
   class FaultyCommands final : public moeflux::device::Commands {
@@ -139,6 +147,9 @@ class FaultyDevice final : public moeflux::device::Device {
       }
       for (auto& handler : handlers_) inner_->on_completed(std::move(handler));
       inner_->commit();
+      std::lock_guard lock(state_->mutex);
+      std::erase_if(state_->committed, [](const auto& each) { return each->done(); });
+      state_->committed.push_back(inner_);
     }
     bool done() const override { return inner_->done(); }
     bool wait_for(uint64_t timeout_ns) override {
@@ -151,7 +162,7 @@ class FaultyDevice final : public moeflux::device::Device {
    private:
     std::shared_ptr<State> state_;
     std::shared_ptr<moeflux::device::Device> device_;
-    std::unique_ptr<moeflux::device::Commands> inner_;
+    std::shared_ptr<moeflux::device::Commands> inner_;
     std::vector<std::function<void()>> handlers_;
     uint64_t n_dispatches_ = 0, n_bytes_ = 0;
     bool failed_ = false;

@@ -211,6 +211,7 @@ TEST_CASE("gpu: an interrupt while the engine waits leaves the session, the repe
   });
   const auto session = gpu.model->session();
   CHECK_THROWS_AS(gpu.model->step(*session, prompt(8)), Interrupt);
+  CHECK(gpu.device->in_flight() == 0);  // the session is the caller's again: nothing writes it
   CHECK(session->position() == 0);
   CHECK(gpu.model->engine().store().n_pinned() == 0);
   const Logits logits = gpu.model->step(*session, prompt(8));

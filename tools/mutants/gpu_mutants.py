@@ -107,7 +107,7 @@ MUTANTS = (
         ENGINE + "pipeline.cpp",
         "while (!flight.ticket->done()) bell_->wait(kPoll);",
         "",
-        FAULTS,
+        "an interrupt while the engine waits",
     ),
     Mutant(GPU + "recorder.cpp", "void wait() override { commands_->wait(); }",
            "void wait() override {}", FAULTS),
