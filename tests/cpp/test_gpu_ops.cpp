@@ -228,13 +228,18 @@ TEST_CASE("gpu: matrices that lie under several buffers") {
 TEST_CASE("gpu: lists of many submits go through a ring") {
   GpuRig rig;
   const quant::Matrix table = rig.linear(50, 32).weight;
+  // The ring, of 6 words a row, fills a page but for a few words: a list that passed its end would
+  // lie outside the arena.
+  const auto page = static_cast<uint32_t>(rig.device->limits().page_bytes);
+  const uint32_t most = page / sizeof(uint32_t) / 6;
   auto work = workload();
+  work.rows = work.logit_rows = most;
   work.embed = &table;
   rig.reserve(work);
   std::vector<std::unique_ptr<ops::Ticket>> tickets;
   std::vector<std::pair<float*, std::vector<uint32_t>>> all;
   for (uint32_t i = 0; i < 40; ++i) {
-    std::vector<uint32_t> tokens(1 + i % kRows);
+    std::vector<uint32_t> tokens(1 + 37 * i % most);
     for (uint32_t& token : tokens) token = rig.random.engine() % 50;
     all.emplace_back(rig.nans(tokens.size() * 32), tokens);
     rig.gpu->embed(table, tokens, all.back().first);
@@ -251,8 +256,8 @@ TEST_CASE("gpu: lists of many submits go through a ring") {
     rig.cpu->embed(table, tokens, expected);
     require_close({x, tokens.size() * 32}, {expected, tokens.size() * 32}, 0);
   }
-  const std::vector<uint32_t> more(1000);
-  CHECK_THROWS_WITH_AS(rig.gpu->embed(table, more, rig.nans(32000)),
+  const std::vector<uint32_t> more(page);
+  CHECK_THROWS_WITH_AS(rig.gpu->embed(table, more, rig.nans(more.size() * 32)),
                        doctest::Contains("beyond the reserved workload"), Error);
   CHECK(rig.gpu->submit({})->done());  // nothing was recorded
 }
