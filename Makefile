@@ -6,17 +6,17 @@ CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
-.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize kernel-checks gpu-checks hostile-asan \
-	cross-wheel cross-test sdist-test arm64-test metal-test metal-sanitize \
-	metal-address metal-thread metal-headers clean
+.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
+	kernel-checks gpu-checks hostile-asan cross-wheel cross-test sdist-test arm64-test metal-test \
+	metal-sanitize metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
 		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q pytest hypothesis gguf safetensors
-	$(BIN)/python -m pytest -q
+	$(BIN)/pip install -q pytest pytest-xdist hypothesis gguf safetensors
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
 
 $(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)
@@ -40,7 +40,7 @@ format: $(BIN)/moeflux
 cpp-test:
 	cmake -S . -B build/cpp -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_WERROR=ON
 	cmake --build build/cpp -j2
-	ctest --test-dir build/cpp --output-on-failure
+	ctest --test-dir build/cpp -j2 --output-on-failure
 
 queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a thread of their own
 	$(BIN)/pip install -q pytest pybind11
@@ -50,14 +50,14 @@ queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a t
 	MOEFLUX_TEST_CORE=build/queued/tests/cpp $(BIN)/python -m pytest -q \
 		$(addprefix tests/python/test_,$(addsuffix .py,goldens exactness generation batch routing score))
 
-sanitize:
-	cmake -S . -B build/asan -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON \
-		-DMOEFLUX_SANITIZE=address,undefined
-	cmake --build build/asan -j2
-	ctest --test-dir build/asan --output-on-failure
-	cmake -S . -B build/tsan -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=thread
-	cmake --build build/tsan -j2
-	ctest --test-dir build/tsan --output-on-failure
+sanitize: address-test thread-test  ## the C++ tests under address, undefined-behaviour and thread sanitizer
+
+address-test: sanitizers = address,undefined
+thread-test: sanitizers = thread
+address-test thread-test: %-test:
+	cmake -S . -B build/$* -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=$(sanitizers)
+	cmake --build build/$* -j2
+	ctest --test-dir build/$* -j2 --output-on-failure
 
 kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests: schedules, sanitizers
 	$(BIN)/pip install -q pytest pybind11

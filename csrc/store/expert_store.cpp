@@ -148,7 +148,12 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   Slot* slot = where_[key];
   if (slot != nullptr) {
     ++stats_.hits;
-    if (slot->pins == 0 && !slot->reading) order_.erase({slot->priority, slot});
+    if (slot->pins == 0) {
+      if (slot->reading)
+        slot->again = true;
+      else
+        order_.erase({slot->priority, slot});
+    }
     slot->priority = std::max(slot->priority, touch(key, use));
     ++slot->pins;
     return Pin(this, slot);
@@ -159,6 +164,7 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   slot->key = key;
   slot->valid = false;
   slot->reading = true;
+  slot->again = false;
   slot->error = nullptr;
   slot->pins = 1;
   slot->priority = touch(key, use);
@@ -197,6 +203,12 @@ void ExpertStore::reader(std::byte* bounce) {
 }
 
 void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
+  if (error && slot->again) {  // the fault may be older than the request: it has a read of its own
+    slot->again = false;
+    queue_.push_back(slot);
+    work_.notify_one();
+    return;
+  }
   slot->reading = false;
   slot->valid = !error;
   slot->error = std::move(error);

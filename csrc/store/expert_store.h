@@ -111,6 +111,7 @@ class ExpertStore {
     int64_t key = -1;  // layer * max_experts + expert, -1: empty
     uint32_t pins = 0;
     bool reading = false;
+    bool again = false;     // asked for anew while read for a step that has ended: see arrived()
     bool valid = false;     // the bytes of `key` are all there
     uint64_t priority = 0;  // smallest is evicted first
     std::exception_ptr error;

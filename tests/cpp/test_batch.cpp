@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include "engine_fixture.h"
+#include "sparse.h"
 
 using namespace moeflux;
 
@@ -74,7 +75,7 @@ TEST_CASE("a read that fails anywhere leaves every session of a batch, the repea
   }
   REQUIRE(n_reads - before > 200);
   for (const bool queues : {false, true})
-    for (int64_t at = before; at < n_reads; at += queues ? 61 : 17) {
+    for (int64_t at = before; at < n_reads; at += (queues ? 61 : 17) * kSparse) {
       TinyModel model({4,
                        1,
                        {.fail_from = at, .fail_count = 1},

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "engine_fixture.h"
+#include "sparse.h"
 
 using namespace moeflux;
 
@@ -169,7 +170,7 @@ TEST_CASE("a read that fails at any place is an IoError, and the repeated step h
   }
   REQUIRE(n_reads > 100);
   for (const bool queues : {false, true})
-    for (int64_t at = 0; at < n_reads; at += queues ? 29 : 7) {
+    for (int64_t at = 0; at < n_reads; at += (queues ? 29 : 7) * kSparse) {
       TinyModel model({4,
                        1,
                        {.fail_from = at, .fail_count = 1},
@@ -239,7 +240,7 @@ TEST_CASE("an interrupt at any stage leaves the session as it was") {
     n_stages = (1 << 30) - countdown;
   }
   REQUIRE(n_stages > 100);
-  for (int at = 0; at < n_stages + 10; ++at) {
+  for (int at = 0; at < n_stages + 10; at += int(kSparse)) {
     int countdown = at, interrupts = 0;
     TinyModel model({4, 1, {}, [&](std::unique_ptr<ops::Ops> cpu, TinyModel&) {
                        return std::make_unique<ThrowingOps>(std::move(cpu), &countdown);

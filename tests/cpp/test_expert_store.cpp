@@ -109,6 +109,22 @@ TEST_CASE("a failed read reaches the pin and the next request reads again") {
   CHECK(f.store.stats().bytes_read == kFirst + kSecond);
 }
 
+TEST_CASE("a read of a step that has ended does not fail the next request") {
+  Fixture f(4, {.delay_us = 20000, .fail_from = 0, .fail_count = 1});
+  CHECK(f.store.try_acquire(2, 2, Use::decode));  // and let go, while it is read
+  f.check(f.get(2, 2), 2, 2);                     // joins that read
+  CHECK(f.store.stats().misses == 1);
+  f.store.assert_invariants();
+}
+
+TEST_CASE("a request that joined a failed read and fails itself is told") {
+  Fixture f(4, {.delay_us = 20000, .fail_from = 0, .fail_count = 2});
+  CHECK(f.store.try_acquire(2, 2, Use::decode));
+  CHECK_THROWS_AS(f.get(2, 2), IoError);
+  f.store.assert_invariants();
+  f.check(f.get(2, 2), 2, 2);
+}
+
 TEST_CASE("a sweep does not flush what decode works with") {
   Fixture f(6);
   for (int round = 0; round < 3; ++round)

@@ -3,18 +3,12 @@
 #include <doctest/doctest.h>
 
 #include "gpu_model.h"
+#include "sparse.h"
 
 using namespace moeflux;
 using Fault = FaultyDevice::Fault;
 
 namespace {
-// Places to fail at, one in so many: thread sanitizer takes twenty times as long, and looks for
-// races and not for places.
-#ifdef __SANITIZE_THREAD__
-constexpr uint64_t kSparse = 8;
-#else
-constexpr uint64_t kSparse = 1;
-#endif
 
 const std::vector<std::vector<uint32_t>>& work() {
   static const std::vector<std::vector<uint32_t>> steps{prompt(20), {3}, {50}, {7}};
@@ -146,7 +140,7 @@ TEST_CASE("gpu: no memory for a slot or a session is a GpuError, and things go o
     gpu.model->session();
     return gpu.device->seen().calls[Fault::buffer] - calls;
   }();
-  for (uint64_t at = of_session; at < before; at += 11) {
+  for (uint64_t at = of_session; at < before; at += 11 * kSparse) {
     GpuModel gpu(0);
     gpu.device->inject(Fault::buffer, at);
     int failures = 0;
@@ -191,7 +185,7 @@ TEST_CASE("gpu: a read that fails during a step is an IoError, and the repeat is
     n_reads = gpu.model->file().reads();
   }
   REQUIRE(n_reads > 100);
-  for (int64_t at = 0; at < n_reads; at += 67 * int64_t(kSparse)) {
+  for (int64_t at = 0; at < n_reads; at += 67 * kSparse) {
     CAPTURE(at);
     GpuModel gpu(4, {.max_delay_us = 50}, {.fail_from = at, .fail_count = 1});
     int failures = 0;

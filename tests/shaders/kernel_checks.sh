@@ -15,10 +15,10 @@ tests=tests/kernels
 case $flavour in
   plain) build=build/cpp sanitize= tests="$tests tests/shaders/test_schedules.py" ;;
   address)
-    build=build/asan sanitize=address,undefined library=libasan.so
+    build=build/address sanitize=address,undefined library=libasan.so
     tests="$tests tests/shaders/test_hostile_scalars.py"
     ;;
-  thread) build=build/tsan sanitize=thread library=libtsan.so ;;
+  thread) build=build/thread sanitize=thread library=libtsan.so ;;
   *) echo "expected plain, address or thread, found $flavour" >&2; exit 2 ;;
 esac
 build=${BUILD:-$build}
