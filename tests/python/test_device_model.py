@@ -13,7 +13,7 @@ import pytest
 
 import moeflux
 from moeflux import device as device_module
-from moeflux import plan
+from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.commands.plan import plan as plan_command
 from moeflux.families import build_spec
@@ -301,6 +301,8 @@ def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, 
     def show(*args, **options):
         return plan_command(*args, **{"threads": 1, "folder": None, "plot": None} | options)
 
+    machine = probe.Machine(probe.DiskRate({1: 1e9}, "direct"), 1e9, probe.KernelRate(1e9, 0.0), 1)
+    monkeypatch.setattr(probe, "machine", lambda *args: machine)  # no rate matters here
     monkeypatch.setattr(device_module, "advised_bytes", lambda device: None)
     free = plan_of()
     least, most = free["minimum_bytes"], max(row["memory_bytes"] for row in free["rows"])
