@@ -10,6 +10,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "base/account.h"
 
@@ -33,6 +34,8 @@ class Arena {
   Account& account() const { return account_; }
   // What a block of nbytes takes from the account.
   uint64_t booked_bytes(uint64_t nbytes) const { return round_up(nbytes, granule_bytes_); }
+  // Throws where compute could not write to a block of that size: of a device, one buffer.
+  virtual void check_written(uint64_t /*nbytes*/, const std::string& /*what*/) const {}
 
  private:
   friend class Memory;

@@ -15,6 +15,11 @@ class Memory {
   Memory() = default;
   // Throws MemoryBudgetError (account), or what the arena throws. REQUIRES: the arena outlives it.
   Memory(Arena& arena, uint64_t nbytes, const std::string& what);
+  // A block that compute writes. Throws, beside that, what Arena::check_written does.
+  static Memory written(Arena& arena, uint64_t nbytes, const std::string& what) {
+    arena.check_written(nbytes, what);
+    return Memory(arena, nbytes, what);
+  }
   ~Memory();
   Memory(Memory&& other) noexcept { swap(other); }
   Memory& operator=(Memory&& other) noexcept {

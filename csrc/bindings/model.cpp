@@ -40,6 +40,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
 
   std::vector<store::LayerExperts> experts =
       read_weights(spec, files, *model->arena, *model->weights);
+  compute.ops->set_poll(poll_signals);  // kernels of a device are compiled: Ctrl-C ends that
   engine::Options options;
   options.read_threads = read_threads;
   options.context = context;

@@ -157,6 +157,25 @@ void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<co
   }
 }
 
+std::vector<uint64_t> touched_bytes(const Pipeline& pipeline, std::span<const Argument> args,
+                                    const Geometry& geometry) {
+  const KernelInfo& info = pipeline.info();
+  Values values(info, pipeline.constants(), args);
+  values.call.grid = geometry.grid;
+  values.call.threadgroup = geometry.threadgroup;
+  const bool by_contents =
+      std::any_of(info.bindings.begin(), info.bindings.end(),
+                  [](const Binding& binding) { return binding.needs_maximum; });
+  std::vector<uint64_t> touched(args.size());
+  for (size_t i = 0; i < args.size(); ++i) {
+    const Binding& binding = info.bindings[i];
+    if (binding.scalar) continue;
+    const Wide elements = by_contents ? Wide{values.lengths[i]} : binding.elements(values.call);
+    touched[i] = static_cast<uint64_t>(elements) * type_bytes(binding.type);
+  }
+  return touched;
+}
+
 Geometry default_geometry(const Pipeline& pipeline, std::span<const Argument> args,
                           std::optional<Size> threadgroup) {
   const KernelInfo& info = pipeline.info();

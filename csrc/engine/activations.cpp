@@ -50,6 +50,7 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
   work.context = context;
   work.d_model = spec.d_model;
   work.head = &weights.head.linear;
+  work.embed = &weights.embed;
   for (const model::Layer& layer : weights.layers) {
     if (layer.mixer == model::Mixer::attention)
       work.attentions.push_back(&layer.attention);
@@ -69,7 +70,7 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
 
 Activations::Activations(const model::Weights& weights, base::Arena& arena) {
   for (const Block& block : blocks(weights))
-    this->*block.member = base::Memory(arena, block.nbytes, block.what);
+    this->*block.member = base::Memory::written(arena, block.nbytes, block.what);
   lists = base::Booking(arena.account(), list_bytes(weights), "lists of a pass");
 }
 

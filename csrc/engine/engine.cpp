@@ -38,7 +38,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
                                const base::Arena& arena, const Options& options) {
   store::PlanInput sizes;
   for (const store::LayerExperts& layer : experts) {
-    sizes.slot_bytes = std::max(sizes.slot_bytes, layer.slot_bytes());
+    sizes.slot_bytes = std::max(sizes.slot_bytes, arena.booked_bytes(layer.slot_bytes()));
     sizes.n_experts += layer.n_experts;
   }
   sizes.resident_bytes = arena.account().live_bytes();
@@ -128,7 +128,7 @@ Stats Engine::stats() const {
   stats.slots = store_->n_slots();
   stats.max_slots = plan_.max_slots;
   stats.holds_cycle = plan_.holds_cycle;
-  stats.slot_bytes = store_->slot_bytes();
+  stats.slot_bytes = arena_->booked_bytes(store_->slot_bytes());
   stats.live_bytes = arena_->account().live_bytes();
   stats.peak_bytes = arena_->account().peak_bytes();
   stats.limit_bytes = arena_->account().limit_bytes();

@@ -11,75 +11,80 @@ namespace {
 uint64_t blocks_of(uint64_t positions) {
   return (positions + ops::kCacheBlock - 1) / ops::kCacheBlock;
 }
-uint64_t block_bytes(const model::Layer& layer, const ops::Ops& ops) {
-  return layer.mixer == model::Mixer::attention ? ops.cache_block_bytes(layer.attention) : 0;
-}
-uint64_t state_floats(const model::Layer& layer) {
-  if (layer.mixer != model::Mixer::delta_net) return 0;
-  const ops::DeltaNet& w = layer.delta_net;
-  return uint64_t(w.n_value_heads) * w.value_dim * w.key_dim;
-}
-uint64_t conv_floats(const model::Layer& layer) {
-  if (layer.mixer != model::Mixer::delta_net) return 0;
-  return uint64_t(layer.delta_net.conv_width - 1) * layer.delta_net.channels();
-}
-uint64_t cache_bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops) {
-  uint64_t nbytes = 0;
-  for (const model::Layer& layer : weights.layers)
-    nbytes += 2 * block_bytes(layer, ops) * blocks_of(context);
-  return nbytes;
-}
-uint64_t all_state_floats(const model::Weights& weights) {
-  uint64_t floats = 0;
-  for (const model::Layer& layer : weights.layers)
-    floats += state_floats(layer) + conv_floats(layer);
-  return floats;
-}
+
+struct Sizes {  // of a layer, bytes
+  Sizes(const model::Layer& layer, const ops::Ops& ops) {
+    if (layer.mixer == model::Mixer::attention) {
+      block = ops.cache_block_bytes(layer.attention);
+    } else {
+      const ops::DeltaNet& w = layer.delta_net;
+      recurrent = uint64_t(w.n_value_heads) * w.value_dim * w.key_dim * sizeof(float);
+      conv = uint64_t(w.conv_width - 1) * w.channels() * sizeof(float);
+    }
+  }
+  uint64_t block = 0;  // of keys, and of values: kCacheBlock positions
+  uint64_t recurrent = 0, conv = 0;
+};
+
+constexpr char kCache[] = "a layer's KV cache";
+constexpr char kState[] = "a layer's recurrent state";
 
 }  // namespace
 
 uint64_t Session::bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
                         const base::Arena& arena) {
-  return arena.booked_bytes(cache_bytes(weights, context, ops)) +
-         2 * arena.booked_bytes(all_state_floats(weights) * 4);
+  uint64_t nbytes = 0;
+  for (const model::Layer& layer : weights.layers) {
+    const Sizes sizes(layer, ops);
+    const uint64_t cache = sizes.block * blocks_of(context), state = sizes.recurrent + sizes.conv;
+    arena.check_written(cache, kCache);
+    arena.check_written(state, kState);
+    nbytes += 2 * (arena.booked_bytes(cache) + arena.booked_bytes(state));
+  }
+  return nbytes;
 }
 
 Session::Session(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
                  base::Arena& arena)
-    : weights_(weights),
-      context_(context),
-      state_floats_(all_state_floats(weights)),
-      cache_(arena, cache_bytes(weights, context, ops), "a session's KV cache"),
-      state_{base::Memory(arena, state_floats_ * 4, "a session's recurrent state"),
-             base::Memory(arena, state_floats_ * 4, "a session's recurrent state")} {
-  uint64_t cache = 0, state = 0;
+    : weights_(weights), context_(context) {
   for (const model::Layer& layer : weights.layers) {
-    const uint64_t block = block_bytes(layer, ops), nbytes = block * blocks_of(context);
-    places_.push_back({block, cache, cache + nbytes, state, state + state_floats(layer)});
-    cache += 2 * nbytes;
-    state += state_floats(layer) + conv_floats(layer);
+    const Sizes sizes(layer, ops);
+    Layer& own = layers_.emplace_back();
+    own.block_bytes = sizes.block;
+    own.recurrent_bytes = sizes.recurrent;
+    own.state_bytes = sizes.recurrent + sizes.conv;
+    for (base::Memory* cache : {&own.keys, &own.values})
+      *cache = base::Memory::written(arena, cached_bytes(own, context), kCache);
+    for (base::Memory& state : own.state)
+      state = base::Memory::written(arena, own.state_bytes, kState);
   }
+}
+
+uint64_t Session::cached_bytes(const Layer& layer, uint32_t positions) const {
+  return layer.block_bytes * blocks_of(positions);
 }
 
 void Session::reset() {
   position_ = 0;  // KV rows behind it are never read
-  if (state_floats_) std::memset(state_[committed_].data(), 0, state_floats_ * 4);
+  for (Layer& layer : layers_)
+    if (layer.state_bytes) std::memset(layer.state[committed_].data(), 0, layer.state_bytes);
 }
 
 ops::Segment Session::segment(size_t index, bool first) const {
-  const Place& place = places_[index];
+  const Layer& layer = layers_[index];
   ops::Segment segment;
-  if (place.block_bytes) {
-    segment.keys = cache_.data() + place.keys;
-    segment.values = cache_.data() + place.values;
+  if (layer.block_bytes) {
+    segment.keys = layer.keys.data();
+    segment.values = layer.values.data();
     return segment;
   }
-  float* working = state_[committed_ ^ 1].as<float>();
-  const float* from = first ? state_[committed_].as<float>() : working;
-  segment.state_in = from + place.state;
-  segment.conv_in = from + place.conv;
-  segment.state_out = working + place.state;
-  segment.conv_out = working + place.conv;
+  const base::Memory& working = layer.state[committed_ ^ 1];
+  const base::Memory& from = first ? layer.state[committed_] : working;
+  const uint64_t conv = layer.recurrent_bytes / sizeof(float);
+  segment.state_in = from.as<float>();
+  segment.conv_in = from.as<float>() + conv;
+  segment.state_out = working.as<float>();
+  segment.conv_out = working.as<float>() + conv;
   return segment;
 }
 
@@ -89,8 +94,9 @@ void Session::commit(uint32_t n_tokens) {
 }
 
 uint64_t Session::snapshot_bytes() const {
-  uint64_t nbytes = state_floats_ * 4;
-  for (const Place& place : places_) nbytes += 2 * place.block_bytes * blocks_of(position_);
+  uint64_t nbytes = 0;
+  for (const Layer& layer : layers_)
+    nbytes += layer.state_bytes + 2 * cached_bytes(layer, position_);
   return nbytes;
 }
 
@@ -99,14 +105,15 @@ std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
   snapshot->memory = base::Memory(arena, snapshot_bytes(), "a snapshot");
   snapshot->position = position_;
   std::byte* out = snapshot->memory.data();
-  const auto put = [&](const std::byte* from, uint64_t n) {
-    if (n) std::memcpy(out, from, n);
+  const auto put = [&](const base::Memory& from, uint64_t n) {
+    if (n) std::memcpy(out, from.data(), n);
     out += n;
   };
-  put(state_[committed_].data(), state_floats_ * 4);
-  for (const Place& place : places_)
-    for (uint64_t at : {place.keys, place.values})
-      put(cache_.data() + at, place.block_bytes * blocks_of(position_));
+  for (const Layer& layer : layers_) {
+    put(layer.state[committed_], layer.state_bytes);
+    put(layer.keys, cached_bytes(layer, position_));
+    put(layer.values, cached_bytes(layer, position_));
+  }
   return snapshot;
 }
 
@@ -115,14 +122,15 @@ void Session::restore(const Snapshot& snapshot) {
     throw SessionError("[engine::Session] snapshot of " + std::to_string(snapshot.position) +
                        " tokens does not fit a context of " + std::to_string(context_));
   const std::byte* in = snapshot.memory.data();
-  const auto get = [&](std::byte* to, uint64_t n) {
-    if (n) std::memcpy(to, in, n);
+  const auto get = [&](const base::Memory& to, uint64_t n) {
+    if (n) std::memcpy(to.data(), in, n);
     in += n;
   };
-  get(state_[committed_].data(), state_floats_ * 4);
-  for (const Place& place : places_)
-    for (uint64_t at : {place.keys, place.values})
-      get(cache_.data() + at, place.block_bytes * blocks_of(snapshot.position));
+  for (const Layer& layer : layers_) {
+    get(layer.state[committed_], layer.state_bytes);
+    get(layer.keys, cached_bytes(layer, snapshot.position));
+    get(layer.values, cached_bytes(layer, snapshot.position));
+  }
   position_ = snapshot.position;
 }
 

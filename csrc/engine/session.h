@@ -1,6 +1,8 @@
-// Session: one sequence's KV cache, recurrent state and length. Committed state and working state
-// are two buffers: a step writes the second and swaps when it has succeeded, so it happens whole or
-// not at all. (KV rows behind `position` are never read, so the cache needs no copy.)
+// Session: one sequence's KV cache, recurrent state and length. Each layer has blocks of its own,
+// so that the longest context is that of the largest block that a device can write, not of the sum
+// of all. Committed state and working state are two blocks: a step writes the second and swaps when
+// it has succeeded, so it happens whole or not at all. (KV rows behind `position` are never read,
+// so the cache needs no copy.)
 #pragma once
 #include <memory>
 #include <vector>
@@ -12,8 +14,11 @@ namespace moeflux::engine {
 
 class Session {
  public:
-  // `ops` says how large the cache is. REQUIRES: weights and arena outlive it.
+  // `ops` says how large the cache is. REQUIRES: weights and arena outlive it. Throws
+  // MemoryBudgetError, GpuError.
   Session(const model::Weights& weights, uint32_t context, const ops::Ops& ops, base::Arena& arena);
+  // What a session takes. Throws GpuError when a layer's cache or state is more than the arena's
+  // device can write.
   static uint64_t bytes(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
                         const base::Arena& arena);
 
@@ -36,18 +41,18 @@ class Session {
   void restore(const Snapshot& snapshot);
 
  private:
-  struct Place {                    // of one layer
-    uint64_t block_bytes = 0;       // of keys, and of values (ops.h); 0: no cache
-    uint64_t keys = 0, values = 0;  // bytes
-    uint64_t state = 0, conv = 0;   // floats
+  struct Layer {
+    uint64_t block_bytes = 0;      // of keys, and of values (ops.h); 0: no cache
+    base::Memory keys, values;     // of the whole context
+    uint64_t recurrent_bytes = 0;  // of a state, which the conv state follows
+    uint64_t state_bytes = 0;      // of both
+    base::Memory state[2];         // committed, working
   };
+  uint64_t cached_bytes(const Layer& layer, uint32_t positions) const;  // of keys, and of values
   const model::Weights& weights_;
   uint32_t context_;
   uint32_t position_ = 0;
-  std::vector<Place> places_;  // by layer
-  uint64_t state_floats_ = 0;
-  base::Memory cache_;     // keys and values
-  base::Memory state_[2];  // recurrent and conv state: committed, working
+  std::vector<Layer> layers_;
   uint32_t committed_ = 0;
 };
 

@@ -121,6 +121,7 @@ struct Workload {     // all that a model will ask of its ops, so that scratch c
   };
   std::vector<Moe> moes;
   const Linear* head = nullptr;
+  const quant::Matrix* embed = nullptr;
 };
 
 class Ticket {  // of one submit; used by one thread
@@ -142,11 +143,13 @@ class Ops {
   virtual Counts counts() const { return {}; }  // none where ops compute in the call
   // What reserve() will book in the arena's account.
   virtual uint64_t scratch_bytes(const Workload& workload) const = 0;
-  virtual void reserve(const Workload& workload) = 0;  // once, before the first stage
+  // Once, before the first stage. What a device must compile is compiled here.
+  virtual void reserve(const Workload& workload) = 0;
   // Bytes of kCacheBlock positions of a layer's keys, and of as many of its values. A copy of whole
   // blocks is a copy of their positions.
   virtual uint64_t cache_block_bytes(const Attention& w) const = 0;
   // For implementations that compute in the call: called there between tasks, at most every 50 ms.
+  // And by reserve() between kernels, where they are compiled: what it throws leaves reserve().
   virtual void set_poll(std::function<void()> poll) = 0;
 
   // `on_done` is called once on any thread, soon after the ticket has become done, unless that was

@@ -127,7 +127,7 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 ExpertStore::Slot* ExpertStore::take_slot() {
   const bool empty_one = !order_.empty() && order_.begin()->second->key < 0;
   if (!empty_one && slots_.size() < options_.max_slots &&
-      arena_.account().free_bytes() >= slot_bytes_)
+      arena_.account().free_bytes() >= arena_.booked_bytes(slot_bytes_))
     return add_slot();
   if (order_.empty()) return nullptr;
   Slot* slot = order_.begin()->second;

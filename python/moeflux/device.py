@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from . import _core
-from .errors import FormatError
+from .errors import FormatError, MemoryBudgetError
 from .memory import budget_bytes
 
 DEVICES = ("cpu", "host", "metal")
@@ -40,8 +40,24 @@ def check_precision(precision: str, device: str = "cpu") -> None:
         )
 
 
+def advised_bytes(device: _core.NativeDevice | None) -> int | None:
+    """What the device advises to keep resident (recommendedMaxWorkingSetSize); None: no advice."""
+    return (device.limits["working_set_bytes"] or None) if device is not None else None
+
+
 def device_budget(memory: str | int, device: _core.NativeDevice | None) -> int:
-    """The budget in bytes; "auto" stays within what the device advises to keep resident."""
-    nbytes = budget_bytes(memory)
-    advised = device.limits["working_set_bytes"] if device is not None else 0
-    return min(nbytes, advised) if memory == "auto" and advised else nbytes
+    """The budget in bytes; "auto" stays within what the device advises to keep resident.
+
+    Raises:
+        FormatError: `memory` is no size.
+        MemoryBudgetError: it is more than the device advises; the message has both numbers.
+    """
+    nbytes, advised = budget_bytes(memory), advised_bytes(device)
+    if advised is None or nbytes <= advised:
+        return nbytes
+    if memory == "auto":
+        return advised
+    raise MemoryBudgetError(
+        f"[device] a budget of {nbytes} bytes passes what the device advises to keep resident: at "
+        f"most {advised} bytes; memory={advised} would do"
+    )

@@ -65,7 +65,8 @@ def load(
         MemoryBudgetError: `memory` is too little, or more than the device advises to keep
             resident; the message says what would do.
         NoDeviceError: this machine has no such device; the message says why.
-        GpuError: the device has no room. Its kernels are compiled in the first step.
+        GpuError: the device has no room, a layer's cache is larger than its largest buffer, or it
+            refuses a kernel: those that the model needs are compiled here.
         DownloadError: a hub id cannot be had.
 
     Example:

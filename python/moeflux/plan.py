@@ -262,8 +262,13 @@ def rows(
     return out
 
 
-def usual_budgets(sizes: Sizes) -> list[int]:
-    """Budgets at which something changes: minimum, a token's experts, quarters, everything."""
+def usual_budgets(sizes: Sizes, most: int | None = None) -> list[int]:
+    """Budgets at which something changes: minimum, a token's experts, quarters, everything.
+
+    `most`, what a device advises, stands for all that pass it.
+    """
     slots = [sizes.cycle_slots, *(math.ceil(sizes.n_experts * i / 4) for i in (1, 2, 3, 4))]
-    wanted = {minimum_bytes(sizes)} | {sizes.fixed_bytes + n * sizes.slot_bytes for n in slots}
-    return sorted(value for value in wanted if value >= minimum_bytes(sizes))
+    least = minimum_bytes(sizes)
+    wanted = {least} | {sizes.fixed_bytes + n * sizes.slot_bytes for n in slots}
+    wanted = {value for value in wanted if value >= least}
+    return sorted(wanted if most is None else {min(value, most) for value in wanted})

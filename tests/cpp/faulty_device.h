@@ -1,13 +1,16 @@
 // FaultyDevice: a device around the host device with limits of one's own, of which one call fails
-// when told, and which counts what it is asked to do. For tests only.
+// when told, and which counts what it is asked to do and what it keeps. For tests only.
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <mutex>
 #include <optional>
+#include <set>
 
 #include "base/error.h"
 #include "device/device.h"
+#include "device/recording.h"
 
 class FaultyDevice final : public moeflux::device::Device {
  public:
@@ -16,6 +19,8 @@ class FaultyDevice final : public moeflux::device::Device {
     std::map<Fault, uint64_t> calls;
     uint64_t dispatches = 0;
     uint64_t largest_buffer = 0;  // bytes
+    uint64_t recorded_bytes = 0;  // of recordings of dispatches, while a command buffer is kept
+    uint64_t most_recorded_bytes = 0;
   };
 
   explicit FaultyDevice(std::shared_ptr<moeflux::device::Device> inner)
@@ -41,19 +46,38 @@ class FaultyDevice final : public moeflux::device::Device {
     return state_->seen;
   }
 
+  // Of all buffers that somebody keeps: an address that several of them cover counts once.
+  uint64_t live_bytes() const {
+    std::lock_guard lock(state_->mutex);
+    uint64_t sum = 0;
+    const std::byte* covered = nullptr;
+    for (const auto& [begin, end] : state_->live) {
+      const std::byte* from = std::max(begin, covered);
+      if (from < end) sum += static_cast<uint64_t>(end - from);
+      covered = std::max(covered, end);
+    }
+    return sum;
+  }
+
+  size_t in_flight() const {  // command buffers that were committed and are not done
+    std::lock_guard lock(state_->mutex);
+    return static_cast<size_t>(std::count_if(state_->committed.begin(), state_->committed.end(),
+                                             [](const auto& each) { return !each->done(); }));
+  }
+
   std::string_view kind() const override { return inner_->kind(); }
   const std::string& name() const override { return inner_->name(); }
   const moeflux::device::Limits& limits() const override { return limits_; }
   std::shared_ptr<moeflux::device::Buffer> buffer(uint64_t nbytes) override {
     if (state_->fails(Fault::buffer)) throw moeflux::GpuError("[test] no memory for a buffer");
     check(nbytes);
-    return inner_->buffer(nbytes);
+    return tracked(inner_->buffer(nbytes));
   }
   std::shared_ptr<moeflux::device::Buffer> wrap(std::byte* data, uint64_t nbytes,
                                                 std::function<void()> on_free) override {
     if (state_->fails(Fault::wrap)) throw moeflux::GpuError("[test] no buffer in place");
     check(nbytes);
-    return inner_->wrap(data, nbytes, std::move(on_free));
+    return tracked(inner_->wrap(data, nbytes, std::move(on_free)));
   }
   std::shared_ptr<moeflux::device::Pipeline> pipeline(
       std::string_view kernel, const moeflux::device::Constants& constants) override {
@@ -80,6 +104,8 @@ class FaultyDevice final : public moeflux::device::Device {
     std::mutex mutex;
     std::map<Fault, uint64_t> faults;  // guarded by mutex: the call that fails
     Seen seen;                         // guarded by mutex
+    std::multiset<std::pair<const std::byte*, const std::byte*>> live;  // guarded by mutex
+    std::vector<std::shared_ptr<moeflux::device::Commands>> committed;  // guarded by mutex
   };
 
   class FaultyCommands final : public moeflux::device::Commands {
@@ -91,6 +117,16 @@ class FaultyDevice final : public moeflux::device::Device {
                   moeflux::device::Size threadgroup) override {
       inner_->dispatch(pipeline, args, grid, threadgroup);
       ++n_dispatches_;
+      const uint64_t nbytes = sizeof(moeflux::device::Recording::Step) + args.size_bytes();
+      n_bytes_ += nbytes;
+      std::lock_guard lock(state_->mutex);
+      Seen& seen = state_->seen;
+      seen.recorded_bytes += nbytes;
+      seen.most_recorded_bytes = std::max(seen.most_recorded_bytes, seen.recorded_bytes);
+    }
+    ~FaultyCommands() override {
+      std::lock_guard lock(state_->mutex);
+      state_->seen.recorded_bytes -= n_bytes_;
     }
     void signal(const std::shared_ptr<moeflux::device::Event>& event, uint64_t value) override {
       inner_->signal(event, value);
@@ -111,6 +147,9 @@ class FaultyDevice final : public moeflux::device::Device {
       }
       for (auto& handler : handlers_) inner_->on_completed(std::move(handler));
       inner_->commit();
+      std::lock_guard lock(state_->mutex);
+      std::erase_if(state_->committed, [](const auto& each) { return each->done(); });
+      state_->committed.push_back(inner_);
     }
     bool done() const override { return inner_->done(); }
     bool wait_for(uint64_t timeout_ns) override {
@@ -123,11 +162,25 @@ class FaultyDevice final : public moeflux::device::Device {
    private:
     std::shared_ptr<State> state_;
     std::shared_ptr<moeflux::device::Device> device_;
-    std::unique_ptr<moeflux::device::Commands> inner_;
+    std::shared_ptr<moeflux::device::Commands> inner_;
     std::vector<std::function<void()>> handlers_;
-    uint64_t n_dispatches_ = 0;
+    uint64_t n_dispatches_ = 0, n_bytes_ = 0;
     bool failed_ = false;
   };
+
+  // The same buffer, listed for as long as somebody keeps it.
+  std::shared_ptr<moeflux::device::Buffer> tracked(std::shared_ptr<moeflux::device::Buffer> inner) {
+    moeflux::device::Buffer* buffer = inner.get();
+    const std::pair<const std::byte*, const std::byte*> range(
+        buffer->contents(), buffer->contents() + buffer->nbytes());
+    std::lock_guard lock(state_->mutex);
+    state_->live.insert(range);
+    return {buffer, [inner = std::move(inner), state = state_, range](auto*) mutable {
+              inner.reset();
+              std::lock_guard deleting(state->mutex);
+              state->live.erase(state->live.find(range));
+            }};
+  }
 
   void check(uint64_t nbytes) {
     if (nbytes > limits_.max_buffer_bytes)

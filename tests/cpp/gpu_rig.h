@@ -26,13 +26,17 @@ class GpuRig {
                                              ops::Precision::float32);
   }
   void reserve(const ops::Workload& work) {
-    const uint64_t before = account.live_bytes();
+    const uint64_t before = account.live_bytes(), on_device = device->live_bytes();
     gpu->reserve(work);
     CHECK(account.live_bytes() - before == gpu->scratch_bytes(work));
+    CHECK(device->live_bytes() - on_device == gpu->scratch_bytes(work));
+    pipelines = device->seen().calls[FaultyDevice::Fault::pipeline];
     cpu->reserve(work);
   }
   void run() {
     gpu->submit([] {})->wait();
+    // No stage asks for a kernel that reserve() has not compiled.
+    CHECK(device->seen().calls[FaultyDevice::Fault::pipeline] == pipelines);
   }
 
   std::byte* bytes(const void* from, uint64_t nbytes) {
@@ -89,6 +93,7 @@ class GpuRig {
   std::shared_ptr<ops::gpu::DeviceArena> arena;
   std::list<base::Memory> memory_;
   std::unique_ptr<ops::Ops> gpu, cpu;
+  uint64_t pipelines = 0;  // asked for by reserve()
 };
 
 // Within `tolerance` of the largest number, element by element; NaN is far from everything.

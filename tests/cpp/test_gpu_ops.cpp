@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "gpu_rig.h"
+#include "ops/gpu/recorder.h"
 
 using namespace moeflux;
 using ops::Segment;
@@ -37,11 +38,12 @@ TEST_CASE("gpu: embedding, norm and product of every format, of one row and of m
       const uint32_t in = 128, out = 37;
       ops::Head head{rig.floats(in), 1e-6f,
                      rig.linear(out, in, format.bits, format.group, format.dtype, bias)};
-      auto work = workload();
-      work.head = &head.linear;
-      rig.reserve(work);
       const quant::Matrix table =
           rig.linear(11, in, format.bits, format.group, format.dtype).weight;
+      auto work = workload();
+      work.head = &head.linear;
+      work.embed = &table;
+      rig.reserve(work);
       float* x = rig.nans(kRows * in);
       float* expected_x = rig.nans(kRows * in);
       const uint32_t tokens[] = {3, 0, 10, 10, 7};
@@ -57,97 +59,6 @@ TEST_CASE("gpu: embedding, norm and product of every format, of one row and of m
         require_close({logits, rows.size() * out}, {expected, rows.size() * out});
       }
     }
-}
-
-TEST_CASE("gpu: attention of every form over segments of several sessions") {
-  for (const bool gated : {false, true})
-    for (const bool normed : {false, true})
-      for (const uint32_t rotary : {8u, 16u}) {
-        GpuRig rig;
-        const uint32_t d = 64;
-        ops::Attention w;
-        w.n_heads = 4, w.n_kv_heads = 2, w.head_dim = 16, w.rotary_dim = rotary;
-        w.rope_scale = 1.25f;
-        w.norm = rig.floats(d);
-        w.q = rig.linear(64, d, 4, 32, DType::bf16, true), w.k = rig.linear(32, d, 4);
-        w.v = rig.linear(32, d, 0, 0, DType::bf16, true), w.o = rig.linear(d, 64, 8);
-        if (gated) w.gate = rig.linear(64, d, 6);
-        if (normed) w.q_norm = rig.floats(16), w.k_norm = rig.floats(16);
-        w.inv_freq = rig.floats(rotary / 2, 0.1f, 1);
-        auto work = workload();
-        work.attentions = {&w};
-        rig.reserve(work);
-
-        // Two sessions on each side: prompts, then single tokens, then both at once.
-        const auto session = [&](const ops::Ops& ops) {
-          const uint64_t nbytes = ops.cache_block_bytes(w) * (kContext / ops::kCacheBlock + 1);
-          const std::vector<std::byte> nan(nbytes, std::byte{0xff});
-          return std::pair(rig.bytes(nan.data(), nbytes), rig.bytes(nan.data(), nbytes));
-        };
-        const std::pair<std::byte*, std::byte*> on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
-        const std::pair<std::byte*, std::byte*> on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
-        uint32_t position[] = {0, 0};
-        struct Part {
-          uint32_t session, n;
-        };
-        const auto step = [&](const std::vector<Part>& parts) {
-          std::vector<Segment> gpu, cpu;
-          uint32_t n = 0;
-          for (const auto& [who, count] : parts) {
-            Segment segment;
-            segment.row = n, segment.n = count, segment.position = position[who];
-            segment.keys = on_gpu[who].first, segment.values = on_gpu[who].second;
-            gpu.push_back(segment);
-            segment.keys = on_cpu[who].first, segment.values = on_cpu[who].second;
-            cpu.push_back(segment);
-            n += count;
-            position[who] += count;
-          }
-          float* x = rig.floats(n * d, -2, 2);
-          float* expected = rig.copy(x, n * d);
-          rig.gpu->attention(w, gpu, n, x);
-          rig.run();
-          rig.cpu->attention(w, cpu, n, expected);
-          require_close({x, n * d}, {expected, n * d}, 4e-5);  // arm64 fuses, and exp amplifies
-        };
-        step({{0, 5}});
-        step({{0, 1}});
-        step({{1, 1}});
-        step({{0, 2}, {1, 3}});
-        step({{1, 1}, {0, 1}});
-      }
-}
-
-TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
-  GpuRig rig;
-  const uint32_t d = 32;
-  ops::Attention w;
-  w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
-  w.norm = rig.floats(d), w.inv_freq = rig.floats(8, 0.1f, 1);
-  w.q = rig.linear(32, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d),
-  w.o = rig.linear(d, 32);
-  auto work = workload();
-  work.rows = 256;
-  work.attentions = {&w};
-  rig.reserve(work);
-  const auto cache = [&](const ops::Ops& ops) {
-    return reinterpret_cast<std::byte*>(rig.nans(ops.cache_block_bytes(w) / 4 * 69));
-  };
-  Segment gpu, cpu;
-  gpu.keys = cache(*rig.gpu), gpu.values = cache(*rig.gpu);
-  cpu.keys = cache(*rig.cpu), cpu.values = cache(*rig.cpu);
-  for (uint32_t position = 0; position < 1026; position += gpu.n) {
-    gpu.position = cpu.position = position;
-    gpu.n = cpu.n = std::clamp(1022 - std::min(position, 1021u), 1u, work.rows);
-    float* x = rig.floats(gpu.n * d, -2, 2);
-    float* expected = rig.copy(x, gpu.n * d);
-    rig.gpu->attention(w, {&gpu, 1}, gpu.n, x);
-    rig.run();
-    rig.cpu->attention(w, {&cpu, 1}, cpu.n, expected);
-    require_close({x, gpu.n * d}, {expected, gpu.n * d});
-  }
-  CHECK(rig.gpu->counts().kernels.at("attention_decode_f32") == 2);
-  CHECK(rig.gpu->counts().kernels.at("attn_values_batched") == 2);
 }
 
 TEST_CASE("gpu: the delta net over segments, its states in place and elsewhere") {
@@ -275,34 +186,60 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
 }
 
 TEST_CASE("gpu: matrices that lie under several buffers") {
-  const uint32_t in = 128, out = 300;  // 4 pages of codes a buffer at most
-  for (const Format& format : kFormats) {
-    const auto logits = [&](uint64_t max_buffer_bytes) {
-      GpuRig rig(max_buffer_bytes);
-      const ops::Head head{rig.floats(in), 1e-6f,
-                           rig.linear(out, in, format.bits, format.group, format.dtype, true)};
-      auto work = workload();
-      work.head = &head.linear;
-      rig.reserve(work);
-      const uint32_t tokens[] = {299, 0, 150}, rows[] = {0, 1, 2};
-      float *x = rig.nans(3 * in), *to = rig.nans(3 * out);
-      rig.gpu->embed(head.linear.weight, tokens, x);
-      rig.gpu->head(head, x, rows, to);
-      rig.run();
-      return std::vector<float>(to, to + 3 * out);
-    };
-    require_close(logits(16384), logits(64 << 20), 1e-5);
-  }
+  const uint64_t page = device::open_host()->limits().page_bytes;
+  const uint64_t limit = 4 * page;
+  const uint32_t in = 128;
+  // One and a half buffers of the narrowest rows, which are 32 bytes: 2 bits.
+  const auto out = static_cast<uint32_t>(limit / 32 * 3 / 2);
+  // As DeviceArena covers a block: each buffer begins half a buffer behind the last.
+  const auto buffers = [&](uint64_t nbytes) {
+    const uint64_t rest = base::round_up(nbytes, page);
+    return rest <= limit ? 0 : 1 + (rest - limit + limit / 2 - 1) / (limit / 2);
+  };
+  for (const Format& format : kFormats)
+    for (const bool bias : {false, true}) {
+      const auto logits = [&](uint64_t max_buffer_bytes) {
+        GpuRig rig(max_buffer_bytes);
+        const ops::Head head{rig.floats(in), 1e-6f,
+                             rig.linear(out, in, format.bits, format.group, format.dtype, bias)};
+        const quant::Matrix& m = head.linear.weight;
+        const uint64_t wraps = rig.device->seen().calls[FaultyDevice::Fault::wrap];
+        const uint64_t covered = buffers(m.out * m.row_bytes());
+        CHECK(covered >= 2);
+        if (max_buffer_bytes == limit)
+          CHECK(wraps == covered + 2 * buffers(m.out * m.scale_row_bytes()));
+        else
+          CHECK(wraps == 0);
+        auto work = workload();
+        work.head = &head.linear;
+        work.embed = &m;
+        rig.reserve(work);
+        const uint32_t tokens[] = {out - 1, 0, out / 2}, rows[] = {0, 1, 2};
+        float *x = rig.nans(3 * in), *to = rig.nans(3 * out);
+        rig.gpu->embed(m, tokens, x);
+        rig.gpu->head(head, x, rows, to);
+        rig.run();
+        return std::vector<float>(to, to + 3 * out);
+      };
+      require_close(logits(limit), logits(64 << 20), 1e-5);
+    }
 }
 
 TEST_CASE("gpu: lists of many submits go through a ring") {
   GpuRig rig;
   const quant::Matrix table = rig.linear(50, 32).weight;
-  rig.reserve(workload());
+  // The ring, of 6 words a row, fills a page but for a few words: a list that passed its end would
+  // lie outside the arena.
+  const auto page = static_cast<uint32_t>(rig.device->limits().page_bytes);
+  const uint32_t most = page / sizeof(uint32_t) / 6;
+  auto work = workload();
+  work.rows = work.logit_rows = most;
+  work.embed = &table;
+  rig.reserve(work);
   std::vector<std::unique_ptr<ops::Ticket>> tickets;
   std::vector<std::pair<float*, std::vector<uint32_t>>> all;
   for (uint32_t i = 0; i < 40; ++i) {
-    std::vector<uint32_t> tokens(1 + i % kRows);
+    std::vector<uint32_t> tokens(1 + 37 * i % most);
     for (uint32_t& token : tokens) token = rig.random.engine() % 50;
     all.emplace_back(rig.nans(tokens.size() * 32), tokens);
     rig.gpu->embed(table, tokens, all.back().first);
@@ -319,10 +256,15 @@ TEST_CASE("gpu: lists of many submits go through a ring") {
     rig.cpu->embed(table, tokens, expected);
     require_close({x, tokens.size() * 32}, {expected, tokens.size() * 32}, 0);
   }
-  const std::vector<uint32_t> more(1000);
-  CHECK_THROWS_WITH_AS(rig.gpu->embed(table, more, rig.nans(32000)),
+  const std::vector<uint32_t> more(page);
+  CHECK_THROWS_WITH_AS(rig.gpu->embed(table, more, rig.nans(more.size() * 32)),
                        doctest::Contains("beyond the reserved workload"), Error);
   CHECK(rig.gpu->submit({})->done());  // nothing was recorded
+}
+
+TEST_CASE("gpu: a size that kernels cannot count is an error, not another size") {
+  CHECK(std::get<device::Scalar>(ops::gpu::u32(UINT32_MAX)).bits == UINT32_MAX);
+  CHECK_THROWS_WITH_AS(ops::gpu::u32(UINT64_C(1) << 32), doctest::Contains("4294967296"), GpuError);
 }
 
 TEST_CASE("gpu: counts are of what was submitted") {
@@ -336,5 +278,6 @@ TEST_CASE("gpu: counts are of what was submitted") {
   rig.gpu->abandon();
   rig.run();
   CHECK(rig.gpu->counts().dispatches == 1);
+  CHECK(rig.device->seen().dispatches == 1);
   CHECK(rig.gpu->counts().kernels.at("residual_add") == 1);
 }

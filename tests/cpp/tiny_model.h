@@ -25,6 +25,7 @@ class TinyModel {
     uint64_t budget = 64 << 20;
     uint32_t read_threads = 4;
     MakeArena make_arena = {};  // none: a TrackingArena
+    uint32_t context = kContext;
   };
 
   explicit TinyModel(Options options)
@@ -42,7 +43,7 @@ class TinyModel {
     if (options.make_ops) ops = options.make_ops(std::move(ops), *this);
     moeflux::engine::Options engine_options;
     engine_options.read_threads = options.read_threads;
-    engine_options.context = kContext;
+    engine_options.context = options.context;
     engine_options.max_slots = options.max_slots;
     engine_ = std::make_unique<moeflux::engine::Engine>(
         moeflux::engine::Parts{arena_, std::move(ops), weights_, {file_}, experts_},
@@ -52,6 +53,7 @@ class TinyModel {
   moeflux::engine::Engine& engine() { return *engine_; }
   moeflux::base::Arena& arena() { return *arena_; }
   FaultyFile& file() { return *file_; }
+  const std::vector<moeflux::store::LayerExperts>& experts() const { return experts_; }
   std::shared_ptr<moeflux::engine::Session> session() { return engine_->new_session(); }
 
   // Logits after every token, (tokens.size(), kVocab).

@@ -44,13 +44,8 @@ def expected(folder):
     return logits
 
 
-# Kernels are compiled when a stage first asks for them: in a step.
-@pytest.mark.parametrize(
-    ("fault", "after"),
-    [(f, n) for f in ("command_buffer", "encoder", "execution") for n in (0, 1, 6, 13)]
-    + [(f, n) for f in ("function", "pipeline", "simd_width") for n in (0, 3, 10)]
-    + [("library", 0)],  # once
-)
+@pytest.mark.parametrize("after", (0, 1, 6, 13))
+@pytest.mark.parametrize("fault", ["command_buffer", "encoder", "execution"])
 def test_a_fault_during_a_step_leaves_the_session_and_the_repeat_is_exact(
     folder, expected, fault, after
 ):
@@ -61,14 +56,20 @@ def test_a_fault_during_a_step_leaves_the_session_and_the_repeat_is_exact(
     assert np.array_equal(logits, expected)
 
 
-@pytest.mark.parametrize("after", [0, 3, 10, 40])
-def test_a_load_without_memory_is_typed_leaks_nothing_and_can_be_tried_again(
-    folder, expected, after
+# Kernels are compiled by load, all of them.
+@pytest.mark.parametrize(
+    ("fault", "after"),
+    [("buffer", n) for n in (0, 3, 10, 40)]
+    + [(f, n) for f in ("function", "pipeline", "simd_width") for n in (0, 3, 10, 20)]
+    + [("library", 0)],  # once
+)
+def test_a_load_that_the_device_fails_is_typed_leaks_nothing_and_can_be_tried_again(
+    folder, expected, fault, after
 ):
     before = live_objects()
-    inject("buffer", after)
+    inject(fault, after)
     with pytest.raises(mf.GpuError):
-        load(folder).session()
+        load(folder)
     assert live_objects() == before
     clear_faults()
     logits, failures = run(load(folder).session())

@@ -1,5 +1,9 @@
 #include "device/host/order.h"
 
+#include <utility>
+
+#include "device/check.h"
+
 namespace moeflux::device::host {
 
 namespace {
@@ -11,11 +15,13 @@ struct Access {
 std::vector<Access> accesses(const Recording& recording, const Recording::Dispatch& dispatch) {
   const auto args = recording.args(dispatch);
   const auto bindings = dispatch.pipeline->info().bindings;
+  const std::vector<uint64_t> touched =
+      touched_bytes(*dispatch.pipeline, args, {dispatch.grid, dispatch.threadgroup});
   std::vector<Access> found;
   for (size_t i = 0; i < args.size(); ++i)
     if (const Slice* slice = std::get_if<Slice>(&args[i]); slice && slice->buffer) {
-      const std::byte* data = slice->buffer->contents();
-      found.push_back({data + slice->offset, data + slice->buffer->nbytes(), bindings[i].writable});
+      const std::byte* data = slice->buffer->contents() + slice->offset;
+      found.push_back({data, data + touched[i], bindings[i].writable});
     }
   return found;
 }
@@ -34,21 +40,26 @@ std::vector<size_t> random_legal_order(const Recording& recording, std::mt19937&
   for (size_t i = 0; i < steps.size(); ++i)
     if (const auto* dispatch = std::get_if<Recording::Dispatch>(&steps[i]))
       touched[i] = accesses(recording, *dispatch);
-  std::vector<size_t> waiting(steps.size()), order;
-  for (size_t i = 0; i < steps.size(); ++i) waiting[i] = i;
-  while (!waiting.empty()) {
-    // Those that nothing before them holds back: a step that is no dispatch holds back all.
-    std::vector<size_t> ready;
-    for (size_t w = 0; w < waiting.size(); ++w) {
-      bool free = w == 0 || !touched[waiting[w]].empty();
-      for (size_t before = 0; before < w && free; ++before)
-        free = !touched[waiting[before]].empty() &&
-               !conflict(touched[waiting[before]], touched[waiting[w]]);
-      if (free) ready.push_back(w);
-    }
-    const size_t chosen = ready[random() % ready.size()];
-    order.push_back(waiting[chosen]);
-    waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(chosen));
+  // A step that is no dispatch is ordered with all.
+  const auto ordered = [&](size_t one, size_t other) {
+    return touched[one].empty() || touched[other].empty() || conflict(touched[one], touched[other]);
+  };
+  std::vector<std::vector<size_t>> behind(steps.size());  // later steps that wait for this one
+  std::vector<size_t> waits(steps.size()), ready, order;  // for so many earlier ones
+  for (size_t later = 0; later < steps.size(); ++later) {
+    for (size_t earlier = 0; earlier < later; ++earlier)
+      if (ordered(earlier, later)) {
+        behind[earlier].push_back(later);
+        ++waits[later];
+      }
+    if (waits[later] == 0) ready.push_back(later);
+  }
+  while (!ready.empty()) {
+    std::swap(ready[random() % ready.size()], ready.back());
+    order.push_back(ready.back());
+    ready.pop_back();
+    for (const size_t later : behind[order.back()])
+      if (--waits[later] == 0) ready.push_back(later);
   }
   return order;
 }

@@ -7,16 +7,21 @@
 namespace moeflux::ops::gpu {
 
 namespace {
-// One token over few positions: scores, softmax and values each spread over the whole device. Over
-// more of them, chunks with an online softmax, so that no buffer grows with the context.
-constexpr uint32_t kScoredPositions = 1024;
 constexpr uint32_t kChunkPositions = 512;  // two blocks of attention_decode_f32
 constexpr uint32_t kMaxChunks = 64;        // of one merge
+constexpr uint32_t kQueries = 16;          // rows of a group of attention_prefill_f32
 
 uint32_t n_chunks(uint32_t positions) {
   return std::min((positions + kChunkPositions - 1) / kChunkPositions, kMaxChunks);
 }
 }  // namespace
+
+uint32_t prefill_rows(uint32_t n, uint64_t end, uint64_t heads_dim, uint64_t most_macs) {
+  // q times keys, weights times values.
+  const uint64_t group_macs = 2 * kQueries * heads_dim * end;
+  const uint64_t groups = std::max<uint64_t>(most_macs / group_macs, 1);
+  return static_cast<uint32_t>(std::min<uint64_t>(n, groups * kQueries));
+}
 
 struct GpuOps::AttentionRows {
   AttentionRows(Bump bump, const Attention& w, uint32_t n, uint32_t context)
@@ -79,7 +84,20 @@ void GpuOps::cache(const AttentionRows& rows, const Segment& segment) {
          AttentionRows::at(segment.values, segment.position, rows.kv_dim));
 }
 
+// A cut between groups changes no bit: a group reads its own rows and the cache alone.
 void GpuOps::attend(const AttentionRows& rows, const Segment& segment) {
+  const uint32_t most = prefill_rows(segment.n, uint64_t(segment.position) + segment.n, rows.heads,
+                                     options_.attention_macs);
+  for (uint32_t first = 0; first < segment.n; first += most) {
+    Segment part = segment;
+    part.row += first;
+    part.position += first;
+    part.n = std::min(most, segment.n - first);
+    attend_part(rows, part);
+  }
+}
+
+void GpuOps::attend_part(const AttentionRows& rows, const Segment& segment) {
   const Attention& w = rows.w;
   const uint64_t cached = (uint64_t(segment.position) + segment.n) * rows.kv_dim;
   const uint64_t at = uint64_t(segment.row) * rows.heads;

@@ -39,6 +39,13 @@ DeviceArena::DeviceArena(std::shared_ptr<device::Device> device, base::Account& 
     fail("expected a device that shares its memory with the CPU, found " + device_->name());
 }
 
+void DeviceArena::check_written(uint64_t nbytes, const std::string& what) const {
+  const uint64_t most = device_->limits().max_buffer_bytes;
+  if (booked_bytes(nbytes) > most)
+    fail(what + ": expected at most " + std::to_string(most) + " bytes in a buffer of " +
+         device_->name() + ", found " + std::to_string(nbytes) + "; a smaller context= may do");
+}
+
 std::byte* DeviceArena::map(uint64_t nbytes) {
   Block block{nbytes, nbytes, {}};
   std::byte* data = nullptr;

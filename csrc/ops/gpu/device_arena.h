@@ -5,7 +5,7 @@
 // the device's largest buffer is one range of addresses under several buffers, each of which
 // overlaps the next by half: rows of a matrix are found whole, whatever their length, up to half of
 // the limit (reach() says how many at a time). Devices track hazards by buffer, so such a block is
-// only ever read by the device; resident weights are.
+// only ever read by the device; resident weights are. What it writes is kept in smaller blocks.
 #pragma once
 #include <map>
 #include <memory>
@@ -37,6 +37,9 @@ class DeviceArena final : public base::Arena {
   // How many bytes from `data` on locate() can give in one buffer: to cut a matrix between rows.
   // Throws GpuError when `data` is not of this arena.
   uint64_t reach(const void* data) const;
+
+  // Throws GpuError, with both numbers, for more than the device's largest buffer.
+  void check_written(uint64_t nbytes, const std::string& what) const override;
 
   device::Device& device() const { return *device_; }
   size_t n_buffers() const;

@@ -39,15 +39,17 @@ struct GpuOps::Slots {
     return {g.weight, g.scales, g.biases, u.weight, u.scales,
             u.biases, d.weight, d.scales, d.biases};
   }
-  // One buffer, one width of codes, scales as the kernels have them, no biases of the outputs.
-  static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {
+  // One width of codes, scales as the kernels have them, no biases of the outputs.
+  static bool has_form(const GatedFfn& ffn) {
     const auto fits = [&](const Linear& w) {
       return w.bias == nullptr && w.weight.bits == ffn.gate.weight.bits &&
              w.weight.dtype == quant::DType::bf16;
     };
     return ffn.gate.weight.bits != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
-           ffn.gate.weight.group == ffn.up.weight.group &&
-           arena.reach(base(ffn)) >= Slots(ffn).nbytes;
+           ffn.gate.weight.group == ffn.up.weight.group;
+  }
+  static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {  // and one buffer
+    return has_form(ffn) && arena.reach(base(ffn)) >= Slots(ffn).nbytes;
   }
 
   explicit Slots(const GatedFfn& ffn) {
@@ -101,6 +103,15 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
                  u32(down.group), u32(n), u32(slots.nbytes / sizeof(uint32_t)), slots.at(6),
                  slots.at(7), slots.at(8)});
   recorder_.run({"experts_down_bf16_f32", "Bits", down.bits}, second);
+}
+
+void GpuOps::add_experts_of_one_row(const GatedFfn& w, Kernels& to) const {
+  if (!Slots::has_form(w)) {
+    add_ffn_rows(w, false, to);
+    return;
+  }
+  to.push_back({"experts_gate_up_bf16_f32", "Bits", w.up.weight.bits});
+  to.push_back({"experts_down_bf16_f32", "Bits", w.down.weight.bits});
 }
 
 void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {

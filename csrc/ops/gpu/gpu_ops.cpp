@@ -18,8 +18,9 @@ uint64_t list_words(const Workload& work) {
 }
 }  // namespace
 
-std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena) {
-  return std::make_unique<GpuOps>(device, arena);
+std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena,
+                                  const GpuOptions& options) {
+  return std::make_unique<GpuOps>(device, arena, options);
 }
 
 uint64_t GpuOps::scratch_floats(const Workload& work) {
@@ -42,8 +43,9 @@ uint64_t GpuOps::scratch_bytes(const Workload& work) const {
 }
 
 void GpuOps::reserve(const Workload& work) {
-  scratch_ = base::Memory(arena_, scratch_floats(work) * sizeof(float), "stage buffers");
+  scratch_ = base::Memory::written(arena_, scratch_floats(work) * sizeof(float), "stage buffers");
   recorder_.reserve_lists(list_words(work));
+  compile(work);
 }
 
 void GpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,

@@ -48,7 +48,7 @@ uint64_t rows_at(const Recorder& recorder, const quant::Matrix& m, uint64_t firs
   return rows;
 }
 bool is_whole(const Recorder& recorder, const quant::Matrix& m) {
-  return rows_at(recorder, m, 0) == m.out;
+  return m.weight == nullptr || rows_at(recorder, m, 0) == m.out;
 }
 
 // The contract's matvecs: scales and biases bf16, no bias of the output.
@@ -57,29 +57,45 @@ bool has_contract_form(const Linear& w) {
   return w.bias == nullptr && m.dtype == DType::bf16 && (m.bits == 2 || m.bits == 4 || m.bits == 8);
 }
 
+// Of one row, with weights that begin at `weight`.
+Recorder::Kernel matvec_kernel(const Recorder& recorder, const Linear& w,
+                               const device::Argument& weight) {
+  const quant::Matrix& m = w.weight;
+  if (m.bits == 0) return {kMatvec.of(m.dtype)};
+  if (has_contract_form(w)) {
+    const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits)};
+    const uint32_t alignment = device::find_kernel(kernel.name)->bindings[0].alignment;
+    if (std::get<device::Slice>(weight).offset % alignment == 0) return kernel;
+  }
+  return {kQMatvec.of(m.dtype), "Bits", m.bits};
+}
+
+Recorder::Kernel matmul_kernel(const quant::Matrix& m) {
+  if (m.bits == 0) return {kMatmul.of(m.dtype)};
+  return {kQMatmul.of(m.dtype), "Bits", m.bits};
+}
+
+Recorder::Kernel embed_kernel(const quant::Matrix& table) {
+  if (table.bits == 0) return {kEmbed.of(table.dtype)};
+  return {kQEmbed.of(table.dtype), "Bits", table.bits};
+}
+
 void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, const float* x,
             float* y) {
   const quant::Matrix& m = w.weight;
   const Rows part(recorder, m, first, rows);
   const auto in = recorder.in(x, m.in), out = recorder.out(y, rows);
   const auto bias = recorder.in(w.bias ? w.bias + first : nullptr, rows);
-  if (m.bits == 0) {
-    recorder.run({kMatvec.of(m.dtype)},
+  const Recorder::Kernel kernel = matvec_kernel(recorder, w, part.weight);
+  if (m.bits == 0)
+    recorder.run(kernel,
                  {part.weight, in, bias, out, u32(rows), u32(m.in), u32(w.bias != nullptr)});
-    return;
-  }
-  if (has_contract_form(w)) {
-    const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits)};
-    const uint32_t alignment = recorder.pipeline(kernel)->info().bindings[0].alignment;
-    if (std::get<device::Slice>(part.weight).offset % alignment == 0) {
-      recorder.run(kernel, {part.weight, part.scales, part.biases, in, out, u32(rows), u32(m.in),
-                            u32(m.group)});
-      return;
-    }
-  }
-  recorder.run({kQMatvec.of(m.dtype), "Bits", m.bits},
-               {part.weight, part.scales, part.biases, in, bias, out, u32(rows), u32(m.in),
-                u32(m.group), u32(w.bias != nullptr)});
+  else if (kernel.name != kQMatvec.of(m.dtype))
+    recorder.run(kernel, {part.weight, part.scales, part.biases, in, out, u32(rows), u32(m.in),
+                          u32(m.group)});
+  else
+    recorder.run(kernel, {part.weight, part.scales, part.biases, in, bias, out, u32(rows),
+                          u32(m.in), u32(m.group), u32(w.bias != nullptr)});
 }
 
 void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
@@ -88,10 +104,10 @@ void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, flo
   const auto in = recorder.in(x, uint64_t(n) * m.in), out = recorder.out(y, uint64_t(n) * m.out);
   const auto bias = recorder.in(w.bias, m.out);
   if (m.bits == 0)
-    recorder.run({kMatmul.of(m.dtype)}, {whole.weight, in, bias, out, u32(m.out), u32(m.in), u32(n),
-                                         u32(w.bias != nullptr)});
+    recorder.run(matmul_kernel(m), {whole.weight, in, bias, out, u32(m.out), u32(m.in), u32(n),
+                                    u32(w.bias != nullptr)});
   else
-    recorder.run({kQMatmul.of(m.dtype), "Bits", m.bits},
+    recorder.run(matmul_kernel(m),
                  {whole.weight, whole.scales, whole.biases, in, bias, out, u32(m.out), u32(m.in),
                   u32(m.group), u32(n), u32(w.bias != nullptr)});
 }
@@ -113,12 +129,33 @@ void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, fl
     }
 }
 
+void add_kernels(const Recorder& recorder, const Linear& w, uint32_t rows, Kernels& to) {
+  const quant::Matrix& m = w.weight;
+  if (m.out == 0) return;
+  if (rows > 1 && is_whole(recorder, m)) to.push_back(matmul_kernel(m));
+  if (m.weight == nullptr) {
+    to.push_back(matvec_kernel(recorder, w, Place{}));
+    return;
+  }
+  for (uint64_t first = 0; first < m.out; first += rows_at(recorder, m, first))
+    to.push_back(
+        matvec_kernel(recorder, w, recorder.in(m.weight + first * m.row_bytes(), m.row_bytes())));
+}
+
+void add_embed_kernels(const quant::Matrix& table, Kernels& to) {
+  to.push_back(embed_kernel(table));
+}
+
+bool can_fuse_gate_up(const Recorder& recorder, const Linear& gate, const Linear& up) {
+  const quant::Matrix &g = gate.weight, &u = up.weight;
+  return has_contract_form(gate) && has_contract_form(up) && g.bits == 4 && u.bits == 4 &&
+         g.group == u.group && is_whole(recorder, g) && is_whole(recorder, u);
+}
+
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
                    float* out) {
+  if (!can_fuse_gate_up(recorder, gate, up)) return false;
   const quant::Matrix &g = gate.weight, &u = up.weight;
-  if (!has_contract_form(gate) || !has_contract_form(up) || g.bits != 4 || u.bits != 4 ||
-      g.group != u.group || !is_whole(recorder, g) || !is_whole(recorder, u))
-    return false;
   const Rows gates(recorder, g, 0, g.out), ups(recorder, u, 0, u.out);
   recorder.run_groups(
       {"fused_gate_up_swiglu"}, g.out,
@@ -135,12 +172,11 @@ void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint3
     const auto list = recorder.list(of_part);
     const auto to = recorder.out(out, of_part.size() * table.in);
     if (table.bits == 0)
-      recorder.run({kEmbed.of(table.dtype)},
+      recorder.run(embed_kernel(table),
                    {part.weight, list, to, u32(table.in), u32(of_part.size())});
     else
-      recorder.run({kQEmbed.of(table.dtype), "Bits", table.bits},
-                   {part.weight, part.scales, part.biases, list, to, u32(table.in),
-                    u32(table.group), u32(of_part.size())});
+      recorder.run(embed_kernel(table), {part.weight, part.scales, part.biases, list, to,
+                                         u32(table.in), u32(table.group), u32(of_part.size())});
   };
   if (is_whole(recorder, table)) {
     rows(0, table.out, tokens, x);

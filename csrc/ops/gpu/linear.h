@@ -1,5 +1,7 @@
 // Products with stored matrices, whatever their format: which kernel, and in how many parts.
 #pragma once
+#include <vector>
+
 #include "ops/gpu/recorder.h"
 
 namespace moeflux::ops::gpu {
@@ -13,6 +15,14 @@ void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, fl
 // done.
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
                    float* out);
+
+bool can_fuse_gate_up(const Recorder& recorder, const Linear& gate, const Linear& up);
+
+// Every kernel that project() runs for w and up to `rows` rows, that embed() runs for a table. A
+// matrix without an address is one of a slot, which is whole and well aligned.
+using Kernels = std::vector<Recorder::Kernel>;
+void add_kernels(const Recorder& recorder, const Linear& w, uint32_t rows, Kernels& to);
+void add_embed_kernels(const quant::Matrix& table, Kernels& to);
 
 // x (tokens.size(), table.in) = rows of the table.
 void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint32_t> tokens,

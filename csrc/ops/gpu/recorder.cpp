@@ -47,6 +47,13 @@ uint32_t threads_of(const device::KernelInfo& info) {
 
 }  // namespace
 
+device::Argument u32(uint64_t value) {
+  if (value > UINT32_MAX)
+    throw GpuError("[gpu::Recorder] a size that kernels count in 32 bits: expected at most " +
+                   std::to_string(UINT32_MAX) + ", found " + std::to_string(value));
+  return device::Scalar{static_cast<uint32_t>(value)};
+}
+
 device::Argument f32(float value) {
   return device::Scalar{std::bit_cast<uint32_t>(value)};
 }

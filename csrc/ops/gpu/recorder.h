@@ -14,9 +14,7 @@
 
 namespace moeflux::ops::gpu {
 
-inline device::Argument u32(uint64_t value) {  // check_dispatch refuses what a cut value would give
-  return device::Scalar{static_cast<uint32_t>(value)};
-}
+device::Argument u32(uint64_t value);  // throws GpuError for more than 32 bits hold
 device::Argument f32(float value);
 
 class Recorder {

@@ -12,17 +12,21 @@
 
 namespace moeflux::ops::gpu {
 
+// One token over as many positions: scores, softmax and values each spread over the whole device.
+// Over more of them, chunks with an online softmax, so that no buffer grows with the context.
+inline constexpr uint32_t kScoredPositions = 1024;
+
 class GpuOps final : public Ops {
  public:
-  GpuOps(device::Device& device, DeviceArena& arena)
-      : arena_(arena), recorder_(device, arena), name_(device.kind()) {}
+  GpuOps(device::Device& device, DeviceArena& arena, const GpuOptions& options)
+      : options_(options), arena_(arena), recorder_(device, arena), name_(device.kind()) {}
 
   const char* name() const override { return name_.c_str(); }
   Counts counts() const override { return recorder_.counts(); }
   uint64_t scratch_bytes(const Workload& workload) const override;
   void reserve(const Workload& workload) override;
   uint64_t cache_block_bytes(const Attention& w) const override;
-  void set_poll(std::function<void()>) override {}  // the caller waits, and polls there
+  void set_poll(std::function<void()> poll) override { poll_ = std::move(poll); }
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override {
     return recorder_.submit(std::move(on_done));
   }
@@ -55,6 +59,7 @@ class GpuOps final : public Ops {
   struct AttentionRows;
   void cache(const AttentionRows& rows, const Segment& segment);
   void attend(const AttentionRows& rows, const Segment& segment);
+  void attend_part(const AttentionRows& rows, const Segment& segment);
   void attend_one(const AttentionRows& rows, const Segment& segment);
   struct DeltaRows;
   void recur(const DeltaRows& rows, const Segment& segment);
@@ -72,6 +77,15 @@ class GpuOps final : public Ops {
   struct HeadRows;
   static uint64_t scratch_floats(const Workload& workload);
 
+  // pipelines.cpp: compiles what the stages of a workload will ask for.
+  void compile(const Workload& workload);
+  void add_attention(const Attention& w, const Workload& work, Kernels& to) const;
+  void add_delta_net(const DeltaNet& w, uint32_t rows, Kernels& to) const;
+  void add_ffn_rows(const GatedFfn& w, bool several, Kernels& to) const;
+  void add_ffn(const GatedFfn& w, uint32_t rows, Kernels& to) const;
+  void add_moe(const Workload::Moe& w, uint32_t rows, Kernels& to) const;
+  void add_experts_of_one_row(const GatedFfn& w, Kernels& to) const;
+
   // What a stage takes of the scratch, in floats.
   static uint64_t attention_floats(const Attention& w, uint32_t rows, uint32_t context);
   static uint64_t delta_net_floats(const DeltaNet& w, uint32_t rows);
@@ -79,10 +93,12 @@ class GpuOps final : public Ops {
   static uint64_t expert_floats(const quant::Shape& gate, const quant::Shape& down, uint32_t rows);
   static uint64_t head_floats(const Linear& head, uint32_t rows);
 
+  const GpuOptions options_;
   DeviceArena& arena_;
   Recorder recorder_;
   const std::string name_;
-  base::Memory scratch_;  // from reserve() on
+  base::Memory scratch_;        // from reserve() on
+  std::function<void()> poll_;  // asked while kernels are compiled; stages are the caller's to wait
 };
 
 }  // namespace moeflux::ops::gpu

@@ -44,7 +44,7 @@ def plan(
     """
     from .. import plan as planner
     from .. import probe
-    from ..device import device_budget, open_device
+    from ..device import advised_bytes, device_budget, open_device
     from ..families import build_spec
     from ..model import check_threads
     from ..remote import open_headers
@@ -60,9 +60,10 @@ def plan(
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = planner.measure(checkpoint, spec, context, threads, device=native_device)
+    advised = advised_bytes(native_device)
     budgets = [
         device_budget(text, native_device) for text in memory or ()
-    ] or planner.usual_budgets(sizes)
+    ] or planner.usual_budgets(sizes, advised)
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
     files = checkpoint.files if found.is_local else ()
@@ -72,6 +73,7 @@ def plan(
         "model": str(checkpoint.path),
         "device": device,
         "sizes": asdict(sizes),
+        "advised_bytes": advised,
         "minimum_bytes": planner.minimum_bytes(sizes),
         "cycle_slots": sizes.cycle_slots,
         "expert_bytes_per_token": sizes.expert_token_bytes,
@@ -117,6 +119,8 @@ def _show(answer: dict[str, Any]) -> None:
                    f"{sizes['top_k']} a token and layer",
         "all experts in memory": _gb(sizes["n_experts"] * sizes["slot_bytes"]),
         "minimum memory": f"{_gb(answer['minimum_bytes'])} ({answer['minimum_bytes']} bytes)",
+        "this device advises": "nothing" if answer["advised_bytes"] is None
+                               else f"at most {_gb(answer['advised_bytes'])}",
         "experts of one token": f"{_gb(answer['expert_bytes_per_token'])} in "
                                 f"{answer['cycle_slots']} slots",
         "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"

@@ -1,0 +1,167 @@
+// GpuOps' attention against the CPU's: every form, long caches, long prompts. Outputs are NaN
+// before.
+#include <algorithm>
+
+#include "gpu_rig.h"
+
+using namespace moeflux;
+using ops::Segment;
+using test::DType;
+using test::GpuRig;
+using test::require_close;
+
+namespace {
+
+constexpr uint32_t kRows = 5, kContext = 1100;
+
+ops::Workload workload() {
+  ops::Workload work;
+  work.rows = work.logit_rows = kRows;
+  work.context = kContext;
+  return work;
+}
+
+}  // namespace
+
+TEST_CASE("gpu: attention of every form over segments of several sessions") {
+  for (const bool gated : {false, true})
+    for (const bool normed : {false, true})
+      for (const uint32_t rotary : {8u, 16u}) {
+        GpuRig rig;
+        const uint32_t d = 64;
+        ops::Attention w;
+        w.n_heads = 4, w.n_kv_heads = 2, w.head_dim = 16, w.rotary_dim = rotary;
+        w.rope_scale = 1.25f;
+        w.norm = rig.floats(d);
+        w.q = rig.linear(64, d, 4, 32, DType::bf16, true), w.k = rig.linear(32, d, 4);
+        w.v = rig.linear(32, d, 0, 0, DType::bf16, true), w.o = rig.linear(d, 64, 8);
+        if (gated) w.gate = rig.linear(64, d, 6);
+        if (normed) w.q_norm = rig.floats(16), w.k_norm = rig.floats(16);
+        w.inv_freq = rig.floats(rotary / 2, 0.1f, 1);
+        auto work = workload();
+        work.attentions = {&w};
+        rig.reserve(work);
+
+        // Two sessions on each side: prompts, then single tokens, then both at once.
+        const auto session = [&](const ops::Ops& ops) {
+          const uint64_t nbytes = ops.cache_block_bytes(w) * (kContext / ops::kCacheBlock + 1);
+          const std::vector<std::byte> nan(nbytes, std::byte{0xff});
+          return std::pair(rig.bytes(nan.data(), nbytes), rig.bytes(nan.data(), nbytes));
+        };
+        const std::pair<std::byte*, std::byte*> on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
+        const std::pair<std::byte*, std::byte*> on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
+        uint32_t position[] = {0, 0};
+        struct Part {
+          uint32_t session, n;
+        };
+        const auto step = [&](const std::vector<Part>& parts) {
+          std::vector<Segment> gpu, cpu;
+          uint32_t n = 0;
+          for (const auto& [who, count] : parts) {
+            Segment segment;
+            segment.row = n, segment.n = count, segment.position = position[who];
+            segment.keys = on_gpu[who].first, segment.values = on_gpu[who].second;
+            gpu.push_back(segment);
+            segment.keys = on_cpu[who].first, segment.values = on_cpu[who].second;
+            cpu.push_back(segment);
+            n += count;
+            position[who] += count;
+          }
+          float* x = rig.floats(n * d, -2, 2);
+          float* expected = rig.copy(x, n * d);
+          rig.gpu->attention(w, gpu, n, x);
+          rig.run();
+          rig.cpu->attention(w, cpu, n, expected);
+          require_close({x, n * d}, {expected, n * d});
+        };
+        step({{0, 5}});
+        step({{0, 1}});
+        step({{1, 1}});
+        step({{0, 2}, {1, 3}});
+        step({{1, 1}, {0, 1}});
+      }
+}
+
+TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
+  GpuRig rig;
+  const uint32_t d = 32;
+  ops::Attention w;
+  w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
+  w.norm = rig.floats(d), w.inv_freq = rig.floats(8, 0.1f, 1);
+  w.q = rig.linear(32, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d),
+  w.o = rig.linear(d, 32);
+  auto work = workload();
+  work.rows = 256;
+  work.attentions = {&w};
+  rig.reserve(work);
+  const auto cache = [&](const ops::Ops& ops) {
+    return reinterpret_cast<std::byte*>(rig.nans(ops.cache_block_bytes(w) / 4 * 69));
+  };
+  Segment gpu, cpu;
+  gpu.keys = cache(*rig.gpu), gpu.values = cache(*rig.gpu);
+  cpu.keys = cache(*rig.cpu), cpu.values = cache(*rig.cpu);
+  for (uint32_t position = 0; position < 1026; position += gpu.n) {
+    gpu.position = cpu.position = position;
+    gpu.n = cpu.n = std::clamp(1022 - std::min(position, 1021u), 1u, work.rows);
+    float* x = rig.floats(gpu.n * d, -2, 2);
+    float* expected = rig.copy(x, gpu.n * d);
+    rig.gpu->attention(w, {&gpu, 1}, gpu.n, x);
+    rig.run();
+    rig.cpu->attention(w, {&cpu, 1}, cpu.n, expected);
+    require_close({x, gpu.n * d}, {expected, gpu.n * d});
+  }
+  CHECK(rig.gpu->counts().kernels.at("attention_decode_f32") == 2);
+  CHECK(rig.gpu->counts().kernels.at("attn_values_batched") == 2);
+}
+
+TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and no bit changes") {
+  GpuRig rig;
+  const uint32_t d = 32, heads = 32, n = 50, before = 21;
+  ops::Attention w;
+  w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
+  w.norm = rig.floats(d), w.inv_freq = rig.floats(8, 0.1f, 1);
+  w.q = rig.linear(heads, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d);
+  w.o = rig.linear(d, heads);
+  auto work = workload();
+  work.rows = n;
+  work.attentions = {&w};
+  rig.reserve(work);
+  const float *first = rig.floats(before * d, -2, 2), *second = rig.floats(n * d, -2, 2);
+  // Of the second call, with dispatches of at most so many groups of 16 rows.
+  const auto attend = [&](uint32_t groups, uint64_t dispatches) {
+    const auto gpu = ops::gpu::make_gpu_ops(
+        *rig.device, *rig.arena, {.attention_macs = 2 * 16 * groups * heads * (before + n)});
+    gpu->reserve(work);
+    Segment segment;
+    segment.keys = reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5));
+    segment.values = reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5));
+    float *x = rig.copy(first, before * d), *y = rig.copy(second, n * d);
+    segment.n = before;
+    gpu->attention(w, {&segment, 1}, before, x);
+    gpu->submit({})->wait();
+    const uint64_t done = gpu->counts().kernels.at("attention_prefill_f32");
+    segment.position = before, segment.n = n;
+    gpu->attention(w, {&segment, 1}, n, y);
+    gpu->submit({})->wait();
+    CHECK(gpu->counts().kernels.at("attention_prefill_f32") - done == dispatches);
+    return std::vector<float>(y, y + n * d);
+  };
+  const std::vector<float> whole = attend(4, 1);
+  for (float value : whole) REQUIRE(std::isfinite(value));
+  for (const auto& [groups, dispatches] : {std::pair(3u, 2u), {2u, 2u}, {1u, 4u}, {0u, 4u}})
+    CHECK(attend(groups, dispatches) == whole);
+}
+
+TEST_CASE("gpu: how many rows of a prompt a dispatch takes") {
+  const uint64_t most = ops::gpu::GpuOptions().attention_macs;
+  const auto rows = [&](uint32_t n, uint64_t end, uint64_t heads_dim) {
+    return ops::gpu::prefill_rows(n, end, heads_dim, most);
+  };
+  CHECK(rows(512, 8192, 4096) == 512);   // 2^35 multiply-adds
+  CHECK(rows(512, 16384, 4096) == 512);  // 2^36
+  CHECK(rows(512, 16385, 4096) == 496);  // a little more than that: a group less
+  CHECK(rows(512, 262144, 4096) == 32);
+  CHECK(rows(512, 262144, 8192) == 16);  // never less than a group
+  CHECK(rows(512, UINT64_C(1) << 24, 65536) == 16);
+  CHECK(rows(5, 262144, 4096) == 5);
+}
