@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "store/read_plan.h"
 
@@ -42,6 +43,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   for (const LayerExperts& layer : layers_) {
     slot_bytes_ = std::max(slot_bytes_, layer.slot_bytes());
     max_experts_ = std::max(max_experts_, layer.n_experts);
+    n_experts_ += layer.n_experts;
     for (const Part& part : layer.parts) {
       if (part.file.size() != layer.n_experts || part.offset.size() != layer.n_experts)
         throw FormatError("[store::ExpertStore] expected a range for each of " +
@@ -147,7 +149,16 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   const int64_t key = key_of(layer, expert);
   Slot* slot = where_[key];
   if (slot != nullptr) {
-    ++stats_.hits;
+    if (slot->guess) {
+      slot->guess = false;
+      ++stats_.misses;
+      if (std::erase(guesses_, slot) != 0)
+        queue_.push_back(slot);
+      else
+        ++stats_.guesses_used;
+    } else {
+      ++stats_.hits;
+    }
     if (slot->pins == 0) {
       if (slot->reading)
         slot->again = true;
@@ -161,17 +172,35 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   slot = take_slot();
   if (slot == nullptr) return std::nullopt;
   ++stats_.misses;
+  read_into(slot, key, queue_);
+  slot->priority = touch(key, use);
+  return Pin(this, slot);
+}
+
+std::optional<ExpertStore::Pin> ExpertStore::read_ahead(uint32_t layer, uint32_t expert) {
+  std::lock_guard lock(mutex_);
+  const int64_t key = key_of(layer, expert);
+  if (where_[key] != nullptr) return std::nullopt;
+  Slot* slot = take_slot();
+  if (slot == nullptr) return std::nullopt;
+  read_into(slot, key, guesses_);
+  slot->guess = true;
+  slot->priority = 1;  // nobody's until it is asked for: the first to go, after empty slots
+  return Pin(this, slot);
+}
+
+void ExpertStore::read_into(Slot* slot, int64_t key, std::deque<Slot*>& queue) {
   slot->key = key;
   slot->valid = false;
   slot->reading = true;
+  if (n_reading_++ == 0) reading_since_ns_ = base::now_ns();
+  slot->guess = false;
   slot->again = false;
   slot->error = nullptr;
   slot->pins = 1;
-  slot->priority = touch(key, use);
   where_[key] = slot;
-  queue_.push_back(slot);
+  queue.push_back(slot);
   work_.notify_one();
-  return Pin(this, slot);
 }
 
 void ExpertStore::reader(std::byte* bounce) {
@@ -179,10 +208,12 @@ void ExpertStore::reader(std::byte* bounce) {
     Slot* slot;
     {
       std::unique_lock lock(mutex_);
-      work_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+      work_.wait(lock, [this] { return stop_ || !queue_.empty() || !guesses_.empty(); });
       if (stop_) return;
-      slot = queue_.front();
-      queue_.pop_front();
+      std::deque<Slot*>& from = queue_.empty() ? guesses_ : queue_;
+      slot = from.front();
+      from.pop_front();
+      stats_.guesses += slot->guess;
     }
     std::exception_ptr error;
     try {
@@ -202,6 +233,11 @@ void ExpertStore::reader(std::byte* bounce) {
   }
 }
 
+void ExpertStore::read_ended(Slot* slot) {
+  slot->reading = false;
+  if (--n_reading_ == 0) stats_.reading_ns += base::now_ns() - reading_since_ns_;
+}
+
 void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
   if (error && slot->again) {  // the fault may be older than the request: it has a read of its own
     slot->again = false;
@@ -209,7 +245,7 @@ void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
     work_.notify_one();
     return;
   }
-  slot->reading = false;
+  read_ended(slot);
   slot->valid = !error;
   slot->error = std::move(error);
   if (slot->error) {
@@ -240,7 +276,13 @@ void ExpertStore::park(Slot* slot) {
 
 void ExpertStore::unpin(Slot* slot) {
   std::lock_guard lock(mutex_);
-  if (--slot->pins == 0 && !slot->reading) park(slot);
+  if (--slot->pins > 0) return;
+  if (slot->guess && std::erase(guesses_, slot) != 0) {  // not begun: as if never asked for
+    where_[slot->key] = nullptr;
+    slot->key = -1;
+    read_ended(slot);
+  }
+  if (!slot->reading) park(slot);
 }
 
 ExpertStore::Pin::~Pin() {
@@ -260,6 +302,11 @@ const std::byte* ExpertStore::Pin::data() const {
 bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   std::lock_guard lock(mutex_);
   return where_[key_of(layer, expert)] != nullptr;
+}
+
+bool ExpertStore::holds_all() const {
+  std::lock_guard lock(mutex_);
+  return slots_.size() >= n_experts_;
 }
 
 bool ExpertStore::make_room(uint64_t nbytes) {
