@@ -20,14 +20,14 @@ class Activations {
   Activations(const model::Weights& weights, bool read_ahead, base::Arena& arena);
   static uint64_t bytes(const model::Weights& weights, bool read_ahead, const base::Arena& arena);
 
-  base::Memory x, normed, shared;  // (rows, d_model)
-  base::Memory expert_out;         // (rows * top_k, d_model)
-  base::Memory expert_ids;         // (rows, top_k) u32
-  base::Memory expert_weights;     // (rows, top_k)
-  base::Memory router_logits;      // (rows, n_experts)
+  base::Memory x, normed, shared;                       // (rows, d_model)
+  base::Memory expert_out;                              // (rows * top_k, d_model)
+  base::Memory expert_ids;                              // (rows, top_k) u32
+  base::Memory expert_weights;                          // (rows, top_k)
+  base::Memory router_logits;                           // (rows, n_experts)
   base::Memory guess_ids, guess_weights, guess_logits;  // the same of the next layer's guess
   base::Memory logits;                                  // (logit_rows, vocab)
-  base::Booking lists;             // what a pass says of its (row, rank) pairs, on the heap
+  base::Booking lists;  // what a pass says of its (row, rank) pairs, on the heap
 
   ops::Routing routing() const {
     return {expert_ids.as<uint32_t>(), expert_weights.as<float>(), router_logits.as<float>()};

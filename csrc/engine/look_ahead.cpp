@@ -14,7 +14,7 @@ constexpr uint32_t kShare = 4;
 
 // Of a token's experts, those that the router is surest of.
 uint32_t guesses_a_row(uint32_t top_k) {
-  return top_k - top_k / 4;
+  return top_k;
 }
 }  // namespace
 
@@ -41,7 +41,8 @@ void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
   for (const uint32_t expert : experts) {
     if (guesses_.size() >= store_->n_slots() / kShare) return;
     if (expert >= next.router.n_experts) return;  // the device has gone wrong: moe() will say so
-    if (auto pin = store_->read_ahead(next.store_layer, expert)) guesses_.push_back(std::move(*pin));
+    if (auto pin = store_->read_ahead(next.store_layer, expert))
+      guesses_.push_back(std::move(*pin));
   }
 }
 

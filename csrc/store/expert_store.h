@@ -118,6 +118,8 @@ class ExpertStore {
     int64_t key = -1;  // layer * max_experts + expert, -1: empty
     uint32_t pins = 0;
     bool reading = false;
+    uint32_t left = 0;      // while reading: pieces that have not arrived
+    bool begun = false;     // while reading: a reader has taken a piece
     bool guess = false;     // read_ahead's, and nobody has asked for it since
     bool again = false;     // asked for anew while read for a step that has ended: see arrived()
     bool valid = false;     // the bytes of `key` are all there
@@ -125,15 +127,25 @@ class ExpertStore {
     std::exception_ptr error;
     std::list<Slot>::iterator self;
   };
+  // What one reader reads in one go of an expert, so that several work on it side by side.
+  struct Piece {
+    const Part* read;
+    uint64_t begin, nbytes;  // of the read
+  };
+  struct Task {
+    Slot* slot;
+    const Piece* piece;
+  };
   void reader(std::byte* bounce);
   void stop();
-  void fill(const Slot& slot, std::byte* bounce);
-  void arrived(Slot* slot, std::exception_ptr error);
+  void fill(const Task& task, std::byte* bounce);
+  void arrived(Slot* slot);
   const std::string& first_path(const Slot& slot) const;
   Slot* add_slot();
   Slot* take_slot();  // null: all are pinned
-  void read_into(Slot* slot, int64_t key, std::deque<Slot*>& queue);
-  void read_ended(Slot* slot);  // or was taken back
+  void read_into(Slot* slot, int64_t key, std::deque<Task>& queue);
+  void ask_for(Slot* slot, std::deque<Task>& queue);  // all its pieces
+  void read_ended(Slot* slot);                        // or was taken back
   void unpin(Slot* slot);
   void park(Slot* slot);  // puts an unpinned slot into order_
   uint64_t touch(int64_t key, Use use);
@@ -143,7 +155,8 @@ class ExpertStore {
 
   std::vector<std::shared_ptr<io::File>> files_;
   std::vector<LayerExperts> layers_;
-  std::vector<std::vector<Part>> reads_;  // by layer: what a miss reads
+  std::vector<std::vector<Part>> reads_;    // by layer: what a miss reads
+  std::vector<std::vector<Piece>> pieces_;  // the same, cut; points into reads_
   base::Arena& arena_;
   const StoreOptions options_;
   uint64_t slot_bytes_ = 0;
@@ -160,11 +173,11 @@ class ExpertStore {
   std::vector<float> frequency_;                // by key, decayed at each touch
   std::vector<uint64_t> last_use_;              // by key, in clock_ ticks
   std::set<std::pair<uint64_t, Slot*>> order_;  // by (priority, slot)
-  std::deque<Slot*> queue_;                     // to be read, oldest first
-  std::deque<Slot*> guesses_;                   // to be read when queue_ is empty
+  std::deque<Task> queue_;                      // to be read, oldest first
+  std::deque<Task> guesses_;                    // to be read when queue_ is empty
   uint64_t clock_ = 0;
   bool stop_ = false;
-  uint32_t n_reading_ = 0;       // slots
+  uint32_t n_reading_ = 0;        // slots
   int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
   StoreStats stats_;
   std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first
