@@ -11,11 +11,6 @@ namespace moeflux::engine {
 namespace {
 // Of the slots, guesses may hold one in so many: the layer at work has the others.
 constexpr uint32_t kShare = 4;
-
-// Of a token's experts, those that the router is surest of.
-uint32_t guesses_a_row(uint32_t top_k) {
-  return top_k;
-}
 }  // namespace
 
 // Enqueues the guess and returns the layer that it is of; null when there is none to make.
@@ -25,18 +20,16 @@ const model::Moe* Engine::guess_next(const Pass& pass, size_t index) {
   const auto next = std::find_if(layers.begin() + index + 1, layers.end(),
                                  [](const model::Layer& layer) { return layer.is_moe; });
   if (next == layers.end()) return nullptr;
-  ops::Router router = next->moe.router;
-  router.top_k = guesses_a_row(router.top_k);
   float* normed = act_.expert_out.as<float>();  // not in use before this layer's experts
   const uint32_t n = pass.n_rows();
   pipeline_.enqueue().norm(next->ffn_norm, weights_->spec.eps, act_.x.as<float>(), n,
                            weights_->spec.d_model, normed);
-  pipeline_.enqueue().route(router, normed, n, act_.guess());
+  pipeline_.enqueue().route(next->moe.router, normed, n, act_.guess());
   return &next->moe;
 }
 
 void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
-  const uint32_t n = pass.n_rows() * guesses_a_row(next.router.top_k);
+  const uint32_t n = pass.n_rows() * next.router.top_k;
   const std::set<uint32_t> experts(act_.guess().experts, act_.guess().experts + n);
   for (const uint32_t expert : experts) {
     if (guesses_.size() >= store_->n_slots() / kShare) return;
