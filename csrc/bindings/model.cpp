@@ -21,8 +21,9 @@ void poll_signals() {
 
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
                                         uint64_t budget, uint32_t context, int n_threads,
-                                        uint32_t read_threads, uint32_t max_slots, bool direct,
-                                        const std::string& simd, const std::string& precision,
+                                        uint32_t read_threads, uint32_t max_slots, bool read_ahead,
+                                        bool direct, const std::string& simd,
+                                        const std::string& precision,
                                         const std::shared_ptr<device::Device>& device) {
   if (device) ops::gpu::check_working_set(*device, budget);
   auto model = std::make_shared<NativeModel>();
@@ -45,6 +46,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
   options.read_threads = read_threads;
   options.context = context;
   options.max_slots = max_slots;
+  options.read_ahead = read_ahead;
   unlocked([&] {
     model->engine =
         std::make_unique<engine::Engine>(engine::Parts{model->arena, std::move(compute.ops),
@@ -66,12 +68,14 @@ py::dict stats(const NativeModel& model) {
       "overridden_tokens"_a = s.overridden_tokens,
       "routing"_a = s.overridden_tokens ? "override: " + s.override_name : "native",
       "hits"_a = s.store.hits, "misses"_a = s.store.misses, "evictions"_a = s.store.evictions,
-      "bytes_read"_a = s.store.bytes_read, "wait_seconds"_a = s.pipeline.read_wait_ns * 1e-9,
-      "compute_seconds"_a = s.compute_ns * 1e-9, "slots"_a = s.slots, "max_slots"_a = s.max_slots,
-      "slot_bytes"_a = s.slot_bytes, "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes,
-      "peak_bytes"_a = s.peak_bytes, "memory_bytes"_a = s.limit_bytes,
-      "read_mode"_a = model.engine->read_mode(), "commits"_a = s.pipeline.commits,
-      "waits"_a = s.pipeline.waits, "dispatches"_a = s.counts.dispatches, "kernels"_a = kernels,
+      "bytes_read"_a = s.store.bytes_read, "ahead_reads"_a = s.store.guesses,
+      "ahead_used"_a = s.store.guesses_used, "reading_seconds"_a = s.store.reading_ns * 1e-9,
+      "wait_seconds"_a = s.pipeline.read_wait_ns * 1e-9, "compute_seconds"_a = s.compute_ns * 1e-9,
+      "slots"_a = s.slots, "max_slots"_a = s.max_slots, "slot_bytes"_a = s.slot_bytes,
+      "holds_cycle"_a = s.holds_cycle, "live_bytes"_a = s.live_bytes, "peak_bytes"_a = s.peak_bytes,
+      "memory_bytes"_a = s.limit_bytes, "read_mode"_a = model.engine->read_mode(),
+      "commits"_a = s.pipeline.commits, "waits"_a = s.pipeline.waits,
+      "dispatches"_a = s.counts.dispatches, "kernels"_a = kernels,
       "simd"_a = model.engine->ops_name(), "precision"_a = model.precision,
       "device"_a = model.device_kind, "device_name"_a = model.device_name);
 }
@@ -133,8 +137,8 @@ void register_model(py::module_& module) {
       });
   module.def("load_model", &load_model, py::arg("spec"), py::arg("files"), py::arg("memory_bytes"),
              py::arg("context"), py::arg("n_threads"), py::arg("read_threads"),
-             py::arg("max_slots"), py::arg("direct"), py::arg("simd"), py::arg("precision"),
-             py::arg("device"));
+             py::arg("max_slots"), py::arg("read_ahead"), py::arg("direct"), py::arg("simd"),
+             py::arg("precision"), py::arg("device"));
 }
 
 }  // namespace moeflux::bindings

@@ -13,10 +13,10 @@ struct Block {
   const char* what;
 };
 
-std::array<Block, 8> blocks(const model::Weights& weights) {
+std::array<Block, 11> blocks(const model::Weights& weights, bool read_ahead) {
   const model::Spec& spec = weights.spec;
   const uint64_t rows = spec.chunk, row_bytes = uint64_t(spec.d_model) * 4;
-  const uint64_t pairs = rows * weights.top_k();
+  const uint64_t pairs = rows * weights.top_k(), guessed = read_ahead ? rows : 0;
   return {{{&Activations::x, rows * row_bytes, "activations"},
            {&Activations::normed, rows * row_bytes, "activations"},
            {&Activations::shared, rows * row_bytes, "activations"},
@@ -24,6 +24,9 @@ std::array<Block, 8> blocks(const model::Weights& weights) {
            {&Activations::expert_ids, pairs * 4, "routing"},
            {&Activations::expert_weights, pairs * 4, "routing"},
            {&Activations::router_logits, rows * weights.n_experts() * 4, "routing"},
+           {&Activations::guess_ids, guessed * weights.top_k() * 4, "routing"},
+           {&Activations::guess_weights, guessed * weights.top_k() * 4, "routing"},
+           {&Activations::guess_logits, guessed * weights.n_experts() * 4, "routing"},
            {&Activations::logits, uint64_t(logit_rows(spec)) * spec.vocab * 4, "logits"}}};
 }
 
@@ -68,15 +71,16 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
   return work;
 }
 
-Activations::Activations(const model::Weights& weights, base::Arena& arena) {
-  for (const Block& block : blocks(weights))
+Activations::Activations(const model::Weights& weights, bool read_ahead, base::Arena& arena) {
+  for (const Block& block : blocks(weights, read_ahead))
     this->*block.member = base::Memory::written(arena, block.nbytes, block.what);
   lists = base::Booking(arena.account(), list_bytes(weights), "lists of a pass");
 }
 
-uint64_t Activations::bytes(const model::Weights& weights, const base::Arena& arena) {
+uint64_t Activations::bytes(const model::Weights& weights, bool read_ahead,
+                            const base::Arena& arena) {
   uint64_t sum = list_bytes(weights);
-  for (const Block& block : blocks(weights)) sum += arena.booked_bytes(block.nbytes);
+  for (const Block& block : blocks(weights, read_ahead)) sum += arena.booked_bytes(block.nbytes);
   return sum;
 }
 

@@ -17,19 +17,23 @@ ops::Workload workload(const model::Weights& weights, uint32_t context);
 class Activations {
  public:
   Activations() = default;
-  Activations(const model::Weights& weights, base::Arena& arena);
-  static uint64_t bytes(const model::Weights& weights, const base::Arena& arena);
+  Activations(const model::Weights& weights, bool read_ahead, base::Arena& arena);
+  static uint64_t bytes(const model::Weights& weights, bool read_ahead, const base::Arena& arena);
 
-  base::Memory x, normed, shared;  // (rows, d_model)
-  base::Memory expert_out;         // (rows * top_k, d_model)
-  base::Memory expert_ids;         // (rows, top_k) u32
-  base::Memory expert_weights;     // (rows, top_k)
-  base::Memory router_logits;      // (rows, n_experts)
-  base::Memory logits;             // (logit_rows, vocab)
-  base::Booking lists;             // what a pass says of its (row, rank) pairs, on the heap
+  base::Memory x, normed, shared;                       // (rows, d_model)
+  base::Memory expert_out;                              // (rows * top_k, d_model)
+  base::Memory expert_ids;                              // (rows, top_k) u32
+  base::Memory expert_weights;                          // (rows, top_k)
+  base::Memory router_logits;                           // (rows, n_experts)
+  base::Memory guess_ids, guess_weights, guess_logits;  // the same of the next layer's guess
+  base::Memory logits;                                  // (logit_rows, vocab)
+  base::Booking lists;  // what a pass says of its (row, rank) pairs, on the heap
 
   ops::Routing routing() const {
     return {expert_ids.as<uint32_t>(), expert_weights.as<float>(), router_logits.as<float>()};
+  }
+  ops::Routing guess() const {
+    return {guess_ids.as<uint32_t>(), guess_weights.as<float>(), guess_logits.as<float>()};
   }
 };
 

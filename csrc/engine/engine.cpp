@@ -43,7 +43,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
   }
   sizes.resident_bytes = arena.account().live_bytes();
   sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
-                        Activations::bytes(weights, arena) +
+                        Activations::bytes(weights, options.read_ahead, arena) +
                         store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
   sizes.session_bytes = Session::bytes(weights, options.context, ops, arena);
   sizes.n_layers = static_cast<uint32_t>(experts.size());
@@ -64,7 +64,7 @@ Engine::Engine(Parts parts, const Options& options)
   plan_ = store::make_plan(input);
 
   ops_->reserve(workload(*weights_, options.context));
-  act_ = Activations(*weights_, *arena_);
+  act_ = Activations(*weights_, options.read_ahead, *arena_);
   store::StoreOptions store_options;
   store_options.min_slots = plan_.min_slots;
   store_options.max_slots = plan_.max_slots;
@@ -199,6 +199,7 @@ void Engine::step(std::span<const Request> requests) {
     }
   } catch (...) {
     pipeline_.drain();
+    guesses_.clear();
     publish();
     throw;
   }

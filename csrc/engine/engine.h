@@ -31,7 +31,8 @@ struct Stats {
 struct Options {
   uint32_t read_threads = 8;
   uint32_t context = 8192;
-  uint32_t max_slots = 0;  // 0: as many as the budget holds
+  uint32_t max_slots = 0;   // 0: as many as the budget holds
+  bool read_ahead = false;  // the next layer's experts, on a guess
 };
 
 struct Parts {  // what an engine is put together from
@@ -84,7 +85,10 @@ class Engine {
   void see_hidden(const Pass& pass, uint64_t at);
   void emit(const Pass& pass);
   // moe.cpp
-  void moe(const model::Moe& moe, const Pass& pass);
+  void moe(const model::Moe& moe, const Pass& pass, const model::Moe* guessed);
+  // look_ahead.cpp
+  const model::Moe* guess_next(const Pass& pass, size_t index);
+  void read_guesses(const Pass& pass, const model::Moe& next);
 
   std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;
@@ -95,6 +99,7 @@ class Engine {
   store::Plan plan_;
   Activations act_;
   std::unique_ptr<store::ExpertStore> store_;
+  std::vector<store::ExpertStore::Pin> guesses_;  // that the layer under way has asked for
   Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
   Stats stats_;        // of the thread that steps
   mutable std::mutex published_mutex_;

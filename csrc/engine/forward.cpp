@@ -39,17 +39,19 @@ void Engine::forward(const Pass& pass) {
   see_hidden(pass, 0);
   for (size_t index = 0; index < weights_->layers.size(); ++index) {
     const model::Layer& layer = weights_->layers[index];
+    const model::Moe* guessed = nullptr;
     mix(pass, index);
     pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, normed);
     if (layer.is_moe) {
       pipeline_.enqueue().route(pass.router_of(layer.moe), normed, n, act_.routing());
+      guessed = guess_next(pass, index);
       pipeline_.finish();  // the one wait of a layer: which experts it needs
     } else {
       pipeline_.enqueue().ffn(layer.dense, normed, n, shared);
       pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
     }
     see_routing(pass, index);
-    if (layer.is_moe) moe(layer.moe, pass);
+    if (layer.is_moe) moe(layer.moe, pass, guessed);
     see_hidden(pass, index + 1);
   }
   emit(pass);

@@ -47,7 +47,7 @@ std::vector<Demand> demands_of(const model::Moe& moe, const Pass& pass, uint32_t
 // when there are fewer slots than experts, half of the slots at a time, so that the next experts
 // are read into the other half. Everything else goes with the next layer's router: in decode two
 // submits a layer at most.
-void Engine::moe(const model::Moe& moe, const Pass& pass) {
+void Engine::moe(const model::Moe& moe, const Pass& pass, const model::Moe* guessed) {
   const uint32_t n = pass.n_rows(), d = weights_->spec.d_model, k = pass.router_of(moe).top_k;
   const ops::Routing routing = act_.routing();
   const float* normed = act_.normed.as<float>();
@@ -85,6 +85,9 @@ void Engine::moe(const model::Moe& moe, const Pass& pass) {
     return !jobs.empty();
   };
 
+  std::vector<store::ExpertStore::Pin> guesses = std::move(guesses_);  // of this layer's experts
+  guesses_.clear();
+
   size_t window = 1;  // experts that there are slots for at once
   bool shared_done = shared == nullptr, handed_over = false;
   const auto run_shared = [&] {
@@ -94,6 +97,11 @@ void Engine::moe(const model::Moe& moe, const Pass& pass) {
   for (;;) {
     pipeline_.reap();
     acquire();
+    guesses.clear();  // what came true is pinned by a demand now
+    if (guessed != nullptr && next == demands.end()) {
+      read_guesses(pass, *guessed);
+      guessed = nullptr;
+    }
     if (pending.empty() && next == demands.end()) break;
     const bool short_of_slots = next != demands.end();
     window = std::max(window, pending.size());

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <stdexcept>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "store/read_plan.h"
 
@@ -14,6 +15,10 @@ namespace {
 // acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
 constexpr float kUseWorth = 64;
 constexpr float kHalfLife = 4096;
+
+// A reader takes at most this much of an expert at once: an expert alone then keeps several readers
+// busy, and a request is still long enough for a disk to be at its rate (docs/performance.md).
+constexpr uint64_t kPieceBytes = 1 << 20;
 
 // Bytes of the tables: ranges on disk, and by key and slot what ExpertStore declares. A list node
 // has two pointers beside its value, a red-black tree's node four words (libstdc++, libc++).
@@ -42,6 +47,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   for (const LayerExperts& layer : layers_) {
     slot_bytes_ = std::max(slot_bytes_, layer.slot_bytes());
     max_experts_ = std::max(max_experts_, layer.n_experts);
+    n_experts_ += layer.n_experts;
     for (const Part& part : layer.parts) {
       if (part.file.size() != layer.n_experts || part.offset.size() != layer.n_experts)
         throw FormatError("[store::ExpertStore] expected a range for each of " +
@@ -60,6 +66,12 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
     }
   }
   for (const LayerExperts& layer : layers_) reads_.push_back(plan_reads(layer, files_));
+  for (const std::vector<Part>& reads : reads_) {
+    std::vector<Piece>& pieces = pieces_.emplace_back();
+    for (const Part& read : reads)
+      for (uint64_t begin = 0; begin < read.nbytes; begin += kPieceBytes)
+        pieces.push_back({&read, begin, std::min(kPieceBytes, read.nbytes - begin)});
+  }
   const size_t n_keys = layers_.size() * size_t(max_experts_);
   tables_ = base::Booking(arena_.account(), tables_bytes(layers_, sizeof(Slot)), "expert tables");
   where_.resize(n_keys);
@@ -147,7 +159,16 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   const int64_t key = key_of(layer, expert);
   Slot* slot = where_[key];
   if (slot != nullptr) {
-    ++stats_.hits;
+    if (slot->guess) {
+      slot->guess = false;
+      ++stats_.misses;
+      stats_.guesses_used += !slot->reading || slot->begun;
+      for (const Task& task : guesses_)  // what is left of it is a demand now
+        if (task.slot == slot) queue_.push_back(task);
+      std::erase_if(guesses_, [&](const Task& task) { return task.slot == slot; });
+    } else {
+      ++stats_.hits;
+    }
     if (slot->pins == 0) {
       if (slot->reading)
         slot->again = true;
@@ -161,57 +182,101 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   slot = take_slot();
   if (slot == nullptr) return std::nullopt;
   ++stats_.misses;
+  read_into(slot, key, queue_);
+  slot->priority = touch(key, use);
+  return Pin(this, slot);
+}
+
+std::optional<ExpertStore::Pin> ExpertStore::read_ahead(uint32_t layer, uint32_t expert) {
+  std::lock_guard lock(mutex_);
+  const int64_t key = key_of(layer, expert);
+  if (where_[key] != nullptr) return std::nullopt;
+  Slot* slot = take_slot();
+  if (slot == nullptr) return std::nullopt;
+  read_into(slot, key, guesses_);
+  slot->guess = true;
+  slot->priority = 1;  // nobody's until it is asked for: the first to go, after empty slots
+  return Pin(this, slot);
+}
+
+void ExpertStore::read_into(Slot* slot, int64_t key, std::deque<Task>& queue) {
   slot->key = key;
   slot->valid = false;
   slot->reading = true;
+  if (n_reading_++ == 0) reading_since_ns_ = base::now_ns();
+  slot->guess = false;
   slot->again = false;
   slot->error = nullptr;
   slot->pins = 1;
-  slot->priority = touch(key, use);
   where_[key] = slot;
-  queue_.push_back(slot);
-  work_.notify_one();
-  return Pin(this, slot);
+  ask_for(slot, queue);
+}
+
+void ExpertStore::ask_for(Slot* slot, std::deque<Task>& queue) {
+  const std::vector<Piece>& pieces = pieces_[slot->key / max_experts_];
+  slot->left = static_cast<uint32_t>(pieces.size());
+  slot->begun = false;
+  for (const Piece& piece : pieces) {
+    queue.push_back({slot, &piece});
+    work_.notify_one();
+  }
 }
 
 void ExpertStore::reader(std::byte* bounce) {
   for (;;) {
-    Slot* slot;
+    Task task;
     {
       std::unique_lock lock(mutex_);
-      work_.wait(lock, [this] { return stop_ || !queue_.empty(); });
+      work_.wait(lock, [this] { return stop_ || !queue_.empty() || !guesses_.empty(); });
       if (stop_) return;
-      slot = queue_.front();
-      queue_.pop_front();
+      std::deque<Task>& from = queue_.empty() ? guesses_ : queue_;
+      task = from.front();
+      from.pop_front();
+      stats_.guesses += task.slot->guess && !task.slot->begun;
+      task.slot->begun = true;
     }
     std::exception_ptr error;
     try {
-      fill(*slot, bounce);
-      if (options_.check)
-        options_.check(static_cast<uint32_t>(slot->key / max_experts_),
-                       static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
-                       first_path(*slot));
+      fill(task, bounce);
     } catch (...) {
       error = std::current_exception();
     }
     {
-      std::lock_guard lock(mutex_);
-      arrived(slot, std::move(error));  // no share of it stays with this thread
+      std::unique_lock lock(mutex_);
+      if (error && !task.slot->error) task.slot->error = std::move(error);
+      error = nullptr;  // no share of it stays with this thread
+      if (--task.slot->left > 0) continue;
     }
+    arrived(task.slot);
     if (options_.on_arrival) options_.on_arrival();
   }
 }
 
-void ExpertStore::arrived(Slot* slot, std::exception_ptr error) {
+void ExpertStore::read_ended(Slot* slot) {
+  slot->reading = false;
+  if (--n_reading_ == 0) stats_.reading_ns += base::now_ns() - reading_since_ns_;
+}
+
+// All pieces of the slot are there, or have failed. The slot is this reader's until it says so.
+void ExpertStore::arrived(Slot* slot) {
+  std::exception_ptr error = std::move(slot->error);  // nobody looks at it while it is read
+  if (!error && options_.check) try {
+      options_.check(static_cast<uint32_t>(slot->key / max_experts_),
+                     static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
+                     first_path(*slot));
+    } catch (...) {
+      error = std::current_exception();
+    }
+  std::lock_guard lock(mutex_);
   if (error && slot->again) {  // the fault may be older than the request: it has a read of its own
     slot->again = false;
-    queue_.push_back(slot);
-    work_.notify_one();
+    ask_for(slot, queue_);
+    error = nullptr;
     return;
   }
-  slot->reading = false;
+  read_ended(slot);
   slot->valid = !error;
-  slot->error = std::move(error);
+  slot->error = std::move(error);  // no share of it stays with this thread
   if (slot->error) {
     where_[slot->key] = nullptr;  // the next request tries again
     slot->key = -1;
@@ -226,11 +291,11 @@ const std::string& ExpertStore::first_path(const Slot& slot) const {
   return files_[part.file[slot.key % max_experts_]]->path();
 }
 
-void ExpertStore::fill(const Slot& slot, std::byte* bounce) {
-  const uint32_t expert = static_cast<uint32_t>(slot.key % max_experts_);
-  for (const Part& read : reads_[slot.key / max_experts_])
-    io::read_exact(*files_[read.file[expert]], read.offset[expert],
-                   {slot.memory.data() + read.slot_offset, read.nbytes}, bounce);
+void ExpertStore::fill(const Task& task, std::byte* bounce) {
+  const auto& [read, begin, nbytes] = *task.piece;
+  const uint32_t expert = static_cast<uint32_t>(task.slot->key % max_experts_);
+  io::read_exact(*files_[read->file[expert]], read->offset[expert] + begin,
+                 {task.slot->memory.data() + read->slot_offset + begin, nbytes}, bounce);
 }
 
 void ExpertStore::park(Slot* slot) {
@@ -240,7 +305,14 @@ void ExpertStore::park(Slot* slot) {
 
 void ExpertStore::unpin(Slot* slot) {
   std::lock_guard lock(mutex_);
-  if (--slot->pins == 0 && !slot->reading) park(slot);
+  if (--slot->pins > 0) return;
+  if (slot->guess && slot->reading && !slot->begun) {  // as if never asked for
+    std::erase_if(guesses_, [&](const Task& task) { return task.slot == slot; });
+    where_[slot->key] = nullptr;
+    slot->key = -1;
+    read_ended(slot);
+  }
+  if (!slot->reading) park(slot);
 }
 
 ExpertStore::Pin::~Pin() {
@@ -249,6 +321,7 @@ ExpertStore::Pin::~Pin() {
 
 bool ExpertStore::Pin::ready() const {
   std::lock_guard lock(store_->mutex_);
+  if (slot_->reading) return false;
   if (slot_->error) std::rethrow_exception(slot_->error);
   return slot_->valid;
 }
@@ -260,6 +333,11 @@ const std::byte* ExpertStore::Pin::data() const {
 bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   std::lock_guard lock(mutex_);
   return where_[key_of(layer, expert)] != nullptr;
+}
+
+bool ExpertStore::holds_all() const {
+  std::lock_guard lock(mutex_);
+  return slots_.size() >= n_experts_;
 }
 
 bool ExpertStore::make_room(uint64_t nbytes) {

@@ -41,7 +41,9 @@ struct LayerExperts {
 enum class Use { decode, sweep };  // a sweep (prefill) does not push out what decode works with
 
 struct StoreStats {
-  uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0;
+  uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0;  // a guess that came true is a miss
+  uint64_t guesses = 0, guesses_used = 0;                        // reads begun by read_ahead
+  int64_t reading_ns = 0;  // with at least one read asked for and not done, up to the last that was
 };
 
 struct StoreOptions {
@@ -90,7 +92,12 @@ class ExpertStore {
   // A pin on (layer, expert): at once when it is in memory (a hit), else after a read that starts
   // now. Null when every slot is pinned: release one and ask again.
   std::optional<Pin> try_acquire(uint32_t layer, uint32_t expert, Use use);
+  // A read on a guess, when no reader has a demand to see to; a pin keeps it wanted. Null when the
+  // expert is in memory or asked for already, or every slot is pinned. Letting go of the pin takes
+  // back a read that has not begun.
+  std::optional<Pin> read_ahead(uint32_t layer, uint32_t expert);
   bool contains(uint32_t layer, uint32_t expert) const;
+  bool holds_all() const;  // a slot for every expert: all are in memory, but for failed reads
   // Gives slots back until `nbytes` are free in the account; false, and nothing changed, when
   // min_slots or slots in use stand in the way.
   bool make_room(uint64_t nbytes);
@@ -111,19 +118,34 @@ class ExpertStore {
     int64_t key = -1;  // layer * max_experts + expert, -1: empty
     uint32_t pins = 0;
     bool reading = false;
+    uint32_t left = 0;      // while reading: pieces that have not arrived
+    bool begun = false;     // while reading: a reader has taken a piece
+    bool guess = false;     // read_ahead's, and nobody has asked for it since
     bool again = false;     // asked for anew while read for a step that has ended: see arrived()
     bool valid = false;     // the bytes of `key` are all there
     uint64_t priority = 0;  // smallest is evicted first
     std::exception_ptr error;
     std::list<Slot>::iterator self;
   };
+  // What one reader reads in one go of an expert, so that several work on it side by side.
+  struct Piece {
+    const Part* read;
+    uint64_t begin, nbytes;  // of the read
+  };
+  struct Task {
+    Slot* slot;
+    const Piece* piece;
+  };
   void reader(std::byte* bounce);
   void stop();
-  void fill(const Slot& slot, std::byte* bounce);
-  void arrived(Slot* slot, std::exception_ptr error);
+  void fill(const Task& task, std::byte* bounce);
+  void arrived(Slot* slot);
   const std::string& first_path(const Slot& slot) const;
   Slot* add_slot();
   Slot* take_slot();  // null: all are pinned
+  void read_into(Slot* slot, int64_t key, std::deque<Task>& queue);
+  void ask_for(Slot* slot, std::deque<Task>& queue);  // all its pieces
+  void read_ended(Slot* slot);                        // or was taken back
   void unpin(Slot* slot);
   void park(Slot* slot);  // puts an unpinned slot into order_
   uint64_t touch(int64_t key, Use use);
@@ -133,11 +155,13 @@ class ExpertStore {
 
   std::vector<std::shared_ptr<io::File>> files_;
   std::vector<LayerExperts> layers_;
-  std::vector<std::vector<Part>> reads_;  // by layer: what a miss reads
+  std::vector<std::vector<Part>> reads_;    // by layer: what a miss reads
+  std::vector<std::vector<Piece>> pieces_;  // the same, cut; points into reads_
   base::Arena& arena_;
   const StoreOptions options_;
   uint64_t slot_bytes_ = 0;
   uint32_t max_experts_ = 0;
+  uint64_t n_experts_ = 0;  // of all layers
   base::Memory bounce_;
   base::Booking stacks_;  // of the readers
   base::Booking tables_;  // layers_, slots_ and what is below, as if every expert had a slot
@@ -149,9 +173,12 @@ class ExpertStore {
   std::vector<float> frequency_;                // by key, decayed at each touch
   std::vector<uint64_t> last_use_;              // by key, in clock_ ticks
   std::set<std::pair<uint64_t, Slot*>> order_;  // by (priority, slot)
-  std::deque<Slot*> queue_;                     // to be read, oldest first
+  std::deque<Task> queue_;                      // to be read, oldest first
+  std::deque<Task> guesses_;                    // to be read when queue_ is empty
   uint64_t clock_ = 0;
   bool stop_ = false;
+  uint32_t n_reading_ = 0;        // slots
+  int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
   StoreStats stats_;
   std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first
 };

@@ -110,6 +110,7 @@ def load_model(
     n_threads: int,
     read_threads: int,
     max_slots: int,
+    read_ahead: bool,
     direct: bool,
     simd: str,
     precision: str,

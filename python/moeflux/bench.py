@@ -38,6 +38,7 @@ class Setting:
         tokens: tokens decoded on the clock.
         sequences: decoded together, a token of each a step.
         device: as for `load`.
+        read_ahead: as for `load`.
     """
 
     memory: str
@@ -48,6 +49,7 @@ class Setting:
     tokens: int = 256
     sequences: int = 1
     device: str = "cpu"
+    read_ahead: bool = False
 
     @property
     def context(self) -> int:
@@ -67,6 +69,9 @@ class Phase:
     hits: int
     misses: int
     bytes_read: int
+    reading_seconds: float
+    ahead_reads: int
+    ahead_used: int
     device_bytes: int | None
     bound_seconds: float
     commits: int
@@ -93,6 +98,8 @@ class Phase:
             },
             "disk_gb_per_second": self.bytes_read / 1e9 / self.seconds,
             "share_of_bound": self.bound_seconds / self.seconds,
+            # No read under way, though there are misses: what to read is not known before a router ran.
+            "router_stall": max(1 - self.reading_seconds / self.seconds, 0.0) if self.misses else 0,
             "share_of_time": {
                 "compute": self.compute_seconds / self.seconds,
                 "read wait": self.wait_seconds / self.seconds,
@@ -139,6 +146,9 @@ class _Clock:
             hits=int(grown("hits")),
             misses=int(grown("misses")),
             bytes_read=read,
+            reading_seconds=float(grown("reading_seconds")),
+            ahead_reads=int(grown("ahead_reads")),
+            ahead_used=int(grown("ahead_used")),
             device_bytes=None if device is None or self._device is None else device - self._device,
             bound_seconds=bound(read),
             commits=int(grown("commits")),
@@ -180,7 +190,8 @@ def measure(
     progress("load")
     begin = time.perf_counter()
     model = load(path, memory=setting.memory, context=setting.context, threads=setting.threads,
-                 precision=setting.precision, device=setting.device)  # fmt: skip
+                 precision=setting.precision, device=setting.device,
+                 read_ahead=setting.read_ahead)  # fmt: skip
     load_seconds = time.perf_counter() - begin
     n = setting.sequences
     length = setting.context

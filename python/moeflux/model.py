@@ -33,6 +33,7 @@ def load(
     precision: str = "float32",
     threads: int | None = None,
     max_slots: int | None = None,
+    read_ahead: bool = False,
     direct_io: bool = True,
     revision: str | None = None,
     offline: bool = False,
@@ -52,6 +53,9 @@ def load(
         threads: compute threads of the CPU; None takes the machine's cores. Changes no result, and
             nothing on another device.
         max_slots: at most this many experts in memory. Changes no result.
+        read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
+            would be idle. Changes no result; a wrong guess is a read too many. What is read is then
+            a matter of timing.
         direct_io: read past the page cache where the file system allows it.
         revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
         offline: use what the hub's cache holds; ask no hub.
@@ -91,6 +95,7 @@ def load(
         n_threads=threads,
         read_threads=READ_THREADS,
         max_slots=max_slots or 0,
+        read_ahead=read_ahead,
         direct=direct_io,
         simd=forced_simd(),
         precision=precision,
@@ -134,6 +139,8 @@ class Model:
 
         tokens, steps, passes (forward passes: a step of many tokens or sessions takes several),
         hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
+        reading_seconds (with a read under way), ahead_reads and ahead_used (experts read on a guess,
+            and those that were asked for afterwards, which are counted as misses, too),
         commits and waits (times that work was handed over, and that the engine needed its result:
             in decode at most two a MoE layer and one a token, and one of each), dispatches (kernel
             launches on a device; 0 on the CPU) and kernels (the same by kernel's name),

@@ -118,11 +118,53 @@ TEST_CASE("a read of a step that has ended does not fail the next request") {
 }
 
 TEST_CASE("a request that joined a failed read and fails itself is told") {
-  Fixture f(4, {.delay_us = 20000, .fail_from = 0, .fail_count = 2});
+  Fixture f(4, {.delay_us = 20000, .fail_from = 0, .fail_count = 4});  // two parts, twice
   CHECK(f.store.try_acquire(2, 2, Use::decode));
   CHECK_THROWS_AS(f.get(2, 2), IoError);
   f.store.assert_invariants();
   f.check(f.get(2, 2), 2, 2);
+}
+
+TEST_CASE("a guess is read when nothing else is to be, and asking for it makes it a miss") {
+  Fixture f(6);
+  {
+    const auto guess = f.store.read_ahead(1, 4);
+    REQUIRE(guess);
+    CHECK_FALSE(f.store.read_ahead(1, 4));  // under way already
+    while (!guess->ready()) f.wait();
+  }
+  CHECK(f.store.stats().guesses == 1);
+  CHECK(f.store.stats().misses == 0);
+  const int64_t reads = f.file->reads();
+  f.check(f.get(1, 4), 1, 4);
+  f.check(f.get(1, 4), 1, 4);
+  CHECK(f.file->reads() == reads);
+  CHECK(f.store.stats().guesses_used == 1);
+  CHECK(f.store.stats().misses == 1);
+  CHECK(f.store.stats().hits == 1);
+  f.store.assert_invariants();
+}
+
+TEST_CASE("guesses give way to demands; let go, what has not begun is not read") {
+  Fixture f(8, {.delay_us = 20000});
+  std::vector<ExpertStore::Pin> guesses;
+  for (uint32_t expert = 0; expert < 6; ++expert)
+    guesses.push_back(std::move(*f.store.read_ahead(0, expert)));
+  f.check(f.get(0, 5), 0, 5);  // the last of them: a demand now
+  guesses.clear();
+  f.check(f.get(2, 1), 2, 1);
+  CHECK(f.store.stats().guesses < 6);
+  f.store.assert_invariants();
+}
+
+TEST_CASE("a guess that fails is nobody's error") {
+  Fixture f(4, {.fail_from = 0, .fail_count = 2});
+  {
+    const auto guess = f.store.read_ahead(0, 3);
+    while (f.store.contains(0, 3)) f.wait();
+  }
+  f.check(f.get(0, 3), 0, 3);
+  f.store.assert_invariants();
 }
 
 TEST_CASE("a sweep does not flush what decode works with") {

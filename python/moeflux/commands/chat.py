@@ -33,6 +33,7 @@ def chat(
     stop: options.Stop = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
+    read_ahead: options.ReadAhead = False,
 ) -> None:
     """Talk to a model. Type /help for what a line can be besides a question."""
     from ..conversation import Conversation
@@ -42,8 +43,8 @@ def chat(
         max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
     )
     loaded = load(
-        model, memory=memory, context=context, device=device, threads=threads, revision=revision,
-        offline=offline,
+        model, memory=memory, context=context, device=device, threads=threads,
+        read_ahead=read_ahead, revision=revision, offline=offline,
     )  # fmt: skip
     if not loaded.tokenizer.has_template:
         raise errors.TemplateError(

@@ -52,6 +52,7 @@ def generate(
     stop: options.Stop = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
+    read_ahead: options.ReadAhead = False,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
     echo: Annotated[bool, typer.Option(help="Print the prompt before its continuation.")] = False,
     as_json: options.AsJson = False,
@@ -68,8 +69,8 @@ def generate(
     )
     text = _prompt(prompt, file)
     loaded = load(
-        model, memory=memory, context=context, device=device, threads=threads, revision=revision,
-        offline=offline,
+        model, memory=memory, context=context, device=device, threads=threads,
+        read_ahead=read_ahead, revision=revision, offline=offline,
     )  # fmt: skip
     source: dict[str, Any] = (
         {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}

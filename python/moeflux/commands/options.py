@@ -32,6 +32,9 @@ Device = Annotated[
     str, typer.Option(help="cpu; metal: the GPU of a Mac; host: its shaders on the CPU, slow.")
 ]
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
+ReadAhead = Annotated[
+    bool, typer.Option("--read-ahead", help="Read what the next layer is guessed to need, too.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
