@@ -98,7 +98,7 @@ class Phase:
             },
             "disk_gb_per_second": self.bytes_read / 1e9 / self.seconds,
             "share_of_bound": self.bound_seconds / self.seconds,
-            # No read under way, though there are misses: what to read is not known before a router ran.
+            # No read under way: which experts are missing is not known before a router has run.
             "router_stall": max(1 - self.reading_seconds / self.seconds, 0.0) if self.misses else 0,
             "share_of_time": {
                 "compute": self.compute_seconds / self.seconds,

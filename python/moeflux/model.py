@@ -139,8 +139,8 @@ class Model:
 
         tokens, steps, passes (forward passes: a step of many tokens or sessions takes several),
         hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
-        reading_seconds (with a read under way), ahead_reads and ahead_used (experts read on a guess,
-            and those that were asked for afterwards, which are counted as misses, too),
+        reading_seconds (with a read under way), ahead_reads and ahead_used (experts read on a
+            guess, and those that were asked for afterwards: these are among the misses, too),
         commits and waits (times that work was handed over, and that the engine needed its result:
             in decode at most two a MoE layer and one a token, and one of each), dispatches (kernel
             launches on a device; 0 on the CPU) and kernels (the same by kernel's name),

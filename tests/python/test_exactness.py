@@ -63,6 +63,21 @@ def test_logits_are_bit_equal_for_every_slot_count(folder, resident, slots):
         assert stats["misses"] > resident[1]["misses"]
 
 
+@pytest.mark.parametrize("slots", [3, 24])
+def test_reading_ahead_changes_no_bit_and_says_what_it_read(folder, resident, slots):
+    logits, stats = run(
+        folder, chunks=(5, *[1] * (len(TOKENS) - 5)), max_slots=slots, read_ahead=True
+    )
+    assert np.array_equal(logits, resident[0])
+    assert stats["misses"] > 0 and stats["ahead_used"] <= stats["ahead_reads"]
+    wasted = stats["ahead_reads"] - stats["ahead_used"]
+    n_read = stats["bytes_read"] / expert_bytes(resident[1])
+    # A read still under way at the end, or one nobody waited for, is not in the bytes yet.
+    assert stats["misses"] <= n_read <= stats["misses"] + wasted
+    if slots > 3:
+        assert stats["ahead_used"] > 0
+
+
 def test_smallest_allowed_budget_is_bit_equal_and_one_byte_less_is_refused(folder, resident):
     memory = smallest_budget(folder, context=128)
     logits, stats = run(folder, memory=memory)
