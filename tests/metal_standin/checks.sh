@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The .mm files of csrc/device/metal over the stand-in: all C++ tests, theirs among them, then every
 # kernel against its oracle through Backend("metal"), then models with device="metal". With a sanitizer
-# on one shape of each kernel (the shaders themselves are for tests/shaders/kernel_checks.sh); with
-# thread sanitizer, which is slow, one model that meets a fault or two.
+# on one shape of each kernel (the shaders themselves are for tests/shaders/kernel_checks.sh) and models
+# of one test file; with thread sanitizer, which is slow, one model that meets a fault or two.
 #   plain    as they are
 #   address  address and undefined-behaviour sanitizer
 #   thread   thread sanitizer
@@ -17,7 +17,10 @@ models="tests/python/test_device_model.py tests/python/test_gpu_exactness.py" se
 
 case $flavour in
   plain) ;;
-  address) sanitize=address,undefined runtime=libclang_rt.asan-x86_64.so ;;
+  address)
+    sanitize=address,undefined runtime=libclang_rt.asan-x86_64.so
+    models=tests/python/test_gpu_exactness.py
+    ;;
   thread)
     sanitize=thread runtime=libclang_rt.tsan-x86_64.so
     models= selection=(-k "not (leaves_the_session or tried_again) or execution-6 or encoder-1")
