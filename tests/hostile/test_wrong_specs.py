@@ -27,8 +27,8 @@ def checkpoint(request, tmp_path_factory):
 def load(checkpoint, spec):
     return _core.load_model(
         spec, files=[str(file) for file in checkpoint.files], memory_bytes=256 << 20, context=64,
-        n_threads=2, read_threads=2, max_slots=0, direct=True, simd="", precision="float32",
-        device=None,
+        n_threads=2, read_threads=2, max_slots=0, read_ahead=False, direct=True, simd="",
+        precision="float32", device=None,
     )  # fmt: skip
 
 
