@@ -1,5 +1,6 @@
 // The streaming loop of one MoE layer.
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 #include "engine/engine.h"
@@ -85,9 +86,7 @@ void Engine::moe(const model::Moe& moe, const Pass& pass, const model::Moe* gues
     return !jobs.empty();
   };
 
-  std::vector<store::ExpertStore::Pin> guesses = std::move(guesses_);  // of this layer's experts
-  guesses_.clear();
-
+  std::vector<store::ExpertStore::Pin> guesses = std::exchange(guesses_, {});  // of this layer
   size_t window = 1;  // experts that there are slots for at once
   bool shared_done = shared == nullptr, handed_over = false;
   const auto run_shared = [&] {

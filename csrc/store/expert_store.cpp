@@ -260,13 +260,15 @@ void ExpertStore::read_ended(Slot* slot) {
 // All pieces of the slot are there, or have failed. The slot is this reader's until it says so.
 void ExpertStore::arrived(Slot* slot) {
   std::exception_ptr error = std::move(slot->error);  // nobody looks at it while it is read
-  if (!error && options_.check) try {
+  if (!error && options_.check) {
+    try {
       options_.check(static_cast<uint32_t>(slot->key / max_experts_),
                      static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
                      first_path(*slot));
     } catch (...) {
       error = std::current_exception();
     }
+  }
   std::lock_guard lock(mutex_);
   if (error && slot->again) {  // the fault may be older than the request: it has a read of its own
     slot->again = false;

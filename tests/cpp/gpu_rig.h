@@ -16,6 +16,16 @@
 
 namespace moeflux::test {
 
+// What a rig's ops are reserved for, beside the matrices that a test adds.
+inline constexpr uint32_t kRows = 5, kContext = 1100;
+
+inline ops::Workload workload() {
+  ops::Workload work;
+  work.rows = work.logit_rows = kRows;
+  work.context = kContext;
+  return work;
+}
+
 class GpuRig {
  public:
   explicit GpuRig(uint64_t max_buffer_bytes = 64 << 20) {

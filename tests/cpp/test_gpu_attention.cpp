@@ -8,20 +8,10 @@ using namespace moeflux;
 using ops::Segment;
 using test::DType;
 using test::GpuRig;
+using test::kContext;
+using test::kRows;
 using test::require_close;
-
-namespace {
-
-constexpr uint32_t kRows = 5, kContext = 1100;
-
-ops::Workload workload() {
-  ops::Workload work;
-  work.rows = work.logit_rows = kRows;
-  work.context = kContext;
-  return work;
-}
-
-}  // namespace
+using test::workload;
 
 TEST_CASE("gpu: attention of every form over segments of several sessions") {
   for (const bool gated : {false, true})

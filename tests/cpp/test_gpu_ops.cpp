@@ -8,7 +8,10 @@ using namespace moeflux;
 using ops::Segment;
 using test::DType;
 using test::GpuRig;
+using test::kContext;
+using test::kRows;
 using test::require_close;
+using test::workload;
 
 namespace {
 
@@ -20,14 +23,6 @@ constexpr Format kFormats[] = {{0, 0, DType::f32},   {0, 0, DType::f16},    {0, 
                                {2, 32, DType::bf16}, {3, 64, DType::bf16},  {4, 32, DType::bf16},
                                {4, 64, DType::f16},  {4, 128, DType::bf16}, {5, 32, DType::bf16},
                                {6, 128, DType::f32}, {8, 64, DType::bf16},  {8, 32, DType::f16}};
-constexpr uint32_t kRows = 5, kContext = 1100;
-
-ops::Workload workload() {
-  ops::Workload work;
-  work.rows = work.logit_rows = kRows;
-  work.context = kContext;
-  return work;
-}
 
 }  // namespace
 
