@@ -1,5 +1,7 @@
 #include "base/thread_pool.h"
 
+#include <algorithm>
+
 #include "base/clock.h"
 
 namespace moeflux::base {
@@ -64,26 +66,32 @@ void ThreadPool::poll_now() {
   poll_();
 }
 
+uint32_t ThreadPool::run_length(uint32_t begin, uint32_t end) const {
+  return std::clamp((end - begin) / 4, 1u, most_);
+}
+
 // The owner takes from the front, a thief half of what is left from the back; an empty stretch
 // changes by its owner's hand alone.
-bool ThreadPool::take(int worker, int& task) {
+bool ThreadPool::take(int worker, uint32_t& begin, uint32_t& end) {
   std::atomic<uint64_t>& own = stretches_[worker].ends;
   uint64_t ends = own.load(std::memory_order_relaxed);
-  while (uint32_t(ends) < ends >> 32)
-    if (own.compare_exchange_weak(ends, ends + 1, std::memory_order_relaxed)) {
-      task = static_cast<int>(uint32_t(ends));
+  while (uint32_t(ends) < ends >> 32) {
+    begin = uint32_t(ends);
+    end = begin + run_length(begin, uint32_t(ends >> 32));
+    if (own.compare_exchange_weak(ends, ends_of(end, uint32_t(ends >> 32)),
+                                  std::memory_order_relaxed))
       return true;
-    }
+  }
   for (int i = 1; i < n_threads_; ++i) {
     std::atomic<uint64_t>& other = stretches_[(worker + i) % n_threads_].ends;
     ends = other.load(std::memory_order_relaxed);
     while (uint32_t(ends) < ends >> 32) {
-      const uint32_t begin = uint32_t(ends), end = uint32_t(ends >> 32);
-      const uint32_t middle = begin + (end - begin) / 2;
-      if (!other.compare_exchange_weak(ends, ends_of(begin, middle), std::memory_order_relaxed))
+      const uint32_t first = uint32_t(ends), last = uint32_t(ends >> 32);
+      begin = first + (last - first) / 2;
+      if (!other.compare_exchange_weak(ends, ends_of(first, begin), std::memory_order_relaxed))
         continue;
-      own.store(ends_of(middle + 1, end), std::memory_order_relaxed);
-      task = static_cast<int>(middle);
+      end = begin + run_length(begin, last);
+      own.store(ends_of(end, last), std::memory_order_relaxed);
       return true;
     }
   }
@@ -92,9 +100,9 @@ bool ThreadPool::take(int worker, int& task) {
 
 void ThreadPool::run_tasks(int worker) {
   try {
-    int task;
-    while (!cancel_.load(std::memory_order_relaxed) && take(worker, task)) {
-      task_.call(task_.self, task, worker);
+    uint32_t begin, end;
+    while (!cancel_.load(std::memory_order_relaxed) && take(worker, begin, end)) {
+      task_.call(task_.self, static_cast<int>(begin), static_cast<int>(end), worker);
       if (worker == 0) poll_now();
     }
   } catch (...) {
@@ -104,9 +112,10 @@ void ThreadPool::run_tasks(int worker) {
   }
 }
 
-void ThreadPool::run(int n_tasks, const Task& task) {
+void ThreadPool::run(int n_tasks, uint32_t most, const Task& task) {
   if (n_tasks <= 0) return;
   task_ = task;
+  most_ = most;
   for (int worker = 0; worker < n_threads_; ++worker)
     stretches_[worker].ends.store(
         ends_of(static_cast<uint32_t>(int64_t(n_tasks) * worker / n_threads_),

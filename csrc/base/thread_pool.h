@@ -32,9 +32,18 @@ class ThreadPool {
   // interrupt) stops the remaining tasks and is rethrown.
   template <class F>
   void parallel_for(int n_tasks, const F& f) {
-    run(n_tasks, {&f, [](const void* self, int task, int worker) {
-                    (*static_cast<const F*>(self))(task, worker);
-                  }});
+    run(n_tasks, 1, {&f, [](const void* self, int begin, int, int worker) {
+                       (*static_cast<const F*>(self))(begin, worker);
+                     }});
+  }
+  // The same with f(begin, end, worker) for runs of tasks, each a quarter of what its worker has
+  // left, kMostTasks at most: for tasks so small that going from one to the next costs.
+  static constexpr uint32_t kMostTasks = 16;
+  template <class F>
+  void parallel_ranges(int n_tasks, const F& f) {
+    run(n_tasks, kMostTasks, {&f, [](const void* self, int begin, int end, int worker) {
+                                (*static_cast<const F*>(self))(begin, end, worker);
+                              }});
   }
   void set_poll(std::function<void()> poll) { poll_ = std::move(poll); }
   void poll_now();  // calls `poll` when 50 ms have passed since the last call
@@ -43,11 +52,13 @@ class ThreadPool {
  private:
   struct Task {
     const void* self;
-    void (*call)(const void* self, int task, int worker);
+    void (*call)(const void* self, int begin, int end, int worker);
   };
-  void run(int n_tasks, const Task& task);
+  void run(int n_tasks, uint32_t most, const Task& task);
   void run_tasks(int worker);
-  bool take(int worker, int& task);  // the next of its own, or of another
+  // The next tasks of its own, or of another.
+  bool take(int worker, uint32_t& begin, uint32_t& end);
+  uint32_t run_length(uint32_t begin, uint32_t end) const;  // tasks to take of so many
   void work(int worker);
   void stop();
   bool join();
@@ -59,6 +70,7 @@ class ThreadPool {
 
   // The job. Written by the caller while it is closed and no worker is in it.
   Task task_{};
+  uint32_t most_ = 1;               // tasks that are taken at once
   struct alignas(64) Stretch {      // of tasks that are left to a worker; a cache line each
     std::atomic<uint64_t> ends{0};  // begin in the low half, end in the high one
   };

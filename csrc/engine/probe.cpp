@@ -233,10 +233,10 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
   const uint64_t n_experts = std::max<uint64_t>(nbytes / expert_bytes, top_k);
   // A block for each, as a slot is: how large a block is decides how large its pages are.
   std::vector<base::Memory> weights;
-  for (uint64_t i = 0; i < n_experts; ++i) {
-    weights.emplace_back(arena, expert_bytes, "probe");
-    std::memset(weights.back().data(), 0x11, expert_bytes);  // finite numbers, pages of their own
-  }
+  // All of them before the first is written, so that large pages may span two.
+  for (uint64_t i = 0; i < n_experts; ++i) weights.emplace_back(arena, expert_bytes, "probe");
+  for (const base::Memory& expert : weights)
+    std::memset(expert.data(), 0x11, expert_bytes);  // finite numbers, pages of their own
   const ops::Router router = router_of(top_k);
   ops.reserve(expert_workload(router, gate, gate, down));
   const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),

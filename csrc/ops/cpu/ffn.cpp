@@ -1,8 +1,10 @@
 // The feed-forward networks of a batch of experts, in four passes over the pool:
 //   1  pack the rows of each expert that has many
-//   2  gate and up of some weight rows, and SwiGLU of these while they are in the cache
-//   3  prepare (and pack) the hidden rows
+//   2  gate and up
+//   3  SwiGLU; prepare (and pack) the hidden rows
 //   4  down
+// A thread walks through whole matrices: gate and up in turns, a task of each, would read a tenth
+// slower (docs/performance.md).
 #include <algorithm>
 
 #include "ops/cpu/matmul.h"
@@ -17,24 +19,12 @@ struct Matmul::Batch {
     uint32_t n = 0;  // rows
     uint32_t blocks() const { return (n + kBlockTokens - 1) / kBlockTokens; }
   };
-  struct Piece {
+  struct Block {  // of tokens
     Expert* expert;
     Product* product;
-    uint32_t begin, end;  // weight rows, or one block of tokens
+    uint32_t index;
   };
   std::vector<Expert> experts;  // Products point into it
-  std::vector<Piece> pieces;
-
-  void split(Expert& expert, Product& product, uint32_t count, uint32_t step) {
-    for (uint32_t i = 0; i < count; i += step)
-      pieces.push_back({&expert, &product, i, std::min(i + step, count)});
-  }
-  template <class F>
-  void run(base::ThreadPool& pool, const F& f) {
-    pool.parallel_for(static_cast<int>(pieces.size()),
-                      [&](int task, int worker) { f(pieces[task], worker); });
-    pieces.clear();
-  }
 };
 
 void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out,
@@ -84,41 +74,42 @@ void Matmul::run_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t
   batch.experts.resize(jobs.size());
   plan_batch(jobs, x, n, out, batch);
 
+  std::vector<Batch::Block> blocks;
+  const auto add_blocks = [&](Batch::Expert& expert, Product& product) {
+    for (uint32_t i = 0; i < expert.blocks(); ++i) blocks.push_back({&expert, &product, i});
+  };
   for (Batch::Expert& expert : batch.experts) {
-    if (expert.in[0].packed) batch.split(expert, expert.gate, expert.blocks(), 1);
-    if (expert.in[1].packed) batch.split(expert, expert.up, expert.blocks(), 1);
+    if (expert.in[0].packed) add_blocks(expert, expert.gate);
+    if (expert.in[1].packed) add_blocks(expert, expert.up);
   }
-  batch.run(pool_, [&](const Batch::Piece& piece, int) { pack(*piece.product, piece.begin); });
+  pool_.parallel_for(static_cast<int>(blocks.size()),
+                     [&](int i, int) { pack(*blocks[i].product, blocks[i].index); });
 
-  for (Batch::Expert& expert : batch.experts)
-    batch.split(expert, expert.gate, expert.gate.w->weight.out, task_rows(expert.gate));
-  batch.run(pool_, [&](const Batch::Piece& piece, int worker) {
-    const Batch::Expert& expert = *piece.expert;
-    multiply(expert.gate, piece.begin, piece.end, worker);
-    multiply(expert.up, piece.begin, piece.end, worker);
-    for (uint32_t r = 0; r < expert.n; ++r) {
-      float* gate = expert.gate.y[r] + piece.begin;
-      kernels_.swiglu(gate, expert.up.y[r] + piece.begin, piece.end - piece.begin, gate);
-    }
-  });
+  std::vector<Piece> pieces;
+  for (const Batch::Expert& expert : batch.experts) {
+    split(expert.gate, pieces);
+    split(expert.up, pieces);
+  }
+  run(pieces);
 
-  for (Batch::Expert& expert : batch.experts) batch.split(expert, expert.down, expert.blocks(), 1);
-  batch.run(pool_, [&](const Batch::Piece& piece, int) {
-    const Batch::Expert& expert = *piece.expert;
-    const uint32_t width = expert.down.w->weight.in;
+  blocks.clear();
+  for (Batch::Expert& expert : batch.experts) add_blocks(expert, expert.down);
+  pool_.parallel_for(static_cast<int>(blocks.size()), [&](int i, int) {
+    const Batch::Expert& expert = *blocks[i].expert;
+    const uint32_t width = expert.down.w->weight.in, index = blocks[i].index;
     const uint64_t stride = input_bytes(expert.down.format, width);
-    const uint32_t end = std::min(expert.n, (piece.begin + 1) * kBlockTokens);
-    for (uint32_t r = piece.begin * kBlockTokens; r < end; ++r)
-      kernels_.prepare(expert.down.format, expert.gate.y[r], width,
-                       expert.hidden_records + r * stride);
-    if (expert.hidden.packed) pack(expert.down, piece.begin);
+    const uint32_t end = std::min(expert.n, (index + 1) * kBlockTokens);
+    for (uint32_t r = index * kBlockTokens; r < end; ++r) {
+      float* gate = expert.gate.y[r];
+      kernels_.swiglu(gate, expert.up.y[r], width, gate);
+      kernels_.prepare(expert.down.format, gate, width, expert.hidden_records + r * stride);
+    }
+    if (expert.hidden.packed) pack(expert.down, index);
   });
 
-  for (Batch::Expert& expert : batch.experts)
-    batch.split(expert, expert.down, expert.down.w->weight.out, task_rows(expert.down));
-  batch.run(pool_, [&](const Batch::Piece& piece, int worker) {
-    multiply(piece.expert->down, piece.begin, piece.end, worker);
-  });
+  pieces.clear();
+  for (const Batch::Expert& expert : batch.experts) split(expert.down, pieces);
+  run(pieces);
 }
 
 }  // namespace moeflux::ops::cpu

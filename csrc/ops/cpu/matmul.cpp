@@ -90,20 +90,23 @@ uint32_t Matmul::task_rows(const Product& product) const {
       base::round_up(std::clamp<uint64_t>(kTaskBytes / row_cost, 1, product.w->weight.out), 4));
 }
 
-void Matmul::run(std::span<const Product> products) {
-  struct Piece {
-    const Product* product;
-    uint32_t begin, end;
-  };
-  std::vector<Piece> pieces;
-  for (const Product& product : products) {
-    const uint32_t out = product.w->weight.out, step = task_rows(product);
-    for (uint32_t row = 0; row < out; row += step)
-      pieces.push_back({&product, row, std::min(row + step, out)});
-  }
-  pool_.parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
-    multiply(*pieces[task].product, pieces[task].begin, pieces[task].end, worker);
+// Rows that follow each other go to a kernel in one call, so that its stream of memory goes on.
+void Matmul::run(std::span<const Piece> pieces) {
+  pool_.parallel_ranges(static_cast<int>(pieces.size()), [&](int first, int last, int worker) {
+    while (first < last) {
+      const Piece& piece = pieces[first];
+      uint32_t end = piece.end;
+      for (++first; first < last && pieces[first].product == piece.product; ++first)
+        end = pieces[first].end;
+      multiply(*piece.product, piece.begin, end, worker);
+    }
   });
+}
+
+void Matmul::split(const Product& product, std::vector<Piece>& pieces) const {
+  const uint32_t out = product.w->weight.out, step = task_rows(product);
+  for (uint32_t row = 0; row < out; row += step)
+    pieces.push_back({&product, row, std::min(row + step, out)});
 }
 
 void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) {
@@ -133,7 +136,9 @@ void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) 
     }
     ready.push_back(std::move(product));
   }
-  run(ready);
+  std::vector<Piece> pieces;
+  for (const Product& product : ready) split(product, pieces);
+  run(pieces);
 }
 
 void Matmul::ffn(const GatedFfn& w, const float* x, uint32_t n, float* out) {

@@ -58,6 +58,10 @@ class Matmul {
     const Input* input;
     std::vector<float*> y;
   };
+  struct Piece {
+    const Product* product;
+    uint32_t begin, end;  // rows of its weights
+  };
   struct Batch;
 
   void use(const float* x);  // forgets what was prepared from others
@@ -68,7 +72,8 @@ class Matmul {
   void pack(const Product& product, uint32_t block) const;  // 16 of its rows
   void multiply(const Product& product, uint32_t begin, uint32_t end, int worker) const;
   uint32_t task_rows(const Product& product) const;
-  void run(std::span<const Product> products);
+  void split(const Product& product, std::vector<Piece>& pieces) const;
+  void run(std::span<const Piece> pieces);
   void plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out,
                   Batch& batch);
   void run_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out);
