@@ -11,10 +11,11 @@
 namespace moeflux::store {
 
 namespace {
-// Recency with a light frequency term: each remembered use is worth this many ticks (one tick = one
-// acquire), halved every kHalfLife ticks. Small, as studies of MoE traces advise: recency leads.
-constexpr float kUseWorth = 64;
-constexpr float kHalfLife = 4096;
+// Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that large
+// and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife. Within
+// 3 % of the best pair on a trained model's routing, and on synthetic one (docs/performance.md).
+constexpr float kUseWorth = 1;
+constexpr float kHalfLife = 16;
 
 // A reader takes at most this much of an expert at once: an expert alone then keeps several readers
 // busy, and a request is still long enough for a disk to be at its rate (docs/performance.md).
@@ -117,11 +118,12 @@ uint64_t ExpertStore::touch(int64_t key, Use use) {
   ++clock_;
   float& frequency = frequency_[key];
   const float age = static_cast<float>(clock_ - last_use_[key]);
-  frequency = frequency * std::exp2(-age / kHalfLife);
+  const float n_slots = static_cast<float>(slots_.size());
+  frequency = frequency * std::exp2(-age / (kHalfLife * n_slots));
   last_use_[key] = clock_;
-  if (use == Use::sweep) return static_cast<uint64_t>(frequency * kUseWorth);
+  if (use == Use::sweep) return static_cast<uint64_t>(frequency);  // behind all that decode used
   frequency += 1;
-  return clock_ + static_cast<uint64_t>(frequency * kUseWorth);
+  return clock_ + static_cast<uint64_t>(frequency * kUseWorth * n_slots);
 }
 
 ExpertStore::Slot* ExpertStore::add_slot() {
