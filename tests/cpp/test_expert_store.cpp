@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <string>
@@ -165,6 +166,42 @@ TEST_CASE("a guess that fails is nobody's error") {
   }
   f.check(f.get(0, 3), 0, 3);
   f.store.assert_invariants();
+}
+
+// Independent tokens whose experts have fixed popularities, as the weights of `synth` do: the best
+// order is by popularity, and plain LRU pays for every rare expert with a popular one.
+TEST_CASE("popular experts stay, in pools of any size") {
+  constexpr uint32_t kKeys = 1000;
+  store::LayerExperts layer;
+  layer.n_experts = kKeys;
+  layer.parts = {{1, 0}};
+  for (uint32_t key = 0; key < kKeys; ++key) {
+    layer.parts[0].file.push_back(0);
+    layer.parts[0].offset.push_back(key);
+  }
+  std::vector<double> weights;
+  for (uint32_t key = 0; key < kKeys; ++key) weights.push_back(1 / std::sqrt(1.0 + key));
+  for (const uint32_t n_slots : {50u, 500u}) {
+    base::Account account(64 << 20);
+    base::HeapArena arena(account);
+    base::Bell bell;
+    ExpertStore store({std::make_shared<FaultyFile>(noise(kKeys), FaultyFile::Faults{})}, {layer},
+                      arena, {3, n_slots, 1, {}, [&] { bell.ring(); }});
+    std::mt19937 random(1);
+    std::discrete_distribution<uint32_t> choose(weights.begin(), weights.end());
+    std::vector<uint32_t> recent;  // keys of plain LRU, the last used at the end
+    uint64_t lru_misses = 0;
+    for (uint32_t i = 0; i < 10000; ++i) {
+      const uint32_t key = choose(random);
+      const auto pin = store.try_acquire(0, key, Use::decode);
+      REQUIRE(pin);
+      while (!pin->ready()) bell.wait(std::chrono::milliseconds(50));
+      if (std::erase(recent, key) == 0) ++lru_misses;
+      if (recent.size() == n_slots) recent.erase(recent.begin());
+      recent.push_back(key);
+    }
+    CHECK(store.stats().misses < lru_misses * 95 / 100);
+  }
 }
 
 TEST_CASE("a sweep does not flush what decode works with") {

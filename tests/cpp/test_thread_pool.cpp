@@ -4,6 +4,7 @@
 #include <chrono>
 #include <stdexcept>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/thread_pool.h"
@@ -20,6 +21,26 @@ TEST_CASE("every task runs exactly once whatever the thread count") {
         ++runs[task];
       });
       for (auto& count : runs) CHECK(count == 1);
+    }
+  }
+}
+
+TEST_CASE("ranges hold every task exactly once, a thread alone takes them in order") {
+  for (int threads : {1, 2, 3, 8}) {
+    ThreadPool pool(threads);
+    for (int n : {0, 1, 2, 7, 63, 1000}) {
+      std::vector<std::atomic<int>> runs(n);
+      std::atomic<int> calls = 0;
+      int next = 0;
+      pool.parallel_ranges(n, [&](int begin, int end, int) {
+        REQUIRE(begin < end);
+        REQUIRE(end - begin <= int(ThreadPool::kMostTasks));
+        if (threads == 1) REQUIRE(begin == std::exchange(next, end));
+        ++calls;
+        for (int task = begin; task < end; ++task) ++runs[task];
+      });
+      for (auto& count : runs) CHECK(count == 1);
+      if (threads == 1 && n == 1000) CHECK(calls < n / 10);  // tasks do go together
     }
   }
 }
