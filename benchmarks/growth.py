@@ -134,8 +134,13 @@ def experts(folder: Path) -> dict[str, Any]:
         for found, session in zip(rounds, sessions, strict=True):
             found.append(statistics.median(step_seconds(session, ids)))
     seconds = [statistics.median(found) for found in rounds]
-    row = {"experts": EXPERTS, "seconds": seconds, "touched_bytes": touched,
-           "time_ratio": seconds[1] / seconds[0], "bytes_ratio": touched[1] / touched[0]}  # fmt: skip
+    row = {
+        "experts": EXPERTS,
+        "seconds": seconds,
+        "touched_bytes": touched,
+        "time_ratio": seconds[1] / seconds[0],
+        "bytes_ratio": touched[1] / touched[0],
+    }
     print(f"experts {EXPERTS}: {seconds[0] * 1e3:.2f} and {seconds[1] * 1e3:.2f} ms a token "
           f"(x{row['time_ratio']:.3f}; bytes x{row['bytes_ratio']:.3f})", flush=True)  # fmt: skip
     return row

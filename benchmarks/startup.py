@@ -21,11 +21,11 @@ from typing import Any
 
 from compare import disk_rate
 from demo import machine
-from support import cgroup
 
 from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
+from support import cgroup
 
 ROUNDS, CONTEXT = 5, 1024
 LOAD = """
