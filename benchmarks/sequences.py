@@ -23,7 +23,7 @@ from typing import Any
 
 import eviction
 import numpy as np
-from compare import disk_rate
+from compare import disk_rates
 from demo import machine
 
 import moeflux
@@ -163,7 +163,10 @@ def main() -> None:
         parser.error("expected --folder, whose disk is measured, or --disk")
     shape = shape_of(on_paper(SHAPE, LAYERS)[0])
     memory_rate = max(probe.memory(2) for _ in range(3))
-    disk = options.disk or disk_rate(next(options.folder.glob("*.safetensors")), shape.expert_bytes)
+    disk = options.disk
+    if not disk:
+        file = next(options.folder.glob("*.safetensors"))
+        disk = max(disk_rates(file, shape.expert_bytes).values())
     rows = []
     if options.folder:
         own = shape_of(open_checkpoint(options.folder))
