@@ -1,34 +1,36 @@
 """moeflux beside what one would use instead, on the very same weights, in one run.
 
     python benchmarks/compare.py --folder DIR --llama PYTHON [--llama-avx2 PYTHON] [--mlx PYTHON]
-        [--out benchmarks/results/compare.json] [--only resident,limited]
+        [--read-ahead] [--out benchmarks/results/compare.json] [--only resident,avx2,mlx,limited]
 
 DIR is what `moeflux synth --shape qwen3-30b-a3b --layers N --skew S --gguf` wrote. Engines run in
 processes and environments of their own (peers.py) and take turns; the same token ids; 512 tokens of
 prompt, then 64 to warm up, then 256 on the clock; medians over rounds. In memory llama.cpp runs at
-its best setting (weights repacked, no mmap). Under a limit each engine is alone in a child memory
-cgroup and the files' pages are dropped from the cache before each start; a phase ends after
-`LIMIT_SECONDS`, with as many tokens as were done. Bounds are measured in the same run: M, the
-memory's rate, by probe.memory; W, the disk's, by fio, the best of records, 1 MiB and 4 MiB at
-depths 1 to 16. Linux, root.
+its best setting (weights repacked, no mmap, huge pages for every process). Under a limit each
+engine is alone in a child memory cgroup and the files' pages are dropped from the cache before each
+start; a phase ends after `LIMIT_SECONDS`, with as many tokens as were done; --read-ahead adds rows
+of moeflux with guesses. A part that is run replaces its own results in --out, and no others; a
+file's results are of one model. Bounds are measured in the same run: M, the memory's rate, by
+probe.memory; W, the disk's, by fio, the best of records, 1 MiB and 4 MiB at depths 1 to 16. Linux,
+root.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import signal
 import statistics
 import subprocess
 import sys
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import eviction
 import numpy as np
 from demo import machine
+from peer import PROMPT, TIMED, WARM_UP, huge_pages, running
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
@@ -38,76 +40,15 @@ from moeflux.families import build_spec
 from moeflux.line_chart import Line, svg, write_svg
 from support import cgroup
 
-PROMPT, WARM_UP, TIMED, ROUNDS = 512, 64, 256, 3
+ROUNDS = 3
 CONTEXT = PROMPT + WARM_UP + TIMED + 64
 THREADS = 2
 LIMIT_SECONDS = 40.0  # of a phase under a memory limit
 INTERPRETER = 160 << 20  # Python, numpy and tokenizer beside the model's budget
 GGUF = "model-q4_0.gguf"
-
-
-class Peer:
-    """One process of peers.py."""
-
-    def __init__(
-        self,
-        python: str,
-        engine: str,
-        options: dict[str, Any],
-        prefix: Sequence[str] = (),
-        env: dict[str, str] | None = None,
-    ) -> None:
-        command = [*prefix, python, str(Path(__file__).with_name("peers.py")), engine,
-                   json.dumps(options)]  # fmt: skip
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=os.environ | (env or {}),
-        )  # fmt: skip
-        self.load = self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"the engine ended with {self._process.wait()}")
-        return dict(json.loads(line))
-
-    def ask(self, **order: Any) -> dict[str, Any]:
-        """Runs an order and returns its answer."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(order) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """Ends the process."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def round(self, ids: Sequence[int], limit: float = 1e9) -> dict[str, float]:
-        """Prompt, warm-up and timed tokens from an empty sequence."""
-        self.ask(reset=True)
-        prefill = self.ask(prefill=ids[:PROMPT])
-        self.ask(decode=ids[PROMPT : PROMPT + WARM_UP], limit=limit / 4)
-        decode = self.ask(decode=ids[PROMPT + WARM_UP : PROMPT + WARM_UP + TIMED], limit=limit)
-        return {
-            "prefill": PROMPT / prefill["seconds"],
-            "prefill_device_bytes": prefill["device_bytes"],
-            "decode": decode["tokens"] / decode["seconds"],
-            "decode_tokens": decode["tokens"],
-            "decode_device_bytes_per_token": decode["device_bytes"] / decode["tokens"],
-        }
-
-
-@contextmanager
-def running(*args: Any, **options: Any) -> Iterator[Peer]:
-    """A peer, ended at the end."""
-    peer = Peer(*args, **options)
-    try:
-        yield peer
-    finally:
-        peer.close()
+PRECISIONS = "bfloat16,float32,int8"
+BEST = {"repack": True, "mmap": False}  # llama.cpp's, all in memory
+MLX_PROMPT, MLX_LIMIT_SECONDS = 16, 40.0
 
 
 def median(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -115,37 +56,21 @@ def median(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     return {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
 
 
-def disk_rate(file: Path, record: int) -> float:
-    """W in bytes/s: fio's best over block sizes and depths, random direct reads of `file`."""
-    best = 0.0
-    for size in (record // 4096 * 4096, 1 << 20, 4 << 20):
-        for depth in (1, 4, 8, 16):
-            done = subprocess.run(
-                ["fio", "--name=w", f"--filename={file}", "--rw=randread", "--direct=1",
-                 "--ioengine=libaio", f"--bs={size}", f"--iodepth={depth}", "--time_based",
-                 "--runtime=1.5", "--readonly", "--output-format=json"],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
-            best = max(best, json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"])
-    return best
+def fio(file: Path, size: int, depth: int) -> float:
+    """Bytes/s of random direct reads of `file`, 1.5 seconds of them."""
+    done = subprocess.run(
+        ["fio", "--name=w", f"--filename={file}", "--rw=randread", "--direct=1",
+         "--ioengine=libaio", f"--bs={size}", f"--iodepth={depth}", "--time_based",
+         "--runtime=1.5", "--readonly", "--output-format=json"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return float(json.loads(done.stdout)["jobs"][0]["read"]["bw_bytes"])
 
 
-def lru_misses(trace: Sequence[Sequence[Sequence[int]]], slots: int, warm: int) -> float:
-    """Misses a token of plain LRU with so many slots, after `warm` tokens of the trace."""
-    held: OrderedDict[tuple[int, int], None] = OrderedDict()
-    misses = 0
-    for at, token in enumerate(trace):
-        for layer, experts in enumerate(token):
-            for expert in experts:
-                key = (layer, expert)
-                if key in held:
-                    held.move_to_end(key)
-                    continue
-                misses += at >= warm
-                held[key] = None
-                if len(held) > slots:
-                    held.popitem(last=False)
-    return misses / (len(trace) - warm)
+def disk_rates(file: Path, record: int) -> dict[tuple[int, int], float]:
+    """Rates of fio by block size and depth; W is the best of them."""
+    sizes = (record // 4096 * 4096, 1 << 20, 4 << 20)
+    return {(size, depth): fio(file, size, depth) for size in sizes for depth in (1, 4, 8, 16)}
 
 
 class Bench:
@@ -171,48 +96,89 @@ class Bench:
         return str(self.sizes.fixed_bytes + (self.sizes.n_experts + 64) * self.sizes.slot_bytes)
 
 
+def in_turns(
+    bench: Bench, python: str, peer: dict[str, Any], precision: str, simd: str
+) -> dict[str, Any]:
+    """A row: llama.cpp and one precision take turns, all in memory; `simd` empty: the best."""
+    ours = bench.ours | {"memory": bench.whole(), "precision": precision}
+    env = {"MOEFLUX_SIMD": simd} if simd else {}
+    with huge_pages(), running(python, "llama.cpp", bench.llama | peer) as a, running(
+        sys.executable, "moeflux", ours, env=env
+    ) as b:  # fmt: skip
+        b.round(bench.ids)  # reads every expert
+        theirs, mine, rates = [], [], []
+        for _ in range(bench.options.rounds):
+            theirs.append(a.round(bench.ids))
+            mine.append(b.round(bench.ids))
+            rates.append(probe.memory(THREADS) / 1e9)
+        row: dict[str, Any] = {
+            "precision": precision, "simd": simd or "best",
+            "llama.cpp": median(theirs), "moeflux": median(mine),
+            "llama.cpp_setting": peer, "llama.cpp_system": a.ask(stats=True)["stats"]["system"],
+            "memory_gb_per_second": max(rates),
+        }  # fmt: skip
+    row["decode_ratio"] = row["moeflux"]["decode"] / row["llama.cpp"]["decode"]
+    row["prefill_ratio"] = row["moeflux"]["prefill"] / row["llama.cpp"]["prefill"]
+    gb = row["moeflux"]["decode"] * bench.touched / 1e9
+    row["share_of_memory_rate"] = gb / row["memory_gb_per_second"]
+    print(f"resident {precision} ({row['simd']}): decode {row['moeflux']['decode']:.1f} against "
+          f"{row['llama.cpp']['decode']:.1f} tokens/s (x{row['decode_ratio']:.2f}), prefill "
+          f"{row['moeflux']['prefill']:.0f} against {row['llama.cpp']['prefill']:.0f} "
+          f"(x{row['prefill_ratio']:.2f}); {gb:.1f} of {row['memory_gb_per_second']:.1f} GB/s",
+          flush=True)  # fmt: skip
+    return row
+
+
 def resident(bench: Bench) -> dict[str, Any]:
-    """All in memory: llama.cpp and each precision take turns; then both at AVX2; mlx-lm alone."""
-    out: dict[str, Any] = {"rows": []}
-    cases = [(bench.options.llama, {}, p) for p in ("bfloat16", "float32", "int8")]
-    if bench.options.llama_avx2:
-        cases.append((bench.options.llama_avx2, {"MOEFLUX_SIMD": "avx2"}, "bfloat16"))
-    for python, env, precision in cases:
-        peer = bench.llama | {"repack": True, "mmap": False}
-        ours = bench.ours | {"memory": bench.whole(), "precision": precision}
-        with running(python, "llama.cpp", peer) as a, running(
-            sys.executable, "moeflux", ours, env=env
-        ) as b:  # fmt: skip
-            b.round(bench.ids)  # reads every expert
-            theirs, mine, rates = [], [], []
-            for _ in range(ROUNDS):
-                theirs.append(a.round(bench.ids))
-                mine.append(b.round(bench.ids))
-                rates.append(probe.memory(THREADS) / 1e9)
-            row = {
-                "precision": precision, "simd": env.get("MOEFLUX_SIMD", "best"),
-                "llama.cpp": median(theirs), "moeflux": median(mine),
-                "memory_gb_per_second": max(rates),
-            }  # fmt: skip
-        row["decode_ratio"] = row["moeflux"]["decode"] / row["llama.cpp"]["decode"]
-        row["prefill_ratio"] = row["moeflux"]["prefill"] / row["llama.cpp"]["prefill"]
-        gb = row["moeflux"]["decode"] * bench.touched / 1e9
-        row["share_of_memory_rate"] = gb / row["memory_gb_per_second"]
-        ours, theirs = row["moeflux"], row["llama.cpp"]
-        print(f"resident {precision} ({row['simd']}): decode {ours['decode']:.1f} against "
-              f"{theirs['decode']:.1f} tokens/s (x{row['decode_ratio']:.2f}), prefill "
-              f"{ours['prefill']:.0f} against {theirs['prefill']:.0f} "
-              f"(x{row['prefill_ratio']:.2f}); {gb:.1f} of {row['memory_gb_per_second']:.1f} GB/s",
-              flush=True)  # fmt: skip
-        out["rows"].append(row)
-    if bench.options.mlx:
-        with running(bench.options.mlx, "mlx-lm", bench.ours) as peer:
-            seconds = peer.ask(prefill=bench.ids[:64])["seconds"]
-            decode = peer.ask(decode=bench.ids[64:96], limit=60)
-            out["mlx-lm"] = {"prefill_64": 64 / seconds,
-                             "decode": decode["tokens"] / decode["seconds"]}  # fmt: skip
-            print(f"mlx-lm on the CPU: {out['mlx-lm']}", flush=True)
-    return out
+    """All in memory: llama.cpp and each precision take turns."""
+    return {"rows": [in_turns(bench, bench.options.llama, BEST, precision, "")
+                     for precision in bench.options.precisions.split(",")]}  # fmt: skip
+
+
+def avx2(bench: Bench) -> dict[str, Any]:
+    """The same, both at AVX2; llama.cpp at the better of its settings, tried first."""
+    python, tried = bench.options.llama_avx2, []
+    for setting in (BEST, BEST | {"repack": False}):
+        with huge_pages(), running(python, "llama.cpp", bench.llama | setting) as peer:
+            tried.append((peer.round(bench.ids[: PROMPT + WARM_UP + 64]), setting))
+            system = peer.ask(stats=True)["stats"]["system"]
+        if "AVX512" in system or "AVX2 = 1" not in system:
+            raise SystemExit(f"--llama-avx2: expected a build for AVX2 and no more, found {system}")
+        print(f"llama.cpp at AVX2, {setting}: {tried[-1][0]}", flush=True)
+    best = max(tried, key=lambda found: found[0]["decode"])[1]
+    return {
+        "rows": [
+            in_turns(bench, python, best, precision, "avx2")
+            for precision in bench.options.precisions.split(",")
+        ],
+        "llama.cpp_settings": [{"setting": setting} | found for found, setting in tried],
+    }
+
+
+def mlx(bench: Bench) -> dict[str, Any]:
+    """mlx-lm on the CPU, alone, all in memory: tokens for MLX_LIMIT_SECONDS, a short prompt."""
+    with running(bench.options.mlx, "mlx-lm", bench.ours) as peer:
+        peer.ask(decode=bench.ids[:1])  # reads the file
+        decode = peer.ask(decode=bench.ids[:TIMED], limit=MLX_LIMIT_SECONDS)
+        peer.ask(reset=True)
+        seconds = peer.ask(prefill=bench.ids[:MLX_PROMPT])["seconds"]
+    found = {
+        "prompt": MLX_PROMPT, "prefill": MLX_PROMPT / seconds,
+        "decode": decode["tokens"] / decode["seconds"], "decode_tokens": decode["tokens"],
+    }  # fmt: skip
+    print(f"mlx-lm on the CPU: {found}", flush=True)
+    return found
+
+
+def under(bench: Bench, limit: int, read_ahead: bool) -> tuple[dict[str, float], dict[str, Any]]:
+    """A round of moeflux alone in a cgroup of `limit` bytes, and its counters."""
+    cgroup.drop_page_cache(bench.folder)
+    ours = bench.ours | {"memory": str(limit - INTERPRETER), "precision": "bfloat16",
+                         "read_ahead": read_ahead}  # fmt: skip
+    with cgroup.group(limit) as prefix, running(
+        sys.executable, "moeflux", ours, prefix=prefix
+    ) as peer:  # fmt: skip
+        return peer.round(bench.ids, LIMIT_SECONDS), peer.ask(stats=True)["stats"]
 
 
 def limited(bench: Bench) -> dict[str, Any]:
@@ -220,22 +186,17 @@ def limited(bench: Bench) -> dict[str, Any]:
     total = bench.sizes.resident_bytes + bench.sizes.n_experts * bench.sizes.expert_bytes
     out: dict[str, Any] = {"rows": []}
     record = bench.sizes.expert_bytes
-    out["disk_bytes_per_second"] = w = disk_rate(next(bench.folder.glob("*.safetensors")), record)
+    rates = disk_rates(next(bench.folder.glob("*.safetensors")), record)
+    out["disk_bytes_per_second"] = w = max(rates.values())
     everything = bench.ours | {"memory": bench.whole(), "precision": "bfloat16"}
     with running(sys.executable, "moeflux", everything) as peer:
         peer.ask(prefill=bench.ids[:PROMPT])
         tokens = bench.ids[PROMPT : PROMPT + WARM_UP + TIMED]
-        trace = peer.ask(experts=tokens)["experts"]
+        trace = np.array(peer.ask(experts=tokens)["experts"])
         compute = peer.round(bench.ids)
     for share in (0.5, 0.25):
         limit = int(total * share)
-        cgroup.drop_page_cache(bench.folder)
-        ours = bench.ours | {"memory": str(limit - INTERPRETER), "precision": "bfloat16"}
-        with cgroup.group(limit) as prefix, running(
-            sys.executable, "moeflux", ours, prefix=prefix
-        ) as peer:  # fmt: skip
-            mine = peer.round(bench.ids, LIMIT_SECONDS)
-            stats = peer.ask(stats=True)["stats"]
+        mine, stats = under(bench, limit, False)
         cgroup.drop_page_cache(bench.folder)
         peer_options = bench.llama | {"repack": False, "mmap": True}
         theirs: dict[str, Any]
@@ -246,7 +207,8 @@ def limited(bench: Bench) -> dict[str, Any]:
                 theirs = peer.round(bench.ids, LIMIT_SECONDS)
         except RuntimeError as error:
             theirs = {"error": str(error)}
-        misses = lru_misses(trace, stats["slots"], WARM_UP)
+        asked = eviction.requests(trace, bench.sizes.experts_per_layer)
+        misses = float(np.mean(eviction.lru(asked, stats["slots"])[WARM_UP:]))
         bound = max(1 / compute["decode"], misses * record / w)
         sweep = bench.sizes.n_experts * record / w
         prefill_bound = max(PROMPT / compute["prefill"], sweep)
@@ -263,6 +225,16 @@ def limited(bench: Bench) -> dict[str, Any]:
               f"prefill {mine['prefill']:.0f} "
               f"({row['prefill_share_of_bound']:.0%} of its bound); llama.cpp {theirs}",
               flush=True)  # fmt: skip
+        if bench.options.read_ahead:
+            ahead, counts = under(bench, limit, True)
+            row["read_ahead"] = ahead | {
+                "slots": counts["slots"], "decode_share_of_bound": ahead["decode"] * bound,
+                "prefill_share_of_bound": ahead["prefill"] * prefill_bound / PROMPT,
+                "guesses": counts["ahead_reads"], "guesses_used": counts["ahead_used"],
+            }  # fmt: skip
+            print(f"  with guesses: decode {ahead['decode']:.2f} "
+                  f"({ahead['decode'] * bound:.0%} of the bound), "
+                  f"prefill {ahead['prefill']:.0f}", flush=True)  # fmt: skip
         out["rows"].append(row)
     return out
 
@@ -270,12 +242,12 @@ def limited(bench: Bench) -> dict[str, Any]:
 def layouts(bench: Bench) -> dict[str, Any]:
     """A quarter in memory, in place and packed, in turns; and eight sequences beside one."""
     total = bench.sizes.resident_bytes + bench.sizes.n_experts * bench.sizes.expert_bytes
-    memory, packed = str(total // 4), bench.folder.with_name(bench.folder.name + "-packed")
+    memory, packed = str(total // 4), bench.options.packed
     if not packed.exists():
         subprocess.run([sys.executable, "-m", "moeflux.cli", "pack", str(bench.folder),
                         str(packed)], check=True, capture_output=True)  # fmt: skip
     rounds: dict[str, list[dict[str, float]]] = {"in place": [], "packed": []}
-    for _ in range(ROUNDS):
+    for _ in range(bench.options.rounds):
         for name, folder in (("in place", bench.folder), ("packed", packed)):
             cgroup.drop_page_cache(folder)
             options = bench.ours | {"model": str(folder), "memory": memory,
@@ -313,7 +285,19 @@ def draw(result: dict[str, Any], path: Path) -> None:
                         "tokens/s", lines))  # fmt: skip
 
 
-PARTS = {"resident": resident, "limited": limited, "layouts": layouts}
+PARTS = {"resident": resident, "avx2": avx2, "mlx": mlx, "limited": limited, "layouts": layouts}
+
+
+def earlier(path: Path, model: dict[str, Any]) -> dict[str, Any]:
+    """What a results file has already, which must be of the same model; nothing when it is new."""
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text())
+    for name, part in found.items():
+        if part["model"] != model:
+            raise SystemExit(f"{path}: expected results of {model}, found {name!r} of "
+                             f"{part['model']}; name another file")  # fmt: skip
+    return found
 
 
 def main() -> None:
@@ -323,19 +307,29 @@ def main() -> None:
     parser.add_argument("--llama", required=True, help="a Python that has llama-cpp-python")
     parser.add_argument("--llama-avx2", help="one whose llama.cpp was built for AVX2")
     parser.add_argument("--mlx", help="a Python that has mlx-lm")
-    parser.add_argument("--only", default=",".join(PARTS))
+    parser.add_argument("--packed", type=Path, help="DIR as `moeflux pack` made it, or is to")
+    parser.add_argument("--read-ahead", action="store_true", help="limited: also with guesses")
+    parser.add_argument("--precisions", default=PRECISIONS, help="all in memory")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--only", help=f"some of {','.join(PARTS)}; else all that are possible")
     parser.add_argument("--vocab", type=int, default=151936)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--plot", type=Path, help="an SVG file")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was set or started is put back
     options.folder = options.folder.resolve()
+    options.packed = options.packed or options.folder.with_name(options.folder.name + "-packed")
+    possible = [
+        part for part in PARTS if {"avx2": options.llama_avx2, "mlx": options.mlx}.get(part, 1)
+    ]
+    wanted = options.only.split(",") if options.only else possible
+    if not set(wanted) <= set(possible):
+        parser.error(f"--only: expected some of {', '.join(possible)}, found {options.only}")
+    model = json.loads((options.folder / "synth.json").read_text())
+    result = earlier(options.out, model) if options.out else {}
     bench = Bench(options)
-    result: dict[str, Any] = {}
-    if options.out and options.out.exists():
-        result = json.loads(options.out.read_text())
-    for name in options.only.split(","):
-        synth = json.loads((options.folder / "synth.json").read_text())
-        result[name] = PARTS[name](bench) | {"machine": machine(), "model": synth}
+    for name in wanted:
+        result[name] = PARTS[name](bench) | {"machine": machine(), "model": model}
         if options.out:
             options.out.write_text(json.dumps(result, indent=1) + "\n")
     if options.plot:

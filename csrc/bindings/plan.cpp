@@ -20,7 +20,7 @@ using Files = std::vector<std::shared_ptr<io::File>>;
 
 // Loads from holes: every check and every booking of a real load, no file and no page touched.
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
-                       uint32_t context, int n_threads, uint32_t read_threads,
+                       uint32_t context, int n_threads, uint32_t read_threads, bool read_ahead,
                        const std::string& simd, const std::string& precision,
                        const std::shared_ptr<device::Device>& device) {
   Files files;
@@ -32,6 +32,7 @@ py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_b
   engine::Options options;
   options.read_threads = read_threads;
   options.context = context;
+  options.read_ahead = read_ahead;
   const store::PlanInput sizes =
       engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options);
   return py::dict(
@@ -108,7 +109,7 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
 
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,
-             "read_threads"_a, "simd"_a, "precision"_a, "device"_a);
+             "read_threads"_a, "read_ahead"_a, "simd"_a, "precision"_a, "device"_a);
   module.def("make_plan", &make_plan, "memory_bytes"_a, "resident_bytes"_a, "scratch_bytes"_a,
              "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
              "max_slots"_a);

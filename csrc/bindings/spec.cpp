@@ -212,6 +212,7 @@ std::vector<store::LayerExperts> read_weights(const py::dict& spec,
     model::check_layer(weights.layers.back(), weights.layers.size() - 1, weights.spec,
                        static_cast<uint32_t>(inv_freq.size()), reader);
   }
+  unlocked([&] { reader.finish(); });
   weights.tables = base::Booking(arena.account(),
                                  weights.layers.capacity() * sizeof(model::Layer) +
                                      weights.memory.capacity() * sizeof(base::Memory),

@@ -9,6 +9,10 @@ namespace moeflux::model {
 
 using quant::DType;
 
+namespace {
+constexpr uint32_t kReaders = 7;  // with the caller, who reads vectors: as many as the store has
+}  // namespace
+
 void check_shape(const quant::Shape& shape, const std::string& name) {
   const auto fail = [&](const std::string& what) {
     throw FormatError("[model::WeightReader] " + what + " (tensor " + name + ")");
@@ -56,21 +60,25 @@ WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::A
     : files_(std::move(files)),
       arena_(arena),
       weights_(weights),
-      bounce_(arena, io::kBounceBytes, "read buffer") {}
+      bounce_(arena, io::kBounceBytes, "read buffer"),
+      queue_(arena, kReaders) {}
+
+uint64_t WeightReader::bytes(const base::Arena& arena) {
+  return arena.booked_bytes(io::kBounceBytes) + io::ReadQueue::bytes(arena, kReaders);
+}
 
 std::byte* WeightReader::allocate(uint64_t nbytes, const std::string& name) {
   weights_.memory.emplace_back(arena_, nbytes, "resident tensor " + name);
   return weights_.memory.back().data();
 }
 
-void WeightReader::read(const TensorRef& tensor, uint64_t offset, std::byte* out, uint64_t nbytes) {
+void WeightReader::check_range(const TensorRef& tensor, uint64_t offset, uint64_t nbytes) const {
   if (tensor.file >= files_.size())
     throw FormatError("[model::WeightReader] no file for tensor " + tensor.name);
   if (offset > tensor.nbytes || nbytes > tensor.nbytes - offset)
     throw FormatError("[model::WeightReader] expected " + std::to_string(offset + nbytes) +
                       " bytes, found " + std::to_string(tensor.nbytes) + " (tensor " + tensor.name +
                       " in " + files_[tensor.file]->path() + ")");
-  io::read_exact(*files_[tensor.file], tensor.offset + offset, {out, nbytes}, bounce_.data());
 }
 
 const WeightReader::Stored* WeightReader::find(const void* data) const {
@@ -81,7 +89,8 @@ const WeightReader::Stored* WeightReader::find(const void* data) const {
 const float* WeightReader::vector(const VectorSource& source) {
   const uint64_t nbytes = source.count * quant::dtype_bytes(source.tensor.dtype);
   std::vector<std::byte> raw(nbytes);
-  read(source.tensor, 0, raw.data(), nbytes);
+  check_range(source.tensor, 0, nbytes);
+  io::read_exact(*files_[source.tensor.file], source.tensor.offset, raw, bounce_.data());
   check_finite(raw.data(), source.count, source.tensor.dtype, "tensor " + source.tensor.name,
                files_[source.tensor.file]->path());
   float* out = reinterpret_cast<float*>(
@@ -98,14 +107,25 @@ const float* WeightReader::vector(const VectorSource& source) {
 }
 
 const std::byte* WeightReader::rows(const MatrixSource& source, const TensorRef& tensor,
-                                    uint64_t row_bytes) {
+                                    uint64_t row_bytes, std::optional<DType> checked) {
   uint64_t n_rows = source.rows.empty() ? source.shape.out : 0;
   for (const auto& [begin, count] : source.rows) n_rows += count;
   std::byte* data = allocate(n_rows * row_bytes, tensor.name);
+  const auto read = [&](uint64_t offset, std::byte* out, uint64_t nbytes) {
+    check_range(tensor, offset, nbytes);
+    const auto& file = files_[tensor.file];
+    io::ReadQueue::Check check;
+    if (checked)
+      check = [dtype = *checked, name = tensor.name, file](std::span<const std::byte> piece) {
+        check_finite(piece.data(), piece.size() / quant::dtype_bytes(dtype), dtype, name,
+                     file->path());
+      };
+    queue_.add(file, tensor.offset + offset, {out, nbytes}, std::move(check));
+  };
   std::byte* out = data;
-  if (source.rows.empty()) read(tensor, 0, out, n_rows * row_bytes);
+  if (source.rows.empty()) read(0, out, n_rows * row_bytes);
   for (const auto& [begin, count] : source.rows) {
-    read(tensor, begin * row_bytes, out, count * row_bytes);
+    read(begin * row_bytes, out, count * row_bytes);
     out += count * row_bytes;
   }
   return data;
@@ -121,7 +141,7 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
   ops::Linear linear;
   quant::Matrix& m = linear.weight;
   static_cast<quant::Shape&>(m) = source.shape;
-  m.weight = rows(source, source.weight, source.shape.row_bytes());
+  m.weight = rows(source, source.weight, source.shape.row_bytes(), std::nullopt);
   if (!source.rows.empty()) {
     m.out = 0;
     for (const auto& [begin, count] : source.rows) m.out += count;
@@ -130,11 +150,8 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
     if (!source.scales || !source.biases)
       throw FormatError("[model::WeightReader] expected scales and biases of " +
                         source.weight.name);
-    m.scales = rows(source, *source.scales, source.shape.scale_row_bytes());
-    m.biases = rows(source, *source.biases, source.shape.scale_row_bytes());
-    const uint64_t n = uint64_t(m.out) * (m.in / m.group);
-    check_finite(m.scales, n, m.dtype, source.scales->name, files_[source.scales->file]->path());
-    check_finite(m.biases, n, m.dtype, source.biases->name, files_[source.biases->file]->path());
+    m.scales = rows(source, *source.scales, source.shape.scale_row_bytes(), m.dtype);
+    m.biases = rows(source, *source.biases, source.shape.scale_row_bytes(), m.dtype);
   }
   if (source.bias) {
     // A bias follows its matrix's rows: gather them as a one-column matrix of f32.

@@ -1,5 +1,6 @@
 // WeightReader: checked reads of resident tensors into booked memory. Sources come from Python's
-// tensor table; every range is checked again here, against shapes and the real files.
+// tensor table; every range is checked again here, against shapes and the real files. Matrices are
+// read by several threads while the next ones are asked for: they are there after finish().
 #pragma once
 #include <map>
 #include <optional>
@@ -7,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "io/read_queue.h"
 #include "model/model.h"
 
 namespace moeflux::model {
@@ -35,8 +37,12 @@ struct VectorSource {
 class WeightReader {
  public:
   WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena, Weights& weights);
+  // What a reader books for as long as it lives.
+  static uint64_t bytes(const base::Arena& arena);
   const float* vector(const VectorSource& source);  // as f32, whatever the file holds
-  ops::Linear matrix(const MatrixSource& source);
+  ops::Linear matrix(const MatrixSource& source);   // its numbers: after finish()
+  // Returns when all matrices are there. Throws IoError, FormatError (NaN or infinity).
+  void finish() { queue_.finish(); }
 
   struct Stored {  // what a pointer of the weights leads to
     std::string name;
@@ -46,15 +52,18 @@ class WeightReader {
   const Stored* find(const void* data) const;
 
  private:
-  void read(const TensorRef& tensor, uint64_t offset, std::byte* out, uint64_t nbytes);
+  void check_range(const TensorRef& tensor, uint64_t offset, uint64_t nbytes) const;
   std::byte* allocate(uint64_t nbytes, const std::string& name);
-  const std::byte* rows(const MatrixSource& source, const TensorRef& tensor, uint64_t row_bytes);
+  // Rows of `tensor` as `source` picks them. `checked`: numbers of this type, all finite.
+  const std::byte* rows(const MatrixSource& source, const TensorRef& tensor, uint64_t row_bytes,
+                        std::optional<quant::DType> checked);
 
   std::vector<std::shared_ptr<io::File>> files_;
   base::Arena& arena_;
   Weights& weights_;
-  base::Memory bounce_;
+  base::Memory bounce_;  // of vectors, which are read in the call
   std::map<const void*, Stored> stored_;
+  io::ReadQueue queue_;  // last: its readers write what is above
 };
 
 // Checks bits, group and divisibility of a shape. Throws FormatError naming the tensor.

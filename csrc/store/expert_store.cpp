@@ -21,18 +21,28 @@ constexpr float kHalfLife = 16;
 // busy, and a request is still long enough for a disk to be at its rate (docs/performance.md).
 constexpr uint64_t kPieceBytes = 1 << 20;
 
-// Bytes of the tables: ranges on disk, and by key and slot what ExpertStore declares. A list node
-// has two pointers beside its value, a red-black tree's node four words (libstdc++, libc++).
-uint64_t tables_bytes(const std::vector<LayerExperts>& layers, size_t slot_size) {
-  uint64_t ranges = 0, widest = 0;
+// Bytes of the tables: ranges on disk and what is read of them, the pieces of each read, and by key
+// and slot what ExpertStore declares, every piece of every slot in a queue. A list node has two
+// pointers beside its value, a red-black tree's node four words (libstdc++, libc++); a block of a
+// queue has at most a page.
+uint64_t tables_bytes(const std::vector<LayerExperts>& layers, size_t slot_size, size_t piece_size,
+                      size_t task_size) {
+  uint64_t ranges = 0, widest = 0, pieces = 0, most_pieces = 0;
   for (const LayerExperts& layer : layers) {
     for (const Part& part : layer.parts)
-      ranges += part.file.size() * sizeof(uint32_t) + part.offset.size() * sizeof(uint64_t);
+      ranges += sizeof(Part) + part.file.size() * sizeof(uint32_t) +
+                part.offset.size() * sizeof(uint64_t);
     widest = std::max<uint64_t>(widest, layer.n_experts);
+    // Reads are parts or several in one, apart in the slot: each ends with one short piece at most.
+    const uint64_t bound = layer.parts.size() + layer.slot_bytes() / kPieceBytes;
+    pieces += bound;
+    most_pieces = std::max(most_pieces, bound);
   }
   const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
-  const uint64_t slot = slot_size + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32;
-  return ranges + layers.size() * widest * (key + slot);
+  const uint64_t slot = slot_size + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32 +
+                        most_pieces * task_size;
+  constexpr uint64_t kQueueBlocks = 4 * 4096;  // two queues, a block begun at either end
+  return 2 * ranges + pieces * piece_size + kQueueBlocks + layers.size() * widest * (key + slot);
 }
 }  // namespace
 
@@ -74,7 +84,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
         pieces.push_back({&read, begin, std::min(kPieceBytes, read.nbytes - begin)});
   }
   const size_t n_keys = layers_.size() * size_t(max_experts_);
-  tables_ = base::Booking(arena_.account(), tables_bytes(layers_, sizeof(Slot)), "expert tables");
+  tables_ = base::Booking(arena_.account(), tables_bytes(layers_), "expert tables");
   where_.resize(n_keys);
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
@@ -98,7 +108,11 @@ uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint3
                                   const base::Arena& arena) {
   if (layers.empty()) return 0;
   return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes) +
-         tables_bytes(layers, sizeof(Slot));
+         tables_bytes(layers);
+}
+
+uint64_t ExpertStore::tables_bytes(const std::vector<LayerExperts>& layers) {
+  return store::tables_bytes(layers, sizeof(Slot), sizeof(Piece), sizeof(Task));
 }
 
 ExpertStore::~ExpertStore() {

@@ -136,6 +136,7 @@ class ExpertStore {
     Slot* slot;
     const Piece* piece;
   };
+  static uint64_t tables_bytes(const std::vector<LayerExperts>& layers);
   void reader(std::byte* bounce);
   void stop();
   void fill(const Task& task, std::byte* bounce);
@@ -164,7 +165,7 @@ class ExpertStore {
   uint64_t n_experts_ = 0;  // of all layers
   base::Memory bounce_;
   base::Booking stacks_;  // of the readers
-  base::Booking tables_;  // layers_, slots_ and what is below, as if every expert had a slot
+  base::Booking tables_;  // of experts and pieces, as if every expert had a slot and were asked for
 
   mutable std::mutex mutex_;
   std::condition_variable work_;

@@ -125,6 +125,7 @@ def measure_model(
     context: int,
     n_threads: int,
     read_threads: int,
+    read_ahead: bool,
     simd: str,
     precision: str,
     device: NativeDevice | None,

@@ -138,8 +138,11 @@ def measure(
     n_threads: int,
     precision: str = "float32",
     device: _core.NativeDevice | None = None,
+    read_ahead: bool = False,
 ) -> Sizes:
     """A model's sizes from its headers: no weights are read. `device` None is the CPU.
+
+    The options are those of `load`: each of them changes what a model needs.
 
     Raises:
         FormatError: tensors that do not fit each other.
@@ -148,8 +151,8 @@ def measure(
     for tensor in checkpoint.tensors.values():
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
-    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS, forced_simd(),
-                                 precision, device)  # fmt: skip
+    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS, read_ahead,
+                                 forced_simd(), precision, device)  # fmt: skip
     layers = sources.layers(spec)
     resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
     if "head" in spec:  # of an embedding of its own a token touches one row

@@ -229,8 +229,7 @@ TEST_CASE("the delta rule equals the formula, and in steps of any length and pla
   Random random;
   for (const Kernels* kernels : available_kernels())
     for (uint32_t dk : {1, 16, 24, 32, 48, 64, 100, 128, 144, 256})
-      for (uint32_t dv : {1, 7, 32}) {
-        const uint32_t n = 6;
+      for (auto [dv, n] : {std::pair(1u, 6u), {7u, 6u}, {32u, 6u}, {40u, 21u}, {7u, 21u}}) {
         const DeltaCase c(n, dk, dv, random);
         std::vector<float> out(n * dv, std::nanf("")), next(dv * dk, std::nanf(""));
         kernels->delta_rule(c.rule(0, n, c.state.data(), next.data(), out.data()));

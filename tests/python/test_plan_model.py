@@ -63,6 +63,18 @@ def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
         plan.fit(measured(folder), minimum - 1)
 
 
+def test_the_minimum_with_guesses_is_what_load_takes_with_guesses(folder):
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS, read_ahead=True)
+    minimum = plan.minimum_bytes(sizes)
+    assert minimum > plan.minimum_bytes(measured(folder))
+    options = {"context": CONTEXT, "threads": THREADS, "read_ahead": True}
+    model = moeflux.load(folder, memory=minimum, **options)
+    assert model.session().step([1, 2, 3]).shape
+    with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
+        moeflux.load(folder, memory=minimum - 1, **options)
+
+
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
 def test_sizes_are_those_of_the_kernels_that_are_asked_for(folder, monkeypatch, precision):
     """Kernels differ in scratch: where MOEFLUX_SIMD chooses others, the plan is for these."""

@@ -77,7 +77,13 @@ def bench(
         check_threads(setting.threads)
         all_sizes.append(
             planner.measure(
-                checkpoint, spec, setting.context, setting.threads, setting.precision, native_device
+                checkpoint,
+                spec,
+                setting.context,
+                setting.threads,
+                setting.precision,
+                native_device,
+                setting.read_ahead,
             )
         )
         planner.fit(all_sizes[-1], device_budget(setting.memory, native_device))

@@ -22,6 +22,7 @@ def plan(
     context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
     threads: options.Threads = None,
     device: options.Device = "cpu",
+    read_ahead: options.ReadAhead = False,
     hit_rate: Annotated[
         Optional[float],
         typer.Option(help="Share of experts found in memory; estimated when not given."),
@@ -59,7 +60,9 @@ def plan(
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
-    sizes = planner.measure(checkpoint, spec, context, threads, device=native_device)
+    sizes = planner.measure(
+        checkpoint, spec, context, threads, device=native_device, read_ahead=read_ahead
+    )
     advised = advised_bytes(native_device)
     budgets = [
         device_budget(text, native_device) for text in memory or ()

@@ -1,0 +1,63 @@
+// ReadQueue: reads of a load, several at a time, cut into pieces, in whatever order they end. One
+// thread adds; errors come out of finish().
+#pragma once
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "base/memory.h"
+#include "base/thread.h"
+#include "io/file.h"
+
+namespace moeflux::io {
+
+class ReadQueue {
+ public:
+  // Called by a reader on each piece that has arrived, a whole number of words of 8 bytes into the
+  // read; what it throws counts as the read's error.
+  using Check = std::function<void(std::span<const std::byte> piece)>;
+
+  // Throws MemoryBudgetError.
+  ReadQueue(base::Arena& arena, uint32_t n_threads);
+  ~ReadQueue();  // drops what has not begun
+  // What a queue books for as long as it lives.
+  static uint64_t bytes(const base::Arena& arena, uint32_t n_threads);
+
+  // Reads out.size() bytes from `offset`. Waits while many pieces are under way; after an error it
+  // is finish(). REQUIRES: out stays until finish() or the destructor.
+  void add(std::shared_ptr<File> file, uint64_t offset, std::span<std::byte> out, Check check = {});
+  // Returns when everything is there. Throws the error of the piece that was added first, with the
+  // rest dropped.
+  void finish();
+
+ private:
+  struct Piece {
+    uint64_t number;  // in order of add()
+    std::shared_ptr<File> file;
+    uint64_t offset;
+    std::span<std::byte> out;
+    std::shared_ptr<const Check> check;
+  };
+  void reader(std::byte* bounce);
+  void stop();
+
+  const uint32_t n_threads_;
+  base::Memory bounce_;
+  base::Booking stacks_;
+  std::mutex mutex_;
+  std::condition_variable work_;  // for readers
+  std::condition_variable done_;  // for the thread that adds
+  std::deque<Piece> queue_;       // guarded by mutex_, as all below
+  uint64_t added_ = 0, under_way_ = 0;
+  uint64_t failed_ = UINT64_MAX;  // number of the first piece that failed
+  std::exception_ptr error_;      // its error
+  bool stop_ = false;
+  std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first
+};
+
+}  // namespace moeflux::io
