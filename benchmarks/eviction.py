@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Trace = NDArray[np.integer]
 Requests = list[list[list[int]]]  # by step and layer: keys, each once
 
-USE_WORTH, HALF_LIFE = 64.0, 4096.0  # csrc/store/expert_store.cpp: kUseWorth, kHalfLife
+USE_WORTH, HALF_LIFE = 1.0, 16.0  # csrc/store/expert_store.cpp: kUseWorth, kHalfLife, by slots
 
 
 def union(traces: Sequence[Trace]) -> Trace:
@@ -79,16 +79,17 @@ def store(asked: Requests, slots: int) -> list[int]:
         count = 0
         for key in _hits_first(step, priority.__contains__):
             clock += 1
-            age = clock - last.get(key, 0)
-            frequency[key] = frequency.get(key, 0.0) * 2 ** (-age / HALF_LIFE) + 1
-            last[key] = clock
             if key not in priority:
                 count += 1
                 while len(priority) >= slots:
                     value, oldest = heapq.heappop(order)
                     if priority.get(oldest) == value:
                         del priority[oldest]
-            value = clock + int(frequency[key] * USE_WORTH)
+            in_use = len(priority) + (key not in priority)
+            age = clock - last.get(key, 0)
+            frequency[key] = frequency.get(key, 0.0) * 2 ** (-age / (HALF_LIFE * in_use)) + 1
+            last[key] = clock
+            value = clock + int(frequency[key] * USE_WORTH * in_use)
             priority[key] = max(value, priority.get(key, 0))
             heapq.heappush(order, (priority[key], key))
         misses.append(count)
