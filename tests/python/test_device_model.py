@@ -246,8 +246,8 @@ def test_an_interrupted_step_leaves_the_session_as_it_was(tmp_path, device):
     script = """
 import os, signal, sys, threading, time
 import numpy as np, moeflux
-def load(): return moeflux.load(sys.argv[1], memory="256MiB", context=512, device=sys.argv[2])
-tokens = [i * 7 % 250 for i in range(400)]
+def load(): return moeflux.load(sys.argv[1], memory="256MiB", context=128, device=sys.argv[2])
+tokens = [i * 7 % 250 for i in range(120)]
 expected = load().session().step(tokens)
 session = load().session()
 begin = time.monotonic()
