@@ -294,7 +294,7 @@ def test_auto_stays_within_what_a_device_advises(device):
 
 
 def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, capsys):
-    def plan_of(*memory):
+    def plan_of(*memory, device=device):
         show(str(folder), list(memory), context=64, device=device, hit_rate=0.5, as_json=True)
         return json.loads(capsys.readouterr().out)
 
@@ -304,7 +304,9 @@ def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, 
     machine = probe.Machine(probe.DiskRate({1: 1e9}, "direct"), 1e9, probe.KernelRate(1e9, 0.0), 1)
     monkeypatch.setattr(probe, "machine", lambda *args: machine)  # no rate matters here
     monkeypatch.setattr(device_module, "advised_bytes", lambda device: None)
+    assert plan_of(device="auto")["device"] == what_auto_is()
     free = plan_of()
+    assert free["device"] == device
     least, most = free["minimum_bytes"], max(row["memory_bytes"] for row in free["rows"])
     advised = (least + most) // 2
     monkeypatch.setattr(device_module, "advised_bytes", lambda device: advised)
@@ -333,6 +335,25 @@ def test_commands_take_a_device(command, device):
         assert answer["device"] == device and answer["machine"]["kernels"]["bytes_per_second"] > 0
     else:
         assert answer["stats"]["device"] == device and len(answer["tokens"]) == 3
+
+
+def what_auto_is():
+    return "metal" if "metal" in DEVICES or sys.platform == "darwin" else "cpu"
+
+
+def test_auto_is_metal_where_there_is_one_and_else_the_cpu(folder, device):
+    found, there = load(folder, "auto"), load(folder, what_auto_is())
+    assert found.stats["device"] == what_auto_is()
+    assert np.array_equal(feed(found.session()), feed(there.session()))
+    assert load(folder, "auto", precision="int8").stats["device"] == "cpu"
+
+
+def test_auto_is_the_cpu_where_a_precision_is(device):
+    kinds = [
+        device_module.kind_of(device_module.open_device("auto", *precisions))
+        for precisions in ((), ("float32",), ("int8",), ("float32", "bfloat16"))
+    ]
+    assert kinds == [what_auto_is(), what_auto_is(), "cpu", "cpu"]
 
 
 def test_an_unknown_device_and_one_that_is_not_there_are_typed(device):

@@ -146,6 +146,17 @@ def noticed(kernels: set[str], tree: Path, work: Path, seed: int) -> set[str]:
     return names
 
 
+def check_sound(groups: list[list[Edit]], tree: Path, work: Path) -> None:
+    """Ends the program where a test fails that no edit broke: it would notice anything."""
+    kernels = {kernel for group in groups for edit in group for kernel in edit.kernels}
+    apply([], tree)
+    if not build(tree, work):
+        raise SystemExit("the shaders do not compile as they are")
+    for seed in SEEDS:
+        if names := noticed(kernels, tree, work, seed):
+            raise SystemExit(f"fails as it is, seed {seed}: {', '.join(sorted(names))}")
+
+
 def run(group: list[Edit], tree: Path, work: Path) -> list[Edit]:
     """Returns the edits of a round that went unnoticed."""
     apply(group, tree)
@@ -192,6 +203,7 @@ def main() -> int:
     groups = rounds(found)[index - 1 :: count]
     found = [edit for group in groups for edit in group]
     print(f"{len(found)} edits in {len(groups)} builds", flush=True)
+    check_sound(groups, tree, options.work)
     left = [edit for group in groups for edit in run(group, tree, options.work)]
     print(f"{len(left)} of {len(found)} unnoticed")
     return 1 if left else 0
