@@ -7,6 +7,7 @@ Slots, budgets and reads: test_gpu_exactness.py. Goldens and the demo model: tes
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,6 +355,25 @@ def test_auto_is_the_cpu_where_a_precision_is(device):
         for precisions in ((), ("float32",), ("int8",), ("float32", "bfloat16"))
     ]
     assert kinds == [what_auto_is(), what_auto_is(), "cpu", "cpu"]
+
+
+def test_the_benchmark_compares_a_device_with_the_cpu_and_says_what_is_no_gpu(device, tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks/metal.py"
+    out = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, str(script), "--device", device, "--prompt", "5", "--tokens", "3",
+         "--no-kernels", "--out", str(out)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    on_device, on_cpu = found["runs"]
+    assert found["same_tokens"] and len(on_device["tokens"]) == 3
+    assert (on_device["device"], on_cpu["device"]) == (device, "cpu")
+    assert on_device["per_token"]["waits"] == 9  # a MoE layer and the logits
+    dispatches = on_device["per_token"]["dispatches"]
+    assert dispatches == pytest.approx(sum(on_device["kernels_per_token"].values()))
+    assert ("no GPU's" in found["note"]) == (device == "host")
 
 
 def test_an_unknown_device_and_one_that_is_not_there_are_typed(device):
