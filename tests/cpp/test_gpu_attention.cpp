@@ -22,8 +22,9 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
         ops::Attention w;
         w.n_heads = 4, w.n_kv_heads = 2, w.head_dim = 16, w.rotary_dim = rotary;
         w.rope_scale = 1.25f;
-        // Small, so that no score is in the thousands: where two keys nearly tie there, the rounding
-        // of their scores alone makes 2e-5 (seen on arm64, with and without fused multiply-add).
+        // Small, so that no score is in the thousands: where two keys nearly tie there, the
+        // rounding of their scores alone makes 2e-5 (seen on arm64, with and without fused
+        // multiply-add).
         w.norm = rig.floats(d, -0.05f, 0.05f);
         w.q = rig.linear(64, d, 4, 32, DType::bf16, true), w.k = rig.linear(32, d, 4);
         w.v = rig.linear(32, d, 0, 0, DType::bf16, true), w.o = rig.linear(d, 64, 8);
