@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 
 from . import _core
-from .errors import FormatError, MemoryBudgetError
+from .errors import FormatError, MemoryBudgetError, NoDeviceError
 from .memory import budget_bytes
 
-DEVICES = ("cpu", "host", "metal")
+DEVICES = ("cpu", "host", "metal", "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
 
 
@@ -17,8 +17,11 @@ def forced_simd() -> str:
     return os.environ.get("MOEFLUX_SIMD", "")
 
 
-def open_device(name: str) -> _core.NativeDevice | None:
+def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     """The device of that name; None for "cpu", which needs none.
+
+    "auto" is Metal where this machine has it and it computes at all these precisions, else the CPU.
+    Weight formats do not matter: a device runs all that the CPU runs.
 
     Raises:
         FormatError: there is no such name.
@@ -26,7 +29,19 @@ def open_device(name: str) -> _core.NativeDevice | None:
     """
     if name not in DEVICES:
         raise FormatError(f"[load] expected device {DEVICES}, found {name!r}")
+    if name == "auto":
+        if set(precisions) - {"float32"}:
+            return None
+        try:
+            return _core.NativeDevice("metal")
+        except NoDeviceError:
+            return None
     return None if name == "cpu" else _core.NativeDevice(name)
+
+
+def kind_of(device: _core.NativeDevice | None) -> str:
+    """The name of an open device, "cpu" for None."""
+    return "cpu" if device is None else device.kind
 
 
 def check_precision(precision: str, device: str = "cpu") -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import _core, hub
 from .checkpoint import open_checkpoint
-from .device import check_precision, device_budget, forced_simd, open_device
+from .device import check_precision, device_budget, forced_simd, kind_of, open_device
 from .errors import FormatError
 from .families import build_spec
 from .probe import READ_THREADS, default_threads
@@ -45,8 +45,9 @@ def load(
         memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes. On a
             device it counts what the device holds, too, and "auto" stays below what it advises.
         context: tokens a session can hold; its KV cache is booked in full.
-        device: "cpu"; "metal", the GPU of a Mac; or "host", the GPU's shaders run on the CPU, for
-            checking: slow. Results of different devices agree within a tolerance.
+        device: "cpu"; "metal", the GPU of a Mac; "auto", metal where there is one and `precision`
+            is float32, else cpu; or "host", the GPU's shaders run on the CPU, for checking: slow.
+            Results of different devices agree within a tolerance.
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
             float32 always. A device other than "cpu" computes at float32 and has no other.
@@ -78,8 +79,8 @@ def load(
         >>> model.session().step([1, 2, 3]).shape == (model.vocab_size,)
         True
     """
-    native_device = open_device(device)
-    check_precision(precision, device)
+    native_device = open_device(device, precision)
+    check_precision(precision, kind_of(native_device))
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
     threads = threads if threads is not None else default_threads()

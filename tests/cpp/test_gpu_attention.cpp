@@ -22,7 +22,10 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
         ops::Attention w;
         w.n_heads = 4, w.n_kv_heads = 2, w.head_dim = 16, w.rotary_dim = rotary;
         w.rope_scale = 1.25f;
-        w.norm = rig.floats(d);
+        // Small, so that no score is in the thousands: where two keys nearly tie there, the
+        // rounding of their scores alone makes 2e-5 (seen on arm64, with and without fused
+        // multiply-add).
+        w.norm = rig.floats(d, -0.05f, 0.05f);
         w.q = rig.linear(64, d, 4, 32, DType::bf16, true), w.k = rig.linear(32, d, 4);
         w.v = rig.linear(32, d, 0, 0, DType::bf16, true), w.o = rig.linear(d, 64, 8);
         if (gated) w.gate = rig.linear(64, d, 6);
@@ -62,7 +65,7 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
           rig.gpu->attention(w, gpu, n, x);
           rig.run();
           rig.cpu->attention(w, cpu, n, expected);
-          require_close({x, n * d}, {expected, n * d}, 4e-5);  // arm64 fuses, and exp amplifies
+          require_close({x, n * d}, {expected, n * d});
         };
         step({{0, 5}});
         step({{0, 1}});

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # The .mm files of csrc/device/metal over the stand-in: all C++ tests, theirs among them, then every
-# kernel against its oracle through Backend("metal"), then models with device="metal". With a sanitizer
-# on one shape of each kernel (the shaders themselves are for tests/shaders/kernel_checks.sh) and models
-# of one test file; with thread sanitizer, which is slow, one model that meets a fault or two.
+# kernel against its oracle through Backend("metal"), then models with device="metal", two goldens of
+# each family among them. With a sanitizer on one shape of each kernel (the shaders themselves are for
+# tests/shaders/kernel_checks.sh) and models of one test file; with thread sanitizer, which is slow, one
+# model that meets a fault or two.
 #   plain    as they are
+#   goldens  over the build of plain, the goldens of every family and form, and nothing else
 #   address  address and undefined-behaviour sanitizer
 #   thread   thread sanitizer
 # Debian: clang-19, with sanitizers libclang-rt-19-dev. Further arguments go to pytest.
@@ -12,11 +14,15 @@ cd "$(dirname "$0")/../.."
 flavour=$1
 shift
 python=$(${PYTHON:-python3} -c 'import sys; print(sys.executable)')
-build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON kernels=tests/kernels
-models="tests/python/test_device_model.py tests/python/test_gpu_exactness.py" selection=()
+build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON
+own=tests/metal_standin kernels=tests/kernels
+export MOEFLUX_GOLDENS=few
+goldens=tests/python/test_gpu_goldens.py selection=()
+models="tests/python/test_device_model.py tests/python/test_gpu_exactness.py $goldens"
 
 case $flavour in
   plain) ;;
+  goldens) build=build/metal-plain own= kernels= models=$goldens MOEFLUX_GOLDENS=all ;;
   address)
     sanitize=address,undefined runtime=libclang_rt.asan-x86_64.so
     models=tests/python/test_gpu_exactness.py
@@ -25,7 +31,7 @@ case $flavour in
     sanitize=thread runtime=libclang_rt.tsan-x86_64.so
     models= selection=(-k "not (leaves_the_session or tried_again) or execution-6 or encoder-1")
     ;;
-  *) echo "expected plain, address or thread, found $flavour" >&2; exit 2 ;;
+  *) echo "expected plain, goldens, address or thread, found $flavour" >&2; exit 2 ;;
 esac
 if [ -n "$sanitize" ]; then  # one compiler for all: the two bring sanitizers of their own
   export CXX=clang++-19
@@ -42,7 +48,7 @@ cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_
   -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$($python -m pybind11 --cmakedir)" >/dev/null
 cmake --build $build -j2
-ctest --test-dir $build -j2 --output-on-failure
+if [ $flavour != goldens ]; then ctest --test-dir $build -j2 --output-on-failure; fi
 
 rm -rf $build/site && mkdir $build/site
 cp -r python/moeflux $build/site/
@@ -53,4 +59,4 @@ env PYTHONPATH=$build/site:tests ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 \
   LD_PRELOAD="$preload" LD_LIBRARY_PATH=$build/site/moeflux \
   PYTHONDONTWRITEBYTECODE=1 MOEFLUX_EXPECT_STANDIN=1 MOEFLUX_TEST_DEVICES=metal \
   "$python" -m pytest -q -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
-  tests/metal_standin $kernels $models "${selection[@]}" "$@"
+  $own $kernels $models "${selection[@]}" "$@"

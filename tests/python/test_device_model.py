@@ -7,6 +7,7 @@ Slots, budgets and reads: test_gpu_exactness.py. Goldens and the demo model: tes
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,8 +247,8 @@ def test_an_interrupted_step_leaves_the_session_as_it_was(tmp_path, device):
     script = """
 import os, signal, sys, threading, time
 import numpy as np, moeflux
-def load(): return moeflux.load(sys.argv[1], memory="256MiB", context=512, device=sys.argv[2])
-tokens = [i * 7 % 250 for i in range(400)]
+def load(): return moeflux.load(sys.argv[1], memory="256MiB", context=128, device=sys.argv[2])
+tokens = [i * 7 % 250 for i in range(120)]
 expected = load().session().step(tokens)
 session = load().session()
 begin = time.monotonic()
@@ -294,7 +295,7 @@ def test_auto_stays_within_what_a_device_advises(device):
 
 
 def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, capsys):
-    def plan_of(*memory):
+    def plan_of(*memory, device=device):
         show(str(folder), list(memory), context=64, device=device, hit_rate=0.5, as_json=True)
         return json.loads(capsys.readouterr().out)
 
@@ -304,7 +305,9 @@ def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, 
     machine = probe.Machine(probe.DiskRate({1: 1e9}, "direct"), 1e9, probe.KernelRate(1e9, 0.0), 1)
     monkeypatch.setattr(probe, "machine", lambda *args: machine)  # no rate matters here
     monkeypatch.setattr(device_module, "advised_bytes", lambda device: None)
+    assert plan_of(device="auto")["device"] == what_auto_is()
     free = plan_of()
+    assert free["device"] == device
     least, most = free["minimum_bytes"], max(row["memory_bytes"] for row in free["rows"])
     advised = (least + most) // 2
     monkeypatch.setattr(device_module, "advised_bytes", lambda device: advised)
@@ -333,6 +336,44 @@ def test_commands_take_a_device(command, device):
         assert answer["device"] == device and answer["machine"]["kernels"]["bytes_per_second"] > 0
     else:
         assert answer["stats"]["device"] == device and len(answer["tokens"]) == 3
+
+
+def what_auto_is():
+    return "metal" if "metal" in DEVICES or sys.platform == "darwin" else "cpu"
+
+
+def test_auto_is_metal_where_there_is_one_and_else_the_cpu(folder, device):
+    found, there = load(folder, "auto"), load(folder, what_auto_is())
+    assert found.stats["device"] == what_auto_is()
+    assert np.array_equal(feed(found.session()), feed(there.session()))
+    assert load(folder, "auto", precision="int8").stats["device"] == "cpu"
+
+
+def test_auto_is_the_cpu_where_a_precision_is(device):
+    kinds = [
+        device_module.kind_of(device_module.open_device("auto", *precisions))
+        for precisions in ((), ("float32",), ("int8",), ("float32", "bfloat16"))
+    ]
+    assert kinds == [what_auto_is(), what_auto_is(), "cpu", "cpu"]
+
+
+def test_the_benchmark_compares_a_device_with_the_cpu_and_says_what_is_no_gpu(device, tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks/metal.py"
+    out = tmp_path / "results.json"
+    done = subprocess.run(
+        [sys.executable, str(script), "--device", device, "--prompt", "5", "--tokens", "3",
+         "--no-kernels", "--out", str(out)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    on_device, on_cpu = found["runs"]
+    assert found["same_tokens"] and len(on_device["tokens"]) == 3
+    assert (on_device["device"], on_cpu["device"]) == (device, "cpu")
+    assert on_device["per_token"]["waits"] == 9  # a MoE layer and the logits
+    dispatches = on_device["per_token"]["dispatches"]
+    assert dispatches == pytest.approx(sum(on_device["kernels_per_token"].values()))
+    assert ("no GPU's" in found["note"]) == (device == "host")
 
 
 def test_an_unknown_device_and_one_that_is_not_there_are_typed(device):

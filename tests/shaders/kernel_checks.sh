@@ -40,6 +40,7 @@ cp "$build"/_core*.so "$build/site/moeflux/"
 # One thread of OpenBLAS: its own are unknown to thread sanitizer. Leaks are Python's here; the
 # device's own are tested in C++.
 env PYTHONPATH="$build/site" LD_PRELOAD="$preload" PYTHONDONTWRITEBYTECODE=1 \
-  MOEFLUX_EXPECT_CHECKED=1 OPENBLAS_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0 \
+  MOEFLUX_EXPECT_CHECKED=1 OPENBLAS_NUM_THREADS=1 \
+  ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=0 \
   UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1 \
   "$python" -m pytest -q -p no:cacheprovider -p no:faulthandler --capture=sys ${TESTS:-$tests} "$@"

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from gpu_mutants import MUTANTS, UNSEEN
 from metal_mutants import Mutant
+from shards import shard
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "moeflux_tests"
@@ -149,14 +150,6 @@ def markdown(results: list[dict[str, object]]) -> str:
     lines += ["", "Not tried, for no test could see it:", ""]
     lines += [f"- {what}: {why}" for what, why in UNSEEN]
     return "\n".join(lines) + "\n"
-
-
-def shard(text: str) -> tuple[int, int]:
-    """I and N of I/N."""
-    index, _, count = text.partition("/")
-    if not 1 <= int(index) <= int(count):
-        raise argparse.ArgumentTypeError(f"expected I/N with I of 1..N, found {text}")
-    return int(index), int(count)
 
 
 def main() -> int:

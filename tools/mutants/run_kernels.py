@@ -1,11 +1,12 @@
 """Breaks the shaders one way at a time; the tests of the kernels must notice each.
 
-    python tools/mutants/run_kernels.py [--work DIR] [--only TEXT]
+    python tools/mutants/run_kernels.py [--work DIR] [--only TEXT] [--shard I/N]
 
 Every barrier is removed in turn, and every edit of kernel_mutants.py is made. Edits that touch
 different kernels share a build: which kernels an edit touches is read off the call graph. The host
-device is built with its checks, and tests run under several schedules. Ends with 1 where an edit
-went unnoticed. About an hour on two cores.
+device is built with its checks, and tests run under several schedules. A shard takes every Nth
+build and needs a work folder of its own. Ends with 1 where an edit went unnoticed. About an hour on
+two cores.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "tools"), str(Path(__file__).parent)]
 
 from kernel_mutants import MUTANTS, Mutant  # noqa: E402
+from shards import shard  # noqa: E402
 
 from msl.calls import Calls  # noqa: E402
 from msl.library import read_library  # noqa: E402
@@ -144,6 +146,17 @@ def noticed(kernels: set[str], tree: Path, work: Path, seed: int) -> set[str]:
     return names
 
 
+def check_sound(groups: list[list[Edit]], tree: Path, work: Path) -> None:
+    """Ends the program where a test fails that no edit broke: it would notice anything."""
+    kernels = {kernel for group in groups for edit in group for kernel in edit.kernels}
+    apply([], tree)
+    if not build(tree, work):
+        raise SystemExit("the shaders do not compile as they are")
+    for seed in SEEDS:
+        if names := noticed(kernels, tree, work, seed):
+            raise SystemExit(f"fails as it is, seed {seed}: {', '.join(sorted(names))}")
+
+
 def run(group: list[Edit], tree: Path, work: Path) -> list[Edit]:
     """Returns the edits of a round that went unnoticed."""
     apply(group, tree)
@@ -170,9 +183,10 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--work", type=Path, default=Path("/tmp/moeflux-mutants"))
     parser.add_argument("--only", default="", help="edits whose line of the report has this text")
+    parser.add_argument("--shard", type=shard, default=(1, 1), metavar="I/N")
     options = parser.parse_args()
+    index, count = options.shard
     tree = options.work / "tree"
-    shutil.rmtree(tree, ignore_errors=True)
     files = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -181,11 +195,15 @@ def main() -> int:
         check=True,
     ).stdout.split("\0")
     for name in filter(None, files):
-        (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(ROOT / name, tree / name)
+        target = tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+            shutil.copyfile(ROOT / name, target)
     found = [edit for edit in edits() if options.only in str(edit)]
-    groups = rounds(found)
-    print(f"{len(found)} edits in {len(groups)} builds")
+    groups = rounds(found)[index - 1 :: count]
+    found = [edit for group in groups for edit in group]
+    print(f"{len(found)} edits in {len(groups)} builds", flush=True)
+    check_sound(groups, tree, options.work)
     left = [edit for group in groups for edit in run(group, tree, options.work)]
     print(f"{len(left)} of {len(found)} unnoticed")
     return 1 if left else 0

@@ -87,7 +87,7 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
     places.push_back(job->pairs[0]);
     args.push_back(recorder_.in(Slots::base(job->ffn), slots.nbytes));
   }
-  args.resize(kSlots, Place{});
+  while (args.size() < kSlots) args.emplace_back(Place{});  // unused bindings
   const auto last = [](const std::vector<uint32_t>& all) {
     return *std::max_element(all.begin(), all.end()) + uint64_t{1};
   };

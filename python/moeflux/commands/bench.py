@@ -50,7 +50,7 @@ def bench(
     from .. import hub, probe
     from .. import plan as planner
     from ..checkpoint import open_checkpoint
-    from ..device import check_precision, device_budget, open_device
+    from ..device import check_precision, device_budget, kind_of, open_device
     from ..families import build_spec
     from ..model import check_threads
     from ..tokenizer import Tokenizer
@@ -60,6 +60,8 @@ def bench(
             f"[cli] expected --prompt and --tokens of 1 or more and --warmup of 0 or more, found "
             f"{prompt}, {tokens} and {warmup}"
         )
+    native_device = open_device(device, *precision.split(","))
+    device = kind_of(native_device)
     counts = _numbers(threads, "--threads") if threads else [probe.default_threads()]
     settings = [
         work.Setting(budget, count, kind, prompt, warmup, tokens, together, device, read_ahead)
@@ -67,7 +69,6 @@ def bench(
             memory.split(","), counts, precision.split(","), _numbers(sequences, "--sequences")
         )
     ]
-    native_device = open_device(device)
     folder = hub.resolve(model, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)

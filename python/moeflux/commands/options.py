@@ -29,7 +29,11 @@ RepetitionPenalty = Annotated[float, typer.Option(help="1 is off.")]
 Seed = Annotated[Optional[int], typer.Option(help="Of the draws.")]
 Stop = Annotated[Optional[list[str]], typer.Option(help="End the text here; repeatable.")]
 Device = Annotated[
-    str, typer.Option(help="cpu; metal: the GPU of a Mac; host: its shaders on the CPU, slow.")
+    str,
+    typer.Option(
+        help="cpu; metal: the GPU of a Mac; auto: metal where there is one, else cpu; host: its "
+        "shaders on the CPU, slow."
+    ),
 ]
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
 ReadAhead = Annotated[

@@ -45,7 +45,7 @@ def plan(
     """
     from .. import plan as planner
     from .. import probe
-    from ..device import advised_bytes, device_budget, open_device
+    from ..device import advised_bytes, device_budget, kind_of, open_device
     from ..families import build_spec
     from ..model import check_threads
     from ..remote import open_headers
@@ -74,7 +74,7 @@ def plan(
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
-        "device": device,
+        "device": kind_of(native_device),
         "sizes": asdict(sizes),
         "advised_bytes": advised,
         "minimum_bytes": planner.minimum_bytes(sizes),
