@@ -14,13 +14,14 @@ using Bytes = __m256i;
 using Ints = __m256i;
 
 ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
-  __m256 x[2], y[2], z[2];
-  memcpy(x, &a, 64);
-  memcpy(y, &b, 64);
-  memcpy(z, &c, 64);
-  for (int i = 0; i < 2; ++i) z[i] = _mm256_fmadd_ps(x[i], y[i], z[i]);
   v16 out;
-  memcpy(&out, z, 64);
+  for (int i = 0; i < 2; ++i) {  // in registers: a copy of 64 bytes would go by 16 through memory
+    const auto half = [i](const v16& v) ALWAYS_INLINE_LAMBDA {
+      return _mm256_loadu_ps(reinterpret_cast<const float*>(&v) + 8 * i);
+    };
+    _mm256_storeu_ps(reinterpret_cast<float*>(&out) + 8 * i,
+                     _mm256_fmadd_ps(half(a), half(b), half(c)));
+  }
   return out;
 }
 ALWAYS_INLINE void prefetch(const void* p) {

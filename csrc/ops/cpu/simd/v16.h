@@ -15,16 +15,78 @@ namespace {
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 
+// Conversions, choices and copies of a number are written a register at a time: those of vectors
+// wider than the machine's become scalars in GCC 12. Hence also broadcast(a) * v, with a no
+// constant.
+typedef float float_lanes __attribute__((vector_size(4 * kLanes)));
+typedef int32_t int_lanes __attribute__((vector_size(4 * kLanes)));
+typedef uint32_t word_lanes __attribute__((vector_size(4 * kLanes)));
+typedef uint16_t half_lanes __attribute__((vector_size(2 * kLanes)));
+
+template <class ToLanes, class FromLanes, class To, class From>
+ALWAYS_INLINE To convert(const From& from) {
+  To to;
+  for (uint32_t i = 0; i < 16 / kLanes; ++i) {
+    FromLanes a;
+    memcpy(&a, reinterpret_cast<const char*>(&from) + i * sizeof a, sizeof a);
+    const ToLanes b = __builtin_convertvector(a, ToLanes);
+    memcpy(reinterpret_cast<char*>(&to) + i * sizeof b, &b, sizeof b);
+  }
+  return to;
+}
+template <class Lanes, class To, class Number>
+ALWAYS_INLINE To copies(Number a) {
+  const Lanes lanes = Lanes{} + a;
+  To to;
+  for (uint32_t i = 0; i < 16 / kLanes; ++i)
+    memcpy(reinterpret_cast<char*>(&to) + i * sizeof lanes, &lanes, sizeof lanes);
+  return to;
+}
+ALWAYS_INLINE v16 broadcast(float a) {
+  return copies<float_lanes, v16>(a);
+}
+ALWAYS_INLINE i16 broadcast_int(int32_t a) {
+  return copies<int_lanes, i16>(a);
+}
+// test(a, b) ? x : y, lane by lane.
+template <class Test>
+ALWAYS_INLINE v16 choose(const v16& a, const v16& b, const v16& x, const v16& y, Test test) {
+  v16 to;
+  for (uint32_t i = 0; i < sizeof to; i += sizeof(float_lanes)) {
+    const auto part = [i](const v16& v) ALWAYS_INLINE_LAMBDA {
+      float_lanes lanes;
+      memcpy(&lanes, reinterpret_cast<const char*>(&v) + i, sizeof lanes);
+      return lanes;
+    };
+    const float_lanes lanes = test(part(a), part(b)) ? part(x) : part(y);
+    memcpy(reinterpret_cast<char*>(&to) + i, &lanes, sizeof lanes);
+  }
+  return to;
+}
+ALWAYS_INLINE v16 larger(const v16& a, const v16& b) {  // b where they do not compare
+  return choose(a, b, a, b, [](auto p, auto q) ALWAYS_INLINE_LAMBDA { return p > q; });
+}
+ALWAYS_INLINE v16 to_float(const i16& v) {
+  return convert<float_lanes, int_lanes, v16>(v);
+}
+ALWAYS_INLINE i16 to_int(const v16& v) {  // towards zero
+  return convert<int_lanes, float_lanes, i16>(v);
+}
+ALWAYS_INLINE u32x16 to_words(const u16x16& v) {
+  return convert<word_lanes, half_lanes, u32x16>(v);
+}
+
 ALWAYS_INLINE v16 load(const float* p) {
   v16 v;
-  memcpy(&v, p, sizeof v);
+  for (uint32_t i = 0; i < sizeof v; i += sizeof(float_lanes))
+    memcpy(reinterpret_cast<char*>(&v) + i, reinterpret_cast<const char*>(p) + i,
+           sizeof(float_lanes));
   return v;
 }
 ALWAYS_INLINE void store(float* p, const v16& v) {
-  memcpy(p, &v, sizeof v);
-}
-ALWAYS_INLINE v16 broadcast(float a) {
-  return v16{} + a;
+  for (uint32_t i = 0; i < sizeof v; i += sizeof(float_lanes))
+    memcpy(reinterpret_cast<char*>(p) + i, reinterpret_cast<const char*>(&v) + i,
+           sizeof(float_lanes));
 }
 // A tree: i + (i + 8), then 4, 2, 1 apart.
 ALWAYS_INLINE float sum(const v16& v) {
@@ -49,8 +111,8 @@ ALWAYS_INLINE v16 load_upto(const float* p, uint32_t left) {
 // is clamped to the range of normal floats, so nothing overflows.
 ALWAYS_INLINE v16 exp(v16 x) {
   const v16 low = broadcast(-87.3365f), high = broadcast(88.3762f);
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+  x = choose(x, low, low, x, [](auto a, auto b) ALWAYS_INLINE_LAMBDA { return a < b; });
+  x = choose(x, high, high, x, [](auto a, auto b) ALWAYS_INLINE_LAMBDA { return a > b; });
   const v16 magic = broadcast(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const v16 n = (x * 1.44269504088896341f + magic) - magic;
   const v16 r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
@@ -61,7 +123,7 @@ ALWAYS_INLINE v16 exp(v16 x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = (p * r) * r + r + 1.0f;
-  const i16 exponent = (__builtin_convertvector(n, i16) + 127) << 23;
+  const i16 exponent = (to_int(n) + 127) << 23;
   v16 scale;
   memcpy(&scale, &exponent, sizeof scale);
   return p * scale;
@@ -98,12 +160,12 @@ ALWAYS_INLINE v16 from_bits(u32x16 bits) {
   return v;
 }
 ALWAYS_INLINE v16 widen_bf16(u16x16 half) {
-  return from_bits(__builtin_convertvector(half, u32x16) << 16);
+  return from_bits(to_words(half) << 16);
 }
 // 2^112 moves the exponent from half's bias to float's, subnormals included, exactly; half's
 // infinities and NaN, which no checked weight holds, keep their kind.
 ALWAYS_INLINE v16 widen_f16(u16x16 half) {
-  const u32x16 word = __builtin_convertvector(half, u32x16);
+  const u32x16 word = to_words(half);
   const u32x16 rest = word & 0x7fff, sign = (word & 0x8000) << 16;
   const v16 finite = from_bits(rest << 13) * 0x1p112f;
   u32x16 bits;
