@@ -11,9 +11,10 @@
 namespace moeflux::store {
 
 namespace {
-// Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that large
-// and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife. Within
-// 3 % of the best pair on a trained model's routing, and on synthetic one (docs/performance.md).
+// Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that
+// large and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife.
+// Within 3 % of the best pair on a trained model's routing, and on synthetic one
+// (docs/performance.md).
 constexpr float kUseWorth = 1;
 constexpr float kHalfLife = 16;
 
