@@ -54,8 +54,8 @@ sanitize: address-test thread-test  ## the C++ tests under address, undefined-be
 
 # GCC 13 turns on a check for the use of a stack that has been left. It costs minutes, for every GPU
 # thread has a stack, and its stacks are misaligned for AVX-512 (GCC's bug 110027).
-address-test hostile-asan: export ASAN_OPTIONS = detect_leaks=0:detect_stack_use_after_return=0
-address-test: ASAN_OPTIONS = detect_stack_use_after_return=0
+address-test: export ASAN_OPTIONS = detect_stack_use_after_return=0
+hostile-asan: export ASAN_OPTIONS = detect_leaks=0:detect_stack_use_after_return=0
 address-test: sanitizers = address,undefined
 thread-test: sanitizers = thread
 address-test thread-test: %-test:

@@ -31,7 +31,7 @@ def machine() -> dict[str, str]:
     else:
         text = Path("/proc/cpuinfo").read_text()
         cpu = text.partition("model name")[2].partition(":")[2].splitlines()[0].strip()
-    commit = says("git", "rev-parse", "--short", "HEAD")
+    commit = says("git", "describe", "--always", "--dirty", "--exclude", "*")
     return {
         "cpu": cpu,
         "cores": str(os.cpu_count()),

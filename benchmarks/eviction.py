@@ -67,8 +67,10 @@ def lru(asked: Requests, slots: int) -> list[int]:
     return misses
 
 
-def store(asked: Requests, slots: int) -> list[int]:
-    """Misses of each step under the order of csrc/store."""
+def store(
+    asked: Requests, slots: int, use_worth: float = USE_WORTH, half_life: float = HALF_LIFE
+) -> list[int]:
+    """Misses of each step under the order of csrc/store; its constants in slots."""
     clock = 0
     frequency: dict[int, float] = {}
     last: dict[int, int] = {}
@@ -87,9 +89,9 @@ def store(asked: Requests, slots: int) -> list[int]:
                         del priority[oldest]
             in_use = len(priority) + (key not in priority)
             age = clock - last.get(key, 0)
-            frequency[key] = frequency.get(key, 0.0) * 2 ** (-age / (HALF_LIFE * in_use)) + 1
+            frequency[key] = frequency.get(key, 0.0) * 2 ** (-age / (half_life * in_use)) + 1
             last[key] = clock
-            value = clock + int(frequency[key] * USE_WORTH * in_use)
+            value = clock + int(frequency[key] * use_worth * in_use)
             priority[key] = max(value, priority.get(key, 0))
             heapq.heappush(order, (priority[key], key))
         misses.append(count)

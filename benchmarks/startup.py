@@ -36,6 +36,7 @@ for _ in range(2):
     begin = time.perf_counter()
     model = moeflux.load(sys.argv[1], memory=int(sys.argv[2]), context=int(sys.argv[3]))
     print(time.perf_counter() - begin)
+    assert model.stats["read_mode"] == "direct"  # else the second load would be the cache's
     del model
 """
 LIBRARY = """

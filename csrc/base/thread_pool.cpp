@@ -39,6 +39,7 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
 
 ThreadPool::ThreadPool(int n_threads)
     : n_threads_(n_threads < 1 ? 1 : n_threads), stretches_(n_threads_) {
+  threads_.reserve(n_threads_);  // so that no thread is joined before stop()
   try {
     for (int worker = 1; worker < n_threads_; ++worker)
       threads_.push_back(std::make_unique<Thread>([this, worker] { work(worker); }));

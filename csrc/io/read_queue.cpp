@@ -14,6 +14,7 @@ ReadQueue::ReadQueue(base::Arena& arena, uint32_t n_threads)
     : n_threads_(n_threads),
       bounce_(arena, n_threads * kBounceBytes, "read buffers"),
       stacks_(arena.account(), n_threads * base::kStackBytes, "reader stacks") {
+  readers_.reserve(n_threads);  // so that no thread is joined before stop()
   try {
     for (uint32_t index = 0; index < n_threads; ++index)
       readers_.push_back(std::make_unique<base::Thread>(

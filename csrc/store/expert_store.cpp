@@ -13,10 +13,12 @@ namespace moeflux::store {
 namespace {
 // Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that
 // large and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife.
-// Within 3 % of the best pair on a trained model's routing, and on synthetic one
+// Within 3 % of the best pair on a trained model's routing and 6 % on synthetic one
 // (docs/performance.md).
 constexpr float kUseWorth = 1;
 constexpr float kHalfLife = 16;
+constexpr float kSweepScale = 64;  // so that less than one remembered use counts among sweeps
+constexpr uint64_t kGuessed = 1;   // priority of what nobody has asked for; an empty slot's is 0
 
 // A reader takes at most this much of an expert at once: an expert alone then keeps several readers
 // busy, and a request is still long enough for a disk to be at its rate (docs/performance.md).
@@ -95,6 +97,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
+  readers_.reserve(options_.read_threads);  // so that no thread is joined before stop()
   try {
     for (uint32_t index = 0; index < options_.read_threads; ++index)
       readers_.push_back(std::make_unique<base::Thread>(
@@ -136,7 +139,8 @@ uint64_t ExpertStore::touch(int64_t key, Use use) {
   const float n_slots = static_cast<float>(slots_.size());
   frequency = frequency * std::exp2(-age / (kHalfLife * n_slots));
   last_use_[key] = clock_;
-  if (use == Use::sweep) return static_cast<uint64_t>(frequency);  // behind all that decode used
+  if (use == Use::sweep)  // behind all that decode used, before guesses and empty slots
+    return kGuessed + 1 + static_cast<uint64_t>(frequency * kSweepScale);
   frequency += 1;
   return clock_ + static_cast<uint64_t>(frequency * kUseWorth * n_slots);
 }
@@ -212,7 +216,7 @@ std::optional<ExpertStore::Pin> ExpertStore::read_ahead(uint32_t layer, uint32_t
   if (slot == nullptr) return std::nullopt;
   read_into(slot, key, guesses_);
   slot->guess = true;
-  slot->priority = 1;  // nobody's until it is asked for: the first to go, after empty slots
+  slot->priority = kGuessed;  // the first to go, after empty slots, until it is asked for
   return Pin(this, slot);
 }
 

@@ -1,7 +1,10 @@
 #include <doctest/doctest.h>
 
-#include <cstring>
+#include <algorithm>
+#include <atomic>
+#include <span>
 #include <stdexcept>
+#include <vector>
 
 #include "base/arena.h"
 #include "base/error.h"
@@ -41,7 +44,7 @@ TEST_CASE("a queue reads every byte of ranges at any offset, and books what it s
     for (size_t i = 0; i < out.size(); ++i) queue.reads.add(file, ranges[i].offset, out[i]);
     queue.reads.finish();
     for (size_t i = 0; i < out.size(); ++i)
-      CHECK(std::memcmp(out[i].data(), bytes.data() + ranges[i].offset, ranges[i].nbytes) == 0);
+      CHECK(std::equal(out[i].begin(), out[i].end(), bytes.begin() + ranges[i].offset));
   }
 }
 

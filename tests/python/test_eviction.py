@@ -1,7 +1,8 @@
 """benchmarks/eviction.py: hand-made traces, and a search through all that a cache could do."""
 
+import importlib.util
 import itertools
-import sys
+import re
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import eviction
+ROOT = Path(__file__).parents[2]
+_spec = importlib.util.spec_from_file_location("eviction", ROOT / "benchmarks" / "eviction.py")
+eviction = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(eviction)
 
 
 def one_by_one(*experts):
@@ -35,6 +37,14 @@ def one_by_one(*experts):
 )
 def test_traces_made_by_hand(policy, experts, slots, misses):
     assert eviction.POLICIES[policy](one_by_one(*experts), slots) == misses
+
+
+def test_the_constants_are_those_of_the_store():
+    source = (ROOT / "csrc" / "store" / "expert_store.cpp").read_text()
+    found = [
+        float(re.search(rf"{name} = (\d+);", source)[1]) for name in ("kUseWorth", "kHalfLife")
+    ]
+    assert found == [eviction.USE_WORTH, eviction.HALF_LIFE]
 
 
 def test_what_is_in_memory_is_used_before_it_can_be_pushed_out():

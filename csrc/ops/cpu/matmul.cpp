@@ -90,9 +90,10 @@ uint32_t Matmul::task_rows(const Product& product) const {
       base::round_up(std::clamp<uint64_t>(kTaskBytes / row_cost, 1, product.w->weight.out), 4));
 }
 
-// Rows that follow each other go to a kernel in one call, so that its stream of memory goes on.
+// Rows that follow each other go to matvec in one call, so that its stream of memory goes on. A
+// task of gemm is work enough, and what is taken cannot be shared out again.
 void Matmul::run(std::span<const Piece> pieces) {
-  pool_.parallel_ranges(static_cast<int>(pieces.size()), [&](int first, int last, int worker) {
+  const auto run_some = [&](int first, int last, int worker) {
     while (first < last) {
       const Piece& piece = pieces[first];
       uint32_t end = piece.end;
@@ -100,7 +101,13 @@ void Matmul::run(std::span<const Piece> pieces) {
         end = pieces[first].end;
       multiply(*piece.product, piece.begin, end, worker);
     }
-  });
+  };
+  const int n = static_cast<int>(pieces.size());
+  if (std::any_of(pieces.begin(), pieces.end(),
+                  [](const Piece& piece) { return piece.product->input->packed; }))
+    pool_.parallel_for(n, [&](int i, int worker) { run_some(i, i + 1, worker); });
+  else
+    pool_.parallel_ranges(n, run_some);
 }
 
 void Matmul::split(const Product& product, std::vector<Piece>& pieces) const {

@@ -15,9 +15,9 @@ namespace {
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 
-// Conversions, choices and copies of a number are written a register at a time: those of vectors
-// wider than the machine's become scalars in GCC 12. Hence also broadcast(a) * v, with a no
-// constant.
+// Conversions, choices and copies of a number in inner loops are written a register at a time:
+// those of vectors wider than the machine's become scalars in GCC 12. Hence also broadcast(a) * v
+// where a is not a constant.
 typedef float float_lanes __attribute__((vector_size(4 * kLanes)));
 typedef int32_t int_lanes __attribute__((vector_size(4 * kLanes)));
 typedef uint32_t word_lanes __attribute__((vector_size(4 * kLanes)));
@@ -36,7 +36,7 @@ ALWAYS_INLINE To convert(const From& from) {
 }
 template <class Lanes, class To, class Number>
 ALWAYS_INLINE To copies(Number a) {
-  const Lanes lanes = Lanes{} + a;
+  const Lanes lanes = a - Lanes{};  // of -0 as well, which a sum would lose
   To to;
   for (uint32_t i = 0; i < 16 / kLanes; ++i)
     memcpy(reinterpret_cast<char*>(&to) + i * sizeof lanes, &lanes, sizeof lanes);
