@@ -5,8 +5,6 @@
 namespace moeflux::io {
 
 namespace {
-// As long as a disk needs to be at its rate, as short as several readers need to share a tensor.
-constexpr uint64_t kPieceBytes = 1 << 20;
 constexpr uint64_t kQueuedPerReader = 4;  // pieces: readers never starve, and the queue stays small
 }  // namespace
 

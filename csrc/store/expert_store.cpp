@@ -19,34 +19,6 @@ constexpr float kUseWorth = 1;
 constexpr float kHalfLife = 16;
 constexpr float kSweepScale = 64;  // so that less than one remembered use counts among sweeps
 constexpr uint64_t kGuessed = 1;   // priority of what nobody has asked for; an empty slot's is 0
-
-// A reader takes at most this much of an expert at once: an expert alone then keeps several readers
-// busy, and a request is still long enough for a disk to be at its rate (docs/performance.md).
-constexpr uint64_t kPieceBytes = 1 << 20;
-
-// Bytes of the tables: ranges on disk and what is read of them, the pieces of each read, and by key
-// and slot what ExpertStore declares, every piece of every slot in a queue. A list node has two
-// pointers beside its value, a red-black tree's node four words (libstdc++, libc++); a block of a
-// queue has at most a page.
-uint64_t tables_bytes(const std::vector<LayerExperts>& layers, size_t slot_size, size_t piece_size,
-                      size_t task_size) {
-  uint64_t ranges = 0, widest = 0, pieces = 0, most_pieces = 0;
-  for (const LayerExperts& layer : layers) {
-    for (const Part& part : layer.parts)
-      ranges += sizeof(Part) + part.file.size() * sizeof(uint32_t) +
-                part.offset.size() * sizeof(uint64_t);
-    widest = std::max<uint64_t>(widest, layer.n_experts);
-    // Reads are parts or several in one, apart in the slot: each ends with one short piece at most.
-    const uint64_t bound = layer.parts.size() + layer.slot_bytes() / kPieceBytes;
-    pieces += bound;
-    most_pieces = std::max(most_pieces, bound);
-  }
-  const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
-  const uint64_t slot = slot_size + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32 +
-                        most_pieces * task_size;
-  constexpr uint64_t kQueueBlocks = 4 * 4096;  // two queues, a block begun at either end
-  return 2 * ranges + pieces * piece_size + kQueueBlocks + layers.size() * widest * (key + slot);
-}
 }  // namespace
 
 uint64_t LayerExperts::slot_bytes() const {
@@ -83,8 +55,8 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   for (const std::vector<Part>& reads : reads_) {
     std::vector<Piece>& pieces = pieces_.emplace_back();
     for (const Part& read : reads)
-      for (uint64_t begin = 0; begin < read.nbytes; begin += kPieceBytes)
-        pieces.push_back({&read, begin, std::min(kPieceBytes, read.nbytes - begin)});
+      for (uint64_t begin = 0; begin < read.nbytes; begin += io::kPieceBytes)
+        pieces.push_back({&read, begin, std::min(io::kPieceBytes, read.nbytes - begin)});
   }
   const size_t n_keys = layers_.size() * size_t(max_experts_);
   tables_ = base::Booking(arena_.account(), tables_bytes(layers_), "expert tables");
@@ -115,8 +87,27 @@ uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint3
          tables_bytes(layers);
 }
 
+// Bytes of the tables: ranges on disk and what is read of them, the pieces of each read, and by key
+// and slot what ExpertStore declares, every piece of every slot in a queue. A list node has two
+// pointers beside its value, a red-black tree's node four words (libstdc++, libc++); a block of a
+// queue has at most a page.
 uint64_t ExpertStore::tables_bytes(const std::vector<LayerExperts>& layers) {
-  return store::tables_bytes(layers, sizeof(Slot), sizeof(Piece), sizeof(Task));
+  uint64_t ranges = 0, widest = 0, pieces = 0, most_pieces = 0;
+  for (const LayerExperts& layer : layers) {
+    for (const Part& part : layer.parts)
+      ranges += sizeof(Part) + part.file.size() * sizeof(uint32_t) +
+                part.offset.size() * sizeof(uint64_t);
+    widest = std::max<uint64_t>(widest, layer.n_experts);
+    // Reads are parts or several in one, apart in the slot: each ends with one short piece at most.
+    const uint64_t bound = layer.parts.size() + layer.slot_bytes() / io::kPieceBytes;
+    pieces += bound;
+    most_pieces = std::max(most_pieces, bound);
+  }
+  const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
+  const uint64_t slot = sizeof(Slot) + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32 +
+                        most_pieces * sizeof(Task);
+  constexpr uint64_t kQueueBlocks = 4 * 4096;  // two queues, a block begun at either end
+  return 2 * ranges + pieces * sizeof(Piece) + kQueueBlocks + layers.size() * widest * (key + slot);
 }
 
 ExpertStore::~ExpertStore() {
