@@ -8,6 +8,7 @@
 #include "bindings/unlocked.h"
 #include "engine/engine.h"
 #include "engine/probe.h"
+#include "store/read_plan.h"
 
 namespace py = pybind11;
 
@@ -57,18 +58,18 @@ py::dict to_dict(const engine::Rate& rate) {
   return py::dict("nbytes"_a = rate.nbytes, "rounds"_a = rate.rounds, "seconds"_a = rate.seconds);
 }
 
-// parts of one layer: [(nbytes, slot_offset, [file of each expert], [offset of each expert])]
-using Layer =
-    std::vector<std::tuple<uint64_t, uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
+// parts of one layer: [(nbytes, [file of each expert], [offset of each expert])]
+using Layer = std::vector<std::tuple<uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
 
 std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) {
   std::vector<store::LayerExperts> experts;
   for (const Layer& layer : layers) {
     experts.emplace_back();
-    for (const auto& [nbytes, slot_offset, file, offset] : layer) {
+    for (const auto& [nbytes, file, offset] : layer) {
       experts.back().n_experts = static_cast<uint32_t>(file.size());
-      experts.back().parts.push_back({nbytes, slot_offset, file, offset});
+      experts.back().parts.push_back({nbytes, 0, file, offset});
     }
+    store::place_parts(experts.back(), 1);
   }
   return experts;
 }
@@ -98,8 +99,12 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
          const Compute compute = open_compute(account, {device, n_threads, simd});
-         return engine::probe_layer(files, experts_of(layers), shapes, *compute.ops, *compute.arena,
-                                    top_k, misses, n_slots, read_threads, seconds);
+         std::vector<store::LayerExperts> placed = experts_of(layers);
+         std::vector<model::ExpertShapes> places(placed.size(), shapes);
+         for (size_t i = 0; i < placed.size(); ++i)
+           place_experts(placed[i], compute.arena->weight_alignment(), places[i]);
+         return engine::probe_layer(files, placed, places, *compute.ops, *compute.arena, top_k,
+                                    misses, n_slots, read_threads, seconds);
        }))
     out.append(to_dict(rate));
   return out;

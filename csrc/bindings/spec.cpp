@@ -6,6 +6,7 @@
 #include "bindings/bindings.h"
 #include "bindings/unlocked.h"
 #include "model/check_layer.h"
+#include "store/read_plan.h"
 
 namespace py = pybind11;
 
@@ -81,7 +82,7 @@ uint64_t part_bytes(const quant::Shape& shape, int part) {  // weight, scales, b
 constexpr const char* kExpertMatrices[] = {"gate", "up", "down"};
 constexpr const char* kParts[] = {"weight", "scales", "biases"};
 
-void parse_experts(const py::dict& source, uint32_t n_experts, model::Moe& moe,
+void parse_experts(const py::dict& source, uint32_t n_experts, uint64_t alignment, model::Moe& moe,
                    store::LayerExperts& layer) {
   layer.n_experts = n_experts;
   moe.experts = expert_shapes(source);
@@ -89,21 +90,16 @@ void parse_experts(const py::dict& source, uint32_t n_experts, model::Moe& moe,
   for (int i = 0; i < 3; ++i) {
     const py::dict matrix = source[kExpertMatrices[i]];
     for (int j = 0; j < 3; ++j) {
-      const uint64_t nbytes = part_bytes(*shapes[i], j);
-      if (nbytes == 0) continue;
+      if (part_bytes(*shapes[i], j) == 0) continue;
       const py::tuple range = matrix[kParts[j]];
-      if (range[2].cast<uint64_t>() != nbytes)
-        throw FormatError("[bindings] expected " + std::to_string(nbytes) +
-                          " bytes an expert, found " + std::to_string(range[2].cast<uint64_t>()) +
-                          " (" + kParts[j] + " of experts." + kExpertMatrices[i] + ")");
-      layer.parts.push_back({nbytes, moe.experts.offsets[3 * i + j],
-                             range[0].cast<std::vector<uint32_t>>(),
+      layer.parts.push_back({range[2].cast<uint64_t>(), 0, range[0].cast<std::vector<uint32_t>>(),
                              range[1].cast<std::vector<uint64_t>>()});
     }
   }
+  place_experts(layer, alignment, moe.experts);
 }
 
-model::Layer parse_layer(Loader& load, const py::dict& source, float eps,
+model::Layer parse_layer(Loader& load, const py::dict& source, float eps, uint64_t alignment,
                          std::vector<store::LayerExperts>& experts) {
   model::Layer layer;
   const auto kind = source["mixer"].cast<std::string>();
@@ -164,7 +160,7 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps,
   }
   moe.store_layer = static_cast<uint32_t>(experts.size());
   experts.emplace_back();
-  parse_experts(m["experts"], moe.router.n_experts, moe, experts.back());
+  parse_experts(m["experts"], moe.router.n_experts, alignment, moe, experts.back());
   return layer;
 }
 
@@ -173,16 +169,27 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps,
 model::ExpertShapes expert_shapes(const py::dict& source) {
   model::ExpertShapes out;
   quant::Shape* shapes[] = {&out.gate, &out.up, &out.down};
-  uint64_t offset = 0;
   for (int i = 0; i < 3; ++i) {
     *shapes[i] = parse_shape(source[kExpertMatrices[i]]);
     model::check_shape(*shapes[i], std::string("experts.") + kExpertMatrices[i]);
-    for (int j = 0; j < 3; ++j) {
-      out.offsets[3 * i + j] = offset;
-      offset = base::round_up(offset + part_bytes(*shapes[i], j), store::kPartAlignment);
-    }
   }
   return out;
+}
+
+void place_experts(store::LayerExperts& layer, uint64_t alignment, model::ExpertShapes& shapes) {
+  store::place_parts(layer, alignment);
+  const quant::Shape* of[] = {&shapes.gate, &shapes.up, &shapes.down};
+  size_t n_parts = 0;
+  for (int i = 0; i < 9; ++i) {
+    const uint64_t nbytes = part_bytes(*of[i / 3], i % 3);
+    if (nbytes == 0) continue;
+    const uint64_t found = n_parts < layer.parts.size() ? layer.parts[n_parts].nbytes : 0;
+    if (found != nbytes)
+      throw FormatError("[bindings] expected " + std::to_string(nbytes) +
+                        " bytes an expert, found " + std::to_string(found) + " (" + kParts[i % 3] +
+                        " of experts." + kExpertMatrices[i / 3] + ")");
+    shapes.offsets[i] = layer.parts[n_parts++].slot_offset;
+  }
 }
 
 std::vector<store::LayerExperts> read_weights(const py::dict& spec,
@@ -206,8 +213,8 @@ std::vector<store::LayerExperts> read_weights(const py::dict& spec,
   float* frequencies = weights.memory.back().as<float>();
   std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
   for (const py::handle& source : spec["layers"]) {
-    weights.layers.push_back(
-        parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
+    weights.layers.push_back(parse_layer(load, py::reinterpret_borrow<py::dict>(source),
+                                         weights.spec.eps, arena.weight_alignment(), experts));
     weights.layers.back().attention.inv_freq = frequencies;
     model::check_layer(weights.layers.back(), weights.layers.size() - 1, weights.spec,
                        static_cast<uint32_t>(inv_freq.size()), reader);

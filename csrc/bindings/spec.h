@@ -18,8 +18,11 @@ std::vector<store::LayerExperts> read_weights(const pybind11::dict& spec,
                                               const std::vector<std::shared_ptr<io::File>>& files,
                                               base::Arena& arena, model::Weights& weights);
 
-// The shapes of a layer's experts (its dict "experts") and their places in a slot: part after part,
-// each at a multiple of kPartAlignment. Throws FormatError.
+// The shapes of a layer's experts (its dict "experts"). Throws FormatError.
 model::ExpertShapes expert_shapes(const pybind11::dict& source);
+
+// Gives the parts of a layer their places in a slot (store::place_parts) and says them in `shapes`.
+// Throws FormatError when parts and shapes differ.
+void place_experts(store::LayerExperts& layer, uint64_t alignment, model::ExpertShapes& shapes);
 
 }  // namespace moeflux::bindings

@@ -62,6 +62,7 @@ Engine::Engine(Parts parts, const Options& options)
       files_(std::move(parts.files)),
       options_(options),
       ops_(std::move(parts.ops)),
+      trust_(parts.experts.size()),
       pipeline_(*ops_, bell_) {
   store::PlanInput input = sizes(*weights_, parts.experts, *ops_, *arena_, options);
   input.memory_bytes = arena_->account().limit_bytes();
@@ -205,6 +206,7 @@ void Engine::step(std::span<const Request> requests) {
   } catch (...) {
     pipeline_.drain();
     guesses_.clear();
+    guessed_.clear();
     publish();
     throw;
   }

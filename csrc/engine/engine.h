@@ -11,6 +11,7 @@
 #include "engine/activations.h"
 #include "engine/pass.h"
 #include "engine/pipeline.h"
+#include "engine/trust.h"
 #include "store/plan.h"
 
 namespace moeflux::engine {
@@ -89,6 +90,7 @@ class Engine {
   // look_ahead.cpp
   const model::Moe* guess_next(const Pass& pass, size_t index);
   void read_guesses(const Pass& pass, const model::Moe& next);
+  void judge_guesses(const model::Moe& moe, std::span<const uint32_t> wanted);
 
   std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;
@@ -99,7 +101,9 @@ class Engine {
   store::Plan plan_;
   Activations act_;
   std::unique_ptr<store::ExpertStore> store_;
-  std::vector<store::ExpertStore::Pin> guesses_;  // that the layer under way has asked for
+  Trust trust_;
+  std::vector<uint32_t> guessed_;  // of the next layer's experts, those that were not in memory
+  std::vector<store::ExpertStore::Pin> guesses_;  // reads of them that have been asked for
   Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
   Stats stats_;        // of the thread that steps
   mutable std::mutex published_mutex_;

@@ -32,11 +32,22 @@ void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
   const uint32_t n = pass.n_rows() * next.router.top_k;
   const std::set<uint32_t> experts(act_.guess().experts, act_.guess().experts + n);
   for (const uint32_t expert : experts) {
-    if (guesses_.size() >= store_->n_slots() / kShare) return;
     if (expert >= next.router.n_experts) return;  // the device has gone wrong: moe() will say so
+    if (store_->contains(next.store_layer, expert)) continue;
+    guessed_.push_back(expert);
+    if (!trust_.holds(next.store_layer) || guesses_.size() >= store_->n_slots() / kShare) continue;
     if (auto pin = store_->read_ahead(next.store_layer, expert))
       guesses_.push_back(std::move(*pin));
   }
+}
+
+// `wanted`: the experts that the layer's router chose, a row's after the other.
+void Engine::judge_guesses(const model::Moe& moe, std::span<const uint32_t> wanted) {
+  const auto right = std::count_if(guessed_.begin(), guessed_.end(), [&](uint32_t expert) {
+    return std::find(wanted.begin(), wanted.end(), expert) != wanted.end();
+  });
+  trust_.see(moe.store_layer, static_cast<uint32_t>(right), static_cast<uint32_t>(guessed_.size()));
+  guessed_.clear();
 }
 
 }  // namespace moeflux::engine

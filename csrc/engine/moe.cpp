@@ -86,6 +86,7 @@ void Engine::moe(const model::Moe& moe, const Pass& pass, const model::Moe* gues
     return !jobs.empty();
   };
 
+  judge_guesses(moe, {routing.experts, uint64_t(n) * k});
   std::vector<store::ExpertStore::Pin> guesses = std::exchange(guesses_, {});  // of this layer
   size_t window = 1;  // experts that there are slots for at once
   bool shared_done = shared == nullptr, handed_over = false;

@@ -145,9 +145,9 @@ ops::Workload expert_workload(const ops::Router& router, const quant::Shape& gat
 
 std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
                               const std::vector<store::LayerExperts>& layers,
-                              const model::ExpertShapes& shapes, ops::Ops& ops, base::Arena& arena,
-                              uint32_t top_k, std::span<const uint32_t> misses, uint32_t n_slots,
-                              uint32_t read_threads, double seconds) {
+                              std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
+                              base::Arena& arena, uint32_t top_k, std::span<const uint32_t> misses,
+                              uint32_t n_slots, uint32_t read_threads, double seconds) {
   using Key = std::pair<uint32_t, uint32_t>;
   std::vector<Key> keys;
   for (uint32_t layer = 0; layer < layers.size(); ++layer)
@@ -158,11 +158,6 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
     throw FormatError("[engine::probe] expected up to " + std::to_string(top_k) + " misses and " +
                       std::to_string(uint64_t(n_slots) + most) + " experts, found " +
                       std::to_string(most) + " and " + std::to_string(keys.size()));
-  const uint64_t end = shapes.offsets[8] + shapes.down.out * shapes.down.scale_row_bytes();
-  for (const store::LayerExperts& layer : layers)
-    if (layer.slot_bytes() < end)
-      throw FormatError("[engine::probe] expected experts of " + std::to_string(end) +
-                        " bytes, found a slot of " + std::to_string(layer.slot_bytes()));
   std::mt19937_64 random(1);
   std::shuffle(keys.begin(), keys.end(), random);
   const auto bell = std::make_shared<base::Bell>();
@@ -172,18 +167,24 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
   options.on_arrival = [bell] { bell->ring(); };
   store::ExpertStore store(files, layers, arena, options);
   const ops::Router router = router_of(top_k);
-  ops.reserve(expert_workload(router, shapes.gate, shapes.up, shapes.down));
-  const base::Memory x(arena, uint64_t(shapes.gate.in) * 4, "probe"),
-      out(arena, uint64_t(top_k) * shapes.down.out * 4, "probe");
+  const model::ExpertShapes& shape = shapes.front();
+  ops.reserve(expert_workload(router, shape.gate, shape.up, shape.down));
+  const base::Memory x(arena, uint64_t(shape.gate.in) * 4, "probe"),
+      out(arena, uint64_t(top_k) * shape.down.out * 4, "probe");
 
   // A ring of keys: those of the last n_slots are in memory, the next ones are not.
-  std::vector<store::ExpertStore::Pin> pins;
+  struct Held {
+    store::ExpertStore::Pin pin;
+    uint32_t layer;
+    bool done = false;
+  };
+  std::vector<Held> pins;
   const auto acquire = [&](const Key& key, store::Use use) {
-    pins.push_back(*store.try_acquire(key.first, key.second, use));
+    pins.push_back({*store.try_acquire(key.first, key.second, use), key.first});
   };
   for (uint32_t i = 0; i < n_slots; ++i) acquire(keys[i], store::Use::decode);
-  for (const auto& pin : pins)
-    while (!pin.ready()) bell->wait(std::chrono::milliseconds(50));
+  for (const Held& held : pins)
+    while (!held.pin.ready()) bell->wait(std::chrono::milliseconds(50));
   pins.clear();
 
   size_t next = n_slots;
@@ -197,15 +198,15 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
       const Key& key = keys[next++ % keys.size()];
       if (!store.contains(key.first, key.second)) acquire(key, store::Use::decode);
     }
-    std::vector<bool> done(top_k);
     for (uint32_t left = top_k; left > 0;) {
       std::vector<ops::ExpertJob> jobs;
       for (uint32_t rank = 0; rank < top_k; ++rank) {
-        if (done[rank] || !pins[rank].ready()) continue;
-        jobs.push_back(job_of(shapes, pins[rank].data()));
+        Held& held = pins[rank];
+        if (held.done || !held.pin.ready()) continue;
+        jobs.push_back(job_of(shapes[held.layer], held.pin.data()));
         jobs.back().rows = {0};
         jobs.back().pairs = {rank};
-        done[rank] = true;
+        held.done = true;
       }
       if (jobs.empty()) {
         bell->wait(std::chrono::milliseconds(50));

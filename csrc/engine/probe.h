@@ -32,12 +32,13 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds);
 // The experts of a decoded layer as the engine runs them: `top_k` experts of `layers` from a store
 // of `n_slots`, each computed as soon as it is there. For each of `misses`, experts that must be
 // read: a Rate whose rounds are layers and whose bytes are those that were read, of `seconds`.
-// REQUIRES: experts outside of the slots for all misses.
+// `shapes`, by layer, differ in places alone. REQUIRES: experts outside of the slots for all
+// misses.
 std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
                               const std::vector<store::LayerExperts>& layers,
-                              const model::ExpertShapes& shapes, ops::Ops& ops, base::Arena& arena,
-                              uint32_t top_k, std::span<const uint32_t> misses, uint32_t n_slots,
-                              uint32_t read_threads, double seconds);
+                              std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
+                              base::Arena& arena, uint32_t top_k, std::span<const uint32_t> misses,
+                              uint32_t n_slots, uint32_t read_threads, double seconds);
 
 // FFNs of `top_k` experts of this shape, one token, from `nbytes` of weights, each used once a
 // pass. Bytes are those of packed weights, scales and biases; the middle part of the time counts.

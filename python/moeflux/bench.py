@@ -49,7 +49,7 @@ class Setting:
     tokens: int = 256
     sequences: int = 1
     device: str = "cpu"
-    read_ahead: bool = False
+    read_ahead: bool = True
 
     @property
     def context(self) -> int:

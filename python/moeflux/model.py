@@ -33,7 +33,7 @@ def load(
     precision: str = "float32",
     threads: int | None = None,
     max_slots: int | None = None,
-    read_ahead: bool = False,
+    read_ahead: bool = True,
     direct_io: bool = True,
     revision: str | None = None,
     offline: bool = False,
@@ -55,8 +55,8 @@ def load(
             nothing on another device.
         max_slots: at most this many experts in memory. Changes no result.
         read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
-            would be idle. Changes no result; a wrong guess is a read too many. What is read is then
-            a matter of timing.
+            would be idle and as long as most guesses come true. Changes no result; a wrong guess is
+            a read too many. False makes the counters of reads repeatable.
         direct_io: read past the page cache where the file system allows it.
         revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
         offline: use what the hub's cache holds; ask no hub.

@@ -138,7 +138,7 @@ def measure(
     n_threads: int,
     precision: str = "float32",
     device: _core.NativeDevice | None = None,
-    read_ahead: bool = False,
+    read_ahead: bool = True,
 ) -> Sizes:
     """A model's sizes from its headers: no weights are read. `device` None is the CPU.
 

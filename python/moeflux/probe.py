@@ -35,8 +35,8 @@ _NO_CACHE: int | None = getattr(fcntl, "F_NOCACHE", None)
 
 STAGES_OF_EXPERTS = 3  # gate and up together, activation, down (ops/cpu: CpuOps::experts)
 
-# (bytes, place in the slot, file of each expert, offset of each expert)
-Range = tuple[int, int, Sequence[int], Sequence[int]]
+# (bytes, file of each expert, offset of each expert)
+Range = tuple[int, Sequence[int], Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def read_rates(
         IoError: a file cannot be read.
         FormatError: a range lies outside of its file.
     """
-    n_experts = sum(len(layer[0][2]) for layer in layers)
+    n_experts = sum(len(layer[0][1]) for layer in layers)
     batches = [batch for batch in BATCHES if batch <= n_experts]
     by_batch, mode = {}, "direct"
     for batch in batches:
@@ -298,7 +298,7 @@ def _form(parts: Sequence[Part]) -> list[tuple[Any, ...]]:
 
 
 def _ranges(parts: Sequence[Part], places: Sequence[Any]) -> list[Range]:
-    return [(part.nbytes, part.offset, list(numbers), list(offsets))
+    return [(part.nbytes, list(numbers), list(offsets))
             for part, (numbers, offsets) in zip(parts, places, strict=True)]  # fmt: skip
 
 

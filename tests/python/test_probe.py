@@ -30,7 +30,7 @@ def test_a_folder_that_cannot_be_written_is_an_error(tmp_path):
 def test_bytes_are_those_of_the_experts_read(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(os.urandom(10 * 5000 + 3))
-    layer = [(5000, 0, [0] * 10, [3 + 5000 * index for index in range(10)])]
+    layer = [(5000, [0] * 10, [3 + 5000 * index for index in range(10)])]
     done = _core.probe_reads([str(path)], [layer], 4, 2, 0.05, True)
     assert done["nbytes"] == done["rounds"] * 4 * 5000 and done["rounds"] >= 1
 
@@ -40,9 +40,9 @@ def test_ranges_behind_the_end_and_wild_batches_are_refused(tmp_path, offset):
     path = tmp_path / "data"
     path.write_bytes(bytes(5003))
     with pytest.raises(moeflux.FormatError, match="behind"):
-        _core.probe_reads([str(path)], [[(5000, 0, [0], [offset])]], 1, 1, 0.01, True)
+        _core.probe_reads([str(path)], [[(5000, [0], [offset])]], 1, 1, 0.01, True)
     with pytest.raises(moeflux.FormatError, match="batch"):
-        _core.probe_reads([str(path)], [[(5000, 0, [0], [0])]], 2, 1, 0.01, True)
+        _core.probe_reads([str(path)], [[(5000, [0], [0])]], 2, 1, 0.01, True)
 
 
 def test_memory_and_kernel_rates_count_every_byte():
@@ -85,7 +85,7 @@ def experts(tmp_path_factory):
     """A small model's files, the ranges of its experts, and what one is."""
     checkpoint = open_checkpoint(synthesize(tmp_path_factory.mktemp("m") / "m", Recipe("small", 2)))
     spec = build_spec(checkpoint)
-    ranges = [[(part.nbytes, part.offset, list(files), list(offsets))
+    ranges = [[(part.nbytes, list(files), list(offsets))
                for part, (files, offsets) in zip(layer.parts, layer.places, strict=True)]
               for layer in sources.layers(spec)]  # fmt: skip
     return checkpoint, [str(file) for file in checkpoint.files], ranges, spec
@@ -110,13 +110,13 @@ def test_a_layer_reads_exactly_the_experts_that_miss(experts):
 
 
 def test_layers_that_cannot_be_probed_are_refused(experts):
-    top_k, n = experts[3]["layers"][0]["moe"]["top_k"], sum(len(r[0][2]) for r in experts[2])
+    top_k, n = experts[3]["layers"][0]["moe"]["top_k"], sum(len(r[0][1]) for r in experts[2])
     for misses, n_slots in (([top_k + 1], top_k), ([0], top_k - 1), ([1], n), ([0], n + 1)):
         with pytest.raises(moeflux.FormatError, match="misses"):
             layer(experts, misses, n_slots)
     moe = experts[3]["layers"][0]["moe"]["experts"]
     wider = {**moe, "down": {**moe["down"], "out": moe["down"]["out"] * 64}}
-    with pytest.raises(moeflux.FormatError, match="found a slot of"):
+    with pytest.raises(moeflux.FormatError, match="bytes an expert"):
         layer(experts, [0], top_k, matrices=wider)
 
 

@@ -38,6 +38,7 @@ class DeviceArena final : public base::Arena {
   // Throws GpuError when `data` is not of this arena.
   uint64_t reach(const void* data) const;
 
+  uint64_t weight_alignment() const override { return 64; }  // kernels read up to float4
   // Throws GpuError, with both numbers, for more than the device's largest buffer.
   void check_written(uint64_t nbytes, const std::string& what) const override;
 

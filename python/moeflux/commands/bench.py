@@ -22,7 +22,7 @@ def bench(
     threads: Annotated[Optional[str], typer.Option(help="Thread counts: 1,2.")] = None,
     precision: Annotated[str, typer.Option(help="Precisions: float32,bfloat16.")] = "float32",
     device: options.Device = "cpu",
-    read_ahead: options.ReadAhead = False,
+    read_ahead: options.ReadAhead = True,
     sequences: Annotated[str, typer.Option(help="Sequences decoded together: 1,8.")] = "1",
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
     tokens: Annotated[int, typer.Option("--tokens", "-n", help="Tokens on the clock.")] = 256,

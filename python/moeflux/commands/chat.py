@@ -33,7 +33,7 @@ def chat(
     stop: options.Stop = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
-    read_ahead: options.ReadAhead = False,
+    read_ahead: options.ReadAhead = True,
 ) -> None:
     """Talk to a model. Type /help for what a line can be besides a question."""
     from ..conversation import Conversation

@@ -52,7 +52,7 @@ def generate(
     stop: options.Stop = None,
     device: options.Device = "cpu",
     threads: options.Threads = None,
-    read_ahead: options.ReadAhead = False,
+    read_ahead: options.ReadAhead = True,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
     echo: Annotated[bool, typer.Option(help="Print the prompt before its continuation.")] = False,
     as_json: options.AsJson = False,

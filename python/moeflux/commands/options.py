@@ -37,7 +37,7 @@ Device = Annotated[
 ]
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
 ReadAhead = Annotated[
-    bool, typer.Option("--read-ahead", help="Read what the next layer is guessed to need, too.")
+    bool, typer.Option(help="Read what the next layer is guessed to need, while the disk is idle.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

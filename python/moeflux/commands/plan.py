@@ -22,7 +22,7 @@ def plan(
     context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
     threads: options.Threads = None,
     device: options.Device = "cpu",
-    read_ahead: options.ReadAhead = False,
+    read_ahead: options.ReadAhead = True,
     hit_rate: Annotated[
         Optional[float],
         typer.Option(help="Share of experts found in memory; estimated when not given."),
