@@ -162,7 +162,7 @@ def disk(
     record = -(-record_bytes // 16384) * 16384
     count = max(FILE_BYTES // record, max(BATCHES))
     with _probe_file(folder, count * record) as name:
-        layer = [(record, 0, [0] * count, [record * index for index in range(count)])]
+        layer = [(record, [0] * count, [record * index for index in range(count)])]
         return read_rates([name], [layer], seconds)
 
 

@@ -17,7 +17,8 @@ def bench(*args):
 def test_every_combination_is_run_and_counted(tmp_path):
     plot = tmp_path / "plot.svg"
     done = bench("--memory", "20MB,60MB", "--threads", "1", "--sequences", "1,2", "--prompt", "32",
-                 "-n", "8", "--warmup", "2", "--json", "--plot", str(plot))  # fmt: skip
+                 "-n", "8", "--warmup", "2", "--no-read-ahead", "--json",
+                 "--plot", str(plot))  # fmt: skip
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     settings = [(r["setting"]["memory"], r["setting"]["sequences"]) for r in report["runs"]]

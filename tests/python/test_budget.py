@@ -53,7 +53,6 @@ def check(output):
     assert stats["live"] <= BUDGET and stats["peak_bytes"] <= BUDGET
     assert stats["grown"] <= BUDGET
     assert stats["evictions"] > 0 and stats["misses"] > 0
-    assert stats["bytes_read"] == stats["misses"] * (stats["bytes_read"] // stats["misses"])
     assert stats["bytes_read"] > BUDGET  # experts really came and went
 
 

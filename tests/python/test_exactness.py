@@ -22,8 +22,9 @@ def folder(request, tmp_path_factory):
 
 
 def run(path, *, tokens=TOKENS, chunks=(40, 20, 14, 1), **options):
-    """Logits after every token, fed in pieces, and the model's stats."""
-    model = moeflux.load(path, **{"memory": "256MiB", "context": 128} | options)
+    """Logits after every token, fed in pieces, and the model's stats; reads on demand alone."""
+    defaults = {"memory": "256MiB", "context": 128, "read_ahead": False}
+    model = moeflux.load(path, **defaults | options)
     session, out, at = model.session(), [], 0
     for size in chunks:
         out.append(session.step(tokens[at : at + size], all_logits=True))

@@ -63,12 +63,12 @@ def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
         plan.fit(measured(folder), minimum - 1)
 
 
-def test_the_minimum_with_guesses_is_what_load_takes_with_guesses(folder):
+def test_the_minimum_without_guesses_is_what_load_takes_without_guesses(folder):
     checkpoint = open_checkpoint(folder)
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS, read_ahead=True)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS, read_ahead=False)
     minimum = plan.minimum_bytes(sizes)
-    assert minimum > plan.minimum_bytes(measured(folder))
-    options = {"context": CONTEXT, "threads": THREADS, "read_ahead": True}
+    assert minimum < plan.minimum_bytes(measured(folder))
+    options = {"context": CONTEXT, "threads": THREADS, "read_ahead": False}
     model = moeflux.load(folder, memory=minimum, **options)
     assert model.session().step([1, 2, 3]).shape
     with pytest.raises(moeflux.MemoryBudgetError, match=str(minimum)):
