@@ -1,15 +1,15 @@
 """moeflux beside what one would use instead, on the very same weights, in one run.
 
     python benchmarks/compare.py --folder DIR --llama PYTHON [--llama-avx2 PYTHON] [--mlx PYTHON]
-        [--read-ahead] [--out benchmarks/results/compare.json] [--only resident,avx2,mlx,limited]
+        [--on-demand] [--out benchmarks/results/compare.json] [--only resident,avx2,mlx,limited]
 
 DIR is what `moeflux synth --shape qwen3-30b-a3b --layers N --skew S --gguf` wrote. Engines run in
 processes and environments of their own (peers.py) and take turns; the same token ids; 512 tokens of
 prompt, then 64 to warm up, then 256 on the clock; medians over rounds. In memory llama.cpp runs at
 its best setting (weights repacked, no mmap, huge pages for every process). Under a limit each
 engine is alone in a child memory cgroup and the files' pages are dropped from the cache before each
-start; a phase ends after `LIMIT_SECONDS`, with as many tokens as were done; --read-ahead adds rows
-of moeflux with guesses. A part that is run replaces its own results in --out, and no others; a
+start; a phase ends after `LIMIT_SECONDS`, with as many tokens as were done; --on-demand adds rows
+of moeflux without guesses. A part that is run replaces its own results in --out, and no others; a
 file's results are of one model. Bounds are measured in the same run: M, the memory's rate, by
 probe.memory; W, the disk's, by fio, the best of records, 1 MiB and 4 MiB at depths 1 to 16. Linux,
 root.
@@ -181,6 +181,19 @@ def under(bench: Bench, limit: int, read_ahead: bool) -> tuple[dict[str, float],
         return peer.round(bench.ids, LIMIT_SECONDS), peer.ask(stats=True)["stats"]
 
 
+def llama_under(bench: Bench, limit: int) -> dict[str, Any]:
+    """A round of llama.cpp alone in a cgroup of `limit` bytes, or its error."""
+    cgroup.drop_page_cache(bench.folder)
+    options = bench.llama | {"repack": False, "mmap": True}
+    try:
+        with cgroup.group(limit) as prefix, running(
+            bench.options.llama, "llama.cpp", options, prefix=prefix
+        ) as peer:  # fmt: skip
+            return peer.round(bench.ids, LIMIT_SECONDS)
+    except RuntimeError as error:
+        return {"error": str(error)}
+
+
 def limited(bench: Bench) -> dict[str, Any]:
     """Half and a quarter of the model's bytes in memory, each engine alone in a cgroup."""
     total = bench.sizes.resident_bytes + bench.sizes.n_experts * bench.sizes.expert_bytes
@@ -196,45 +209,44 @@ def limited(bench: Bench) -> dict[str, Any]:
         compute = peer.round(bench.ids)
     for share in (0.5, 0.25):
         limit = int(total * share)
-        mine, stats = under(bench, limit, False)
-        cgroup.drop_page_cache(bench.folder)
-        peer_options = bench.llama | {"repack": False, "mmap": True}
-        theirs: dict[str, Any]
-        try:
-            with cgroup.group(limit) as prefix, running(
-                bench.options.llama, "llama.cpp", peer_options, prefix=prefix
-            ) as peer:  # fmt: skip
-                theirs = peer.round(bench.ids, LIMIT_SECONDS)
-        except RuntimeError as error:
-            theirs = {"error": str(error)}
+        found: dict[bool, list[tuple[dict[str, float], dict[str, Any]]]] = {True: [], False: []}
+        for _ in range(bench.options.rounds):
+            for read_ahead in (True, False) if bench.options.on_demand else (True,):
+                found[read_ahead].append(under(bench, limit, read_ahead))
+        theirs = llama_under(bench, limit)
+        stats = found[True][-1][1]
         asked = eviction.requests(trace, bench.sizes.experts_per_layer)
         misses = float(np.mean(eviction.lru(asked, stats["slots"])[WARM_UP:]))
         bound = max(1 / compute["decode"], misses * record / w)
         sweep = bench.sizes.n_experts * record / w
         prefill_bound = max(PROMPT / compute["prefill"], sweep)
+
+        def of_bound(rounds, bound=bound, prefill_bound=prefill_bound) -> dict[str, Any]:
+            middle = median([speeds for speeds, _ in rounds])
+            return middle | {
+                "rounds": [speeds["decode"] for speeds, _ in rounds],
+                "decode_share_of_bound": middle["decode"] * bound,
+                "prefill_share_of_bound": middle["prefill"] * prefill_bound / PROMPT,
+            }  # fmt: skip
+
         row = {
             "share": share, "limit_bytes": limit, "slots": stats["slots"],
-            "read_mode": stats["read_mode"], "moeflux": mine, "llama.cpp": theirs,
-            "lru_misses_per_token": misses, "decode_bound": 1 / bound,
-            "decode_share_of_bound": mine["decode"] * bound,
-            "prefill_bound": PROMPT / prefill_bound,
-            "prefill_share_of_bound": mine["prefill"] * prefill_bound / PROMPT,
+            "read_mode": stats["read_mode"], "lru_misses_per_token": misses,
+            "compute": compute, "decode_bound": 1 / bound, "prefill_bound": PROMPT / prefill_bound,
+            "moeflux": of_bound(found[True]) | {
+                "guesses": stats["ahead_reads"], "guesses_used": stats["ahead_used"],
+            },
+            "llama.cpp": theirs,
         }  # fmt: skip
-        print(f"{share:.0%} of the model: decode {mine['decode']:.2f} tokens/s, bound "
-              f"{1 / bound:.2f} ({row['decode_share_of_bound']:.0%}), "
-              f"prefill {mine['prefill']:.0f} "
-              f"({row['prefill_share_of_bound']:.0%} of its bound); llama.cpp {theirs}",
-              flush=True)  # fmt: skip
-        if bench.options.read_ahead:
-            ahead, counts = under(bench, limit, True)
-            row["read_ahead"] = ahead | {
-                "slots": counts["slots"], "decode_share_of_bound": ahead["decode"] * bound,
-                "prefill_share_of_bound": ahead["prefill"] * prefill_bound / PROMPT,
-                "guesses": counts["ahead_reads"], "guesses_used": counts["ahead_used"],
-            }  # fmt: skip
-            print(f"  with guesses: decode {ahead['decode']:.2f} "
-                  f"({ahead['decode'] * bound:.0%} of the bound), "
-                  f"prefill {ahead['prefill']:.0f}", flush=True)  # fmt: skip
+        if found[False]:
+            row["moeflux, read_ahead=False"] = of_bound(found[False])
+        for name in (name for name in row if name.startswith("moeflux")):
+            mine = row[name]
+            print(f"{share:.0%} of the model, {name}: decode {mine['decode']:.2f} tokens/s, bound "
+                  f"{1 / bound:.2f} ({mine['decode_share_of_bound']:.0%}), "
+                  f"prefill {mine['prefill']:.0f} "
+                  f"({mine['prefill_share_of_bound']:.0%} of its bound)", flush=True)  # fmt: skip
+        print(f"  llama.cpp {theirs}", flush=True)
         out["rows"].append(row)
     return out
 
@@ -308,7 +320,8 @@ def main() -> None:
     parser.add_argument("--llama-avx2", help="one whose llama.cpp was built for AVX2")
     parser.add_argument("--mlx", help="a Python that has mlx-lm")
     parser.add_argument("--packed", type=Path, help="DIR as `moeflux pack` made it, or is to")
-    parser.add_argument("--read-ahead", action="store_true", help="limited: also with guesses")
+    parser.add_argument("--on-demand", action="store_true",
+                        help="limited: also with read_ahead=False")  # fmt: skip
     parser.add_argument("--precisions", default=PRECISIONS, help="all in memory")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}; else all that are possible")

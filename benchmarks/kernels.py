@@ -13,11 +13,21 @@ from pathlib import Path
 
 from demo import machine
 
-from moeflux import _core, probe
+from moeflux import FormatError, _core, probe
 
+KINDS = ("avx512", "avx2", "neon", "portable")  # those that this machine has are measured
 SHAPES = {"qwen3-30b-a3b": (2048, 768), "qwen3-next-80b-a3b": (2048, 512), "wide": (4096, 4096)}
 ROUNDS, SECONDS, TOP_K = 3, 0.3, 8
 FROM_MEMORY, FROM_CACHE = 1 << 30, 1  # bytes; at least the experts of one token
+
+
+def is_here(simd: str) -> bool:
+    """Whether this machine has the instructions."""
+    try:
+        _core.probe_experts(64, 64, 4, 64, 1, 1, 1, 0.001, simd, None)
+    except FormatError:
+        return False
+    return True
 
 
 def rate(shape: str, simd: str, threads: int, nbytes: int) -> float:
@@ -37,7 +47,7 @@ def main() -> None:
         memory[threads] = max(probe.memory(threads) for _ in range(ROUNDS)) / 1e9
         print(f"{threads} threads: memory {memory[threads]:.1f} GB/s")
         for shape in SHAPES:
-            for simd in ("avx512", "avx2", "portable"):
+            for simd in filter(is_here, KINDS):
                 row = {"shape": shape, "simd": simd, "threads": threads}
                 for name, nbytes in (("memory", FROM_MEMORY), ("cache", FROM_CACHE)):
                     row[name] = max(rate(shape, simd, threads, nbytes) for _ in range(ROUNDS))
