@@ -57,6 +57,14 @@ ALWAYS_INLINE Ints add_narrow(Ints acc, Bytes codes, Bytes x) {
 ALWAYS_INLINE Ints add_wide(Ints acc, Ints narrow) {  // neighbours into 32 bits
   return _mm256_add_epi32(acc, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
 }
+// A sum of n <= kNarrowSteps products, in registers anyway.
+template <int n>
+ALWAYS_INLINE Ints narrow_sum(const Bytes* codes, const std::byte* x) {
+  Ints sum = _mm256_maddubs_epi16(codes[0], load_bytes(x));
+  for (int i = 1; i < n; ++i)
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes[i], load_bytes(x + i * kVectorBytes)));
+  return sum;
+}
 #endif
 
 // acc + sums of four products codes (unsigned) * x (signed), exact.

@@ -9,30 +9,31 @@ namespace {
 
 #ifndef MOEFLUX_NARROW_SUMS
 template <int>
-constexpr int kNarrowSteps = 0;  // no use for them: the two are never called
+constexpr int kNarrowSteps = 0;  // no use for them: these are never called
 ALWAYS_INLINE Ints add_narrow(Ints acc, Bytes, Bytes) {
   return acc;
 }
 ALWAYS_INLINE Ints add_wide(Ints acc, Ints) {
   return acc;
 }
+template <int>
+ALWAYS_INLINE Ints narrow_sum(const Bytes*, const std::byte*) {
+  return zero();
+}
 #endif
 
 // The sum of n dot4, of x at `x` and every `kVectorBytes` behind it.
 template <int bits, int n>
 ALWAYS_INLINE Ints dots(const Bytes* codes, const std::byte* x) {
-  constexpr int steps = kNarrowSteps<bits>;
+  constexpr int steps = kNarrowSteps<bits> < n ? kNarrowSteps<bits> : n;
   Ints acc = zero();
-  if constexpr (steps < 2 || n < 2) {
+  if constexpr (steps < 2)
     for (int i = 0; i < n; ++i) acc = dot4<bits>(acc, codes[i], load_bytes(x + i * kVectorBytes));
-  } else {
-    for (int first = 0; first < n; first += steps) {
-      Ints narrow = zero();
-      for (int i = first; i < n && i < first + steps; ++i)
-        narrow = add_narrow(narrow, codes[i], load_bytes(x + i * kVectorBytes));
-      acc = add_wide(acc, narrow);
-    }
-  }
+  else
+    repeat<n / steps>([&](auto i) ALWAYS_INLINE_LAMBDA {
+      acc = add_wide(acc, narrow_sum<steps>(codes + i * steps, x + i * steps * kVectorBytes));
+    });
+  static_assert(steps < 2 || n % steps == 0);
   return acc;
 }
 
