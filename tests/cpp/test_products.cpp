@@ -160,6 +160,34 @@ TEST_CASE("many tokens and rows, in tiles that are full and not") {
   }
 }
 
+// Sums that are kept in few bits for some steps: here every one is as large as it can be.
+TEST_CASE("the largest codes meet the largest digits in all columns") {
+  Random random;
+  constexpr double kLow2 = 127 * 256 - 128;         // digits 127, -128
+  constexpr double kLow3 = kLow2 * 256 - 128;       // digits 127, -128, -128
+  constexpr double kTop2 = 32639, kTop3 = 8355684;  // of a group: prepare.inc
+  for (uint32_t bits : {2, 3, 4, 5, 6, 8})
+    for (uint32_t group : {32, 64, 128}) {
+      const uint32_t in = 17 * group;
+      Stored stored(17, in, bits, group, DType::f32, random);
+      std::fill(stored.weight.begin(), stored.weight.end(), std::byte{255});
+      for (size_t i = 0; i < stored.value.size(); ++i) {
+        float scale, bias;
+        std::memcpy(&scale, stored.m.scales + i / group * 4, 4);
+        std::memcpy(&bias, stored.m.biases + i / group * 4, 4);
+        stored.value[i] = double(scale) * ((1 << bits) - 1) + double(bias);
+      }
+      std::vector<float> x;
+      for (double others : {1.0, -1.0, kLow2 / kTop2, -kLow2 / kTop2, kLow3 / kTop3})
+        for (uint32_t i = 0; i < in; ++i)  // the first of a group sets the step
+          x.push_back(static_cast<float>(i % group == 0 ? 1.0 : others));
+      for (const Kernels* kernels : available_kernels()) {
+        CAPTURE(kernels->name);
+        for (Precision precision : kPrecisions) check(*kernels, stored, precision, x);
+      }
+    }
+}
+
 TEST_CASE("a token has the same bits alone and among others, a row in any range") {
   Random random;
   for (const Kernels* kernels : available_kernels())

@@ -7,11 +7,19 @@
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define ALWAYS_INLINE_LAMBDA __attribute__((always_inline))
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+#define MOEFLUX_PAIRS
+#include "ops/cpu/simd/pair.h"
+#endif
+
 namespace moeflux::ops::cpu {
 namespace {
 
+#ifndef MOEFLUX_PAIRS
 typedef float v16 __attribute__((vector_size(64)));
 typedef int32_t i16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+#endif
 
 // f(0), ..., f(n - 1), written out: arrays that are indexed by i stay in registers.
 template <int value>

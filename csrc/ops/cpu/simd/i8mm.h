@@ -23,6 +23,8 @@ struct MatrixProduct {
   static ALWAYS_INLINE Ints add(Ints acc, Bytes codes, Bytes x) {
     return vusmmlaq_s32(acc, codes, vreinterpretq_s8_u8(x));
   }
+  template <int>
+  static constexpr int kSteps = 0;
   static ALWAYS_INLINE void store(int32_t* to, uint32_t stride, Ints sums) {
     vst1_s32(to, vget_low_s32(sums));
     vst1_s32(to + stride, vget_high_s32(sums));

@@ -14,15 +14,8 @@ using Bytes = __m256i;
 using Ints = __m256i;
 
 ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
-  v16 out;
-  for (int i = 0; i < 2; ++i) {  // in registers: a copy of 64 bytes would go by 16 through memory
-    const auto half = [i](const v16& v) ALWAYS_INLINE_LAMBDA {
-      return _mm256_loadu_ps(reinterpret_cast<const float*>(&v) + 8 * i);
-    };
-    _mm256_storeu_ps(reinterpret_cast<float*>(&out) + 8 * i,
-                     _mm256_fmadd_ps(half(a), half(b), half(c)));
-  }
-  return out;
+  return {(float_lanes)_mm256_fmadd_ps((__m256)a.low, (__m256)b.low, (__m256)c.low),
+          (float_lanes)_mm256_fmadd_ps((__m256)a.high, (__m256)b.high, (__m256)c.high)};
 }
 ALWAYS_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
@@ -45,20 +38,48 @@ ALWAYS_INLINE Ints join(Ints high, Ints low) {  // 256 * high + low
   return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
 }
 
+// How many sums of two products 16 bits hold: at most 2 * 128 * (2^bits - 1) each
+// (lane_product.h).
+#ifndef __AVXVNNI__
+#define MOEFLUX_NARROW_SUMS
+template <int bits>
+constexpr int kNarrowSteps = bits <= 4   ? 8
+                             : bits == 5 ? 4
+                             : bits == 6 ? 2
+                                         : 0;
+// In order and in place: the compiler would take all products of a step before it adds one, which
+// is more than the registers hold, and keep a sum in memory.
+ALWAYS_INLINE Ints add_narrow(Ints acc, Bytes codes, Bytes x) {
+  const __m256i products = _mm256_maddubs_epi16(codes, x);
+  asm volatile("vpaddw %1, %0, %0" : "+x"(acc) : "x"(products));
+  return acc;
+}
+ALWAYS_INLINE Ints add_wide(Ints acc, Ints narrow) {  // neighbours into 32 bits
+  return _mm256_add_epi32(acc, _mm256_madd_epi16(narrow, _mm256_set1_epi16(1)));
+}
+// A sum of n <= kNarrowSteps products, in registers anyway.
+template <int n>
+ALWAYS_INLINE Ints narrow_sum(const Bytes* codes, const std::byte* x) {
+  Ints sum = _mm256_maddubs_epi16(codes[0], load_bytes(x));
+  for (int i = 1; i < n; ++i)
+    sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(codes[i], load_bytes(x + i * kVectorBytes)));
+  return sum;
+}
+#endif
+
 // acc + sums of four products codes (unsigned) * x (signed), exact.
 template <int bits>
 ALWAYS_INLINE Ints dot4(Ints acc, Bytes codes, Bytes x) {
 #ifdef __AVXVNNI__
   return _mm256_dpbusd_avx_epi32(acc, codes, x);
 #else
-  const __m256i ones = _mm256_set1_epi16(1);
   if constexpr (bits < 8) {
-    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(codes, x), ones));
+    return add_wide(acc, _mm256_maddubs_epi16(codes, x));
   } else {  // maddubs would saturate: low and high nibbles on their own
     const __m256i mask = _mm256_set1_epi8(15);
     const Bytes low = _mm256_and_si256(codes, mask),
                 high = _mm256_and_si256(_mm256_srli_epi16(codes, 4), mask);
-    acc = _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(low, x), ones));
+    acc = add_wide(acc, _mm256_maddubs_epi16(low, x));
     return _mm256_add_epi32(
         acc, _mm256_madd_epi16(_mm256_maddubs_epi16(high, x), _mm256_set1_epi16(16)));
   }

@@ -6,6 +6,38 @@
 namespace moeflux::ops::cpu {
 namespace {
 
+#ifdef MOEFLUX_PAIRS
+ALWAYS_INLINE void transpose8(int_lanes* v) {
+  int_lanes t[8];
+  for (int i = 0; i < 8; i += 4) {  // 4 x 4 words within each 128 bits
+    const auto low = [&](int j) ALWAYS_INLINE_LAMBDA {
+      return __builtin_shufflevector(v[j], v[j + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    };
+    const auto high = [&](int j) ALWAYS_INLINE_LAMBDA {
+      return __builtin_shufflevector(v[j], v[j + 1], 2, 10, 3, 11, 6, 14, 7, 15);
+    };
+    t[i] = __builtin_shufflevector(low(i), low(i + 2), 0, 1, 8, 9, 4, 5, 12, 13);
+    t[i + 1] = __builtin_shufflevector(low(i), low(i + 2), 2, 3, 10, 11, 6, 7, 14, 15);
+    t[i + 2] = __builtin_shufflevector(high(i), high(i + 2), 0, 1, 8, 9, 4, 5, 12, 13);
+    t[i + 3] = __builtin_shufflevector(high(i), high(i + 2), 2, 3, 10, 11, 6, 7, 14, 15);
+  }
+  for (int j = 0; j < 4; ++j) {  // 2 x 2 lanes of 128 bits
+    v[j] = __builtin_shufflevector(t[j], t[j + 4], 0, 1, 2, 3, 8, 9, 10, 11);
+    v[j + 4] = __builtin_shufflevector(t[j], t[j + 4], 4, 5, 6, 7, 12, 13, 14, 15);
+  }
+}
+
+ALWAYS_INLINE void transpose16(i16* v) {
+  int_lanes block[2][2][8];  // (rows, columns) of eight
+  for (int i = 0; i < 16; ++i) {
+    block[i / 8][0][i % 8] = v[i].low;
+    block[i / 8][1][i % 8] = v[i].high;
+  }
+  for (auto& row : block)
+    for (auto& b : row) transpose8(b);
+  for (int i = 0; i < 16; ++i) v[i] = {block[0][i / 8][i % 8], block[1][i / 8][i % 8]};
+}
+#else
 #define LANES(a, b, c, d) \
   a, a + 1, a + 2, a + 3, b, b + 1, b + 2, b + 3, c, c + 1, c + 2, c + 3, d, d + 1, d + 2, d + 3
 #define WORDS(a, b, c, d) \
@@ -37,6 +69,7 @@ ALWAYS_INLINE void transpose16(i16* v) {
 
 #undef LANES
 #undef WORDS
+#endif
 
 }  // namespace
 }  // namespace moeflux::ops::cpu

@@ -13,87 +13,26 @@ namespace moeflux::ops::cpu {
 namespace {
 
 typedef uint16_t u16x16 __attribute__((vector_size(32)));
-typedef uint32_t u32x16 __attribute__((vector_size(64)));
 
-// Conversions, choices and copies of a number in inner loops are written a register at a time:
-// those of vectors wider than the machine's become scalars in GCC 12. Hence also broadcast(a) * v
-// where a is not a constant.
-typedef float float_lanes __attribute__((vector_size(4 * kLanes)));
-typedef int32_t int_lanes __attribute__((vector_size(4 * kLanes)));
-typedef uint32_t word_lanes __attribute__((vector_size(4 * kLanes)));
-typedef uint16_t half_lanes __attribute__((vector_size(2 * kLanes)));
+}  // namespace
+}  // namespace moeflux::ops::cpu
 
-template <class ToLanes, class FromLanes, class To, class From>
-ALWAYS_INLINE To convert(const From& from) {
-  To to;
-  for (uint32_t i = 0; i < 16 / kLanes; ++i) {
-    FromLanes a;
-    memcpy(&a, reinterpret_cast<const char*>(&from) + i * sizeof a, sizeof a);
-    const ToLanes b = __builtin_convertvector(a, ToLanes);
-    memcpy(reinterpret_cast<char*>(&to) + i * sizeof b, &b, sizeof b);
-  }
-  return to;
-}
-template <class Lanes, class To, class Number>
-ALWAYS_INLINE To copies(Number a) {
-  const Lanes lanes = a - Lanes{};  // of -0 as well, which a sum would lose
-  To to;
-  for (uint32_t i = 0; i < 16 / kLanes; ++i)
-    memcpy(reinterpret_cast<char*>(&to) + i * sizeof lanes, &lanes, sizeof lanes);
-  return to;
-}
-ALWAYS_INLINE v16 broadcast(float a) {
-  return copies<float_lanes, v16>(a);
-}
-ALWAYS_INLINE i16 broadcast_int(int32_t a) {
-  return copies<int_lanes, i16>(a);
-}
-// test(a, b) ? x : y, lane by lane.
-template <class Test>
-ALWAYS_INLINE v16 choose(const v16& a, const v16& b, const v16& x, const v16& y, Test test) {
-  v16 to;
-  for (uint32_t i = 0; i < sizeof to; i += sizeof(float_lanes)) {
-    const auto part = [i](const v16& v) ALWAYS_INLINE_LAMBDA {
-      float_lanes lanes;
-      memcpy(&lanes, reinterpret_cast<const char*>(&v) + i, sizeof lanes);
-      return lanes;
-    };
-    const float_lanes lanes = test(part(a), part(b)) ? part(x) : part(y);
-    memcpy(reinterpret_cast<char*>(&to) + i, &lanes, sizeof lanes);
-  }
-  return to;
-}
+#ifdef MOEFLUX_PAIRS
+#include "ops/cpu/simd/pair_parts.h"
+#else
+#include "ops/cpu/simd/native_parts.h"
+#endif
+
+namespace moeflux::ops::cpu {
+namespace {
+
 ALWAYS_INLINE v16 larger(const v16& a, const v16& b) {  // b where they do not compare
   return choose(a, b, a, b, [](auto p, auto q) ALWAYS_INLINE_LAMBDA { return p > q; });
 }
-ALWAYS_INLINE v16 to_float(const i16& v) {
-  return convert<float_lanes, int_lanes, v16>(v);
-}
-ALWAYS_INLINE i16 to_int(const v16& v) {  // towards zero
-  return convert<int_lanes, float_lanes, i16>(v);
-}
-ALWAYS_INLINE u32x16 to_words(const u16x16& v) {
-  return convert<word_lanes, half_lanes, u32x16>(v);
-}
-
-ALWAYS_INLINE v16 load(const float* p) {
-  v16 v;
-  for (uint32_t i = 0; i < sizeof v; i += sizeof(float_lanes))
-    memcpy(reinterpret_cast<char*>(&v) + i, reinterpret_cast<const char*>(p) + i,
-           sizeof(float_lanes));
-  return v;
-}
-ALWAYS_INLINE void store(float* p, const v16& v) {
-  for (uint32_t i = 0; i < sizeof v; i += sizeof(float_lanes))
-    memcpy(reinterpret_cast<char*>(p) + i, reinterpret_cast<const char*>(&v) + i,
-           sizeof(float_lanes));
-}
 // A tree: i + (i + 8), then 4, 2, 1 apart.
 ALWAYS_INLINE float sum(const v16& v) {
-  typedef float v8 __attribute__((vector_size(32)));
   typedef float v4 __attribute__((vector_size(16)));
-  const v8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+  const v8 a = low_half(v) + high_half(v);
   const v4 b =
       __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
   return (b[0] + b[2]) + (b[1] + b[3]);
@@ -170,7 +109,7 @@ ALWAYS_INLINE v16 widen_f16(u16x16 half) {
   const v16 finite = from_bits(rest << 13) * 0x1p112f;
   u32x16 bits;
   memcpy(&bits, &finite, sizeof bits);
-  bits = rest >= 0x7c00 ? (rest << 13 | 0x7f800000) : bits;
+  bits = pick(rest >= 0x7c00, rest << 13 | 0x7f800000, bits);
   return from_bits(bits | sign);
 }
 template <quant::DType dtype>
@@ -227,7 +166,7 @@ ALWAYS_INLINE u32x16 round_bf16(v16 v) {
   u32x16 bits;
   memcpy(&bits, &v, sizeof bits);
   const u32x16 rounded = bits + 0x7fff + (bits >> 16 & 1);
-  bits = (bits & 0x7fffffff) > 0x7f800000 ? (bits | 0x400000) : rounded;
+  bits = pick((bits & 0x7fffffff) > 0x7f800000, bits | 0x400000, rounded);
   return bits & 0xffff0000;
 }
 
