@@ -27,7 +27,10 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         return prompt
     if sys.stdin.isatty():
         raise errors.SessionError("[cli] expected a prompt as argument, --file or standard input")
-    return sys.stdin.read()
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise errors.IoError(f"[cli] cannot read the prompt: {error}") from None
 
 
 def generate(
