@@ -67,6 +67,16 @@ def test_an_error_is_one_sentence_and_exit_status_one(args, words):
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_precision_reaches_the_model(command):
+    args = ["x", "-n", "1", "--json"] if command == "generate" else []
+    done = moeflux_command(command, *args, *SMALL, "--precision", "int8")
+    if command == "generate":
+        assert json.loads(done.stdout)["stats"]["precision"] == "int8", done.stderr
+    done = moeflux_command(command, *args, *SMALL, "--precision", "float64")
+    assert done.returncode == 1 and "float64" in done.stderr
+
+
 @pytest.mark.parametrize("where", ["argument", "stdin"])
 def test_a_prompt_that_is_no_utf_8_is_refused_in_one_sentence(where):
     args = [b"\xff\xfe"] if where == "argument" else []

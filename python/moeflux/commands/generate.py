@@ -54,6 +54,7 @@ def generate(
     seed: options.Seed = None,
     stop: options.Stop = None,
     device: options.Device = "cpu",
+    precision: options.Precision = "float32",
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = False,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
@@ -72,8 +73,8 @@ def generate(
     )
     text = _prompt(prompt, file)
     loaded = load(
-        model, memory=memory, context=context, device=device, threads=threads,
-        read_ahead=read_ahead, revision=revision, offline=offline,
+        model, memory=memory, context=context, device=device, precision=precision,
+        threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
     )  # fmt: skip
     source: dict[str, Any] = (
         {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
