@@ -44,8 +44,8 @@ cpp-test:
 
 queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a thread of their own
 	$(BIN)/pip install -q pytest pybind11
-	cmake -S . -B build/queued -DMOEFLUX_TESTS=ON -DPython_EXECUTABLE=$(abspath $(BIN)/python) \
-		-Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	cmake -S . -B build/queued -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON \
+		-DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	cmake --build build/queued -j2 --target queued_core
 	MOEFLUX_TEST_CORE=build/queued/tests/cpp $(BIN)/python -m pytest -q \
 		$(addprefix tests/python/test_,$(addsuffix .py,goldens exactness generation batch routing score))
@@ -58,8 +58,10 @@ address-test: export ASAN_OPTIONS = detect_stack_use_after_return=0
 hostile-asan: export ASAN_OPTIONS = detect_leaks=0:detect_stack_use_after_return=0
 address-test: sanitizers = address,undefined
 thread-test: sanitizers = thread
+# KERNELS: see csrc/ops/cpu/kernels.cmake.
 address-test thread-test: %-test:
-	cmake -S . -B build/$* -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=$(sanitizers)
+	cmake -S . -B build/$* -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=$(sanitizers) \
+		-DMOEFLUX_KERNELS="$(KERNELS)"
 	cmake --build build/$* -j2
 	ctest --test-dir build/$* -j2 --output-on-failure
 
@@ -113,7 +115,7 @@ metal-sanitize: metal-address metal-thread  ## the same under address, undefined
 
 metal-address metal-thread: metal-%: $(BIN)/moeflux
 	$(BIN)/pip install -q pytest pybind11
-	PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
+	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
 
 metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found
 	PYTHONPATH=tools $(CROSS)/bin/python -m check_metal_headers \

@@ -87,6 +87,14 @@ def run(memory: str) -> dict[str, object]:
     }
 
 
+def report(results: dict[str, object], out: Path | None) -> None:
+    """Prints what was measured and, where `out` names a file, writes it there."""
+    text = json.dumps(results, indent=2)
+    print(text)
+    if out:
+        out.write_text(text + "\n")
+
+
 def main() -> None:
     """Measures, prints and optionally writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -97,10 +105,7 @@ def main() -> None:
         "import_seconds": round(import_seconds(), 3),
         "runs": [run(memory) for memory in ("14MB", "17MB", "40MB")],
     }
-    text = json.dumps(results, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    report(results, args.out)
 
 
 if __name__ == "__main__":

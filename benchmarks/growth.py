@@ -6,8 +6,8 @@ Decode time against position for attention layers (a line: each token reads the 
 for gated delta nets (flat: a state of fixed size), two small models cut from real shapes; and
 decode with the experts doubled at the same K, all in memory, where a token reads no more weights
 but its routers'. Checkpoints of about 3 GB are written into DIR and removed. Medians of single
-steps; rounds take turns between models and from short to long, so that a neighbour's load on the
-machine meets all of them.
+steps and of rounds, which take turns between models and from short to long, so that a neighbour's
+load on the machine meets all of them.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def positions(folder: Path) -> list[dict[str, Any]]:
             found.append(by_position(model))
     rows = []
     for kind, found in zip(KINDS, rounds, strict=True):
-        seconds = [min(times[p] for times in found) for p in POSITIONS]
+        seconds = [statistics.median(times[p] for times in found) for p in POSITIONS]
         slope, start = np.polyfit(POSITIONS, seconds, 1)
         line = start + slope * np.array(POSITIONS)
         rows.append({

@@ -9,13 +9,12 @@ times say nothing of one, and the JSON says so.
 """
 
 import argparse
-import json
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from demo import machine
+from demo import machine, report
 
 import moeflux
 from moeflux.doctor import speed
@@ -89,10 +88,7 @@ def main() -> None:
         "same_tokens": on_device["tokens"] == on_cpu["tokens"],
         "runs": [on_device, on_cpu],
     }
-    text = json.dumps(results, indent=2)
-    print(text)
-    if args.out:
-        args.out.write_text(text + "\n")
+    report(results, args.out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 
 namespace moeflux::base {
 
-Thread::Thread(std::function<void()> body) : body_(std::move(body)) {
+Thread::Thread(const std::string& what, std::function<void()> body) : body_(std::move(body)) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kStackBytes);
@@ -26,7 +26,7 @@ Thread::Thread(std::function<void()> body) : body_(std::move(body)) {
       this);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (error != 0) throw Error(std::string("[base::Thread] cannot start: ") + std::strerror(error));
+  if (error != 0) throw Error("[base::Thread] cannot start " + what + ": " + std::strerror(error));
 }
 
 Thread::~Thread() {

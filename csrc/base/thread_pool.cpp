@@ -39,14 +39,9 @@ void wait_while(const std::atomic<uint32_t>& value, uint32_t old) {
 
 ThreadPool::ThreadPool(int n_threads)
     : n_threads_(n_threads < 1 ? 1 : n_threads), stretches_(n_threads_) {
-  threads_.reserve(n_threads_);  // so that no thread is joined before stop()
-  try {
-    for (int worker = 1; worker < n_threads_; ++worker)
-      threads_.push_back(std::make_unique<Thread>([this, worker] { work(worker); }));
-  } catch (...) {  // those that have started wait for a job
-    stop();
-    throw;
-  }
+  start(
+      threads_, static_cast<uint32_t>(n_threads_ - 1), "a compute thread",
+      [this](uint32_t index) { work(static_cast<int>(index) + 1); }, [this] { stop(); });
 }
 
 ThreadPool::~ThreadPool() {

@@ -82,7 +82,7 @@ class ThreadPool {
   std::atomic<uint32_t> epoch_{0};   // one more for each job; workers sleep on it
   std::atomic<uint32_t> inside_{0};  // workers in the job; kOpen: more may join
   std::atomic<bool> stop_{false};
-  std::vector<std::unique_ptr<Thread>> threads_;  // last: joined first
+  Threads threads_;  // last: joined first
 };
 
 }  // namespace moeflux::base

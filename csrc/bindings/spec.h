@@ -13,7 +13,8 @@
 namespace moeflux::bindings {
 
 // Fills `weights`; returns the experts by MoE layer. Throws FormatError, IoError,
-// MemoryBudgetError. Signals are seen between tensors.
+// MemoryBudgetError; of several errors the one of the tensor that is asked for first. Signals are
+// seen between tensors.
 std::vector<store::LayerExperts> read_weights(const pybind11::dict& spec,
                                               const std::vector<std::shared_ptr<io::File>>& files,
                                               base::Arena& arena, model::Weights& weights);

@@ -50,7 +50,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
   sizes.top_k = weights.top_k();
   // Weights' readers are gone before anything of this is booked, but a tiny model has less of it.
   const uint64_t later = sizes.scratch_bytes + sizes.session_bytes +
-                         std::min<uint64_t>(sizes.n_experts, sizes.top_k) * sizes.slot_bytes;
+                         store::min_slots(sizes.n_experts, sizes.top_k) * sizes.slot_bytes;
   const uint64_t readers = model::WeightReader::bytes(arena);
   if (later < readers) sizes.scratch_bytes += readers - later;
   return sizes;

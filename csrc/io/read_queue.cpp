@@ -12,15 +12,10 @@ ReadQueue::ReadQueue(base::Arena& arena, uint32_t n_threads)
     : n_threads_(n_threads),
       bounce_(arena, n_threads * kBounceBytes, "read buffers"),
       stacks_(arena.account(), n_threads * base::kStackBytes, "reader stacks") {
-  readers_.reserve(n_threads);  // so that no thread is joined before stop()
-  try {
-    for (uint32_t index = 0; index < n_threads; ++index)
-      readers_.push_back(std::make_unique<base::Thread>(
-          [this, index] { reader(bounce_.data() + index * kBounceBytes); }));
-  } catch (...) {  // those that have started wait for work
-    stop();
-    throw;
-  }
+  base::start(
+      readers_, n_threads, "a reader",
+      [this](uint32_t index) { reader(bounce_.data() + index * kBounceBytes); },
+      [this] { stop(); });
 }
 
 ReadQueue::~ReadQueue() {

@@ -57,7 +57,7 @@ class ReadQueue {
   uint64_t failed_ = UINT64_MAX;  // number of the first piece that failed
   std::exception_ptr error_;      // its error
   bool stop_ = false;
-  std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first
+  base::Threads readers_;  // last: joined first
 };
 
 }  // namespace moeflux::io

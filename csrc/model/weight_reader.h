@@ -1,6 +1,8 @@
 // WeightReader: checked reads of resident tensors into booked memory. Sources come from Python's
 // tensor table; every range is checked again here, against shapes and the real files. Matrices are
-// read by several threads while the next ones are asked for: they are there after finish().
+// read by several threads while the next ones are asked for: they are there after finish(). The
+// error of a matrix may come out of any call after its own; where a call fails, finish() throws
+// what failed before it.
 #pragma once
 #include <map>
 #include <optional>

@@ -69,15 +69,10 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
-  readers_.reserve(options_.read_threads);  // so that no thread is joined before stop()
-  try {
-    for (uint32_t index = 0; index < options_.read_threads; ++index)
-      readers_.push_back(std::make_unique<base::Thread>(
-          [this, index] { reader(bounce_.data() + index * io::kBounceBytes); }));
-  } catch (...) {  // those that have started wait for work
-    stop();
-    throw;
-  }
+  base::start(
+      readers_, options_.read_threads, "a reader",
+      [this](uint32_t index) { reader(bounce_.data() + index * io::kBounceBytes); },
+      [this] { stop(); });
 }
 
 uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,

@@ -181,7 +181,7 @@ class ExpertStore {
   uint32_t n_reading_ = 0;        // slots
   int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
   StoreStats stats_;
-  std::vector<std::unique_ptr<base::Thread>> readers_;  // last: joined first
+  base::Threads readers_;  // last: joined first
 };
 
 }  // namespace moeflux::store

@@ -7,10 +7,14 @@
 
 namespace moeflux::store {
 
+uint32_t min_slots(uint64_t n_experts, uint32_t top_k) {
+  return static_cast<uint32_t>(std::min<uint64_t>(n_experts, std::max<uint32_t>(top_k, 3)));
+}
+
 Plan make_plan(const PlanInput& in) {
   Plan plan;
   const uint64_t all = std::min<uint64_t>(in.n_experts, UINT32_MAX);
-  plan.min_slots = static_cast<uint32_t>(std::min<uint64_t>(all, std::max<uint32_t>(in.top_k, 3)));
+  plan.min_slots = min_slots(in.n_experts, in.top_k);
   plan.max_slots = static_cast<uint32_t>(all);
   if (in.max_slots) plan.max_slots = std::clamp(in.max_slots, plan.min_slots, plan.max_slots);
   const uint64_t fixed = in.resident_bytes + in.scratch_bytes + in.session_bytes;

@@ -18,11 +18,14 @@ struct PlanInput {
 
 struct Plan {
   uint64_t minimum_bytes = 0;  // the smallest budget that is accepted
-  uint32_t min_slots = 0;      // max(top_k, 3), or all experts where there are fewer
+  uint32_t min_slots = 0;      // min_slots(n_experts, top_k)
   uint32_t max_slots = 0;      // never more than there are experts
   uint32_t slots = 0;          // that fit beside one session
   bool holds_cycle = false;    // slots >= n_layers * top_k: below it an LRU hits next to nothing
 };
+
+// Slots that a store begins with: max(top_k, 3), or all experts where there are fewer.
+uint32_t min_slots(uint64_t n_experts, uint32_t top_k);
 
 // Throws MemoryBudgetError, naming minimum_bytes and its parts, when the budget is below it.
 Plan make_plan(const PlanInput& input);

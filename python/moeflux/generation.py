@@ -6,13 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .errors import SessionError
 from .model import Model
 from .routing import Routing
-from .sampling import Sampler, SamplingParams, log_softmax
-from .session import Session, capture_names
+from .sampling import Sampler, SamplingParams, largest, log_softmax
+from .session import Session, capture_names, token_ids
 
 
 @dataclass(frozen=True)
@@ -125,6 +123,8 @@ def stream_generate(
     ids = _encode(model, prompt, messages)
     if session is not None and routing is not None:
         raise SessionError("[generate] expected either a session or routing: a session has its own")
+    if session is not None and session._native.model is not model._native:
+        raise SessionError("[generate] expected a session of this model, found another model's")
     names = capture_names(capture)
     session = session or model.session(routing=routing)
     if len(ids) > session.context - session.position:
@@ -152,7 +152,7 @@ def _encode(
     elif isinstance(prompt, str):
         ids = model.tokenizer.encode(prompt)
     else:
-        ids = [int(i) for i in prompt or ()]
+        ids = token_ids(prompt or ()).tolist()
     if not ids:
         raise SessionError("[generate] the prompt is empty: expected at least one token")
     return ids
@@ -184,7 +184,7 @@ def _stream(
         if token in eos:
             reason = "eos"
             break
-        best = np.argsort(-logprobs, kind="stable")[:top_logprobs]
+        best = largest(logprobs, top_logprobs)[:top_logprobs] if top_logprobs else ()
         text, stopped = stops.push(stream.push(token))
         seen.append(token)
         feed = [token]

@@ -41,7 +41,7 @@ def resolve(
         if not (demo / "config.json").exists():
             raise IoError(f"[hub] this build ships no demo model; name a checkpoint ({demo})")
         return demo
-    folder = Path(path)
+    folder = Path(path).expanduser()
     if folder.is_dir():
         return folder
     if not is_hub_id(str(path)):
@@ -61,7 +61,8 @@ def resolve(
         reason = str(error).strip().splitlines()
         raise DownloadError(
             f"[hub] cannot fetch {path}"
-            f"{f' at {revision}' if revision else ''}{' offline' if offline else ''}: "
+            f"{f' at {revision}' if revision else ''}{' offline' if offline else ''} "
+            f"(there is no such folder either): "
             f"{type(error).__name__}: {reason[0] if reason else ''}"
         ) from error
 

@@ -83,6 +83,8 @@ def load(
     check_precision(precision, kind_of(native_device))
     if not 1 <= context <= 1 << 24:
         raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
+    if max_slots is not None and max_slots < 1:
+        raise FormatError(f"[load] expected max_slots of 1 or more, found {max_slots}")
     threads = threads if threads is not None else default_threads()
     check_threads(threads)
     folder = hub.resolve(path, revision, offline)
@@ -95,7 +97,7 @@ def load(
         context=context,
         n_threads=threads,
         read_threads=READ_THREADS,
-        max_slots=max_slots or 0,
+        max_slots=min(max_slots or 0, 2**32 - 1),
         read_ahead=read_ahead,
         direct=direct_io,
         simd=forced_simd(),

@@ -10,6 +10,8 @@ import numpy as np
 
 from .errors import SessionError
 
+FIRST_RANKED = 4096  # of a vocabulary: top-p and min-p rarely keep more
+
 
 @dataclass(frozen=True)
 class SamplingParams:
@@ -22,7 +24,7 @@ class SamplingParams:
         min_p: keep tokens of at least this share of the best one's probability.
         repetition_penalty: divides positive and multiplies negative logits of tokens seen
             (Keskar et al. 2019, as in transformers); 1 does nothing.
-        logit_bias: added to the logits, by token id.
+        logit_bias: added to the logits, by token id; -inf forbids one.
         seed: of the draw; the same seed and logits give the same tokens.
     """
 
@@ -69,6 +71,9 @@ class Sampler:
             if not 0 <= token < adjusted.size:
                 raise SessionError(f"[sampling] logit_bias: expected ids below {adjusted.size}, "
                                    f"found {token}")  # fmt: skip
+            if not bias < np.inf:
+                raise SessionError(f"[sampling] logit_bias: expected a finite number or -inf, "
+                                   f"found {bias}")  # fmt: skip
             adjusted[token] += bias
         return adjusted
 
@@ -78,7 +83,10 @@ class Sampler:
         if p.temperature == 0:
             return int(np.argmax(adjusted))
         probability = keep(np.exp(log_softmax(adjusted / p.temperature)), p)
-        return int(np.searchsorted(np.cumsum(probability), self._random.random(), side="right"))
+        drawn = np.searchsorted(np.cumsum(probability), self._random.random(), side="right")
+        if drawn == probability.size:  # rounding: the sum may end below a draw just below 1
+            drawn = np.flatnonzero(probability)[-1]
+        return int(drawn)
 
 
 def log_softmax(logits: Any) -> Any:
@@ -87,20 +95,38 @@ def log_softmax(logits: Any) -> Any:
     return shifted - np.log(np.exp(shifted).sum())
 
 
+def largest(values: Any, n: int) -> Any:
+    """Ids of the n largest values, best first, and of all others that equal the last of them.
+
+    Ties go to the lower id. To sort a whole vocabulary takes longer than many a model's step.
+    """
+    ids = np.arange(values.size)
+    if n < values.size:
+        ids = np.flatnonzero(values >= np.partition(values, values.size - n)[values.size - n])
+    return ids[np.argsort(-values[ids], kind="stable")]
+
+
 def keep(probability: Any, params: SamplingParams) -> Any:
     """Probabilities with everything outside top-k, top-p and min-p removed, summing to one.
 
     Ties at a boundary go to the lower token id.
     """
-    order = np.argsort(-probability, kind="stable")
-    ranked = probability[order]
-    kept = np.ones(ranked.size, dtype=bool)
-    if params.top_k:
-        kept[params.top_k :] = False
-    if params.top_p < 1:
-        kept &= np.cumsum(ranked) - ranked < params.top_p
-    kept &= ranked >= params.min_p * ranked[0]
-    kept[0] = True
+    if not params.top_k and params.top_p == 1 and params.min_p == 0:
+        return probability / probability.sum()
+    n = params.top_k or FIRST_RANKED
+    while True:
+        order = largest(probability, n)
+        ranked = probability[order]
+        kept = np.ones(ranked.size, dtype=bool)
+        if params.top_k:
+            kept[params.top_k :] = False
+        if params.top_p < 1:
+            kept &= np.cumsum(ranked) - ranked < params.top_p
+        kept &= ranked >= params.min_p * ranked[0]
+        kept[0] = True
+        if not kept[-1] or n == params.top_k or n >= probability.size:
+            break  # what is ranked below is not kept either
+        n = probability.size
     out = np.zeros_like(probability)
     out[order[kept]] = ranked[kept]
     return out / out.sum()

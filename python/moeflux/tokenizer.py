@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import read_json
-from .errors import FormatError, SessionError, TemplateError
+from .errors import FormatError, IoError, SessionError, TemplateError
 
 MAX_TEMPLATE_CHARS = 200_000
 MAX_RENDERED_CHARS = 10_000_000
@@ -29,8 +29,9 @@ class Tokenizer:
         import tokenizers
 
         path = folder / "tokenizer.json"
+        text = _read_text(path)
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(path.read_text(encoding="utf-8"))
+            self._tokenizer = tokenizers.Tokenizer.from_str(text)
         except BaseException as error:  # `tokenizers` panics with a BaseException of its own
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
@@ -57,8 +58,11 @@ class Tokenizer:
         return frozenset(ids)
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        """Token ids of a text."""
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        """Token ids of a text. Raises SessionError for what is no Unicode text."""
+        try:
+            return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        except TypeError:  # no str, or one with surrogates: bytes that were no UTF-8
+            raise SessionError(f"[tokenizer] expected text, found {text!r:.80}") from None
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids."""
@@ -126,13 +130,22 @@ class TokenStream:
         return text
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise IoError(f"[tokenizer] cannot read: {error.strerror} ({path})") from error
+    except UnicodeDecodeError as error:
+        raise FormatError(f"[tokenizer] expected UTF-8, found {error} ({path})") from None
+
+
 def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
 def _find_template(folder: Path, config: dict[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
-    template = path.read_text(encoding="utf-8") if path.exists() else config.get("chat_template")
+    template = _read_text(path) if path.exists() else config.get("chat_template")
     if isinstance(template, list):  # [{"name": "default", "template": ...}, ...]
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")
@@ -164,6 +177,7 @@ def _render(template: str, messages: list[dict[str, str]], config: dict[str, Any
             input=json.dumps(request),
             capture_output=True,
             encoding="utf-8",
+            errors="replace",
             timeout=MAX_TEMPLATE_SECONDS,
             check=False,
         )

@@ -28,3 +28,19 @@ def test_corrupt_checkpoint_is_refused_with_a_typed_error(name, tmp_path, bystan
         assert text in str(caught.value)
     model, logits = bystander
     assert np.array_equal(model.session().step([1, 2, 3]), logits)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),  # in the order of loading; matrices are read by threads, vectors at once
+    [
+        ("model.embed_tokens.scales", "model.norm.weight"),
+        ("lm_head.biases", "model.layers.0.self_attn.q_proj.scales"),
+    ],
+)
+def test_of_two_damaged_tensors_the_first_is_told_every_time(first, second, tmp_path):
+    folder = build(tmp_path, "qwen3_moe", "mlx-q4")
+    for tensor in (second, first):
+        corrupt.fill_with_nan(folder, tensor)
+        for _ in range(30):
+            with pytest.raises(moeflux.FormatError, match=f"in tensor {tensor} |in {tensor} "):
+                moeflux.load(folder, **ROOM)

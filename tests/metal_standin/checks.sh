@@ -8,7 +8,8 @@
 #   goldens  over the build of plain, the goldens of every family and form, and nothing else
 #   address  address and undefined-behaviour sanitizer
 #   thread   thread sanitizer
-# Debian: clang-19, with sanitizers libclang-rt-19-dev. Further arguments go to pytest.
+# Debian: clang-19, with sanitizers libclang-rt-19-dev. Further arguments go to pytest. KERNELS: see
+# csrc/ops/cpu/kernels.cmake.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 flavour=$1
@@ -45,7 +46,8 @@ export ASAN_OPTIONS=detect_stack_use_after_return=0
 export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 TSAN_OPTIONS=halt_on_error=1
 
 cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_TESTS=ON -DMOEFLUX_PYTHON=ON \
-  -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
+  -DMOEFLUX_KERNELS="${KERNELS:-}" -DMOEFLUX_WERROR=$warnings_are_errors -DMOEFLUX_SANITIZE=$sanitize \
+  -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$($python -m pybind11 --cmakedir)" >/dev/null
 cmake --build $build -j2
 if [ $flavour != goldens ]; then ctest --test-dir $build -j2 --output-on-failure; fi

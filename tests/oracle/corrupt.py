@@ -125,10 +125,10 @@ def _unknown_dtype(header: Header, names: list[str]) -> None:
     header[names[0]]["dtype"] = "Q7"
 
 
-def _nan_scales(folder: Path) -> None:
-    file = _holder(folder, "lm_head.scales")
+def fill_with_nan(folder: Path, tensor: str) -> None:
+    file = _holder(folder, tensor)
     header, data = split_file(file)
-    begin, end = header["lm_head.scales"]["data_offsets"]
+    begin, end = header[tensor]["data_offsets"]
     nans = np.full((end - begin) // 2, 0x7FC0, np.uint16).tobytes()
     join_file(file, header, data[:begin] + nans + data[end:])
 
@@ -176,7 +176,11 @@ def _corruptions() -> dict[str, Corruption]:
         "index_not_json": Corruption(
             lambda folder: (folder / INDEX).write_text("{"), bad, (INDEX,)
         ),
-        "nan_scales": Corruption(_nan_scales, bad, (".safetensors", "lm_head.scales")),
+        "nan_scales": Corruption(
+            lambda folder: fill_with_nan(folder, "lm_head.scales"),
+            bad,
+            (".safetensors", "lm_head.scales"),
+        ),
         "config_lies_about_bits": Corruption(_edit_json(config, _lie_about_bits), bad, ("8", "4")),
         "top_k_above_experts": Corruption(
             _edit_json(config, lambda c: c.update(num_experts_per_tok=25)), bad, ("25", "24")

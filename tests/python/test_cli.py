@@ -67,6 +67,29 @@ def test_an_error_is_one_sentence_and_exit_status_one(args, words):
     assert "Traceback" not in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_precision_reaches_the_model(command):
+    args = ["x", "-n", "1", "--json"] if command == "generate" else []
+    done = moeflux_command(command, *args, *SMALL, "--precision", "int8")
+    if command == "generate":
+        assert json.loads(done.stdout)["stats"]["precision"] == "int8", done.stderr
+    done = moeflux_command(command, *args, *SMALL, "--precision", "float64")
+    assert done.returncode == 1 and "float64" in done.stderr
+
+
+@pytest.mark.parametrize("where", ["argument", "stdin"])
+def test_a_prompt_that_is_no_utf_8_is_refused_in_one_sentence(where):
+    args = [b"\xff\xfe"] if where == "argument" else []
+    for encoding in ("utf-8", "ascii:surrogateescape"):  # what a C locale makes of input
+        done = subprocess.run(
+            [sys.executable, "-m", "moeflux.cli", "generate", *args, *SMALL, "-n", "1"],
+            input=b"\xff\xfe", capture_output=True, timeout=120, check=False,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+        )  # fmt: skip
+        assert done.returncode == 1
+        assert done.stderr.startswith(b"moeflux: ") and done.stderr.count(b"\n") == 1
+
+
 def test_info_shows_family_and_sizes(tmp_path):
     folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
     done = moeflux_command("info", str(folder))

@@ -298,3 +298,32 @@ def test_two_threads_share_a_model(model):
     for thread in threads:
         thread.join()
     assert all(np.array_equal(result, expected) for result in results)
+
+
+@pytest.mark.parametrize(
+    "prompt", ["\ud800", ["a"], [1.5], [-1], [2**32]], ids=lambda prompt: ascii(prompt)
+)
+def test_what_is_no_prompt_is_refused(model, prompt):
+    with pytest.raises(moeflux.SessionError, match="expected"):
+        moeflux.generate(model, prompt, max_tokens=1)
+
+
+def test_a_session_of_another_model_is_refused(folder, model):
+    other = moeflux.load(folder, memory="128MiB", context=96)
+    with pytest.raises(moeflux.SessionError, match="another model"):
+        moeflux.generate(model, "Hello", max_tokens=1, session=other.session())
+    assert moeflux.generate(model, "Hello", max_tokens=1, session=model.session()) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("tokenizer.json", moeflux.IoError), ("chat_template.jinja", moeflux.FormatError)],
+)
+def test_a_missing_tokenizer_and_a_template_of_bytes_are_typed(folder, tmp_path, name, error):
+    for path in folder.iterdir():
+        if path.name != name:
+            (tmp_path / path.name).symlink_to(path)
+    if name == "chat_template.jinja":
+        (tmp_path / name).write_bytes(b"\xff\xfe{{ messages }}")
+    with pytest.raises(error, match=name):
+        Tokenizer(tmp_path, {})

@@ -63,6 +63,20 @@ def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
         plan.fit(measured(folder), minimum - 1)
 
 
+@pytest.mark.parametrize("top_k", [1, 2, 4])
+def test_where_reading_the_weights_takes_most_the_minimum_is_its_peak(tmp_path, monkeypatch, top_k):
+    # With one reader of experts, the weights' readers take more than all that follows them.
+    for module in ("model", "plan"):
+        monkeypatch.setattr(f"moeflux.{module}.READ_THREADS", 1)
+    folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4", num_experts_per_tok=top_k)
+    minimum = plan.minimum_bytes(measured(folder))
+    model = load(folder, minimum)
+    assert model.stats["peak_bytes"] == minimum
+    model.session().step([1, 2, 3])
+    with pytest.raises(moeflux.MemoryBudgetError, match=f"at least {minimum}|={minimum} would do"):
+        load(folder, minimum - 1)
+
+
 def test_the_minimum_without_guesses_is_what_load_takes_without_guesses(folder):
     checkpoint = open_checkpoint(folder)
     sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS, read_ahead=False)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import moeflux
-from moeflux.sampling import Sampler, SamplingParams, keep, log_softmax
+from moeflux.sampling import FIRST_RANKED, Sampler, SamplingParams, keep, largest, log_softmax
 
 LOGITS = np.random.Generator(np.random.PCG64(1)).normal(0, 2, 50).astype(np.float32)
 
@@ -71,6 +71,18 @@ def test_logit_bias_is_added_and_foreign_ids_are_refused():
     assert sampler.choose(sampler.adjust(LOGITS, [])) == 3
     with pytest.raises(moeflux.SessionError, match="50"):
         Sampler(SamplingParams(logit_bias={50: 1.0})).adjust(LOGITS, [])
+    for bias in (float("nan"), float("inf")):
+        with pytest.raises(moeflux.SessionError, match="finite"):
+            Sampler(SamplingParams(logit_bias={3: bias})).adjust(LOGITS, [])
+
+
+def test_a_bias_of_minus_infinity_forbids_a_token():
+    best = int(np.argmax(LOGITS))
+    for params in (SamplingParams(logit_bias={best: -np.inf}),
+                   SamplingParams(temperature=1, seed=1, logit_bias={best: -np.inf})):  # fmt: skip
+        sampler = Sampler(params)
+        adjusted = sampler.adjust(LOGITS, [])
+        assert best not in {sampler.choose(adjusted) for _ in range(200)}
 
 
 def test_the_same_seed_gives_the_same_tokens():
@@ -93,3 +105,56 @@ def test_senseless_parameters_are_refused(bad):
 
 def test_log_softmax_sums_to_one():
     assert np.exp(log_softmax(LOGITS.astype(np.float64))).sum() == pytest.approx(1)
+
+
+def kept_by_a_sort(probability, params):
+    """What the filters keep, said with a sort of everything."""
+    order = np.argsort(-probability, kind="stable")
+    ranked = probability[order]
+    rank = np.arange(ranked.size)
+    kept = (rank < (params.top_k or ranked.size)) & (ranked >= params.min_p * ranked[0])
+    if params.top_p < 1:
+        kept &= np.cumsum(ranked) - ranked < params.top_p
+    kept[0] = True
+    out = np.zeros_like(probability)
+    out[order[kept]] = ranked[kept]
+    return out / out.sum()
+
+
+@pytest.mark.parametrize("spread", [0.01, 1, 4])  # with the first, top-p keeps most tokens
+@pytest.mark.parametrize("step", [0, 0.5])  # with a step, many are equal
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 1}, {"top_k": 40}, {"top_k": 10**6}, {"top_p": 0.3}, {"top_p": 0.999},
+     {"min_p": 1e-3}, {"top_k": 500, "top_p": 0.9, "min_p": 0.01}],
+)  # fmt: skip
+def test_filters_of_a_large_vocabulary_keep_what_a_whole_sort_would(spread, step, options):
+    logits = np.random.Generator(np.random.PCG64(3)).normal(0, spread, 5 * FIRST_RANKED)
+    if step:
+        logits = np.round(logits / step) * step
+    params = SamplingParams(temperature=1, **options)
+    probability = softmax(logits)
+    assert np.array_equal(keep(probability, params), kept_by_a_sort(probability, params))
+
+
+def test_the_largest_come_best_first_with_all_that_equal_the_last():
+    values = np.array([1.0, 5.0, 3.0, 5.0, 3.0, 0.0])
+    assert largest(values, 1).tolist() == [1, 3]
+    assert largest(values, 3).tolist() == [1, 3, 2, 4]
+    assert largest(values, 6).tolist() == largest(values, 99).tolist() == [1, 3, 2, 4, 0, 5]
+
+
+def test_a_draw_above_the_rounded_sum_takes_the_last_token_that_is_left():
+    class Highest:
+        def random(self):
+            return 1 - 2**-53
+
+    sampler = Sampler(SamplingParams(temperature=1, top_k=10))
+    sampler._random = Highest()
+    found = 0
+    for seed in range(50):
+        logits = np.random.Generator(np.random.PCG64(seed)).normal(0, 2, 50)
+        probability = keep(softmax(logits), sampler.params)
+        found += np.cumsum(probability)[-1] <= 1 - 2**-53
+        assert probability[sampler.choose(logits)] > 0
+    assert found

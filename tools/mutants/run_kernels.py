@@ -178,6 +178,26 @@ def run(group: list[Edit], tree: Path, work: Path) -> list[Edit]:
     return left
 
 
+def copy_checkout(tree: Path) -> None:
+    """Makes `tree` hold the files of the checkout and no others; those that are the same stay."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\0")
+    names = {name for name in filter(None, listed) if (ROOT / name).is_file()}
+    for path in list(tree.rglob("*")):
+        if path.is_file() and path.relative_to(tree).as_posix() not in names:
+            path.unlink()
+    for name in names:
+        target = tree / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+            shutil.copyfile(ROOT / name, target)
+
+
 def main() -> int:
     """Command line; see the module's docstring."""
     parser = argparse.ArgumentParser()
@@ -187,18 +207,7 @@ def main() -> int:
     options = parser.parse_args()
     index, count = options.shard
     tree = options.work / "tree"
-    files = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split("\0")
-    for name in filter(None, files):
-        target = tree / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
-            shutil.copyfile(ROOT / name, target)
+    copy_checkout(tree)
     found = [edit for edit in edits() if options.only in str(edit)]
     groups = rounds(found)[index - 1 :: count]
     found = [edit for group in groups for edit in group]

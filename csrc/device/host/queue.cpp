@@ -8,7 +8,7 @@
 namespace moeflux::device::host {
 
 Queue::Queue(const Limits& limits, const Options& options)
-    : limits_(limits), options_(options), thread_([this] { serve(); }) {}
+    : limits_(limits), options_(options), thread_("the host device", [this] { serve(); }) {}
 
 Queue::~Queue() {
   const std::lock_guard lock(mutex_);

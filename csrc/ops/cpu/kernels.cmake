@@ -1,6 +1,8 @@
 # The inner loops, one source file an instruction set, each with the compiler flags of its own. A file
 # whose flags the compiler does not know is built without them, and then offers no kernels.
+# They take most of a build's time, a minute each.
 include(CheckCXXCompilerFlag)
+set(MOEFLUX_KERNELS "" CACHE STRING "instruction sets to build for, such as portable;avx2; all if empty")
 
 function(moeflux_kernels name)
   set(source csrc/ops/cpu/kernels_${name}.cpp)
@@ -13,7 +15,7 @@ function(moeflux_kernels name)
     # GCC 12's own intrinsic headers read an uninitialised vector on purpose (PR 105593).
     list(APPEND flags -Wno-maybe-uninitialized -Wno-uninitialized)
   endif()
-  if(ARGN)
+  if(ARGN AND (NOT MOEFLUX_KERNELS OR name IN_LIST MOEFLUX_KERNELS))
     list(JOIN ARGN " " set)
     string(MAKE_C_IDENTIFIER "MOEFLUX_HAS_${set}" known)
     check_cxx_compiler_flag("${set}" ${known})

@@ -32,6 +32,7 @@ def chat(
     seed: options.Seed = None,
     stop: options.Stop = None,
     device: options.Device = "cpu",
+    precision: options.Precision = "float32",
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = True,
 ) -> None:
@@ -43,8 +44,8 @@ def chat(
         max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
     )
     loaded = load(
-        model, memory=memory, context=context, device=device, threads=threads,
-        read_ahead=read_ahead, revision=revision, offline=offline,
+        model, memory=memory, context=context, device=device, precision=precision,
+        threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
     )  # fmt: skip
     if not loaded.tokenizer.has_template:
         raise errors.TemplateError(

@@ -27,7 +27,10 @@ def _prompt(prompt: str | None, file: Path | None) -> str:
         return prompt
     if sys.stdin.isatty():
         raise errors.SessionError("[cli] expected a prompt as argument, --file or standard input")
-    return sys.stdin.read()
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise errors.IoError(f"[cli] cannot read the prompt: {error}") from None
 
 
 def generate(
@@ -51,6 +54,7 @@ def generate(
     seed: options.Seed = None,
     stop: options.Stop = None,
     device: options.Device = "cpu",
+    precision: options.Precision = "float32",
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = True,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
@@ -69,8 +73,8 @@ def generate(
     )
     text = _prompt(prompt, file)
     loaded = load(
-        model, memory=memory, context=context, device=device, threads=threads,
-        read_ahead=read_ahead, revision=revision, offline=offline,
+        model, memory=memory, context=context, device=device, precision=precision,
+        threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
     )  # fmt: skip
     source: dict[str, Any] = (
         {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}

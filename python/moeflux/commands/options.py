@@ -35,6 +35,9 @@ Device = Annotated[
         "shaders on the CPU, slow."
     ),
 ]
+Precision = Annotated[
+    str, typer.Option(help="Of products with weights: float32, bfloat16 or int8.")
+]
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
 ReadAhead = Annotated[
     bool, typer.Option(help="Read what the next layer is guessed to need, while the disk is idle.")
