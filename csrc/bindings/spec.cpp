@@ -183,8 +183,8 @@ std::vector<store::LayerExperts> ask_for_weights(const py::dict& spec, base::Are
   float* frequencies = weights.memory.back().as<float>();
   std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
   for (const py::handle& source : spec["layers"]) {
-    weights.layers.push_back(
-        parse_layer(load, py::reinterpret_borrow<py::dict>(source), weights.spec.eps, experts));
+    weights.layers.push_back(parse_layer(load, py::reinterpret_borrow<py::dict>(source),
+                                         weights.spec.eps, arena.weight_alignment(), experts));
     weights.layers.back().attention.inv_freq = frequencies;
     model::check_layer(weights.layers.back(), weights.layers.size() - 1, weights.spec,
                        static_cast<uint32_t>(inv_freq.size()), reader);
@@ -226,34 +226,12 @@ std::vector<store::LayerExperts> read_weights(const py::dict& spec,
   weights.spec = {spec["vocab"].cast<uint32_t>(), spec["d_model"].cast<uint32_t>(),
                   spec["eps"].cast<float>(), spec["chunk"].cast<uint32_t>()};
   model::WeightReader reader(files, arena, weights);
-<<<<<<< HEAD
-  Loader load(reader);
-  weights.embed = load.matrix(spec, "embed").weight;
-  weights.head.norm = load.vector(spec, "final_norm");
-  weights.head.eps = weights.spec.eps;
-  if (spec.contains("head"))
-    weights.head.linear = load.matrix(spec, "head");
-  else
-    weights.head.linear.weight = weights.embed;
-  model::check_ends(weights, reader);
-  const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
-  weights.memory.emplace_back(arena, inv_freq.size() * sizeof(float) + 4, "rotary frequencies");
-  float* frequencies = weights.memory.back().as<float>();
-  std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
-  for (const py::handle& source : spec["layers"]) {
-    weights.layers.push_back(parse_layer(load, py::reinterpret_borrow<py::dict>(source),
-                                         weights.spec.eps, arena.weight_alignment(), experts));
-    weights.layers.back().attention.inv_freq = frequencies;
-    model::check_layer(weights.layers.back(), weights.layers.size() - 1, weights.spec,
-                       static_cast<uint32_t>(inv_freq.size()), reader);
-=======
   std::vector<store::LayerExperts> experts;
   try {
     experts = ask_for_weights(spec, arena, reader, weights);
   } catch (const Error&) {  // what was asked for before, and fails as well, is told instead
     unlocked([&] { reader.finish(); });
     throw;
->>>>>>> tidy
   }
   unlocked([&] { reader.finish(); });
   weights.tables = base::Booking(arena.account(),
