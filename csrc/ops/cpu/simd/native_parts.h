@@ -100,5 +100,18 @@ ALWAYS_INLINE void store(int32_t* p, const i16& v) {
   memcpy(p, &v, sizeof v);
 }
 
+// What lies in memory as a vector, or n in a row. By type where a vector is a register: copied as
+// bytes, it might alias anything, and gemm is half as slow again (measured on AVX-512 and AMX).
+ALWAYS_INLINE v16 fetch(const v16& v) {
+  return v;
+}
+ALWAYS_INLINE void keep(v16& to, const v16& v) {
+  to = v;
+}
+template <int n>
+ALWAYS_INLINE void fetch(const int32_t* p, i16* to) {
+  memcpy(to, p, n * sizeof(i16));
+}
+
 }  // namespace
 }  // namespace moeflux::ops::cpu

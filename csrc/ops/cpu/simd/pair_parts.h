@@ -81,5 +81,17 @@ ALWAYS_INLINE void store(int32_t* p, const i16& v) {
   store_pair(p, v);
 }
 
+// What lies in memory as a vector, or n in a row. By registers: GCC 12 copies a pair by 16 bytes.
+ALWAYS_INLINE v16 fetch(const v16& v) {
+  return load(reinterpret_cast<const float*>(&v));
+}
+ALWAYS_INLINE void keep(v16& to, const v16& v) {
+  store(reinterpret_cast<float*>(&to), v);
+}
+template <int n>
+ALWAYS_INLINE void fetch(const int32_t* p, i16* to) {
+  for (int i = 0; i < n; ++i) to[i] = load(p + 16 * i);
+}
+
 }  // namespace
 }  // namespace moeflux::ops::cpu
