@@ -8,9 +8,9 @@
 #include "store/read_plan.h"
 
 using namespace moeflux;
+using store::kPartAlignment;
 using store::kSlotAlignment;
 using store::LayerExperts;
-using store::kPartAlignment;
 using store::Part;
 using store::place_parts;
 using store::plan_reads;
