@@ -13,7 +13,7 @@ TEST_CASE("guesses are trusted until they fail too often, and again when they co
   CHECK(trust.holds(0));
   for (int i = 0; i < 1000; ++i) trust.see(0, 1, 4);
   CHECK_FALSE(trust.holds(0));
-  CHECK(trust.holds(1));  // a layer of its own
+  CHECK(trust.holds(1));                              // a layer of its own
   for (int i = 0; i < 1000; ++i) trust.see(0, 0, 0);  // nothing guessed says nothing
   CHECK_FALSE(trust.holds(0));
   for (int i = 0; i < 1000; ++i) trust.see(0, 4, 4);
