@@ -42,7 +42,8 @@ def measure(folder: Path, memory: int, n_warm_up: int, layout: str) -> dict[str,
     spec = build_spec(checkpoint)
     threads = probe.default_threads()
     sizes = plan.measure(checkpoint, spec, CONTEXT, threads)
-    model = moeflux.load(folder, memory=memory, context=CONTEXT, threads=threads)
+    model = moeflux.load(folder, memory=memory, context=CONTEXT, threads=threads,
+                         read_ahead=False)  # fmt: skip
     session = model.session()
     numbers = np.random.Generator(np.random.PCG64(1))
     if n_warm_up > WARM_UP:  # fills memory fast: a prompt reads each expert once

@@ -218,6 +218,9 @@ void place_experts(store::LayerExperts& layer, uint64_t alignment, model::Expert
                         " of experts." + kExpertMatrices[i / 3] + ")");
     shapes.offsets[i] = layer.parts[n_parts++].slot_offset;
   }
+  if (n_parts != layer.parts.size())
+    throw FormatError("[bindings] expected " + std::to_string(n_parts) +
+                      " parts of an expert, found " + std::to_string(layer.parts.size()));
 }
 
 std::vector<store::LayerExperts> read_weights(const py::dict& spec,

@@ -16,6 +16,10 @@ constexpr uint32_t kShare = 4;
 // Enqueues the guess and returns the layer that it is of; null when there is none to make.
 const model::Moe* Engine::guess_next(const Pass& pass, size_t index) {
   if (!options_.read_ahead || store_->holds_all() || pass.top_k != 0) return nullptr;
+  if (std::any_of(pass.shares.begin(), pass.shares.end(), [&](const Share& share) {
+        return pass.requests[share.request].routing != nullptr;  // routers have no say there
+      }))
+    return nullptr;
   const auto& layers = weights_->layers;
   const auto next = std::find_if(layers.begin() + index + 1, layers.end(),
                                  [](const model::Layer& layer) { return layer.is_moe; });

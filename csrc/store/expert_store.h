@@ -27,7 +27,7 @@ inline constexpr uint64_t kPartAlignment = 64;     // a cache line, and an AVX-5
 // One of the (up to nine) byte ranges that make an expert: the same place in every slot.
 struct Part {
   uint64_t nbytes = 0;
-  uint64_t slot_offset = 0;      // multiple of kPartAlignment
+  uint64_t slot_offset = 0;      // of kPartAlignment, or as place_parts has it
   std::vector<uint32_t> file;    // (n_experts) index into the store's files
   std::vector<uint64_t> offset;  // (n_experts) in that file
 };

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/error.h"
+
 namespace moeflux::store {
 
 namespace {
@@ -26,10 +28,6 @@ bool begins_at(const Part& part, uint64_t place) {
                      [&](uint64_t offset) { return offset % kPageBytes == place; });
 }
 
-constexpr uint64_t page_of(uint64_t offset) {
-  return offset / kPageBytes * kPageBytes;
-}
-
 // To whole pages: back to the one it begins in if that is free from `free_from` on, and forward as
 // far as `free_to` and the files reach.
 void widen(Part& read, uint64_t free_from, uint64_t free_to,
@@ -49,6 +47,12 @@ void widen(Part& read, uint64_t free_from, uint64_t free_to,
 }  // namespace
 
 void place_parts(LayerExperts& layer, uint64_t alignment) {
+  for (const Part& part : layer.parts)
+    if (part.file.size() != layer.n_experts || part.offset.size() != layer.n_experts)
+      throw FormatError("[store::place_parts] expected a range for each of " +
+                        std::to_string(layer.n_experts) + " experts, found " +
+                        std::to_string(part.file.size()) + " files and " +
+                        std::to_string(part.offset.size()) + " offsets");
   uint64_t end = 0;  // of what is placed
   for (size_t first = 0; first < layer.parts.size();) {
     Part& head = layer.parts[first];

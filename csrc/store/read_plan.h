@@ -2,9 +2,9 @@
 //
 // Direct reads move whole blocks of the disk to whole blocks of memory. What begins elsewhere, as
 // nearly everything in a checkpoint does, would be read into a buffer and copied: on two cores that
-// costs half as much as computing (docs/performance.md). So a long range keeps its place within a
-// page: where an expert's weights begin at byte 14 of a block on disk, they begin at byte 14 of a
-// page of the slot, and the blocks around them are read straight to the pages around them.
+// costs a third of what computing does (docs/performance.md). So a long range keeps its place
+// within a page: where an expert's weights begin at byte 14 of a block on disk, they begin at byte
+// 14 of a page of the slot, and the blocks around them are read straight to the pages around them.
 #pragma once
 #include <memory>
 #include <vector>
@@ -18,7 +18,7 @@ namespace moeflux::store {
 // such distances as a slot has (what `moeflux pack` writes) stay together; such a stretch begins at
 // a multiple of kPartAlignment or, if it is long and its place within a page is the same in every
 // expert and a multiple of `alignment`, at that place of a page, with its first and last page for
-// itself.
+// itself. Throws FormatError where a part has not a range for every expert.
 void place_parts(LayerExperts& layer, uint64_t alignment);
 
 // The reads of a layer's experts, in slot order. Neighbouring parts are merged when every expert

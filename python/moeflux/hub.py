@@ -41,7 +41,10 @@ def resolve(
         if not (demo / "config.json").exists():
             raise IoError(f"[hub] this build ships no demo model; name a checkpoint ({demo})")
         return demo
-    folder = Path(path).expanduser()
+    try:
+        folder = Path(path).expanduser()
+    except RuntimeError:  # ~ of nobody
+        folder = Path(path)
     if folder.is_dir():
         return folder
     if not is_hub_id(str(path)):

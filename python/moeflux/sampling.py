@@ -75,6 +75,9 @@ class Sampler:
                 raise SessionError(f"[sampling] logit_bias: expected a finite number or -inf, "
                                    f"found {bias}")  # fmt: skip
             adjusted[token] += bias
+        if not np.isfinite(adjusted.max()):
+            raise SessionError("[sampling] logit_bias: expected a token that is left, found all "
+                               "at -inf")  # fmt: skip
         return adjusted
 
     def choose(self, adjusted: Any) -> int:
@@ -82,7 +85,7 @@ class Sampler:
         p = self.params
         if p.temperature == 0:
             return int(np.argmax(adjusted))
-        probability = keep(np.exp(log_softmax(adjusted / p.temperature)), p)
+        probability = keep(np.exp(log_softmax((adjusted - adjusted.max()) / p.temperature)), p)
         drawn = np.searchsorted(np.cumsum(probability), self._random.random(), side="right")
         if drawn == probability.size:  # rounding: the sum may end below a draw just below 1
             drawn = np.flatnonzero(probability)[-1]
