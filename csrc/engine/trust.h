@@ -2,6 +2,7 @@
 // often fail, reading on them costs more of the disk than it hides; they are judged all the same,
 // so that a layer can win trust back.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
