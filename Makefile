@@ -104,17 +104,17 @@ sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its 
 
 # Debian: clang-19; with sanitizers libclang-rt-19-dev. $(BIN) needs numpy, pytest and pybind11.
 metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ tests, every kernel
-	$(BIN)/pip install -q pytest pybind11
+	$(BIN)/pip install -q pytest pytest-xdist pybind11
 	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh plain
 
 metal-goldens: $(BIN)/moeflux  ## the goldens of every family and form, over the stand-in
-	$(BIN)/pip install -q pytest pybind11
+	$(BIN)/pip install -q pytest pytest-xdist pybind11
 	PYTHON=$(BIN)/python tests/metal_standin/checks.sh goldens
 
 metal-sanitize: metal-address metal-thread  ## the same under address, undefined-behaviour and thread sanitizer
 
 metal-address metal-thread: metal-%: $(BIN)/moeflux
-	$(BIN)/pip install -q pytest pybind11
+	$(BIN)/pip install -q pytest pytest-xdist pybind11
 	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
 
 metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found

@@ -60,5 +60,5 @@ cp $build/_core*.so $build/tests/metal_standin/libmetal_standin.so $build/site/m
 env PYTHONPATH=$build/site:tests ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 \
   LD_PRELOAD="$preload" LD_LIBRARY_PATH=$build/site/moeflux \
   PYTHONDONTWRITEBYTECODE=1 MOEFLUX_EXPECT_STANDIN=1 MOEFLUX_TEST_DEVICES=metal \
-  "$python" -m pytest -q -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
+  "$python" -m pytest -q -n 2 -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
   $own $kernels $models "${selection[@]}" "$@"

@@ -42,9 +42,20 @@ def no_rule_of_metal_is_broken():
     assert violations() == []
 
 
+left_in_workers = []  # of pytest-xdist, whose sessions end before this one
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    left_in_workers.append(getattr(node, "workeroutput", {}).get("metal_objects_left", 0))
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
-    left = live_objects()
-    if left:
+    left = live_objects() + sum(left_in_workers)
+    worker = getattr(session.config, "workeroutput", None)
+    if worker is not None:
+        worker["metal_objects_left"] = left
+    elif left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
         print(f"\nmetal stand-in: {left} objects are left at the end of the session")
