@@ -32,9 +32,12 @@ def machine() -> dict[str, str]:
         text = Path("/proc/cpuinfo").read_text()
         cpu = text.partition("model name")[2].partition(":")[2].splitlines()[0].strip()
     commit = says("git", "describe", "--always", "--dirty", "--exclude", "*")
+    cores = str(os.cpu_count())
+    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < int(cores):
+        cores = f"{len(os.sched_getaffinity(0))} of {cores}"
     return {
         "cpu": cpu,
-        "cores": str(os.cpu_count()),
+        "cores": cores,
         "python": platform.python_version(),
         "commit": commit,
     }
