@@ -8,6 +8,7 @@
 #include "bindings/unlocked.h"
 #include "engine/engine.h"
 #include "engine/probe.h"
+#include "ops/gpu/device_arena.h"
 #include "store/read_plan.h"
 
 namespace py = pybind11;
@@ -61,7 +62,7 @@ py::dict to_dict(const engine::Rate& rate) {
 // parts of one layer: [(nbytes, [file of each expert], [offset of each expert])]
 using Layer = std::vector<std::tuple<uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
 
-std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) {
+std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers, uint64_t alignment) {
   std::vector<store::LayerExperts> experts;
   for (const Layer& layer : layers) {
     experts.emplace_back();
@@ -69,16 +70,18 @@ std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) {
       experts.back().n_experts = static_cast<uint32_t>(file.size());
       experts.back().parts.push_back({nbytes, 0, file, offset});
     }
-    store::place_parts(experts.back(), 1);
+    store::place_parts(experts.back(), alignment);
   }
   return experts;
 }
 
 py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
-                     uint32_t batch, uint32_t read_threads, double seconds, bool direct) {
+                     uint32_t batch, uint32_t read_threads, double seconds, bool direct,
+                     const std::shared_ptr<device::Device>& device) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
-  const std::vector<store::LayerExperts> experts = experts_of(layers);
+  const uint64_t alignment = device ? ops::gpu::DeviceArena::kWeightAlignment : 1;
+  const std::vector<store::LayerExperts> experts = experts_of(layers, alignment);
   const bool is_direct = std::all_of(files.begin(), files.end(),
                                      [](const auto& file) { return file->alignment() > 1; });
   py::dict out = to_dict(
@@ -99,10 +102,11 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
          const Compute compute = open_compute(account, {device, n_threads, simd});
-         std::vector<store::LayerExperts> placed = experts_of(layers);
+         const uint64_t alignment = compute.arena->weight_alignment();
+         std::vector<store::LayerExperts> placed = experts_of(layers, alignment);
          std::vector<model::ExpertShapes> places(placed.size(), shapes);
          for (size_t i = 0; i < placed.size(); ++i)
-           place_experts(placed[i], compute.arena->weight_alignment(), places[i]);
+           place_experts(placed[i], alignment, places[i]);
          return engine::probe_layer(files, placed, places, *compute.ops, *compute.arena, top_k,
                                     misses, n_slots, read_threads, seconds);
        }))
@@ -119,7 +123,7 @@ void register_plan(py::module_& module) {
              "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
              "max_slots"_a);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
-             "seconds"_a, "direct"_a);
+             "seconds"_a, "direct"_a, "device"_a);
   module.def("probe_layer", &probe_layer, "paths"_a, "layers"_a, "experts"_a, "top_k"_a, "misses"_a,
              "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a, "device"_a);
   module.def(

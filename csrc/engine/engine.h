@@ -103,7 +103,7 @@ class Engine {
   std::unique_ptr<store::ExpertStore> store_;
   Trust trust_;
   std::vector<uint32_t> guessed_;  // of the next layer's experts, those that were not in memory
-  std::vector<store::ExpertStore::Pin> guesses_;  // reads of them that have been asked for
+  std::vector<store::ExpertStore::Pin> guesses_;  // its pins on what the next layer may want
   Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
   Stats stats_;        // of the thread that steps
   mutable std::mutex published_mutex_;

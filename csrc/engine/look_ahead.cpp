@@ -9,7 +9,7 @@
 namespace moeflux::engine {
 
 namespace {
-// Of the slots, guesses may hold one in so many: the layer at work has the others.
+// Of the slots, reads on guesses may take one in so many: the layer at work has the others.
 constexpr uint32_t kShare = 4;
 }  // namespace
 
@@ -35,13 +35,21 @@ const model::Moe* Engine::guess_next(const Pass& pass, size_t index) {
 void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
   const uint32_t n = pass.n_rows() * next.router.top_k;
   const std::set<uint32_t> experts(act_.guess().experts, act_.guess().experts + n);
-  for (const uint32_t expert : experts) {
-    if (expert >= next.router.n_experts) return;  // the device has gone wrong: moe() will say so
-    if (store_->contains(next.store_layer, expert)) continue;
-    guessed_.push_back(expert);
-    if (!trust_.holds(next.store_layer) || guesses_.size() >= store_->n_slots() / kShare) continue;
-    if (auto pin = store_->read_ahead(next.store_layer, expert))
+  if (*experts.rbegin() >= next.router.n_experts) return;  // the device has gone wrong: moe() says so
+  const uint32_t layer = next.store_layer;
+  const bool trusted = trust_.holds(layer);
+  for (const uint32_t expert : experts)  // a read of one must not push out another
+    if (auto pin = trusted ? store_->keep(layer, expert) : std::nullopt)
       guesses_.push_back(std::move(*pin));
+  size_t left = store_->n_slots() / kShare;
+  for (const uint32_t expert : experts) {
+    if (store_->contains(layer, expert)) continue;
+    guessed_.push_back(expert);
+    if (!trusted || left == 0) continue;
+    if (auto pin = store_->read_ahead(layer, expert)) {
+      guesses_.push_back(std::move(*pin));
+      --left;
+    }
   }
 }
 

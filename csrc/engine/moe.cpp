@@ -97,7 +97,10 @@ void Engine::moe(const model::Moe& moe, const Pass& pass, const model::Moe* gues
   for (;;) {
     pipeline_.reap();
     acquire();
-    guesses.clear();  // what came true is pinned by a demand now
+    if (!guesses.empty()) {  // what came true is pinned by a demand now, the rest is in its way
+      guesses.clear();
+      acquire();
+    }
     if (guessed != nullptr && next == demands.end()) {
       read_guesses(pass, *guessed);
       guessed = nullptr;

@@ -194,6 +194,14 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   return Pin(this, slot);
 }
 
+std::optional<ExpertStore::Pin> ExpertStore::keep(uint32_t layer, uint32_t expert) {
+  std::lock_guard lock(mutex_);
+  Slot* slot = where_[key_of(layer, expert)];
+  if (slot == nullptr) return std::nullopt;
+  if (slot->pins++ == 0 && !slot->reading) order_.erase({slot->priority, slot});
+  return Pin(this, slot);
+}
+
 std::optional<ExpertStore::Pin> ExpertStore::read_ahead(uint32_t layer, uint32_t expert) {
   std::lock_guard lock(mutex_);
   const int64_t key = key_of(layer, expert);

@@ -92,6 +92,8 @@ class ExpertStore {
   // A pin on (layer, expert): at once when it is in memory (a hit), else after a read that starts
   // now. Null when every slot is pinned: release one and ask again.
   std::optional<Pin> try_acquire(uint32_t layer, uint32_t expert, Use use);
+  // A pin on what is in memory or being read, no use of it; null when it is neither.
+  std::optional<Pin> keep(uint32_t layer, uint32_t expert);
   // A read on a guess, when no reader has a demand to see to; a pin keeps it wanted. Null when the
   // expert is in memory or asked for already, or every slot is pinned. Letting go of the pin takes
   // back a read that has not begun.

@@ -148,6 +148,7 @@ def probe_reads(
     read_threads: int,
     seconds: float,
     direct: bool,
+    device: NativeDevice | None,
 ) -> dict[str, Any]: ...
 def probe_layer(
     paths: list[str],

@@ -125,9 +125,12 @@ def _rate(measured: dict[str, Any]) -> float:
 
 
 def read_rates(
-    paths: Sequence[str], layers: Sequence[Sequence[Range]], seconds: float = 0.5
+    paths: Sequence[str],
+    layers: Sequence[Sequence[Range]],
+    seconds: float = 0.5,
+    device: _core.NativeDevice | None = None,
 ) -> DiskRate:
-    """Rates of random experts from existing files, laid out as `layers` says.
+    """Rates of random experts from existing files, laid out as `layers` says, for `device`.
 
     Raises:
         IoError: a file cannot be read.
@@ -138,7 +141,7 @@ def read_rates(
     by_batch, mode = {}, "direct"
     for batch in batches:
         measured = _core.probe_reads(list(paths), [list(layer) for layer in layers], batch,
-                                     READ_THREADS, seconds / len(batches), True)  # fmt: skip
+                                     READ_THREADS, seconds / len(batches), True, device)  # fmt: skip
         by_batch[batch] = _rate(measured)
         mode = str(measured["mode"])
     return DiskRate(by_batch, mode)
@@ -280,7 +283,7 @@ def machine(
             places = [([0] * count, [index * record + part.offset for index in range(count)])
                       for part in layers[0].parts]  # fmt: skip
             ranges = [_ranges(layers[0].parts, places)]
-        drive = read_rates(paths, ranges)
+        drive = read_rates(paths, ranges, device=device)
         # Past the caches, if the disk fills so much in time.
         hot = min(MEMORY_BYTES, available_bytes() // 4, int(drive.best * FILL_SECONDS))
         return Machine(

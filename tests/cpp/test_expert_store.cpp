@@ -146,6 +146,41 @@ TEST_CASE("a guess is read when nothing else is to be, and asking for it makes i
   f.store.assert_invariants();
 }
 
+TEST_CASE("what is kept is not evicted, and keeping it is no use of it") {
+  Fixture f(3);
+  f.check(f.get(0, 0), 0, 0);
+  f.check(f.get(0, 1), 0, 1);
+  f.check(f.get(0, 2), 0, 2);
+  CHECK_FALSE(f.store.keep(0, 3));  // not in memory: no read begins
+  {
+    const auto oldest = f.store.keep(0, 0);
+    REQUIRE(oldest);
+    f.store.assert_invariants();
+    CHECK(f.store.is_pinned(oldest->data()));
+    f.check(f.get(1, 0), 1, 0);
+    CHECK(f.store.contains(0, 0));
+    CHECK_FALSE(f.store.contains(0, 1));
+  }
+  f.store.assert_invariants();
+  CHECK(f.store.stats().hits == 0);
+  f.check(f.get(1, 1), 1, 1);
+  CHECK_FALSE(f.store.contains(0, 0));  // the oldest still
+}
+
+TEST_CASE("a read that is under way can be kept, and outlives the one who asked for it") {
+  Fixture f(3, {.delay_us = 20000});
+  auto asked = f.store.try_acquire(0, 0, Use::decode);
+  {
+    const auto kept = f.store.keep(0, 0);
+    REQUIRE(kept);
+    { const auto gone = std::move(asked); }
+    while (!kept->ready()) f.wait();
+  }
+  f.check(f.get(0, 0), 0, 0);
+  CHECK(f.store.stats().hits == 1);
+  f.store.assert_invariants();
+}
+
 TEST_CASE("guesses give way to demands; let go, what has not begun is not read") {
   Fixture f(8, {.delay_us = 20000});
   std::vector<ExpertStore::Pin> guesses;

@@ -31,7 +31,7 @@ def test_bytes_are_those_of_the_experts_read(tmp_path):
     path = tmp_path / "data"
     path.write_bytes(os.urandom(10 * 5000 + 3))
     layer = [(5000, [0] * 10, [3 + 5000 * index for index in range(10)])]
-    done = _core.probe_reads([str(path)], [layer], 4, 2, 0.05, True)
+    done = _core.probe_reads([str(path)], [layer], 4, 2, 0.05, True, None)
     assert done["nbytes"] == done["rounds"] * 4 * 5000 and done["rounds"] >= 1
 
 
@@ -40,9 +40,9 @@ def test_ranges_behind_the_end_and_wild_batches_are_refused(tmp_path, offset):
     path = tmp_path / "data"
     path.write_bytes(bytes(5003))
     with pytest.raises(moeflux.FormatError, match="behind"):
-        _core.probe_reads([str(path)], [[(5000, [0], [offset])]], 1, 1, 0.01, True)
+        _core.probe_reads([str(path)], [[(5000, [0], [offset])]], 1, 1, 0.01, True, None)
     with pytest.raises(moeflux.FormatError, match="batch"):
-        _core.probe_reads([str(path)], [[(5000, [0], [0])]], 2, 1, 0.01, True)
+        _core.probe_reads([str(path)], [[(5000, [0], [0])]], 2, 1, 0.01, True, None)
 
 
 def test_memory_and_kernel_rates_count_every_byte():

@@ -25,6 +25,8 @@ void check_working_set(const device::Device& device, uint64_t budget_bytes);
 
 class DeviceArena final : public base::Arena {
  public:
+  static constexpr uint64_t kWeightAlignment = 64;  // kernels read up to float4
+
   enum class Access { read, write };  // of the device
 
   // Throws GpuError for a device whose memory the CPU cannot reach.
@@ -38,7 +40,7 @@ class DeviceArena final : public base::Arena {
   // Throws GpuError when `data` is not of this arena.
   uint64_t reach(const void* data) const;
 
-  uint64_t weight_alignment() const override { return 64; }  // kernels read up to float4
+  uint64_t weight_alignment() const override { return kWeightAlignment; }
   // Throws GpuError, with both numbers, for more than the device's largest buffer.
   void check_written(uint64_t nbytes, const std::string& what) const override;
 
