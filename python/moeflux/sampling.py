@@ -11,6 +11,7 @@ import numpy as np
 from .errors import SessionError
 
 FIRST_RANKED = 4096  # of a vocabulary: top-p and min-p rarely keep more
+BLOCK_GROWTH = 8  # times as many are ranked where they do
 
 
 @dataclass(frozen=True)
@@ -116,20 +117,27 @@ def keep(probability: Any, params: SamplingParams) -> Any:
     """
     if not params.top_k and params.top_p == 1 and params.min_p == 0:
         return probability / probability.sum()
-    n = params.top_k or FIRST_RANKED
+    size = probability.size
+    top_k = int(params.top_k)  # numpy's integers of 8 bits reach no size
+    n = min(top_k or FIRST_RANKED, size)
     while True:
-        order = largest(probability, n)
-        ranked = probability[order]
-        kept = np.ones(ranked.size, dtype=bool)
-        if params.top_k:
-            kept[params.top_k :] = False
+        ranked = _descending(probability, n)
+        kept = ranked >= params.min_p * ranked[0]
         if params.top_p < 1:
             kept &= np.cumsum(ranked) - ranked < params.top_p
-        kept &= ranked >= params.min_p * ranked[0]
-        kept[0] = True
-        if not kept[-1] or n == params.top_k or n >= probability.size:
+        count = n if kept.all() else max(int(np.argmin(kept)), 1)
+        if count < n or n in (top_k, size):
             break  # what is ranked below is not kept either
-        n = probability.size
-    out = np.zeros_like(probability)
-    out[order[kept]] = ranked[kept]
+        n = min(n * BLOCK_GROWTH, size)
+    least = ranked[count - 1]
+    above = probability > least
+    out = np.where(above, probability, 0.0)
+    equal = np.flatnonzero(probability == least)
+    out[equal[: count - np.count_nonzero(above)]] = least
     return out / out.sum()
+
+
+def _descending(values: Any, n: int) -> Any:
+    """The n largest values. Without their ids: numbers are sorted ten times as fast as indices."""
+    last = values if n == values.size else np.partition(values, values.size - n)[-n:]
+    return np.sort(last)[::-1]
