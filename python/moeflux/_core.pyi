@@ -161,6 +161,7 @@ def probe_layer(
     seconds: float,
     simd: str,
     device: NativeDevice | None,
+    precision: str = "float32",
 ) -> list[dict[str, Any]]: ...
 def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
 def probe_experts(
@@ -174,4 +175,5 @@ def probe_experts(
     seconds: float,
     simd: str,
     device: NativeDevice | None,
+    precision: str = "float32",
 ) -> dict[str, Any]: ...
