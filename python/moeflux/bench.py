@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import integer
 from .model import Model, load
 from .plan import Sizes
 from .probe import Machine
@@ -23,6 +24,7 @@ from .sampling import Sampler, SamplingParams
 from .session import Session
 
 Progress = Callable[[str], None]
+RULES = {"prompt": integer(1), "tokens": integer(1), "warmup": integer(0)}
 
 
 @dataclass(frozen=True)
@@ -195,8 +197,8 @@ def measure(
     load_seconds = time.perf_counter() - begin
     n = setting.sequences
     length = setting.context
+    sessions = [model.session() for _ in range(n)]  # first: the budget bounds their number
     fed = np.resize(np.asarray(ids, dtype=np.int64), n * length).reshape(n, length)
-    sessions = [model.session() for _ in range(n)]
 
     progress(f"prompt of {setting.prompt}")
     clock = _Clock(model)

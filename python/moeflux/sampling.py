@@ -8,10 +8,29 @@ from typing import Any
 
 import numpy as np
 
+from .arguments import Rule, check, integer, is_integer, is_number, number, optional
 from .errors import SessionError
 
 FIRST_RANKED = 4096  # of a vocabulary: top-p and min-p rarely keep more
 BLOCK_GROWTH = 8  # times as many are ranked where they do
+
+
+def _is_bias(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        is_integer(token) and token >= 0 and is_number(bias) and bias < np.inf
+        for token, bias in value.items()
+    )
+
+
+RULES = {
+    "temperature": number("of 0 or more and below infinity", lambda value: 0 <= value < np.inf),
+    "top_k": integer(0),
+    "top_p": number("above 0 and at most 1", lambda value: 0 < value <= 1),
+    "min_p": number("in 0..1", lambda value: 0 <= value <= 1),
+    "repetition_penalty": number("above 0 and below infinity", lambda value: 0 < value < np.inf),
+    "logit_bias": Rule("a mapping of token ids to finite numbers or -inf", _is_bias),
+    "seed": optional(integer(0)),
+}
 
 
 @dataclass(frozen=True)
@@ -38,17 +57,7 @@ class SamplingParams:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        checks = {
-            "temperature >= 0": self.temperature >= 0 and np.isfinite(self.temperature),
-            "top_k >= 0": self.top_k >= 0,
-            "0 < top_p <= 1": 0 < self.top_p <= 1,
-            "0 <= min_p <= 1": 0 <= self.min_p <= 1,
-            "repetition_penalty > 0": self.repetition_penalty > 0,
-            "seed >= 0": self.seed is None or self.seed >= 0,
-        }
-        for rule, holds in checks.items():
-            if not holds:
-                raise SessionError(f"[sampling] expected {rule}, found {self}")
+        check("sampling", SessionError, RULES, vars(self))
 
 
 class Sampler:

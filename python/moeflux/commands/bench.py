@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -46,23 +47,21 @@ def bench(
     """
     from rich.console import Console
 
+    from .. import arguments, hub, probe
     from .. import bench as work
-    from .. import hub, probe
     from .. import plan as planner
     from ..checkpoint import open_checkpoint
     from ..device import check_precision, device_budget, kind_of, open_device
     from ..families import build_spec
-    from ..model import check_threads
+    from ..model import RULES
     from ..tokenizer import Tokenizer
 
-    if min(prompt, tokens) < 1 or warmup < 0:
-        raise errors.FormatError(
-            f"[cli] expected --prompt and --tokens of 1 or more and --warmup of 0 or more, found "
-            f"{prompt}, {tokens} and {warmup}"
-        )
+    arguments.check("bench", errors.FormatError, work.RULES, locals())
     native_device = open_device(device, *precision.split(","))
     device = kind_of(native_device)
-    counts = _numbers(threads, "--threads") if threads else [probe.default_threads()]
+    counts = [probe.default_threads()]
+    if threads is not None:
+        counts = _numbers(threads, "--threads")
     settings = [
         work.Setting(budget, count, kind, prompt, warmup, tokens, together, device, read_ahead)
         for budget, count, kind, together in product(
@@ -74,8 +73,9 @@ def bench(
     spec = build_spec(checkpoint)
     all_sizes = []
     for setting in settings:  # what one of them cannot have is refused before the first is run
+        asked = asdict(setting) | {"context": setting.context}
+        arguments.check("bench", errors.FormatError, RULES, asked)
         check_precision(setting.precision, device)
-        check_threads(setting.threads)
         all_sizes.append(
             planner.measure(
                 checkpoint,
