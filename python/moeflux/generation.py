@@ -107,7 +107,7 @@ def stream_generate(
         repetition_penalty: 1 is off.
         logit_bias: by token id.
         seed: of the draws.
-        stop: strings that end the text; they are not part of it.
+        stop: a string or strings that end the text; they are not part of it.
         top_logprobs: how many alternatives to report a token.
         session: continue this one instead of a new one.
         history: tokens that `session` holds, for the repetition penalty to see.

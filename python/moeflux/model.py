@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, hub
+from . import _core, hub, plan
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .checkpoint import open_checkpoint
 from .device import RULES as DEVICE_RULES
 from .device import check_precision, device_budget, forced_simd, kind_of, open_device
-from .errors import FormatError, SessionError
+from .errors import FormatError, MemoryBudgetError, SessionError
 from .families import build_spec
 from .memory import SIZE
 from .probe import READ_THREADS, default_threads
@@ -96,20 +96,29 @@ def load(
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
-    native = _core.load_model(
-        spec,
-        files=[str(file) for file in checkpoint.files],
-        memory_bytes=device_budget(memory, native_device),
-        context=context,
-        n_threads=threads,
-        read_threads=READ_THREADS,
-        max_slots=min(max_slots or 0, 2**32 - 1),
-        read_ahead=read_ahead,
-        direct=direct_io,
-        simd=forced_simd(),
-        precision=precision,
-        device=native_device,
-    )
+    memory_bytes = device_budget(memory, native_device)
+    try:
+        native = _core.load_model(
+            spec,
+            files=[str(file) for file in checkpoint.files],
+            memory_bytes=memory_bytes,
+            context=context,
+            n_threads=threads,
+            read_threads=READ_THREADS,
+            max_slots=min(max_slots or 0, 2**32 - 1),
+            read_ahead=read_ahead,
+            direct=direct_io,
+            simd=forced_simd(),
+            precision=precision,
+            device=native_device,
+        )
+    except MemoryBudgetError:
+        # The first booking that found no room knows what it takes; the plan knows the whole.
+        sizes = plan.measure(
+            checkpoint, spec, context, threads, precision, native_device, read_ahead
+        )
+        plan.fit(sizes, memory_bytes)
+        raise
     return Model(native, folder, checkpoint.config, spec["vocab"])
 
 

@@ -51,6 +51,14 @@ def measured(folder):
     return plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS)
 
 
+@pytest.mark.parametrize("memory", [1, 10**6, 4 * 10**6])
+def test_too_little_memory_is_refused_with_what_the_whole_model_takes(folder, memory):
+    """Whatever booking it is that finds no room: the number that is named does."""
+    minimum = plan.minimum_bytes(measured(folder))
+    with pytest.raises(moeflux.MemoryBudgetError, match=f"at least {minimum} "):
+        load(folder, memory)
+
+
 def load(folder, memory):
     return moeflux.load(folder, memory=memory, context=CONTEXT, threads=THREADS)
 
