@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from .arguments import integer
 from .model import Model, load
 from .plan import Sizes
 from .probe import Machine
@@ -24,7 +23,6 @@ from .sampling import Sampler, SamplingParams
 from .session import Session
 
 Progress = Callable[[str], None]
-RULES = {"prompt": integer(1), "tokens": integer(1), "warmup": integer(0)}
 
 
 @dataclass(frozen=True)

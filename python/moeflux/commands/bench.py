@@ -10,9 +10,15 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from .. import errors
+from .. import arguments, errors
 from ..terminal import escape_controls
 from . import options
+
+RULES = {
+    "--prompt": arguments.integer(1),
+    "--tokens": arguments.integer(1),
+    "--warmup": arguments.integer(0),
+}
 
 
 def bench(
@@ -47,16 +53,17 @@ def bench(
     """
     from rich.console import Console
 
-    from .. import arguments, hub, probe
     from .. import bench as work
+    from .. import hub, probe
     from .. import plan as planner
     from ..checkpoint import open_checkpoint
     from ..device import check_precision, device_budget, kind_of, open_device
     from ..families import build_spec
-    from ..model import RULES
+    from ..model import RULES as OF_LOAD
     from ..tokenizer import Tokenizer
 
-    arguments.check("bench", errors.FormatError, work.RULES, locals())
+    lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
+    arguments.check("bench", errors.FormatError, RULES, lengths)
     native_device = open_device(device, *precision.split(","))
     device = kind_of(native_device)
     counts = [probe.default_threads()]
@@ -74,7 +81,7 @@ def bench(
     all_sizes = []
     for setting in settings:  # what one of them cannot have is refused before the first is run
         asked = asdict(setting) | {"context": setting.context}
-        arguments.check("bench", errors.FormatError, RULES, asked)
+        arguments.check("bench", errors.FormatError, OF_LOAD, asked)
         check_precision(setting.precision, device)
         all_sizes.append(
             planner.measure(
