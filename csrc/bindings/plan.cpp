@@ -94,14 +94,16 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
 py::list probe_layer(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
                      const py::dict& experts, uint32_t top_k, const std::vector<uint32_t>& misses,
                      uint32_t n_slots, int n_threads, uint32_t read_threads, double seconds,
-                     const std::string& simd, const std::shared_ptr<device::Device>& device) {
+                     const std::string& simd, const std::shared_ptr<device::Device>& device,
+                     const std::string& precision) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
   const model::ExpertShapes shapes = expert_shapes(experts);
   py::list out;
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
-         const Compute compute = open_compute(account, {device, n_threads, simd});
+         const Compute compute =
+             open_compute(account, {device, n_threads, simd, precision_of(precision)});
          const uint64_t alignment = compute.arena->weight_alignment();
          std::vector<store::LayerExperts> placed = experts_of(layers, alignment);
          std::vector<model::ExpertShapes> places(placed.size(), shapes);
@@ -125,7 +127,8 @@ void register_plan(py::module_& module) {
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a, "device"_a);
   module.def("probe_layer", &probe_layer, "paths"_a, "layers"_a, "experts"_a, "top_k"_a, "misses"_a,
-             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a, "device"_a);
+             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a, "device"_a,
+             "precision"_a = "float32");
   module.def(
       "probe_memory",
       [](uint64_t nbytes, int n_threads, double seconds) {
@@ -136,19 +139,20 @@ void register_plan(py::module_& module) {
       "probe_experts",
       [](uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group, uint32_t top_k,
          uint64_t nbytes, int n_threads, double seconds, const std::string& simd,
-         const std::shared_ptr<device::Device>& device) {
+         const std::shared_ptr<device::Device>& device, const std::string& precision) {
         const auto dtype = quant::DType::bf16;
         const quant::Shape gate{d_ff, d_model, bits, group, dtype},
             down{d_model, d_ff, bits, group, dtype};
         return to_dict(unlocked([&] {
           base::Account account(UINT64_MAX);
-          const Compute compute = open_compute(account, {device, n_threads, simd});
+          const Compute compute =
+              open_compute(account, {device, n_threads, simd, precision_of(precision)});
           return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes,
                                        seconds);
         }));
       },
       "d_model"_a, "d_ff"_a, "bits"_a, "group"_a, "top_k"_a, "nbytes"_a, "n_threads"_a, "seconds"_a,
-      "simd"_a, "device"_a);
+      "simd"_a, "device"_a, "precision"_a = "float32");
 }
 
 }  // namespace moeflux::bindings

@@ -162,6 +162,7 @@ def probe_layer(
     seconds: float,
     simd: str,
     device: NativeDevice | None,
+    precision: str = "float32",
 ) -> list[dict[str, Any]]: ...
 def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
 def probe_experts(
@@ -175,4 +176,5 @@ def probe_experts(
     seconds: float,
     simd: str,
     device: NativeDevice | None,
+    precision: str = "float32",
 ) -> dict[str, Any]: ...

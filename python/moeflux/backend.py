@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from . import _core
+from .arguments import FLAG, check, one_of, optional, show
 from .command import KERNELS, Argument, Command, Extent, integer, kernel_info
 from .errors import FormatError, NoDeviceError
 
 ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
 KINDS = ("metal", "host")
+RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG}
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,7 @@ class Backend:
     """
 
     def __init__(self, kind: str | None = None) -> None:
-        if kind is not None and kind not in KINDS:
-            raise FormatError(f"[backend::Backend] expected metal or host, found {kind!r}")
+        check("backend::Backend", FormatError, RULES, {"kind": kind})
         self._native = _core.NativeDevice(kind) if kind else _first_device()
 
     @property
@@ -101,9 +102,13 @@ class Backend:
             LibraryCompileError: the shaders do not compile; with the compiler's text.
         """
         kernel_info(name)
+        constants = {} if constants is None else constants
+        if not isinstance(constants, Mapping) or not all(isinstance(k, str) for k in constants):
+            raise FormatError(f"[backend::Backend] {name}: constants: expected a mapping of names "
+                              f"to integers, found {show(constants)}")  # fmt: skip
         values = [
             (key, integer(f"{name}: constant {key}", "u32", value))
-            for key, value in (constants or {}).items()
+            for key, value in constants.items()
         ]
         native = self._native.pipeline(name, values)
         return Pipeline(name, native.constants, native.max_threads, native)
@@ -156,6 +161,7 @@ class Backend:
             ...     commands.dispatch("rms_norm_sum_sq", [x, sum_sq, np.uint32(8)])
             ...     commands.dispatch("rms_norm_apply", [x, w, sum_sq, out, np.uint32(8), 1e-6])
         """
+        check("backend::Backend", FormatError, RULES, {"wait": wait})
         return Command(self, wait)
 
     def __repr__(self) -> str:

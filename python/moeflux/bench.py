@@ -195,8 +195,8 @@ def measure(
     load_seconds = time.perf_counter() - begin
     n = setting.sequences
     length = setting.context
+    sessions = [model.session() for _ in range(n)]  # first: the budget bounds their number
     fed = np.resize(np.asarray(ids, dtype=np.int64), n * length).reshape(n, length)
-    sessions = [model.session() for _ in range(n)]
 
     progress(f"prompt of {setting.prompt}")
     clock = _Clock(model)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from .arguments import is_integer, listed, show
 from .errors import FormatError
 
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ class Buffer:
     """
 
     def __init__(self, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> None:
+        if not isinstance(getattr(backend, "_native", None), _core.NativeDevice):
+            raise FormatError(f"[backend::Buffer] backend: expected a Backend, found "
+                              f"{show(backend)}")  # fmt: skip
         self.backend = backend
         self.dtype = _checked_dtype(dtype)
         self.shape = _checked_shape(shape)
@@ -55,7 +59,11 @@ class Buffer:
     @classmethod
     def from_array(cls, backend: Backend, array: npt.ArrayLike) -> Buffer:
         """A copy of an array; its dtype is kept, and must be one that a buffer can have."""
-        source = np.asarray(array)
+        try:
+            source = np.asarray(array)
+        except ValueError:  # lists of different lengths
+            raise FormatError(f"[backend::Buffer] array: expected numbers in rows of one length, "
+                              f"found {show(array)}") from None  # fmt: skip
         buffer = cls(backend, source.shape, source.dtype)
         buffer.numpy()[...] = source
         return buffer
@@ -98,20 +106,24 @@ class Buffer:
 def _checked_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     try:
         found = np.dtype(dtype)
-    except TypeError:
-        raise FormatError(f"[backend::Buffer] expected a dtype, found {dtype!r}") from None
+    except Exception:  # numpy raises TypeError, ValueError and SyntaxError
+        raise FormatError(f"[backend::Buffer] dtype: expected a dtype, found "
+                          f"{show(dtype)}") from None  # fmt: skip
     if found not in _SUPPORTED:
         names = ", ".join(sorted(str(supported) for supported in _SUPPORTED))
-        raise FormatError(f"[backend::Buffer] expected a dtype of {names}, found {found}")
+        raise FormatError(f"[backend::Buffer] dtype: expected {names}, found {found}")
     return found
 
 
 def _checked_shape(shape: Shape) -> tuple[int, ...]:
-    try:
-        dims = tuple(map(int, (shape,) if isinstance(shape, int | np.integer) else shape))
-    except (TypeError, ValueError):
-        raise FormatError(f"[backend::Buffer] expected a shape, found {shape!r}") from None
+    found: list[Any] = [shape]
+    if not is_integer(shape):
+        found = listed("backend::Buffer", FormatError, "shape", "integers", shape)
+    if not all(map(is_integer, found)):
+        raise FormatError(f"[backend::Buffer] shape: expected integers, found {show(found)}")
+    dims = tuple(map(int, found))
     # 2^48 elements pass every machine's memory, and no product below overflows 64 bits.
     if any(dim < 1 for dim in dims) or math.prod(dims) > 1 << 48:
-        raise FormatError(f"[backend::Buffer] expected a shape of 1 to 2^48 elements, found {dims}")
+        raise FormatError(f"[backend::Buffer] shape: expected 1 to 2^48 elements, found "
+                          f"{show(dims)}")  # fmt: skip
     return dims

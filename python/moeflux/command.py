@@ -7,13 +7,14 @@ kernel's binding table states. Only then does anything run.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import _core
+from .arguments import is_integer, listed, show
 from .buffer import DTYPES, Buffer
 from .errors import FormatError, GpuError, KernelNotFoundError
 
@@ -50,7 +51,7 @@ class Command:
         if self._native.committed:
             raise GpuError("[backend::Command] expected a command buffer that still records")
         bindings = kernel_info(name).bindings
-        args = list(args)
+        args = listed("backend::dispatch", FormatError, "args", "a list", args)
         if len(args) != len(bindings):
             names = ", ".join(binding.name for binding in bindings)
             raise FormatError(
@@ -123,18 +124,17 @@ class Command:
 
 def kernel_info(name: str) -> _core.KernelInfo:
     """The binding table of a kernel. Raises KernelNotFoundError."""
-    info = KERNELS.get(name)
+    info = KERNELS.get(name) if isinstance(name, str) else None
     if info is None:
-        raise KernelNotFoundError(f"[backend::Backend] the library has no kernel {name!r}")
+        raise KernelNotFoundError(f"[backend::Backend] the library has no kernel {show(name)}")
     return info
 
 
 def integer(where: str, dtype: str, value: Any) -> int:
     """The 32-bit pattern of an integer that a binding of `dtype` can take."""
     low, high = _RANGES[dtype]
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or not low <= value <= high:
-        raise FormatError(f"[backend::dispatch] {where}: expected {dtype}, found {value!r}")
+    if not is_integer(value) or not low <= value <= high:
+        raise FormatError(f"[backend::dispatch] {where}: expected {dtype}, found {show(value)}")
     return int(value) & 0xFFFFFFFF
 
 
@@ -143,22 +143,24 @@ def _scalar(where: str, dtype: str, value: Any) -> int:
     if dtype != "f32":
         return integer(where, dtype, value)
     if not isinstance(value, int | float | np.floating) or isinstance(value, bool):
-        raise FormatError(f"[backend::dispatch] {where}: expected f32, found {value!r}")
+        raise FormatError(f"[backend::dispatch] {where}: expected f32, found {show(value)}")
     try:
         return int(struct.unpack("<I", struct.pack("<f", value))[0])
     except (OverflowError, struct.error):  # the latter for an int that no float holds
         raise FormatError(
-            f"[backend::dispatch] {where}: expected a number that f32 holds, found {value!r}"
+            f"[backend::dispatch] {where}: expected a number that f32 holds, found {show(value)}"
         ) from None
 
 
 def _extent(where: str, value: Extent | None) -> tuple[int, int, int] | None:
     if value is None:
         return None
-    dims = tuple(value) if isinstance(value, Iterable) else (value,)
+    dims: Sequence[Any] = (value,)
+    if not is_integer(value):
+        dims = listed("backend::dispatch", FormatError, where, "1 to 3 integers", value)
     if not 1 <= len(dims) <= 3:
         raise FormatError(
-            f"[backend::dispatch] {where}: expected 1 to 3 dimensions, found {value!r}"
+            f"[backend::dispatch] {where}: expected 1 to 3 dimensions, found {show(value)}"
         )
     x, y, z = (*(integer(where, "u32", dim) for dim in dims), 1, 1)[:3]
     return x, y, z

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _core
+from .arguments import TEXT, check, instance, optional
 from .errors import MemoryBudgetError, SessionError
 from .generation import Part, stream_generate
 from .model import Model
+
+RULES = {"model": instance("a Model", Model), "system": optional(TEXT), "text": TEXT}
 
 
 class Conversation:
@@ -31,6 +34,7 @@ class Conversation:
     """
 
     def __init__(self, model: Model, system: str | None = None) -> None:
+        check("chat", SessionError, RULES, locals())
         self._model = model
         self._system = system
         self._session = model.session()
@@ -60,6 +64,7 @@ class Conversation:
             SessionError: the conversation has outgrown the context; `reset` it.
             TemplateError: the model has no chat template.
         """
+        check("chat", SessionError, RULES, {"text": text})
         question = {"role": "user", "content": text}
         tokenizer = self._model.tokenizer
         prompt = tokenizer.apply_template([*self.messages, question])

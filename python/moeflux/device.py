@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 
 from . import _core
+from .arguments import check, one_of
 from .errors import FormatError, MemoryBudgetError, NoDeviceError
 from .memory import budget_bytes
 
 DEVICES = ("cpu", "host", "metal", "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
+RULES = {"device": one_of(DEVICES), "precision": one_of(PRECISIONS)}
 
 
 def forced_simd() -> str:
@@ -27,8 +29,7 @@ def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
         FormatError: there is no such name.
         NoDeviceError: this machine has no such device; the message says why.
     """
-    if name not in DEVICES:
-        raise FormatError(f"[load] expected device {DEVICES}, found {name!r}")
+    check("load", FormatError, RULES, {"device": name})
     if name == "auto":
         if set(precisions) - {"float32"}:
             return None
@@ -46,8 +47,7 @@ def kind_of(device: _core.NativeDevice | None) -> str:
 
 def check_precision(precision: str, device: str = "cpu") -> None:
     """Raises FormatError when there is no such precision, or not on that device."""
-    if precision not in PRECISIONS:
-        raise FormatError(f"[load] expected precision {PRECISIONS}, found {precision!r}")
+    check("load", FormatError, RULES, {"precision": precision})
     if device != "cpu" and precision != "float32":
         raise FormatError(
             f"[load] expected precision float32 on device {device}, found {precision!r}: the "

@@ -6,11 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .arguments import TEXT, check, instance, integer, listed, optional
 from .errors import SessionError
 from .model import Model
 from .routing import Routing
 from .sampling import Sampler, SamplingParams, largest, log_softmax
+from .session import RULES as SESSION_RULES
 from .session import Session, capture_names, token_ids
+
+RULES = {
+    "model": instance("a Model", Model),
+    "max_tokens": integer(0),
+    "top_logprobs": integer(0),
+    "session": optional(instance("a Session", Session)),
+    "routing": SESSION_RULES["routing"],
+}
 
 
 @dataclass(frozen=True)
@@ -76,10 +86,10 @@ def stream_generate(
     repetition_penalty: float = 1.0,
     logit_bias: Mapping[int, float] | None = None,
     seed: int | None = None,
-    stop: str | Sequence[str] = (),
+    stop: str | Iterable[str] | None = None,
     top_logprobs: int = 0,
     session: Session | None = None,
-    history: Sequence[int] = (),
+    history: Iterable[int] = (),
     capture: Iterable[str] | None = None,
     routing: Routing | None = None,
 ) -> Iterator[Part]:
@@ -97,7 +107,7 @@ def stream_generate(
         repetition_penalty: 1 is off.
         logit_bias: by token id.
         seed: of the draws.
-        stop: strings that end the text; they are not part of it.
+        stop: a string or strings that end the text; they are not part of it.
         top_logprobs: how many alternatives to report a token.
         session: continue this one instead of a new one.
         history: tokens that `session` holds, for the repetition penalty to see.
@@ -115,9 +125,16 @@ def stream_generate(
         >>> for part in stream_generate(model, "def main(", max_tokens=8):
         ...     print(part.text, end="")
     """
+    check("generate", SessionError, RULES, locals())
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty,
-                            logit_bias or {}, seed)  # fmt: skip
-    check_counts(max_tokens, top_logprobs)
+                            {} if logit_bias is None else logit_bias, seed)  # fmt: skip
+    stops = stop_strings(stop)
+    names = capture_names(capture)
+    seen = token_ids(history, "history").tolist()
+    for name, tokens in (("logit_bias", params.logit_bias), ("history", seen)):
+        if tokens and max(tokens) >= model.vocab_size:
+            raise SessionError(f"[generate] {name}: expected token ids below {model.vocab_size}, "
+                               f"found {max(tokens)}")  # fmt: skip
     if (prompt is None) == (messages is None):
         raise SessionError("[generate] expected either a prompt or messages")
     ids = _encode(model, prompt, messages)
@@ -125,34 +142,37 @@ def stream_generate(
         raise SessionError("[generate] expected either a session or routing: a session has its own")
     if session is not None and session._native.model is not model._native:
         raise SessionError("[generate] expected a session of this model, found another model's")
-    names = capture_names(capture)
     session = session or model.session(routing=routing)
     if len(ids) > session.context - session.position:
         raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
                            f"{session.context} (at {session.position}); "
                            f"load with a larger context=")  # fmt: skip
     return _stream(
-        model, session, ids, list(history), params, max_tokens, stop, top_logprobs, names
+        model, session, ids, seen, params, int(max_tokens), stops, int(top_logprobs), names
     )
 
 
-def check_counts(max_tokens: int, top_logprobs: int = 0) -> None:
-    """Refuses numbers of tokens that `stream_generate` does not take. Raises SessionError."""
-    if max_tokens < 0 or top_logprobs < 0:
-        raise SessionError(f"[generate] expected max_tokens and top_logprobs of 0 or more, found "
-                           f"{max_tokens} and {top_logprobs}")  # fmt: skip
+def stop_strings(stop: str | Iterable[str] | None) -> list[str]:
+    """Stop strings as a list; None is none of them. Raises SessionError for what is no text."""
+    if stop is None:
+        return []
+    stops: list[Any] = [stop]
+    if not isinstance(stop, str):
+        stops = listed("generate", SessionError, "stop", "None, a string or strings", stop)
+    for text in stops:
+        check("generate", SessionError, {"stop": TEXT}, {"stop": text})
+    return stops
 
 
-def _encode(
-    model: Model, prompt: str | Sequence[int] | None, messages: list[dict[str, str]] | None
-) -> list[int]:
+def _encode(model: Model, prompt: Any, messages: list[dict[str, str]] | None) -> list[int]:
     if messages is not None:
         text = model.tokenizer.apply_template(messages)
         ids = model.tokenizer.encode(text, add_special_tokens=False)
     elif isinstance(prompt, str):
+        check("generate", SessionError, {"prompt": TEXT}, {"prompt": prompt})
         ids = model.tokenizer.encode(prompt)
     else:
-        ids = token_ids(prompt or ()).tolist()
+        ids = token_ids(prompt, "prompt").tolist()
     if not ids:
         raise SessionError("[generate] the prompt is empty: expected at least one token")
     return ids
@@ -165,13 +185,13 @@ def _stream(
     history: list[int],
     params: SamplingParams,
     max_tokens: int,
-    stop: str | Sequence[str],
+    stop: list[str],
     top_logprobs: int,
     capture: list[str],
 ) -> Iterator[Part]:
     sampler = Sampler(params)
     stream = model.tokenizer.stream()
-    stops = _StopStrings([stop] if isinstance(stop, str) else stop)
+    stops = _StopStrings(stop)
     eos = model.tokenizer.eos_ids
     seen, feed = history + ids, ids
     reason, captured = "length", None

@@ -43,9 +43,10 @@ def resolve(
         return demo
     try:
         folder = Path(path).expanduser()
-    except RuntimeError:  # ~ of nobody
-        folder = Path(path)
-    if folder.is_dir():
+        is_folder = folder.is_dir()
+    except (OSError, RuntimeError):  # a name too long, ~ of nobody
+        is_folder = False
+    if is_folder:
         return folder
     if not is_hub_id(str(path)):
         raise IoError(f"[hub] expected a checkpoint folder or a hub id owner/name ({path})")

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from pathlib import Path
+from typing import Any
 
+from .arguments import Rule, is_integer, is_number, show
 from .errors import FormatError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
+MOST_BYTES = 2**62
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*")
 HEAD_ROOM = 0.8  # of what is available: page cache, interpreter and neighbours need the rest
 
 
-def parse_bytes(text: str | int) -> int:
+def _size(value: Any) -> int:
+    """Bytes that a number or a text such as 12GiB means, at most 2^62; 0 when it is no size."""
+    if is_integer(value):
+        return min(max(int(value), 0), MOST_BYTES)
+    match = _SIZE.fullmatch(value.lower()) if isinstance(value, str) else None
+    number = float(match[1]) * _UNITS[match[2] or ""] if match else 0.0
+    if is_number(value) and 0 < value < math.inf:  # not NaN
+        number = float(value)
+    return int(min(number, MOST_BYTES))
+
+
+SIZE = Rule(
+    '"auto" or a size such as 12GiB',
+    lambda value: (isinstance(value, str) and value == "auto") or _size(value) > 0,
+)
+
+
+def parse_bytes(memory: str | int) -> int:
     """Turns "12GiB", "500MB" or a number of bytes into bytes.
 
     Raises:
         FormatError: it is no positive size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*", str(text).lower())
-    value = int(float(match[1]) * _UNITS[match[2] or ""]) if match else 0
-    if value <= 0:
-        raise FormatError(f"[memory] expected a size such as 12GiB, found {text!r}")
-    return min(value, 2**62)
+    if not (size := _size(memory)):
+        raise FormatError(f"[memory] expected a size such as 12GiB, found {show(memory)}")
+    return size
 
 
 def _cgroup_limits() -> list[tuple[int, int]]:

@@ -7,21 +7,31 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, hub
+from . import _core, hub, plan
+from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .checkpoint import open_checkpoint
+from .device import RULES as DEVICE_RULES
 from .device import check_precision, device_budget, forced_simd, kind_of, open_device
-from .errors import FormatError
+from .errors import FormatError, MemoryBudgetError, SessionError
 from .families import build_spec
+from .memory import SIZE
 from .probe import READ_THREADS, default_threads
 from .routing import Routing
+from .session import RULES as SESSION_RULES
 from .session import Session, run
 from .tokenizer import Tokenizer
 
-
-def check_threads(threads: int) -> None:
-    """Raises FormatError when a model cannot compute with so many."""
-    if not 1 <= threads <= 256:
-        raise FormatError(f"[load] expected 1..256 threads, found {threads}")
+RULES = DEVICE_RULES | {
+    "path": optional(PATH),
+    "memory": SIZE,
+    "context": integer(1, 1 << 24),
+    "threads": optional(integer(1, 256)),
+    "max_slots": optional(integer(1)),
+    "read_ahead": FLAG,
+    "direct_io": FLAG,
+    "revision": optional(TEXT),
+    "offline": FLAG,
+}
 
 
 def load(
@@ -79,31 +89,36 @@ def load(
         >>> model.session().step([1, 2, 3]).shape == (model.vocab_size,)
         True
     """
+    check("load", FormatError, RULES, locals())
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
-    if not 1 <= context <= 1 << 24:
-        raise FormatError(f"[load] expected a context of 1..{1 << 24} tokens, found {context}")
-    if max_slots is not None and max_slots < 1:
-        raise FormatError(f"[load] expected max_slots of 1 or more, found {max_slots}")
     threads = threads if threads is not None else default_threads()
-    check_threads(threads)
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
-    native = _core.load_model(
-        spec,
-        files=[str(file) for file in checkpoint.files],
-        memory_bytes=device_budget(memory, native_device),
-        context=context,
-        n_threads=threads,
-        read_threads=READ_THREADS,
-        max_slots=min(max_slots or 0, 2**32 - 1),
-        read_ahead=read_ahead,
-        direct=direct_io,
-        simd=forced_simd(),
-        precision=precision,
-        device=native_device,
-    )
+    memory_bytes = device_budget(memory, native_device)
+    try:
+        native = _core.load_model(
+            spec,
+            files=[str(file) for file in checkpoint.files],
+            memory_bytes=memory_bytes,
+            context=context,
+            n_threads=threads,
+            read_threads=READ_THREADS,
+            max_slots=min(max_slots or 0, 2**32 - 1),
+            read_ahead=read_ahead,
+            direct=direct_io,
+            simd=forced_simd(),
+            precision=precision,
+            device=native_device,
+        )
+    except MemoryBudgetError:
+        # The first booking that found no room knows what it takes; the plan knows the whole.
+        sizes = plan.measure(
+            checkpoint, spec, context, threads, precision, native_device, read_ahead
+        )
+        plan.fit(sizes, memory_bytes)
+        raise
     return Model(native, folder, checkpoint.config, spec["vocab"])
 
 
@@ -165,6 +180,7 @@ class Model:
             MemoryBudgetError: its state finds no room.
             SessionError: the model cannot follow the override.
         """
+        check("session", SessionError, SESSION_RULES, {"routing": routing})
         return Session(self._native.session(), routing)
 
     def step_batch(

@@ -208,6 +208,7 @@ def kernels(
     threads: int | None = None,
     seconds: float = 0.3,
     device: _core.NativeDevice | None = None,
+    precision: str = "float32",
 ) -> KernelRate:
     """What the expert kernels get through, one token at a time: from one and from `top_k` experts.
 
@@ -220,6 +221,7 @@ def kernels(
         threads: compute threads.
         seconds: time to compute for; preparing weights comes on top.
         device: whose kernels; None is the CPU.
+        precision: of the products.
     """
     nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
 
@@ -227,7 +229,7 @@ def kernels(
         """Bytes and seconds of a layer's experts."""
         done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
                                    threads or default_threads(), seconds / 2,
-                                   forced_simd(), device)  # fmt: skip
+                                   forced_simd(), device, precision)  # fmt: skip
         return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
 
     return kernel_rate(layer(1), layer(max(top_k, 2)))
@@ -249,6 +251,7 @@ def machine(
     threads: int,
     folder: Path | None = None,
     device: _core.NativeDevice | None = None,
+    precision: str = "float32",
 ) -> Machine:
     """Rates for one model: of its own files where they are here, else of a file like them.
 
@@ -259,14 +262,16 @@ def machine(
         threads: compute threads.
         folder: measure the disk of this folder instead.
         device: whose kernels; None is the CPU.
+        precision: of the products.
 
     Raises:
         IoError: the disk cannot be read, or the probe file not be written.
     """
     layers, moe = sources.layers(spec), _first_moe(spec)
+    compute: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
     if not layers or moe is None:
         return Machine(disk(folder or models_folder(), RECORD_BYTES), memory(threads),
-                       kernels(threads=threads, device=device), threads)  # fmt: skip
+                       kernels(**compute), threads)  # fmt: skip
     gate = moe["experts"]["gate"]
     shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
              "group": gate["group"], "top_k": moe["top_k"]}  # fmt: skip
@@ -287,8 +292,8 @@ def machine(
         # Past the caches, if the disk fills so much in time.
         hot = min(MEMORY_BYTES, available_bytes() // 4, int(drive.best * FILL_SECONDS))
         return Machine(
-            drive, memory(threads), kernels(**shape, threads=threads, device=device), threads,
-            _layer_rate(paths, ranges, moe, hot // slot_bytes, threads, device),
+            drive, memory(threads), kernels(**shape, **compute), threads,
+            _layer_rate(paths, ranges, moe, hot // slot_bytes, **compute),
         )  # fmt: skip
 
 
@@ -312,6 +317,7 @@ def _layer_rate(
     n_slots: int,
     threads: int,
     device: _core.NativeDevice | None,
+    precision: str,
 ) -> LayerRate:
     n_experts, top_k = sum(len(layer[0][2]) for layer in layers), moe["top_k"]
     n_slots = max(top_k, min(n_slots, n_experts - top_k))
@@ -319,7 +325,7 @@ def _layer_rate(
     misses = [n for n in misses if n_slots + n <= n_experts]
     done = _core.probe_layer(list(paths), [list(layer) for layer in layers], moe["experts"], top_k,
                              misses, n_slots, threads, READ_THREADS, LAYER_SECONDS,
-                             forced_simd(), device)  # fmt: skip
+                             forced_simd(), device, precision)  # fmt: skip
     return LayerRate({n: found["seconds"] / found["rounds"]
                       for n, found in zip(misses, done, strict=True)})  # fmt: skip
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .arguments import check, integer, is_integer, optional, show
 from .errors import SessionError
 
 ByLayer = Mapping[int, Iterable[int]] | Iterable[int]
@@ -65,7 +66,9 @@ def _kept(experts: Any, what: str) -> Any:
             return {layer: tuple(ids) for layer, ids in experts.items()}
         return tuple(experts)
     except TypeError:
-        raise SessionError(f"[routing] {what}: expected expert ids, found {experts!r}") from None
+        raise SessionError(
+            f"[routing] {what}: expected expert ids, found {show(experts)}"
+        ) from None
 
 
 def _describe(experts: Any) -> str:
@@ -78,10 +81,9 @@ def _describe(experts: Any) -> str:
 
 def _ids(experts: tuple[Any, ...], width: int, where: str) -> list[int]:
     for expert in experts:
-        integer = isinstance(expert, int | np.integer) and not isinstance(expert, bool)
-        if not integer or not 0 <= expert < width:
+        if not is_integer(expert) or not 0 <= expert < width:
             raise SessionError(f"[routing] {where}: expected experts of 0..{width - 1}, "
-                               f"found {expert!r}")  # fmt: skip
+                               f"found {show(expert)}")  # fmt: skip
     return [int(expert) for expert in experts]
 
 
@@ -91,9 +93,9 @@ def _by_layer(experts: Any, layers: list[tuple[int, int]], what: str) -> dict[in
         experts = {layer: experts for layer in moe if experts}
     found = {}
     for layer, ids in experts.items():
-        if layer not in moe:
+        if not is_integer(layer) or layer not in moe:
             raise SessionError(f"[routing] {what}: expected MoE layers {moe[:1]}..{moe[-1:]}, "
-                               f"found {layer!r}")  # fmt: skip
+                               f"found {show(layer)}")  # fmt: skip
         found[int(layer)] = _ids(ids, layers[layer][0], f"{what} of layer {layer}")
     return found
 
@@ -108,14 +110,11 @@ def compile_routing(model: _core.NativeModel, routing: Routing | None) -> Any:
     if routing is None:
         return None
     if not isinstance(routing, Routing):
-        raise SessionError(f"[routing] expected a Routing, found {type(routing).__name__}")
+        raise SessionError(f"[routing] routing: expected a Routing, found {show(routing)}")
     layers = model.experts()
     width = max((experts for experts, _ in layers), default=0)
     top_k = routing.top_k
-    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
-        raise SessionError(f"[routing] expected a top_k of 1 or more, found {top_k!r}")
-    if top_k is not None and top_k > width:
-        raise SessionError(f"[routing] expected a top_k of 1..{width}, found {top_k}")
+    check("routing", SessionError, {"top_k": optional(integer(1, width))}, {"top_k": top_k})
     k = top_k or max((own for _, own in layers), default=0)
 
     mask = None

@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .arguments import FLAG, check, instance, listed, optional, show
 from .errors import SessionError
 from .routing import Routing, compile_routing
 
 CAPTURES = ("router", "experts", "hidden")
+RULES = {
+    "all_logits": FLAG,
+    "greedy": FLAG,
+    "routing": optional(instance("a Routing", Routing)),
+    "snapshot": instance("a snapshot of `save`", _core.Snapshot),
+}
 
 
-def token_ids(tokens: Iterable[int]) -> NDArray[np.uint32]:
+def token_ids(tokens: Iterable[int], name: str = "tokens") -> NDArray[np.uint32]:
     """Token ids as the engine takes them. Raises SessionError for what is no list of ids."""
-    ids = np.asarray(tokens if isinstance(tokens, np.ndarray) else list(tokens))
-    if ids.size and (not np.issubdtype(ids.dtype, np.integer) or ids.ndim != 1):
-        raise SessionError(f"[session] expected token ids, found {ids.dtype} {ids.shape}")
+    given: Any = tokens
+    what = "text or token ids" if name == "prompt" else "token ids"
+    if not isinstance(tokens, np.ndarray):
+        given = listed("session", SessionError, name, what, tokens)
+    try:
+        ids = np.asarray(given)
+    except ValueError:  # lists of different lengths
+        raise SessionError(f"[session] {name}: expected {what}, found {show(given)}") from None
+    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise SessionError(f"[session] {name}: expected {what}, found {ids.dtype} {ids.shape}")
     if ids.size and not (ids.min() >= 0 and ids.max() < 2**32):
-        raise SessionError(f"[session] expected token ids, found {ids.min()}..{ids.max()}")
+        raise SessionError(f"[session] {name}: expected {what}, found {ids.min()}..{ids.max()}")
     return ids.astype(np.uint32)
 
 
 def capture_names(capture: Iterable[str] | None) -> list[str]:
     """The checked names of what to capture. Raises SessionError."""
-    names = sorted({capture} if isinstance(capture, str) else set(capture or ()))
-    for name in names:
-        if name not in CAPTURES:
-            raise SessionError(f"[session] capture: expected {CAPTURES}, found {name!r}")
-    return names
+    if capture is None or isinstance(capture, str):
+        capture = () if capture is None else (capture,)
+    found = listed("session", SessionError, "capture", f"any of {CAPTURES}", capture)
+    for name in found:
+        if not isinstance(name, str) or name not in CAPTURES:
+            raise SessionError(f"[session] capture: expected any of {CAPTURES}, found {show(name)}")
+    return sorted(set(found))
 
 
 def run(
@@ -41,11 +57,13 @@ def run(
     capture: Iterable[str] | None,
 ) -> list[Any]:
     """Steps the sessions of a batch together; see `Model.step_batch`."""
+    check("session", SessionError, RULES, {"all_logits": all_logits})
     names = capture_names(capture)
-    items = []
-    for session, tokens in batch:
-        if not isinstance(session, Session):
-            raise SessionError(f"[session] expected a Session, found {type(session).__name__}")
+    pairs, items = "pairs of a session and token ids", []
+    for pair in listed("session", SessionError, "batch", pairs, batch):
+        if not isinstance(pair, Sequence) or len(pair) != 2 or not isinstance(pair[0], Session):
+            raise SessionError(f"[session] batch: expected {pairs}, found {show(pair)}")
+        session, tokens = pair
         items.append((session._native, token_ids(tokens), session._routing_native, 0))
     found = model.step_batch(items, all_logits, names)
     return found if names else [out["logits"] for out in found]
@@ -111,6 +129,7 @@ class Session:
                 model cannot follow.
             IoError: an expert could not be read.
         """  # noqa: D205
+        check("session", SessionError, RULES, {"all_logits": all_logits, "routing": routing})
         names = capture_names(capture)
         found = self._native.model.step_batch([self._item(tokens, routing)], all_logits, names)[0]
         return found if names else found["logits"]
@@ -143,6 +162,7 @@ class Session:
             >>> bool(np.isnan(logprobs[0])), bool((logprobs[1:] < 0).all())
             (True, True)
         """
+        check("session", SessionError, RULES, {"greedy": greedy, "routing": routing})
         logprobs, best = self._native.model.score(self._item(tokens, routing))
         return (logprobs, best) if greedy else logprobs
 
@@ -162,4 +182,5 @@ class Session:
 
     def restore(self, snapshot: _core.Snapshot) -> None:
         """Returns to a saved state; the only way back, since recurrent state has no history."""
+        check("session", SessionError, RULES, {"snapshot": snapshot})
         self._native.restore(snapshot)

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .arguments import TEXT, listed, show
 from .checkpoint import read_json
 from .errors import FormatError, IoError, SessionError, TemplateError
 
@@ -20,6 +21,15 @@ MAX_RENDERED_CHARS = 10_000_000
 MAX_TEMPLATE_SECONDS = 5  # real ones take milliseconds
 MAX_TEMPLATE_BYTES = 512 << 20  # address space of the process that renders
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def _is_message(message: Any) -> bool:
+    """Whether it has a role, and texts a template can be given (some take lists as content)."""
+    try:
+        text = json.dumps(message, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return isinstance(message, dict) and TEXT.fits(message.get("role")) and TEXT.fits(text)
 
 
 class Tokenizer:
@@ -62,11 +72,15 @@ class Tokenizer:
         try:
             return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
         except TypeError:  # no str, or one with surrogates: bytes that were no UTF-8
-            raise SessionError(f"[tokenizer] expected text, found {text!r:.80}") from None
+            raise SessionError(f"[tokenizer] text: expected Unicode text, found "
+                               f"{show(text)}") from None  # fmt: skip
 
     def decode(self, ids: list[int], skip_special_tokens: bool = True) -> str:
-        """Text of token ids."""
-        return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+        """Text of token ids. Raises SessionError for what is no list of ids."""
+        try:
+            return str(self._tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+        except (TypeError, OverflowError):
+            raise SessionError(f"[tokenizer] ids: expected token ids, found {show(ids)}") from None
 
     def stream(self) -> TokenStream:
         """A decoder for ids that come one at a time."""
@@ -87,10 +101,12 @@ class Tokenizer:
             SessionError: messages are no such list.
             TemplateError: there is no template, or it fails or does more than it may.
         """
+        what = "a list of dicts with role and content"
+        messages = listed("tokenizer", SessionError, "messages", what, messages)
         for message in messages:
-            if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-                raise SessionError(f"[tokenizer] expected messages with role and content, "
-                                   f"found {message!r}")  # fmt: skip
+            if not _is_message(message):
+                raise SessionError(f"[tokenizer] messages: expected {what}, found "
+                                   f"{show(message)}")  # fmt: skip
         if self._template is None:
             raise TemplateError("[tokenizer] the checkpoint has no chat template; pass a prompt")
         return _render(self._template, messages, self._config)

@@ -115,7 +115,7 @@ def test_sessions_twice_or_of_another_model_or_of_no_model_are_refused(folder, t
     for batch, reason in [
         ([(session, [1]), (session, [2])], "twice"),
         ([(session, [1]), (stranger, [2])], "another model"),
-        ([(session, [1]), ("no session", [2])], "expected a Session"),
+        ([(session, [1]), ("no session", [2])], "pairs of a session"),
         ([(session, [1]), (model.session(), [])], "at least one token"),
         ([(session, [1]), (model.session(), [10**6])], "below"),
         ([(session, [1]), (model.session(), [1.5])], "token ids"),

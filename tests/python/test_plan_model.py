@@ -13,6 +13,7 @@ import pytest
 import moeflux
 from moeflux import line_chart, plan, probe
 from moeflux.checkpoint import open_checkpoint
+from moeflux.device import PRECISIONS
 from moeflux.families import build_spec
 from moeflux.packing import pack
 from moeflux.synth import Recipe, synthesize
@@ -48,6 +49,14 @@ def folder(request, tmp_path_factory):
 def measured(folder):
     checkpoint = open_checkpoint(folder)
     return plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, THREADS)
+
+
+@pytest.mark.parametrize("memory", [1, 10**6, 4 * 10**6])
+def test_too_little_memory_is_refused_with_what_the_whole_model_takes(folder, memory):
+    """Whatever booking it is that finds no room: the number that is named does."""
+    minimum = plan.minimum_bytes(measured(folder))
+    with pytest.raises(moeflux.MemoryBudgetError, match=f"at least {minimum} "):
+        load(folder, memory)
 
 
 def load(folder, memory):
@@ -260,9 +269,28 @@ def test_the_command_shows_draws_and_prints_json(tmp_path):
         assert speed["bytes_per_token"] == answer["expert_bytes_per_token"] / 2
 
 
+def test_the_command_plans_what_a_load_at_that_precision_needs(tmp_path):
+    folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
+    options = {"context": 1000, "threads": THREADS}
+    minima = []
+    for precision in PRECISIONS:
+        args = ["--context", "1000", "--threads", str(THREADS), "--precision", precision]
+        done = command(str(folder), "--json", *args)
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        minima.append(answer["minimum_bytes"])
+        assert answer["precision"] == precision
+        model = moeflux.load(folder, memory=minima[-1], precision=precision, **options)
+        assert model.session().step([1, 2, 3]).shape
+        with pytest.raises(moeflux.MemoryBudgetError, match=str(minima[-1])):
+            moeflux.load(folder, memory=minima[-1] - 1, precision=precision, **options)
+    assert len(set(minima)) > 1  # or the option changes nothing
+
+
 @pytest.mark.parametrize(
     ("args", "word"),
-    [(["--hit-rate", "1.5"], "hit rate"), (["--memory", "1MB"], "at least"),
+    [(["--hit-rate", "1.5"], "hit_rate"), (["--precision", "int4"], "precision"),
+     (["--device", "host", "--precision", "int8"], "precision"), (["--memory", "1MB"], "at least"),
      (["--context", "0"], "context"), (["--plot", "/nowhere/at/all.svg"], "/nowhere")],
 )  # fmt: skip
 def test_what_makes_no_plan_is_one_sentence(args, word):

@@ -142,6 +142,17 @@ def test_a_machine_of_layers_of_several_widths_is_measured_with_the_first(tmp_pa
     assert all(value > 0 for value in found.layer.by_misses.values())
 
 
+def test_a_machine_is_measured_at_the_precision_asked_for(experts, monkeypatch):
+    checkpoint, _, _, spec = experts
+    for work in ("probe_experts", "probe_layer"):
+        with monkeypatch.context() as patch, pytest.raises(moeflux.FormatError, match="float64"):
+            # The other of the two computes at what it was measured before.
+            other = {"probe_experts": "probe_layer", "probe_layer": "probe_experts"}[work]
+            native = getattr(_core, other)
+            patch.setattr(_core, other, lambda *args, native=native: native(*args[:-1]))
+            probe.machine(spec, checkpoint.files, 1 << 16, 2, precision="float64")
+
+
 def test_a_machine_for_a_dense_model_has_no_layer(tmp_path):
     found = probe.machine({"layers": [{}]}, (), 0, 2, tmp_path)
     assert found.layer is None and found.disk.best > 0

@@ -126,7 +126,8 @@ def kept_by_a_sort(probability, params):
 @pytest.mark.parametrize(
     "options",
     [{}, {"top_k": 1}, {"top_k": 40}, {"top_k": 10**6}, {"top_p": 0.3}, {"top_p": 0.999},
-     {"min_p": 1e-3}, {"top_k": 500, "top_p": 0.9, "min_p": 0.01}],
+     {"min_p": 1e-3}, {"top_p": 0.5}, {"top_k": np.uint8(5)},
+     {"top_k": 500, "top_p": 0.9, "min_p": 0.01}],
 )  # fmt: skip
 def test_filters_of_a_large_vocabulary_keep_what_a_whole_sort_would(spread, step, options):
     logits = np.random.Generator(np.random.PCG64(3)).normal(0, spread, 5 * FIRST_RANKED)
@@ -135,6 +136,29 @@ def test_filters_of_a_large_vocabulary_keep_what_a_whole_sort_would(spread, step
     params = SamplingParams(temperature=1, **options)
     probability = softmax(logits)
     assert np.array_equal(keep(probability, params), kept_by_a_sort(probability, params))
+
+
+@pytest.mark.parametrize("spread", [0.1, 3])
+@pytest.mark.parametrize("step", [0, 0.05, 0.5])  # with a step, many are equal
+@pytest.mark.parametrize("top_p", [0.9, 0.99])
+def test_a_whole_vocabulary_draws_what_a_whole_sort_would_and_sorts_no_indices(
+    monkeypatch, spread, step, top_p
+):
+    """Indices are sorted ten times as slowly as numbers: flat distributions took that for each."""
+    logits = np.random.Generator(np.random.PCG64(4)).normal(0, spread, 151_936)
+    if step:
+        logits = np.round(logits / step) * step
+    params = SamplingParams(temperature=0.8, top_p=top_p, seed=11)
+    kept = kept_by_a_sort(np.exp(log_softmax((logits - logits.max()) / 0.8)), params)
+    random = np.random.Generator(np.random.PCG64(11))
+    expected = [int(np.searchsorted(np.cumsum(kept), random.random(), "right")) for _ in range(3)]
+
+    def refused(*args, **options):
+        raise AssertionError("argsort")
+
+    monkeypatch.setattr(np, "argsort", refused)
+    sampler = Sampler(params)
+    assert [sampler.choose(logits) for _ in range(3)] == expected
 
 
 def test_the_largest_come_best_first_with_all_that_equal_the_last():

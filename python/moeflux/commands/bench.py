@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
 
-from .. import errors
+from .. import arguments, errors
 from ..terminal import escape_controls
 from . import options
+
+RULES = {
+    "--prompt": arguments.integer(1),
+    "--tokens": arguments.integer(1),
+    "--warmup": arguments.integer(0),
+}
 
 
 def bench(
@@ -52,17 +59,16 @@ def bench(
     from ..checkpoint import open_checkpoint
     from ..device import check_precision, device_budget, kind_of, open_device
     from ..families import build_spec
-    from ..model import check_threads
+    from ..model import RULES as OF_LOAD
     from ..tokenizer import Tokenizer
 
-    if min(prompt, tokens) < 1 or warmup < 0:
-        raise errors.FormatError(
-            f"[cli] expected --prompt and --tokens of 1 or more and --warmup of 0 or more, found "
-            f"{prompt}, {tokens} and {warmup}"
-        )
+    lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
+    arguments.check("bench", errors.FormatError, RULES, lengths)
     native_device = open_device(device, *precision.split(","))
     device = kind_of(native_device)
-    counts = _numbers(threads, "--threads") if threads else [probe.default_threads()]
+    counts = [probe.default_threads()]
+    if threads is not None:
+        counts = _numbers(threads, "--threads")
     settings = [
         work.Setting(budget, count, kind, prompt, warmup, tokens, together, device, read_ahead)
         for budget, count, kind, together in product(
@@ -74,8 +80,9 @@ def bench(
     spec = build_spec(checkpoint)
     all_sizes = []
     for setting in settings:  # what one of them cannot have is refused before the first is run
+        asked = asdict(setting) | {"context": setting.context}
+        arguments.check("bench", errors.FormatError, OF_LOAD, asked)
         check_precision(setting.precision, device)
-        check_threads(setting.threads)
         all_sizes.append(
             planner.measure(
                 checkpoint,

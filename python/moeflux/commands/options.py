@@ -60,12 +60,15 @@ def sampling(
     Raises:
         SessionError: one is out of its range.
     """
-    from ..generation import check_counts
+    from ..arguments import check
+    from ..errors import SessionError
+    from ..generation import RULES, stop_strings
     from ..sampling import SamplingParams
 
-    check_counts(max_tokens)
+    check("generate", SessionError, RULES, {"max_tokens": max_tokens})
     SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, seed=seed)
     return {
         "max_tokens": max_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p,
-        "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed, "stop": stop or (),
+        "min_p": min_p, "repetition_penalty": repetition_penalty, "seed": seed,
+        "stop": stop_strings(stop),
     }  # fmt: skip

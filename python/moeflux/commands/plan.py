@@ -22,6 +22,7 @@ def plan(
     context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
     threads: options.Threads = None,
     device: options.Device = "cpu",
+    precision: options.Precision = "float32",
     read_ahead: options.ReadAhead = True,
     hit_rate: Annotated[
         Optional[float],
@@ -45,23 +46,23 @@ def plan(
     """
     from .. import plan as planner
     from .. import probe
-    from ..device import advised_bytes, device_budget, kind_of, open_device
+    from ..arguments import check, number, optional
+    from ..device import advised_bytes, check_precision, device_budget, kind_of, open_device
     from ..families import build_spec
-    from ..model import check_threads
+    from ..model import RULES
     from ..remote import open_headers
 
-    if hit_rate is not None and not 0 <= hit_rate <= 1:
-        raise FormatError(f"[plan] expected a hit rate in 0..1, found {hit_rate}")
-    if not 1 <= context <= 1 << 24:
-        raise FormatError(f"[plan] expected a context of 1..{1 << 24} tokens, found {context}")
+    rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
+    for text in memory or ("auto",):
+        check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
     threads = probe.default_threads() if threads is None else threads
-    check_threads(threads)
-    native_device = open_device(device)
+    native_device = open_device(device, precision)
+    check_precision(precision, kind_of(native_device))
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = planner.measure(
-        checkpoint, spec, context, threads, device=native_device, read_ahead=read_ahead
+        checkpoint, spec, context, threads, precision, native_device, read_ahead
     )
     advised = advised_bytes(native_device)
     budgets = [
@@ -70,11 +71,14 @@ def plan(
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
     files = checkpoint.files if found.is_local else ()
-    machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device)
+    machine = probe.machine(
+        spec, files, sizes.slot_bytes, threads, folder, native_device, precision
+    )
     rows = planner.rows(sizes, machine, budgets, hit_rate)
     answer: dict[str, Any] = {
         "model": str(checkpoint.path),
         "device": kind_of(native_device),
+        "precision": precision,
         "sizes": asdict(sizes),
         "advised_bytes": advised,
         "minimum_bytes": planner.minimum_bytes(sizes),
@@ -131,7 +135,7 @@ def _show(answer: dict[str, Any]) -> None:
                      + f" ({machine['disk']['mode']})",
         "this memory": f"{_gb(machine['memory_rate'])}/s",
         "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
-                       f"{machine['threads']} threads, "
+                       f"{machine['threads']} threads, {answer['precision']}, "
                        f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
     }.items():  # fmt: skip
         parts.add_row(name, value)
