@@ -107,8 +107,7 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
          const uint64_t alignment = compute.arena->weight_alignment();
          std::vector<store::LayerExperts> placed = experts_of(layers, alignment);
          std::vector<model::ExpertShapes> places(placed.size(), shapes);
-         for (size_t i = 0; i < placed.size(); ++i)
-           place_experts(placed[i], alignment, places[i]);
+         for (size_t i = 0; i < placed.size(); ++i) place_experts(placed[i], alignment, places[i]);
          return engine::probe_layer(files, placed, places, *compute.ops, *compute.arena, top_k,
                                     misses, n_slots, read_threads, seconds);
        }))

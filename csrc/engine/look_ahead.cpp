@@ -35,7 +35,8 @@ const model::Moe* Engine::guess_next(const Pass& pass, size_t index) {
 void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
   const uint32_t n = pass.n_rows() * next.router.top_k;
   const std::set<uint32_t> experts(act_.guess().experts, act_.guess().experts + n);
-  if (*experts.rbegin() >= next.router.n_experts) return;  // the device has gone wrong: moe() says so
+  if (*experts.rbegin() >= next.router.n_experts)
+    return;  // the device has gone wrong: moe() says so
   const uint32_t layer = next.store_layer;
   const bool trusted = trust_.holds(layer);
   for (const uint32_t expert : experts)  // a read of one must not push out another
