@@ -16,7 +16,7 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q pytest pytest-xdist hypothesis gguf safetensors
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
 	$(PYTHON) -m venv $(VENV)

@@ -37,6 +37,22 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
+# The files that take longest, for pytest-xdist's `--dist loadfile --no-loadscope-reorder`, which
+# deals files out in this order: a long one begun last leaves every other core idle.
+LONGEST = [
+    *("soak/test_soak.py", "python/test_gpu_goldens.py", "python/test_hub.py"),
+    *("python/test_pack.py", "python/test_device_model.py", "python/test_goldens.py"),
+    *("python/test_doctor.py", "python/test_bench.py", "python/test_cli.py"),
+    *("python/test_traps.py", "python/test_plan_model.py", "python/test_docs.py"),
+    *("python/test_probe.py", "hostile/test_mutations.py", "python/test_gpu_exactness.py"),
+]
+RANK = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: RANK.get(item.path, len(RANK)))  # stable: the rest as they were
+
+
 def pytest_terminal_summary(terminalreporter):
     """The last word before pytest's own: what this run cannot say."""
     terminalreporter.write_line(

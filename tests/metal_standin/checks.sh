@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # The .mm files of csrc/device/metal over the stand-in: all C++ tests, theirs among them, then every
-# kernel against its oracle through Backend("metal"), then models with device="metal", two goldens of
-# each family among them. With a sanitizer on one shape of each kernel (the shaders themselves are for
-# tests/shaders/kernel_checks.sh) and models of one test file; with thread sanitizer, which is slow, one
-# model that meets a fault or two.
+# kernel against its oracle through Backend("metal"), then models with device="metal", two or three
+# goldens of each family among them. With a sanitizer on one shape of each kernel (the shaders
+# themselves are for tests/shaders/kernel_checks.sh) and models of one test file; with thread
+# sanitizer, which is slow, one model that meets a fault or two.
 #   plain    as they are
 #   goldens  over the build of plain, the goldens of every family and form, and nothing else
 #   address  address and undefined-behaviour sanitizer
@@ -19,6 +19,7 @@ build=build/metal-$flavour sanitize= preload= warnings_are_errors=ON
 own=tests/metal_standin kernels=tests/kernels
 export MOEFLUX_GOLDENS=few
 goldens=tests/python/test_gpu_goldens.py selection=()
+by_file=(--dist loadfile --no-loadscope-reorder)  # goldens are counted in one process
 models="tests/python/test_device_model.py tests/python/test_gpu_exactness.py $goldens"
 
 case $flavour in
@@ -26,11 +27,11 @@ case $flavour in
   goldens) build=build/metal-plain own= kernels= models=$goldens MOEFLUX_GOLDENS=all ;;
   address)
     sanitize=address,undefined runtime=libclang_rt.asan-x86_64.so
-    models=tests/python/test_gpu_exactness.py
+    models=tests/python/test_gpu_exactness.py by_file=()
     ;;
   thread)
     sanitize=thread runtime=libclang_rt.tsan-x86_64.so
-    models= selection=(-k "not (leaves_the_session or tried_again) or execution-6 or encoder-1")
+    models= by_file=() selection=(-k "not (leaves_the_session or tried_again) or execution-6 or encoder-1")
     ;;
   *) echo "expected plain, goldens, address or thread, found $flavour" >&2; exit 2 ;;
 esac
@@ -60,5 +61,5 @@ cp $build/_core*.so $build/tests/metal_standin/libmetal_standin.so $build/site/m
 env PYTHONPATH=$build/site:tests ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 \
   LD_PRELOAD="$preload" LD_LIBRARY_PATH=$build/site/moeflux \
   PYTHONDONTWRITEBYTECODE=1 MOEFLUX_EXPECT_STANDIN=1 MOEFLUX_TEST_DEVICES=metal \
-  "$python" -m pytest -q -n 2 -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
+  "$python" -m pytest -q -n 2 "${by_file[@]}" -p no:cacheprovider -p no:faulthandler -p metal_standin.standin \
   $own $kernels $models "${selection[@]}" "$@"

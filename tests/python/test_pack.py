@@ -176,9 +176,13 @@ def test_checksums_are_right_and_a_flipped_bit_is_found(copy):
 COMMAND = [sys.executable, "-m", "moeflux.cli", "pack"]
 
 
+# A moment of a run is as good as another: where time is short, fewer of them (.ci/run).
+KILLS = int(os.environ.get("MOEFLUX_KILLS", "20"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("replace", [False, True])
-def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(tmp_path, replace):
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, replace):
     recipe = Recipe("small", 12, ("num_experts=64",))
     folder = synthesize(tmp_path / "m", recipe)
     expected = digest(pack(folder, tmp_path / "whole"))
@@ -191,7 +195,7 @@ def test_killed_at_twenty_random_moments_it_ends_with_the_same_bytes(tmp_path, r
         shutil.rmtree(folder)
         synthesize(folder, recipe)
 
-    kill.until_done(command, kills=20, seed=replace, start_over=start_over)
+    kill.until_done(command, kills=KILLS, seed=replace, start_over=start_over)
     found = digest(tmp_path / "killed")
     assert {name: found[name] for name in expected} == expected
     assert all(name.endswith(".part") for name in found.keys() - expected.keys())

@@ -13,6 +13,13 @@ from moeflux.synth import Recipe, synthesize
 from oracle import build
 
 
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Rates of no accuracy; test_doctor.py and test_plan_model.py run the command at real sizes."""
+    monkeypatch.setattr(probe, "FILE_BYTES", 16 << 20)
+    monkeypatch.setattr(probe, "MEMORY_BYTES", 16 << 20)
+
+
 def test_disk_rates_come_from_direct_reads_and_leave_no_file(tmp_path):
     rate = probe.disk(tmp_path, record_bytes=1 << 20, seconds=0.1)
     assert set(rate.by_batch) == set(probe.BATCHES)

@@ -9,16 +9,26 @@ from oracle import Reference, build
 TINY = {"num_hidden_layers": 1, "num_experts": 4, "num_experts_per_tok": 2}
 
 
-@pytest.mark.parametrize("length", [4095, 4096, 4097])
-def test_positions_past_4096_equal_the_reference(tmp_path_factory, length):
+LENGTHS = [4095, 4096, 4097]
+
+
+@pytest.fixture(scope="module")
+def long_text(tmp_path_factory):
+    """A model, tokens, and what the reference says after each: no token sees those behind it."""
     folder = build(tmp_path_factory.mktemp("long") / "m", family="qwen3_moe", form="hf-f32",
                    max_position_embeddings=8192, **TINY)  # fmt: skip
-    tokens = [int(t) for t in np.random.Generator(np.random.PCG64(length)).integers(0, 250, length)]
+    numbers = np.random.Generator(np.random.PCG64(4096)).integers(0, 250, max(LENGTHS))
+    tokens = [int(t) for t in numbers]
+    return folder, tokens, Reference(folder).forward(tokens).logits
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+def test_positions_past_4096_equal_the_reference(long_text, length):
+    folder, tokens, expected = long_text
     session = moeflux.load(folder, memory="256MiB", context=4200).session()
-    session.step(tokens[:-1])
-    logits = session.step(tokens[-1:])
-    expected = Reference(folder).forward(tokens).logits[-1]
-    assert np.abs(logits - expected).max() <= 2e-4
+    session.step(tokens[: length - 1])
+    logits = session.step(tokens[length - 1 : length])
+    assert np.abs(logits - expected[length - 1]).max() <= 2e-4
 
 
 def test_rotation_at_large_positions_equals_numpy(tmp_path):

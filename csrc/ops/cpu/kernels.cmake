@@ -24,6 +24,7 @@ function(moeflux_kernels name)
     endif()
   endif()
   set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS ${flags})
+  set_property(SOURCE ${source} PROPERTY SKIP_PRECOMPILE_HEADERS ON)  # for their flags are others
 endfunction()
 
 moeflux_kernels(portable)
