@@ -140,8 +140,10 @@ def read_rates(
     batches = [batch for batch in BATCHES if batch <= n_experts]
     by_batch, mode = {}, "direct"
     for batch in batches:
-        measured = _core.probe_reads(list(paths), [list(layer) for layer in layers], batch,
-                                     READ_THREADS, seconds / len(batches), True, device)  # fmt: skip
+        measured = _core.probe_reads(
+            list(paths), [list(layer) for layer in layers], batch, READ_THREADS,
+            seconds / len(batches), True, device,
+        )  # fmt: skip
         by_batch[batch] = _rate(measured)
         mode = str(measured["mode"])
     return DiskRate(by_batch, mode)

@@ -173,7 +173,9 @@ TEST_CASE("a read that is under way can be kept, and outlives the one who asked 
   {
     const auto kept = f.store.keep(0, 0);
     REQUIRE(kept);
-    { const auto gone = std::move(asked); }
+    {
+      const auto gone = std::move(asked);
+    }
     while (!kept->ready()) f.wait();
   }
   f.check(f.get(0, 0), 0, 0);
