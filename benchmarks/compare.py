@@ -200,7 +200,6 @@ def limited(bench: Bench) -> dict[str, Any]:
     out: dict[str, Any] = {"rows": []}
     record = bench.sizes.expert_bytes
     file = next(bench.folder.glob("*.safetensors"))
-    before = disk_rates(file, record)
     everything = bench.ours | {"memory": bench.whole(), "precision": "bfloat16"}
     with running(sys.executable, "moeflux", everything) as peer:
         peer.ask(prefill=bench.ids[:PROMPT])
@@ -210,11 +209,12 @@ def limited(bench: Bench) -> dict[str, Any]:
     for share in (0.5, 0.25):
         limit = int(total * share)
         found: dict[bool, list[tuple[dict[str, float], dict[str, Any]]]] = {True: [], False: []}
+        before = disk_rates(file, record)
         for _ in range(bench.options.rounds):
             for read_ahead in (True, False) if bench.options.on_demand else (True,):
                 found[read_ahead].append(under(bench, limit, read_ahead))
         after = disk_rates(file, record)  # a disk that is shared differs from minute to minute
-        w, before = max(*before.values(), *after.values()), after
+        w = max(*before.values(), *after.values())
         theirs = llama_under(bench, limit)
         stats = found[True][-1][1]
         asked = eviction.requests(trace, bench.sizes.experts_per_layer)

@@ -97,7 +97,7 @@ void Engine::moe(const model::Moe& moe, const Pass& pass, const model::Moe* gues
   for (;;) {
     pipeline_.reap();
     acquire();
-    if (!guesses.empty()) {  // what came true is pinned by a demand now, the rest is in its way
+    if (!guesses.empty()) {  // what came true is pinned by a demand now, the rest takes slots
       guesses.clear();
       acquire();
     }

@@ -13,8 +13,7 @@ namespace moeflux::store {
 namespace {
 // Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that
 // large and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife.
-// Within 3 % of the best pair on a trained model's routing and 6 % on synthetic one
-// (docs/performance.md).
+// Near the best pair both on a trained model's routing and on synthetic one (docs/performance.md).
 constexpr float kUseWorth = 1;
 constexpr float kHalfLife = 16;
 constexpr float kSweepScale = 64;  // so that less than one remembered use counts among sweeps
@@ -198,7 +197,13 @@ std::optional<ExpertStore::Pin> ExpertStore::keep(uint32_t layer, uint32_t exper
   std::lock_guard lock(mutex_);
   Slot* slot = where_[key_of(layer, expert)];
   if (slot == nullptr) return std::nullopt;
-  if (slot->pins++ == 0 && !slot->reading) order_.erase({slot->priority, slot});
+  if (slot->pins == 0) {
+    if (slot->reading)
+      slot->again = true;  // a demand that joins it is to have a read of its own, as without us
+    else
+      order_.erase({slot->priority, slot});
+  }
+  ++slot->pins;
   return Pin(this, slot);
 }
 

@@ -80,7 +80,7 @@ def _is_path(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is text that has an UTF-8 form: no halves of surrogate pairs."""
+    """Whether it is text that has a UTF-8 form: no halves of surrogate pairs."""
     try:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeError:
@@ -113,7 +113,7 @@ def check(
 ) -> None:
     """Raises `error` for the first value that breaks the rule of its name.
 
-    Values without a rule are left alone, so `locals()` at a function's begin will do.
+    Values without a rule are left alone, so `locals()` at the start of a function will do.
     """
     for name, rule in rules.items():
         if name in values and not rule.fits(values[name]):

@@ -43,11 +43,13 @@ def resolve(
         return demo
     try:
         folder = Path(path).expanduser()
-        is_folder = folder.is_dir()
-    except (OSError, RuntimeError):  # a name too long, ~ of nobody
-        is_folder = False
-    if is_folder:
-        return folder
+    except RuntimeError:  # ~ of nobody: a name like others
+        folder = Path(path)
+    try:
+        if folder.is_dir():
+            return folder
+    except OSError:  # a name too long
+        pass
     if not is_hub_id(str(path)):
         raise IoError(f"[hub] expected a checkpoint folder or a hub id owner/name ({path})")
     import huggingface_hub

@@ -127,7 +127,7 @@ def keep(probability: Any, params: SamplingParams) -> Any:
     if not params.top_k and params.top_p == 1 and params.min_p == 0:
         return probability / probability.sum()
     size = probability.size
-    top_k = int(params.top_k)  # numpy's integers of 8 bits reach no size
+    top_k = int(params.top_k)  # an np.int8 cannot be compared with a size
     n = min(top_k or FIRST_RANKED, size)
     while True:
         ranked = _descending(probability, n)

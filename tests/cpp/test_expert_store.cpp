@@ -118,6 +118,15 @@ TEST_CASE("a read of a step that has ended does not fail the next request") {
   f.store.assert_invariants();
 }
 
+TEST_CASE("nor when it has been kept in between") {
+  Fixture f(4, {.delay_us = 20000, .fail_from = 0, .fail_count = 1});
+  CHECK(f.store.try_acquire(2, 2, Use::decode));
+  const auto kept = f.store.keep(2, 2);
+  REQUIRE(kept);
+  f.check(f.get(2, 2), 2, 2);
+  f.store.assert_invariants();
+}
+
 TEST_CASE("a request that joined a failed read and fails itself is told") {
   Fixture f(4, {.delay_us = 20000, .fail_from = 0, .fail_count = 4});  // two parts, twice
   CHECK(f.store.try_acquire(2, 2, Use::decode));

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -158,3 +159,9 @@ def test_what_is_neither_folder_nor_hub_id_is_refused_without_asking(name):
 
 def test_a_folder_of_ones_own_has_no_revision(folders):
     assert moeflux.load(folders["v1"], memory="128MiB", context=32).revision is None
+
+
+def test_a_folder_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    (tmp_path / "~nobody-of-this-name").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert hub.resolve("~nobody-of-this-name") == Path("~nobody-of-this-name")
