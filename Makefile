@@ -58,12 +58,12 @@ address-test: export ASAN_OPTIONS = detect_stack_use_after_return=0
 hostile-asan: export ASAN_OPTIONS = detect_leaks=0:detect_stack_use_after_return=0
 address-test: sanitizers = address,undefined
 thread-test: sanitizers = thread
-# KERNELS: see csrc/ops/cpu/kernels.cmake.
+# KERNELS: see csrc/ops/cpu/kernels.cmake. CTEST: further arguments of ctest's.
 address-test thread-test: %-test:
 	cmake -S . -B build/$* -DMOEFLUX_TESTS=ON -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_SANITIZE=$(sanitizers) \
 		-DMOEFLUX_KERNELS="$(KERNELS)"
 	cmake --build build/$* -j2
-	ctest --test-dir build/$* -j2 --output-on-failure
+	ctest --test-dir build/$* -j2 --output-on-failure $(CTEST)
 
 kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests: schedules, sanitizers
 	$(BIN)/pip install -q pytest pybind11
