@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := pytest "pytest-xdist>=3.7"
 CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
@@ -15,7 +16,7 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 		--temperature 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q pytest "pytest-xdist>=3.7" hypothesis gguf safetensors
+	$(BIN)/pip install -q $(PYTEST) hypothesis gguf safetensors
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 $(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
@@ -72,7 +73,7 @@ kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests
 
 GPU_MODELS := $(addprefix tests/python/test_,device_model.py gpu_exactness.py gpu_goldens.py)
 gpu-checks: $(BIN)/moeflux  ## models on the host device made for tests: any legal order, late, guard pages
-	$(BIN)/pip install -q pytest "pytest-xdist>=3.7" pybind11
+	$(BIN)/pip install -q $(PYTEST) pybind11
 	for seed in 1 2; do MOEFLUX_HOST_SEED=$$seed MOEFLUX_HOST_DELAY_US=300 TESTS="$(GPU_MODELS)" \
 		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh plain -n 2 --dist loadfile || exit 1; done
 
@@ -104,17 +105,17 @@ sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its 
 
 # Debian: clang-19; with sanitizers libclang-rt-19-dev. $(BIN) needs numpy, pytest and pybind11.
 metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ tests, every kernel
-	$(BIN)/pip install -q pytest "pytest-xdist>=3.7" pybind11
+	$(BIN)/pip install -q $(PYTEST) pybind11
 	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh plain
 
 metal-goldens: $(BIN)/moeflux  ## the goldens of every family and form, over the stand-in
-	$(BIN)/pip install -q pytest "pytest-xdist>=3.7" pybind11
+	$(BIN)/pip install -q $(PYTEST) pybind11
 	PYTHON=$(BIN)/python tests/metal_standin/checks.sh goldens
 
 metal-sanitize: metal-address metal-thread  ## the same under address, undefined-behaviour and thread sanitizer
 
 metal-address metal-thread: metal-%: $(BIN)/moeflux
-	$(BIN)/pip install -q pytest "pytest-xdist>=3.7" pybind11
+	$(BIN)/pip install -q $(PYTEST) pybind11
 	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
 
 metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found

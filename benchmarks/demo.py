@@ -16,6 +16,8 @@ import sys
 import time
 from pathlib import Path
 
+from moeflux.probe import usable_cores
+
 PROMPT = Path(__file__).parent / "data" / "heldout.txt"
 N_PROMPT, N_DECODE, REPEATS = 256, 128, 5
 
@@ -32,12 +34,10 @@ def machine() -> dict[str, str]:
         text = Path("/proc/cpuinfo").read_text()
         cpu = text.partition("model name")[2].partition(":")[2].splitlines()[0].strip()
     commit = says("git", "describe", "--always", "--dirty", "--exclude", "*")
-    cores = str(os.cpu_count())
-    if hasattr(os, "sched_getaffinity") and len(os.sched_getaffinity(0)) < int(cores):
-        cores = f"{len(os.sched_getaffinity(0))} of {cores}"
+    usable, cores = usable_cores(), os.cpu_count()
     return {
         "cpu": cpu,
-        "cores": cores,
+        "cores": str(cores) if usable == cores else f"{usable} of {cores}",
         "python": platform.python_version(),
         "commit": commit,
     }

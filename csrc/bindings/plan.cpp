@@ -62,7 +62,7 @@ py::dict to_dict(const engine::Rate& rate) {
 // parts of one layer: [(nbytes, [file of each expert], [offset of each expert])]
 using Layer = std::vector<std::tuple<uint64_t, std::vector<uint32_t>, std::vector<uint64_t>>>;
 
-std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers, uint64_t alignment) {
+std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) {  // not placed
   std::vector<store::LayerExperts> experts;
   for (const Layer& layer : layers) {
     experts.emplace_back();
@@ -70,7 +70,6 @@ std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers, ui
       experts.back().n_experts = static_cast<uint32_t>(file.size());
       experts.back().parts.push_back({nbytes, 0, file, offset});
     }
-    store::place_parts(experts.back(), alignment);
   }
   return experts;
 }
@@ -81,7 +80,8 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
   const uint64_t alignment = device ? ops::gpu::DeviceArena::kWeightAlignment : 1;
-  const std::vector<store::LayerExperts> experts = experts_of(layers, alignment);
+  std::vector<store::LayerExperts> experts = experts_of(layers);
+  for (store::LayerExperts& layer : experts) store::place_parts(layer, alignment);
   const bool is_direct = std::all_of(files.begin(), files.end(),
                                      [](const auto& file) { return file->alignment() > 1; });
   py::dict out = to_dict(
@@ -104,10 +104,10 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
          base::Account account(UINT64_MAX);
          const Compute compute =
              open_compute(account, {device, n_threads, simd, precision_of(precision)});
-         const uint64_t alignment = compute.arena->weight_alignment();
-         std::vector<store::LayerExperts> placed = experts_of(layers, alignment);
+         std::vector<store::LayerExperts> placed = experts_of(layers);
          std::vector<model::ExpertShapes> places(placed.size(), shapes);
-         for (size_t i = 0; i < placed.size(); ++i) place_experts(placed[i], alignment, places[i]);
+         for (size_t i = 0; i < placed.size(); ++i)
+           place_experts(placed[i], compute.arena->weight_alignment(), places[i]);
          return engine::probe_layer(files, placed, places, *compute.ops, *compute.arena, top_k,
                                     misses, n_slots, read_threads, seconds);
        }))

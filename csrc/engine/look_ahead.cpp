@@ -39,14 +39,14 @@ void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
     return;  // the device has gone wrong: moe() says so
   const uint32_t layer = next.store_layer;
   const bool trusted = trust_.holds(layer);
-  for (const uint32_t expert : experts)  // a read of one must not push out another
-    if (auto pin = trusted ? store_->keep(layer, expert) : std::nullopt)
-      guesses_.push_back(std::move(*pin));
-  size_t left = store_->n_slots() / kShare;
+  if (trusted)
+    for (const uint32_t expert : experts)  // a read of one must not push out another
+      if (auto pin = store_->keep(layer, expert)) guesses_.push_back(std::move(*pin));
+  size_t left = trusted ? store_->n_slots() / kShare : 0;
   for (const uint32_t expert : experts) {
     if (store_->contains(layer, expert)) continue;
     guessed_.push_back(expert);
-    if (!trusted || left == 0) continue;
+    if (left == 0) continue;
     if (auto pin = store_->read_ahead(layer, expert)) {
       guesses_.push_back(std::move(*pin));
       --left;

@@ -113,11 +113,16 @@ class Machine:
     layer: LayerRate | None = None
 
 
-def default_threads() -> int:
-    """Compute threads that `load` takes when it is not told: the cores this process may use."""
+def usable_cores() -> int:
+    """Cores that this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count()
-    return min(cores or 1, 64)
+    return cores or 1
+
+
+def default_threads() -> int:
+    """Compute threads that `load` takes when it is not told: the usable cores, at most 64."""
+    return min(usable_cores(), 64)
 
 
 def _rate(measured: dict[str, Any]) -> float:
