@@ -48,10 +48,11 @@ class Tokenizer:
             raise FormatError(
                 f"[tokenizer] expected a tokenizer, found: {str(error)[:300]} ({path})"
             ) from None
-        self._config = _optional_json(folder / "tokenizer_config.json")
+        settings = _optional_json(folder / "tokenizer_config.json")
         generation = _optional_json(folder / "generation_config.json")
+        self._named = _named_tokens(folder, settings)
         self.eos_ids = self._find_eos(config, generation)
-        self._template = _find_template(folder, self._config)
+        self._template = _find_template(folder, settings)
 
     def _find_eos(self, config: dict[str, Any], generation: dict[str, Any]) -> frozenset[int]:
         """generation_config wins over config, as in transformers; the tokenizer's own is added."""
@@ -59,13 +60,8 @@ class Tokenizer:
         nested = inner.get("eos_token_id") if isinstance(inner, dict) else None
         named = generation.get("eos_token_id", config.get("eos_token_id", nested))
         ids = {i for i in (named if isinstance(named, list) else [named]) if isinstance(i, int)}
-        token = self._config.get("eos_token")
-        token = token.get("content") if isinstance(token, dict) else token
-        if isinstance(token, str):
-            found = self._tokenizer.token_to_id(token)
-            if found is not None:
-                ids.add(found)
-        return frozenset(ids)
+        found = self._tokenizer.token_to_id(self._named.get("eos_token", ""))
+        return frozenset(ids if found is None else ids | {found})
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Raises SessionError for what is no Unicode text."""
@@ -109,7 +105,7 @@ class Tokenizer:
                                    f"{show(message)}")  # fmt: skip
         if self._template is None:
             raise TemplateError("[tokenizer] the checkpoint has no chat template; pass a prompt")
-        return _render(self._template, messages, self._config)
+        return _render(self._template, messages, self._named)
 
 
 class TokenStream:
@@ -168,17 +164,28 @@ def _find_template(folder: Path, config: dict[str, Any]) -> str | None:
     return template if isinstance(template, str) else None
 
 
-def _render(template: str, messages: list[dict[str, str]], config: dict[str, Any]) -> str:
+def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    """bos_token, image_token and so on: those that transformers lets a template see."""
+    named = dict(config)
+    if "added_tokens_decoder" not in config:  # older checkpoints have a file for them
+        named |= _optional_json(folder / "special_tokens_map.json")
+    for key in ("extra_special_tokens", "model_specific_special_tokens"):
+        named |= config[key] if isinstance(config.get(key), dict) else {}
+    texts = {key: _content(value) for key, value in named.items() if key.endswith("_token")}
+    return {key: text for key, text in texts.items() if TEXT.fits(text)}
+
+
+def _content(token: Any) -> Any:
+    """The text of a token, which a file gives as it is or in a dict."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _render(template: str, messages: list[dict[str, str]], variables: dict[str, str]) -> str:
     if len(template) > MAX_TEMPLATE_CHARS:
         raise TemplateError(
             f"[tokenizer] expected a chat template of at most {MAX_TEMPLATE_CHARS} characters, "
             f"found {len(template)}"
         )
-    variables = {
-        key: value.get("content") if isinstance(value, dict) else value
-        for key in ("bos_token", "eos_token", "pad_token", "unk_token")
-        if (value := config.get(key)) is not None
-    }
     request = {
         "template": template,
         "messages": messages,
