@@ -109,37 +109,46 @@ class Tokenizer:
 
 
 class TokenStream:
-    """Decodes one id at a time; holds text back while a character's bytes are still missing."""
+    """Decodes one id at a time; holds back characters whose last bytes are still to come.
 
-    # A byte-level tokenizer splits a character over at most this many ids (4 bytes of UTF-8),
-    # and sequences that stay broken are let go after that.
-    MAX_HELD_IDS = 8
+    All pieces together are `decode` of all ids. (Where a tokenizer has tokens for single bytes, as
+    byte fallback does, and they are no UTF-8, the number of U+FFFD may differ.)
+    """
+
+    MAX_HELD_CHARS = 7  # 3 bytes of a character and 4 of the one before: each may show as a U+FFFD
+    MAX_IDS = 32  # decoded together while all that comes is broken
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._start = 0  # ids before it are decoded and sent
-        self._context = 0  # ids from it are decoded together, since a decoder looks left
+        self._decode = tokenizer.decode
+        self._ids: list[int] = []  # decoded together
+        self._n_old = 0  # of them are sent, and stay since a decoder looks left
+        self._n_sent = 0  # characters of their text
 
     def push(self, token: int) -> str:
         """Text that `token` completes, often empty."""
         self._ids.append(token)
-        text = self._pending()
-        if text.endswith(REPLACEMENT) and len(self._ids) - self._start < self.MAX_HELD_IDS:
-            return ""
-        return self._send(text)
+        text = self._decode(self._ids)
+        whole = max(len(text.rstrip(REPLACEMENT)), len(text) - self.MAX_HELD_CHARS)
+        out = text[self._n_sent : whole]
+        self._n_sent += len(out)
+        if out and whole == len(text):
+            self._drop(self._n_old, text)
+            self._n_old = len(self._ids)
+        elif len(self._ids) > self.MAX_IDS:
+            half = len(self._ids) // 2
+            if self._decode(self._ids[:half]) + self._decode(self._ids[half:]) == text:
+                self._drop(half, text)  # no character lies on both sides
+                self._n_old = 0
+        return out
 
     def finish(self) -> str:
         """What is left at the end; bytes that never became a character show as U+FFFD."""
-        return self._send(self._pending())
+        return self._decode(self._ids)[self._n_sent :]
 
-    def _pending(self) -> str:
-        before = self._tokenizer.decode(self._ids[self._context : self._start])
-        return self._tokenizer.decode(self._ids[self._context :])[len(before) :]
-
-    def _send(self, text: str) -> str:
-        self._context, self._start = self._start, len(self._ids)
-        return text
+    def _drop(self, count: int, text: str) -> None:
+        """Forgets the first ids of those that `text` is decoded from."""
+        self._ids = self._ids[count:]
+        self._n_sent += len(self._decode(self._ids)) - len(text)
 
 
 def _read_text(path: Path) -> str:

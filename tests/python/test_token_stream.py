@@ -1,0 +1,101 @@
+"""Text decoded id by id is the text of all ids, whatever bytes the ids stand for."""
+
+import itertools
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import decoders, models
+
+import moeflux
+from moeflux.tokenizer import REPLACEMENT, Tokenizer, TokenStream
+from oracle import tokenizer_file
+
+END = 256  # <|im_end|>, skipped in decoding
+CHARACTERS = st.sampled_from(["a", " ", "\n", "é", "€", "👦", "\u200d", "\u0301", REPLACEMENT])
+PIECES = st.one_of(
+    CHARACTERS.map(lambda text: list(text.encode())),
+    CHARACTERS.map(lambda text: list(text.encode()[:-1])),  # truncated
+    st.integers(0, END).map(lambda token: [token]),
+)
+STREAMS = st.lists(PIECES, max_size=60).map(lambda pieces: list(itertools.chain(*pieces)))
+
+
+@pytest.fixture(scope="module")
+def of_bytes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer_file.write_tokenizer(folder)
+    return Tokenizer(folder, {})
+
+
+@pytest.fixture(scope="module")
+def of_demo():
+    return moeflux.load(memory="24MiB", context=64).tokenizer
+
+
+def streamed(tokenizer, ids):
+    stream = TokenStream(tokenizer)
+    pieces = [stream.push(token) for token in ids]
+    assert len(stream._ids) <= 2 * stream.MAX_IDS or END in ids
+    return [*pieces, stream.finish()]
+
+
+@settings(max_examples=1500, deadline=None)
+@given(ids=STREAMS)
+def test_any_bytes_stream_as_pythons_own_decoder_reads_them(of_bytes, ids):
+    expected = bytes(i for i in ids if i != END).decode(errors="replace")
+    assert "".join(streamed(of_bytes, ids)) == expected == of_bytes.decode(ids)
+
+
+@settings(max_examples=500, deadline=None)
+@given(text=st.text(st.one_of(CHARACTERS, st.characters(codec="utf-8"))), data=st.data())
+def test_tokens_of_several_bytes_stream_as_they_decode(of_demo, text, data):
+    ids = of_demo.encode(text)
+    others = st.tuples(st.integers(0, len(ids)), st.integers(0, 4095))
+    for at, token in data.draw(st.lists(others, max_size=5)):
+        ids.insert(at, token)
+    assert "".join(streamed(of_demo, ids)) == of_demo.decode(ids)
+
+
+def test_text_is_sent_as_soon_as_its_characters_are_whole(of_bytes):
+    sent = streamed(of_bytes, list(("é" + 9 * REPLACEMENT + "👦").encode()))
+    assert sent[:2] == ["", "é"] and sent[-2:] == [6 * REPLACEMENT + "👦", ""]
+    assert "".join(sent[2:-2]) == 3 * REPLACEMENT
+
+
+WORDS = ["▁world", "▁a", "b", "▁", "▁▁", "</s>", "<s>", ".", REPLACEMENT]
+FALLBACK = [f"<0x{byte:02X}>" for byte in "é👦".encode()]
+
+
+def like_sentencepiece(decoder):
+    words = {word: i for i, word in enumerate(WORDS + FALLBACK)}
+    found = tokenizers.Tokenizer(models.BPE(words, [], byte_fallback=True))
+    found.add_special_tokens(["</s>", "<s>"])
+    found.decoder = decoder
+    return found
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        decoders.Metaspace(),
+        decoders.Sequence(
+            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
+             decoders.Strip(" ", 1, 0)]
+        ),
+    ],
+    ids=["metaspace", "strip"],
+)  # fmt: skip
+@settings(max_examples=500, deadline=None)
+@given(picked=st.lists(st.integers(0, len(WORDS) + 1), max_size=40))
+def test_spaces_between_words_outlive_skipped_tokens(decoder, picked):
+    tokenizer = like_sentencepiece(decoder)
+    of_characters = [range(2), range(2, 6)]  # the ids of é and 👦, each whole
+    ids = []
+    for pick in picked:
+        if pick < len(WORDS):
+            ids.append(pick)
+        else:
+            ids += [len(WORDS) + byte for byte in of_characters[pick - len(WORDS)]]
+    assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
