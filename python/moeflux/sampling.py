@@ -40,8 +40,8 @@ class SamplingParams:
     Attributes:
         temperature: divides the logits; 0 takes the most probable token.
         top_k: keep the k most probable tokens; 0 keeps all.
-        top_p: keep the smallest set of tokens whose probability reaches p.
-        min_p: keep tokens of at least this share of the best one's probability.
+        top_p: of what top_k keeps, the smallest set of tokens whose share of it reaches p.
+        min_p: of what is left, tokens of at least this share of the best one's probability.
         repetition_penalty: divides positive and multiplies negative logits of tokens seen
             (Keskar et al. 2019, as in transformers); 1 does nothing.
         logit_bias: added to the logits, by token id; -inf forbids one.
@@ -122,7 +122,8 @@ def largest(values: Any, n: int) -> Any:
 def keep(probability: Any, params: SamplingParams) -> Any:
     """Probabilities with everything outside top-k, top-p and min-p removed, summing to one.
 
-    Ties at a boundary go to the lower token id.
+    top-p is a share of what top-k keeps, as in transformers, vLLM and llama.cpp. Ties at a boundary
+    go to the lower token id.
     """
     if not params.top_k and params.top_p == 1 and params.min_p == 0:
         return probability / probability.sum()
@@ -133,7 +134,8 @@ def keep(probability: Any, params: SamplingParams) -> Any:
         ranked = _descending(probability, n)
         kept = ranked >= params.min_p * ranked[0]
         if params.top_p < 1:
-            kept &= np.cumsum(ranked) - ranked < params.top_p
+            total = ranked.sum() if top_k else 1.0
+            kept &= np.cumsum(ranked) - ranked < params.top_p * total
         count = n if kept.all() else max(int(np.argmin(kept)), 1)
         if count < n or n in (top_k, size):
             break  # what is ranked below is not kept either

@@ -114,11 +114,50 @@ def kept_by_a_sort(probability, params):
     rank = np.arange(ranked.size)
     kept = (rank < (params.top_k or ranked.size)) & (ranked >= params.min_p * ranked[0])
     if params.top_p < 1:
-        kept &= np.cumsum(ranked) - ranked < params.top_p
+        total = ranked[: params.top_k].sum() if params.top_k else 1.0
+        kept &= np.cumsum(ranked) - ranked < params.top_p * total
     kept[0] = True
     out = np.zeros_like(probability)
     out[order[kept]] = ranked[kept]
     return out / out.sum()
+
+
+def warped(logits, top_k, top_p, min_p):
+    """transformers' warpers one after the other, as its documentation tells them: -inf is out."""
+    scores = logits.copy()
+    if top_k:  # TopKLogitsWarper: what is below the k-th highest
+        scores[scores < np.sort(scores)[-min(top_k, scores.size)]] = -np.inf
+    if (
+        top_p < 1
+    ):  # TopPLogitsWarper: the least likely that sum to at most 1 - top_p; never the best
+        order = np.argsort(scores, kind="stable")
+        cumulative = np.cumsum(softmax(scores)[order])
+        scores[order[:-1][cumulative[:-1] <= 1 - top_p]] = -np.inf
+    if min_p:  # MinPLogitsWarper: what is below this share of the best one's probability
+        probability = softmax(scores)
+        scores[probability < min_p * probability.max()] = -np.inf
+    return scores
+
+
+def test_filters_together_keep_what_transformers_keeps():
+    random = np.random.Generator(np.random.PCG64(5))
+    for _ in range(3000):
+        logits = random.normal(0, random.choice([0.3, 1, 4]), random.integers(2, 60))
+        top_k = int(random.choice([0, 1, 2, 5, 20, 100]))
+        top_p = float(random.choice([1.0, random.uniform(0.01, 0.999)]))
+        min_p = float(random.choice([0.0, random.uniform(0, 1)]))
+        kept = keep(softmax(logits), SamplingParams(1.0, top_k, top_p, min_p))
+        scores = warped(logits, top_k, top_p, min_p)
+        assert np.array_equal(kept > 0, scores > -np.inf), (top_k, top_p, min_p)
+        assert np.allclose(kept, softmax(scores))
+
+
+def test_a_set_whose_share_is_exactly_p_is_enough():
+    probability = np.array([0.125, 0.5, 0.25, 0.125])
+    kept = keep(probability, SamplingParams(temperature=1, top_p=0.5))
+    assert np.flatnonzero(kept).tolist() == [1]
+    kept = keep(probability, SamplingParams(temperature=1, top_k=2, top_p=0.5))
+    assert np.flatnonzero(kept).tolist() == [1]
 
 
 @pytest.mark.parametrize("spread", [0.01, 1, 4])  # with the first, top-p keeps most tokens
