@@ -89,5 +89,5 @@ def test_without_the_package_one_sentence_says_what_to_install(tmp_path, monkeyp
     import sys
 
     monkeypatch.setitem(sys.modules, "gguf", None)
-    with pytest.raises(moeflux.MoefluxError, match=r"moeflux\[gguf\]"):
+    with pytest.raises(moeflux.MoefluxError, match=r"'\.\[gguf\]'"):
         synthesize(tmp_path / "m", Recipe("small"), with_gguf=True)

@@ -94,7 +94,7 @@ def _import() -> Any:
         return importlib.import_module("gguf")
     except ImportError:
         raise MoefluxError("[synth] GGUF files need the package gguf: expected "
-                           "`pip install moeflux[gguf]`, found none") from None  # fmt: skip
+                           "`pip install '.[gguf]'` in a clone, found none") from None  # fmt: skip
 
 
 def check(config: Config) -> None:
