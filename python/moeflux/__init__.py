@@ -7,6 +7,7 @@ from ._version import __version__
 from .backend import ALL_KERNELS, Backend
 from .buffer import Buffer
 from .command import Command
+from .conversation import Conversation
 from .errors import (
     DownloadError,
     FormatError,
@@ -32,6 +33,7 @@ __all__ = [
     "Backend",
     "Buffer",
     "Command",
+    "Conversation",
     "DownloadError",
     "FormatError",
     "GpuError",

@@ -14,9 +14,16 @@ import typer.main
 from typer.cli import get_docs_for_click
 
 import moeflux
-from moeflux import cli, conversation
+from moeflux import cli, tokenizer, trace
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+# Public, in modules of their own.
+ELSEWHERE = {
+    "tokenizer.Tokenizer": tokenizer.Tokenizer,
+    "trace.Trace": trace.Trace,
+    "trace.TraceWriter": trace.TraceWriter,
+    "trace.read_trace": trace.read_trace,
+}
 HEAD = "<!-- Written by tools/docs/reference.py: edit the docstrings instead. -->\n"
 
 
@@ -30,6 +37,7 @@ def _entry(title: str, name: str, item: object) -> str:
     """A heading, the signature and the docstring as it stands."""
     doc = inspect.getdoc(item.fget if isinstance(item, property) else item) or ""
     shown = "" if isinstance(item, property) else f"`{_signature(name, item)}`\n\n"
+    shown = re.sub(r"(.{100,120}) ", r"\1\n", shown)
     body = re.sub(r"(?m)^(Args|Returns|Raises|Yields|Attributes|Example):$", r"**\1**\n", doc)
     body = re.sub(r"(?m)^    (\S)", r"    \1", body)
     return f"{title}\n\n{shown}{body}\n"
@@ -46,11 +54,14 @@ def _members(cls: type) -> list[tuple[str, object]]:
 def api() -> str:
     """docs/api.md."""
     public = {name: getattr(moeflux, name) for name in moeflux.__all__ if name[0] != "_"}
-    public["Conversation"] = conversation.Conversation
+    public |= ELSEWHERE
     functions = {n: o for n, o in public.items() if inspect.isfunction(o)}
     errors = {n: o for n, o in public.items() if inspect.isclass(o) and issubclass(o, Exception)}
     classes = {n: o for n, o in public.items() if inspect.isclass(o) and n not in errors}
     out = [HEAD, "# Python reference\n"]
+    out.append(
+        "Names of `moeflux`, and of its modules where a heading says so. Others are not public.\n"
+    )
     for name, item in sorted(functions.items()):
         out.append(_entry(f"## {name}", name, item))
     for name, item in sorted(classes.items()):
