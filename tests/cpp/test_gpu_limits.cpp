@@ -86,7 +86,7 @@ TEST_CASE("gpu: what a device keeps is what its account says, byte for byte") {
   CHECK(device->live_bytes() == 0);
 }
 
-TEST_CASE("gpu: recordings are as small as docs/devices.md says") {
+TEST_CASE("gpu: recordings are as small as docs/kernels.md says") {
   GpuModel gpu(0);
   const auto session = gpu.model->session();
   const uint64_t pairs = TinyModel::kChunk * TinyModel::kTopK;

@@ -206,10 +206,10 @@ def test_more_memory_than_there_is_is_refused(backend):
 
 
 def test_the_example_of_the_documentation_runs():
-    text = (Path(__file__).parents[2] / "docs/backend.md").read_text()
+    text = (Path(__file__).parents[2] / "docs/gpu.md").read_text()
     (code,) = re.findall(r"```python\n(.*?)```", text, re.S)
     with contextlib.redirect_stdout(io.StringIO()) as shown:
-        exec(compile(code, "docs/backend.md", "exec"), {})
+        exec(compile(code, "docs/gpu.md", "exec"), {})
     numbers = [float(word) for word in shown.getvalue().strip("[]\n").split()]
     x = np.arange(8.0)
     np.testing.assert_allclose(numbers, x / np.sqrt(np.mean(x * x) + 1e-6), rtol=1e-6)

@@ -149,7 +149,7 @@ def moe_layers(path):
     return int((experts[0, :, 0] >= 0).sum())
 
 
-# The numbers of docs/devices.md: of a layer whose experts are all in memory. Experts go to the
+# The numbers of docs/kernels.md: of a layer whose experts are all in memory. Experts go to the
 # device in as many groups as they come in, one at least, and a group is two dispatches.
 MIXER, GATED_MIXER, MOE, SHARED, GROUP = 11, 13, 4, 3, 2
 GUESS = 3  # of the layer after this one: a norm, and a router's two
