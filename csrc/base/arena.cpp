@@ -11,7 +11,8 @@ std::byte* HeapArena::map(uint64_t nbytes) {
   if (data == MAP_FAILED) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
   // A token streams through gigabytes: with pages of 4 KiB, walks of the page table cost a third of
-  // the memory's rate (docs/performance.md). A wish; where it is not granted nothing else changes.
+  // the memory's rate (benchmarks/notebook.md). A wish; where it is not granted nothing else
+  // changes.
   madvise(data, nbytes, MADV_HUGEPAGE);
 #endif
   return static_cast<std::byte*>(data);

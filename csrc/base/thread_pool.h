@@ -5,7 +5,7 @@
 // Each worker begins with a stretch of consecutive tasks of its own, and one that has none left
 // takes the second half of another's: tasks that follow each other read memory that does, and a
 // core whose stream goes on reads half as fast again as one that starts anew every 64 KB
-// (docs/performance.md).
+// (benchmarks/notebook.md).
 //
 // Workers spin for a moment after a job, since the next follows within microseconds while a model
 // computes, then sleep, so that none burns a core while the caller waits for a disk. The caller

@@ -1,6 +1,6 @@
 // Reading ahead on a guess: the next MoE layer's router, asked of what the residual stream holds
 // before this layer's experts. A layer adds little to the stream, so that most of its answers are
-// right (docs/performance.md); a wrong one costs a read and changes no result.
+// right (benchmarks/notebook.md); a wrong one costs a read and changes no result.
 #include <algorithm>
 #include <set>
 

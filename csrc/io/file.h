@@ -34,7 +34,7 @@ std::shared_ptr<File> open_hole(uint64_t size, std::string name);
 
 inline constexpr size_t kBounceBytes = 1 << 18;  // a reader's aligned staging buffer
 // What a reader takes at once of a longer range: long enough for a disk to be at its rate, short
-// enough for several readers to share an expert or a tensor (docs/performance.md).
+// enough for several readers to share an expert or a tensor (benchmarks/notebook.md).
 inline constexpr uint64_t kPieceBytes = 1 << 20;
 
 // Reads exactly out.size() bytes at any offset to any address: straight where offset and address

@@ -13,7 +13,8 @@ namespace moeflux::store {
 namespace {
 // Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that
 // large and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife.
-// Near the best pair both on a trained model's routing and on synthetic one (docs/performance.md).
+// Near the best pair both on a trained model's routing and on synthetic one
+// (benchmarks/notebook.md).
 constexpr float kUseWorth = 1;
 constexpr float kHalfLife = 16;
 constexpr float kSweepScale = 64;  // so that less than one remembered use counts among sweeps

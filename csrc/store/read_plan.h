@@ -2,7 +2,7 @@
 //
 // Direct reads move whole blocks of the disk to whole blocks of memory. What begins elsewhere, as
 // nearly everything in a checkpoint does, would be read into a buffer and copied: on two cores that
-// costs a third of what computing does (docs/performance.md). So a long range keeps its place
+// costs a third of what computing does (benchmarks/notebook.md). So a long range keeps its place
 // within a page: where an expert's weights begin at byte 14 of a block on disk, they begin at byte
 // 14 of a page of the slot, and the blocks around them are read straight to the pages around them.
 #pragma once

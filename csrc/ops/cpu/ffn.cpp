@@ -4,7 +4,7 @@
 //   3  SwiGLU; prepare (and pack) the hidden rows
 //   4  down
 // A thread walks through whole matrices: gate and up in turns, a task of each, would read a tenth
-// slower (docs/performance.md).
+// slower (benchmarks/notebook.md).
 #include <algorithm>
 
 #include "ops/cpu/matmul.h"
