@@ -8,6 +8,7 @@ import doctest
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -111,7 +112,56 @@ def test_examples_of_docstrings_run(name):
         exec(example.source, names)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
-def test_links_of_the_docs_lead_somewhere(page):
-    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-        assert (page.parent / link).exists(), f"{page.name}: {link}"
+WRITTEN = [*PAGES, *sorted(ROOT.glob("*.md")), ROOT / "benchmarks/notebook.md"]
+
+
+def anchors(page):
+    """What GitHub calls the headings of a page."""
+    titles = re.findall(r"^#+ (.*)$", page.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^):]+)\)", page.read_text()):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda p: p.name)
+def test_no_line_is_too_long_to_read(page):
+    for number, line in enumerate(page.read_text().splitlines(), 1):
+        assert len(line) <= 200, f"{page.name}:{number}"
+
+
+def test_every_test_that_traps_names_exists():
+    text = (ROOT / "docs/traps.md").read_text()
+    sources = [path for path in (ROOT / "tests").rglob("*.*") if path.suffix in (".py", ".cpp")]
+    names = {path.name for path in (*sources, *(ROOT / "tools").rglob("*.py"))}
+    code = "\n".join(path.read_text() for path in sources)
+    for name in re.findall(r"`[\w/]*?(\w+\.(?:py|cpp))\b", text):
+        assert name in names, name
+    for name in re.findall(r"::(test_\w+)", text):
+        assert f"def {name}(" in code, name
+    for name in re.findall(r'"([^"]*)"', text):
+        assert f'"{name.removesuffix("...")}' in code, name
+
+
+def test_the_index_names_every_page():
+    index = (ROOT / "docs/README.md").read_text()
+    assert [page.name for page in PAGES if f"({page.name})" not in index] == ["README.md"]
+
+
+@pytest.mark.skipif(shutil.which("cmake") is None, reason="pip brings a cmake of its own")
+def test_presets_are_read_by_cmake():
+    for kind, names in {"configure": "dev tests asan tsan", "test": "tests asan tsan"}.items():
+        listed = subprocess.run(
+            ["cmake", f"--list-presets={kind}"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert re.findall(r'^  "(\w+)"', listed.stdout, re.M) == names.split()

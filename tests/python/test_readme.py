@@ -28,8 +28,3 @@ def test_shown_output_is_what_the_command_writes():
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.splitlines() == expected[:-1]
-
-
-def test_linked_files_exist():
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
