@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import packed
+from . import lookalikes, packed
 from .errors import IoError
 from .safetensors_header import MAX_JSON_BYTES, Tensor, fail, parse_object, read_header
 
@@ -87,8 +87,7 @@ def open_checkpoint(folder: Path, *, allow_replaced: bool = False) -> Checkpoint
         IoError: a file is missing or unreadable.
         FormatError: a file contradicts itself or another.
     """
-    if not allow_replaced:
-        packed.refuse_replaced(folder)
+    lookalikes.refuse(folder, allow_replaced=allow_replaced)
     config = read_json(folder / "config.json")
     names, weight_map = _shard_names(folder)
     tensors: dict[str, Tensor] = {}

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -21,23 +22,36 @@ PART = ".part"
 SPARE_BYTES = 64 << 20  # left free: a file system that is filled to the brim serves nobody
 
 
-def require_space(folder: Path, nbytes: int, tag: str) -> None:
+def existing_parent(path: Path) -> Path:
+    """`path` if it is a folder, else the nearest folder above it that exists."""
+    return next((p for p in (path, *path.parents) if p.is_dir()), Path(tempfile.gettempdir()))
+
+
+def require_space(target: Path, nbytes: int, tag: str, files: Iterable[Path] = ()) -> None:
     """Refuses before anything is written.
 
     Args:
-        folder: where `nbytes` more are to go; it exists.
+        target: where `nbytes` more are to go; it need not exist yet.
         nbytes: what is still to be written.
         tag: names the command in the message.
+        files: what is to be written. A part of one that an interrupted run left counts as room: it
+            is written again from its begin.
 
     Raises:
         IoError: the disk has no room for it.
     """
-    free = shutil.disk_usage(folder).free
+    folder = existing_parent(target)
+    parts = (file.with_name(file.name + PART) for file in files)
+    free = shutil.disk_usage(folder).free + sum(map(_allocated_bytes, parts))
     if nbytes + SPARE_BYTES > free:
         raise IoError(
             f"[{tag}] the disk is short: expected {nbytes + SPARE_BYTES:,} free bytes, "
             f"found {free:,} ({folder})"
         )
+
+
+def _allocated_bytes(path: Path) -> int:
+    return path.stat().st_blocks * 512 if path.exists() else 0
 
 
 def sync_folder(folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, hub, plan
+from . import _core, holes, hub, plan
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .checkpoint import open_checkpoint
 from .device import RULES as DEVICE_RULES
@@ -95,6 +95,7 @@ def load(
     threads = threads if threads is not None else default_threads()
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
+    holes.refuse(checkpoint)
     spec = build_spec(checkpoint)
     memory_bytes = device_budget(memory, native_device)
     try:

@@ -28,14 +28,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError
 from .safetensors_header import DTYPE_BYTES, Entry, Tensor, encode, fail
 
 FORMAT, VERSION = "moeflux-pack", "1"
 TENSOR = "experts"
 RECORD_ALIGNMENT = 16384  # store::kSlotAlignment: whole pages and direct reads on every machine
 PART_ALIGNMENT = 64  # store::kPartAlignment
-REPLACED_NAME = "moeflux-replaced.json"  # in a source whose bytes `pack --replace` has freed
 
 
 @dataclass(frozen=True)
@@ -172,12 +170,3 @@ def checksums(metadata: dict[str, str], data_bytes: int, path: Path) -> tuple[in
         raise fail("packed", f"expected {n_pieces} checksums of 8 hex digits, found "
                    f"{len(digits)} characters", path)  # fmt: skip
     return int(size), [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]
-
-
-def refuse_replaced(folder: Path) -> None:
-    """Raises FormatError when the folder's bytes have been moved away by `pack --replace`."""
-    if (folder / REPLACED_NAME).exists():
-        raise FormatError(
-            f"[packed] expected a checkpoint, found what `moeflux pack --replace` left of one; "
-            f"{REPLACED_NAME} says where it went ({folder})"
-        )

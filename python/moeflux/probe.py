@@ -17,6 +17,7 @@ from typing import Any
 
 from . import _core
 from .device import forced_simd
+from .durable import existing_parent
 from .errors import IoError
 from .memory import available_bytes
 from .packed import Part
@@ -335,11 +336,6 @@ def _layer_rate(
                              forced_simd(), device, precision)  # fmt: skip
     return LayerRate({n: found["seconds"] / found["rounds"]
                       for n, found in zip(misses, done, strict=True)})  # fmt: skip
-
-
-def existing_parent(path: Path) -> Path:
-    """The nearest folder above `path` that exists: where its disk can be asked."""
-    return next((p for p in (path, *path.parents) if p.is_dir()), Path(tempfile.gettempdir()))
 
 
 def models_folder() -> Path:

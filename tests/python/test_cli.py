@@ -142,6 +142,7 @@ def test_info_counts_each_byte_once_and_vision_and_mtp_as_ignored(tmp_path, fami
         assert found.ignored_bytes == sum(tensor.nbytes for tensor in skipped)
     done = moeflux_command("info", str(folder))
     assert ("ignored" in done.stdout) == bool(found.n_ignored)
+    assert ("one read an expert" in done.stdout) == packed
 
 
 def test_help_and_version():

@@ -391,6 +391,24 @@ def test_lying_checksums_are_errors(copy, key, value):
         verify(copy)
 
 
+@pytest.mark.parametrize("crc32", ["0" * 8, None])
+def test_a_piece_of_any_size_is_verified_in_little_memory(copy, crc32):
+    """One checksum over all data, and a size that no machine has memory for."""
+    file = copy / "experts-00000.safetensors"
+    blob = file.read_bytes()
+    whole = zlib.crc32(blob[8 + int.from_bytes(blob[:8], "little") :])
+
+    def lie(header):
+        header["__metadata__"]["piece_bytes"] = str((10**12 - 1) // 16384 * 16384)
+        header["__metadata__"]["crc32"] = crc32 or f"{whole:08x}"
+
+    rewrite(file, lie)
+    if crc32 is None:
+        return verify(copy)
+    with pytest.raises(moeflux.FormatError, match=r"checksum of piece 0.*experts-00000"):
+        verify(copy)
+
+
 @pytest.mark.parametrize("nbytes", [0, 7, 8, 1000, 16384, -1, -16384])
 def test_truncated_files_are_errors_that_name_the_file(copy, nbytes):
     file = copy / "experts-00001.safetensors"
@@ -446,6 +464,49 @@ def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path):
     assert done.returncode == 0 and "every checksum is right" in done.stdout
     done = subprocess.run([*COMMAND, str(folder)], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "TARGET" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["pack", "synth"])
+def test_an_unfinished_folder_is_told_from_a_broken_one(tmp_path, source, monkeypatch, command):
+    from moeflux import packing, synth
+
+    def cut(*_, **__):
+        raise InterruptedError
+
+    folder = tmp_path / "m"
+    with monkeypatch.context() as patch:
+        patch.setattr(packing, "_copy_small", cut)
+        patch.setattr(synth.mlx, "write", cut)
+        with pytest.raises(moeflux.IoError):
+            pack(source, folder) if command == "pack" else synthesize(folder, Recipe("small", 2))
+    with pytest.raises(
+        moeflux.FormatError, match=f"unfinished one: run the same `moeflux {command}"
+    ):
+        moeflux.load(folder)
+
+
+def stderr_of(*args):
+    done = subprocess.run([sys.executable, "-m", "moeflux.cli", *map(str, args)], text=True,
+                          capture_output=True, check=False, timeout=60,
+                          env=os.environ | {"COLUMNS": "80"})  # fmt: skip
+    return done.stderr
+
+
+def test_what_is_refused_at_once_is_one_line(source, tmp_path):
+    (tmp_path / "mine").write_text("mine")
+    for args in (["pack", tmp_path, tmp_path / "to"], ["pack", source, tmp_path],
+                 ["synth", tmp_path, "--shape", "small"]):  # fmt: skip
+        shown = stderr_of(*args)
+        assert shown.startswith("moeflux: ") and shown.count("\n") == 1
+
+
+def test_bars_leave_room_for_what_ctrl_c_shows(source, tmp_path):
+    """A terminal echoes ^C: in the last column it would begin a line, and the bar come twice."""
+    shown = stderr_of("pack", source, tmp_path / "to") + stderr_of(
+        "synth", tmp_path / "from", "--shape", "small"
+    )
+    assert "packed" in shown and "safetensors" in shown
+    assert max(map(len, shown.splitlines())) <= 78
 
 
 def test_the_layout_constants_are_those_of_the_store():

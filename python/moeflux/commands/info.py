@@ -52,6 +52,8 @@ def info(
     rows["resident"] = f"{sizes.resident_bytes / 1e6:.1f} MB"
     if moe_layers:
         rows["read a token, cold"] = f"{sizes.token_bytes / 1e6:.2f} MB"
+    if any(tensor.stride for tensor in checkpoint.tensors.values()):
+        rows["layout"] = "packed: one read an expert"
     if sizes.n_ignored:
         rows["ignored"] = (f"{sizes.ignored_bytes / 1e6:.1f} MB in {sizes.n_ignored} tensors that "
                            "text does not need (vision, MTP)")  # fmt: skip

@@ -24,6 +24,9 @@ def pack(
             help="Free each part of SOURCE once its copy is verified (Linux). Cannot be undone.",
         ),
     ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Do not ask before --replace, as on a terminal.")
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Check a packed folder's checksums instead.")
     ] = False,
@@ -37,6 +40,9 @@ def pack(
 
     if verify == (target is not None):
         raise FormatError("[pack] expected SOURCE and TARGET, or --verify and a packed folder")
+    if replace and not yes and sys.stdin.isatty():
+        typer.confirm(f"--replace empties the files of {source} as it goes on, which cannot be "
+                      f"undone. Go on?", abort=True, err=True)  # fmt: skip
     try:
         with progress.bars() as bars:
             if target is None:

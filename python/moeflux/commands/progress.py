@@ -16,15 +16,24 @@ def bars() -> Iterator[Callable[[str, int], Report]]:
 
     columns = (
         progress.TextColumn("{task.description}"),
-        progress.BarColumn(),
+        progress.BarColumn(bar_width=30),  # of 80 columns two stay free: ^C in the last one wraps
         progress.DownloadColumn(),
         progress.TransferSpeedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+    shown = progress.Progress(*columns, console=Console(stderr=True))
 
-        def make(what: str, total: int) -> Report:
-            task = shown.add_task(what, total=total)
-            return lambda nbytes: shown.advance(task, nbytes)
+    def make(what: str, total: int) -> Report:
+        task = shown.add_task(what, total=total)
 
+        def report(nbytes: int) -> None:
+            shown.start()  # not before: what is refused at once shows no bar, and no empty line
+            shown.advance(task, nbytes)
+
+        return report
+
+    try:
         yield make
+    finally:
+        if shown.live.is_started:
+            shown.stop()

@@ -14,15 +14,18 @@ import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import holes
 from ..checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_json
-from ..durable import claim, require_space, whole_file, write_json
+from ..durable import claim, existing_parent, require_space, whole_file, write_json
 from ..errors import FormatError, IoError
 from ..families import build_spec
-from ..packed import REPLACED_NAME, dense_header, expand, is_packed, layer_header
+from ..lookalikes import CLAIMS, REPLACED_NAME
+from ..packed import dense_header, expand, is_packed, layer_header
 from ..safetensors_header import Entry, read_header
 from . import pieces, punch, sources
 from .pieces import Report
@@ -30,7 +33,7 @@ from .sources import Layer, Range, SourceFiles
 
 __all__ = ["pack", "verify"]
 
-CLAIM_NAME = "pack.json"
+CLAIM_NAME = CLAIMS["pack"]
 DENSE_NAME = "dense.safetensors"
 DENSE_PIECE_BYTES = 16 << 20
 READERS = 4  # threads that gather records
@@ -70,15 +73,12 @@ def pack(
         The target.
 
     Raises:
-        FormatError: the source is no checkpoint with experts, or the target holds something else.
+        FormatError: the source is no checkpoint with experts, the target holds something else, or
+            `replace` would empty files that other folders use.
         IoError: the disk is short (nothing is written then), cannot free ranges, or fails.
     """
-    try:
+    with _errors_of_ours(target):
         return _pack(source, target, replace, progress)
-    except OSError as error:
-        if isinstance(error, IoError):
-            raise
-        raise IoError(f"[pack] {error.strerror} ({error.filename or target})") from error
 
 
 def verify(folder: Path, progress: Progress = _silent) -> None:
@@ -88,33 +88,50 @@ def verify(folder: Path, progress: Progress = _silent) -> None:
         FormatError: a piece differs, or there is nothing packed in the folder.
         IoError: a file cannot be read.
     """
-    checkpoint = open_checkpoint(folder)
-    packed = [file for file in checkpoint.files if is_packed(read_header(file, 0)[1])]
-    if not packed:
-        raise FormatError(f"[pack] expected a packed checkpoint, found none ({folder})")
-    report = progress("verified", sum(file.stat().st_size for file in packed))
-    for file in packed:
-        pieces.verify(file, report)
+    with _errors_of_ours(folder):
+        checkpoint = open_checkpoint(folder)
+        packed = [file for file in checkpoint.files if is_packed(read_header(file, 0)[1])]
+        if not packed:
+            raise FormatError(f"[pack] expected a packed checkpoint, found none ({folder})")
+        report = progress("verified", sum(file.stat().st_size for file in packed))
+        for file in packed:
+            pieces.verify(file, report)
+
+
+@contextmanager
+def _errors_of_ours(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, IoError):
+            raise
+        raise IoError(f"[pack] {error.strerror} ({error.filename or folder})") from error
 
 
 def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path:
-    checkpoint = open_checkpoint(source, allow_replaced=_is_replaced_by(source, target))
+    goes_on = _is_replaced_by(source, target)
+    checkpoint = open_checkpoint(source, allow_replaced=goes_on)
+    if not goes_on:
+        holes.refuse(checkpoint)
     spec = build_spec(checkpoint)
     layers = sources.layers(spec)
     if not layers:
         raise FormatError(f"[pack] expected a model with experts, found none ({source})")
     files = [file.resolve() for file in checkpoint.files]
     if replace:
+        punch.require_unshared(source, checkpoint.files)
         punch.require_support(files)
-    folder = target if target.exists() else next(p for p in target.parents if p.exists())
     source_files = SourceFiles(files)
     try:
         jobs = [_dense_job(target, checkpoint, spec, source_files)]
         jobs += [_layer_job(target, n, layer, source_files) for n, layer in enumerate(layers)]
-        missing = [job.nbytes for job in jobs if not job.path.exists()]
-        # With `replace` a layer's room is there again before the next one is written.
-        need = sum(missing) if not replace else sum(missing[:1]) + max(missing[1:], default=0)
-        require_space(folder, need, "pack")
+        missing = {job.path: job.nbytes for job in jobs if not job.path.exists()}
+        need = sum(missing.values())
+        if replace and _share_a_disk(files, target):
+            # A layer's room is there again before the next one is written.
+            first, *others = [*missing.values(), 0]
+            need = first + max(others, default=0)
+        require_space(target, need, "pack", missing)
         claim(target, CLAIM_NAME, _identity(source, checkpoint), "pack", "checkpoint")
         wrote, verified = (progress(what, sum(job.nbytes for job in jobs))
                            for what in ("packed", "verified"))  # fmt: skip
@@ -125,6 +142,9 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
                     pieces.verify(job.path)
                 wrote(job.nbytes)
                 verified(job.nbytes)
+            elif goes_on and punch.are_free(files, job.frees()):
+                raise FormatError(f"[pack] expected a file of an earlier run, found none; what it "
+                                  f"held is lost: its source is freed ({job.path})")  # fmt: skip
             else:
                 pieces.write(job.path, job.header, job.pieces(), job.n_pieces, wrote, verified)
             if replace:
@@ -225,6 +245,13 @@ def _is_replaced_by(source: Path, target: Path) -> bool:
     if not note.exists() or not claim.exists():
         return False
     return read_json(note).get("packed_into") == os.path.realpath(target)
+
+
+def _share_a_disk(files: list[Path], target: Path) -> bool:
+    """Whether room that is freed in the files is room for the target."""
+    return {path.stat().st_dev for path in (*files, existing_parent(target))} == {
+        files[0].stat().st_dev
+    }
 
 
 def _mark_replaced(source: Path, target: Path) -> None:

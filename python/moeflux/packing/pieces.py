@@ -16,6 +16,7 @@ from ..packed import RECORD_ALIGNMENT, checksums, round_up
 from ..safetensors_header import read_header
 
 Report = Callable[[int], None]
+READ_BYTES = 16 << 20  # of a file that is read back: a multiple of RECORD_ALIGNMENT
 
 
 def write(
@@ -70,20 +71,21 @@ def verify(path: Path, report: Report = lambda _: None) -> None:
     end = max((tensor.offset + tensor.nbytes for tensor in tensors.values()), default=0)
     size, expected = checksums(metadata, end - begin, path)
     descriptor = _open_past_cache(path)
-    # Page-aligned, as direct reads want it.
-    buffer = mmap.mmap(-1, round_up(size, RECORD_ALIGNMENT))
+    # Page-aligned, as direct reads want it; of a size that no file chooses.
+    buffer = mmap.mmap(-1, READ_BYTES)
     try:
         view = memoryview(buffer)
         for index, checksum in enumerate(expected):
-            offset = begin + index * size
-            nbytes = min(size, end - offset)
-            _fill(descriptor, offset, view, nbytes, path)
-            if zlib.crc32(view[:nbytes]) != checksum:
-                raise FormatError(
-                    f"[packed] checksum of piece {index} at offset {offset}: expected "
-                    f"{checksum:08x}, found {zlib.crc32(view[:nbytes]):08x} ({path})"
-                )
-            report(nbytes)
+            offset, found = begin + index * size, 0
+            for at in range(offset, min(offset + size, end), READ_BYTES):
+                nbytes = min(READ_BYTES, offset + size - at, end - at)
+                _fill(descriptor, at, view, nbytes, path)
+                found = zlib.crc32(view[:nbytes], found)
+                report(nbytes)
+            if found != checksum:
+                raise FormatError(f"[packed] checksum of piece {index} at offset {offset}: "
+                                  f"expected {checksum:08x}, found {found:08x} "
+                                  f"({path})")  # fmt: skip
         view.release()
     finally:
         os.close(descriptor)

@@ -8,17 +8,20 @@ freed only when its copy has been read back from disk and found equal.
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from ..errors import IoError
+from ..errors import FormatError, IoError
+from ..holes import is_hole
 from .sources import Range
 
 # linux/falloc.h
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+LONG_BYTES = 1 << 16  # of a range that surely has whole blocks
 
 
 def _fallocate(descriptor: int, offset: int, nbytes: int) -> None:
@@ -51,28 +54,65 @@ def require_support(files: Iterable[Path]) -> None:
                           ) from error  # fmt: skip
 
 
+def require_unshared(folder: Path, files: Iterable[Path]) -> None:
+    """Refuses files that something outside of `folder` may use: it would read zeros there.
+
+    Raises:
+        FormatError: a file is a link that leaves the folder (snapshots in the hub's cache share
+            their files like that), or has a second name (a hard link).
+    """
+    root = folder.resolve()
+    for file in files:
+        real = file.resolve()
+        if not real.is_relative_to(root):
+            found = f"a link to {real}"
+        elif (names := real.stat().st_nlink) > 1:
+            found = f"{names} hard links to one file"
+        else:
+            continue
+        raise FormatError(f"[pack] --replace empties the source's files: expected files that no "
+                          f"other folder uses, found {found}; pack without --replace instead "
+                          f"({file})")  # fmt: skip
+
+
 def free(files: list[Path], ranges: Iterable[Range]) -> None:
     """Frees ranges, neighbours together. Freeing what is free already does no harm.
 
     Raises:
         IoError: a file cannot be written.
     """
-    merged: list[Range] = []
-    for place in sorted(ranges, key=lambda place: (place.file, place.offset)):
-        last = merged[-1] if merged else None
-        if last and last.file == place.file and last.offset + last.nbytes == place.offset:
-            merged[-1] = Range(last.file, last.offset, last.nbytes + place.nbytes)
-        else:
-            merged.append(place)
-    for number in sorted({place.file for place in merged}):
+    for number, places in _by_file(ranges):
         try:
             descriptor = os.open(files[number], os.O_RDWR | os.O_CLOEXEC)
             try:
-                for place in merged:
-                    if place.file == number:
-                        _fallocate(descriptor, place.offset, place.nbytes)
+                for place in places:
+                    _fallocate(descriptor, place.offset, place.nbytes)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise IoError(f"[pack] cannot free source ranges: {error.strerror} "
                           f"({files[number]})") from error  # fmt: skip
+
+
+def are_free(files: list[Path], ranges: Iterable[Range]) -> bool:
+    """Whether the ranges are holes, as `free` leaves them; False when all are short."""
+    found: list[bool] = []
+    for number, places in _by_file(ranges):
+        with files[number].open("rb", buffering=0) as stream:
+            found += [is_hole(stream.fileno(), place.offset, place.offset + place.nbytes)
+                      for place in places if place.nbytes >= LONG_BYTES]  # fmt: skip
+    return bool(found) and all(found)
+
+
+def _by_file(ranges: Iterable[Range]) -> Iterator[tuple[int, list[Range]]]:
+    """(file, its ranges in order, neighbours made one), by file."""
+    ordered = sorted(ranges, key=lambda place: (place.file, place.offset))
+    for number, places in itertools.groupby(ordered, key=lambda place: place.file):
+        merged: list[Range] = []
+        for place in places:
+            last = merged[-1] if merged else None
+            if last and last.offset + last.nbytes == place.offset:
+                merged[-1] = Range(number, last.offset, last.nbytes + place.nbytes)
+            else:
+                merged.append(place)
+        yield number, merged

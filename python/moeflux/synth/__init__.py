@@ -14,6 +14,7 @@ from typing import Any
 
 from ..durable import claim, write_json
 from ..errors import FormatError, IoError
+from ..lookalikes import CLAIMS
 from . import gguf, layout, mlx, tokens
 from .mlx import SHARD_BYTES, Report
 from .shapes import EOS_ID, SHAPES, shape
@@ -21,7 +22,6 @@ from .weights import Pool
 
 __all__ = ["SHAPES", "Recipe", "synthesize"]
 
-RECIPE_NAME = "synth.json"
 VERSION = 1  # of the bytes that a recipe gives; one more whenever they change
 
 
@@ -74,7 +74,7 @@ def synthesize(
     if with_gguf:
         gguf.check(config)
     try:
-        claim(folder, RECIPE_NAME, _identity(recipe), "synth", "model")
+        claim(folder, CLAIMS["synth"], _identity(recipe), "synth", "model")
         model, pool = layout.items(config, recipe.seed, recipe.skew), Pool(recipe.seed)
         mlx.write(folder, model, pool, recipe.seed, recipe.shard_bytes,
                   progress("safetensors", mlx.data_bytes(model)))  # fmt: skip

@@ -162,7 +162,7 @@ def write(
     if path.exists():
         report(data_bytes(model))
         return path
-    require_space(folder, data_bytes(model), "synth")
+    require_space(folder, data_bytes(model), "synth", [path])
     part = path.with_name(path.name + PART)
     writer = gguf.GGUFWriter(part, "qwen3moe")
     try:

@@ -117,12 +117,12 @@ def write(
     """
     shards = _shards([t for item in model for t in _tensors(item, pool, seed)], shard_bytes)
     names = [f"model-{n:05d}-of-{len(shards):05d}.safetensors" for n in range(1, len(shards) + 1)]
-    missing = sum(
-        _size(shard)
+    missing = {
+        folder / name: _size(shard)
         for name, shard in zip(names, shards, strict=True)
         if not (folder / name).exists()
-    )
-    require_space(folder, missing, "synth")
+    }
+    require_space(folder, sum(missing.values()), "synth", missing)
     weight_map: dict[str, str] = {}
     for name, shard in zip(names, shards, strict=True):
         weight_map |= {tensor.entry.name: name for tensor in shard}

@@ -1,0 +1,47 @@
+"""Folders that are no checkpoint, recognised, so that the error says what to do about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from .errors import FormatError
+
+REPLACED_NAME = "moeflux-replaced.json"  # in a source whose bytes `pack --replace` has freed
+# The note that a command leaves in a folder that it fills; config.json is the last file to come.
+CLAIMS = {"pack": "pack.json", "synth": "synth.json"}
+
+
+def refuse(folder: Path, *, allow_replaced: bool = False) -> None:
+    """Raises FormatError for a folder that is known to hold no checkpoint.
+
+    Args:
+        folder: what should be a checkpoint.
+        allow_replaced: even one whose bytes have been moved away by `pack --replace`.
+    """
+    if not allow_replaced and os.path.exists(folder / REPLACED_NAME):
+        raise FormatError(
+            f"[checkpoint] expected a checkpoint, found what `moeflux pack --replace` left of one; "
+            f"{REPLACED_NAME} says where it went ({folder})"
+        )
+    if os.path.exists(folder / "config.json"):
+        return
+    for command, note in CLAIMS.items():
+        if os.path.exists(folder / note):
+            raise FormatError(f"[checkpoint] expected a whole checkpoint, found an unfinished one: "
+                              f"run the same `moeflux {command}` again ({folder})")  # fmt: skip
+    refuse_gguf((file.name for file in folder.glob("*.gguf")), folder)
+
+
+def refuse_gguf(names: Iterable[str], where: Path | str) -> None:
+    """Raises FormatError when weights are there as GGUF and in no other form.
+
+    Args:
+        names: of files.
+        where: for the message.
+    """
+    suffixes = {os.path.splitext(name)[1].lower() for name in names}
+    if ".gguf" in suffixes and ".safetensors" not in suffixes:
+        raise FormatError(f"[checkpoint] GGUF files cannot be read yet: expected safetensors, in "
+                          f"the layout of the hub or of MLX ({where})")  # fmt: skip
