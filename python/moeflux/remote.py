@@ -13,6 +13,7 @@ from typing import Any
 from . import hub, packed
 from .checkpoint import Checkpoint, open_checkpoint, read_json
 from .errors import DownloadError, FormatError, IoError
+from .lookalikes import refuse_gguf
 from .safetensors_header import Tensor, parse_header
 
 TIMEOUT_S = 10  # of the first question, as huggingface_hub waits for its others
@@ -46,7 +47,8 @@ def open_headers(model: str | None, revision: str | None = None, offline: bool =
         DownloadError: the hub refused or could not be reached, or the cache does not hold it.
         FormatError: headers or config do not say what they must.
     """
-    if model is not None and hub.is_hub_id(model) and not Path(model).is_dir():
+    if model is not None and hub.local_folder(model) is None:
+        hub.require_hub_id(model)
         from huggingface_hub import constants
 
         if not (offline or constants.HF_HUB_OFFLINE):
@@ -79,23 +81,17 @@ def open_remote(repo: str, revision: str | None = None) -> Headers:
     """
     import huggingface_hub
 
-    try:
+    with hub.asking(f"[remote] cannot read the headers of {repo}", revision):
         # By commit: a branch may move between two requests.
-        commit = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=TIMEOUT_S).sha
+        info = huggingface_hub.HfApi().model_info(repo, revision=revision, timeout=TIMEOUT_S)
+        commit = info.sha
         cached = _cached(repo, commit)
         if cached is not None:
             return cached
+        refuse_gguf((file.rfilename for file in info.siblings or ()), repo)
         config = read_json(Path(huggingface_hub.hf_hub_download(repo, "config.json",
                                                                 revision=commit)))  # fmt: skip
         found = huggingface_hub.get_safetensors_metadata(repo, revision=commit)
-    except FormatError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().splitlines()
-        raise DownloadError(
-            f"[remote] cannot read the headers of {repo}{f' at {revision}' if revision else ''}: "
-            f"{type(error).__name__}: {reason[0] if reason else ''}"
-        ) from error
     tensors: dict[str, Tensor] = {}
     names = sorted(found.files_metadata)
     for number, name in enumerate(names):

@@ -1,9 +1,13 @@
 """Downloads, against a small hub on loopback."""
 
+import fcntl
 import json
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -38,11 +42,12 @@ def fake(folders):
 def run(fake, tmp_path):
     """Runs a command in a process of its own: huggingface_hub reads its settings at import."""
 
-    def run(*args):
+    def run(*args, **options):
         environment = os.environ | {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
         return subprocess.run(
             [sys.executable, "-m", "moeflux.cli", *args],
-            env=environment, text=True, capture_output=True, timeout=120, check=False,
+            **{"env": environment, "text": True, "stdout": subprocess.PIPE,
+               "stderr": subprocess.PIPE, "timeout": 120, "check": False} | options,
         )  # fmt: skip
 
     return run
@@ -60,11 +65,27 @@ def test_a_hub_id_is_fetched_once_runs_and_shows_its_commit(fake, run):
         assert answers[-1]["revision"] == fake.commits["main"]
     assert answers[0]["tokens"] == answers[1]["tokens"]
     assert set(fake.fetched.values()) == {1}
-    assert "Fetching" in done.stderr  # the progress of the download
 
 
-def test_only_data_is_fetched(fake, run):
-    assert run("info", REPO).returncode == 0
+def test_a_download_shows_its_progress_on_a_terminal(run):
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = run("generate", "abc", "-m", REPO, *SMALL, stderr=follower)
+    os.close(follower)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(leader)
+    assert done.returncode == 0 and "Fetching" in shown
+
+
+def test_a_download_into_a_pipe_shows_no_bars(run):
+    done = run("generate", "abc", "-m", REPO, *SMALL)
+    assert done.returncode == 0 and not done.stderr
+
+
+@pytest.mark.parametrize("command", ["info", "generate"])
+def test_only_data_is_fetched(fake, run, command):
+    args = ["info", REPO] if command == "info" else ["generate", "abc", "-m", REPO, *SMALL]
+    assert run(*args).returncode == 0
     assert fake.fetched and all(name.endswith((".json", ".safetensors")) for name in fake.fetched)
 
 
@@ -106,30 +127,105 @@ def test_offline_asks_nobody_and_says_what_is_missing(fake, run):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["org/none"], ["org/none", "RepositoryNotFound"]),
-        ([REPO, "--revision", "v9"], [REPO, "v9", "RevisionNotFound"]),
+        (["org/none"], ["org/none", "the hub has no such model"]),
+        ([REPO, "--revision", "v9"], [REPO, "v9", "no such revision"]),
     ],
 )
-def test_what_the_hub_does_not_have_is_one_sentence(run, args, words):
-    done = run("info", *args)
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode == 1 and len(lines) == 1
-    assert all(word in lines[0] for word in words)
+@pytest.mark.parametrize("command", [["info"], ["generate", "abc", "-m"]])
+def test_what_the_hub_does_not_have_is_one_sentence(run, command, args, words):
+    done = run(*command, *args)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert all(word in done.stderr for word in [*words, "no such folder either"])
 
 
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [(["info", REPO], "[remote] cannot read the headers of org/tiny"),
-     (["generate", "abc", "-m", REPO], "[hub] cannot fetch org/tiny")],
-)  # fmt: skip
-def test_a_hub_that_is_not_there_is_one_sentence(tmp_path, args, words):
+COMMANDS = [["info"], ["plan"], ["generate", "abc", "-m"]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("setting", ["no network", "HF_HUB_OFFLINE", "--offline"])
+def test_a_hub_that_is_not_there_is_one_sentence(tmp_path, command, setting):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    if setting == "HF_HUB_OFFLINE":
+        environment[setting] = "1"
     done = subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", *args],
+        [sys.executable, "-m", "moeflux.cli", *command, REPO, *["--offline"] * (setting[0] == "-")],
         env=environment, text=True, capture_output=True, timeout=120, check=False,
     )  # fmt: skip
-    assert done.returncode == 1 and done.stderr.startswith(f"moeflux: {words}")
-    assert len(done.stderr.strip().splitlines()) == 1
+    what = "read the headers of" if setting[0] == "n" and command[0] != "generate" else "fetch"
+    why = {"no network": "the hub cannot be reached", "HF_HUB_OFFLINE": "HF_HUB_OFFLINE is set",
+           "--offline": "no hub was asked"}[setting]  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert f"] cannot {what} org/tiny" in done.stderr and why in done.stderr
+    assert "no such folder either" in done.stderr
+    for foreign in ("Error", "Got:", "local_files_only", "Errno"):
+        assert foreign not in done.stderr
+
+
+def test_other_peoples_tracebacks_are_not_shown_above_ours(tmp_path):
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import moeflux; moeflux.load({REPO!r})"],
+        env=environment, text=True, capture_output=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.splitlines()[-1].startswith("moeflux.errors.DownloadError: [hub] cannot")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "name", ["models/qwen", "org/config.json", "org/x.SafeTensors", "a/b/c", "./x", "../x", "~/x"]
+)
+def test_names_on_this_disk_are_told_to_no_hub(tmp_path, command, name):
+    """`models` is a folder here, `qwen` is none in it: a slip of the keyboard."""
+    (tmp_path / "models").mkdir()
+    asked = FakeHub(".*/.*", {})
+    with asked:
+        done = subprocess.run(
+            [sys.executable, "-m", "moeflux.cli", *command, name], cwd=tmp_path, text=True,
+            env=os.environ | {"HF_ENDPOINT": asked.url, "HF_HOME": str(tmp_path / "hf")},
+            capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "expected a checkpoint folder or a hub id owner/name" in done.stderr
+    assert not asked.paths
+
+
+def test_a_file_of_a_checkpoint_is_no_folder(folders, monkeypatch):
+    monkeypatch.chdir(folders["v1"].parent)
+    with pytest.raises(moeflux.IoError, match=r"expected a checkpoint folder, found a file"):
+        moeflux.load("v1/config.json")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("form", ["file", "folder", "repository", "repository with a config"])
+def test_gguf_is_refused_by_name(tmp_path, folders, command, form):
+    folder = tmp_path / "gguf"
+    folder.mkdir()
+    (folder / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
+    if form == "repository with a config":
+        (folder / "config.json").write_text((folders["v1"] / "config.json").read_text())
+    name = {"file": str(folder / "model-Q4_K_M.gguf"), "folder": str(folder)}.get(form, REPO)
+    with FakeHub(REPO, {"main": folder}) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "moeflux.cli", *command, name], text=True,
+            env=os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")},
+            capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+    last = done.stderr.splitlines()[-1]  # above it huggingface_hub may say that nothing matched
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "GGUF files cannot be read yet" in last and name in last
+    assert not server.fetched["model-Q4_K_M.gguf"]
+
+
+def test_the_cache_of_the_hub_is_not_emptied_by_pack(run, tmp_path):
+    """Its snapshots are links to blobs that other revisions use, too."""
+    first = run("generate", "abc", "-m", REPO, *SMALL)
+    (snapshot,) = (tmp_path / "hf").glob("hub/models--*/snapshots/*")
+    done = run("pack", str(snapshot), str(tmp_path / "packed"), "--replace")
+    assert done.returncode == 1 and "no other folder uses" in done.stderr
+    again = run("generate", "abc", "-m", REPO, *SMALL)
+    assert json.loads(again.stdout)["tokens"] == json.loads(first.stdout)["tokens"]
+    assert run("pack", str(snapshot), str(tmp_path / "packed")).returncode == 0
 
 
 def test_with_the_hub_switched_off_info_reads_what_the_cache_holds(fake, run, monkeypatch):

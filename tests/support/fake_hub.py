@@ -35,6 +35,7 @@ class FakeHub:
         self.folders |= {commit: revisions[name] for name, commit in self.commits.items()}
         self.fetched: Counter[str] = Counter()  # file name: GETs
         self.ranges: list[str] = []  # Range headers seen
+        self.paths: list[str] = []  # all that was asked for
         self.cut: tuple[str, int] | None = None  # (file, bytes of it after which to hang up)
         hub = self
 
@@ -70,6 +71,7 @@ class FakeHub:
     def answer(self, request: BaseHTTPRequestHandler, body: bool) -> None:
         """Serves one request: the repository's list of files, or a file."""
         path = unquote(urlsplit(request.path).path)
+        self.paths.append(path)
         info = re.fullmatch(rf"/api/models/(?:{self.repo})(?:/revision/(.+))?", path)
         tree = re.fullmatch(rf"/api/models/(?:{self.repo})/tree/([^/]+)", path)
         file = re.fullmatch(rf"/(?:{self.repo})/resolve/([^/]+)/(.+)", path)
