@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from .errors import IoError
 from .memory import available_bytes
 from .packed import Part
 from .packing import sources
+from .steady import NOISE, Series, steady
 
 BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once
 READ_THREADS = 8  # as `load` starts
@@ -42,10 +43,14 @@ Range = tuple[int, Sequence[int], Sequence[int]]
 
 @dataclass(frozen=True)
 class DiskRate:
-    """Read rates in bytes/s by number of experts asked for at once; `mode` direct or buffered."""
+    """Read rates in bytes/s by number of experts asked for at once; `mode` direct or buffered.
+
+    `spread`: how many times apart measurements were (steady.py); 1 where they agree.
+    """
 
     by_batch: dict[int, float]
     mode: str
+    spread: float = 1.0
 
     @property
     def best(self) -> float:
@@ -73,10 +78,12 @@ class KernelRate:
     Attributes:
         bytes_per_second: packed weights, once a stage is under way.
         stage_seconds: what every stage costs beside its weights: handing work to threads.
+        spread: how many times apart measurements were.
     """
 
     bytes_per_second: float
     stage_seconds: float
+    spread: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,10 +91,12 @@ class LayerRate:
     """Seconds that a decoded layer's experts take, by how many of them must be read.
 
     Measured as a whole, since its parts do not add up: reading takes cores from computing, and
-    threads that slept while a read was waited for must wake up.
+    threads that slept while a read was waited for must wake up. `spread`: how many times apart
+    measurements were.
     """
 
     by_misses: dict[int, float]
+    spread: float = 1.0
 
     def seconds(self, misses: int) -> float:
         """Linear between the measured numbers, and beyond the last of them."""
@@ -113,6 +122,13 @@ class Machine:
     threads: int
     layer: LayerRate | None = None
 
+    def disturbed(self) -> dict[str, float]:
+        """What was measured while the machine was busy, with how many times apart it was."""
+        spreads = {"disk reads": self.disk.spread, "the compute kernels": self.kernels.spread}
+        if self.layer is not None:
+            spreads["a layer's experts"] = self.layer.spread
+        return {name: spread for name, spread in spreads.items() if spread > NOISE}
+
 
 def usable_cores() -> int:
     """Cores that this process may use."""
@@ -130,6 +146,11 @@ def _rate(measured: dict[str, Any]) -> float:
     return float(measured["nbytes"] / measured["seconds"])
 
 
+def _a_round(measured: dict[str, Any]) -> tuple[float, float]:
+    """Seconds and bytes of one."""
+    return measured["seconds"] / measured["rounds"], measured["nbytes"] / measured["rounds"]
+
+
 def read_rates(
     paths: Sequence[str],
     layers: Sequence[Sequence[Range]],
@@ -144,15 +165,22 @@ def read_rates(
     """
     n_experts = sum(len(layer[0][1]) for layer in layers)
     batches = [batch for batch in BATCHES if batch <= n_experts]
-    by_batch, mode = {}, "direct"
-    for batch in batches:
-        measured = _core.probe_reads(
-            list(paths), [list(layer) for layer in layers], batch, READ_THREADS,
-            seconds / len(batches), True, device,
-        )  # fmt: skip
-        by_batch[batch] = _rate(measured)
-        mode = str(measured["mode"])
-    return DiskRate(by_batch, mode)
+    nbytes, mode = dict.fromkeys(batches, 0.0), "direct"
+
+    def measure(rounds: int) -> list[Series]:
+        nonlocal mode
+        found: list[Series] = [{} for _ in range(rounds)]
+        for series in found:
+            for batch in batches:
+                done = _core.probe_reads(list(paths), [list(layer) for layer in layers], batch,
+                                         READ_THREADS, seconds / len(batches) / rounds, True,
+                                         device)  # fmt: skip
+                series[batch], nbytes[batch] = _a_round(done)
+                mode = str(done["mode"])
+        return found
+
+    found = steady(measure)
+    return DiskRate({n: nbytes[n] / found.seconds[n] for n in batches}, mode, found.spread)
 
 
 def disk(
@@ -233,14 +261,23 @@ def kernels(
     """
     nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
 
-    def layer(n_experts: int) -> tuple[float, float]:
-        """Bytes and seconds of a layer's experts."""
+    expert_bytes = 0.0
+
+    def layer(n_experts: int) -> float:
+        """Seconds of so many experts."""
+        nonlocal expert_bytes
         done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
                                    threads or default_threads(), seconds / 2,
                                    forced_simd(), device, precision)  # fmt: skip
-        return done["nbytes"] / done["rounds"], done["seconds"] / done["rounds"]
+        time, moved = _a_round(done)
+        expert_bytes = moved / n_experts
+        return time
 
-    return kernel_rate(layer(1), layer(max(top_k, 2)))
+    many = max(top_k, 2)
+    # Once, unless one and many contradict each other: the probe has several windows of its own.
+    found = steady(lambda rounds: [{n: layer(n) for n in (1, many)} for _ in range(rounds)], 1)
+    rate = kernel_rate((expert_bytes, found.seconds[1]), (many * expert_bytes, found.seconds[many]))
+    return replace(rate, spread=found.spread)
 
 
 def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRate:
@@ -331,11 +368,18 @@ def _layer_rate(
     n_slots = max(top_k, min(n_slots, n_experts - top_k))
     misses = sorted({0, top_k, *(n for n in BATCHES if n < top_k)})
     misses = [n for n in misses if n_slots + n <= n_experts]
-    done = _core.probe_layer(list(paths), [list(layer) for layer in layers], moe["experts"], top_k,
-                             misses, n_slots, threads, READ_THREADS, LAYER_SECONDS,
-                             forced_simd(), device, precision)  # fmt: skip
-    return LayerRate({n: found["seconds"] / found["rounds"]
-                      for n, found in zip(misses, done, strict=True)})  # fmt: skip
+
+    def measure(rounds: int) -> list[Series]:
+        done = _core.probe_layer(list(paths), [list(layer) for layer in layers], moe["experts"],
+                                 top_k, misses * rounds, n_slots, threads, READ_THREADS,
+                                 LAYER_SECONDS / rounds, forced_simd(), device,
+                                 precision)  # fmt: skip
+        times = [_a_round(rate)[0] for rate in done]
+        return [dict(zip(misses, times[i:], strict=False))
+                for i in range(0, len(times), len(misses))]  # fmt: skip
+
+    found = steady(measure)
+    return LayerRate(found.seconds, found.spread)
 
 
 def models_folder() -> Path:

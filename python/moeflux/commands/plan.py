@@ -85,6 +85,7 @@ def plan(
         "cycle_slots": sizes.cycle_slots,
         "expert_bytes_per_token": sizes.expert_token_bytes,
         "machine": asdict(machine),
+        "disturbed": machine.disturbed(),
         "rows": [
             asdict(row.fit)
             | {"speeds": [asdict(s) | {"tokens_per_second": s.tokens_per_second,
@@ -158,6 +159,12 @@ def _show(answer: dict[str, Any]) -> None:
             )
             budget = ("", "", "")
     console.print(speeds)
+    if answer["disturbed"]:
+        apart = ", ".join(
+            f"{name} {spread:.1f} times" for name, spread in answer["disturbed"].items()
+        )
+        console.print(f"Measured on a busy machine: repeated measurements lie apart ({apart}). "
+                      "These speeds are rough: plan again when it is quiet.")  # fmt: skip
     if len(routing) > 1:
         console.print(
             "Hit rates: for uniform routing, the floor, and for routing that prefers some experts. "
