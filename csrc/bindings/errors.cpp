@@ -9,7 +9,9 @@ namespace moeflux::bindings {
 namespace {
 void raise(const char* name, const std::exception& error) {
   const py::object cls = py::module_::import("moeflux.errors").attr(name);
-  py::set_error(cls, error.what());
+  // As Python decodes names of files: a path need not be UTF-8.
+  const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
+  py::set_error(cls, text);
 }
 }  // namespace
 

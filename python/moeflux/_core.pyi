@@ -104,7 +104,7 @@ class NativeModel:
 
 def load_model(
     spec: dict[str, Any],
-    files: list[str],
+    files: list[bytes],
     memory_bytes: int,
     context: int,
     n_threads: int,
@@ -142,7 +142,7 @@ def make_plan(
     max_slots: int,
 ) -> dict[str, Any]: ...
 def probe_reads(
-    paths: list[str],
+    paths: list[bytes],
     layers: list[list[Any]],
     batch: int,
     read_threads: int,
@@ -151,7 +151,7 @@ def probe_reads(
     device: NativeDevice | None,
 ) -> dict[str, Any]: ...
 def probe_layer(
-    paths: list[str],
+    paths: list[bytes],
     layers: list[list[Any]],
     experts: dict[str, Any],
     top_k: int,

@@ -7,12 +7,12 @@ Source of the format: the safetensors specification.
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import lookalikes, packed
+from . import files, lookalikes, packed
+from .arguments import show
 from .errors import IoError
 from .safetensors_header import MAX_JSON_BYTES, Tensor, fail, parse_object, read_header
 
@@ -43,25 +43,13 @@ def read_json(path: Path, limit_bytes: int = MAX_SMALL_JSON_BYTES) -> dict[str, 
         IoError: it cannot be read.
         FormatError: too long, no JSON, or no object.
     """
-    try:
-        info = path.stat()
-        if not stat.S_ISREG(info.st_mode):
-            raise IoError(f"[checkpoint] expected a regular file ({path})")
-        if info.st_size > limit_bytes:
-            raise fail("checkpoint", f"expected at most {limit_bytes} bytes of JSON, "
-                       f"found {info.st_size}", path)  # fmt: skip
-        text = path.read_bytes()
-    except OSError as error:
-        if isinstance(error, IoError):
-            raise
-        raise IoError(f"[checkpoint] cannot read: {error.strerror} ({path})") from error
-    return parse_object(text, path, "JSON")
+    return parse_object(files.read(path, limit_bytes), path, "JSON")
 
 
 def _shard_names(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     index = folder / INDEX_NAME
-    if not index.exists():
-        if (folder / "model.safetensors").exists():
+    if not files.mode(index):
+        if files.mode(folder / "model.safetensors"):
             return ["model.safetensors"], None
         raise fail("checkpoint", f"expected model.safetensors or {INDEX_NAME}, found neither",
                    folder)  # fmt: skip
@@ -70,9 +58,9 @@ def _shard_names(folder: Path) -> tuple[list[str], dict[str, str] | None]:
         raise fail("checkpoint", "expected a weight_map object", index)
     for name in weight_map.values():
         if not isinstance(name, str) or "/" in name or "\\" in name or name in ("", ".", ".."):
-            raise fail("checkpoint", f"expected plain file names, found {name!r}", index)
+            raise fail("checkpoint", f"expected plain file names, found {show(name)}", index)
         if not name.endswith(".safetensors"):
-            raise fail("checkpoint", f"expected .safetensors files, found {name!r}", index)
+            raise fail("checkpoint", f"expected .safetensors files, found {show(name)}", index)
     return sorted(set(weight_map.values())), weight_map
 
 
@@ -93,7 +81,7 @@ def open_checkpoint(folder: Path, *, allow_replaced: bool = False) -> Checkpoint
     tensors: dict[str, Tensor] = {}
     for number, name in enumerate(names):
         path = folder / name
-        if not path.exists():
+        if not files.mode(path):
             raise IoError(f"[checkpoint] a shard named by the index is missing ({path})")
         stored, metadata = read_header(path, number)
         for tensor in packed.expand(stored, metadata, path).values():

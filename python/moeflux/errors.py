@@ -4,6 +4,10 @@
 class MoefluxError(Exception):
     """Base of every error that moeflux raises by itself."""
 
+    def __str__(self) -> str:
+        """The message as Unicode text: bytes of a path that are no UTF-8 are shown escaped."""
+        return super().__str__().encode("utf-8", "backslashreplace").decode()
+
 
 class FormatError(MoefluxError, ValueError):
     """A checkpoint, config or request does not say what it must."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from . import files
 from .errors import DownloadError, IoError, MoefluxError
 from .lookalikes import refuse_gguf
 
@@ -36,12 +38,16 @@ _REASONS = {
 
 
 def local_folder(path: str | os.PathLike[str]) -> Path | None:
-    """The folder of that name, ~ expanded; None: there is none."""
+    """The folder of that name, ~ expanded; None: there is none.
+
+    Raises:
+        IoError: the system does not tell, for want of a permission for example.
+    """
     try:
         folder = Path(path).expanduser()
     except RuntimeError:  # ~ of nobody: a name like others
         folder = Path(path)
-    return folder if os.path.isdir(folder) else None
+    return folder if os.fspath(path) and stat.S_ISDIR(files.mode(folder)) else None
 
 
 def require_hub_id(path: str | os.PathLike[str]) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from . import files
 from .errors import FormatError
 
 REPLACED_NAME = "moeflux-replaced.json"  # in a source whose bytes `pack --replace` has freed
@@ -20,15 +21,15 @@ def refuse(folder: Path, *, allow_replaced: bool = False) -> None:
         folder: what should be a checkpoint.
         allow_replaced: even one whose bytes have been moved away by `pack --replace`.
     """
-    if not allow_replaced and os.path.exists(folder / REPLACED_NAME):
+    if not allow_replaced and files.mode(folder / REPLACED_NAME):
         raise FormatError(
             f"[checkpoint] expected a checkpoint, found what `moeflux pack --replace` left of one; "
             f"{REPLACED_NAME} says where it went ({folder})"
         )
-    if os.path.exists(folder / "config.json"):
+    if files.mode(folder / "config.json"):
         return
     for command, note in CLAIMS.items():
-        if os.path.exists(folder / note):
+        if files.mode(folder / note):
             raise FormatError(f"[checkpoint] expected a whole checkpoint, found an unfinished one: "
                               f"run the same `moeflux {command}` again ({folder})")  # fmt: skip
     refuse_gguf((file.name for file in folder.glob("*.gguf")), folder)

@@ -101,7 +101,7 @@ def load(
     try:
         native = _core.load_model(
             spec,
-            files=[str(file) for file in checkpoint.files],
+            files=[os.fsencode(file) for file in checkpoint.files],
             memory_bytes=memory_bytes,
             context=context,
             n_threads=threads,

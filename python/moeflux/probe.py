@@ -152,7 +152,7 @@ def _a_round(measured: dict[str, Any]) -> tuple[float, float]:
 
 
 def read_rates(
-    paths: Sequence[str],
+    paths: Sequence[bytes],
     layers: Sequence[Sequence[Range]],
     seconds: float = 0.5,
     device: _core.NativeDevice | None = None,
@@ -206,7 +206,7 @@ def disk(
 
 
 @contextmanager
-def _probe_file(folder: str | os.PathLike[str] | None, nbytes: int) -> Iterator[str]:
+def _probe_file(folder: str | os.PathLike[str] | None, nbytes: int) -> Iterator[bytes]:
     """A file of noise that no cache holds, for as long as the block runs.
 
     Every number in it is finite and of ordinary size, whatever its type: arithmetic with others
@@ -221,7 +221,7 @@ def _probe_file(folder: str | os.PathLike[str] | None, nbytes: int) -> Iterator[
                 file.write(block)
             file.flush()
             os.fsync(file.fileno())
-            yield file.name
+            yield os.fsencode(file.name)
     except OSError as error:
         if isinstance(error, IoError):
             raise
@@ -322,7 +322,7 @@ def machine(
              "group": gate["group"], "top_k": moe["top_k"]}  # fmt: skip
     with ExitStack() as stack:
         if files and folder is None:
-            paths = [str(file) for file in files]
+            paths = [os.fsencode(file) for file in files]
             # Layers of other widths or bits than the first are left out: one shape is measured.
             ranges = [_ranges(layer.parts, layer.places) for layer in layers
                       if _form(layer.parts) == _form(layers[0].parts)]  # fmt: skip
@@ -356,7 +356,7 @@ def _ranges(parts: Sequence[Part], places: Sequence[Any]) -> list[Range]:
 
 
 def _layer_rate(
-    paths: Sequence[str],
+    paths: Sequence[bytes],
     layers: Sequence[Sequence[Range]],
     moe: dict[str, Any],
     n_slots: int,

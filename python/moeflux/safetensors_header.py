@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import json
 import math
-import stat
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import FormatError, IoError
+from . import files
+from .errors import FormatError
 
 MAX_JSON_BYTES = 100_000_000  # safetensors' own limit for a header
 
@@ -72,26 +72,16 @@ def read_header(path: Path, file: int) -> tuple[dict[str, Tensor], dict[str, str
     Returns:
         A table of tensors with file number `file`, and the file's `__metadata__`.
     """
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise IoError(f"[checkpoint] expected a regular file ({path})")
-        with path.open("rb") as stream:
-            size = stream.seek(0, 2)
-            stream.seek(0)
-            prefix = stream.read(8)
-            if len(prefix) < 8:
-                raise fail("checkpoint", f"expected a safetensors header, found {size} bytes", path)
-            (header_bytes,) = struct.unpack("<Q", prefix)
-            if header_bytes > min(MAX_JSON_BYTES, size - 8):
-                raise fail("checkpoint", f"expected a header of at most "
-                           f"{min(MAX_JSON_BYTES, size - 8)} bytes, found length {header_bytes}",
-                           path)  # fmt: skip
-            text = stream.read(header_bytes)
-    except OSError as error:
-        if isinstance(error, IoError):
-            raise
-        raise IoError(f"[checkpoint] cannot read: {error.strerror} ({path})") from error
-
+    with files.regular_file(path) as (stream, size):
+        prefix = stream.read(8)
+        if len(prefix) < 8:
+            raise fail("checkpoint", f"expected a safetensors header, found {size} bytes", path)
+        (header_bytes,) = struct.unpack("<Q", prefix)
+        if header_bytes > min(MAX_JSON_BYTES, size - 8):
+            raise fail("checkpoint", f"expected a header of at most "
+                       f"{min(MAX_JSON_BYTES, size - 8)} bytes, found length {header_bytes}",
+                       path)  # fmt: skip
+        text = stream.read(header_bytes)
     header = parse_object(text, path, "a safetensors header")
     return parse_header(header, 8 + header_bytes, size, path, file)
 

@@ -2,8 +2,9 @@
 
 
 def escape_controls(text: str) -> str:
-    """Model text as it may reach a terminal: control characters shown, not obeyed."""
-    return "".join(
+    """Text for a terminal: control characters and bytes that were no UTF-8 are shown as escapes."""
+    shown = "".join(
         c if c in "\n\t" or (ord(c) >= 32 and not 0x7F <= ord(c) < 0xA0) else f"\\x{ord(c):02x}"
         for c in text
     )
+    return shown.encode("utf-8", "backslashreplace").decode()

@@ -12,10 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from . import files
 from .arguments import TEXT, listed, show
 from .checkpoint import read_json
-from .errors import FormatError, IoError, SessionError, TemplateError
+from .errors import FormatError, SessionError, TemplateError
 
+MAX_FILE_BYTES = 100_000_000  # of tokenizer.json; real ones have up to 35 million
 MAX_TEMPLATE_CHARS = 200_000
 MAX_RENDERED_CHARS = 10_000_000
 MAX_TEMPLATE_SECONDS = 5  # real ones take milliseconds
@@ -153,20 +155,18 @@ class TokenStream:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise IoError(f"[tokenizer] cannot read: {error.strerror} ({path})") from error
+        return files.read(path, MAX_FILE_BYTES).decode()
     except UnicodeDecodeError as error:
         raise FormatError(f"[tokenizer] expected UTF-8, found {error} ({path})") from None
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path) if files.mode(path) else {}
 
 
 def _find_template(folder: Path, config: dict[str, Any]) -> str | None:
     path = folder / "chat_template.jinja"
-    template = _read_text(path) if path.exists() else config.get("chat_template")
+    template = _read_text(path) if files.mode(path) else config.get("chat_template")
     if isinstance(template, list):  # [{"name": "default", "template": ...}, ...]
         named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
         template = named.get("default")

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..errors import FormatError
+from ..terminal import escape_controls
 from . import progress
 
 
@@ -52,4 +53,4 @@ def pack(
     except KeyboardInterrupt:
         print("[interrupted: the same command goes on from here]", file=sys.stderr)
         raise
-    print(target or f"{source}: every checksum is right")
+    print(escape_controls(str(target or f"{source}: every checksum is right")))

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..synth import SHAPES, Recipe, synthesize
+from ..terminal import escape_controls
 from . import progress
 
 
@@ -44,4 +45,4 @@ def synth(
     except KeyboardInterrupt:
         print("[interrupted: the same command goes on from here]", file=sys.stderr)
         raise
-    print(folder)
+    print(escape_controls(str(folder)))
