@@ -1,6 +1,7 @@
 """Import, load and decode times of the demo model, with a part and all of its experts in memory.
 
-    python benchmarks/demo.py [--out benchmarks/results/demo.json]
+    python benchmarks/demo.py            # prints
+    python benchmarks/demo.py --write    # also into benchmarks/results/demo.json and README's table
 
 Medians of several runs in one process each. Experts are read directly (past the page cache) where
 `read_mode` says so; the drive's own cache is beyond us, so neither "cold" nor "warm" is claimed.
@@ -18,7 +19,12 @@ from pathlib import Path
 
 from moeflux.probe import usable_cores
 
-PROMPT = Path(__file__).parent / "data" / "heldout.txt"
+HERE = Path(__file__).parent
+PROMPT, RESULTS, README = (
+    HERE / "data/heldout.txt",
+    HERE / "results/demo.json",
+    HERE / "../README.md",
+)
 N_PROMPT, N_DECODE, REPEATS = 256, 128, 5
 
 
@@ -90,6 +96,28 @@ def run(memory: str) -> dict[str, object]:
     }
 
 
+def table(results: dict[str, object]) -> str:
+    """The runs as README shows them."""
+    head = ("memory", "experts in memory", "hit rate", "prompt of 256, tokens/s",
+            "decode, tokens/s", "time waiting for reads")  # fmt: skip
+    rows = [head, ["---"] * len(head)]
+    for run in results["runs"]:
+        waiting = run["share_of_time_waiting_for_reads"]
+        rows.append((run["memory"].replace("MB", " MB"), run["slots"],
+                     f"{100 * run['hit_rate']:.0f} %",
+                     f"{run['prefill_tokens_per_second']:,.0f}",
+                     f"{run['decode_tokens_per_second']:,.0f}",
+                     f"{100 * waiting:.0f} %"))  # fmt: skip
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows).replace(" --- ", "---")
+
+
+def with_table(readme: str, results: dict[str, object]) -> str:
+    """README's text with the runs between its marks."""
+    begin, mark, rest = readme.partition("<!-- demo: benchmarks/demo.py -->\n")
+    _, end, rest = rest.partition("<!-- /demo -->")
+    return begin + mark + table(results) + end + rest
+
+
 def report(results: dict[str, object], out: Path | None) -> None:
     """Prints what was measured and, where `out` names a file, writes it there."""
     text = json.dumps(results, indent=2)
@@ -101,14 +129,16 @@ def report(results: dict[str, object], out: Path | None) -> None:
 def main() -> None:
     """Measures, prints and optionally writes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--write", action="store_true", help="the results file and README's table")
     args = parser.parse_args()
     results = {
         "machine": machine(),
         "import_seconds": round(import_seconds(), 3),
         "runs": [run(memory) for memory in ("14MB", "17MB", "40MB")],
     }
-    report(results, args.out)
+    report(results, RESULTS if args.write else None)
+    if args.write:
+        README.write_text(with_table(README.read_text(), results))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
 """What the README shows works as written."""
 
 import contextlib
+import importlib
 import io
+import json
 import re
 import subprocess
 import sys
@@ -28,3 +30,13 @@ def test_shown_output_is_what_the_command_writes():
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
     assert done.stdout.splitlines() == expected[:-1]
+
+
+def test_the_demos_table_is_that_of_its_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    demo = importlib.import_module("demo")
+    results = json.loads(demo.RESULTS.read_text())
+    assert demo.with_table(README, results) == README
+    results["runs"][0]["hit_rate"] = 0.123
+    changed = demo.with_table(README, results)
+    assert "| 12 % |" in changed and demo.with_table(changed, results) == changed
