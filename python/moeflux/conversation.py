@@ -86,7 +86,7 @@ class Conversation:
                 answer.append(part.text)
                 yield part
         finally:
-            self._held = (ids + tokens)[: self._session.position]
+            self._held = (ids + tokens)[: self._session.position]  # less where feeding ended early
             if answer:
                 self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
 

@@ -109,7 +109,9 @@ def stream_generate(
         seed: of the draws.
         stop: a string or strings that end the text; they are not part of it.
         top_logprobs: how many alternatives to report a token.
-        session: continue this one instead of a new one.
+        session: continue this one instead of a new one. It holds the prompt and every token of a
+            part, however the generation ends (and so stops where the context is full). An empty
+            prompt goes on after the last token that was stepped or shown.
         history: tokens that `session` holds, for the repetition penalty to see.
         capture: any of "router", "experts", "hidden", for `Part.captured`.
         routing: an override of the router's choice, for a new session.
@@ -118,7 +120,8 @@ def stream_generate(
         Parts; the last one has a finish_reason.
 
     Raises:
-        SessionError: an empty prompt, one past the context, or bad parameters.
+        SessionError: an empty prompt with nothing to go on from, one past the context, or bad
+            parameters.
 
     Example:
         >>> model = load(memory="24MiB", context=512)
@@ -137,19 +140,24 @@ def stream_generate(
                                f"found {max(tokens)}")  # fmt: skip
     if (prompt is None) == (messages is None):
         raise SessionError("[generate] expected either a prompt or messages")
-    ids = _encode(model, prompt, messages)
     if session is not None and routing is not None:
         raise SessionError("[generate] expected either a session or routing: a session has its own")
     if session is not None and session._native.model is not model._native:
         raise SessionError("[generate] expected a session of this model, found another model's")
+    goes_on = session is not None and session._logits is not None
+    ids = [] if goes_on and prompt == "" else _encode(model, prompt, messages)
+    if not ids and not goes_on:
+        raise SessionError("[generate] the prompt is empty: expected at least one token, or a "
+                           "session that was stepped last")  # fmt: skip
+    extra = session is None  # a session that ends here need not hold the last token
     session = session or model.session(routing=routing)
-    if len(ids) > session.context - session.position:
+    room = session.context - session.position
+    if len(ids) > room:
         raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
                            f"{session.context} (at {session.position}); "
                            f"load with a larger context=")  # fmt: skip
-    return _stream(
-        model, session, ids, seen, params, int(max_tokens), stops, int(top_logprobs), names
-    )
+    n_steps = min(int(max_tokens), room - len(ids) + extra)
+    return _stream(model, session, ids, seen, params, n_steps, stops, int(top_logprobs), names)
 
 
 def stop_strings(stop: str | Iterable[str] | None) -> list[str]:
@@ -173,8 +181,6 @@ def _encode(model: Model, prompt: Any, messages: list[dict[str, str]] | None) ->
         ids = model.tokenizer.encode(prompt)
     else:
         ids = token_ids(prompt, "prompt").tolist()
-    if not ids:
-        raise SessionError("[generate] the prompt is empty: expected at least one token")
     return ids
 
 
@@ -184,7 +190,7 @@ def _stream(
     ids: list[int],
     history: list[int],
     params: SamplingParams,
-    max_tokens: int,
+    n_steps: int,
     stop: list[str],
     top_logprobs: int,
     capture: list[str],
@@ -193,12 +199,12 @@ def _stream(
     stream = model.tokenizer.stream()
     stops = _StopStrings(stop)
     eos = model.tokenizer.eos_ids
-    seen, feed = history + ids, ids
-    reason, captured = "length", None
-    for _ in range(min(max_tokens, session.context - session.position - len(ids) + 1)):
-        found = session.step(feed, capture=capture)
+    seen, reason, captured = history + ids, "length", None
+    found = session._step(session._item(ids), False, capture) if ids else None
+    for _ in range(n_steps):
+        found = found or session._go_on(capture)
         captured = found if capture else None
-        adjusted = sampler.adjust(found["logits"] if capture else found, seen)
+        adjusted, found = sampler.adjust(found["logits"], seen), None
         token = sampler.choose(adjusted)
         logprobs = log_softmax(adjusted)
         if token in eos:
@@ -207,7 +213,7 @@ def _stream(
         best = largest(logprobs, top_logprobs)[:top_logprobs] if top_logprobs else ()
         text, stopped = stops.push(stream.push(token))
         seen.append(token)
-        feed = [token]
+        session._show(token)
         yield Part(text, token, float(logprobs[token]),
                    tuple((int(i), float(logprobs[i])) for i in best),
                    captured=captured)  # fmt: skip

@@ -14,6 +14,7 @@ from .errors import SessionError
 from .routing import Routing, compile_routing
 
 CAPTURES = ("router", "experts", "hidden")
+_NOTHING = (-1, 0)
 RULES = {
     "all_logits": FLAG,
     "greedy": FLAG,
@@ -59,13 +60,15 @@ def run(
     """Steps the sessions of a batch together; see `Model.step_batch`."""
     check("session", SessionError, RULES, {"all_logits": all_logits})
     names = capture_names(capture)
-    pairs, items = "pairs of a session and token ids", []
+    pairs, sessions, items = "pairs of a session and token ids", [], []
     for pair in listed("session", SessionError, "batch", pairs, batch):
         if not isinstance(pair, Sequence) or len(pair) != 2 or not isinstance(pair[0], Session):
             raise SessionError(f"[session] batch: expected {pairs}, found {show(pair)}")
-        session, tokens = pair
-        items.append((session._native, token_ids(tokens), session._routing_native, 0))
+        sessions.append(pair[0])
+        items.append(pair[0]._item(pair[1]))
     found = model.step_batch(items, all_logits, names)
+    for session, out in zip(sessions, found, strict=True):
+        session._remember(out["logits"])
     return found if names else [out["logits"] for out in found]
 
 
@@ -76,11 +79,15 @@ class Session:
         self._native = native
         self._routing = routing
         self._routing_native = compile_routing(native.model, routing)
+        # What a generation showed last, as (position, token): computed before whatever comes next,
+        # and no longer waiting once the engine has passed the position.
+        self._shown = _NOTHING
+        self._logits: NDArray[np.float32] | None = None  # of the last step, when that came last
 
     @property
     def position(self) -> int:
         """Tokens held so far."""
-        return self._native.position
+        return self._native.position + (self._shown[0] == self._native.position)
 
     @property
     def context(self) -> int:
@@ -131,7 +138,7 @@ class Session:
         """  # noqa: D205
         check("session", SessionError, RULES, {"all_logits": all_logits, "routing": routing})
         names = capture_names(capture)
-        found = self._native.model.step_batch([self._item(tokens, routing)], all_logits, names)[0]
+        found = self._step(self._item(tokens, routing), all_logits, names)
         return found if names else found["logits"]
 
     def score(
@@ -164,23 +171,51 @@ class Session:
         """
         check("session", SessionError, RULES, {"greedy": greedy, "routing": routing})
         logprobs, best = self._native.model.score(self._item(tokens, routing))
+        self._logits = None
         return (logprobs, best) if greedy else logprobs
-
-    def _item(self, tokens: Iterable[int], routing: Routing | None) -> tuple[Any, ...]:
-        ids = token_ids(tokens)
-        if routing is None:
-            return self._native, ids, self._routing_native, 0
-        return self._native, ids, compile_routing(self._native.model, routing), self.position
 
     def reset(self) -> None:
         """Forgets everything."""
         self._native.reset()
+        self._shown, self._logits = _NOTHING, None
 
     def save(self) -> _core.Snapshot:
         """A copy of the state, in memory, within the budget."""
+        self._go_on([])
         return self._native.save()
 
     def restore(self, snapshot: _core.Snapshot) -> None:
         """Returns to a saved state; the only way back, since recurrent state has no history."""
         check("session", SessionError, RULES, {"snapshot": snapshot})
         self._native.restore(snapshot)
+        self._shown, self._logits = _NOTHING, None
+
+    def _item(self, tokens: Iterable[int], routing: Routing | None = None) -> tuple[Any, ...]:
+        """What the engine takes, once the session has computed all that it holds."""
+        ids = token_ids(tokens)
+        compiled = self._routing_native
+        if routing is not None:
+            compiled = compile_routing(self._native.model, routing)
+        self._go_on([])
+        return self._native, ids, compiled, 0 if routing is None else self.position
+
+    def _step(self, item: tuple[Any, ...], all_logits: bool, names: list[str]) -> dict[str, Any]:
+        found: dict[str, Any] = self._native.model.step_batch([item], all_logits, names)[0]
+        self._remember(found["logits"])
+        return found
+
+    def _remember(self, logits: NDArray[np.float32]) -> None:
+        self._logits = np.array(
+            logits[-1] if logits.ndim == 2 else logits
+        )  # the caller has its own
+
+    def _show(self, token: int) -> None:
+        self._shown = self._native.position, token
+
+    def _go_on(self, names: list[str]) -> dict[str, Any]:
+        """The step of the token shown last, or the logits of the last step when none waits."""
+        position, token = self._shown
+        if position != self._native.position:
+            return {"logits": self._logits}
+        item = self._native, token_ids([token]), self._routing_native, 0
+        return self._step(item, False, names)

@@ -97,12 +97,129 @@ def test_every_eos_id_ends_the_text_and_generation_config_overrides(tmp_path, fo
     assert {250, first[1]} <= other.tokenizer.eos_ids
 
 
-def test_a_session_continues(model):
+def continued(model, session, ids):
+    """The session holds these ids: the next step's bits are those of one that was fed them."""
+    assert session.position == len(ids)
+    fed = model.session()
+    fed.step(ids)
+    return np.array_equal(session.step([10]), fed.step([10]))
+
+
+NO_END = {"logit_bias": {256: -1e9}}
+HELLO = list(b"Hello")
+
+
+@pytest.mark.parametrize("way", ["length", "stop", "closed", "eos", "error"])
+def test_a_session_holds_every_token_shown_however_the_generation_ended(model, monkeypatch, way):
     session = model.session()
-    text = moeflux.generate(model, "Hello", max_tokens=4, session=session, logit_bias={256: -1e9})
-    assert session.position == 5 + 3 and isinstance(text, str)
-    moeflux.generate(model, "again", max_tokens=1, session=session)
-    assert session.position == 5 + 3 + 5
+    first = tokens(parts(model, max_tokens=6, **NO_END))
+    options = {"length": NO_END, "closed": NO_END, "error": NO_END, "eos": {},
+               "stop": NO_END | {"stop": model.tokenizer.decode(first[2:4])}}[way]  # fmt: skip
+    if way == "eos":
+        monkeypatch.setattr(model.tokenizer, "eos_ids", {first[4]})
+    stream, shown = moeflux.stream_generate(model, "Hello", session=session, max_tokens=6,
+                                            **options), []  # fmt: skip
+    for part in stream:
+        shown += [] if part.token is None else [part.token]
+        assert session.position == 5 + len(shown)
+        if len(shown) == 3 and way == "closed":
+            stream.close()
+        if len(shown) == 3 and way == "error":
+            break
+    if way == "error":
+        monkeypatch.setattr(session, "_native", Failing(session._native))
+        with pytest.raises(moeflux.IoError):
+            next(stream)
+        monkeypatch.undo()
+        assert session.position == 5 + 3
+    assert shown == first[: len(shown)] and len(shown) == {"length": 6, "eos": 4}.get(
+        way, len(shown)
+    )
+    assert continued(model, session, HELLO + shown)
+
+
+class Failing:
+    """A native session whose next step fails."""
+
+    def __init__(self, native):
+        self._native, self.position, self.model = native, native.position, self
+
+    def step_batch(self, *_):
+        raise moeflux.IoError("planted")
+
+
+def test_a_session_of_a_generation_continues_through_every_call(model):
+    def used():
+        session = model.session()
+        return session, HELLO + tokens(parts(model, session=session, max_tokens=4, **NO_END))
+
+    session, held = used()
+    again = tokens(parts(model, "again", session=session, max_tokens=1, **NO_END))
+    assert continued(model, session, [*held, *b"again", *again])
+    session, held = used()
+    snapshot = session.save()
+    session.reset()
+    assert session.position == 0
+    session.restore(snapshot)
+    assert continued(model, session, held)
+    one, held = used()
+    two = model.session()
+    logits = model.step_batch([(one, [7]), (two, [8])])
+    fed = model.session()
+    assert np.array_equal(logits[0], fed.step([*held, 7])) and one.position == len(held) + 1
+    session, held = used()
+    fed.reset()
+    fed.step(held)
+    assert np.array_equal(session.score([7, 8])[1:], fed.score([7, 8])[1:])
+    session, held = used()
+    seen = session.step([7, 8], all_logits=True, capture={"experts"})
+    assert seen["logits"].shape[0] == seen["experts"].shape[0] == 2
+
+
+def test_a_prompt_that_fills_a_session_is_held_and_nothing_is_shown(model):
+    session = model.session()
+    assert [p.text for p in parts(model, [65] * 96, session=session, max_tokens=3)] == [""]
+    assert session.position == 96
+    session = model.session()
+    found = parts(model, [65] * 90, session=session, max_tokens=1000, **NO_END)
+    assert len(tokens(found)) == 6 and session.position == 96
+    assert found[-1].finish_reason == "length"
+    assert [p.finish_reason for p in parts(model, "", session=session)] == ["length"]
+    with pytest.raises(moeflux.SessionError, match="context"):
+        parts(model, "x", session=session)
+    session.reset()
+    parts(model, "Hello", session=session, max_tokens=0)
+    assert continued(model, session, HELLO)
+
+
+@pytest.mark.parametrize("empty", ["", []])
+@pytest.mark.parametrize("capture", [None, {"experts"}])
+def test_an_empty_prompt_goes_on_where_the_session_stands(model, monkeypatch, empty, capture):
+    whole = tokens(parts(model, max_tokens=9, **NO_END))
+    session = model.session()
+    first = tokens(parts(model, session=session, max_tokens=4, **NO_END))
+    found = parts(model, empty, session=session, max_tokens=5, capture=capture, **NO_END)
+    assert first + tokens(found) == whole
+    assert not capture or found[0].captured["experts"].shape[0] == 1
+    stepped = model.session()
+    stepped.step(HELLO)[:] = 0  # the caller's array is the caller's
+    assert tokens(parts(model, empty, session=stepped, max_tokens=9, **NO_END)) == whole
+    monkeypatch.setattr(model.tokenizer, "eos_ids", {whole[4]})
+    for _ in range(2):  # after an end, too
+        ended = model.session()
+        assert tokens(parts(model, session=ended, **NO_END)) == whole[:4]
+        assert [p.finish_reason for p in parts(model, empty, session=ended)] == ["eos"]
+
+
+@pytest.mark.parametrize("after", ["nothing", "reset", "restore", "score"])
+def test_without_a_last_step_there_is_nothing_to_go_on_from(model, after):
+    session = model.session()
+    if after != "nothing":
+        session.step(HELLO)
+        getattr(session, after)(*{"restore": [session.save()], "score": [[1]]}.get(after, []))
+    for empty in ("", []):
+        with pytest.raises(moeflux.SessionError, match="empty"):
+            parts(model, empty, session=session)
 
 
 @pytest.mark.parametrize("prompt", ["", []])
