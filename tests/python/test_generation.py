@@ -267,6 +267,53 @@ def test_stop_string_ends_a_generation(model):
     assert "".join(p.text for p in found) == whole[: whole.index(stop)]
 
 
+def test_the_first_of_two_stop_strings_ends_the_text_whatever_their_order():
+    for stops in (["ef", "bc"], ["bc", "ef"]):
+        assert _StopStrings(stops).push("abcdefg") == ("a", True)
+
+
+def test_a_stop_string_in_text_that_was_held_back_to_the_end_is_seen(model):
+    """The last bytes are no whole character: what they show as comes with the closing part."""
+    only = {i: -1e9 for i in range(257) if i != 0xFF}
+    assert moeflux.generate(model, "Hello", max_tokens=3, logit_bias=only) == 3 * REPLACEMENT
+    found = parts(model, max_tokens=3, logit_bias=only, stop=2 * REPLACEMENT)
+    assert "".join(p.text for p in found) == "" and found[-1].finish_reason == "stop"
+
+
+def test_logprobs_are_those_before_temperature_and_filters(model):
+    logits = model.session().step(model.tokenizer.encode("Hello")).astype(np.float64)
+    logits[256] -= 1e9
+    expected = log_softmax(logits)
+    for seed in range(5):
+        first = parts(model, max_tokens=1, temperature=3.0, top_k=9, top_p=0.8, seed=seed,
+                      top_logprobs=3, **NO_END)[0]  # fmt: skip
+        assert first.logprob == pytest.approx(expected[first.token])
+        assert [lp for _, lp in first.top] == pytest.approx(sorted(expected)[:-4:-1])
+
+
+def penalised(model, ids, history, n, penalty):
+    """Greedy tokens under the penalty, as its paper tells it: of everything that came before."""
+    session, seen, found = model.session(), {*history, *ids}, []
+    logits = session.step(ids)
+    for _ in range(n):
+        adjusted = [x / penalty if x > 0 else x * penalty for x in logits.astype(np.float64)]
+        scores = [adjusted[i] if i in seen else float(logits[i]) for i in range(256)]
+        found.append(int(np.argmax(scores)))
+        seen.add(found[-1])
+        logits = session.step(found[-1:])
+    return found
+
+
+@pytest.mark.parametrize("where", ["history", "prompt", "output"])
+def test_the_penalty_sees_every_token_however_long_ago(model, where):
+    best = tokens(parts(model, max_tokens=3, **NO_END))  # what it says where nothing is penalised
+    old = [*best, *[66] * 70]
+    history, prompt, n = {"history": (old, [72], 9), "prompt": ([], old, 9),
+                          "output": ([], [72], 80)}[where]  # fmt: skip
+    options = {"max_tokens": n, "repetition_penalty": 1e3, "history": history, **NO_END}
+    assert tokens(parts(model, prompt, **options)) == penalised(model, prompt, history, n, 1e3)
+
+
 @pytest.mark.parametrize(
     "text", ["naïve 🙂 emoji 👩‍👩‍👧", "漢字かな交じり文", "e\u0301 combining", "plain"]
 )
