@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from typing import Annotated
 
 import typer
 
-from . import __version__, errors
+from . import __version__, errors, log
 from .commands.bench import bench
 from .commands.chat import chat
 from .commands.doctor import doctor
@@ -22,6 +24,7 @@ app = typer.Typer(
     help="Runs Mixture-of-Experts language models that are larger than memory.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its help cuts long options short and keeps a docstring's line ends
 )
 
 
@@ -41,21 +44,48 @@ def _main(
 
 
 for command in (generate, chat, info, plan, pack, synth, bench, doctor):
-    app.command()(command)
+    app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 
 def main() -> None:
-    """Runs the command line; an error of ours is one sentence and exit status 1."""
+    """Runs the command line; an error is one sentence and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is shown escaped
+            stream.reconfigure(errors="backslashreplace")
     try:
-        app()
-    except errors.MoefluxError as error:
-        print(f"moeflux: {escape_controls(str(error))}", file=sys.stderr)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        sys.exit(130)
+        try:
+            app()
+        finally:
+            print(end="", flush=True)  # a full disk is told here, not while Python ends
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            print(file=sys.stderr)  # the shell's prompt on a line of its own
+        raise
     except BrokenPipeError:
-        sys.exit(1)
+        _forget_output()
+    except Exception as error:
+        if isinstance(error, OSError):
+            _forget_output()
+        log.logger.debug("error", exc_info=True)
+        print(f"moeflux: {escape_controls(_sentence(error))}", file=sys.stderr)
+    sys.exit(1)
+
+
+INTERRUPTED = 130  # typer makes it of a KeyboardInterrupt
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, errors.MoefluxError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = "" if error.filename is None else f" ({error.filename})"
+        return f"[cli] cannot go on: {error.strerror or error}{where}"
+    return f"[cli] {type(error).__name__}: {error}; a defect of moeflux: --verbose shows where"
+
+
+def _forget_output() -> None:
+    """Text that could not be written is not tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 if __name__ == "__main__":

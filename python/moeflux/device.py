@@ -7,6 +7,7 @@ import os
 from . import _core
 from .arguments import check, one_of
 from .errors import FormatError, MemoryBudgetError, NoDeviceError
+from .log import logger
 from .memory import budget_bytes
 
 DEVICES = ("cpu", "host", "metal", "auto")
@@ -32,10 +33,12 @@ def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     check("load", FormatError, RULES, {"device": name})
     if name == "auto":
         if set(precisions) - {"float32"}:
+            logger.info("device auto: cpu, because others compute at float32 only")
             return None
         try:
             return _core.NativeDevice("metal")
-        except NoDeviceError:
+        except NoDeviceError as error:
+            logger.info("device auto: cpu, because %s", error)
             return None
     return None if name == "cpu" else _core.NativeDevice(name)
 

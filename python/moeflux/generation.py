@@ -8,6 +8,7 @@ from typing import Any
 
 from .arguments import TEXT, check, instance, integer, listed, optional
 from .errors import SessionError
+from .log import reads_of
 from .model import Model
 from .routing import Routing
 from .sampling import Sampler, SamplingParams, largest, log_softmax
@@ -157,7 +158,13 @@ def stream_generate(
                            f"{session.context} (at {session.position}); "
                            f"load with a larger context=")  # fmt: skip
     n_steps = min(int(max_tokens), room - len(ids) + extra)
-    return _stream(model, session, ids, seen, params, n_steps, stops, int(top_logprobs), names)
+    parts = _stream(model, session, ids, seen, params, n_steps, stops, int(top_logprobs), names)
+    return _told(model, parts)
+
+
+def _told(model: Model, parts: Iterator[Part]) -> Iterator[Part]:
+    with reads_of(model):
+        yield from parts
 
 
 def stop_strings(stop: str | Iterable[str] | None) -> list[str]:

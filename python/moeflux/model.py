@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, holes, hub, plan
+from . import _core, holes, hub, log, plan
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .checkpoint import open_checkpoint
 from .device import RULES as DEVICE_RULES
@@ -90,6 +91,7 @@ def load(
         True
     """
     check("load", FormatError, RULES, locals())
+    begin = time.perf_counter()
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
     threads = threads if threads is not None else default_threads()
@@ -120,7 +122,9 @@ def load(
         )
         plan.fit(sizes, memory_bytes)
         raise
-    return Model(native, folder, checkpoint.config, spec["vocab"])
+    model = Model(native, folder, checkpoint.config, spec["vocab"])
+    log.loaded(model, memory, direct_io, time.perf_counter() - begin)
+    return model
 
 
 class Model:
@@ -134,6 +138,7 @@ class Model:
         self.path = folder
         self.config = config
         self._tokenizer: Tokenizer | None = None
+        self._best_read_rate = 0.0  # bytes a second over a generation; see log.py
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -6,13 +6,18 @@ import json
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from .. import arguments, errors
-from ..terminal import escape_controls
+from ..terminal import escape_controls, show
 from . import options
+
+if TYPE_CHECKING:
+    from ..bench import Setting
+    from ..checkpoint import Checkpoint
+    from ..plan import Sizes
 
 RULES = {
     "--prompt": arguments.integer(1),
@@ -24,7 +29,10 @@ RULES = {
 def bench(
     model: options.ModelArgument = None,
     memory: Annotated[
-        str, typer.Option(help="Budgets to run, separated by commas: 4GiB,8GiB.")
+        str,
+        typer.Option(
+            envvar="MOEFLUX_MEMORY", help="Budgets to run, separated by commas: 4GiB,8GiB."
+        ),
     ] = "auto",
     threads: Annotated[Optional[str], typer.Option(help="Thread counts: 1,2.")] = None,
     precision: Annotated[str, typer.Option(help="Precisions: float32,bfloat16.")] = "float32",
@@ -45,6 +53,7 @@ def bench(
         typer.Option(help="Draw tokens/s over the budget, beside the bound, into this file."),
     ] = None,
     as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Measure prefill and decode at every combination of the settings given.
 
@@ -55,67 +64,37 @@ def bench(
 
     from .. import bench as work
     from .. import hub, probe
-    from .. import plan as planner
     from ..checkpoint import open_checkpoint
-    from ..device import check_precision, device_budget, kind_of, open_device
+    from ..device import kind_of, open_device
     from ..families import build_spec
-    from ..model import RULES as OF_LOAD
-    from ..tokenizer import Tokenizer
 
     lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
     arguments.check("bench", errors.FormatError, RULES, lengths)
     native_device = open_device(device, *precision.split(","))
-    device = kind_of(native_device)
-    counts = [probe.default_threads()]
-    if threads is not None:
-        counts = _numbers(threads, "--threads")
+    kind = kind_of(native_device)
+    counts = [probe.default_threads()] if threads is None else _numbers(threads, "--threads")
+    together = _numbers(sequences, "--sequences")
     settings = [
-        work.Setting(budget, count, kind, prompt, warmup, tokens, together, device, read_ahead)
-        for budget, count, kind, together in product(
-            memory.split(","), counts, precision.split(","), _numbers(sequences, "--sequences")
+        work.Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead)
+        for budget, count, name, number in product(
+            memory.split(","), counts, precision.split(","), together
         )
     ]
-    folder = hub.resolve(model, revision, offline)
-    checkpoint = open_checkpoint(folder)
+    checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
     spec = build_spec(checkpoint)
-    all_sizes = []
-    for setting in settings:  # what one of them cannot have is refused before the first is run
-        asked = asdict(setting) | {"context": setting.context}
-        arguments.check("bench", errors.FormatError, OF_LOAD, asked)
-        check_precision(setting.precision, device)
-        all_sizes.append(
-            planner.measure(
-                checkpoint,
-                spec,
-                setting.context,
-                setting.threads,
-                setting.precision,
-                native_device,
-                setting.read_ahead,
-            )
-        )
-        planner.fit(all_sizes[-1], device_budget(setting.memory, native_device))
-    if text is None:
-        ids = _random_ids(int(spec["vocab"]))
-    else:
-        try:
-            ids = Tokenizer(folder, checkpoint.config).encode(text.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise errors.IoError(f"[cli] cannot read the text: {error}") from None
-    if not ids:
-        raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
+    sizes = [_sizes(setting, checkpoint, spec, native_device) for setting in settings]
+    ids = _random_ids(int(spec["vocab"])) if text is None else _ids_of(text, checkpoint)
     with Console(stderr=True).status("measuring the disk and the memory") as status:
-        slot_bytes = all_sizes[0].slot_bytes
         machine = probe.machine(
-            spec, checkpoint.files, slot_bytes, max(counts), device=native_device
+            spec, checkpoint.files, sizes[0].slot_bytes, max(counts), device=native_device
         )
         results = []
-        for number, (setting, sizes) in enumerate(zip(settings, all_sizes, strict=True), start=1):
+        for number, (setting, size) in enumerate(zip(settings, sizes, strict=True), start=1):
 
             def progress(what: str, number: int = number) -> None:
                 status.update(f"{number} of {len(settings)}: {what}")
 
-            results.append(work.measure(folder, sizes, setting, machine, ids, progress))
+            results.append(work.measure(checkpoint.path, size, setting, machine, ids, progress))
     report = {
         "model": str(model or "demo"),
         "machine": {
@@ -130,6 +109,34 @@ def bench(
         _show(report)
     if plot is not None:
         _draw(plot, report)
+
+
+def _sizes(setting: Setting, checkpoint: Checkpoint, spec: dict[str, Any], device: Any) -> Sizes:
+    """What a setting takes; one that cannot be had is refused before the first one runs."""
+    from .. import plan
+    from ..device import check_precision, device_budget
+    from ..model import RULES as OF_LOAD
+
+    asked = asdict(setting) | {"context": setting.context}
+    arguments.check("bench", errors.FormatError, OF_LOAD, asked)
+    check_precision(setting.precision, setting.device)
+    sizes = plan.measure(checkpoint, spec, setting.context, setting.threads, setting.precision,
+                         device, setting.read_ahead)  # fmt: skip
+    plan.fit(sizes, device_budget(setting.memory, device))
+    return sizes
+
+
+def _ids_of(text: Path, checkpoint: Checkpoint) -> list[int]:
+    from ..tokenizer import Tokenizer
+
+    try:
+        content = text.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.IoError(f"[cli] cannot read the text: {error}") from None
+    ids = Tokenizer(checkpoint.path, checkpoint.config).encode(content)
+    if not ids:
+        raise errors.FormatError(f"[cli] expected a text of at least one token ({text})")
+    return ids
 
 
 def _draw(path: Path, report: dict[str, Any]) -> None:
@@ -178,7 +185,7 @@ def _random_ids(vocab: int) -> list[int]:
 
 def _show(report: dict[str, Any]) -> None:
     machine = report["machine"]
-    print(
+    show(
         f"{escape_controls(report['model'])}: disk {machine['disk_gb_per_second']:.2f} GB/s, "
         f"memory {machine['memory_gb_per_second']:.1f} GB/s, measured in this run"
     )
@@ -186,7 +193,7 @@ def _show(report: dict[str, Any]) -> None:
         setting, decode = run["setting"], run["decode"]
         shares = ", ".join(f"{k} {v:.0%}" for k, v in decode["share_of_time"].items() if v > 0.005)
         hits = "-" if decode["hit_rate"] is None else f"{decode['hit_rate']:.0%}"
-        print(
+        show(
             f"memory {setting['memory']}, {setting['threads']} threads, {setting['precision']}, "
             f"{setting['sequences']} sequence(s)\n"
             f"  prompt of {setting['prompt']}: {run['prefill']['tokens_per_second']:.1f} tok/s, "
@@ -199,4 +206,4 @@ def _show(report: dict[str, Any]) -> None:
         device, read = decode["device_bytes"], decode["bytes_read"]
         if device is not None and read:
             kind = "cold" if device >= 0.95 * read else "not cold: a cache answered some"
-            print(f"  {device / 1e6:.0f} of {read / 1e6:.0f} MB came from the device ({kind})")
+            show(f"  {device / 1e6:.0f} of {read / 1e6:.0f} MB came from the device ({kind})")

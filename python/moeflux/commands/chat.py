@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from typing import Annotated, Any, Optional
@@ -10,10 +11,10 @@ from typing import Annotated, Any, Optional
 import typer
 
 from .. import errors
-from ..terminal import escape_controls
+from ..terminal import escape_controls, note
 from . import options
 
-HELP = "/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C stops an answer"
+HELP = "[/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C stops an answer]"
 
 
 def chat(
@@ -35,6 +36,7 @@ def chat(
     precision: options.Precision = "float32",
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = True,
+    verbose: options.Verbose = False,
 ) -> None:
     """Talk to a model. Type /help for what a line can be besides a question."""
     from ..conversation import Conversation
@@ -56,25 +58,39 @@ def chat(
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401  (line editing and history of questions)
     if loaded.revision:
-        print(f"[{model} at {loaded.revision}]", file=sys.stderr)
-    print(f"[{HELP}]", file=sys.stderr)
+        note(f"[{model} at {loaded.revision}]")
+    note(HELP)
     while (line := _ask()) is not None:
         if line in ("/exit", "/quit"):
             return
         if line == "/reset":
             talk.reset()
         elif line == "/help":
-            print(f"[{HELP}]", file=sys.stderr)
+            note(HELP)
+        elif re.match(r"/\w+(\s|$)", line):
+            note(f"[no command {escape_controls(line.split()[0])}: {HELP[1:]}")
         elif line:
             _answer(talk, line, sampling)
 
 
 def _ask() -> str | None:
-    """The next line; None at the end of input."""
-    try:
-        return input("> " if sys.stdin.isatty() else "").strip()
-    except EOFError:
-        return None
+    """The next line; None at the end of input, or after Ctrl-C twice at a terminal."""
+    is_terminal = sys.stdin.isatty()
+    for is_last in (False, True):
+        try:
+            return input("> " if is_terminal else "").strip()
+        except EOFError:
+            break
+        except UnicodeDecodeError as error:
+            raise errors.IoError(f"[chat] cannot read the question: {error}") from None
+        except KeyboardInterrupt:
+            if not is_terminal:
+                raise
+            if not is_last:
+                note("\n[Ctrl-C once more, or Ctrl-D, ends]")
+    if is_terminal:
+        print(file=sys.stderr)
+    return None
 
 
 def _answer(talk: Any, question: str, sampling: dict[str, Any]) -> None:
@@ -88,14 +104,13 @@ def _answer(talk: Any, question: str, sampling: dict[str, Any]) -> None:
     except KeyboardInterrupt:
         end = ", stopped"
     except errors.SessionError as error:
-        print(f"moeflux: {escape_controls(str(error))}; /reset starts over", file=sys.stderr)
+        note(f"moeflux: {escape_controls(str(error))}; /reset starts over")
         return
     print()
     now = time.perf_counter()
     first = first if first is not None else now
     speed = (n_tokens - 1) / (now - first) if n_tokens > 1 and now > first else 0.0
-    print(
+    note(
         f"[{n_tokens} tokens, {speed:.1f} tok/s, first after {first - begin:.1f} s{end}; "
-        f"{talk.n_held} in the context]",
-        file=sys.stderr,
+        f"{talk.n_held} in the context]"
     )

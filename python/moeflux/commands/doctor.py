@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..terminal import escape_controls
+from ..terminal import escape_controls, show
 from . import options
 
 
@@ -25,6 +25,7 @@ def doctor(
         typer.Option(help="A folder on the disk to measure; the hub's cache without it."),
     ] = None,
     as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Check every kernel on every device and measure this machine; a report for an issue.
 
@@ -46,6 +47,6 @@ def doctor(
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
     else:
-        print(escape_controls(report.text()))
+        show(escape_controls(report.text()))
     if report.problems:
         raise typer.Exit(1)

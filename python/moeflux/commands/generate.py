@@ -6,13 +6,17 @@ import json
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from .. import errors
-from ..terminal import escape_controls
+from ..terminal import escape_controls, note
 from . import options
+
+if TYPE_CHECKING:
+    from ..generation import Part
+    from ..model import Model
 
 
 def _prompt(prompt: str | None, file: Path | None) -> str:
@@ -63,6 +67,7 @@ def generate(
     stats: Annotated[
         bool, typer.Option(help="A line on standard error about speed and streaming.")
     ] = True,
+    verbose: options.Verbose = False,
 ) -> None:
     """Continue a text."""
     from ..generation import stream_generate
@@ -80,36 +85,45 @@ def generate(
         {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
     )
     begin = time.perf_counter()
-    parts = []
     if echo and not as_json:
-        print(escape_controls(text), end="", flush=True)
+        _write(text)
+    parts = []
     for part in stream_generate(loaded, **source, **sampling):
         parts.append(part)
         if not as_json:
-            print(escape_controls(part.text), end="", flush=True)
+            _write(part.text)
     seconds = time.perf_counter() - begin
-    counters = loaded.stats
-    n_tokens = sum(part.token is not None for part in parts)
     if as_json:
-        answer = {
-            "text": "".join(part.text for part in parts),
-            "tokens": [part.token for part in parts if part.token is not None],
-            "finish_reason": parts[-1].finish_reason,
-            "seconds": seconds,
-            "revision": loaded.revision,
-            "stats": counters,
-        }
-        print(json.dumps(answer, indent=2))
+        print(json.dumps(_answer(loaded, parts, seconds), indent=2))
         return
     print()
     if stats and loaded.revision:
-        print(f"[{model} at {loaded.revision}]", file=sys.stderr)
+        note(f"[{model} at {loaded.revision}]")
     if stats:
-        reads = counters["hits"] + counters["misses"]
-        print(
-            f"[{n_tokens} tokens in {seconds:.1f} s, prompt included; experts: {counters['misses']}"
-            f" of {reads} read from disk ({counters['bytes_read'] / 1e6:.0f} MB, "
-            f"{counters['read_mode']}); memory {counters['live_bytes'] / 1e6:.0f} of "
-            f"{counters['memory_bytes'] / 1e6:.0f} MB]",
-            file=sys.stderr,
-        )
+        note(_summary(loaded.stats, parts, seconds))
+
+
+def _write(text: str) -> None:
+    print(escape_controls(text), end="", flush=True)
+
+
+def _answer(model: Model, parts: list[Part], seconds: float) -> dict[str, Any]:
+    return {
+        "text": "".join(part.text for part in parts),
+        "tokens": [part.token for part in parts if part.token is not None],
+        "finish_reason": parts[-1].finish_reason,
+        "seconds": seconds,
+        "revision": model.revision,
+        "stats": model.stats,
+    }
+
+
+def _summary(counters: dict[str, Any], parts: list[Part], seconds: float) -> str:
+    n_tokens = sum(part.token is not None for part in parts)
+    reads = counters["hits"] + counters["misses"]
+    return (
+        f"[{n_tokens} tokens in {seconds:.1f} s, prompt included; experts: {counters['misses']}"
+        f" of {reads} read from disk ({counters['bytes_read'] / 1e6:.0f} MB, "
+        f"{counters['read_mode']}); memory {counters['live_bytes'] / 1e6:.0f} of "
+        f"{counters['memory_bytes'] / 1e6:.0f} MB]"
+    )

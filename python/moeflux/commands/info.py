@@ -10,6 +10,7 @@ def info(
     model: options.ModelArgument = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Show what a checkpoint is: family, shapes, sizes.
 

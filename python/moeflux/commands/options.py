@@ -6,19 +6,28 @@ from typing import Annotated, Any, Optional
 
 import typer
 
+from .. import log
+
 # typer reads these annotations at run time, on Python 3.10 too: Optional, not `| None`.
 Model = Annotated[
     Optional[str],
-    typer.Option("--model", "-m", help="Folder or hub id; the demo model when not given."),
-]
+    typer.Option(
+        "--model", "-m", envvar="MOEFLUX_MODEL",
+        help="Folder or hub id; the demo model, which cannot chat, when not given.",
+    ),
+]  # fmt: skip
 ModelArgument = Annotated[
-    Optional[str], typer.Argument(help="Folder or hub id; the demo model without it.")
+    Optional[str],
+    typer.Argument(envvar="MOEFLUX_MODEL", help="Folder or hub id; the demo model without it."),
 ]
 Revision = Annotated[
     Optional[str], typer.Option(help="Branch, tag or commit of a hub id, to pin what is run.")
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Use what is on disk; ask no hub.")]
-Memory = Annotated[str, typer.Option(help="Bound on what the model may hold, such as 12GiB.")]
+Memory = Annotated[
+    str,
+    typer.Option(envvar="MOEFLUX_MEMORY", help="Bound on what the model may hold, such as 12GiB."),
+]
 Context = Annotated[int, typer.Option(help="Tokens of prompt and answer.")]
 MaxTokens = Annotated[int, typer.Option("--max-tokens", "-n", help="Tokens to write at most.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-t", help="0 is greedy.")]
@@ -41,6 +50,17 @@ Precision = Annotated[
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
 ReadAhead = Annotated[
     bool, typer.Option(help="Read what the next layer is guessed to need, while the disk is idle.")
+]
+
+
+def _listen(verbose: bool) -> None:
+    if verbose:
+        log.to_stderr()
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=_listen, help="Tell what is done, on standard error."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import FormatError
 from ..terminal import escape_controls
-from . import progress
+from . import options, progress
 
 
 def pack(
@@ -31,6 +31,7 @@ def pack(
     verify: Annotated[
         bool, typer.Option("--verify", help="Check a packed folder's checksums instead.")
     ] = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write a self-contained folder in which one read brings one expert.
 

@@ -38,6 +38,7 @@ def plan(
     revision: options.Revision = None,
     offline: options.Offline = False,
     as_json: options.AsJson = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Show what a model needs and how fast it would decode on this machine, at several budgets.
 

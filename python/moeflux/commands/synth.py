@@ -10,7 +10,7 @@ import typer
 
 from ..synth import SHAPES, Recipe, synthesize
 from ..terminal import escape_controls
-from . import progress
+from . import options, progress
 
 
 def synth(
@@ -32,6 +32,7 @@ def synth(
     gguf: Annotated[
         bool, typer.Option(help="Also write the same weights for llama.cpp (qwen3_moe shapes).")
     ] = False,
+    verbose: options.Verbose = False,
 ) -> None:
     """Write a checkpoint of a real model's shape with random 4-bit weights.
 

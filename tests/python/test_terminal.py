@@ -1,0 +1,182 @@
+"""The command line at a terminal, into a full disk and through other encodings; its defaults."""
+
+import io
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import typer.main
+
+from moeflux import cli, errors, terminal
+from oracle import build
+
+SMALL = ["--memory", "17MB", "--context", "256"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("terminal") / "m", family="qwen3_moe", form="mlx-q4")
+
+
+def command(*args, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", *map(str, args)],
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120,
+           "check": False, "stdin": subprocess.DEVNULL, **options},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "args", [["generate", "x", "-n", "2", *SMALL], ["generate", "x", "-n", "2", "--json", *SMALL],
+             ["info"], ["--help"]], ids=lambda args: "-".join(args[:1] + args[4:5]),
+)  # fmt: skip
+def test_a_full_disk_is_one_sentence(args):
+    with open("/dev/full", "w") as full:
+        done = command(*args, stdout=full)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 1 and len(lines) == 1
+    assert lines[0].startswith("moeflux: ") and "No space left" in lines[0]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_what_an_encoding_lacks_is_shown_escaped(encoding):
+    done = command(
+        "generate", "€ é", "--echo", "-n", "2", *SMALL, text=False,
+        env=os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"},
+    )  # fmt: skip
+    assert done.returncode == 0 and b"Traceback" not in done.stderr
+    shown = {"ascii": rb"\u20ac \xe9", "latin-1": b"\\u20ac \xe9", "utf-8": "€ é".encode()}
+    assert done.stdout.startswith(shown[encoding])
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(ValueError("from\x1b afar"), ["ValueError: from\\x1b afar", "--verbose"]),
+     (PermissionError(13, "Permission denied", "a/b"), ["Permission denied", "(a/b)"]),
+     (errors.FormatError("[x] expected y"), ["moeflux: [x] expected y\n"])],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_any_error_is_one_sentence(monkeypatch, capfd, error, words):
+    def fails():
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    monkeypatch.setattr(cli, "_forget_output", lambda: None)  # it is pytest's here
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 1
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1 and all(word in told for word in words)
+
+
+@pytest.mark.parametrize(("name", "args"), [("synth", ["--shape", "none"]), ("pack", ["{}/b"])])
+def test_no_empty_line_comes_before_an_error(tmp_path, name, args):
+    done = command(name, tmp_path / "none", *(arg.format(tmp_path) for arg in args))
+    assert done.returncode == 1 and re.fullmatch(r"moeflux: .*\n", done.stderr), done.stderr
+
+
+def test_help_names_every_option_whole_and_fits_80_columns():
+    for name, found in typer.main.get_command(cli.app).commands.items():
+        text = command(name, "--help", env=os.environ | {"COLUMNS": "80"}).stdout
+        assert all(option in text.split() or f"{option}," in text for parameter in found.params
+                   for option in parameter.opts if option.startswith("-"))  # fmt: skip
+        assert max(map(len, text.splitlines())) <= 80 and "…" not in text
+        told = re.split("Arguments:|Options:", text)[0]
+        for line, following in zip(told.splitlines(), told.splitlines()[1:], strict=False):
+            word = following.split()[:1]
+            assert not (line and word) or len(line) + len(word[0]) > 70 or ":" in line
+
+
+def test_lines_break_between_words_where_a_terminal_is_narrow(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    text = "[3 tokens in 1.0 s, prompt included; memory 15 of 17 MB]\n  indented " + "word " * 9
+    for is_terminal in (True, False):
+        stream = io.StringIO()
+        stream.isatty = lambda answer=is_terminal: answer
+        terminal.show(text, stream)
+        shown = stream.getvalue()
+        assert shown.split() == text.split()
+        assert (max(map(len, shown.splitlines())) <= 30) == is_terminal
+    assert shown == text + "\n"
+
+
+class Terminal:
+    """A command whose standard input is a terminal, read as it writes."""
+
+    def __init__(self, *args):
+        self.master, slave = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-u", "-m", "moeflux.cli", *map(str, args)],
+            stdin=slave, stdout=slave, stderr=slave, env=os.environ | {"TERM": "dumb"},
+        )  # fmt: skip
+        os.close(slave)
+        self.seen = ""
+
+    def until(self, text):
+        """What it writes up to this text."""
+        deadline = time.monotonic() + 120
+        while text not in self.seen:
+            assert time.monotonic() < deadline, self.seen
+            try:
+                self.seen += os.read(self.master, 4096).decode(errors="replace")
+            except OSError:
+                raise AssertionError(f"ended: {self.seen}") from None
+        before, _, self.seen = self.seen.partition(text)
+        return before
+
+    def end(self):
+        """The exit status, and all that was left to read."""
+        status = self.process.wait(timeout=60)
+        try:
+            while more := os.read(self.master, 4096):
+                self.seen += more.decode(errors="replace")
+        except OSError:  # Linux, at the end
+            pass
+        os.close(self.master)
+        return status, self.seen
+
+
+@pytest.mark.parametrize("way", ["twice", "end of input"])
+def test_control_c_at_the_prompt_keeps_the_talk_and_twice_ends_it(folder, way):
+    chat = Terminal("chat", "-m", folder, "-n", "3", "-t", "0", "--context", "256")
+    try:
+        chat.until("> ")
+        os.write(chat.master, b"one\n")
+        first = int(re.search(r"(\d+) in the context", chat.until("\r\n> "))[1])
+        chat.process.send_signal(signal.SIGINT)
+        chat.until("ends]\r\n> ")
+        os.write(chat.master, b"two\n")
+        assert int(re.search(r"(\d+) in the context", chat.until("\r\n> "))[1]) > first + 5
+        if way == "twice":
+            chat.process.send_signal(signal.SIGINT)
+            chat.until("ends]\r\n> ")
+            chat.process.send_signal(signal.SIGINT)
+        else:
+            os.write(chat.master, b"\x04")
+        status, left = chat.end()
+    finally:
+        chat.process.kill()
+    assert status == 0 and left.endswith("\n")  # the shell's prompt begins a line
+
+
+def test_a_command_that_chat_does_not_have_is_no_question(folder):
+    done = command("chat", "-m", folder, "-n", "3", "-t", "0", stdin=None,
+                   input="/stats\n/Reset now\n/usr/bin is a path\n\n/exit\n")  # fmt: skip
+    assert done.returncode == 0 and done.stderr.count("tok/s") == 1
+    assert "no command /stats" in done.stderr and "no command /Reset" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["generate", "chat", "bench", "info"])
+def test_model_and_memory_have_defaults_in_the_environment(name):
+    words = {"MOEFLUX_MODEL": "/nowhere/at/all", "MOEFLUX_MEMORY": "lots"}
+    for variable, word in words.items():
+        if name == "info" and variable == "MOEFLUX_MEMORY":
+            continue
+        prompt = ["x"] if name == "generate" else []
+        done = command(name, *prompt, env=os.environ | {variable: word})
+        assert done.returncode == 1 and word in done.stderr, done.stderr
