@@ -84,10 +84,12 @@ py::dict stats(const NativeModel& model) {
 
 void register_model(py::module_& module) {
   py::class_<NativeModel, std::shared_ptr<NativeModel>>(module, "NativeModel")
-      .def("session",
-           [](const std::shared_ptr<NativeModel>& self) {
-             return NativeSession{self, locked(*self, [&] { return self->engine->new_session(); })};
-           })
+      .def(
+          "session",
+          [](const std::shared_ptr<NativeModel>& self) {
+            return NativeSession{self, locked(*self, [&] { return self->engine->new_session(); })};
+          },
+          py::keep_alive<0, 1>())  // memory.py counts a model while Python's handle of it lives
       .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"))
       .def("score", &score, py::arg("item"))
       .def("routing", &make_routing, py::arg("top_k"), py::arg("mask"), py::arg("forced"),

@@ -1,21 +1,36 @@
-"""How much memory a model may take: sizes as people write them, and what `auto` comes to."""
+"""How much memory a model may take: sizes as people write them, and what `auto` comes to.
+
+A budget is a promise: experts come into memory as they are needed, so what a model may still take
+looks free to the system. `auto` leaves that to the models of this process that it was promised to.
+It cannot see what other processes were promised.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import math
+import os
 import re
+import threading
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from .arguments import Rule, is_integer, is_number, show
-from .errors import FormatError
+from .errors import FormatError, MemoryBudgetError
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
 MOST_BYTES = 2**62
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*")
 HEAD_ROOM = 0.8  # of what is available: page cache, interpreter and neighbours need the rest
+_PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
+_LOG = logging.getLogger(__name__)
+_lock = threading.RLock()  # over what this process has promised
+_loading: dict[object, int] = {}  # budgets of models that are being loaded
+_models: weakref.WeakSet[Any] = weakref.WeakSet()  # native models; their sessions keep them, too
 
 
 def _size(value: Any) -> int:
@@ -50,15 +65,15 @@ def _cgroup_limits() -> list[tuple[int, int]]:
     """(limit, used) in bytes of every memory cgroup this process is in, v1 and v2."""
     found = []
     try:
-        lines = Path("/proc/self/cgroup").read_text().splitlines()
+        lines = (_PROC / "self" / "cgroup").read_text().splitlines()
     except OSError:
         return []
     for line in lines:
         _, controllers, name = line.split(":", 2)
         if controllers == "":
-            root, limit, used = Path("/sys/fs/cgroup"), "memory.max", "memory.current"
+            root, limit, used = _CGROUPS, "memory.max", "memory.current"
         elif "memory" in controllers.split(","):
-            root = Path("/sys/fs/cgroup/memory")
+            root = _CGROUPS / "memory"
             limit, used = "memory.limit_in_bytes", "memory.usage_in_bytes"
         else:
             continue
@@ -72,22 +87,83 @@ def _cgroup_limits() -> list[tuple[int, int]]:
     return found
 
 
+def total_bytes() -> int:
+    """Memory that this process could ever have: the machine's, or the least of its cgroups'."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([machine, *(limit for limit, _ in _cgroup_limits())])
+
+
 def available_bytes() -> int:
     """Memory that can be had now: the least of MemAvailable and every cgroup's remaining room."""
     rooms = [limit - used for limit, used in _cgroup_limits() if limit < 2**60]
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in (_PROC / "meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 rooms.append(int(line.split()[1]) * 1024)
     except OSError:
-        import os
-
-        rooms.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+        rooms.append(total_bytes() // 2)
     return max(min(rooms), 0)
 
 
+def promised_bytes() -> int:
+    """What models of this process may still take: experts that fit their budgets, not read yet."""
+    with _lock:
+        unused = sum(_loading.values())
+        for model in list(_models):
+            stats = model.stats()
+            room = stats["memory_bytes"] - stats["live_bytes"]
+            experts = (stats["max_slots"] - stats["slots"]) * stats["slot_bytes"]
+            unused += max(min(room, experts), 0)
+    return unused
+
+
 def budget_bytes(memory: str | int) -> int:
-    """The budget that `memory` asks for; "auto" is a share of what is available."""
-    if memory == "auto":
-        return max(int(available_bytes() * HEAD_ROOM), 1)
-    return parse_bytes(memory)
+    """The budget that `memory` asks for; "auto" is a share of what nobody has or was promised."""
+    if memory != "auto":
+        return parse_bytes(memory)
+    available, promised = available_bytes(), promised_bytes()
+    budget = max(int((available - promised) * HEAD_ROOM), 1)
+    _LOG.info("memory=auto takes %d bytes: %d are available, %d of them promised to other models "
+              "of this process; another process may take the same", budget, available,
+              promised)  # fmt: skip
+    return budget
+
+
+@contextlib.contextmanager
+def promise(budget: Callable[[], int]) -> Iterator[int]:
+    """The bytes of `budget` for a model to be loaded in this block; `auto` counts them as taken.
+
+    Raises:
+        MemoryBudgetError: the machine does not have so much.
+    """
+    load = object()
+    with _lock:
+        nbytes, total = budget(), total_bytes()
+        if nbytes > total:
+            raise MemoryBudgetError(
+                f"[memory] a budget is more than this machine, or the container, has: expected at "
+                f"most {total} bytes, found {nbytes}"
+            )
+        _loading[load] = nbytes
+    try:
+        yield nbytes
+    finally:
+        del _loading[load]
+
+
+def hold(model: Any) -> None:
+    """Counts a native model's budget as promised for as long as it lives."""
+    with _lock:
+        _models.add(model)
+
+
+def _forget() -> None:
+    """In a forked child, whose models grow in the parent alone."""
+    global _lock
+    _lock = threading.RLock()
+    _loading.clear()
+    _models.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)

@@ -15,7 +15,7 @@ from .device import RULES as DEVICE_RULES
 from .device import check_precision, device_budget, forced_simd, kind_of, open_device
 from .errors import FormatError, MemoryBudgetError, SessionError
 from .families import build_spec
-from .memory import SIZE
+from .memory import SIZE, hold, promise
 from .probe import READ_THREADS, default_threads
 from .routing import Routing
 from .session import RULES as SESSION_RULES
@@ -53,8 +53,10 @@ def load(
 
     Args:
         path: a folder, a hub id "owner/name", or None for the demo model.
-        memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes. On a
-            device it counts what the device holds, too, and "auto" stays below what it advises.
+        memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes, no
+            more than the machine has. "auto" is 80 % of what is available and not promised to other
+            models of this process. On a device it counts what the device holds, too, and "auto"
+            stays below what it advises.
         context: tokens a session can hold; its KV cache is booked in full.
         device: "cpu"; "metal", the GPU of a Mac; "auto", metal where there is one and `precision`
             is float32, else cpu; or "host", the GPU's shaders run on the CPU, for checking: slow.
@@ -78,8 +80,8 @@ def load(
     Raises:
         FormatError: the checkpoint or an argument is not what it must be.
         IoError: a file cannot be read.
-        MemoryBudgetError: `memory` is too little, or more than the device advises to keep
-            resident; the message says what would do.
+        MemoryBudgetError: `memory` is too little, more than the machine has, or more than the
+            device advises to keep resident; the message says what would do.
         NoDeviceError: this machine has no such device; the message says why.
         GpuError: the device has no room, a layer's cache is larger than its largest buffer, or it
             refuses a kernel: those that the model needs are compiled here.
@@ -99,29 +101,30 @@ def load(
     checkpoint = open_checkpoint(folder)
     holes.refuse(checkpoint)
     spec = build_spec(checkpoint)
-    memory_bytes = device_budget(memory, native_device)
-    try:
-        native = _core.load_model(
-            spec,
-            files=[os.fsencode(file) for file in checkpoint.files],
-            memory_bytes=memory_bytes,
-            context=context,
-            n_threads=threads,
-            read_threads=READ_THREADS,
-            max_slots=min(max_slots or 0, 2**32 - 1),
-            read_ahead=read_ahead,
-            direct=direct_io,
-            simd=forced_simd(),
-            precision=precision,
-            device=native_device,
-        )
-    except MemoryBudgetError:
-        # The first booking that found no room knows what it takes; the plan knows the whole.
-        sizes = plan.measure(
-            checkpoint, spec, context, threads, precision, native_device, read_ahead
-        )
-        plan.fit(sizes, memory_bytes)
-        raise
+    with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
+        try:
+            native = _core.load_model(
+                spec,
+                files=[os.fsencode(file) for file in checkpoint.files],
+                memory_bytes=memory_bytes,
+                context=context,
+                n_threads=threads,
+                read_threads=READ_THREADS,
+                max_slots=min(max_slots or 0, 2**32 - 1),
+                read_ahead=read_ahead,
+                direct=direct_io,
+                simd=forced_simd(),
+                precision=precision,
+                device=native_device,
+            )
+        except MemoryBudgetError:
+            # The first booking that found no room knows what it takes; the plan knows the whole.
+            sizes = plan.measure(
+                checkpoint, spec, context, threads, precision, native_device, read_ahead
+            )
+            plan.fit(sizes, memory_bytes)
+            raise
+        hold(native)
     model = Model(native, folder, checkpoint.config, spec["vocab"])
     log.loaded(model, memory, direct_io, time.perf_counter() - begin)
     return model

@@ -93,7 +93,7 @@ def operands(device):
 # (function and argument, what it takes of WRONG, the call, words of a refusal when they are others)
 OF_LOAD = [
     ("path", "none", "expected|config.json"),  # some have the form of a path and name nothing
-    ("memory", "2^32, huge", "memory"),  # one byte is too little, but a size
+    ("memory", "2^32", "memory"),  # one byte is too little, huge more than any machine has
     ("context", "one, numpy 1", ""),
     ("device", "", ""),
     ("precision", "", ""),
