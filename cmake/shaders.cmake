@@ -2,6 +2,10 @@
 # when a shader or the tool changes.
 # pybind11 takes a Python that is found already, so it must have all that pybind11 needs.
 find_package(Python 3.10 REQUIRED COMPONENTS Interpreter OPTIONAL_COMPONENTS Development.Module)
+if(MOEFLUX_PYTHON AND NOT Python_Development.Module_FOUND)
+  message(FATAL_ERROR "expected the headers of ${Python_EXECUTABLE}, found no Python.h: "
+    "install python3-dev (Debian, Ubuntu) or python3-devel (Fedora)")
+endif()
 
 set(MOEFLUX_SHADER_DIR ${PROJECT_SOURCE_DIR}/shaders CACHE PATH "where the .metal files are")
 file(GLOB moeflux_shaders CONFIGURE_DEPENDS ${MOEFLUX_SHADER_DIR}/*.metal)
