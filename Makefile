@@ -7,22 +7,38 @@ CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
-.PHONY: demo test lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
+.PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
 	kernel-checks gpu-checks hostile-asan cross-wheel cross-test sdist-test arm64-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
-	$(BIN)/moeflux generate "def main(" --echo --memory 17MB --context 512 --max-tokens 128 \
-		--temperature 0.5 --seed 3
+	$(BIN)/moeflux generate "The following example shows how to use" --echo --memory 17MB --context 512 -n 110 -t 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q $(PYTEST) hypothesis gguf safetensors
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-$(BIN)/moeflux: pyproject.toml CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
+quick: lint  ## lint and the tests of a few minutes, to run while you work
+	$(BIN)/pip install -q $(PYTEST) hypothesis gguf safetensors
+	$(BIN)/python -m pytest -q -x --numprocesses auto --maxprocesses 4 -m "not slow" tests/python tests/hostile
+
+# Tools in the environment, not in a new folder each time: what has been compiled is used again.
+INSTALL = $(BIN)/pip install --no-build-isolation
+$(VENV)/tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q .
+	$(BIN)/pip install -q scikit-build-core pybind11 cmake ninja
 	@touch $@
+
+$(BIN)/moeflux: $(VENV)/tools CMakeLists.txt $(shell git ls-files csrc python shaders cmake tools/msl 2>/dev/null)
+	@echo "The native core is compiled once: some 3 minutes on two cores."
+	$(INSTALL) .
+	@touch $@
+
+# An edit of Python counts at once; after one of C++, `make dev` again compiles what it touches. The
+# time stamp makes other targets install a copy in its place: some test a package of their own.
+dev: $(VENV)/tools  ## an editable installation
+	$(INSTALL) -e .
+	@touch -t 197001020000 $(BIN)/moeflux
 
 lint: $(BIN)/moeflux
 	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub

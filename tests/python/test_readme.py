@@ -4,7 +4,9 @@ import contextlib
 import importlib
 import io
 import json
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -20,16 +22,28 @@ def test_python_block_runs():
     assert len(shown.getvalue()) > 50
 
 
+def shown():
+    """The command of the transcript, and what it wrote, without the line of numbers."""
+    (block,) = re.findall(r"```text\n\$ (\S*moeflux.*?)```", README, re.S)
+    command, *lines = block.splitlines()
+    return command, lines[:-1]
+
+
 def test_shown_output_is_what_the_command_writes():
-    (block,) = re.findall(r"```text\n(\$ moeflux.*?)```", README, re.S)
-    command, *expected = block.splitlines()
-    prompt = re.search(r'generate "(.*?)"', command)[1]
-    options = command.split('"')[2].split()
+    command, expected = shown()
     done = subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "generate", prompt, *options],
+        [sys.executable, "-m", "moeflux.cli", *shlex.split(command)[1:]],
         capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    assert done.stdout.splitlines() == expected[:-1]
+    assert done.stdout.splitlines() == expected
+
+
+def test_shown_command_is_what_make_demo_runs():
+    planned = subprocess.run(
+        ["make", "--no-print-directory", "-n", "demo"],
+        cwd=ROOT, capture_output=True, text=True, check=True, env=os.environ | {"MAKEFLAGS": ""},
+    )  # fmt: skip
+    assert planned.stdout.splitlines()[-1] == shown()[0]
 
 
 def test_the_demos_table_is_that_of_its_results(monkeypatch):
@@ -40,3 +54,10 @@ def test_the_demos_table_is_that_of_its_results(monkeypatch):
     results["runs"][0]["hit_rate"] = 0.123
     changed = demo.with_table(README, results)
     assert "| 12 % |" in changed and demo.with_table(changed, results) == changed
+
+
+def test_packages_and_commands_are_found_for_a_bare_machine():
+    listed = subprocess.run(
+        [ROOT / ".ci/bare", "--list"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert listed == ["git make g++ python3-venv python3-dev", "make demo", "make test"]
