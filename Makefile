@@ -2,24 +2,25 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := pytest "pytest-xdist>=3.7"
+PYTEST := pytest "pytest-xdist>=3.7" pybind11
+TESTS := $(PYTEST) hypothesis gguf safetensors  # what `make test` needs
 CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
-	kernel-checks gpu-checks hostile-asan cross-wheel cross-test sdist-test arm64-test metal-test \
+	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "The following example shows how to use" --echo --memory 17MB --context 512 -n 110 -t 0.5 --seed 3
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
-	$(BIN)/pip install -q $(PYTEST) hypothesis gguf safetensors
+	$(BIN)/pip install -q $(TESTS)
 	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 quick: lint  ## lint and the tests of a few minutes, to run while you work
-	$(BIN)/pip install -q $(PYTEST) hypothesis gguf safetensors
+	$(BIN)/pip install -q $(TESTS)
 	$(BIN)/python -m pytest -q -x --numprocesses auto --maxprocesses 4 -m "not slow" tests/python tests/hostile
 
 # Tools in the environment, not in a new folder each time: what has been compiled is used again.
@@ -45,6 +46,7 @@ lint: $(BIN)/moeflux
 	$(BIN)/ruff check python tests tools benchmarks examples
 	$(BIN)/ruff format --check python tests tools benchmarks examples
 	$(BIN)/mypy
+	.ci/commits
 	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format --dry-run -Werror
 
 shader-lint:  ## types and address spaces of the shaders. Debian: clang-19
@@ -60,7 +62,7 @@ cpp-test:
 	ctest --test-dir build/cpp -j2 --output-on-failure
 
 queued-test: $(BIN)/moeflux  ## goldens and exactness over ops that queue on a thread of their own
-	$(BIN)/pip install -q pytest pybind11
+	$(BIN)/pip install -q $(PYTEST)
 	cmake -S . -B build/queued -DMOEFLUX_TESTS=ON -DMOEFLUX_WERROR=ON \
 		-DPython_EXECUTABLE=$(abspath $(BIN)/python) -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	cmake --build build/queued -j2 --target queued_core
@@ -83,13 +85,13 @@ address-test thread-test: %-test:
 	ctest --test-dir build/$* -j2 --output-on-failure $(CTEST)
 
 kernel-checks: $(BIN)/moeflux  ## every kernel on the host device made for tests: schedules, sanitizers
-	$(BIN)/pip install -q pytest pybind11
+	$(BIN)/pip install -q $(PYTEST)
 	for flavour in plain address thread; do \
 		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh $$flavour || exit 1; done
 
 GPU_MODELS := $(addprefix tests/python/test_,device_model.py gpu_exactness.py gpu_goldens.py)
 gpu-checks: $(BIN)/moeflux  ## models on the host device made for tests: any legal order, late, guard pages
-	$(BIN)/pip install -q $(PYTEST) pybind11
+	$(BIN)/pip install -q $(PYTEST)
 	for seed in 1 2; do MOEFLUX_HOST_SEED=$$seed MOEFLUX_HOST_DELAY_US=300 TESTS="$(GPU_MODELS)" \
 		PYTHON=$(BIN)/python tests/shaders/kernel_checks.sh plain -n 2 --dist loadfile || exit 1; done
 
@@ -101,6 +103,15 @@ hostile-asan: $(BIN)/moeflux  ## damaged checkpoints against an AddressSanitizer
 	LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libubsan.so)" \
 		UBSAN_OPTIONS=halt_on_error=1 PYTHONPATH=build/asan-package \
 		$(BIN)/python -m pytest -q tests/hostile
+
+simd-goldens: $(BIN)/moeflux  ## the goldens on each instruction set that is here
+	$(BIN)/pip install -q $(TESTS)
+	for simd in portable $$(grep -qw avx2 /proc/cpuinfo && echo avx2); do \
+		MOEFLUX_SIMD=$$simd $(BIN)/python -m pytest -q tests/python/test_goldens.py || exit 1; done
+
+mutants: $(BIN)/moeflux  ## KIND=core|metal|kernels|python [SHARD=I/N]: errors that a test must notice
+	$(BIN)/pip install -q $(TESTS)
+	$(BIN)/python tools/mutants/run.py $(KIND) --shard $(or $(SHARD),1/1) --out build/mutants/results
 
 # Of tools/README.md. Debian: lld-19 llvm-19
 $(CROSS)/ready: tools/cross/requirements.txt
@@ -121,17 +132,17 @@ sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its 
 
 # Debian: clang-19; with sanitizers libclang-rt-19-dev. $(BIN) needs numpy, pytest and pybind11.
 metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ tests, every kernel
-	$(BIN)/pip install -q $(PYTEST) pybind11
+	$(BIN)/pip install -q $(PYTEST)
 	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh plain
 
 metal-goldens: $(BIN)/moeflux  ## the goldens of every family and form, over the stand-in
-	$(BIN)/pip install -q $(PYTEST) pybind11
+	$(BIN)/pip install -q $(PYTEST)
 	PYTHON=$(BIN)/python tests/metal_standin/checks.sh goldens
 
 metal-sanitize: metal-address metal-thread  ## the same under address, undefined-behaviour and thread sanitizer
 
 metal-address metal-thread: metal-%: $(BIN)/moeflux
-	$(BIN)/pip install -q $(PYTEST) pybind11
+	$(BIN)/pip install -q $(PYTEST)
 	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
 
 metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found

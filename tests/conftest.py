@@ -37,8 +37,9 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-# The files that take longest, for pytest-xdist's `--dist loadfile --no-loadscope-reorder`, which
-# deals files out in this order: a long one begun last leaves every other core idle.
+# The files that take longest are first, for pytest-xdist's `--dist loadfile --no-loadscope-reorder`
+# deals files out in this order: a long one begun last leaves every other core idle. They are marked
+# slow, so that `make quick` leaves them out.
 LONGEST = [
     *("soak/test_soak.py", "python/test_gpu_goldens.py", "python/test_hub.py"),
     *("python/test_pack.py", "python/test_device_model.py", "python/test_goldens.py"),
@@ -51,6 +52,9 @@ RANK = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: RANK.get(item.path, len(RANK)))  # stable: the rest as they were
+    for item in items:
+        if item.path in RANK:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -8,6 +8,7 @@ Made by tools/goldens/make.py.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,19 @@ for _family, _widths in {
     CASES |= {f"{_family}-{width}": Case(_family, f"mlx-{width}") for width in _widths}
 CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))
 CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
+# A golden in one of the forms that hold its values. MOEFLUX_GOLDENS=all takes every one (.ci/full);
+# few are two or three forms of each family, which dispatch every kernel that the others do.
+ALL = [(name, form) for name, case in CASES.items() for form in (case.form, *case.same_as)]
+FEW = [
+    ("qwen3_moe-q4", "mlx-q4"),
+    ("qwen3_moe-yarn", "hf-f32"),
+    ("qwen3_next-q3_6", "mlx-q3_6"),
+    ("qwen3_next-hf", "hf-f16"),
+    ("qwen3_next-q2", "mlx-q2"),
+    ("qwen3_5_moe-q4", "mlx-q4"),
+    ("qwen3_5_moe-hf", "hf-bf16"),
+]
+FORMS = {"all": ALL, "few": FEW}[os.environ.get("MOEFLUX_GOLDENS", "few")]
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,6 @@ import pytest
 import moeflux
 from oracle import Reference, build, goldens
 
-CASES = [
-    (name, form) for name, case in goldens.CASES.items() for form in (case.form, *case.same_as)
-]
 CHUNKS = (1, 7, 64, 86)
 
 
@@ -22,7 +19,7 @@ def assert_close(case, logits, expected):
     assert difference.max() <= worst and difference.mean() <= mean
 
 
-@pytest.mark.parametrize(("name", "form"), CASES)
+@pytest.mark.parametrize(("name", "form"), goldens.FORMS)
 def test_whole_forward_equals_golden(name, form, tmp_path):
     golden = goldens.load(name)
     session = load(golden.case, form, tmp_path).session()
@@ -54,7 +51,7 @@ def test_steps_of_any_length_equal_golden(name, chunk, tmp_path):
     assert_close(golden.case, np.concatenate(parts), golden.arrays["logits"])
 
 
-@pytest.mark.parametrize("name", sorted({name for name, _ in CASES}))
+@pytest.mark.parametrize("name", sorted({name for name, _ in goldens.FORMS}))
 def test_greedy_continuation_equals_golden(name, tmp_path):
     golden = goldens.load(name)
     session = load(golden.case, golden.case.form, tmp_path).session()

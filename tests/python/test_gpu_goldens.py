@@ -1,12 +1,10 @@
 """Models on a device compute what transformers and mlx-lm compute, with the kernels that fit.
 
 The devices are those of MOEFLUX_TEST_DEVICES: the host device, or Metal (on a Mac, or over the
-stand-in). MOEFLUX_GOLDENS=few takes two or three forms of each family, for where time is
-short; they dispatch the same kernels.
+stand-in).
 """
 
 import json
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -39,15 +37,6 @@ UNUSED = {
     "swiglu_fused": "for widths that are no multiple of 4, as test_gpu_ops.cpp has and no golden",
     "weighted_sum": "moe_combine_f32 is this, the shared expert and the residual in one launch",
 }
-FEW = [
-    ("qwen3_moe-q4", "mlx-q4"),
-    ("qwen3_moe-yarn", "hf-f32"),
-    ("qwen3_next-q3_6", "mlx-q3_6"),
-    ("qwen3_next-hf", "hf-f16"),
-    ("qwen3_next-q2", "mlx-q2"),
-    ("qwen3_5_moe-q4", "mlx-q4"),
-    ("qwen3_5_moe-hf", "hf-bf16"),
-]
 CONTINUED = 6  # tokens behind a prompt: the shaders take the CPU a tenth of a second each
 DEMO = json.loads((Path(__file__).parents[1] / "golden" / "demo.json").read_text())
 
@@ -74,11 +63,7 @@ def dispatched(device):
     return Counter()
 
 
-ALL = [(name, form) for name, case in goldens.CASES.items() for form in (case.form, *case.same_as)]
-FORMS = {"all": ALL, "few": FEW}[os.environ.get("MOEFLUX_GOLDENS", "all")]
-
-
-@pytest.mark.parametrize(("name", "form"), FORMS)
+@pytest.mark.parametrize(("name", "form"), goldens.FORMS)
 def test_prompt_and_continuation_equal_golden(name, form, device, dispatched, tmp_path):
     """A prompt as one chunk, with every layer looked at, then the continuation token by token."""
     golden = goldens.load(name)
