@@ -26,8 +26,7 @@ END
   echo "$sets"
 }
 
-step() {  # a make target, and how long it took
-  local begin=$SECONDS
-  make --no-print-directory "$@"
-  echo "== make $*: $((SECONDS - begin)) s"
+step() {  # a make target, and how long it took, with what it took of all processors
+  local TIMEFORMAT="== make $*: %0R s, of processors %0U + %0S s"
+  time make --no-print-directory "$@"
 }
