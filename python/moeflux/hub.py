@@ -28,7 +28,7 @@ _REASONS = {
     "RepositoryNotFoundError": "the hub has no such model, or shows it after a login only "
     "(`hf auth login`)",
     "RevisionNotFoundError": "the model has no such revision",
-    "RemoteEntryNotFoundError": "the model has no config.json",
+    "EntryNotFoundError": "the model has no config.json",
     "NotASafetensorsRepoError": "the model has no safetensors files",
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
     "TransportError": "the hub cannot be reached",
@@ -61,9 +61,10 @@ def require_hub_id(path: str | os.PathLike[str]) -> str:
     refuse_gguf([text], text)
     if os.path.isfile(text):
         raise IoError(f"[hub] expected a checkpoint folder, found a file ({text})")
-    is_local = _FILE.fullmatch(text) or os.path.isdir(text.split("/")[0])
-    if is_local or not _HUB_ID.fullmatch(text):
-        raise IoError(f"[hub] expected a checkpoint folder or a hub id owner/name ({text})")
+    first = text.split("/")[0]
+    why = f"; {first} is a folder here, so no hub was asked" if os.path.isdir(first) else ""
+    if why or _FILE.fullmatch(text) or not _HUB_ID.fullmatch(text):
+        raise IoError(f"[hub] expected a checkpoint folder or a hub id owner/name{why} ({text})")
     return text
 
 
@@ -119,7 +120,7 @@ def asking(what: str, revision: str | None) -> Iterator[None]:
     utils = import_module("huggingface_hub.utils")  # exports them unseen by mypy
 
     hides = (
-        not (sys.stderr.isatty() or "ipykernel" in sys.modules)
+        not ((sys.stderr and sys.stderr.isatty()) or "ipykernel" in sys.modules)
         and constants.HF_HUB_DISABLE_PROGRESS_BARS is None  # where it is set, it decides
         and not utils.are_progress_bars_disabled()
     )

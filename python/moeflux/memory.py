@@ -8,7 +8,6 @@ It cannot see what other processes were promised.
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import os
 import re
@@ -20,6 +19,7 @@ from typing import Any
 
 from .arguments import Rule, is_integer, is_number, show
 from .errors import FormatError, MemoryBudgetError
+from .log import logger
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
           "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
@@ -27,7 +27,6 @@ MOST_BYTES = 2**62
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]i?)?b?\s*")
 HEAD_ROOM = 0.8  # of what is available: page cache, interpreter and neighbours need the rest
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
-_LOG = logging.getLogger(__name__)
 _lock = threading.RLock()  # over what this process has promised
 _loading: dict[object, int] = {}  # budgets of models that are being loaded
 _models: weakref.WeakSet[Any] = weakref.WeakSet()  # native models; their sessions keep them, too
@@ -123,7 +122,7 @@ def budget_bytes(memory: str | int) -> int:
         return parse_bytes(memory)
     available, promised = available_bytes(), promised_bytes()
     budget = max(int((available - promised) * HEAD_ROOM), 1)
-    _LOG.info("memory=auto takes %d bytes: %d are available, %d of them promised to other models "
+    logger.info("memory=auto takes %d bytes: %d are available, %d of them promised to other models "
               "of this process; another process may take the same", budget, available,
               promised)  # fmt: skip
     return budget
@@ -148,7 +147,8 @@ def promise(budget: Callable[[], int]) -> Iterator[int]:
     try:
         yield nbytes
     finally:
-        del _loading[load]
+        with _lock:
+            _loading.pop(load, None)
 
 
 def hold(model: Any) -> None:

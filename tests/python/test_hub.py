@@ -161,6 +161,20 @@ def test_a_hub_that_is_not_there_is_one_sentence(tmp_path, command, setting):
         assert foreign not in done.stderr
 
 
+def test_a_repository_without_a_config_is_one_sentence(tmp_path):
+    folder = tmp_path / "bare"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"x")
+    with FakeHub(REPO, {"main": folder}) as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "moeflux.cli", "info", REPO], text=True,
+            env=os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")},
+            capture_output=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+    assert "the model has no config.json" in done.stderr
+
+
 def test_other_peoples_tracebacks_are_not_shown_above_ours(tmp_path):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
@@ -187,6 +201,7 @@ def test_names_on_this_disk_are_told_to_no_hub(tmp_path, command, name):
         )  # fmt: skip
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "expected a checkpoint folder or a hub id owner/name" in done.stderr
+    assert ("models is a folder here" in done.stderr) == name.startswith("models")
     assert not asked.paths
 
 

@@ -137,6 +137,17 @@ def test_zeros_that_weights_may_hold_may_be_holes(source):
     assert freed(source) and not np.array_equal(logits(source), before)
 
 
+def test_a_record_of_a_packed_layer_may_be_a_hole(source, tmp_path):
+    """An expert of zeros; all of a layer's would be refused."""
+    from moeflux.checkpoint import open_checkpoint
+
+    target = pack(source, tmp_path / "packed")
+    checkpoint = open_checkpoint(target)
+    stack = next(t for t in checkpoint.tensors.values() if t.stride)
+    punch.free(list(checkpoint.files), [packing.Range(stack.file, stack.offset, stack.stride)])
+    assert freed(target) and logits(target).any()
+
+
 @pytest.mark.parametrize("missing", ["_SEEK_DATA", "_SEEK_HOLE", "lseek"])
 def test_without_a_way_to_see_holes_a_checkpoint_loads(source, monkeypatch, missing):
     def refuse(*_):
