@@ -138,8 +138,9 @@ class TokenStream:
             self._n_old = len(self._ids)
         elif len(self._ids) > self.MAX_IDS:
             half = len(self._ids) // 2
-            if self._decode(self._ids[:half]) + self._decode(self._ids[half:]) == text:
-                self._drop(half, text)  # no character lies on both sides
+            left, right = self._decode(self._ids[:half]), self._decode(self._ids[half:])
+            if right and left + right == text and len(left) <= self._n_sent:
+                self._drop(half, text)
                 self._n_old = 0
         return out
 

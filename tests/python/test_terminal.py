@@ -36,8 +36,9 @@ def command(*args, **options):
              ["info"], ["--help"]], ids=lambda args: "-".join(args[:1] + args[4:5]),
 )  # fmt: skip
 def test_a_full_disk_is_one_sentence(args):
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with open("/dev/full", "w") as full:
-        done = command(*args, stdout=full)
+        done = command(*args, stdout=full, env=buffered)
     lines = done.stderr.splitlines()
     assert done.returncode == 1 and len(lines) == 1
     assert lines[0].startswith("moeflux: ") and "No space left" in lines[0]

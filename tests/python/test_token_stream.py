@@ -19,7 +19,10 @@ PIECES = st.one_of(
     CHARACTERS.map(lambda text: list(text.encode()[:-1])),  # truncated
     st.integers(0, END).map(lambda token: [token]),
 )
-STREAMS = st.lists(PIECES, max_size=60).map(lambda pieces: list(itertools.chain(*pieces)))
+BROKEN = st.sampled_from([REPLACEMENT.encode(), "👦".encode()[:-1], b"\xff", b"\x80"]).map(list)
+STREAMS = st.one_of(st.lists(BROKEN, min_size=30), st.lists(PIECES, max_size=60)).map(
+    lambda pieces: list(itertools.chain(*pieces))
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,6 @@ def of_demo():
 def streamed(tokenizer, ids):
     stream = TokenStream(tokenizer)
     pieces = [stream.push(token) for token in ids]
-    assert len(stream._ids) <= 2 * stream.MAX_IDS or END in ids
     return [*pieces, stream.finish()]
 
 
@@ -46,6 +48,12 @@ def streamed(tokenizer, ids):
 def test_any_bytes_stream_as_pythons_own_decoder_reads_them(of_bytes, ids):
     expected = bytes(i for i in ids if i != END).decode(errors="replace")
     assert "".join(streamed(of_bytes, ids)) == expected == of_bytes.decode(ids)
+
+
+def test_text_that_stays_broken_is_decoded_in_windows(of_bytes):
+    stream, ids = of_bytes.stream(), list(REPLACEMENT.encode()) * 300
+    text = "".join(stream.push(token) for token in ids)
+    assert len(stream._ids) <= 2 * stream.MAX_IDS and text + stream.finish() == 300 * REPLACEMENT
 
 
 @settings(max_examples=500, deadline=None)
@@ -88,7 +96,7 @@ def like_sentencepiece(decoder):
     ids=["metaspace", "strip"],
 )  # fmt: skip
 @settings(max_examples=500, deadline=None)
-@given(picked=st.lists(st.integers(0, len(WORDS) + 1), max_size=40))
+@given(picked=st.lists(st.integers(0, len(WORDS) + 2), max_size=40))
 def test_spaces_between_words_outlive_skipped_tokens(decoder, picked):
     tokenizer = like_sentencepiece(decoder)
     of_characters = [range(2), range(2, 6)]  # the ids of é and 👦, each whole
@@ -96,6 +104,8 @@ def test_spaces_between_words_outlive_skipped_tokens(decoder, picked):
     for pick in picked:
         if pick < len(WORDS):
             ids.append(pick)
+        elif pick == len(WORDS) + 2:
+            ids += [WORDS.index("</s>")] * 40
         else:
             ids += [len(WORDS) + byte for byte in of_characters[pick - len(WORDS)]]
     assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
