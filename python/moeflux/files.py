@@ -70,4 +70,4 @@ def read(path: Path, limit_bytes: int) -> bytes:
             raise FormatError(
                 f"[files] expected at most {limit_bytes} bytes, found {size} ({path})"
             )
-        return stream.read(limit_bytes)
+        return stream.read(size)

@@ -1,17 +1,25 @@
-"""Numbers in config.json that are none, or absurd: a typed error that names key and file."""
+"""What config.json may not say: numbers that are none or absurd, and models that are not done.
+
+Each is a typed error that names key and file. A checkpoint that transformers would compute in
+another way than the engine does is refused, not computed.
+"""
 
 import json
+import tracemalloc
 
+import numpy as np
 import pytest
 
 import moeflux
 from oracle import build
+from oracle.corrupt import join_file, split_file
 
 ROOM = {"memory": "64MiB", "context": 64}
 COUNTS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
           "vocab_size", "num_experts", "num_experts_per_tok", "moe_intermediate_size",
           "head_dim")  # fmt: skip
-BAD = (0, -1, True, "8", 1.5, 2**40, [], {})
+BAD = (0, -1, True, "8", 1.5, 2**40, 10**400, [], {})
+HUGE = 10**400  # a JSON integer that no float holds
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +27,19 @@ def folder(tmp_path_factory):
     return build(tmp_path_factory.mktemp("config") / "m", family="qwen3_next", form="mlx-q4")
 
 
+@pytest.fixture(scope="module")
+def others(tmp_path_factory):
+    """A hub form of every family."""
+    root = tmp_path_factory.mktemp("others")
+    return {family: build(root / family, family=family, form="hf-bf16")
+            for family in ("qwen3_moe", "qwen3_next", "qwen3_5_moe")}  # fmt: skip
+
+
 def load_with(tmp_path, folder, **changes):
     for path in folder.iterdir():
         (tmp_path / path.name).symlink_to(path)
-    config = json.loads((folder / "config.json").read_text()) | changes
+    config = json.loads((folder / "config.json").read_text())
+    config.get("text_config", config).update(changes)
     (tmp_path / "config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(config))
     return moeflux.load(tmp_path, **ROOM)
@@ -41,6 +58,15 @@ def test_bad_counts_are_refused_by_name(tmp_path, folder, key, value):
     [
         {"rms_norm_eps": float("nan")},
         {"rms_norm_eps": "small"},
+        {"rms_norm_eps": HUGE},
+        {"rms_norm_eps": 1e30},
+        {"rms_norm_eps": 0.2},
+        {"rms_norm_eps": -1e-6},
+        {"rope_theta": HUGE},
+        {"rope_theta": 1e-320},
+        {"rope_theta": 1e300},
+        {"rope_theta": float("inf")},
+        {"rope_parameters": {"rope_theta": HUGE}},
         {"rope_theta": 0},
         {"rope_theta": "many"},
         {"rope_parameters": {"rope_theta": "many"}},
@@ -49,6 +75,25 @@ def test_bad_counts_are_refused_by_name(tmp_path, folder, key, value):
         {"partial_rotary_factor": 7.0},
         {"partial_rotary_factor": float("nan")},
         {"partial_rotary_factor": "half"},
+        {"partial_rotary_factor": HUGE},
+        {"partial_rotary_factor": 1e308},
+        {"max_position_embeddings": HUGE},
+        *(
+            {"rope_scaling": {"type": "yarn", "factor": 4.0, key: value}}
+            for key in (
+                "factor",
+                "attention_factor",
+                "original_max_position_embeddings",
+                "beta_fast",
+                "beta_slow",
+                "mscale",
+                "mscale_all_dim",
+            )
+            for value in (HUGE, 1e300, float("nan"), float("inf"), -1.0, "four", True)
+        ),
+        {"rope_scaling": {"type": "yarn", "factor": 0.5}},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0, "truncate": "no"}},
+        {"rope_scaling": {"type": ["yarn"]}},
         {"rope_scaling": {"type": "yarn", "factor": "four"}},
         {"rope_scaling": {"type": "yarn"}},
         {"rope_scaling": {"type": "unheard-of"}},
@@ -65,3 +110,150 @@ def test_bad_counts_are_refused_by_name(tmp_path, folder, key, value):
 def test_other_bad_values_are_format_errors(tmp_path, folder, changes):
     with pytest.raises(moeflux.FormatError, match=r"config\.json|safetensors"):
         load_with(tmp_path, folder, **changes)
+
+
+# What transformers would do, or refuse to do, and the engine does not.
+NOT_DONE = {
+    "all": [
+        {"hidden_act": "gelu"},
+        {"hidden_act": "relu"},
+        {"hidden_act": ["silu"]},
+        {"use_sliding_window": True, "sliding_window": 16},
+        {"layer_types": ["sliding_attention"] * 5},
+        {"rope_scaling": {"type": "linear", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+        {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}},
+        {"rope_scaling": {"factor": 2.0}},  # of a type that has none
+        {"rope_scaling": {"type": "yarn", "factor": 2.0, "short_factor": [1.0]}},
+        {"mlp_only_layers": ["1"]},
+        {"mlp_only_layers": [0]},  # the file has experts there
+        {"decoder_sparse_step": 2},
+        {"quantization_config": {"quant_method": "fp8"}},
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        {"num_hidden_layers": 2},  # of more
+        {"attention_bias": True},
+    ],
+    "qwen3_moe": [
+        {"partial_rotary_factor": 0.5},
+        {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
+        {"layer_types": ["full_attention", "linear_attention", "full_attention"]},
+    ],
+    "qwen3_next": [{"attn_output_gate": False}, {"full_attention_interval": 2}],
+    "qwen3_5_moe": [{"attn_output_gate": False}, {"norm_topk_prob": False}],
+}
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next", "qwen3_5_moe"])
+@pytest.mark.parametrize("changes", NOT_DONE["all"], ids=str)
+def test_a_model_that_is_not_done_is_refused(tmp_path, others, family, changes):
+    with pytest.raises(moeflux.FormatError):
+        load_with(tmp_path, others[family], **changes)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [(family, changes) for family in NOT_DONE if family != "all" for changes in NOT_DONE[family]],
+    ids=str,
+)
+def test_a_model_that_is_not_done_in_one_family_is_refused(tmp_path, others, family, changes):
+    with pytest.raises(moeflux.FormatError):
+        load_with(tmp_path, others[family], **changes)
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next", "qwen3_5_moe"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hidden_act": "swish"},  # silu's other name
+        {"hidden_act": None},
+        {"sliding_window": 4096, "max_window_layers": 2},  # beside use_sliding_window false
+        {"attention_dropout": 0.1},
+        {"router_aux_loss_coef": 0.1, "output_router_logits": True},
+        {"mamba_ssm_dtype": "bfloat16", "initializer_range": 1.0, "use_cache": False},
+        {"mlp_only_layers": None, "decoder_sparse_step": None},
+        {"layer_types": None},
+        {"rope_scaling": None},
+        {"a_field": "of tomorrow"},
+    ],
+    ids=str,
+)
+def test_what_changes_no_text_changes_no_logits(tmp_path, others, family, changes):
+    expected = moeflux.load(others[family], **ROOM).session().step([1, 2, 3])
+    found = load_with(tmp_path, others[family], **changes).session().step([1, 2, 3])
+    assert (found == expected).all()
+
+
+def store_also(folder, name, shape=(128,)):
+    """One more tensor of zeros in a folder with a single file."""
+    file = folder / "model.safetensors"
+    header, data = split_file(file)
+    n = 2 * int(np.prod(shape))
+    header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [len(data)] * 2}
+    header[name]["data_offsets"][1] += n
+    join_file(file, header, data + bytes(n))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.layers.0.self_attn.q_proj.bias",  # beside attention_bias false
+        "model.layers.0.self_attn.sinks",
+        "model.layers.0.mlp.gate.e_score_correction_bias",
+        "model.layers.0.mlp.shared_expert.up_proj.weight",
+        "model.layers.0.mlp.experts.24.up_proj.weight",
+        "model.layers.3.input_layernorm.weight",
+        "model.embed_tokens.bias",
+        "model.norm.bias",
+        "lm_head.bias",
+    ],
+)
+def test_a_tensor_of_the_text_part_that_nothing_reads_is_refused_by_name(tmp_path, name):
+    folder = build(tmp_path, family="qwen3_moe", form="hf-bf16", shards=1)
+    store_also(folder, name)
+    with pytest.raises(moeflux.FormatError, match=name):
+        moeflux.load(folder, **ROOM)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", {}),
+        ("model.rotary_emb.inv_freq", {}),
+        ("lm_head.weight", {"tie_word_embeddings": True}),
+        ("mtp.layers.0.input_layernorm.weight", {}),
+        ("model.visual.blocks.0.norm1.bias", {}),
+        ("vision_tower.blocks.0.norm1.bias", {}),
+    ],
+)
+def test_a_tensor_of_another_part_is_left_alone(tmp_path, name, options):
+    folder = build(tmp_path, family="qwen3_moe", form="hf-bf16", shards=1, **options)
+    store_also(folder, name)
+    assert moeflux.load(folder, **ROOM).session().step([1]).shape == (257,)
+
+
+@pytest.mark.parametrize("override", [False, {"mode": "mxfp4", "bits": 4, "group_size": 32}])
+def test_a_matrix_that_is_quantised_in_another_way_than_said_is_refused(tmp_path, folder, override):
+    quantization = json.loads((folder / "config.json").read_text())["quantization"]
+    with pytest.raises(moeflux.FormatError, match=r"affine.*lm_head"):
+        load_with(tmp_path, folder, quantization=quantization | {"lm_head": override})
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
+@pytest.mark.parametrize(
+    "key",
+    ["head_dim", "num_hidden_layers", "num_attention_heads", "num_experts",
+     "linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim"],
+)  # fmt: skip
+def test_a_large_number_is_refused_before_memory_is_taken_for_it(tmp_path, others, family, key):
+    changes = {key: 1 << 24, "full_attention_interval": 1 << 24}
+    if family == "qwen3_moe" and key.startswith("linear"):
+        pytest.skip("not of this family")
+    if key == "linear_num_key_heads":
+        changes["linear_num_value_heads"] = 1 << 24
+    tracemalloc.start()
+    try:
+        with pytest.raises(moeflux.FormatError):
+            load_with(tmp_path, others[family], **changes)
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()

@@ -104,6 +104,15 @@ def _backwards(header: Header, names: list[str]) -> None:
     header[names[0]]["data_offsets"] = header[names[0]]["data_offsets"][::-1]
 
 
+def _hole(folder: Path) -> None:
+    """Sixteen bytes that belong to no tensor, before the last one."""
+    header, data = split_file(folder / LAST)
+    last = max((n for n in header if n != "__metadata__"), key=lambda n: header[n]["data_offsets"])
+    begin, end = header[last]["data_offsets"]
+    header[last]["data_offsets"] = [begin + 16, end + 16]
+    join_file(folder / LAST, header, data[:begin] + b"x" * 16 + data[begin:])
+
+
 def _holder(folder: Path, tensor: str) -> Path:
     """The shard that holds `tensor`."""
     return folder / json.loads((folder / INDEX).read_text())["weight_map"][tensor]
@@ -162,6 +171,7 @@ def _corruptions() -> dict[str, Corruption]:
         "shape_product_overflows": Corruption(_edit_header(_huge_shape), bad, (LAST, "8589934592")),
         "unknown_dtype": Corruption(_edit_header(_unknown_dtype), bad, (LAST, "Q7")),
         "overlapping_offsets": Corruption(_edit_header(_overlap), bad, (LAST,)),
+        "hole_between_tensors": Corruption(_hole, bad, (LAST, "hole of 16 bytes")),
         "offsets_past_the_end": Corruption(_edit_header(_past_the_end), bad, (LAST,)),
         "offsets_backwards": Corruption(_edit_header(_backwards), bad, (LAST,)),
         "absurd_header_length": Corruption(_header_length(2**62), bad, (LAST, str(2**62))),

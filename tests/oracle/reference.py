@@ -48,12 +48,14 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 def rope_frequencies(text: dict[str, Any], rotary_dim: int) -> tuple[Array, float]:
     """(angle per position [rotary_dim/2], multiplier of cos and sin); YaRN if configured."""
-    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
-    theta = (text.get("rope_parameters") or text)["rope_theta"]
+    rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    theta = rope.get("rope_theta") or text["rope_theta"]
     inverse = theta ** (-np.arange(0, rotary_dim, 2) / rotary_dim)
     if rope.get("rope_type", rope.get("type", "default")) == "default":
         return inverse, 1.0
-    factor, original = rope["factor"], rope["original_max_position_embeddings"]
+    factor, original = rope["factor"], rope.get("original_max_position_embeddings")
+    original = text.get("original_max_position_embeddings") or original
+    original = original or text["max_position_embeddings"]
 
     def corner(rotations: float) -> float:
         turns = math.log(original / (rotations * 2 * math.pi))
@@ -65,7 +67,11 @@ def rope_frequencies(text: dict[str, Any], rotary_dim: int) -> tuple[Array, floa
     low, high = max(low, 0), min(high, rotary_dim - 1)
     span = high - low if high != low else 0.001
     ramp = np.clip((np.arange(rotary_dim // 2) - low) / span, 0, 1)
-    scale = rope.get("attention_factor") or 0.1 * math.log(factor) + 1
+    numerator, denominator = rope.get("mscale"), rope.get("mscale_all_dim")
+    if not (numerator and denominator):
+        numerator, denominator = 1, 0
+    logs = [1 + 0.1 * m * math.log(factor) for m in (numerator, denominator)]
+    scale = rope.get("attention_factor", logs[0] / logs[1])
     return inverse / factor * ramp + inverse * (1 - ramp), scale
 
 

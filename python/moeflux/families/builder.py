@@ -1,6 +1,6 @@
-"""What families share: typed config fields, sources of matrices, vectors and experts.
+"""What families share: sources of matrices, vectors, attention and experts.
 
-A *source* is a plain dict that csrc/bindings/model.cpp reads: where the bytes are, and their shape.
+A *source* is a plain dict that csrc/bindings/spec.cpp reads: where the bytes are, and their shape.
 Quantisation is inferred from shapes and checked against config.json.
 """
 
@@ -11,65 +11,18 @@ from typing import Any
 
 import numpy as np
 
+from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
+from .config import MAX_EACH, Config
+from .rope import Rope
 
 Spec = dict[str, Any]
 Source = dict[str, Any]
 Rows = list[tuple[int, int]]
 
 PLAIN = ("F32", "F16", "BF16")
-MAX_COUNT = 1 << 24  # no real config field comes near; keeps products far from overflow
-
-
-class Config:
-    """Checked access to config.json."""
-
-    def __init__(self, checkpoint: Checkpoint, values: dict[str, Any] | None = None) -> None:
-        self.values = checkpoint.config if values is None else values
-        self.path = checkpoint.path / "config.json"
-
-    def bad(self, what: str) -> Exception:
-        """Builds a FormatError that names config.json."""
-        return fail("config", what, self.path)
-
-    def count(self, key: str, default: int | None = None, minimum: int = 1) -> int:
-        """A whole number of at least `minimum`."""
-        value = self.values.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise self.bad(f"expected a whole number for {key}, found {value!r}")
-        if not minimum <= value <= MAX_COUNT:
-            raise self.bad(f"expected {key} in {minimum}..{MAX_COUNT}, found {value}")
-        return value
-
-    def number(
-        self, key: str, default: float | None = None, inside: dict[str, Any] | None = None
-    ) -> float:
-        """A finite number, from the top level or from `inside` a section of it."""
-        value = (self.values if inside is None else inside).get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.bad(f"expected a number for {key}, found {value!r}")
-        if not math.isfinite(value):
-            raise self.bad(f"expected a finite {key}, found {value!r}")
-        return float(value)
-
-    def flag(self, key: str, default: bool) -> bool:
-        """A boolean."""
-        value = self.values.get(key)
-        value = default if value is None else value
-        if not isinstance(value, bool):
-            raise self.bad(f"expected true or false for {key}, found {value!r}")
-        return value
-
-    def section(self, key: str) -> dict[str, Any]:
-        """An object, empty when absent."""
-        value = self.values.get(key)
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            raise self.bad(f"expected an object for {key}, found {value!r}")
-        return value
+# Tensors of the text part that mean nothing beside its config.
+NEEDLESS = (".rotary_emb.inv_freq",)
 
 
 class Tensors:
@@ -78,9 +31,13 @@ class Tensors:
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
         self.checkpoint = checkpoint
         self.table = checkpoint.tensors
-        quantization = config.section("quantization") or config.section("quantization_config")
-        self.quantization = quantization
         self.config = config
+        self.quantization = config.section("quantization") or config.section("quantization_config")
+        method = self.quantization.get("quant_method")
+        if method is not None:
+            raise config.bad(f"expected weights that are plain or MLX's, found quant_method "
+                             f"{show(method)}")  # fmt: skip
+        self._used: set[str] = set()
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint holds the tensor."""
@@ -90,7 +47,19 @@ class Tensors:
         """The tensor of that name, or a FormatError."""
         if name not in self.table:
             raise fail("families", f"expected tensor {name!r}, found none", self.checkpoint.path)
+        self._used.add(name)
         return self.table[name]
+
+    def refuse_unused(self, parts: tuple[str, ...]) -> None:
+        """Refuses a tensor below `parts` that nothing asked for: it is of another model.
+
+        Raises:
+            FormatError: there is one.
+        """
+        for name in self.table:
+            if name.startswith(parts) and name not in self._used and not name.endswith(NEEDLESS):
+                raise fail("families", f"expected no tensor that the config has no place for, "
+                           f"found {show(name)}", self.checkpoint.path)  # fmt: skip
 
     def _bad(self, tensor: Tensor, what: str) -> Exception:
         return fail("families", f"{what} for {tensor.name!r}",
@@ -137,6 +106,7 @@ class Tensors:
             if weight.shape != shape:
                 raise self._bad(weight, f"expected shape {list(shape)}, found {list(weight.shape)}")
             return {**source, "dtype": dtype}
+        said = self._said(name)
         scales, biases = self.get(name + ".scales"), self.get(name + ".biases")
         if weight.dtype != "U32":
             raise self._bad(weight, f"expected packed codes in U32, found {weight.dtype}")
@@ -155,21 +125,21 @@ class Tensors:
             if self._plain(tensor) != scales.dtype or tensor.shape != (*lead, out, n_groups):
                 raise self._bad(tensor, f"expected {scales.dtype} {[*lead, out, n_groups]}, found "
                                 f"{tensor.dtype} {list(tensor.shape)}")  # fmt: skip
-        self._check_config(name, bits, group)
-        return {**source, "bits": bits, "group": group, "dtype": scales.dtype}
-
-    def _check_config(self, name: str, bits: int, group: int) -> None:
-        override = self.quantization.get(name)
-        said = override if isinstance(override, dict) else self.quantization
-        mode = said.get("mode", "affine")
-        if mode != "affine":
-            raise self.config.bad(f"expected affine quantisation of {name}, found {mode!r}")
-        expected = (said.get("bits", 4), said.get("group_size", 64))
-        if expected != (bits, group):
+        if said != (bits, group):
             raise self.config.bad(
-                f"config says {expected[0]} bits in groups of {expected[1]} for {name}, "
+                f"config says {show(said[0])} bits in groups of {show(said[1])} for {name}, "
                 f"the tensor's shape says {bits} and {group}"
             )
+        return {**source, "bits": bits, "group": group, "dtype": scales.dtype}
+
+    def _said(self, name: str) -> tuple[Any, Any]:
+        """Bits and group size that the config gives a quantised matrix."""
+        override = self.quantization.get(name)
+        said = override if isinstance(override, dict) else self.quantization
+        mode = "none" if override is False else said.get("mode", "affine")
+        if mode != "affine":
+            raise self.config.bad(f"expected affine quantisation of {name}, found {show(mode)}")
+        return said.get("bits", 4), said.get("group_size", 64)
 
     def experts(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
@@ -252,9 +222,50 @@ def _slices(tensor: Tensor, n: int) -> tuple[Any, Any, int]:
     return np.full(n, tensor.file, dtype=np.uint32), offsets, nbytes
 
 
+class Attention:
+    """Grouped-query attention with norms of queries and keys: one shape for all layers."""
+
+    def __init__(self, config: Config, head_dim: int, rope: Rope, gated: bool) -> None:
+        self.head_dim, self.rope, self.gated = head_dim, rope, gated
+        self.d_model = config.count("hidden_size")
+        self.bias = config.flag("attention_bias", False)
+        self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
+        self.n_kv_heads = config.count("num_key_value_heads", self.n_heads, most=MAX_EACH)
+        if self.n_heads % self.n_kv_heads:
+            raise config.bad(f"expected heads in whole groups, found {self.n_heads} heads, "
+                             f"{self.n_kv_heads} kv heads")  # fmt: skip
+        # With gates q_proj holds [query | gate] for one head after the other.
+        pairs = range(0, 2 * self.n_heads * head_dim, 2 * head_dim) if gated else ()
+        self._queries = [(begin, head_dim) for begin in pairs] or None
+        self._gates = [(begin + head_dim, head_dim) for begin in pairs]
+
+    def source(self, tensors: Tensors, name: str, norm_add: float) -> Source:
+        """The attention of a layer whose tensors' names begin with `name`."""
+        rows, kv_rows = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
+        q_rows = 2 * rows if self.gated else rows
+
+        def project(key: str, out: int, columns: int, part: Rows | None = None) -> Source:
+            return tensors.matrix(f"{name}.{key}_proj", out, columns, part, self.bias)
+
+        return {
+            "q": project("q", q_rows, self.d_model, self._queries),
+            **({"gate": project("q", q_rows, self.d_model, self._gates)} if self.gated else {}),
+            "k": project("k", kv_rows, self.d_model),
+            "v": project("v", kv_rows, self.d_model),
+            "o": project("o", self.d_model, rows),
+            "q_norm": tensors.vector(f"{name}.q_norm.weight", self.head_dim, norm_add),
+            "k_norm": tensors.vector(f"{name}.k_norm.weight", self.head_dim, norm_add),
+            "n_heads": self.n_heads,
+            "n_kv_heads": self.n_kv_heads,
+            "head_dim": self.head_dim,
+            "rotary_dim": self.rope.rotary_dim,
+            "rope_scale": self.rope.scale,
+        }
+
+
 def moe(tensors: Tensors, config: Config, prefix: str, d_model: int, normalise: bool) -> Source:
     """The routed part of a Qwen MoE layer."""
-    n_experts = config.count("num_experts")
+    n_experts = config.count("num_experts", most=MAX_EACH)
     top_k = config.count("num_experts_per_tok")
     if top_k > n_experts:
         raise config.bad(f"expected num_experts_per_tok <= {n_experts} experts, found {top_k}")
@@ -278,9 +289,7 @@ def ffn(tensors: Tensors, prefix: str, d_ff: int, d_model: int) -> Source:
 
 def is_moe_layer(config: Config, layer: int) -> bool:
     """Transformers' rule for Qwen: mlp_only_layers and decoder_sparse_step."""
-    dense = config.values.get("mlp_only_layers") or []
-    if not isinstance(dense, list):
-        raise config.bad(f"expected a list for mlp_only_layers, found {dense!r}")
+    dense = config.listed("mlp_only_layers", "whole numbers", is_integer) or []
     return layer not in dense and (layer + 1) % config.count("decoder_sparse_step", 1) == 0
 
 
@@ -298,71 +307,29 @@ def trunk(
     config: Config,
     norm_add: float,
     layers: list[Source],
-    rope: Source,
+    rope: Rope,
     prefix: str = "model.",
     head: str = "lm_head",
 ) -> Spec:
-    """The spec around the layers: embedding, final norm, head, rotary frequencies."""
+    """The spec around the layers: embedding, final norm, head, rotary frequencies.
+
+    To be called last: tensors of the text part that are unused by then are refused.
+    """
     vocab, d_model = config.count("vocab_size"), config.count("hidden_size")
     spec: Spec = {
         "vocab": vocab,
         "d_model": d_model,
-        "eps": config.number("rms_norm_eps", 1e-6),
+        "eps": config.number("rms_norm_eps", 1e-6, high=0.1),  # above it, it drowns the signal
         "chunk": chunk(d_model),
         "embed": tensors.matrix(f"{prefix}embed_tokens", vocab, d_model),
         "final_norm": tensors.vector(f"{prefix}norm.weight", d_model, norm_add),
-        "inv_freq": rope["inv_freq"],
+        "inv_freq": rope.inv_freq,
+        "positions": rope.positions,
         "layers": layers,
     }
+    text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", "norm"))
     if not config.flag("tie_word_embeddings", False):
         spec["head"] = tensors.matrix(head, vocab, d_model)
+        text += (f"{head}.",)  # tied files may hold one, too
+    tensors.refuse_unused(text)
     return spec
-
-
-def rope(config: Config, rotary_dim: int) -> Source:
-    """Rotary frequencies (rotary_dim / 2) and the factor on cos and sin, plain or YaRN.
-
-    Source: transformers' modeling_rope_utils; both config dialects (`rope_theta` with
-    `rope_scaling`, and `rope_parameters`).
-    """
-    parameters = config.section("rope_parameters") or config.section("rope_scaling")
-    theta = config.number("rope_theta", config.number("rope_theta", 10000.0), inside=parameters)
-    if theta <= 0:
-        raise config.bad(f"expected rope_theta above 0, found {theta}")
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    exponent = np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim
-    inv_freq = 1.0 / theta**exponent
-    scale = 1.0
-    if kind == "yarn":
-        inv_freq, scale = _yarn(config, parameters, theta, inv_freq, rotary_dim)
-    elif kind != "default":
-        raise config.bad(f"expected rope type default or yarn, found {kind!r}")
-    if not (np.isfinite(inv_freq).all() and math.isfinite(scale)):
-        raise config.bad(f"expected finite rotary frequencies, found rope settings {parameters}")
-    return {"inv_freq": inv_freq.astype(np.float32).tolist(), "rope_scale": scale}
-
-
-def _yarn(
-    config: Config, p: dict[str, Any], theta: float, inv_freq: Any, rotary_dim: int
-) -> tuple[Any, float]:
-    try:
-        factor = float(p["factor"])
-        original = float(p.get("original_max_position_embeddings")
-                         or config.count("max_position_embeddings"))  # fmt: skip
-        fast, slow = float(p.get("beta_fast") or 32), float(p.get("beta_slow") or 1)
-        attention_factor = p.get("attention_factor")
-        scale = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
-        scale = scale if attention_factor is None else float(attention_factor)
-
-        def correction(beta: float) -> float:
-            return rotary_dim * math.log(original / (2 * math.pi * beta)) / (2 * math.log(theta))
-
-        low, high = correction(fast), correction(slow)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        raise config.bad(f"expected YaRN settings, found {p}: {error!r}") from None
-    if p.get("truncate", True):
-        low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, rotary_dim - 1)
-    high = high + 0.001 if low == high else high
-    ramp = np.clip((np.arange(rotary_dim // 2) - low) / (high - low), 0, 1)
-    return inv_freq / factor * ramp + inv_freq * (1 - ramp), scale

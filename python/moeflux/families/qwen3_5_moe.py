@@ -6,9 +6,12 @@ The text config is nested; names differ by layout. Vision and MTP tensors are le
 from __future__ import annotations
 
 from ..checkpoint import Checkpoint, fail
-from .builder import Config, Spec, Tensors
+from .builder import Spec, Tensors
+from .config import Config
 from .qwen3_next import build_hybrid
 
+# Transformers' config has no such fields: every layer has experts, whose weights are normalised.
+_ONE_WAY = {"norm_topk_prob": (True,), "mlp_only_layers": ([],), "decoder_sparse_step": (1,)}
 # (what stands before `embed_tokens` and `layers`, the head): hub, MLX, text-only
 _LAYOUTS = (
     ("model.language_model.", "lm_head"),
@@ -26,6 +29,7 @@ def build(checkpoint: Checkpoint) -> Spec:
         kept = {name: outer.values[name] for name in names if name in outer.values}
         inner = inner | kept  # the top level has the say on these
     config = Config(checkpoint, inner or outer.values)
+    config.require(_ONE_WAY)
     tensors = Tensors(checkpoint, config)
     for prefix, head in _LAYOUTS:
         if tensors.has(f"{prefix}embed_tokens.weight"):

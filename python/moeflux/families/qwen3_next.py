@@ -10,7 +10,11 @@ from dataclasses import dataclass
 
 from ..checkpoint import Checkpoint
 from . import builder
-from .builder import Config, Rows, Source, Spec, Tensors
+from .builder import Attention, Rows, Source, Spec, Tensors
+from .config import MAX_EACH, MAX_HEAD_DIM, ONE_WAY, Config
+from .rope import rope
+
+_ONE_WAY = ONE_WAY | {"attn_output_gate": (True,)}
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,13 @@ class _Linear:
         return [((2 * head + part) * self.ratio, self.ratio) for head in range(self.key_heads)]
 
 
-def _layer_types(config: Config, n_layers: int) -> list[str]:
-    types = config.values.get("layer_types")
-    if types is None:
-        interval = config.count("full_attention_interval", 4)
-        return ["linear_attention" if (i + 1) % interval else "full_attention"
-                for i in range(n_layers)]  # fmt: skip
-    known = ("linear_attention", "full_attention")
-    if not isinstance(types, list) or len(types) != n_layers or any(t not in known for t in types):
-        raise config.bad(f"expected {n_layers} layer_types of {known}, found {str(types)[:200]}")
-    return types
+def _layer_types(config: Config) -> list[str]:
+    types = config.layer_types(("linear_attention", "full_attention"))
+    if types is not None:
+        return types
+    interval = config.count("full_attention_interval", 4)
+    return ["linear_attention" if (i + 1) % interval else "full_attention"
+            for i in range(config.count("num_hidden_layers", most=MAX_EACH))]  # fmt: skip
 
 
 def _norm_add(tensors: Tensors, types: list[str], prefix: str) -> float:
@@ -74,51 +75,25 @@ def build(checkpoint: Checkpoint) -> Spec:
 
 def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Spec:
     """The spec of any model of these layers, whatever stands before its tensors' names."""
-    d_model, n_heads = config.count("hidden_size"), config.count("num_attention_heads")
-    n_kv_heads, head_dim = config.count("num_key_value_heads"), config.count("head_dim", 256)
-    fraction = config.number(
-        "partial_rotary_factor",
-        config.number("partial_rotary_factor", 0.25),
-        inside=config.section("rope_parameters"),
-    )
-    rotary_dim = int(head_dim * fraction)
-    if n_heads % n_kv_heads or rotary_dim % 2 or not 0 < rotary_dim <= head_dim:
-        raise config.bad(f"expected heads in whole groups and an even rotary dim up to head_dim, "
-                         f"found {n_heads} heads, {n_kv_heads} kv heads, rotary dim {rotary_dim} "
-                         f"of {head_dim}")  # fmt: skip
+    config.require(_ONE_WAY)
+    d_model = config.count("hidden_size")
+    head_dim = config.count("head_dim", 256, most=MAX_HEAD_DIM)
+    rotation = rope(config, head_dim, 0.25)
+    attention = Attention(config, head_dim, rotation, gated=True)
     linear = _Linear(
-        config.count("linear_num_key_heads"),
-        config.count("linear_num_value_heads"),
-        config.count("linear_key_head_dim"),
-        config.count("linear_value_head_dim"),
+        config.count("linear_num_key_heads", most=MAX_EACH),
+        config.count("linear_num_value_heads", most=MAX_EACH),
+        config.count("linear_key_head_dim", most=MAX_HEAD_DIM),
+        config.count("linear_value_head_dim", most=MAX_HEAD_DIM),
         config.count("linear_conv_kernel_dim", minimum=2),
     )
     if linear.value_heads % linear.key_heads:
         raise config.bad(f"expected value heads in whole groups, found {linear.value_heads} over "
                          f"{linear.key_heads} key heads")  # fmt: skip
-    types = _layer_types(config, config.count("num_hidden_layers"))
+    qkv_rows, z_rows = linear.rows("q", "k", "v"), linear.rows("z")
+    b_rows, a_rows = linear.gate_rows(0), linear.gate_rows(1)
+    types = _layer_types(config)
     add = _norm_add(tensors, types, prefix)
-    bias = config.flag("attention_bias", False)
-    rope = builder.rope(config, rotary_dim)
-
-    def attention(attn: str) -> Source:
-        both = 2 * n_heads * head_dim
-        queries = [(2 * head * head_dim, head_dim) for head in range(n_heads)]
-        gates = [((2 * head + 1) * head_dim, head_dim) for head in range(n_heads)]
-        return {
-            "q": tensors.matrix(f"{attn}.q_proj", both, d_model, queries, bias),
-            "gate": tensors.matrix(f"{attn}.q_proj", both, d_model, gates, bias),
-            "k": tensors.matrix(f"{attn}.k_proj", n_kv_heads * head_dim, d_model, bias=bias),
-            "v": tensors.matrix(f"{attn}.v_proj", n_kv_heads * head_dim, d_model, bias=bias),
-            "o": tensors.matrix(f"{attn}.o_proj", d_model, n_heads * head_dim, bias=bias),
-            "q_norm": tensors.vector(f"{attn}.q_norm.weight", head_dim, add),
-            "k_norm": tensors.vector(f"{attn}.k_norm.weight", head_dim, add),
-            "n_heads": n_heads,
-            "n_kv_heads": n_kv_heads,
-            "head_dim": head_dim,
-            "rotary_dim": rotary_dim,
-            "rope_scale": rope["rope_scale"],
-        }
 
     def projections(attn: str, values: int) -> Source:
         if tensors.has(f"{attn}.in_proj_qkv.weight"):  # one matrix each (Qwen3.5)
@@ -131,10 +106,10 @@ def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Sp
         qkvz, ba = f"{attn}.in_proj_qkvz", f"{attn}.in_proj_ba"
         n_rows, n_gates = linear.channels + values, 2 * linear.value_heads
         return {
-            "qkv": tensors.matrix(qkvz, n_rows, d_model, linear.rows("q", "k", "v")),
-            "z": tensors.matrix(qkvz, n_rows, d_model, linear.rows("z")),
-            "b": tensors.matrix(ba, n_gates, d_model, linear.gate_rows(0)),
-            "a": tensors.matrix(ba, n_gates, d_model, linear.gate_rows(1)),
+            "qkv": tensors.matrix(qkvz, n_rows, d_model, qkv_rows),
+            "z": tensors.matrix(qkvz, n_rows, d_model, z_rows),
+            "b": tensors.matrix(ba, n_gates, d_model, b_rows),
+            "a": tensors.matrix(ba, n_gates, d_model, a_rows),
         }
 
     def delta_net(attn: str) -> Source:
@@ -159,7 +134,8 @@ def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Sp
             "ffn_norm": tensors.vector(f"{before}.post_attention_layernorm.weight", d_model, add),
         }
         if types[index] == "full_attention":
-            source |= {"mixer": "attention", "attention": attention(f"{before}.self_attn")}
+            attended = attention.source(tensors, f"{before}.self_attn", add)
+            source |= {"mixer": "attention", "attention": attended}
         else:
             source |= {"mixer": "delta_net", "delta_net": delta_net(f"{before}.linear_attn")}
         mlp = f"{before}.mlp"
@@ -176,4 +152,4 @@ def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Sp
         return source
 
     layers = [layer(index) for index in range(len(types))]
-    return builder.trunk(tensors, config, add, layers, rope, prefix, head)
+    return builder.trunk(tensors, config, add, layers, rotation, prefix, head)

@@ -1,0 +1,104 @@
+"""config.json: fields checked as they are read, and those that the engine has one way for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..arguments import show
+from ..checkpoint import Checkpoint, fail
+
+# No real field comes near these. They keep products far from overflow, and what a config alone can
+# make Python allocate small: there is a list item for each of the things that MAX_EACH bounds.
+MAX_COUNT = 1 << 24
+MAX_EACH = 1 << 12  # layers; heads or experts of a layer
+MAX_HEAD_DIM = 1 << 16
+MAX_FLOAT32 = 3.4e38
+
+OneWay = dict[str, tuple[Any, ...]]
+# Fields of transformers' configs, and the values that mean what the engine does.
+ONE_WAY: OneWay = {
+    "hidden_act": ("silu", "swish"),
+    "use_sliding_window": (False,),
+}
+
+
+class Config:
+    """Checked access to config.json, or to a `values` part of it."""
+
+    def __init__(self, checkpoint: Checkpoint, values: dict[str, Any] | None = None) -> None:
+        self.values = checkpoint.config if values is None else values
+        self.path = checkpoint.path / "config.json"
+
+    def bad(self, what: str) -> Exception:
+        """Builds a FormatError that names config.json."""
+        return fail("config", what, self.path)
+
+    def require(self, fields: OneWay) -> None:
+        """Refuses a config that asks for what the engine does not do; absent fields are right."""
+        for key, accepted in fields.items():
+            value = self.values.get(key)
+            if value is not None and value not in accepted:
+                expected = " or ".join(map(repr, accepted))
+                raise self.bad(f"expected {key} {expected}, found {show(value)}: no other is done")
+
+    def count(
+        self, key: str, default: int | None = None, minimum: int = 1, most: int = MAX_COUNT
+    ) -> int:
+        """A whole number in `minimum`..`most`."""
+        value = self.values.get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise self.bad(f"expected a whole number for {key}, found {show(value)}")
+        if not minimum <= value <= most:
+            raise self.bad(f"expected {key} in {minimum}..{most}, found {show(value)}")
+        return value
+
+    def number(
+        self,
+        key: str,
+        default: float | None = None,
+        low: float = 0,
+        high: float = MAX_FLOAT32,
+        inside: dict[str, Any] | None = None,
+    ) -> float:
+        """A number in `low`..`high`, from the top level or from `inside` a section of it."""
+        value = (self.values if inside is None else inside).get(key)
+        value = default if value is None else value
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.bad(f"expected a number for {key}, found {show(value)}")
+        if not low <= value <= high:  # NaN is not; an integer of any size can be compared
+            raise self.bad(f"expected {key} in {low}..{high}, found {show(value)}")
+        return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """A boolean."""
+        value = self.values.get(key)
+        value = default if value is None else value
+        if not isinstance(value, bool):
+            raise self.bad(f"expected true or false for {key}, found {show(value)}")
+        return value
+
+    def section(self, key: str) -> dict[str, Any]:
+        """An object, empty when absent."""
+        value = self.values.get(key)
+        if value is None:
+            return {}
+        if not isinstance(value, dict):
+            raise self.bad(f"expected an object for {key}, found {show(value)}")
+        return value
+
+    def listed(self, key: str, expected: str, fits: Callable[[Any], bool]) -> list[Any] | None:
+        """A list of what `fits`, None when absent."""
+        value = self.values.get(key)
+        if value is not None and not (isinstance(value, list) and all(map(fits, value))):
+            raise self.bad(f"expected a list of {expected} for {key}, found {show(value)}")
+        return value
+
+    def layer_types(self, known: tuple[str, ...]) -> list[str] | None:
+        """The kind of each layer as the config lists them, None when it does not."""
+        types = self.listed("layer_types", " or ".join(known), known.__contains__)
+        n_layers = self.count("num_hidden_layers", most=MAX_EACH)
+        if types is not None and len(types) != n_layers:
+            raise self.bad(f"expected {n_layers} layer_types, found {len(types)}")
+        return types
