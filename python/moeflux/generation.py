@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import log
 from .arguments import TEXT, check, instance, integer, listed, optional
 from .errors import SessionError
-from .log import reads_of
 from .model import Model
 from .routing import Routing
 from .sampling import Sampler, SamplingParams, largest, log_softmax
@@ -163,7 +163,7 @@ def stream_generate(
 
 
 def _told(model: Model, parts: Iterator[Part]) -> Iterator[Part]:
-    with reads_of(model):
+    with log.reads_of(model):
         yield from parts
 
 
@@ -207,6 +207,7 @@ def _stream(
     stops = _StopStrings(stop)
     eos = model.tokenizer.eos_ids
     seen, reason, captured = history + ids, "length", None
+    log.length(model, session.position + len(ids))
     found = session._step(session._item(ids), False, capture) if ids else None
     for _ in range(n_steps):
         found = found or session._go_on(capture)
@@ -221,6 +222,7 @@ def _stream(
         text, stopped = stops.push(stream.push(token))
         seen.append(token)
         session._show(token)
+        log.length(model, session.position)
         yield Part(text, token, float(logprobs[token]),
                    tuple((int(i), float(logprobs[i])) for i in best),
                    captured=captured)  # fmt: skip

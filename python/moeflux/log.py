@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("moeflux")
 logger.addHandler(logging.NullHandler())
+lengths = logger.getChild("length")  # the command line shows these without being asked
 
 SLOW_SECONDS = 1.0  # for one expert: a disk that fails, sleeps or is far away
 SLOW_SHARE = 0.1  # of the best rate seen; decode alone reads several times slower than prefill
@@ -31,12 +32,13 @@ class _Escaped(logging.Formatter):
         return escape_controls(super().format(record))
 
 
-def to_stderr() -> None:
-    """Shows every record on standard error."""
+def to_stderr(source: logging.Logger = logger) -> None:
+    """Shows every record of the source on standard error."""
+    lengths.handlers.clear()
     handler = logging.StreamHandler()
     handler.setFormatter(_Escaped("%(asctime)s %(levelname)s %(message)s"))
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
+    source.addHandler(handler)
+    source.setLevel(logging.DEBUG)
 
 
 def loaded(model: Model, memory: str | int, direct_io: bool, seconds: float) -> None:
@@ -55,6 +57,21 @@ def loaded(model: Model, memory: str | int, direct_io: bool, seconds: float) -> 
     )  # fmt: skip
     if direct_io and stats["read_mode"] != "direct":
         logger.warning("no direct reads here: they go through the page cache (%s)", model.path)
+
+
+def length(model: Model, tokens: int) -> None:
+    """Warns, once a model, when a text is longer than the model was made for."""
+    if 0 < model._positions < tokens:
+        lengths.warning("a text of %d tokens: the model was made for %d, what it says beyond them "
+                        "may be poor (%s)", tokens, model._positions, model.path)  # fmt: skip
+        model._positions = 0
+
+
+def context(model: Model, tokens: int) -> None:
+    """Warns of a context that is longer than the texts that the model was made for."""
+    if 0 < model._positions < tokens:
+        logger.warning("a context of %d tokens: the model was made for %d (%s)", tokens,
+                       model._positions, model.path)  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -125,8 +125,9 @@ def load(
             plan.fit(sizes, memory_bytes)
             raise
         hold(native)
-    model = Model(native, folder, checkpoint.config, spec["vocab"])
+    model = Model(native, folder, checkpoint.config, spec)
     log.loaded(model, memory, direct_io, time.perf_counter() - begin)
+    log.context(model, context)
     return model
 
 
@@ -134,10 +135,15 @@ class Model:
     """An open model; make sessions from it. Safe to share between threads (calls take turns)."""
 
     def __init__(
-        self, native: _core.NativeModel, folder: Path, config: dict[str, Any], vocab_size: int
+        self,
+        native: _core.NativeModel,
+        folder: Path,
+        config: dict[str, Any],
+        spec: dict[str, Any],
     ) -> None:
         self._native = native
-        self._vocab_size = vocab_size
+        self._vocab_size: int = spec["vocab"]
+        self._positions: int = spec["positions"]  # until a text was longer; see log.py
         self.path = folder
         self.config = config
         self._tokenizer: Tokenizer | None = None
