@@ -1,5 +1,5 @@
 // ReadQueue: reads of a load, several at a time, cut into pieces, in whatever order they end. One
-// thread adds; errors come out of finish().
+// thread adds; errors come out of finish(). The destructor drops what has not begun.
 #pragma once
 #include <condition_variable>
 #include <cstdint>
@@ -10,9 +10,7 @@
 #include <mutex>
 #include <vector>
 
-#include "base/memory.h"
-#include "base/thread.h"
-#include "io/file.h"
+#include "io/readers.h"
 
 namespace moeflux::io {
 
@@ -24,9 +22,10 @@ class ReadQueue {
 
   // Throws MemoryBudgetError.
   ReadQueue(base::Arena& arena, uint32_t n_threads);
-  ~ReadQueue();  // drops what has not begun
   // What a queue books for as long as it lives.
-  static uint64_t bytes(const base::Arena& arena, uint32_t n_threads);
+  static uint64_t bytes(const base::Arena& arena, uint32_t n_threads) {
+    return Readers<Piece>::bytes(arena, n_threads);
+  }
 
   // Reads out.size() bytes from `offset`. Waits while many pieces are under way; after an error it
   // is finish(). REQUIRES: out stays until finish() or the destructor.
@@ -43,21 +42,17 @@ class ReadQueue {
     std::span<std::byte> out;
     std::shared_ptr<const Check> check;
   };
-  void reader(std::byte* bounce);
-  void stop();
+  bool take(Piece& piece);
+  void read(const Piece& piece, std::byte* bounce);
 
   const uint32_t n_threads_;
-  base::Memory bounce_;
-  base::Booking stacks_;
   std::mutex mutex_;
-  std::condition_variable work_;  // for readers
   std::condition_variable done_;  // for the thread that adds
   std::deque<Piece> queue_;       // guarded by mutex_, as all below
   uint64_t added_ = 0, under_way_ = 0;
   uint64_t failed_ = UINT64_MAX;  // number of the first piece that failed
   std::exception_ptr error_;      // its error
-  bool stop_ = false;
-  base::Threads readers_;  // last: joined first
+  Readers<Piece> readers_;        // last: joined first
 };
 
 }  // namespace moeflux::io

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <stdexcept>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -64,22 +63,17 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   frequency_.resize(n_keys);
   last_use_.resize(n_keys);
   if (n_keys == 0) return;
-  stacks_ =
-      base::Booking(arena_.account(), options_.read_threads * base::kStackBytes, "reader stacks");
-  bounce_ = base::Memory(arena_, options_.read_threads * io::kBounceBytes, "read buffers");
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
-  base::start(
-      readers_, options_.read_threads, "a reader",
-      [this](uint32_t index) { reader(bounce_.data() + index * io::kBounceBytes); },
-      [this] { stop(); });
+  readers_.emplace(
+      arena_, options_.read_threads, mutex_, [this](Task& task) { return take(task); },
+      [this](const Task& task, std::byte* bounce) { read(task, bounce); });
 }
 
 uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
                                   const base::Arena& arena) {
   if (layers.empty()) return 0;
-  return read_threads * base::kStackBytes + arena.booked_bytes(read_threads * io::kBounceBytes) +
-         tables_bytes(layers);
+  return io::Readers<Task>::bytes(arena, read_threads) + tables_bytes(layers);
 }
 
 // Bytes of the tables: ranges on disk and what is read of them, the pieces of each read, and by key
@@ -103,19 +97,6 @@ uint64_t ExpertStore::tables_bytes(const std::vector<LayerExperts>& layers) {
                         most_pieces * sizeof(Task);
   constexpr uint64_t kQueueBlocks = 4 * 4096;  // two queues, a block begun at either end
   return 2 * ranges + pieces * sizeof(Piece) + kQueueBlocks + layers.size() * widest * (key + slot);
-}
-
-ExpertStore::~ExpertStore() {
-  stop();
-}
-
-void ExpertStore::stop() {
-  {
-    std::lock_guard lock(mutex_);
-    stop_ = true;
-  }
-  work_.notify_all();
-  readers_.clear();
 }
 
 uint64_t ExpertStore::touch(int64_t key, Use use) {
@@ -144,18 +125,23 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 }
 
 ExpertStore::Slot* ExpertStore::take_slot() {
-  const bool empty_one = !order_.empty() && order_.begin()->second->key < 0;
+  const bool empty_one = !order_.empty() && order_.begin()->second->state == State::empty;
   if (!empty_one && slots_.size() < options_.max_slots &&
       arena_.account().free_bytes() >= arena_.booked_bytes(slot_bytes_))
     return add_slot();
   if (order_.empty()) return nullptr;
   Slot* slot = order_.begin()->second;
   order_.erase(order_.begin());
-  if (slot->key >= 0) {
-    where_[slot->key] = nullptr;
-    if (slot->valid) ++stats_.evictions;
+  if (slot->state == State::loaded) {
+    forget(slot);
+    ++stats_.evictions;
   }
   return slot;
+}
+
+void ExpertStore::forget(Slot* slot) {
+  where_[slot->key] = nullptr;
+  slot->state = State::empty;
 }
 
 std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_t expert, Use use) {
@@ -169,7 +155,7 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
     if (slot->guess) {
       slot->guess = false;
       ++stats_.misses;
-      stats_.guesses_used += !slot->reading || slot->begun;
+      stats_.guesses_used += slot->state != State::queued;
       for (const Task& task : guesses_)  // what is left of it is a demand now
         if (task.slot == slot) queue_.push_back(task);
       std::erase_if(guesses_, [&](const Task& task) { return task.slot == slot; });
@@ -177,7 +163,7 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
       ++stats_.hits;
     }
     if (slot->pins == 0) {
-      if (slot->reading)
+      if (slot->is_read())
         slot->again = true;
       else
         order_.erase({slot->priority, slot});
@@ -199,7 +185,7 @@ std::optional<ExpertStore::Pin> ExpertStore::keep(uint32_t layer, uint32_t exper
   Slot* slot = where_[key_of(layer, expert)];
   if (slot == nullptr) return std::nullopt;
   if (slot->pins == 0) {
-    if (slot->reading)
+    if (slot->is_read())
       slot->again = true;  // a demand that joins it is to have a read of its own, as without us
     else
       order_.erase({slot->priority, slot});
@@ -222,8 +208,6 @@ std::optional<ExpertStore::Pin> ExpertStore::read_ahead(uint32_t layer, uint32_t
 
 void ExpertStore::read_into(Slot* slot, int64_t key, std::deque<Task>& queue) {
   slot->key = key;
-  slot->valid = false;
-  slot->reading = true;
   if (n_reading_++ == 0) reading_since_ns_ = base::now_ns();
   slot->guess = false;
   slot->again = false;
@@ -236,45 +220,43 @@ void ExpertStore::read_into(Slot* slot, int64_t key, std::deque<Task>& queue) {
 void ExpertStore::ask_for(Slot* slot, std::deque<Task>& queue) {
   const std::vector<Piece>& pieces = pieces_[slot->key / max_experts_];
   slot->left = static_cast<uint32_t>(pieces.size());
-  slot->begun = false;
+  slot->state = State::queued;
   for (const Piece& piece : pieces) {
     queue.push_back({slot, &piece});
-    work_.notify_one();
+    readers_->wake();
   }
 }
 
-void ExpertStore::reader(std::byte* bounce) {
-  for (;;) {
-    Task task;
-    {
-      std::unique_lock lock(mutex_);
-      work_.wait(lock, [this] { return stop_ || !queue_.empty() || !guesses_.empty(); });
-      if (stop_) return;
-      std::deque<Task>& from = queue_.empty() ? guesses_ : queue_;
-      task = from.front();
-      from.pop_front();
-      stats_.guesses += task.slot->guess && !task.slot->begun;
-      task.slot->begun = true;
-    }
-    std::exception_ptr error;
-    try {
-      fill(task, bounce);
-    } catch (...) {
-      error = std::current_exception();
-    }
-    {
-      std::unique_lock lock(mutex_);
-      if (error && !task.slot->error) task.slot->error = std::move(error);
-      error = nullptr;  // no share of it stays with this thread
-      if (--task.slot->left > 0) continue;
-    }
-    arrived(task.slot);
-    if (options_.on_arrival) options_.on_arrival();
-  }
+bool ExpertStore::take(Task& task) {
+  std::deque<Task>& from = queue_.empty() ? guesses_ : queue_;
+  if (from.empty()) return false;
+  task = from.front();
+  from.pop_front();
+  stats_.guesses += task.slot->guess && task.slot->state == State::queued;
+  task.slot->state = State::reading;
+  return true;
 }
 
-void ExpertStore::read_ended(Slot* slot) {
-  slot->reading = false;
+void ExpertStore::read(const Task& task, std::byte* bounce) {
+  std::exception_ptr error;
+  try {
+    fill(task, bounce);
+  } catch (...) {
+    error = std::current_exception();
+  }
+  {
+    std::unique_lock lock(mutex_);
+    if (error && !task.slot->error) task.slot->error = std::move(error);
+    error = nullptr;  // drops this thread's reference
+    if (--task.slot->left > 0) return;
+  }
+  arrived(task.slot);
+  if (options_.on_arrival) options_.on_arrival();
+}
+
+void ExpertStore::read_ended(Slot* slot, State state) {
+  if (state == State::empty) forget(slot);
+  slot->state = state;
   if (--n_reading_ == 0) stats_.reading_ns += base::now_ns() - reading_since_ns_;
 }
 
@@ -291,21 +273,17 @@ void ExpertStore::arrived(Slot* slot) {
     }
   }
   std::lock_guard lock(mutex_);
-  if (error && slot->again) {  // the fault may be older than the request: it has a read of its own
+  // The fault may be older than the request, which has a read of its own. A guess has none.
+  if (error && slot->again && !slot->guess) {
     slot->again = false;
     ask_for(slot, queue_);
     error = nullptr;
     return;
   }
-  read_ended(slot);
-  slot->valid = !error;
-  slot->error = std::move(error);  // no share of it stays with this thread
-  if (slot->error) {
-    where_[slot->key] = nullptr;  // the next request tries again
-    slot->key = -1;
-  } else {
+  read_ended(slot, error ? State::empty : State::loaded);  // empty: the next request tries again
+  if (!error)
     for (const Part& read : reads_[slot->key / max_experts_]) stats_.bytes_read += read.nbytes;
-  }
+  slot->error = std::move(error);  // drops this thread's reference
   if (slot->pins == 0) park(slot);
 }
 
@@ -322,20 +300,18 @@ void ExpertStore::fill(const Task& task, std::byte* bounce) {
 }
 
 void ExpertStore::park(Slot* slot) {
-  if (slot->key < 0) slot->priority = 0;
+  if (slot->state == State::empty) slot->priority = 0;
   order_.insert({slot->priority, slot});
 }
 
 void ExpertStore::unpin(Slot* slot) {
   std::lock_guard lock(mutex_);
   if (--slot->pins > 0) return;
-  if (slot->guess && slot->reading && !slot->begun) {  // as if never asked for
+  if (slot->guess && slot->state == State::queued) {  // as if never asked for
     std::erase_if(guesses_, [&](const Task& task) { return task.slot == slot; });
-    where_[slot->key] = nullptr;
-    slot->key = -1;
-    read_ended(slot);
+    read_ended(slot, State::empty);
   }
-  if (!slot->reading) park(slot);
+  if (!slot->is_read()) park(slot);
 }
 
 ExpertStore::Pin::~Pin() {
@@ -344,9 +320,9 @@ ExpertStore::Pin::~Pin() {
 
 bool ExpertStore::Pin::ready() const {
   std::lock_guard lock(store_->mutex_);
-  if (slot_->reading) return false;
+  if (slot_->is_read()) return false;
   if (slot_->error) std::rethrow_exception(slot_->error);
-  return slot_->valid;
+  return true;
 }
 
 const std::byte* ExpertStore::Pin::data() const {
@@ -373,7 +349,7 @@ bool ExpertStore::make_room(uint64_t nbytes) {
     if (slots_.size() <= options_.min_slots || order_.empty()) return false;
     Slot* slot = order_.begin()->second;
     order_.erase(order_.begin());
-    if (slot->key >= 0) where_[slot->key] = nullptr;
+    if (slot->state == State::loaded) forget(slot);
     slots_.erase(slot->self);
   }
   return true;
@@ -384,37 +360,9 @@ StoreStats ExpertStore::stats() const {
   return stats_;
 }
 
-bool ExpertStore::is_pinned(const std::byte* address) const {
-  std::lock_guard lock(mutex_);
-  return std::any_of(slots_.begin(), slots_.end(), [&](const Slot& slot) {
-    return slot.pins > 0 && !std::less<>()(address, slot.memory.data()) &&
-           std::less<>()(address, slot.memory.data() + slot.memory.nbytes());
-  });
-}
-
-uint32_t ExpertStore::n_pinned() const {
-  std::lock_guard lock(mutex_);
-  return static_cast<uint32_t>(
-      std::count_if(slots_.begin(), slots_.end(), [](const Slot& slot) { return slot.pins > 0; }));
-}
-
 uint32_t ExpertStore::n_slots() const {
   std::lock_guard lock(mutex_);
   return static_cast<uint32_t>(slots_.size());
-}
-
-void ExpertStore::assert_invariants() const {
-  std::lock_guard lock(mutex_);
-  size_t parked = 0;
-  for (const Slot& slot : slots_) {
-    const bool idle = slot.pins == 0 && !slot.reading;
-    const bool listed = order_.count({slot.priority, const_cast<Slot*>(&slot)}) == 1;
-    if (idle != listed) throw std::logic_error("a slot is in order_ exactly when it is idle");
-    if (slot.key >= 0 && where_[slot.key] != &slot) throw std::logic_error("where_ lost a slot");
-    parked += idle;
-  }
-  if (parked != order_.size()) throw std::logic_error("order_ holds a slot twice");
-  if (slots_.size() > options_.max_slots) throw std::logic_error("more slots than allowed");
 }
 
 }  // namespace moeflux::store

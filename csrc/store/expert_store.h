@@ -2,7 +2,6 @@
 // reader threads; never calls the model and never waits for compute.
 // Thread-safe, but meant for one engine thread: `try_acquire` and Pin from there.
 #pragma once
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <exception>
@@ -16,8 +15,8 @@
 #include <vector>
 
 #include "base/memory.h"
-#include "base/thread.h"
 #include "io/file.h"
+#include "io/readers.h"
 
 namespace moeflux::store {
 
@@ -84,7 +83,6 @@ class ExpertStore {
   // Checks every range against the real file sizes. Throws FormatError, MemoryBudgetError.
   ExpertStore(std::vector<std::shared_ptr<io::File>> files, std::vector<LayerExperts> layers,
               base::Arena& arena, StoreOptions options);
-  ~ExpertStore();
   // What a store takes beside its slots: read buffers and stacks of the readers, tables of experts.
   static uint64_t fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
                               const base::Arena& arena);
@@ -107,27 +105,25 @@ class ExpertStore {
   StoreStats stats() const;
   uint32_t n_slots() const;
   uint64_t slot_bytes() const { return slot_bytes_; }
-  const LayerExperts& layer(uint32_t index) const { return layers_[index]; }  // test hook
-  void assert_invariants() const;                  // test hook: throws std::logic_error
-  bool is_pinned(const std::byte* address) const;  // test hook: whether it lies in a pinned slot
-  uint32_t n_pinned() const;                       // test hook: slots
 
  private:
-  // Invariants (under mutex_): a slot with pins > 0 or reading is in no order; every other slot is
-  // in `order_` exactly once; `where_` maps (layer, expert) to the slot that holds or reads it.
+  friend struct ExpertStoreTest;  // tests/cpp/expert_store_test.h
+  // Invariants (under mutex_): a slot with pins > 0 or being read is in no order; every other slot
+  // is in `order_` exactly once; `where_` maps (layer, expert) to the slot that holds or reads it;
+  // tasks of a guess are in `guesses_`, all others in `queue_`.
+  enum class State { empty, queued, reading, loaded };  // reading: a reader has taken a piece
   struct Slot {
     base::Memory memory;
-    int64_t key = -1;  // layer * max_experts + expert, -1: empty
+    State state = State::empty;
+    int64_t key = 0;  // unless empty: layer * max_experts + expert
     uint32_t pins = 0;
-    bool reading = false;
-    uint32_t left = 0;      // while reading: pieces that have not arrived
-    bool begun = false;     // while reading: a reader has taken a piece
-    bool guess = false;     // read_ahead's, and nobody has asked for it since
-    bool again = false;     // asked for anew while read for a step that has ended: see arrived()
-    bool valid = false;     // the bytes of `key` are all there
-    uint64_t priority = 0;  // smallest is evicted first
-    std::exception_ptr error;
+    uint32_t left = 0;         // while read: pieces that have not arrived
+    bool guess = false;        // read_ahead's, and nobody has asked for it since
+    bool again = false;        // requested again after the step that it is read for has ended
+    uint64_t priority = 0;     // smallest is evicted first
+    std::exception_ptr error;  // of the last read
     std::list<Slot>::iterator self;
+    bool is_read() const { return state == State::queued || state == State::reading; }
   };
   // What one reader reads in one go of an expert, so that several work on it side by side.
   struct Piece {
@@ -139,16 +135,17 @@ class ExpertStore {
     const Piece* piece;
   };
   static uint64_t tables_bytes(const std::vector<LayerExperts>& layers);
-  void reader(std::byte* bounce);
-  void stop();
+  bool take(Task& task);  // the next one for a reader, if there is one
+  void read(const Task& task, std::byte* bounce);
   void fill(const Task& task, std::byte* bounce);
   void arrived(Slot* slot);
   const std::string& first_path(const Slot& slot) const;
   Slot* add_slot();
-  Slot* take_slot();  // null: all are pinned
+  Slot* take_slot();        // null: all are pinned
+  void forget(Slot* slot);  // what it holds
   void read_into(Slot* slot, int64_t key, std::deque<Task>& queue);
   void ask_for(Slot* slot, std::deque<Task>& queue);  // all its pieces
-  void read_ended(Slot* slot);                        // or was taken back
+  void read_ended(Slot* slot, State state);           // or was taken back
   void unpin(Slot* slot);
   void park(Slot* slot);  // puts an unpinned slot into order_
   uint64_t touch(int64_t key, Use use);
@@ -165,12 +162,9 @@ class ExpertStore {
   uint64_t slot_bytes_ = 0;
   uint32_t max_experts_ = 0;
   uint64_t n_experts_ = 0;  // of all layers
-  base::Memory bounce_;
-  base::Booking stacks_;  // of the readers
   base::Booking tables_;  // of experts and pieces, as if every expert had a slot and were asked for
 
   mutable std::mutex mutex_;
-  std::condition_variable work_;
   std::list<Slot> slots_;
   std::vector<Slot*> where_;                    // by key; null: on disk only
   std::vector<float> frequency_;                // by key, decayed at each touch
@@ -179,11 +173,10 @@ class ExpertStore {
   std::deque<Task> queue_;                      // to be read, oldest first
   std::deque<Task> guesses_;                    // to be read when queue_ is empty
   uint64_t clock_ = 0;
-  bool stop_ = false;
   uint32_t n_reading_ = 0;        // slots
   int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
   StoreStats stats_;
-  base::Threads readers_;  // last: joined first
+  std::optional<io::Readers<Task>> readers_;  // none without experts. Last: joined first
 };
 
 }  // namespace moeflux::store

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <vector>
 
+#include "expert_store_test.h"
 #include "queued_ops.h"
 #include "tiny_model.h"
 
@@ -27,7 +28,9 @@ inline TinyModel::MakeOps queued(uint32_t seed, int max_delay_us) {
     options.seed = seed;
     options.max_delay_us = max_delay_us;
     options.check_job = [&model](const moeflux::ops::ExpertJob& job) {
-      if (model.engine().store().is_pinned(job.ffn.down.weight.biases)) return;
+      if (moeflux::store::ExpertStoreTest::is_pinned(model.engine().store(),
+                                                     job.ffn.down.weight.biases))
+        return;
       ++model.violations;  // counted too: the ticket of a step that has failed is not looked at
       throw std::logic_error("an expert runs in a slot that is not pinned");
     };

@@ -19,6 +19,9 @@ TEST_CASE("live bytes never pass the limit and a refusal changes nothing") {
   account.release(100);
   CHECK(account.live_bytes() == 0);
   CHECK(account.peak_bytes() == 100);
+  CHECK(account.try_reserve(10));
+  CHECK(account.peak_bytes() == 100);
+  account.release(10);
   CHECK_FALSE(account.try_reserve(UINT64_MAX));
 }
 

@@ -86,7 +86,7 @@ TEST_CASE("a read that fails anywhere leaves every session of a batch, the repea
         model.engine().step(batch.requests);
       } catch (const IoError&) {
         batch.check_positions(false);
-        CHECK(model.engine().store().n_pinned() == 0);
+        CHECK(store::ExpertStoreTest::n_pinned(model.engine().store()) == 0);
         model.engine().step(batch.requests);
       }
       check_bits(batch.found, expected);

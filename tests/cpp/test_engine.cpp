@@ -68,7 +68,7 @@ TEST_CASE("ops that queue give the same bits at every number of slots and delay"
       CAPTURE(seed);
       CHECK(same_bits(run(model), expected()));
       CHECK(model.engine().stats().store.misses > 0);
-      model.engine().store().assert_invariants();
+      store::ExpertStoreTest::assert_invariants(model.engine().store());
     }
 }
 
@@ -114,7 +114,8 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
   };
   QueuedOps::Options options;
   options.check_job = [&](const ops::ExpertJob& job) {
-    if (!store.is_pinned(job.ffn.gate.weight.weight)) throw std::logic_error("not pinned");
+    if (!store::ExpertStoreTest::is_pinned(store, job.ffn.gate.weight.weight))
+      throw std::logic_error("not pinned");
   };
   QueuedOps queue(cpu(), options);
   queue.reserve({});
@@ -133,7 +134,7 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
     else
       pipeline.finish();
     pipeline.drain();
-    CHECK_FALSE(store.is_pinned(job.ffn.gate.weight.weight));
+    CHECK_FALSE(store::ExpertStoreTest::is_pinned(store, job.ffn.gate.weight.weight));
   }
 }
 
@@ -188,7 +189,7 @@ TEST_CASE("a read that fails at any place is an IoError, and the repeated step h
           } catch (const IoError&) {
             ++failures;
             REQUIRE(session->position() == position);
-            REQUIRE(model.engine().store().n_pinned() == 0);
+            REQUIRE(store::ExpertStoreTest::n_pinned(model.engine().store()) == 0);
           }
         }
       };
@@ -198,7 +199,7 @@ TEST_CASE("a read that fails at any place is an IoError, and the repeated step h
       CHECK(failures <= 1);
       CHECK(same_bits(all, expected()));
       CHECK(model.violations == 0);
-      model.engine().store().assert_invariants();
+      store::ExpertStoreTest::assert_invariants(model.engine().store());
     }
 }
 
@@ -253,7 +254,7 @@ TEST_CASE("an interrupt at any stage leaves the session as it was") {
         logits = model.step(*session, tokens);
       } catch (const ThrowingOps::Thrown&) {
         ++interrupts;
-        REQUIRE(model.engine().store().n_pinned() == 0);
+        REQUIRE(store::ExpertStoreTest::n_pinned(model.engine().store()) == 0);
         logits = model.step(*session, tokens);
       }
       all.insert(all.end(), logits.begin(), logits.end());

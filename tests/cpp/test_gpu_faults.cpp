@@ -30,8 +30,8 @@ Logits run(GpuModel& gpu, int* failures = nullptr) {
         REQUIRE(failures != nullptr);
         ++*failures;
         REQUIRE(session->position() == position);
-        REQUIRE(gpu.model->engine().store().n_pinned() == 0);
-        gpu.model->engine().store().assert_invariants();
+        REQUIRE(store::ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
+        store::ExpertStoreTest::assert_invariants(gpu.model->engine().store());
       }
     }
   return all;
@@ -207,7 +207,7 @@ TEST_CASE("gpu: an interrupt while the engine waits leaves the session, the repe
   CHECK_THROWS_AS(gpu.model->step(*session, prompt(8)), Interrupt);
   CHECK(gpu.device->in_flight() == 0);  // the session is the caller's again: nothing writes it
   CHECK(session->position() == 0);
-  CHECK(gpu.model->engine().store().n_pinned() == 0);
+  CHECK(store::ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
   const Logits logits = gpu.model->step(*session, prompt(8));
   CHECK(std::memcmp(logits.data(), expected().data(), logits.size() * sizeof(float)) == 0);
 }

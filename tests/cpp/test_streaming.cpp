@@ -4,6 +4,7 @@
 #include <set>
 
 #include "decorated_ops.h"
+#include "expert_store_test.h"
 #include "tiny_model.h"
 
 using namespace moeflux;
@@ -16,7 +17,7 @@ class WatchingOps final : public DecoratedOps {
   struct Look {
     uint64_t misses = 0;    // experts that were asked of the disk so far
     uint64_t computed = 0;  // experts that were computed before
-    uint32_t pinned = 0;
+    int64_t pinned = 0;
     int layer = 0;
   };
   WatchingOps(std::unique_ptr<ops::Ops> inner, TinyModel& model, std::vector<Look>* looks)
@@ -30,7 +31,8 @@ class WatchingOps final : public DecoratedOps {
   void experts(std::span<const ops::ExpertJob> jobs, const float* normed,
                float* expert_out) override {
     const store::ExpertStore& store = model_.engine().store();
-    looks_->push_back({store.stats().misses, computed_, store.n_pinned(), layer_});
+    looks_->push_back(
+        {store.stats().misses, computed_, store::ExpertStoreTest::n_pinned(store), layer_});
     computed_ += jobs.size();
     std::this_thread::sleep_for(std::chrono::milliseconds(2));  // reads arrive meanwhile
     DecoratedOps::experts(jobs, normed, expert_out);
@@ -87,7 +89,7 @@ TEST_CASE("experts of a cold chunk are read in the order of demand, each once") 
   std::set<std::pair<uint32_t, uint32_t>> seen;
   for (uint64_t offset : model.file().offsets())
     for (uint32_t layer = 0; layer < TinyModel::kMoeLayers; ++layer) {
-      const store::Part& first = model.engine().store().layer(layer).parts.front();
+      const store::Part& first = model.experts()[layer].parts.front();
       for (uint32_t expert = 0; expert < TinyModel::kExperts; ++expert)
         if (first.offset[expert] / 512 * 512 == offset && seen.insert({layer, expert}).second)
           order[layer].push_back(expert);
@@ -107,10 +109,7 @@ TEST_CASE("tables of experts are booked, and a session gives back what it took")
   CHECK(account.live_bytes() > before);
   session.reset();
   CHECK(account.live_bytes() == before);
-  std::vector<store::LayerExperts> layers;
-  for (uint32_t i = 0; i < TinyModel::kMoeLayers; ++i)
-    layers.push_back(model.engine().store().layer(i));
-  const uint64_t tables = store::ExpertStore::fixed_bytes(layers, 4, model.arena()) -
+  const uint64_t tables = store::ExpertStore::fixed_bytes(model.experts(), 4, model.arena()) -
                           4 * base::kStackBytes - model.arena().booked_bytes(4 * io::kBounceBytes);
   // An expert of nine parts: 108 bytes of ranges twice (on disk, and as they are read), what a key
   // and a slot take, and two words in a queue for each piece.

@@ -1,0 +1,70 @@
+// Readers: threads that each take a task from their owner's queue, do it, and take the next. Every
+// one has a staging buffer; all of it is booked.
+#pragma once
+#include <condition_variable>
+#include <functional>
+#include <mutex>
+
+#include "base/memory.h"
+#include "base/thread.h"
+#include "io/file.h"
+
+namespace moeflux::io {
+
+template <class Task>
+class Readers {
+ public:
+  // take: called with `mutex` held; false when there is nothing to do. run: called without it, with
+  // a buffer of kBounceBytes; must not throw. REQUIRES: both work until the destructor returns.
+  // Throws MemoryBudgetError.
+  Readers(base::Arena& arena, uint32_t n_threads, std::mutex& mutex,
+          std::function<bool(Task&)> take, std::function<void(const Task&, std::byte*)> run)
+      : mutex_(mutex),
+        take_(std::move(take)),
+        run_(std::move(run)),
+        bounce_(arena, n_threads * kBounceBytes, "read buffers"),
+        stacks_(arena.account(), n_threads * base::kStackBytes, "reader stacks") {
+    base::start(
+        threads_, n_threads, "a reader",
+        [this](uint32_t index) { work(bounce_.data() + index * kBounceBytes); },
+        [this] { stop(); });
+  }
+  ~Readers() { stop(); }  // joins: a task that has begun is done
+  // What they book for as long as they live.
+  static uint64_t bytes(const base::Arena& arena, uint32_t n_threads) {
+    return arena.booked_bytes(n_threads * kBounceBytes) + n_threads * base::kStackBytes;
+  }
+  void wake() { work_.notify_one(); }  // for each new task
+
+ private:
+  void work(std::byte* bounce) {
+    for (;;) {
+      Task task;
+      {
+        std::unique_lock lock(mutex_);
+        work_.wait(lock, [&] { return stop_ || take_(task); });
+        if (stop_) return;
+      }
+      run_(task, bounce);
+    }
+  }
+  void stop() {
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    work_.notify_all();
+    threads_.clear();
+  }
+
+  std::mutex& mutex_;
+  const std::function<bool(Task&)> take_;
+  const std::function<void(const Task&, std::byte*)> run_;
+  base::Memory bounce_;
+  base::Booking stacks_;
+  std::condition_variable work_;
+  bool stop_ = false;  // guarded by mutex_
+  base::Threads threads_;
+};
+
+}  // namespace moeflux::io
