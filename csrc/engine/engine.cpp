@@ -116,7 +116,8 @@ const char* Engine::read_mode() const {
   return direct ? "direct" : "buffered";
 }
 
-void Engine::publish() {
+void Engine::publish(int64_t begin_ns) {
+  stats_.compute_ns += static_cast<uint64_t>(base::now_ns() - begin_ns);
   std::lock_guard lock(published_mutex_);
   published_ = stats_;
   published_.pipeline = pipeline_.stats();
@@ -207,7 +208,7 @@ void Engine::step(std::span<const Request> requests) {
     pipeline_.drain();
     guesses_.clear();
     guessed_.clear();
-    publish();
+    publish(begin);
     throw;
   }
   for (size_t i = 0; i < requests.size(); ++i) {  // nothing of a session has changed before
@@ -218,8 +219,7 @@ void Engine::step(std::span<const Request> requests) {
     stats_.override_name = requests[i].routing->name;
   }
   ++stats_.steps;
-  stats_.compute_ns += static_cast<uint64_t>(base::now_ns() - begin);
-  publish();
+  publish(begin);
 }
 
 }  // namespace moeflux::engine

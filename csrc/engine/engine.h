@@ -76,7 +76,7 @@ class Engine {
  private:
   void check(std::span<const Request> requests) const;
   uint32_t top_k_of(std::span<const Request> requests) const;
-  void publish();
+  void publish(int64_t begin_ns);   // what the step that began then has cost
   void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
 
   // forward.cpp

@@ -81,6 +81,26 @@ TEST_CASE("reads of a chunk run ahead of compute by two experts or more") {
   }
 }
 
+TEST_CASE("sleeping for reads is waiting and no computing, also in a step that fails") {
+  constexpr int kDelayUs = 2000;
+  std::vector<WatchingOps::Look> looks;
+  TinyModel model({48,
+                   1,
+                   {.delay_us = kDelayUs, .fail_from = 200, .fail_count = 1},
+                   [&](std::unique_ptr<ops::Ops> cpu, TinyModel& self) {
+                     return std::make_unique<WatchingOps>(std::move(cpu), self, &looks);
+                   },
+                   64 << 20,
+                   1});
+  const auto session = model.session();
+  CHECK_THROWS_AS(model.step(*session, chunk_of_tokens()), IoError);
+  model.step(*session, chunk_of_tokens());
+  const engine::Stats stats = model.engine().stats();
+  // The one reader sleeps in every read, the engine in every call of experts().
+  CHECK(stats.pipeline.read_wait_ns >= uint64_t(model.file().reads()) * kDelayUs * 1000 * 3 / 4);
+  CHECK(stats.compute_ns >= looks.size() * 2'000'000);
+}
+
 TEST_CASE("experts of a cold chunk are read in the order of demand, each once") {
   TinyModel model({48, 1, {.log = true}, {}, 64 << 20, 1});
   const auto session = model.session();
