@@ -16,7 +16,10 @@ Plan make_plan(const PlanInput& in) {
   const uint64_t all = std::min<uint64_t>(in.n_experts, UINT32_MAX);
   plan.min_slots = min_slots(in.n_experts, in.top_k);
   plan.max_slots = static_cast<uint32_t>(all);
-  if (in.max_slots) plan.max_slots = std::clamp(in.max_slots, plan.min_slots, plan.max_slots);
+  if (in.max_slots && in.max_slots < plan.min_slots)
+    throw FormatError("[store::plan] max_slots: expected at least " +
+                      std::to_string(plan.min_slots) + ", found " + std::to_string(in.max_slots));
+  if (in.max_slots) plan.max_slots = std::min(in.max_slots, plan.max_slots);
   const uint64_t fixed = in.resident_bytes + in.scratch_bytes + in.session_bytes;
   plan.minimum_bytes = fixed + plan.min_slots * in.slot_bytes;
   if (in.memory_bytes < plan.minimum_bytes)

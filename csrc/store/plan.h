@@ -27,7 +27,8 @@ struct Plan {
 // Slots that a store begins with: max(top_k, 3), or all experts where there are fewer.
 uint32_t min_slots(uint64_t n_experts, uint32_t top_k);
 
-// Throws MemoryBudgetError, naming minimum_bytes and its parts, when the budget is below it.
+// Throws MemoryBudgetError, naming minimum_bytes and its parts, when the budget is below it, and
+// FormatError when max_slots is below min_slots.
 Plan make_plan(const PlanInput& input);
 
 }  // namespace moeflux::store

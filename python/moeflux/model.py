@@ -66,7 +66,8 @@ def load(
             float32 always. A device other than "cpu" computes at float32 and has no other.
         threads: compute threads of the CPU; None takes the machine's cores. Changes no result, and
             nothing on another device.
-        max_slots: at most this many experts in memory. Changes no result.
+        max_slots: at most this many experts in memory, no fewer than 3 and than a token takes in
+            a layer. Changes no result.
         read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
             would be idle and as long as most guesses come true. Changes no result; a wrong guess is
             a read too many. False makes the counters of reads repeatable.

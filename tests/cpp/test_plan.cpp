@@ -52,7 +52,10 @@ TEST_CASE("minimum slots follow top_k, few experts and the caller's limit") {
   CHECK(make_plan(in).min_slots == 2);
   CHECK(make_plan(in).max_slots == 2);
   in = input(1000);
-  in.max_slots = 1;
+  in.max_slots = 2;
+  CHECK_THROWS_WITH_AS(make_plan(in), doctest::Contains("max_slots: expected at least 3, found 2"),
+                       moeflux::FormatError);
+  in.max_slots = 3;
   CHECK(make_plan(in).max_slots == 3);
   in.max_slots = 5;
   CHECK(make_plan(in).slots == 5);

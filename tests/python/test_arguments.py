@@ -98,7 +98,7 @@ OF_LOAD = [
     ("device", "", ""),
     ("precision", "", ""),
     ("threads", "none, one, numpy 1", ""),
-    ("max_slots", f"none, {WHOLE}", ""),
+    ("max_slots", "none, 2^32, huge", ""),  # this model needs four
     ("read_ahead", FLAG, ""),
     ("direct_io", FLAG, ""),
     ("revision", f"none, {STRINGS}", ""),

@@ -212,8 +212,8 @@ def test_a_snapshot_of_a_reset_session_is_empty(folder, resident):
     assert np.array_equal(session.step(TOKENS, all_logits=True), resident[0])
 
 
-@pytest.mark.parametrize("slots", [0, -1])
-def test_fewer_than_one_slot_is_refused_and_more_than_there_are_is_all(folder, resident, slots):
+@pytest.mark.parametrize("slots", [-1, 0, 1, 2])
+def test_fewer_slots_than_three_are_refused_and_more_than_there_are_is_all(folder, resident, slots):
     with pytest.raises(moeflux.FormatError, match="max_slots"):
         moeflux.load(folder, memory="256MiB", context=128, max_slots=slots)
     model = moeflux.load(folder, memory="256MiB", context=128, max_slots=2**40)
