@@ -95,6 +95,10 @@ void apply_override(const RoutingOverride& o, const ops::Router& router, uint64_
     chosen.resize(top_k);
     std::sort(chosen.begin(), chosen.end());
   }
+  // Where the router has chosen the same, its weights stand: a replay has the bits of the original.
+  if ((router.normalise || masked == nullptr) &&
+      std::equal(chosen.begin(), chosen.end(), experts, experts + top_k))
+    return;
   // Normalised weights are a softmax among the chosen: the others' probabilities cancel.
   const std::vector<uint32_t>& among = router.normalise ? chosen : open;
   double highest = -INFINITY, total = 0;

@@ -32,7 +32,8 @@ void check_override(const model::Weights& weights, RoutingOverride& override);
 
 // Rewrites one row's experts (top_k, ascending) and weights (top_k) of layer `index`, where the
 // override says anything about token `token`. logits (n_experts). A mask is as if the expert did
-// not exist; forced experts get the router's probabilities.
+// not exist; forced experts get the router's probabilities. Where that is the router's own choice,
+// weights keep the router's bits.
 void apply_override(const RoutingOverride& override, const ops::Router& router, uint64_t index,
                     uint64_t n_layers, uint32_t width, uint64_t token, const float* logits,
                     uint32_t* experts, float* weights);

@@ -26,8 +26,8 @@ class Routing:
         force: experts that are chosen whatever the router says, with the weights that its
             probabilities give them: {layer: ids}, the same for every token; or an integer array
             (tokens, layers, top_k), one row a token, where a place of all -1 is left to the router.
-            Captured "experts" are such an array, so a recorded run can be replayed. Tokens behind
-            the array are the router's.
+            Captured "experts" are such an array, so a recorded run can be replayed, bit for bit.
+            Tokens behind the array are the router's.
         top_k: experts a token, instead of the model's number.
 
     Example:
