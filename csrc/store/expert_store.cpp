@@ -93,8 +93,8 @@ uint64_t ExpertStore::tables_bytes(const std::vector<LayerExperts>& layers) {
     most_pieces = std::max(most_pieces, bound);
   }
   const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
-  const uint64_t slot = sizeof(Slot) + 2 * sizeof(void*) + sizeof(std::pair<uint64_t, void*>) + 32 +
-                        most_pieces * sizeof(Task);
+  const uint64_t slot =
+      sizeof(Slot) + 2 * sizeof(void*) + sizeof(Rank) + 32 + most_pieces * sizeof(Task);
   constexpr uint64_t kQueueBlocks = 4 * 4096;  // two queues, a block begun at either end
   return 2 * ranges + pieces * sizeof(Piece) + kQueueBlocks + layers.size() * widest * (key + slot);
 }
@@ -125,12 +125,12 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 }
 
 ExpertStore::Slot* ExpertStore::take_slot() {
-  const bool empty_one = !order_.empty() && order_.begin()->second->state == State::empty;
+  const bool empty_one = !order_.empty() && order_.begin()->slot->state == State::empty;
   if (!empty_one && slots_.size() < options_.max_slots &&
       arena_.account().free_bytes() >= arena_.booked_bytes(slot_bytes_))
     return add_slot();
   if (order_.empty()) return nullptr;
-  Slot* slot = order_.begin()->second;
+  Slot* slot = order_.begin()->slot;
   order_.erase(order_.begin());
   if (slot->state == State::loaded) {
     forget(slot);
@@ -166,7 +166,7 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
       if (slot->is_read())
         slot->again = true;
       else
-        order_.erase({slot->priority, slot});
+        order_.erase(slot->rank());
     }
     slot->priority = std::max(slot->priority, touch(key, use));
     ++slot->pins;
@@ -188,7 +188,7 @@ std::optional<ExpertStore::Pin> ExpertStore::keep(uint32_t layer, uint32_t exper
     if (slot->is_read())
       slot->again = true;  // a demand that joins it is to have a read of its own, as without us
     else
-      order_.erase({slot->priority, slot});
+      order_.erase(slot->rank());
   }
   ++slot->pins;
   return Pin(this, slot);
@@ -301,7 +301,7 @@ void ExpertStore::fill(const Task& task, std::byte* bounce) {
 
 void ExpertStore::park(Slot* slot) {
   if (slot->state == State::empty) slot->priority = 0;
-  order_.insert({slot->priority, slot});
+  order_.insert(slot->rank());
 }
 
 void ExpertStore::unpin(Slot* slot) {
@@ -347,7 +347,7 @@ bool ExpertStore::make_room(uint64_t nbytes) {
     return false;
   while (arena_.account().free_bytes() < nbytes) {
     if (slots_.size() <= options_.min_slots || order_.empty()) return false;
-    Slot* slot = order_.begin()->second;
+    Slot* slot = order_.begin()->slot;
     order_.erase(order_.begin());
     if (slot->state == State::loaded) forget(slot);
     slots_.erase(slot->self);

@@ -112,17 +112,26 @@ class ExpertStore {
   // is in `order_` exactly once; `where_` maps (layer, expert) to the slot that holds or reads it;
   // tasks of a guess are in `guesses_`, all others in `queue_`.
   enum class State { empty, queued, reading, loaded };  // reading: a reader has taken a piece
+  // The smallest is evicted first. Of equals the expert with the highest key is: a prompt, which
+  // goes from layer to layer, comes back to it last.
+  struct Rank {
+    uint64_t priority;
+    int64_t minus_key;
+    Slot* slot;
+    auto operator<=>(const Rank&) const = default;
+  };
   struct Slot {
     base::Memory memory;
     State state = State::empty;
     int64_t key = 0;  // unless empty: layer * max_experts + expert
     uint32_t pins = 0;
-    uint32_t left = 0;         // while read: pieces that have not arrived
-    bool guess = false;        // read_ahead's, and nobody has asked for it since
-    bool again = false;        // requested again after the step that it is read for has ended
-    uint64_t priority = 0;     // smallest is evicted first
+    uint32_t left = 0;   // while read: pieces that have not arrived
+    bool guess = false;  // read_ahead's, and nobody has asked for it since
+    bool again = false;  // requested again after the step that it is read for has ended
+    uint64_t priority = 0;
     std::exception_ptr error;  // of the last read
     std::list<Slot>::iterator self;
+    Rank rank() { return {priority, -key, this}; }
     bool is_read() const { return state == State::queued || state == State::reading; }
   };
   // What one reader reads in one go of an expert, so that several work on it side by side.
@@ -166,12 +175,12 @@ class ExpertStore {
 
   mutable std::mutex mutex_;
   std::list<Slot> slots_;
-  std::vector<Slot*> where_;                    // by key; null: on disk only
-  std::vector<float> frequency_;                // by key, decayed at each touch
-  std::vector<uint64_t> last_use_;              // by key, in clock_ ticks
-  std::set<std::pair<uint64_t, Slot*>> order_;  // by (priority, slot)
-  std::deque<Task> queue_;                      // to be read, oldest first
-  std::deque<Task> guesses_;                    // to be read when queue_ is empty
+  std::vector<Slot*> where_;        // by key; null: on disk only
+  std::vector<float> frequency_;    // by key, decayed at each touch
+  std::vector<uint64_t> last_use_;  // by key, in clock_ ticks
+  std::set<Rank> order_;
+  std::deque<Task> queue_;    // to be read, oldest first
+  std::deque<Task> guesses_;  // to be read when queue_ is empty
   uint64_t clock_ = 0;
   uint32_t n_reading_ = 0;        // slots
   int64_t reading_since_ns_ = 0;  // while n_reading_ > 0

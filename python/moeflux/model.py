@@ -70,7 +70,8 @@ def load(
             a layer. Changes no result.
         read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
             would be idle and as long as most guesses come true. Changes no result; a wrong guess is
-            a read too many. False makes the counters of reads repeatable.
+            a read too many. False makes the counters of reads repeatable, but for prompts that need
+            more experts of a layer than there are slots: what stays then depends on what came first.
         direct_io: read past the page cache where the file system allows it.
         revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
         offline: use what the hub's cache holds; ask no hub.

@@ -33,7 +33,7 @@ struct ExpertStoreTest {
     size_t parked = 0;
     for (const Slot& slot : store.slots_) {
       const bool idle = slot.pins == 0 && !slot.is_read();
-      const bool listed = store.order_.count({slot.priority, const_cast<Slot*>(&slot)}) == 1;
+      const bool listed = store.order_.count(const_cast<Slot&>(slot).rank()) == 1;
       demand(idle == listed, "a slot is in order_ exactly when it is idle");
       parked += idle;
       if (slot.state == ExpertStore::State::empty) continue;

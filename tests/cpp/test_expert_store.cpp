@@ -373,6 +373,19 @@ TEST_CASE("a sweep does not flush what decode works with") {
   for (uint32_t expert = 0; expert < 4; ++expert) CHECK(f.store.contains(0, expert));
 }
 
+TEST_CASE("which of equals is evicted does not depend on the slots that they lie in") {
+  for (const std::array<uint32_t, 3> order : {std::array{0u, 1u, 2u}, {2u, 1u, 0u}, {1u, 2u, 0u}}) {
+    Fixture f(3);
+    for (const uint32_t expert : order) f.get(0, expert, Use::sweep);
+    f.get(1, 0, Use::sweep);
+    CHECK_FALSE(f.store.contains(0, 2));
+    f.get(1, 1, Use::sweep);  // the last of those that came: a prompt needs the first ones first
+    CHECK_FALSE(f.store.contains(1, 0));
+    CHECK(f.store.contains(0, 0));
+    CHECK(f.store.contains(0, 1));
+  }
+}
+
 TEST_CASE("make_room gives slots back, and none when that would not be enough") {
   Fixture f(20);
   for (uint32_t layer = 0; layer < 2; ++layer)

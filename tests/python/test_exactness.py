@@ -101,6 +101,17 @@ def test_buffered_and_direct_reads_are_bit_equal(folder, resident):
     assert np.array_equal(logits, resident[0])
 
 
+def test_reads_on_demand_are_the_same_in_every_load(folder):
+    counters = ("hits", "misses", "evictions", "bytes_read")
+    kept, seen = [], set()
+    for n in range(6):
+        kept.append(bytearray(4096 * n + 80))  # so that slots come to lie elsewhere
+        _, stats = run(folder, threads=1, max_slots=SHAPE["num_experts"] + 3)
+        assert stats["evictions"] > 0
+        seen.add(tuple(stats[name] for name in counters))
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("experts", ["split", "fused"])
 def test_expert_layouts_are_bit_equal(tmp_path, experts):
     options = {"family": "qwen3_moe", "form": "hf-bf16", "seed": 3, **SHAPE}
