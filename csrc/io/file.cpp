@@ -39,6 +39,7 @@ class HoleFile final : public File {
   uint64_t size() const override { return size_; }
   size_t alignment() const override { return 1; }
   const std::string& path() const override { return name_; }
+  bool is_hole() const override { return true; }
 
  private:
   uint64_t size_;

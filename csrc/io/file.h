@@ -19,6 +19,7 @@ class File {
   virtual uint64_t size() const = 0;
   virtual size_t alignment() const = 0;  // 1: buffered
   virtual const std::string& path() const = 0;
+  virtual bool is_hole() const { return false; }  // open_hole()'s
 };
 
 // Opens a regular file for direct reads (O_DIRECT, F_NOCACHE), or buffered ones where the file

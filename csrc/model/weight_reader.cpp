@@ -1,5 +1,6 @@
 #include "model/weight_reader.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/error.h"
@@ -90,23 +91,34 @@ const WeightReader::Stored* WeightReader::find(const void* data) const {
 }
 
 const float* WeightReader::vector(const VectorSource& source) {
-  const uint64_t nbytes = source.count * quant::dtype_bytes(source.tensor.dtype);
-  std::vector<std::byte> raw(nbytes);
-  check_range(source.tensor, 0, nbytes);
-  io::read_exact(*files_[source.tensor.file], source.tensor.offset, raw, bounce_.data());
-  check_finite(raw.data(), source.count, source.tensor.dtype, "tensor " + source.tensor.name,
-               files_[source.tensor.file]->path());
+  check_range(source.tensor, 0, uint64_t(source.count) * quant::dtype_bytes(source.tensor.dtype));
   float* out = reinterpret_cast<float*>(
       allocate(uint64_t(source.count) * sizeof(float), source.tensor.name));
-  quant::Matrix row;
-  row.out = 1;
-  row.in = source.count;
-  row.dtype = source.tensor.dtype;
-  row.weight = raw.data();
-  ops::cpu::kernels_portable().dequant_row(row, 0, out);
-  for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
+  numbers(source.tensor, 0, source.count, out);
+  if (source.add != 0 && !files_[source.tensor.file]->is_hole())
+    for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
   stored_[out] = {source.tensor.name, 1, source.count};
   return out;
+}
+
+void WeightReader::numbers(const TensorRef& tensor, uint64_t begin, uint64_t count, float* out) {
+  constexpr uint64_t kPiece = 4096;  // numbers
+  alignas(64) std::byte raw[kPiece * sizeof(float)];
+  const uint64_t width = quant::dtype_bytes(tensor.dtype);
+  check_range(tensor, begin * width, count * width);
+  io::File& file = *files_[tensor.file];
+  quant::Matrix row;
+  row.out = 1;
+  row.dtype = tensor.dtype;
+  row.weight = raw;
+  for (uint64_t done = 0; done < count; done += row.in) {
+    row.in = static_cast<uint32_t>(std::min(kPiece, count - done));
+    io::read_exact(file, tensor.offset + (begin + done) * width, {raw, row.in * width},
+                   bounce_.data());
+    if (file.is_hole()) continue;  // no page of `out` is touched
+    check_finite(raw, row.in, tensor.dtype, "tensor " + tensor.name, file.path());
+    ops::cpu::kernels_portable().dequant_row(row, 0, out + done);
+  }
 }
 
 const std::byte* WeightReader::rows(const MatrixSource& source, const TensorRef& tensor,
@@ -118,7 +130,7 @@ const std::byte* WeightReader::rows(const MatrixSource& source, const TensorRef&
     check_range(tensor, offset, nbytes);
     const auto& file = files_[tensor.file];
     io::ReadQueue::Check check;
-    if (checked)
+    if (checked && !file->is_hole())
       check = [dtype = *checked, name = tensor.name, file](std::span<const std::byte> piece) {
         check_finite(piece.data(), piece.size() / quant::dtype_bytes(dtype), dtype, name,
                      file->path());
@@ -157,16 +169,14 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
     m.biases = rows(source, *source.biases, source.shape.scale_row_bytes(), m.dtype);
   }
   if (source.bias) {
-    // A bias follows its matrix's rows: gather them as a one-column matrix of f32.
-    const float* all = vector({*source.bias, source.shape.out, 0});
     if (source.rows.empty()) {
-      linear.bias = all;
-    } else {
+      linear.bias = vector({*source.bias, m.out, 0});
+    } else {  // it follows its matrix's rows
       float* picked =
           reinterpret_cast<float*>(allocate(uint64_t(m.out) * sizeof(float), source.bias->name));
       linear.bias = picked;
       for (const auto& [begin, count] : source.rows) {
-        std::memcpy(picked, all + begin, count * sizeof(float));
+        numbers(*source.bias, begin, count, picked);
         picked += count;
       }
     }

@@ -56,6 +56,8 @@ class WeightReader {
  private:
   void check_range(const TensorRef& tensor, uint64_t offset, uint64_t nbytes) const;
   std::byte* allocate(uint64_t nbytes, const std::string& name);
+  // Numbers [begin, begin + count) of a tensor as f32, all finite.
+  void numbers(const TensorRef& tensor, uint64_t begin, uint64_t count, float* out);
   // Rows of `tensor` as `source` picks them. `checked`: numbers of this type, all finite.
   const std::byte* rows(const MatrixSource& source, const TensorRef& tensor, uint64_t row_bytes,
                         std::optional<quant::DType> checked);
