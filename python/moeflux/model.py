@@ -71,7 +71,7 @@ def load(
         read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
             would be idle and as long as most guesses come true. Changes no result; a wrong guess is
             a read too many. False makes the counters of reads repeatable, but for prompts that need
-            more experts of a layer than there are slots: what stays then depends on what came first.
+            more experts of a layer than there are slots: what stays is then a matter of arrival.
         direct_io: read past the page cache where the file system allows it.
         revision: branch, tag or commit of a hub id; `Model.revision` tells what it came to.
         offline: use what the hub's cache holds; ask no hub.
@@ -173,7 +173,8 @@ class Model:
         """Counters since load.
 
         tokens, steps, passes (forward passes: a step of many tokens or sessions takes several),
-        hits, misses, evictions, bytes_read (of experts), wait_seconds (for reads), compute_seconds,
+        hits, misses, evictions, bytes_read (of experts), wait_seconds (asleep for reads, with
+            nothing to compute meanwhile), compute_seconds (the rest of the time in steps),
         reading_seconds (with a read under way), ahead_reads and ahead_used (experts read on a
             guess, and those that were asked for afterwards: these are among the misses, too),
         commits and waits (times that work was handed over, and that the engine needed its result:
