@@ -22,38 +22,22 @@ inline device const uint* slot_of(uint k,
                                   device const uint* s14,
                                   device const uint* s15) {
   switch (k) {
-    case 0:
-      return s0;
-    case 1:
-      return s1;
-    case 2:
-      return s2;
-    case 3:
-      return s3;
-    case 4:
-      return s4;
-    case 5:
-      return s5;
-    case 6:
-      return s6;
-    case 7:
-      return s7;
-    case 8:
-      return s8;
-    case 9:
-      return s9;
-    case 10:
-      return s10;
-    case 11:
-      return s11;
-    case 12:
-      return s12;
-    case 13:
-      return s13;
-    case 14:
-      return s14;
-    default:
-      return s15;
+    case 0: return s0;
+    case 1: return s1;
+    case 2: return s2;
+    case 3: return s3;
+    case 4: return s4;
+    case 5: return s5;
+    case 6: return s6;
+    case 7: return s7;
+    case 8: return s8;
+    case 9: return s9;
+    case 10: return s10;
+    case 11: return s11;
+    case 12: return s12;
+    case 13: return s13;
+    case 14: return s14;
+    default: return s15;
   }
 }
 
@@ -85,22 +69,7 @@ inline float slot_row_dot(device const uint* slot,
 // slot<k> (words), gate's weights from word gate_weights on, scales and biases from the bf16 values
 // gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (K), hidden (K, out_dim). A
 // SIMD group per row of gate and up, eight a threadgroup.
-/// @elements slot0 K > 0 ? words : 0
-/// @elements slot1 K > 1 ? words : 0
-/// @elements slot2 K > 2 ? words : 0
-/// @elements slot3 K > 3 ? words : 0
-/// @elements slot4 K > 4 ? words : 0
-/// @elements slot5 K > 5 ? words : 0
-/// @elements slot6 K > 6 ? words : 0
-/// @elements slot7 K > 7 ? words : 0
-/// @elements slot8 K > 8 ? words : 0
-/// @elements slot9 K > 9 ? words : 0
-/// @elements slot10 K > 10 ? words : 0
-/// @elements slot11 K > 11 ? words : 0
-/// @elements slot12 K > 12 ? words : 0
-/// @elements slot13 K > 13 ? words : 0
-/// @elements slot14 K > 14 ? words : 0
-/// @elements slot15 K > 15 ? words : 0
+/// @elements slot[16] K > # ? words : 0
 /// @elements x (maxof(rows) + 1) * in_dim
 /// @elements rows K
 /// @elements hidden K * out_dim
@@ -171,22 +140,7 @@ kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
 // For each of K experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (K, in_dim),
 // places (K) without repetition, out (.., out_dim): other rows stay. A SIMD group per row of down,
 // eight a threadgroup.
-/// @elements slot0 K > 0 ? words : 0
-/// @elements slot1 K > 1 ? words : 0
-/// @elements slot2 K > 2 ? words : 0
-/// @elements slot3 K > 3 ? words : 0
-/// @elements slot4 K > 4 ? words : 0
-/// @elements slot5 K > 5 ? words : 0
-/// @elements slot6 K > 6 ? words : 0
-/// @elements slot7 K > 7 ? words : 0
-/// @elements slot8 K > 8 ? words : 0
-/// @elements slot9 K > 9 ? words : 0
-/// @elements slot10 K > 10 ? words : 0
-/// @elements slot11 K > 11 ? words : 0
-/// @elements slot12 K > 12 ? words : 0
-/// @elements slot13 K > 13 ? words : 0
-/// @elements slot14 K > 14 ? words : 0
-/// @elements slot15 K > 15 ? words : 0
+/// @elements slot[16] K > # ? words : 0
 /// @elements hidden K * in_dim
 /// @elements places K
 /// @elements out (maxof(places) + 1) * out_dim

@@ -24,67 +24,22 @@ inline float row_dot(device const T* w, device const float* x, uint n, uint lane
 /// @grid out_dim * 32
 /// @require has_bias <= 1
 /// @require grid / 32 >= out_dim
-kernel void matvec_bf16_f32(device const bf16* W [[buffer(0)]],
-                            device const float* x [[buffer(1)]],
-                            device const float* bias [[buffer(2)]],
-                            device float* out [[buffer(3)]],
-                            constant uint& out_dim [[buffer(4)]],
-                            constant uint& in_dim [[buffer(5)]],
-                            constant uint& has_bias [[buffer(6)]],
-                            uint i [[thread_position_in_grid]],
-                            uint lane [[thread_index_in_simdgroup]]) {
+template <typename T>
+kernel void matvec(device const T* W [[buffer(0)]],
+                   device const float* x [[buffer(1)]],
+                   device const float* bias [[buffer(2)]],
+                   device float* out [[buffer(3)]],
+                   constant uint& out_dim [[buffer(4)]],
+                   constant uint& in_dim [[buffer(5)]],
+                   constant uint& has_bias [[buffer(6)]],
+                   uint i [[thread_position_in_grid]],
+                   uint lane [[thread_index_in_simdgroup]]) {
   const uint row = i / kSimdWidth;
   if (row >= out_dim) return;  // the whole SIMD group
   const float dot = row_dot(W + ulong(row) * in_dim, x, in_dim, lane);
   if (lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
 }
 
-// As matvec_bf16_f32, W f16.
-/// @elements W out_dim * in_dim
-/// @elements x in_dim
-/// @elements bias has_bias * out_dim
-/// @elements out out_dim
-/// @threadgroup multiple of 32
-/// @default_threadgroup 256
-/// @grid out_dim * 32
-/// @require has_bias <= 1
-/// @require grid / 32 >= out_dim
-kernel void matvec_f16_f32(device const half* W [[buffer(0)]],
-                           device const float* x [[buffer(1)]],
-                           device const float* bias [[buffer(2)]],
-                           device float* out [[buffer(3)]],
-                           constant uint& out_dim [[buffer(4)]],
-                           constant uint& in_dim [[buffer(5)]],
-                           constant uint& has_bias [[buffer(6)]],
-                           uint i [[thread_position_in_grid]],
-                           uint lane [[thread_index_in_simdgroup]]) {
-  const uint row = i / kSimdWidth;
-  if (row >= out_dim) return;  // the whole SIMD group
-  const float dot = row_dot(W + ulong(row) * in_dim, x, in_dim, lane);
-  if (lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
-}
-
-// As matvec_bf16_f32, W f32.
-/// @elements W out_dim * in_dim
-/// @elements x in_dim
-/// @elements bias has_bias * out_dim
-/// @elements out out_dim
-/// @threadgroup multiple of 32
-/// @default_threadgroup 256
-/// @grid out_dim * 32
-/// @require has_bias <= 1
-/// @require grid / 32 >= out_dim
-kernel void matvec_f32_f32(device const float* W [[buffer(0)]],
-                           device const float* x [[buffer(1)]],
-                           device const float* bias [[buffer(2)]],
-                           device float* out [[buffer(3)]],
-                           constant uint& out_dim [[buffer(4)]],
-                           constant uint& in_dim [[buffer(5)]],
-                           constant uint& has_bias [[buffer(6)]],
-                           uint i [[thread_position_in_grid]],
-                           uint lane [[thread_index_in_simdgroup]]) {
-  const uint row = i / kSimdWidth;
-  if (row >= out_dim) return;  // the whole SIMD group
-  const float dot = row_dot(W + ulong(row) * in_dim, x, in_dim, lane);
-  if (lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
-}
+template [[host_name("matvec_bf16_f32")]] kernel decltype(matvec<bf16>) matvec<bf16>;
+template [[host_name("matvec_f16_f32")]] kernel decltype(matvec<half>) matvec<half>;
+template [[host_name("matvec_f32_f32")]] kernel decltype(matvec<float>) matvec<float>;

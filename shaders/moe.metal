@@ -6,22 +6,7 @@
 /// @elements h_mid dim
 /// @elements shared_out dim
 /// @elements hidden_out dim
-/// @elements expert_out0 K > 0 ? dim : 0
-/// @elements expert_out1 K > 1 ? dim : 0
-/// @elements expert_out2 K > 2 ? dim : 0
-/// @elements expert_out3 K > 3 ? dim : 0
-/// @elements expert_out4 K > 4 ? dim : 0
-/// @elements expert_out5 K > 5 ? dim : 0
-/// @elements expert_out6 K > 6 ? dim : 0
-/// @elements expert_out7 K > 7 ? dim : 0
-/// @elements expert_out8 K > 8 ? dim : 0
-/// @elements expert_out9 K > 9 ? dim : 0
-/// @elements expert_out10 K > 10 ? dim : 0
-/// @elements expert_out11 K > 11 ? dim : 0
-/// @elements expert_out12 K > 12 ? dim : 0
-/// @elements expert_out13 K > 13 ? dim : 0
-/// @elements expert_out14 K > 14 ? dim : 0
-/// @elements expert_out15 K > 15 ? dim : 0
+/// @elements expert_out[16] K > # ? dim : 0
 /// @elements params 18
 /// @threadgroup any
 /// @default_threadgroup 256

@@ -50,19 +50,20 @@ inline void load_codes(device const uint* W,
 /// @require has_bias <= 1
 /// @require grid % 256 == 0
 /// @require groups >= ceil_div(out_dim, 64) * ceil_div(n, 32)
-kernel void qmatmul_bf16_f32(device const uint* W [[buffer(0)]],
-                             device const bf16* scales [[buffer(1)]],
-                             device const bf16* biases [[buffer(2)]],
-                             device const float* x [[buffer(3)]],
-                             device const float* bias [[buffer(4)]],
-                             device float* out [[buffer(5)]],
-                             constant uint& out_dim [[buffer(6)]],
-                             constant uint& in_dim [[buffer(7)]],
-                             constant uint& group_size [[buffer(8)]],
-                             constant uint& n [[buffer(9)]],
-                             constant uint& has_bias [[buffer(10)]],
-                             uint group [[threadgroup_position_in_grid]],
-                             uint thread_index [[thread_index_in_threadgroup]]) {
+template <typename T>
+kernel void qmatmul(device const uint* W [[buffer(0)]],
+                    device const T* scales [[buffer(1)]],
+                    device const T* biases [[buffer(2)]],
+                    device const float* x [[buffer(3)]],
+                    device const float* bias [[buffer(4)]],
+                    device float* out [[buffer(5)]],
+                    constant uint& out_dim [[buffer(6)]],
+                    constant uint& in_dim [[buffer(7)]],
+                    constant uint& group_size [[buffer(8)]],
+                    constant uint& n [[buffer(9)]],
+                    constant uint& has_bias [[buffer(10)]],
+                    uint group [[threadgroup_position_in_grid]],
+                    uint thread_index [[thread_index_in_threadgroup]]) {
   threadgroup float4 w_tile[kWeightTile];
   threadgroup float2 x_tile[kTokenTile];
   const MatmulPlace place = matmul_place(group, thread_index, out_dim);
@@ -77,88 +78,6 @@ kernel void qmatmul_bf16_f32(device const uint* W [[buffer(0)]],
   store_sums(sums, place, n, out_dim, bias, has_bias != 0, out);
 }
 
-// As qmatmul_bf16_f32, scales and biases of the group f16.
-/// @elements W out_dim * (in_dim / 32) * Bits
-/// @elements scales out_dim * in_dim / group_size
-/// @elements biases out_dim * in_dim / group_size
-/// @elements x n * in_dim
-/// @elements bias has_bias * out_dim
-/// @elements out n * out_dim
-/// @threadgroup 256
-/// @default_threadgroup 256
-/// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8 && Bits != 7
-/// @require group_size % 32 == 0
-/// @require in_dim % group_size == 0
-/// @require has_bias <= 1
-/// @require grid % 256 == 0
-/// @require groups >= ceil_div(out_dim, 64) * ceil_div(n, 32)
-kernel void qmatmul_f16_f32(device const uint* W [[buffer(0)]],
-                            device const half* scales [[buffer(1)]],
-                            device const half* biases [[buffer(2)]],
-                            device const float* x [[buffer(3)]],
-                            device const float* bias [[buffer(4)]],
-                            device float* out [[buffer(5)]],
-                            constant uint& out_dim [[buffer(6)]],
-                            constant uint& in_dim [[buffer(7)]],
-                            constant uint& group_size [[buffer(8)]],
-                            constant uint& n [[buffer(9)]],
-                            constant uint& has_bias [[buffer(10)]],
-                            uint group [[threadgroup_position_in_grid]],
-                            uint thread_index [[thread_index_in_threadgroup]]) {
-  threadgroup float4 w_tile[kWeightTile];
-  threadgroup float2 x_tile[kTokenTile];
-  const MatmulPlace place = matmul_place(group, thread_index, out_dim);
-  MatmulSums sums = zero_sums();
-  for (uint depth = 0; depth < in_dim; depth += kDepth) {
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tiles have been read
-    load_codes(W, scales, biases, place, depth, out_dim, in_dim, group_size, w_tile, thread_index);
-    load_tokens(x, place, depth, n, in_dim, x_tile, thread_index);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    multiply_tiles(w_tile, x_tile, place, sums);
-  }
-  store_sums(sums, place, n, out_dim, bias, has_bias != 0, out);
-}
-
-// As qmatmul_bf16_f32, scales and biases of the group f32.
-/// @elements W out_dim * (in_dim / 32) * Bits
-/// @elements scales out_dim * in_dim / group_size
-/// @elements biases out_dim * in_dim / group_size
-/// @elements x n * in_dim
-/// @elements bias has_bias * out_dim
-/// @elements out n * out_dim
-/// @threadgroup 256
-/// @default_threadgroup 256
-/// @grid ceil_div(out_dim, 64) * ceil_div(n, 32) * 256
-/// @require Bits >= 2 && Bits <= 8 && Bits != 7
-/// @require group_size % 32 == 0
-/// @require in_dim % group_size == 0
-/// @require has_bias <= 1
-/// @require grid % 256 == 0
-/// @require groups >= ceil_div(out_dim, 64) * ceil_div(n, 32)
-kernel void qmatmul_f32_f32(device const uint* W [[buffer(0)]],
-                            device const float* scales [[buffer(1)]],
-                            device const float* biases [[buffer(2)]],
-                            device const float* x [[buffer(3)]],
-                            device const float* bias [[buffer(4)]],
-                            device float* out [[buffer(5)]],
-                            constant uint& out_dim [[buffer(6)]],
-                            constant uint& in_dim [[buffer(7)]],
-                            constant uint& group_size [[buffer(8)]],
-                            constant uint& n [[buffer(9)]],
-                            constant uint& has_bias [[buffer(10)]],
-                            uint group [[threadgroup_position_in_grid]],
-                            uint thread_index [[thread_index_in_threadgroup]]) {
-  threadgroup float4 w_tile[kWeightTile];
-  threadgroup float2 x_tile[kTokenTile];
-  const MatmulPlace place = matmul_place(group, thread_index, out_dim);
-  MatmulSums sums = zero_sums();
-  for (uint depth = 0; depth < in_dim; depth += kDepth) {
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tiles have been read
-    load_codes(W, scales, biases, place, depth, out_dim, in_dim, group_size, w_tile, thread_index);
-    load_tokens(x, place, depth, n, in_dim, x_tile, thread_index);
-    threadgroup_barrier(mem_flags::mem_threadgroup);
-    multiply_tiles(w_tile, x_tile, place, sums);
-  }
-  store_sums(sums, place, n, out_dim, bias, has_bias != 0, out);
-}
+template [[host_name("qmatmul_bf16_f32")]] kernel decltype(qmatmul<bf16>) qmatmul<bf16>;
+template [[host_name("qmatmul_f16_f32")]] kernel decltype(qmatmul<half>) qmatmul<half>;
+template [[host_name("qmatmul_f32_f32")]] kernel decltype(qmatmul<float>) qmatmul<float>;

@@ -33,36 +33,20 @@ kernel void rms_norm_sum_sq(device const float* x [[buffer(0)]],
 /// @default_threadgroup 256
 /// @grid dim
 /// @require grid >= dim
-kernel void rms_norm_apply(device const float* x [[buffer(0)]],
-                           device const float* weight [[buffer(1)]],
-                           device const float* sum_sq [[buffer(2)]],
-                           device float* out [[buffer(3)]],
-                           constant uint& dim [[buffer(4)]],
-                           constant float& eps [[buffer(5)]],
-                           uint i [[thread_position_in_grid]]) {
-  if (i >= dim) return;
-  out[i] = x[i] * precise::rsqrt(sum_sq[0] / float(dim) + eps) * weight[i];
-}
-
-// As rms_norm_apply, weight stored as bf16.
-/// @elements x dim
-/// @elements weight dim
-/// @elements sum_sq 1
-/// @elements out dim
-/// @threadgroup any
-/// @default_threadgroup 256
-/// @grid dim
-/// @require grid >= dim
-kernel void rms_norm_apply_bf16(device const float* x [[buffer(0)]],
-                                device const bf16* weight [[buffer(1)]],
-                                device const float* sum_sq [[buffer(2)]],
-                                device float* out [[buffer(3)]],
-                                constant uint& dim [[buffer(4)]],
-                                constant float& eps [[buffer(5)]],
-                                uint i [[thread_position_in_grid]]) {
+template <typename T>
+kernel void norm_apply(device const float* x [[buffer(0)]],
+                       device const T* weight [[buffer(1)]],
+                       device const float* sum_sq [[buffer(2)]],
+                       device float* out [[buffer(3)]],
+                       constant uint& dim [[buffer(4)]],
+                       constant float& eps [[buffer(5)]],
+                       uint i [[thread_position_in_grid]]) {
   if (i >= dim) return;
   out[i] = x[i] * precise::rsqrt(sum_sq[0] / float(dim) + eps) * to_f32(weight[i]);
 }
+
+template [[host_name("rms_norm_apply")]] kernel decltype(norm_apply<float>) norm_apply<float>;
+template [[host_name("rms_norm_apply_bf16")]] kernel decltype(norm_apply<bf16>) norm_apply<bf16>;
 
 // For each head: q = rms_norm(q) * inv_scale^2, k = rms_norm(k) * inv_scale, eps 1e-6, no weight;
 // q, k (Hk, key_dim). A threadgroup per head; a thread writes only what it alone has read.
@@ -100,28 +84,6 @@ kernel void rms_norm_qk(device float* q [[buffer(0)]],
   }
 }
 
-// out = rms_norm(values) * weight * silu(z); all (dim). By all threads of a threadgroup.
-template <typename T>
-inline void gated_norm(device const float* values,
-                       device const float* z,
-                       device const T* weight,
-                       device float* out,
-                       uint dim,
-                       float eps,
-                       threadgroup float* scratch,
-                       uint thread_index,
-                       uint threads,
-                       uint lane,
-                       uint simdgroup,
-                       uint simdgroups) {
-  float sum = 0.0f;
-  for (uint i = thread_index; i < dim; i += threads) sum = fma(values[i], values[i], sum);
-  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
-  const float scale = precise::rsqrt(sum / float(dim) + eps);
-  for (uint i = thread_index; i < dim; i += threads)
-    out[i] = values[i] * scale * to_f32(weight[i]) * silu(z[i]);
-}
-
 // For each head: out = rms_norm(values) * weight * silu(z); values, z, out (Hv, value_dim),
 // weight (value_dim) shared by the heads. A threadgroup per head.
 /// @elements values groups * value_dim
@@ -132,47 +94,29 @@ inline void gated_norm(device const float* values,
 /// @default_threadgroup 128
 /// @grid len(values) / value_dim * threads
 /// @require grid % threads == 0
-kernel void gated_rms_norm(device const float* values [[buffer(0)]],
-                           device const float* z [[buffer(1)]],
-                           device const bf16* weight [[buffer(2)]],
-                           device float* out [[buffer(3)]],
-                           constant uint& value_dim [[buffer(4)]],
-                           constant float& eps [[buffer(5)]],
-                           uint head [[threadgroup_position_in_grid]],
-                           uint thread_index [[thread_index_in_threadgroup]],
-                           uint threads [[threads_per_threadgroup]],
-                           uint lane [[thread_index_in_simdgroup]],
-                           uint simdgroup [[simdgroup_index_in_threadgroup]],
-                           uint simdgroups [[simdgroups_per_threadgroup]]) {
+template <typename T>
+kernel void gated_norm(device const float* values [[buffer(0)]],
+                       device const float* z [[buffer(1)]],
+                       device const T* weight [[buffer(2)]],
+                       device float* out [[buffer(3)]],
+                       constant uint& value_dim [[buffer(4)]],
+                       constant float& eps [[buffer(5)]],
+                       uint head [[threadgroup_position_in_grid]],
+                       uint thread_index [[thread_index_in_threadgroup]],
+                       uint threads [[threads_per_threadgroup]],
+                       uint lane [[thread_index_in_simdgroup]],
+                       uint simdgroup [[simdgroup_index_in_threadgroup]],
+                       uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float scratch[kMaxSimdgroups];
   const ulong first = ulong(head) * value_dim;
-  gated_norm(values + first, z + first, weight, out + first, value_dim, eps, scratch, thread_index,
-             threads, lane, simdgroup, simdgroups);
+  float sum = 0.0f;
+  for (uint i = thread_index; i < value_dim; i += threads)
+    sum = fma(values[first + i], values[first + i], sum);
+  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
+  const float scale = precise::rsqrt(sum / float(value_dim) + eps);
+  for (uint i = thread_index; i < value_dim; i += threads)
+    out[first + i] = values[first + i] * scale * to_f32(weight[i]) * silu(z[first + i]);
 }
 
-// As gated_rms_norm, weight f32; heads of many rows one after the other.
-/// @elements values groups * value_dim
-/// @elements z groups * value_dim
-/// @elements weight value_dim
-/// @elements out groups * value_dim
-/// @threadgroup multiple of 32
-/// @default_threadgroup 128
-/// @grid len(values) / value_dim * threads
-/// @require grid % threads == 0
-kernel void gated_rms_norm_f32(device const float* values [[buffer(0)]],
-                               device const float* z [[buffer(1)]],
-                               device const float* weight [[buffer(2)]],
-                               device float* out [[buffer(3)]],
-                               constant uint& value_dim [[buffer(4)]],
-                               constant float& eps [[buffer(5)]],
-                               uint head [[threadgroup_position_in_grid]],
-                               uint thread_index [[thread_index_in_threadgroup]],
-                               uint threads [[threads_per_threadgroup]],
-                               uint lane [[thread_index_in_simdgroup]],
-                               uint simdgroup [[simdgroup_index_in_threadgroup]],
-                               uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float scratch[kMaxSimdgroups];
-  const ulong first = ulong(head) * value_dim;
-  gated_norm(values + first, z + first, weight, out + first, value_dim, eps, scratch, thread_index,
-             threads, lane, simdgroup, simdgroups);
-}
+template [[host_name("gated_rms_norm")]] kernel decltype(gated_norm<bf16>) gated_norm<bf16>;
+template [[host_name("gated_rms_norm_f32")]] kernel decltype(gated_norm<float>) gated_norm<float>;

@@ -32,6 +32,7 @@ REFUSED = {
     "@elements o 2": "said twice",
     "@elements out n": "no buffer out",
     "@elements n 1": "no buffer n",
+    "@elements o[1] n": "no buffer o0",
     "@grid m": "no scalar or function constant m",
     "@grid s": "s is no u32 scalar",
     "@grid o": "o is no u32 scalar",
@@ -74,6 +75,13 @@ def test_threadgroups_that_do_not_exist(threads):
 def test_missing(notes, missing):
     with pytest.raises(MslError, match=f"{missing} .* is missing"):
         parse_library(f"{HEAD}{notes}{EMPTY}")
+
+
+def test_numbered_buffers_share_a_line():
+    names = "device float* o0 [[buffer(0)]], device float* o1 [[buffer(1)]]"
+    text = f"{HEAD}/// @elements o[2] 3 + #\n/// @threadgroup any\nkernel void k({names}) {{}}\n"
+    sizes = [p.elements for p in parse_library(text).kernels[0].bindings]
+    assert sizes == ["add(Wide{3}, Wide{0})", "add(Wide{3}, Wide{1})"]
 
 
 def test_annotations_belong_to_the_kernel_directly_below():

@@ -5,6 +5,7 @@ C++: bodies of functions stay as they are, line for line. It runs at build time,
 nothing but the standard library.
 
     sources  -> source.flatten   one text, own includes inlined
+             -> instantiate      kernel templates written out
              -> tokens, parse    kernels, parameters, threadgroup memory, function constants
              -> rules            what Metal would refuse and a host compiler would not
              -> annotations      the `@` lines above a kernel

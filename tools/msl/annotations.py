@@ -2,7 +2,7 @@
 
 Grammar (tools/README.md has the meaning):
 
-    /// @elements NAME expr
+    /// @elements NAME expr, or NAME[COUNT] expr for NAME0, NAME1 .. with # for the number
     /// @threadgroup any | multiple of 32 | NUMBER
     /// @default_threadgroup expr
     /// @grid expr
@@ -10,6 +10,8 @@ Grammar (tools/README.md has the meaning):
 """
 
 from __future__ import annotations
+
+import re
 
 from .errors import MslError
 from .expressions import ExpressionError, parse, to_cpp
@@ -80,6 +82,10 @@ def _cpp(kernel: Kernel, text: str, geometry: tuple[str, ...]) -> str:
 
 def _elements(kernel: Kernel, rest: str, doc: Token) -> None:
     name, _, text = rest.partition(" ")
+    if several := re.fullmatch(r"(\w+)\[(\d+)\]", name):
+        for index in range(int(several[2])):
+            _elements(kernel, f"{several[1]}{index} {text.replace('#', str(index))}", doc)
+        return
     param = next((p for p in kernel.bindings if p.name == name and not p.scalar), None)
     if param is None:
         raise doc.error(f"kernel {kernel.name} has no buffer {name}")

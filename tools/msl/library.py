@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .annotations import annotate, check_names
+from .instantiate import instantiate
 from .model import Library
 from .parse import Parser
 from .rules import check
@@ -18,7 +19,7 @@ def read_library(files: list[Path]) -> Library:
 
 def parse_library(text: str) -> Library:
     """The same for a text that is flattened already."""
-    parser = Parser(text)
+    parser = Parser(instantiate(text))
     library = parser.library()
     check(library, parser.directives)
     check_names(library.kernels)

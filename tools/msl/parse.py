@@ -36,7 +36,7 @@ class Parser:
     def __init__(self, text: str):
         self.text = text
         everything = tokenize(text)
-        self.docs = {(t.file, t.line): t for t in everything if t.kind == "doc"}
+        self.docs = [t for t in everything if t.kind == "doc"]
         self.directives = [t for t in everything if t.kind == "directive"]
         self.tokens = [t for t in everything if t.kind not in ("doc", "directive")]
         self.functions: list[Function] = []
@@ -165,8 +165,8 @@ class Parser:
             raise token.error(
                 "a function constant is `constant uint NAME [[function_constant(n)]];`"
             )
-        doc = self.docs.get((token.file, token.line - 1))
-        default = re.fullmatch(r"///\s*@default\s+(\d+)", doc.text.strip()) if doc else None
+        doc = "".join(doc.text.strip() for doc in self._docs_above(token)[-1:])
+        default = re.fullmatch(r"///\s*@default\s+(\d+)", doc)
         if not default or int(default[1]) > 0xFFFFFFFF:
             raise token.error(
                 f"function constant {words[2]}: `/// @default NUMBER` above it is missing"
@@ -212,10 +212,10 @@ class Parser:
 
     def _docs_above(self, token: Token) -> list[Token]:
         found: list[Token] = []
-        line = token.line - 1
-        while (token.file, line) in self.docs:
-            found.insert(0, self.docs[token.file, line])
-            line -= 1
+        for doc in reversed([doc for doc in self.docs if doc.start < token.start]):
+            if (doc.file, doc.line) != (token.file, token.line - len(found) - 1):
+                break
+            found.insert(0, doc)
         return found
 
     def _parameters(self, function: Function) -> list[Buffer | Builtin]:

@@ -21,14 +21,6 @@ def flatten(files: list[Path]) -> str:
     return "".join(_inline(Path(file), seen) for file in files)
 
 
-def included_files(files: list[Path]) -> list[Path]:
-    """Returns every file that `flatten` reads, for a build system's dependencies."""
-    seen: set[Path] = set()
-    for file in files:
-        _inline(Path(file), seen)
-    return sorted(seen)
-
-
 def _inline(path: Path, seen: set[Path]) -> str:
     if path in seen:
         return ""

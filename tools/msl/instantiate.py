@@ -1,0 +1,61 @@
+"""Writes out the instantiations of kernel templates: behind it, every kernel is a plain one.
+
+    template <typename T>               or <uint N>
+    kernel void NAME(.. T ..) { .. }
+
+    template [[host_name("KERNEL")]] kernel decltype(NAME<TYPE>) NAME<TYPE>;
+
+is Metal's own way to say it. Each instantiation becomes the template's text with KERNEL for NAME
+and TYPE for T, also in the comments above it, where (32 / 4) becomes 8; `#line` keeps the places.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .errors import MslError
+
+_LINE = re.compile(r'^#line (\d+) "([^"]*)"\n', re.M)
+_TEMPLATE = re.compile(
+    r"(?P<above>(?:^//.*\n)*)^template <(?:typename|uint) (?P<parameter>\w+)>\n"
+    r"kernel void (?P<name>\w+)(?P<first>\(.*\n)(?P<rest>(?:.*\n)*?^}\n)",
+    re.M,
+)
+_QUOTIENT = re.compile(r"\((\d+) / (\d+)\)")
+_INSTANCE = re.compile(
+    r'^template \[\[host_name\("(\w+)"\)\]\] kernel decltype\((\w+)<(\w+)>\) \2<\3>;\n', re.M
+)
+
+
+def instantiate(text: str) -> str:
+    """The flattened `text` with plain kernels. Raises MslError for a template without instances."""
+    templates = {match["name"]: match for match in _TEMPLATE.finditer(text)}
+    for name in templates.keys() - {match[2] for match in _INSTANCE.finditer(text)}:
+        raise MslError(*_place(text, templates[name].start("name")), f"{name} has no instantiation")
+
+    def instance(match: re.Match[str]) -> str:
+        if match[2] not in templates:
+            raise MslError(*_place(text, match.start()), f"no kernel template {match[2]}")
+        template = templates[match[2]]
+        above, first, rest = (
+            re.sub(rf"\b{template['parameter']}\b", match[3], template[part])
+            for part in ("above", "first", "rest")
+        )
+        above = _QUOTIENT.sub(lambda q: str(int(q[1]) // int(q[2])), above)
+        return (  # the kernel begins where the template does: right below its annotations
+            f"{_line(text, template.start())}{above}kernel void {match[1]}{first}"
+            f"{_line(text, template.start('rest'))}{rest}{_line(text, match.end())}"
+        )
+
+    plain = _INSTANCE.sub(instance, text)
+    return _TEMPLATE.sub(lambda match: _line(plain, match.end()), plain)
+
+
+def _place(text: str, at: int) -> tuple[str, int]:
+    *_, line = _LINE.finditer(text, 0, at)
+    return line[2], int(line[1]) + text.count("\n", line.end(), at)
+
+
+def _line(text: str, at: int) -> str:
+    file, number = _place(text, at)
+    return f'#line {number} "{file}"\n'
