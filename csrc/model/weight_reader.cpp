@@ -117,7 +117,7 @@ void WeightReader::numbers(const TensorRef& tensor, uint64_t begin, uint64_t cou
                    bounce_.data());
     if (file.is_hole()) continue;  // no page of `out` is touched
     check_finite(raw, row.in, tensor.dtype, "tensor " + tensor.name, file.path());
-    ops::cpu::kernels_portable().dequant_row(row, 0, out + done);
+    ops::cpu::kernels_portable()->dequant_row(row, 0, out + done);
   }
 }
 

@@ -34,16 +34,16 @@ ScratchPlan plan_of(std::vector<ops::Workload::Moe> moes, const ops::GatedFfn* d
   work.d_model = 128;
   work.moes = std::move(moes);
   if (dense) work.dense.push_back(dense);
-  return {work, ops::Precision::float32, kernels_portable()};
+  return {work, ops::Precision::float32, *kernels_portable()};
 }
 
 // A batch is cut by hidden_rows() alone: whatever layer it is of, it must fit.
 void check_fits(const ScratchPlan& plan, uint32_t width) {
   const uint64_t rows = plan.hidden_rows(), blocks = rows / kBlockTokens;
   const InputFormat down =
-      input_format(shape(128, width), ops::Precision::float32, kernels_portable());
+      input_format(shape(128, width), ops::Precision::float32, *kernels_portable());
   const InputFormat gate =
-      input_format(shape(width, 128), ops::Precision::float32, kernels_portable());
+      input_format(shape(width, 128), ops::Precision::float32, *kernels_portable());
   CHECK(rows % kBlockTokens == 0);
   CHECK(plan.hidden_floats() >= 2 * rows * width);
   CHECK(plan.hidden_record_bytes() >= rows * input_bytes(down, width));

@@ -1,12 +1,16 @@
-# The inner loops, one source file an instruction set, each with the compiler flags of its own. A file
-# whose flags the compiler does not know is built without them, and then offers no kernels.
-# They take most of a build's time, a minute each.
+# The inner loops (kernels.inc), compiled once an instruction set with compiler flags of its own. One
+# whose flags the compiler does not know offers no kernels. They take most of a build's time, a minute
+# each. A new instruction set is a row here and one in select.cpp.
 include(CheckCXXCompilerFlag)
 set(MOEFLUX_KERNELS "" CACHE STRING "instruction sets to build for, such as portable;avx2; all if empty")
 
-function(moeflux_kernels name)
-  set(source csrc/ops/cpu/kernels_${name}.cpp)
+# moeflux_kernels(NAME HEADER GEMM_FROM [FLAGS]): operations are those of simd/isa_HEADER.h, GEMM_FROM
+# the number of tokens from which gemm is faster than matvec.
+function(moeflux_kernels name header gemm_from)
+  set(source ${PROJECT_BINARY_DIR}/kernels/kernels_${name}.cpp)
   target_sources(moeflux_core PRIVATE ${source})
+  set(text "#include \"ops/cpu/kernels.h\"
+namespace moeflux::ops::cpu { const Kernels* kernels_${name}() { return nullptr; } }\n")
   set(flags -O3 -ffp-contract=fast -Wno-psabi)
   if(MOEFLUX_SANITIZE)  # unrolled loops with a check at every step take minutes to compile
     set(flags -O1 -ffp-contract=fast -Wno-psabi -fno-sanitize=undefined)
@@ -15,19 +19,24 @@ function(moeflux_kernels name)
     # GCC 12's own intrinsic headers read an uninitialised vector on purpose (PR 105593).
     list(APPEND flags -Wno-maybe-uninitialized -Wno-uninitialized)
   endif()
-  if(ARGN AND (NOT MOEFLUX_KERNELS OR name IN_LIST MOEFLUX_KERNELS))
+  if(NOT ARGN OR NOT MOEFLUX_KERNELS OR name IN_LIST MOEFLUX_KERNELS)
     list(JOIN ARGN " " set)
     string(MAKE_C_IDENTIFIER "MOEFLUX_HAS_${set}" known)
     check_cxx_compiler_flag("${set}" ${known})
     if(${known})
       list(APPEND flags ${ARGN})
+      set(text "#define MOEFLUX_ISA ${name}
+#define MOEFLUX_ISA_HEADER \"ops/cpu/simd/isa_${header}.h\"
+#define MOEFLUX_GEMM_FROM ${gemm_from}
+#include \"ops/cpu/kernels.inc\"\n")
     endif()
   endif()
+  file(CONFIGURE OUTPUT ${source} CONTENT "${text}" @ONLY)
   set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS ${flags})
-  set_property(SOURCE ${source} PROPERTY SKIP_PRECOMPILE_HEADERS ON)  # for their flags are others
+  set_property(SOURCE ${source} PROPERTY SKIP_PRECOMPILE_HEADERS ON)  # per-file flags
 endfunction()
 
-moeflux_kernels(portable)
+moeflux_kernels(portable portable 16)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
   # The base is asked for by name: for macOS, compilers assume an M1, which has the dot product.
   # zig knows -mcpu alone; of GCC, only -march gives all extensions.
@@ -37,7 +46,7 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
     if(MOEFLUX_HAS_MARCH)
       set(flag -march=${arch})
     endif()
-    moeflux_kernels(${name} ${flag}${extensions})
+    moeflux_kernels(${name} neon 8 ${flag}${extensions})  # 8 as AVX2: not measured
   endfunction()
   moeflux_neon(neon armv8-a "")
   moeflux_neon(neon_dotprod armv8.2-a +dotprod)
@@ -45,10 +54,10 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
 endif()
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
   set(avx512 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mfma)
-  moeflux_kernels(avx2 -mavx2 -mfma)
-  moeflux_kernels(avx2_vnni -mavx2 -mfma -mavxvnni)
-  moeflux_kernels(avx512 ${avx512})
-  moeflux_kernels(avx512_vnni ${avx512} -mavx512vnni)
-  moeflux_kernels(avx512_bf16 ${avx512} -mavx512vnni -mavx512vbmi -mavx512bf16)
-  moeflux_kernels(amx ${avx512} -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-int8)
+  moeflux_kernels(avx2 avx2 8 -mavx2 -mfma)
+  moeflux_kernels(avx2_vnni avx2 8 -mavx2 -mfma -mavxvnni)
+  moeflux_kernels(avx512 avx512 8 ${avx512})
+  moeflux_kernels(avx512_vnni avx512 8 ${avx512} -mavx512vnni)
+  moeflux_kernels(avx512_bf16 avx512 8 ${avx512} -mavx512vnni -mavx512vbmi -mavx512bf16)
+  moeflux_kernels(amx avx512 4 ${avx512} -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-int8)
 endif()

@@ -1,4 +1,4 @@
-// The inner loops of the CPU ops, compiled once per instruction set (kernels_<isa>.cpp) and chosen
+// The inner loops of the CPU ops, compiled once per instruction set (kernels.cmake) and chosen
 // at run time. Each result depends only on its own operands and their order: not on how many rows,
 // tokens or threads are computed beside it.
 //
@@ -65,17 +65,7 @@ struct Kernels {
   void (*delta_rule)(const DeltaRule& rule);
 };
 
-const Kernels& kernels_portable();
-// Null where the compiler could not build them.
-const Kernels* kernels_avx2();
-const Kernels* kernels_avx2_vnni();
-const Kernels* kernels_avx512();
-const Kernels* kernels_avx512_vnni();
-const Kernels* kernels_avx512_bf16();  // and VNNI, VBMI
-const Kernels* kernels_amx();          // and all of these
-const Kernels* kernels_neon();
-const Kernels* kernels_neon_dotprod();
-const Kernels* kernels_neon_i8mm();  // and dotprod, bf16
+const Kernels* kernels_portable();  // never null
 
 // The best this machine runs, or the best of the family that `forced` names ("avx512", "avx2",
 // "neon", "portable"). Throws FormatError when that is unknown or not available here.

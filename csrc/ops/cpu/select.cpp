@@ -15,7 +15,27 @@
 #include "base/error.h"
 #include "ops/cpu/kernels.h"
 
+// Best first, each with its family: rows of kernels.cmake.
+#if defined(__x86_64__)
+#define EACH_NATIVE_ISA(ISA) \
+  ISA(avx512, amx)           \
+  ISA(avx512, avx512_bf16)   \
+  ISA(avx512, avx512_vnni)   \
+  ISA(avx512, avx512)        \
+  ISA(avx2, avx2_vnni)       \
+  ISA(avx2, avx2)
+#elif defined(__aarch64__)
+#define EACH_NATIVE_ISA(ISA) ISA(neon, neon_i8mm) ISA(neon, neon_dotprod) ISA(neon, neon)
+#else
+#define EACH_NATIVE_ISA(ISA)
+#endif
+#define EACH_ISA(ISA) EACH_NATIVE_ISA(ISA) ISA(portable, portable)
+
 namespace moeflux::ops::cpu {
+
+#define ISA(family, name) const Kernels* kernels_##name();
+EACH_ISA(ISA)
+#undef ISA
 
 namespace {
 #if defined(__x86_64__)
@@ -46,19 +66,23 @@ bool has_amx() {
   return false;
 #endif
 }
-bool has_avx2_vnni() {  // CPUID 7.1, EAX bit 4: not among GCC 12's names
+// CPUID 7.1, EAX bit 4: not among GCC 12's names.
+bool has_avx2_vnni() {
   uint32_t eax = 7, ebx, ecx = 1, edx;
   __asm__("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
   return has_avx2() && (eax >> 4 & 1);
 }
 #elif defined(__aarch64__)
+bool has_neon() {
+  return true;
+}
 #ifdef __linux__
-bool has_dotprod() {
+bool has_neon_dotprod() {
   return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
 }
-bool has_i8mm() {
+bool has_neon_i8mm() {
   constexpr unsigned long kAll = HWCAP2_I8MM | HWCAP2_BF16;
-  return has_dotprod() && (getauxval(AT_HWCAP2) & kAll) == kAll;
+  return has_neon_dotprod() && (getauxval(AT_HWCAP2) & kAll) == kAll;
 }
 #elif defined(__APPLE__)
 bool has_feature(const char* name) {  // false also where the system does not know the name
@@ -66,49 +90,35 @@ bool has_feature(const char* name) {  // false also where the system does not kn
   size_t size = sizeof value;
   return sysctlbyname(name, &value, &size, nullptr, 0) == 0 && value != 0;
 }
-bool has_dotprod() {
+bool has_neon_dotprod() {
   return has_feature("hw.optional.arm.FEAT_DotProd");
 }
-bool has_i8mm() {
-  return has_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM") &&
+bool has_neon_i8mm() {
+  return has_neon_dotprod() && has_feature("hw.optional.arm.FEAT_I8MM") &&
          has_feature("hw.optional.arm.FEAT_BF16");
 }
 #else
-bool has_dotprod() {
+bool has_neon_dotprod() {
   return false;
 }
-bool has_i8mm() {
+bool has_neon_i8mm() {
   return false;
 }
 #endif
 #endif
+bool has_portable() {
+  return true;
+}
 
 struct Choice {
   const char* family;
   bool (*runs)();
-  const Kernels* (*table)();
+  const Kernels* (*table)();  // null where the compiler could not build it
 };
-const Kernels* portable() {
-  return &kernels_portable();
-}
-bool always() {
-  return true;
-}
 constexpr Choice kChoices[] = {
-// best first
-#if defined(__x86_64__)
-    {"avx512", has_amx, kernels_amx},
-    {"avx512", has_avx512_bf16, kernels_avx512_bf16},
-    {"avx512", has_avx512_vnni, kernels_avx512_vnni},
-    {"avx512", has_avx512, kernels_avx512},
-    {"avx2", has_avx2_vnni, kernels_avx2_vnni},
-    {"avx2", has_avx2, kernels_avx2},
-#elif defined(__aarch64__)
-    {"neon", has_i8mm, kernels_neon_i8mm},
-    {"neon", has_dotprod, kernels_neon_dotprod},
-    {"neon", always, kernels_neon},
-#endif
-    {"portable", always, portable},
+#define ISA(family, name) {#family, has_##name, kernels_##name},
+    EACH_ISA(ISA)
+#undef ISA
 };
 
 std::string families() {

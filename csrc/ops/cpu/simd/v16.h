@@ -1,5 +1,5 @@
 // Vectors of 16 floats whatever the machine (compiler vector extensions), so that every instruction
-// set sums in the same order. Included once by each kernels_<isa>.cpp, inside an unnamed namespace
+// set sums in the same order. Included once by each kernels.inc, inside an unnamed namespace
 // of its own: nothing here may be shared between translation units of different instruction sets,
 // and no standard header with inline code is used, lest the linker pick an AVX-512 copy of it for
 // everybody. Needs fma() of simd/isa_<isa>.h, which is included first.
