@@ -12,7 +12,7 @@ set(moeflux_executor
 
 option(MOEFLUX_HOST_CHECKS "host device for tests: guard pages, fault reports, random schedules" OFF)
 if(MOEFLUX_HOST_CHECKS)
-  set(moeflux_host_options csrc/device/host/options_checked.cpp)
+  set(moeflux_host_options tests/cpp/options_checked.cpp tests/cpp/order.cpp)
 else()
   set(moeflux_host_options csrc/device/host/options_shipped.cpp)
 endif()
@@ -25,13 +25,11 @@ add_library(moeflux_device STATIC
   csrc/device/completion.cpp
   csrc/device/limits.cpp
   csrc/device/lookup.cpp
-  csrc/device/row_buffers.cpp
   ${moeflux_executor}
   ${moeflux_host_options}
   csrc/device/host/buffer.cpp
   csrc/device/host/commands.cpp
   csrc/device/host/host_device.cpp
-  csrc/device/host/order.cpp
   csrc/device/host/queue.cpp
   csrc/device/host/runner.cpp)
 target_link_libraries(moeflux_device PUBLIC moeflux_base)

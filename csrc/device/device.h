@@ -58,12 +58,6 @@ class Pipeline {
   virtual uint32_t max_threads() const = 0;                 // a threadgroup
 };
 
-class Event {  // a counter that command buffers raise and await
- public:
-  virtual ~Event() = default;
-  virtual uint64_t value() const = 0;
-};
-
 class Commands {
  public:
   virtual ~Commands() = default;
@@ -72,10 +66,6 @@ class Commands {
   // committed.
   virtual void dispatch(const std::shared_ptr<Pipeline>& pipeline, std::span<const Argument> args,
                         Size grid, Size threadgroup) = 0;
-  // What comes before it has run when the event turns to `value`. A failure never leaves those who
-  // await it hanging: metal raises it all the same, host fails them.
-  virtual void signal(const std::shared_ptr<Event>& event, uint64_t value) = 0;
-  virtual void await(const std::shared_ptr<Event>& event, uint64_t value) = 0;
   // Called once on a thread of the device, also after a failure. Before commit() only. done() is
   // true by then, buffers have been let go, and wait() returns only when all handlers have.
   virtual void on_completed(std::function<void()> handler) = 0;
@@ -108,7 +98,6 @@ class Device {
                                              const Constants& constants = {}) = 0;
   virtual size_t pipeline_count() const = 0;
   virtual std::unique_ptr<Commands> commands() = 0;
-  virtual std::shared_ptr<Event> event() = 0;
 };
 
 std::unique_ptr<Device> open_host();

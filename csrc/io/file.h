@@ -1,11 +1,10 @@
-// File: bytes at an offset, from many threads at once. A seam: posix, memory, faulty (tests).
+// File: bytes at an offset, from many threads at once. A seam: posix, a hole, and what tests need.
 #pragma once
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
 #include <string>
-#include <vector>
 
 namespace moeflux::io {
 
@@ -25,9 +24,6 @@ class File {
 // Opens a regular file for direct reads (O_DIRECT, F_NOCACHE), or buffered ones where the file
 // system refuses or `direct` is false; alignment() tells which. Throws IoError.
 std::shared_ptr<File> open_posix(const std::string& path, bool direct);
-
-std::shared_ptr<File> open_memory(std::vector<std::byte> bytes, std::string name,
-                                  size_t alignment = 1);
 
 // A file of zeros that costs nothing to read: `out` must be zero already and is left untouched, so
 // that not even a page of it is taken. The planner loads a model from it to learn what it holds.

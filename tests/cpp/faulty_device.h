@@ -89,7 +89,6 @@ class FaultyDevice final : public moeflux::device::Device {
     if (state_->fails(Fault::commands)) throw moeflux::GpuError("[test] no command buffer");
     return std::make_unique<FaultyCommands>(state_, inner_);
   }
-  std::shared_ptr<moeflux::device::Event> event() override { return inner_->event(); }
 
  private:
   struct State {
@@ -117,7 +116,7 @@ class FaultyDevice final : public moeflux::device::Device {
                   moeflux::device::Size threadgroup) override {
       inner_->dispatch(pipeline, args, grid, threadgroup);
       ++n_dispatches_;
-      const uint64_t nbytes = sizeof(moeflux::device::Recording::Step) + args.size_bytes();
+      const uint64_t nbytes = sizeof(moeflux::device::Recording::Dispatch) + args.size_bytes();
       n_bytes_ += nbytes;
       std::lock_guard lock(state_->mutex);
       Seen& seen = state_->seen;
@@ -127,12 +126,6 @@ class FaultyDevice final : public moeflux::device::Device {
     ~FaultyCommands() override {
       std::lock_guard lock(state_->mutex);
       state_->seen.recorded_bytes -= n_bytes_;
-    }
-    void signal(const std::shared_ptr<moeflux::device::Event>& event, uint64_t value) override {
-      inner_->signal(event, value);
-    }
-    void await(const std::shared_ptr<moeflux::device::Event>& event, uint64_t value) override {
-      inner_->await(event, value);
     }
     void on_completed(std::function<void()> handler) override {
       handlers_.push_back(std::move(handler));

@@ -8,7 +8,7 @@
 #include <thread>
 
 #include "base/error.h"
-#include "io/file.h"
+#include "memory_file.h"
 
 class FaultyFile final : public moeflux::io::File {
  public:

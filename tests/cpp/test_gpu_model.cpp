@@ -6,6 +6,7 @@
 #include "device/host/host_device.h"
 #include "engine_fixture.h"
 #include "gpu_rig.h"
+#include "order.h"
 
 using namespace moeflux;
 using ops::gpu::DeviceArena;
@@ -23,6 +24,7 @@ struct Run {
 Logits logits_of(const Run& run) {
   device::host::Options host;
   host.seed = run.seed;
+  if (run.seed) host.order = device::host::random_legal_order;
   host.max_delay_us = run.max_delay_us;
   const std::shared_ptr<device::Device> device = device::host::open(host);
   TinyModel::Options options;

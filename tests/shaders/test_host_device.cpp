@@ -1,4 +1,4 @@
-// The host device: order, events, errors at the wait, lifetimes. Kernels are those of library/.
+// The host device: order, errors at the wait, lifetimes. Kernels are those of library/.
 #include <doctest/doctest.h>
 
 #include <atomic>
@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "device/host/host_device.h"
-#include "device/host/order.h"
+#include "order.h"
 
 using namespace moeflux;
 using namespace moeflux::device;
@@ -46,6 +46,7 @@ struct Fixture {
 host::Options hard(uint32_t seed) {
   host::Options options;
   options.seed = seed;
+  options.order = host::random_legal_order;
   options.max_delay_us = 300;
   options.guard_pages = true;
   return options;
@@ -80,23 +81,22 @@ TEST_CASE("random legal orders keep what depends on each other, and do vary") {
     const Argument args[] = {Slice{out, 0}, Scalar{4}, Scalar{1}};
     recording.dispatch(f.device->pipeline("fill"), args, {4, 1, 1}, {4, 1, 1});
   };
-  add(a);                                  // 0
-  add(b);                                  // 1
-  add(a);                                  // 2 after 0
-  recording.signal(f.device->event(), 1);  // 3 after all
-  add(c);                                  // 4 after 3
-  add(a);                                  // 5 after 3
+  add(a);  // 0
+  add(b);  // 1
+  add(a);  // 2 after 0
+  add(c);  // 3
+  add(a);  // 4 after 2
   std::mt19937 random(1);
   size_t differing = 0;
   for (int i = 0; i < 100; ++i) {
     const std::vector<size_t> order = host::random_legal_order(recording, random);
-    REQUIRE(order.size() == 6);
-    std::vector<size_t> place(6, 99);
-    for (size_t k = 0; k < 6; ++k) place[order[k]] = k;
+    REQUIRE(order.size() == 5);
+    std::vector<size_t> place(5, 99);
+    for (size_t k = 0; k < 5; ++k) place[order[k]] = k;
     CHECK(place[0] < place[2]);
-    for (size_t k : {0, 1, 2}) CHECK(place[k] < place[3]);
-    for (size_t k : {4, 5}) CHECK(place[3] < place[k]);
-    differing += order != std::vector<size_t>{0, 1, 2, 3, 4, 5};
+    CHECK(place[2] < place[4]);
+    CHECK(place[4] < 5);
+    differing += order != std::vector<size_t>{0, 1, 2, 3, 4};
   }
   CHECK(differing > 10);
 }
@@ -133,35 +133,6 @@ TEST_CASE("command buffers run in the order of their commits") {
     for (const auto& commands : all) CHECK(commands->done());
     CHECK(Fixture::words(out)[255] == 0);
   }
-}
-
-TEST_CASE("events carry their value from one command buffer to the next") {
-  Fixture f;
-  const auto event = f.device->event();
-  CHECK(event->value() == 0);
-  const auto first = f.device->commands(), second = f.device->commands();
-  first->signal(event, 3);
-  second->await(event, 2);
-  second->signal(event, 4);
-  first->commit();
-  second->commit();
-  second->wait();
-  CHECK(event->value() == 4);
-}
-
-TEST_CASE("awaiting what nothing raises is an error, not a hang") {
-  Fixture f;
-  const auto event = f.device->event();
-  const auto commands = f.device->commands(), after = f.device->commands();
-  commands->await(event, 1);
-  commands->signal(event, 5);
-  commands->commit();
-  CHECK_THROWS_WITH_AS(commands->wait(), doctest::Contains("expected 1, found 0"), GpuError);
-  CHECK(event->value() == 0);  // what comes after a failure does not run
-  after->signal(event, 6);
-  after->commit();
-  after->wait();
-  CHECK(event->value() == 6);
 }
 
 TEST_CASE(
@@ -248,8 +219,6 @@ TEST_CASE("after its commit a Commands refuses everything") {
   const auto commands = f.device->commands();
   commands->commit();
   CHECK_THROWS_AS(f.fill(*commands, out, 64, 1), GpuError);
-  CHECK_THROWS_AS(commands->signal(f.device->event(), 1), GpuError);
-  CHECK_THROWS_AS(commands->await(f.device->event(), 1), GpuError);
   CHECK_THROWS_AS(commands->on_completed([] {}), GpuError);
   CHECK_THROWS_AS(commands->commit(), GpuError);
   commands->wait();  // an empty command buffer completes
@@ -371,7 +340,6 @@ TEST_CASE("objects of another device are refused") {
   CHECK_THROWS_AS(commands->dispatch(other.device->pipeline("fill"), args, {64, 1, 1}, {64, 1, 1}),
                   FormatError);
   CHECK_THROWS_AS(commands->dispatch(nullptr, args, {64, 1, 1}, {64, 1, 1}), FormatError);
-  CHECK_THROWS_AS(commands->signal(nullptr, 1), FormatError);
 }
 
 TEST_CASE("pipelines are made on first request and cached by name and constants") {

@@ -5,16 +5,8 @@
 #include "base/error.h"
 #include "device/check.h"
 #include "device/host/buffer.h"
-#include "device/host/event.h"
 
 namespace moeflux::device::host {
-
-namespace {
-void check_event(const std::shared_ptr<Event>& event) {
-  if (!dynamic_cast<const HostEvent*>(event.get()))
-    throw FormatError("[host::Commands] expected an event of a host device");
-}
-}  // namespace
 
 HostCommands::HostCommands(std::shared_ptr<Queue> queue, Owner owner)
     : queue_(std::move(queue)), owner_(std::move(owner)) {}
@@ -39,18 +31,6 @@ void HostCommands::dispatch(const std::shared_ptr<Pipeline>& pipeline,
   }
   check_dispatch(*pipeline, *owner_, args, {grid, threadgroup});
   batch_->recording.dispatch(pipeline, args, grid, threadgroup);
-}
-
-void HostCommands::signal(const std::shared_ptr<Event>& event, uint64_t value) {
-  check_recording();
-  check_event(event);
-  batch_->recording.signal(event, value);
-}
-
-void HostCommands::await(const std::shared_ptr<Event>& event, uint64_t value) {
-  check_recording();
-  check_event(event);
-  batch_->recording.await(event, value);
 }
 
 void HostCommands::on_completed(std::function<void()> handler) {

@@ -29,8 +29,6 @@ class HostCommands : public Commands {
   HostCommands(std::shared_ptr<Queue> queue, Owner owner);
   void dispatch(const std::shared_ptr<Pipeline>& pipeline, std::span<const Argument> args,
                 Size grid, Size threadgroup) override;
-  void signal(const std::shared_ptr<Event>& event, uint64_t value) override;
-  void await(const std::shared_ptr<Event>& event, uint64_t value) override;
   void on_completed(std::function<void()> handler) override;
   void commit() override;
   bool done() const override;

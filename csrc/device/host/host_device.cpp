@@ -9,7 +9,6 @@
 
 #include "device/host/buffer.h"
 #include "device/host/commands.h"
-#include "device/host/event.h"
 #include "device/limits.h"
 #include "device/lookup.h"
 
@@ -62,7 +61,6 @@ class HostDevice : public Device {
   std::unique_ptr<Commands> commands() override {
     return std::make_unique<HostCommands>(queue_, owner_);
   }
-  std::shared_ptr<Event> event() override { return std::make_shared<HostEvent>(); }
 
  private:
   using Key = std::pair<std::string, std::vector<uint64_t>>;  // name, constants

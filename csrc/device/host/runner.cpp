@@ -1,5 +1,6 @@
 #include "device/host/runner.h"
 
+#include <algorithm>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -7,8 +8,6 @@
 #include "base/error.h"
 #include "device/check.h"
 #include "device/host/buffer.h"
-#include "device/host/event.h"
-#include "device/host/order.h"
 
 namespace moeflux::device::host {
 
@@ -42,28 +41,14 @@ Runner::Runner(const Limits& limits, const Options& options)
 void Runner::run(const Recording& recording) {
   if (options_.max_delay_us)
     std::this_thread::sleep_for(std::chrono::microseconds(random_() % options_.max_delay_us));
-  const auto steps = recording.steps();
-  if (options_.seed == 0) {
-    for (const Recording::Step& each : steps) step(recording, each);
-  } else {
-    for (const size_t index : random_legal_order(recording, random_)) step(recording, steps[index]);
-  }
-}
-
-void Runner::step(const Recording& recording, const Recording::Step& step) {
-  if (const auto* given = std::get_if<Recording::Dispatch>(&step)) {
-    dispatch(recording.args(*given), *given);
-  } else if (const auto* signal = std::get_if<Recording::Signal>(&step)) {
-    static_cast<HostEvent&>(*signal->event).raise(signal->value);
-  } else {
-    // Command buffers run in order and nothing else raises events: what is not raised by now never
-    // will be, and waiting for it would hang.
-    const auto& await = std::get<Recording::Await>(step);
-    if (await.event->value() < await.value)
-      throw GpuError("[host::Runner] awaits an event that nothing before it raises: expected " +
-                     std::to_string(await.value) + ", found " +
-                     std::to_string(await.event->value()));
-  }
+  const auto run_one = [&](const Recording::Dispatch& each) {
+    dispatch(recording.args(each), each);
+  };
+  const auto dispatches = recording.dispatches();
+  if (!options_.order)
+    std::ranges::for_each(dispatches, run_one);
+  else
+    for (const size_t index : options_.order(recording, random_)) run_one(dispatches[index]);
 }
 
 void Runner::dispatch(std::span<const Argument> args, const Recording::Dispatch& dispatch) {

@@ -17,7 +17,6 @@ class Runner {
   void run(const Recording& recording);
 
  private:
-  void step(const Recording& recording, const Recording::Step& step);
   void dispatch(std::span<const Argument> args, const Recording::Dispatch& dispatch);
 
   const Limits limits_;

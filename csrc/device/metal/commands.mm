@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "device/check.h"
 #include "device/metal/buffer.h"
-#include "device/metal/event.h"
 #include "device/metal/library.h"
 #include "device/metal/text.h"
 
@@ -19,22 +18,16 @@ MTLSize mtl_size(const Size& size) {
   return MTLSizeMake(size[0], size[1], size[2]);
 }
 
-template <class Derived, class Base>
-const Derived* metal_object(const std::shared_ptr<Base>& object, const char* what) {
-  const auto* derived = dynamic_cast<const Derived*>(object.get());
-  if (!derived) throw FormatError(std::string("[device::Metal] ") + what + " of no Metal device");
-  return derived;
-}
-
 // Memory and pipelines stay with the device that made them.
 template <class Derived, class Base>
 void check_own(const Context& context, const std::shared_ptr<Base>& object, const char* what) {
-  if (!metal_object<Derived>(object, what)->belongs_to(context)) {
+  const auto* derived = dynamic_cast<const Derived*>(object.get());
+  if (!derived || !derived->belongs_to(context)) {
     throw FormatError(std::string("[device::Metal] ") + what + " of another device");
   }
 }
 
-// Encodes the steps of a recording, in order. Holds at most one encoder and ends it, whatever
+// Encodes the dispatches of a recording, in order. Holds at most one encoder and ends it, whatever
 // happens: Metal stops the process when one goes away open.
 class Encoding {
  public:
@@ -42,9 +35,9 @@ class Encoding {
       : context_(context), recording_(recording), buffer_(buffer) {}
   Encoding(const Encoding&) = delete;
   Encoding& operator=(const Encoding&) = delete;
-  ~Encoding() { end(); }
+  ~Encoding() { [encoder_ endEncoding]; }
 
-  void operator()(const Recording::Dispatch& dispatch) {
+  void encode(const Recording::Dispatch& dispatch) {
     if (!encoder_) encoder_ = [buffer_ computeCommandEncoder];  // serial: each sees those before
     if (!encoder_) throw GpuError("[device::Metal] no encoder for a command buffer");
     const auto& pipeline = static_cast<const MetalPipeline&>(*dispatch.pipeline);
@@ -53,16 +46,6 @@ class Encoding {
     for (const Argument& argument : recording_.args(dispatch)) bind(argument, index++);
     [encoder_ dispatchThreads:mtl_size(dispatch.grid)
         threadsPerThreadgroup:mtl_size(dispatch.threadgroup)];
-  }
-  void operator()(const Recording::Signal& signal) {
-    end();
-    [buffer_ encodeSignalEvent:static_cast<const MetalEvent&>(*signal.event).get()
-                         value:signal.value];
-  }
-  void operator()(const Recording::Await& await) {
-    end();
-    [buffer_ encodeWaitForEvent:static_cast<const MetalEvent&>(*await.event).get()
-                          value:await.value];
   }
 
  private:
@@ -78,11 +61,6 @@ class Encoding {
                 atIndex:index];
   }
 
-  void end() {
-    [encoder_ endEncoding];
-    encoder_ = nil;
-  }
-
   const Context& context_;
   const Recording& recording_;
   id<MTLCommandBuffer> buffer_;
@@ -91,25 +69,13 @@ class Encoding {
 
 std::string kernels_of(const Recording& recording) {
   std::vector<std::string> names;
-  for (const auto& step : recording.steps()) {
-    const auto* dispatch = std::get_if<Recording::Dispatch>(&step);
-    if (!dispatch) continue;
-    const std::string name = dispatch->pipeline->info().name;
+  for (const auto& dispatch : recording.dispatches()) {
+    const std::string name = dispatch.pipeline->info().name;
     if (std::ranges::find(names, name) == names.end()) names.push_back(name);
   }
   std::string text;
   for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
   return text;
-}
-
-// A failed command buffer has raised none of its events, and others may wait for them.
-void raise_events(const Recording& recording) {
-  for (const auto& step : recording.steps()) {
-    const auto* signal = std::get_if<Recording::Signal>(&step);
-    if (!signal) continue;
-    id<MTLSharedEvent> event = static_cast<const MetalEvent&>(*signal->event).get();
-    if (event.signaledValue < signal->value) event.signaledValue = signal->value;
-  }
 }
 
 // What a committed command buffer takes along; shared with the block that Metal calls at its end.
@@ -122,11 +88,9 @@ struct InFlight {
 void finish(id<MTLCommandBuffer> buffer, InFlight& flight) {
   const Pool pool;
   std::string error;
-  if (buffer.status == MTLCommandBufferStatusError) {
+  if (buffer.status == MTLCommandBufferStatusError)
     error = "[device::Metal] a command buffer failed: " + describe(buffer.error) +
             " (kernels: " + kernels_of(*flight.recording) + ")";
-    raise_events(*flight.recording);
-  }
   const CFTimeInterval seconds = buffer.GPUEndTime - buffer.GPUStartTime;
   flight.recording.reset();  // so the buffers are free before anybody hears of the end
   flight.completion->finish(std::move(error), seconds > 0 ? uint64_t(seconds * 1e9) : 0);
@@ -146,18 +110,6 @@ void MetalCommands::dispatch(const std::shared_ptr<Pipeline>& pipeline,
   recording_->dispatch(pipeline, args, grid, threadgroup);
 }
 
-void MetalCommands::signal(const std::shared_ptr<Event>& event, uint64_t value) {
-  check_open("signal");
-  metal_object<MetalEvent>(event, "an event");
-  recording_->signal(event, value);
-}
-
-void MetalCommands::await(const std::shared_ptr<Event>& event, uint64_t value) {
-  check_open("await");
-  metal_object<MetalEvent>(event, "an event");
-  recording_->await(event, value);
-}
-
 void MetalCommands::on_completed(std::function<void()> handler) {
   check_open("on_completed");
   completion_->on_completed(std::move(handler));
@@ -171,7 +123,7 @@ void MetalCommands::commit() {
   if (!buffer) throw GpuError("[device::Metal] no command buffer");
   {
     Encoding encoding(*context_, *recording_, buffer);
-    for (const auto& step : recording_->steps()) std::visit(encoding, step);
+    for (const auto& dispatch : recording_->dispatches()) encoding.encode(dispatch);
   }
   const auto flight = std::make_shared<InFlight>(std::move(recording_), completion_);
   [buffer addCompletedHandler:^(id<MTLCommandBuffer> completed) {

@@ -1,7 +1,6 @@
 // MetalDevice: opens the system's GPU and hands out what the other files of this folder make.
 #import <Metal/Metal.h>
 
-#include <algorithm>
 #include <string>
 
 #include "base/error.h"
@@ -9,7 +8,6 @@
 #include "device/metal/buffer.h"
 #include "device/metal/commands.h"
 #include "device/metal/context.h"
-#include "device/metal/event.h"
 #include "device/metal/library.h"
 #include "device/metal/options.h"
 #include "device/metal/text.h"
@@ -19,25 +17,24 @@ namespace {
 
 constexpr NSUInteger kUnboundBytes = 16;  // the largest vector type that a kernel could load
 
-Limits limits_of(id<MTLDevice> device, const Options& options) {
+Limits limits_of(id<MTLDevice> device) {
   Limits limits;
-  limits.max_buffer_bytes = std::min<uint64_t>(device.maxBufferLength, options.max_buffer_bytes);
-  limits.working_set_bytes =
-      std::min<uint64_t>(device.recommendedMaxWorkingSetSize, options.working_set_bytes);
+  limits.max_buffer_bytes = device.maxBufferLength;
+  limits.working_set_bytes = device.recommendedMaxWorkingSetSize;
   limits.max_threads = uint32_t(device.maxThreadsPerThreadgroup.width);
   limits.threadgroup_bytes = uint32_t(device.maxThreadgroupMemoryLength);
   limits.unified_memory = device.hasUnifiedMemory;
   return limits;
 }
 
-std::shared_ptr<const Context> open_context(const Options& options) {
+std::shared_ptr<const Context> open_context() {
   const Pool pool;
   auto context = std::make_shared<Context>();
   context->device = Retained<id<MTLDevice>>::adopt(MTLCreateSystemDefaultDevice());
   id<MTLDevice> device = context->device.get();
   if (!device) throw NoDeviceError("[device::Metal] this machine offers no Metal device");
   context->name = to_string(device.name);
-  context->limits = limits_of(device, options);
+  context->limits = limits_of(device);
   context->queue = Retained<id<MTLCommandQueue>>::adopt([device newCommandQueue]);
   if (!context->queue) {
     throw GpuError("[device::Metal] " + context->name + " makes no command queue");
@@ -54,7 +51,7 @@ std::shared_ptr<const Context> open_context(const Options& options) {
 class MetalDevice final : public Device {
  public:
   explicit MetalDevice(const Options& options)
-      : context_(open_context(options)), library_(context_, options) {}
+      : context_(open_context()), library_(context_, options) {}
 
   std::string_view kind() const override { return "metal"; }
   const std::string& name() const override { return context_->name; }
@@ -74,12 +71,6 @@ class MetalDevice final : public Device {
   size_t pipeline_count() const override { return library_.pipeline_count(); }
   std::unique_ptr<Commands> commands() override {
     return std::make_unique<MetalCommands>(context_);
-  }
-  std::shared_ptr<Event> event() override {
-    const Pool pool;
-    auto event = Retained<id<MTLSharedEvent>>::adopt([context_->device.get() newSharedEvent]);
-    if (!event) throw GpuError("[device::Metal] " + context_->name + " makes no shared event");
-    return std::make_shared<MetalEvent>(std::move(event));
   }
 
  private:

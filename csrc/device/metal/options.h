@@ -1,7 +1,6 @@
-// How a Metal device is opened, for callers that bring shaders or limits of their own (tests,
-// doctor). No Objective-C here.
+// How a Metal device is opened, for callers that bring shaders of their own (tests). No Objective-C
+// here.
 #pragma once
-#include <cstdint>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -14,9 +13,6 @@ namespace moeflux::device::metal {
 struct Options {
   std::string_view source;              // Metal source; must outlive the device
   std::span<const KernelInfo> kernels;  // binding tables of its functions; must outlive the device
-  // Smaller limits than the device's own, so that tests can reach them.
-  uint64_t max_buffer_bytes = UINT64_MAX;
-  uint64_t working_set_bytes = UINT64_MAX;
 };
 
 // Compiles nothing yet. Throws NoDeviceError that says why, GpuError.

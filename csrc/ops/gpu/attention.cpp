@@ -86,8 +86,8 @@ void GpuOps::cache(const AttentionRows& rows, const Segment& segment) {
 
 // A cut between groups changes no bit: a group reads its own rows and the cache alone.
 void GpuOps::attend(const AttentionRows& rows, const Segment& segment) {
-  const uint32_t most = prefill_rows(segment.n, uint64_t(segment.position) + segment.n, rows.heads,
-                                     options_.attention_macs);
+  const uint32_t most =
+      prefill_rows(segment.n, uint64_t(segment.position) + segment.n, rows.heads, attention_macs_);
   for (uint32_t first = 0; first < segment.n; first += most) {
     Segment part = segment;
     part.row += first;

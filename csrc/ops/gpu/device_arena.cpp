@@ -125,11 +125,4 @@ uint64_t DeviceArena::reach(const void* data) const {
          (found.offset - found.index * found.block->step);
 }
 
-size_t DeviceArena::n_buffers() const {
-  std::lock_guard lock(mutex_);
-  size_t n = 0;
-  for (const auto& [address, block] : blocks_) n += block.buffers.size();
-  return n;
-}
-
 }  // namespace moeflux::ops::gpu

@@ -45,7 +45,6 @@ class DeviceArena final : public base::Arena {
   void check_written(uint64_t nbytes, const std::string& what) const override;
 
   device::Device& device() const { return *device_; }
-  size_t n_buffers() const;
 
  private:
   struct Block {

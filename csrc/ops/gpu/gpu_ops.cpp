@@ -19,8 +19,8 @@ uint64_t list_words(const Workload& work) {
 }  // namespace
 
 std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena,
-                                  const GpuOptions& options) {
-  return std::make_unique<GpuOps>(device, arena, options);
+                                  uint64_t attention_macs) {
+  return std::make_unique<GpuOps>(device, arena, attention_macs);
 }
 
 uint64_t GpuOps::scratch_floats(const Workload& work) {

@@ -11,17 +11,15 @@ namespace moeflux::ops::gpu {
 
 class DeviceArena;  // device_arena.h: the model's arena, and where in which buffer a pointer lies
 
-struct GpuOptions {
-  // The most multiply-adds of one attention dispatch, as far as groups of 16 rows allow: a system
-  // ends what holds its GPU for seconds, and draws nothing meanwhile. 0.14 s at one TFLOP/s; Apple
-  // gives 2.6 for the M1. 64 heads of 128 over 262144 positions are as much for 16 rows.
-  uint64_t attention_macs = UINT64_C(1) << 36;
-};
+// The most multiply-adds of one attention dispatch, as far as groups of 16 rows allow: a system
+// ends what holds its GPU for seconds, and draws nothing meanwhile. 0.14 s at one TFLOP/s; Apple
+// gives 2.6 for the M1. 64 heads of 128 over 262144 positions are as much for 16 rows.
+inline constexpr uint64_t kAttentionMacs = UINT64_C(1) << 36;
 
 // Both must outlive the ops. Every kernel that a model needs is compiled by reserve(), which asks
 // the poll in between. Precision is that of float32. Throws as Device does.
 std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena,
-                                  const GpuOptions& options = {});
+                                  uint64_t attention_macs = kAttentionMacs);
 
 // Rows of a prompt that one attention dispatch takes, of `n` that end at position `end`: whole
 // groups of 16 of them, one at least.

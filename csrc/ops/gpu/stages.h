@@ -18,8 +18,11 @@ inline constexpr uint32_t kScoredPositions = 1024;
 
 class GpuOps final : public Ops {
  public:
-  GpuOps(device::Device& device, DeviceArena& arena, const GpuOptions& options)
-      : options_(options), arena_(arena), recorder_(device, arena), name_(device.kind()) {}
+  GpuOps(device::Device& device, DeviceArena& arena, uint64_t attention_macs)
+      : attention_macs_(attention_macs),
+        arena_(arena),
+        recorder_(device, arena),
+        name_(device.kind()) {}
 
   const char* name() const override { return name_.c_str(); }
   Counts counts() const override { return recorder_.counts(); }
@@ -93,7 +96,7 @@ class GpuOps final : public Ops {
   static uint64_t expert_floats(const quant::Shape& gate, const quant::Shape& down, uint32_t rows);
   static uint64_t head_floats(const Linear& head, uint32_t rows);
 
-  const GpuOptions options_;
+  const uint64_t attention_macs_;  // the most of one dispatch
   DeviceArena& arena_;
   Recorder recorder_;
   const std::string name_;

@@ -1,4 +1,4 @@
-// The Metal device: dispatches, order, events, completion, lifetime, misuse.
+// The Metal device: dispatches, order, completion, lifetime, misuse.
 #include <atomic>
 #include <chrono>
 #include <thread>
@@ -109,8 +109,6 @@ TEST_CASE("objects of another device are refused") {
                                      {1, 1, 1}, {1, 1, 1}),
                   FormatError);
   CHECK_THROWS_AS(commands->dispatch(nullptr, {}, {1, 1, 1}, {1, 1, 1}), FormatError);
-  CHECK_THROWS_AS(commands->signal(nullptr, 1), FormatError);
-  CHECK_THROWS_AS(commands->await(nullptr, 1), FormatError);
 }
 
 TEST_CASE("commands are open until commit, and waited for after it") {
@@ -124,8 +122,6 @@ TEST_CASE("commands are open until commit, and waited for after it") {
   CHECK_THROWS_AS(dispatch(*device, *commands, "copy", {Slice{x}, Slice{x}, u32(0)}, 1), GpuError);
   CHECK_THROWS_AS(commands->commit(), GpuError);
   CHECK_THROWS_AS(commands->on_completed([] {}), GpuError);
-  CHECK_THROWS_AS(commands->signal(device->event(), 1), GpuError);
-  CHECK_THROWS_AS(commands->await(device->event(), 1), GpuError);
   commands->wait();
   CHECK(commands->done());
 }
@@ -163,17 +159,17 @@ TEST_CASE("buffers, pipelines, commands and device may be dropped while the work
   auto device = open_device();
   std::shared_ptr<Buffer> out = device->buffer(4);
   std::weak_ptr<Buffer> gone;
-  auto done = device->event();
+  std::atomic<bool> done{false};
   {
     auto x = filled(*device, {5});
     gone = x;
     auto commands = device->commands();
     dispatch(*device, *commands, "copy", {Slice{x}, Slice{out}, u32(1)}, 1);
-    commands->signal(done, 1);
+    commands->on_completed([&] { done = true; });
     commands->commit();
   }
   device.reset();
-  while (done->value() < 1) std::this_thread::yield();
+  while (!done) std::this_thread::yield();
   CHECK(values(out) == std::vector<float>{5});
   while (!gone.expired()) std::this_thread::yield();
 }
@@ -192,28 +188,6 @@ TEST_CASE("buffers are let go when their commands have completed, not when these
   commands->commit();
   commands->wait();
   CHECK(gone_in_handler);
-}
-
-TEST_CASE("an event orders commands and tells its value") {
-  const Clean clean;
-  const auto device = open_device();
-  const auto event = device->event();
-  CHECK(event->value() == 0);
-  const auto x = filled(*device, {1});
-  const auto y = device->buffer(4);
-  const auto z = device->buffer(4);
-  const auto first = device->commands();
-  dispatch(*device, *first, "copy", {Slice{x}, Slice{y}, u32(1)}, 1);
-  first->signal(event, 3);
-  first->commit();
-  const auto second = device->commands();
-  second->await(event, 3);
-  dispatch(*device, *second, "copy", {Slice{y}, Slice{z}, u32(1)}, 1);
-  second->signal(event, 4);
-  second->commit();
-  second->wait();
-  CHECK(event->value() == 4);
-  CHECK(values(z) == std::vector<float>{1});
 }
 
 TEST_CASE("a completed handler finds the commands done, and has returned when a wait returns") {
@@ -246,19 +220,17 @@ TEST_CASE("what a completed handler throws comes out of the wait") {
   CHECK(calls == 1);
 }
 
-TEST_CASE("a wait with a time limit tells whether the work is done") {
+TEST_CASE("a wait with a time limit tells whether the work and its handlers are done") {
   const Clean clean;
   const auto device = open_device();
-  const auto event = device->event();
   const auto blocked = device->commands();
-  const auto opener = open_device();  // a queue of its own
-  blocked->await(event, 1);
+  std::atomic<bool> released{false};
+  blocked->on_completed([&] {
+    while (!released) std::this_thread::yield();
+  });
   blocked->commit();
   CHECK(!blocked->wait_for(1000000));
-  CHECK(!blocked->done());
-  const auto release = opener->commands();
-  release->signal(event, 1);
-  release->commit();
+  released = true;
   blocked->wait();
   CHECK(blocked->wait_for(0));
 }

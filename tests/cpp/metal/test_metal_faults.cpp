@@ -15,33 +15,24 @@ struct Named {
   std::string name;
 };
 const Named kFaults[] = {
-    {Fault::device, "device"},
-    {Fault::queue, "queue"},
-    {Fault::buffer, "buffer"},
-    {Fault::library, "library"},
-    {Fault::function, "function"},
-    {Fault::pipeline, "pipeline"},
-    {Fault::simd_width, "simd_width"},
-    {Fault::event, "event"},
-    {Fault::command_buffer, "command buffer"},
-    {Fault::encoder, "encoder"},
-    {Fault::execution, "execution"},
+    {Fault::device, "device"},         {Fault::queue, "queue"},
+    {Fault::buffer, "buffer"},         {Fault::library, "library"},
+    {Fault::function, "function"},     {Fault::pipeline, "pipeline"},
+    {Fault::simd_width, "simd_width"}, {Fault::command_buffer, "command buffer"},
+    {Fault::encoder, "encoder"},       {Fault::execution, "execution"},
 };
 
-// Uses everything that a device has; a second encoder after the event.
+// Uses everything that a device has, in two command buffers.
 std::vector<float> use_everything() {
   const auto device = open_device();
   const auto x = filled(*device, {1, 2, 3});
   const auto y = device->buffer(12);
-  const auto event = device->event();
   const auto commands = device->commands();
   dispatch(*device, *commands, "copy", {Slice{x}, Slice{y}, u32(3)}, 3);
-  commands->signal(event, 1);
   dispatch(*device, *commands, "axpy", {Slice{x}, Slice{y}, f32(1), u32(3)}, 3);
   device->pipeline("times_constants");
   commands->commit();
   const auto next = device->commands();
-  next->await(event, 1);
   dispatch(*device, *next, "axpy", {Slice{x}, Slice{y}, f32(1), u32(3)}, 3);
   next->commit();
   next->wait();
@@ -139,35 +130,6 @@ TEST_CASE("a fault on the GPU is thrown by each wait, names the kernels, and is 
   CHECK(calls == 1);
   run(*device, "copy", {Slice{x}, Slice{y}, u32(1)}, 1);
   CHECK(values(y) == std::vector<float>{1});
-}
-
-TEST_CASE("commands that fail raise their events, so that nobody waits for ever") {
-  const Clean clean;
-  const auto device = open_device();
-  const auto other = open_device();
-  const auto event = device->event();
-  const auto x = filled(*device, {1});
-  const auto commands = device->commands();
-  dispatch(*device, *commands, "axpy", {Slice{x}, Slice{x}, f32(1), u32(1)}, 1);
-  commands->signal(event, 7);
-  const auto waiting = other->commands();
-  waiting->await(event, 7);
-  inject(Fault::execution);
-  waiting->commit();
-  commands->commit();
-  waiting->wait();
-  CHECK_THROWS_AS(commands->wait(), GpuError);
-  CHECK(event->value() == 7);
-}
-
-TEST_CASE("an event that nobody raises is a time-out of the device, not a hang") {
-  const Clean clean;
-  metal_standin::set_schedule({.event_timeout_ms = 20});
-  const auto device = open_device();
-  const auto commands = device->commands();
-  commands->await(device->event(), 1);
-  commands->commit();
-  CHECK_THROWS_WITH_AS(commands->wait(), doctest::Contains("Timeout"), GpuError);
 }
 
 TEST_CASE("commit can be tried again when the system had no command buffer or encoder") {

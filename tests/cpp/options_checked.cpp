@@ -11,6 +11,7 @@
 #include "device/host/options.h"
 #include "device/host/runner.h"
 #include "device/host/sanitizers.h"
+#include "order.h"
 
 namespace moeflux::device::host {
 
@@ -59,6 +60,7 @@ Options options_of_this_build() {
   }
   Options options;
   options.seed = number_in("MOEFLUX_HOST_SEED");
+  if (options.seed) options.order = random_legal_order;
   options.max_delay_us = number_in("MOEFLUX_HOST_DELAY_US");
   options.guard_pages = true;
   options.checked = true;

@@ -1,4 +1,4 @@
-#include "device/host/order.h"
+#include "order.h"
 
 #include <utility>
 
@@ -35,20 +35,14 @@ bool conflict(const std::vector<Access>& one, const std::vector<Access>& other) 
 }  // namespace
 
 std::vector<size_t> random_legal_order(const Recording& recording, std::mt19937& random) {
-  const auto steps = recording.steps();
-  std::vector<std::vector<Access>> touched(steps.size());  // empty: not a dispatch
-  for (size_t i = 0; i < steps.size(); ++i)
-    if (const auto* dispatch = std::get_if<Recording::Dispatch>(&steps[i]))
-      touched[i] = accesses(recording, *dispatch);
-  // A step that is no dispatch is ordered with all.
-  const auto ordered = [&](size_t one, size_t other) {
-    return touched[one].empty() || touched[other].empty() || conflict(touched[one], touched[other]);
-  };
-  std::vector<std::vector<size_t>> behind(steps.size());  // later steps that wait for this one
-  std::vector<size_t> waits(steps.size()), ready, order;  // for so many earlier ones
-  for (size_t later = 0; later < steps.size(); ++later) {
+  std::vector<std::vector<Access>> touched;  // by dispatch
+  for (const auto& dispatch : recording.dispatches())
+    touched.push_back(accesses(recording, dispatch));
+  std::vector<std::vector<size_t>> behind(touched.size());  // later ones that wait for this one
+  std::vector<size_t> waits(touched.size()), ready, order;  // for so many earlier ones
+  for (size_t later = 0; later < touched.size(); ++later) {
     for (size_t earlier = 0; earlier < later; ++earlier)
-      if (ordered(earlier, later)) {
+      if (conflict(touched[earlier], touched[later])) {
         behind[earlier].push_back(later);
         ++waits[later];
       }
