@@ -34,21 +34,9 @@ typedef unsigned long ulong;
 #define M_LOG2E_F 1.44269504088896340736f
 """
 
-_NAMED_PRECISION = ("exp", "exp2", "log", "log2", "sqrt", "rsqrt", "sin", "cos", "tanh")
-_UNARY = (
-    *_NAMED_PRECISION,
-    "fabs",
-    "abs",
-    "floor",
-    "ceil",
-    "trunc",
-    "rint",
-    "round",
-    "sign",
-    "saturate",
-)
-_BINARY = ("pow", "divide", "fmin", "fmax", "min", "max")
-_TERNARY = ("fma", "mix", "clamp")
+_NAMED_PRECISION = ("exp", "log", "rsqrt", "sin", "cos")
+_UNARY = (*_NAMED_PRECISION, "fabs")
+_BINARY = ("fmin", "fmax", "min", "max")
 
 
 def stdlib() -> str:
@@ -96,29 +84,22 @@ def _partitions(n: int) -> list[tuple[int, ...]]:
 def _math() -> list[str]:
     types = [f"{t}{n}" for t in _FLOATING for n in ("", 2, 3, 4)]
     lines = []
-    for space, unary, binary, ternary in (
-        ("", _UNARY, _BINARY, _TERNARY),
-        ("precise", _NAMED_PRECISION, ("pow", "divide"), ()),
-        ("fast", _NAMED_PRECISION, ("pow", "divide"), ()),
-    ):
-        if space:
-            lines.append(f"namespace {space} {{")
-        for t in types:
-            lines += [f"{t} {f}({t});" for f in unary]
-            lines += [f"{t} {f}({t}, {t});" for f in binary]
-            lines += [f"{t} {f}({t}, {t}, {t});" for f in ternary]
-        if space:
-            lines.append("}")
-    lines += [f"{t} select({t}, {t}, bool);" for t in ("float", "half", *_INTEGERS)]
+    for t in types:
+        lines += [f"{t} {f}({t});" for f in _UNARY]
+        lines += [f"{t} {f}({t}, {t});" for f in _BINARY]
+        lines += [f"{t} fma({t}, {t}, {t});"]
+    for space in ("precise", "fast"):
+        lines += [f"namespace {space} {{"]
+        lines += [f"{t} {f}({t});" for t in types for f in _NAMED_PRECISION]
+        lines += ["}"]
     lines += [f"{t} dot({t}{n}, {t}{n});" for t in _FLOATING for n in (2, 3, 4)]
-    lines.append("bool isnan(float); bool isinf(float); bool isfinite(float);")
+    lines.append("bool isnan(float);")
     return lines
 
 
 def _integer_math() -> list[str]:
     types = [f"{t}{n}" for t in _INTEGERS for n in ("", 2, 3, 4)] + ["long", "ulong"]
-    lines = [f"{t} min({t}, {t}); {t} max({t}, {t}); {t} clamp({t}, {t}, {t});" for t in types]
-    lines.append("int abs(int); uint popcount(uint); uint clz(uint); uint ctz(uint);")
+    lines = [f"{t} min({t}, {t}); {t} max({t}, {t});" for t in types]
     lines.append(
         "template <class To, class From> To as_type(From from) { "
         'static_assert(sizeof(To) == sizeof(From), "as_type: sizes differ"); '
@@ -134,15 +115,7 @@ def _groups() -> list[str]:
         "void threadgroup_barrier(mem_flags); void simdgroup_barrier(mem_flags);",
         "bool simd_all(bool); bool simd_any(bool);",
     ]
-    reductions = [
-        "sum",
-        "product",
-        "max",
-        "min",
-        "prefix_inclusive_sum",
-        "prefix_exclusive_sum",
-        "broadcast_first",
-    ]
+    reductions = ["sum", "max", "min", "prefix_inclusive_sum", "prefix_exclusive_sum"]
     moves = ["shuffle", "shuffle_xor", "shuffle_up", "shuffle_down", "broadcast"]
     for t in (f"{t}{n}" for t in _SHUFFLED for n in ("", 2, 3, 4)):
         lines += [f"{t} simd_{f}({t});" for f in reductions]

@@ -1,7 +1,6 @@
 // Metal's arithmetic functions on float, half and their vectors. The default, precise:: and fast::
 // forms are the same here: libm's. A call that mixes types does not compile, as with Metal.
 #pragma once
-#include <bit>
 #include <concepts>
 #include <cstring>
 
@@ -58,16 +57,10 @@ concept Number = Floating<T> || (std::integral<T> && !std::same_as<T, bool>);
   }
 #define MOEFLUX_FUNCTIONS                         \
   MOEFLUX_UNARY(exp, __builtin_expf(x))           \
-  MOEFLUX_UNARY(exp2, __builtin_exp2f(x))         \
   MOEFLUX_UNARY(log, __builtin_logf(x))           \
-  MOEFLUX_UNARY(log2, __builtin_log2f(x))         \
-  MOEFLUX_UNARY(sqrt, __builtin_sqrtf(x))         \
   MOEFLUX_UNARY(rsqrt, 1.0f / __builtin_sqrtf(x)) \
   MOEFLUX_UNARY(sin, __builtin_sinf(x))           \
-  MOEFLUX_UNARY(cos, __builtin_cosf(x))           \
-  MOEFLUX_UNARY(tanh, __builtin_tanhf(x))         \
-  MOEFLUX_BINARY(pow, __builtin_powf(x, y))       \
-  MOEFLUX_BINARY(divide, x / y)
+  MOEFLUX_UNARY(cos, __builtin_cosf(x))
 
 MOEFLUX_FUNCTIONS
 namespace precise {
@@ -77,17 +70,9 @@ namespace fast {
 MOEFLUX_FUNCTIONS
 }
 MOEFLUX_UNARY(fabs, __builtin_fabsf(x))
-MOEFLUX_UNARY(floor, __builtin_floorf(x))
-MOEFLUX_UNARY(ceil, __builtin_ceilf(x))
-MOEFLUX_UNARY(trunc, __builtin_truncf(x))
-MOEFLUX_UNARY(rint, __builtin_rintf(x))
-MOEFLUX_UNARY(round, __builtin_roundf(x))
-MOEFLUX_UNARY(sign, x > 0 ? 1.0f : x < 0 ? -1.0f : x)
-MOEFLUX_UNARY(saturate, x > 0 ? (x < 1 ? x : 1.0f) : 0.0f)
 MOEFLUX_BINARY(fmin, __builtin_fminf(x, y))
 MOEFLUX_BINARY(fmax, __builtin_fmaxf(x, y))
 MOEFLUX_TERNARY(fma, __builtin_fmaf(x, y, z))
-MOEFLUX_TERNARY(mix, x + (y - x) * z)
 #undef MOEFLUX_FUNCTIONS
 #undef MOEFLUX_UNARY
 #undef MOEFLUX_BINARY
@@ -117,21 +102,6 @@ vec<T, N> max(vec<T, N> a, vec<T, N> b) {
   for (int i = 0; i < N; ++i) a.at[i] = max(a.at[i], b.at[i]);
   return a;
 }
-template <class T>
-T clamp(T x, T low, T high) {
-  return min(max(x, low), high);
-}
-template <Floating T>
-T abs(T x) {
-  return fabs(x);
-}
-inline int abs(int x) {
-  return x < 0 ? -x : x;
-}
-template <class T>
-T select(T if_false, T if_true, bool condition) {
-  return condition ? if_true : if_false;
-}
 template <Floating T, int N>
 T dot(vec<T, N> a, vec<T, N> b) {
   T sum = a.at[0] * b.at[0];
@@ -140,21 +110,6 @@ T dot(vec<T, N> a, vec<T, N> b) {
 }
 inline bool isnan(float x) {
   return __builtin_isnan(x);
-}
-inline bool isinf(float x) {
-  return __builtin_isinf(x);
-}
-inline bool isfinite(float x) {
-  return __builtin_isfinite(x);
-}
-inline uint popcount(uint x) {
-  return static_cast<uint>(std::popcount(x));
-}
-inline uint clz(uint x) {
-  return static_cast<uint>(std::countl_zero(x));
-}
-inline uint ctz(uint x) {
-  return static_cast<uint>(std::countr_zero(x));
 }
 
 template <class To, class From>

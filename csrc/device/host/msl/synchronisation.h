@@ -33,12 +33,6 @@ struct Add {
     return a + b;
   }
 };
-struct Multiply {
-  template <class T>
-  static T of(T a, T b) {
-    return a * b;
-  }
-};
 struct Larger {
   template <class T>
   static T of(T a, T b) {
@@ -126,10 +120,6 @@ T simd_sum(T value, MOEFLUX_SITE) {
   return detail::exchanged(&detail::reduce<T, detail::Add>, value, {file, line});
 }
 template <class T>
-T simd_product(T value, MOEFLUX_SITE) {
-  return detail::exchanged(&detail::reduce<T, detail::Multiply>, value, {file, line});
-}
-template <class T>
 T simd_max(T value, MOEFLUX_SITE) {
   return detail::exchanged(&detail::reduce<T, detail::Larger>, value, {file, line});
 }
@@ -158,10 +148,6 @@ T simd_shuffle(T value, ushort from, MOEFLUX_SITE) {
 template <class T>
 T simd_broadcast(T value, ushort from, MOEFLUX_SITE) {
   return detail::sent(value, from, {file, line});
-}
-template <class T>
-T simd_broadcast_first(T value, MOEFLUX_SITE) {
-  return detail::sent(value, 0, {file, line});
 }
 template <class T>
 T simd_shuffle_xor(T value, ushort mask, MOEFLUX_SITE) {
