@@ -41,9 +41,10 @@ SEEDS = {
     ),
     "argument": (
         "Metal/Metal.h",
-        "encodeSignalEvent:(id<MTLEvent>)event value:(uint64_t)value",
-        "encodeSignalEvent:(id<MTLEvent>)event value:(int)value",
-        "-[MTLCommandBuffer encodeSignalEvent:value:]: ours (v) <- (@, i), metal-cpp (v) <- (@, Q)",
+        "setThreadgroupMemoryLength:(NSUInteger)length",
+        "setThreadgroupMemoryLength:(int)length",
+        "-[MTLComputeCommandEncoder setThreadgroupMemoryLength:atIndex:]: "
+        "ours (v) <- (i, Q), metal-cpp (v) <- (Q, Q)",
     ),
     "result": (
         "Metal/Metal.h",

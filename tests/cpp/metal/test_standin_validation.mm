@@ -49,19 +49,6 @@ TEST_CASE("stand-in: commit once, with no encoder open, before the wait") {
                 "after commit");
 }
 
-TEST_CASE("stand-in: events are encoded between encoders, before commit") {
-  const Clean clean;
-  Open open;
-  const auto event = Retained<id<MTLSharedEvent>>::adopt([open.device.get() newSharedEvent]);
-  CHECK_INVALID([open.commands encodeSignalEvent:event.get() value:1], "with an open encoder");
-  CHECK_INVALID([open.commands encodeWaitForEvent:event.get() value:1], "with an open encoder");
-  const RawMetal metal;
-  id<MTLCommandBuffer> commands = [metal.queue.get() commandBuffer];
-  CHECK(finish(commands).empty());
-  CHECK_INVALID([commands encodeSignalEvent:event.get() value:1], "after commit");
-  CHECK_INVALID([commands encodeWaitForEvent:event.get() value:1], "after commit");
-}
-
 TEST_CASE("stand-in: nothing is encoded after endEncoding") {
   const Clean clean;
   const RawMetal metal;
@@ -188,7 +175,7 @@ TEST_CASE("stand-in: memory that Metal does not give") {
 
 TEST_CASE("stand-in: a queue has 64 command buffers that are not completed") {
   const Clean clean;
-  metal_standin::set_schedule({.event_timeout_ms = 10});
+  metal_standin::set_schedule({.queue_timeout_ms = 10});
   const RawMetal metal;
   for (int i = 0; i < 64; i++) [metal.queue.get() commandBuffer];
   CHECK_INVALID([metal.queue.get() commandBuffer], "blocks for ever");

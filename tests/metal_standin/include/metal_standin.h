@@ -51,7 +51,6 @@ enum class Fault {
   function,        // newFunctionWithName
   pipeline,        // newComputePipelineState...
   simd_width,      // a pipeline of another threadExecutionWidth
-  event,           // newSharedEvent
   command_buffer,  // commandBuffer...
   encoder,         // computeCommandEncoder...
   execution,       // a dispatch on the GPU
@@ -61,9 +60,9 @@ METAL_STANDIN_API void inject(Fault fault, int after = 0);
 METAL_STANDIN_API void clear_faults();
 
 struct Schedule {
-  uint64_t seed = 1;            // of the order within concurrent encoders, and of all delays
-  uint32_t max_delay_us = 200;  // before a command buffer starts, and before its handlers
-  uint32_t event_timeout_ms = 10000;
+  uint64_t seed = 1;                  // of the order within concurrent encoders, and of all delays
+  uint32_t max_delay_us = 200;        // before a command buffer starts, and before its handlers
+  uint32_t queue_timeout_ms = 10000;  // of a commandBuffer that a full queue makes wait
 };
 METAL_STANDIN_API void set_schedule(const Schedule& schedule);
 

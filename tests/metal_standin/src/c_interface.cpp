@@ -12,7 +12,6 @@ const std::map<std::string, metal_standin::Fault> kFaults = {
     {"function", metal_standin::Fault::function},
     {"pipeline", metal_standin::Fault::pipeline},
     {"simd_width", metal_standin::Fault::simd_width},
-    {"event", metal_standin::Fault::event},
     {"command_buffer", metal_standin::Fault::command_buffer},
     {"encoder", metal_standin::Fault::encoder},
     {"execution", metal_standin::Fault::execution},

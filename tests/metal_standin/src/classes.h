@@ -63,14 +63,6 @@
 }
 @end
 
-@interface StandinEvent : NSObject <MTLSharedEvent> {
-  std::mutex _mutex;
-  std::condition_variable _changed;
-  uint64_t _value;
-}
-- (BOOL)waitFor:(uint64_t)value milliseconds:(uint32_t)milliseconds;
-@end
-
 namespace metal_standin {
 
 // The threads of a queue, and how many command buffers it has handed out that are not completed.

@@ -62,25 +62,6 @@ CFTimeInterval now() {
   _encoding = YES;
   return [encoder autorelease];
 }
-- (void)encodeSignalEvent:(id<MTLEvent>)event value:(uint64_t)value {
-  check(!_encoding && event, "encodeSignalEvent: nil, or with an open encoder");
-  check(self.status < MTLCommandBufferStatusCommitted, "encodeSignalEvent: after commit");
-  StandinEvent* target = (StandinEvent*)event;
-  [self keep:target];
-  _program->add([target, value] { target.signaledValue = value; });
-}
-- (void)encodeWaitForEvent:(id<MTLEvent>)event value:(uint64_t)value {
-  check(!_encoding && event, "encodeWaitForEvent: nil, or with an open encoder");
-  check(self.status < MTLCommandBufferStatusCommitted, "encodeWaitForEvent: after commit");
-  StandinEvent* source = (StandinEvent*)event;
-  [self keep:source];
-  _program->add([source, value] {
-    if (![source waitFor:value milliseconds:metal_standin::event_timeout_ms()]) {
-      throw GpuFault(MTLCommandBufferErrorTimeout,
-                     "Caused GPU Timeout Error: an event was awaited");
-    }
-  });
-}
 - (void)addCompletedHandler:(MTLCommandBufferHandler)block {
   check(self.status < MTLCommandBufferStatusCommitted, "addCompletedHandler: after commit");
   _handlers.push_back(Block_copy(block));
@@ -156,7 +137,7 @@ CFTimeInterval now() {
   if (metal_standin::fails(Fault::command_buffer)) return nil;
   {
     std::unique_lock lock(_state->mutex);
-    const auto limit = std::chrono::milliseconds(metal_standin::event_timeout_ms());
+    const auto limit = std::chrono::milliseconds(metal_standin::queue_timeout_ms());
     check(_state->changed.wait_for(lock, limit, [&] { return _state->open < kMaxOpen; }),
           "commandBuffer: blocks for ever, 64 of the queue are not completed");
     _state->open++;

@@ -89,9 +89,9 @@ void random_delay() {
   std::this_thread::sleep_for(std::chrono::microseconds(delay_us));
 }
 
-uint32_t event_timeout_ms() {
+uint32_t queue_timeout_ms() {
   const std::lock_guard lock(state().mutex);
-  return state().schedule.event_timeout_ms;
+  return state().schedule.queue_timeout_ms;
 }
 
 CompileOptions compile_options() {

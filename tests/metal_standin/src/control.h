@@ -18,7 +18,7 @@ inline void check(bool holds, const char* text) {
 
 uint64_t random_below(uint64_t n);  // REQUIRES: n > 0
 void random_delay();
-uint32_t event_timeout_ms();
+uint32_t queue_timeout_ms();
 void set_compile_options(const CompileOptions& options);
 
 const Kernel* find_kernel(const std::string& name);  // null: none of that name

@@ -135,9 +135,6 @@ void fail(NSError** error, NSInteger code, const std::string& text) {
   pipeline->_simdWidth = fails(Fault::simd_width) ? kSimdWidth / 2 : kSimdWidth;
   return pipeline;
 }
-- (id<MTLSharedEvent>)newSharedEvent {
-  return fails(Fault::event) ? nil : [StandinEvent new];
-}
 @end
 
 id<MTLDevice> MTLCreateSystemDefaultDevice(void) {

@@ -49,8 +49,8 @@ bool Storage::intact() const {
 }
 
 void Program::add(Dispatch dispatch, bool new_group) {
-  if (new_group || steps_.empty() || steps_.back().action) steps_.emplace_back();
-  steps_.back().group.push_back(std::move(dispatch));
+  if (new_group || groups_.empty()) groups_.emplace_back();
+  groups_.back().push_back(std::move(dispatch));
 }
 
 void Program::use(std::shared_ptr<Storage> storage) {
@@ -75,13 +75,7 @@ Program::~Program() {
 }
 
 void Program::run() {
-  for (const Step& step : steps_) {
-    if (step.action) {
-      step.action();
-    } else {
-      run(step.group);
-    }
-  }
+  for (const auto& group : groups_) run(group);
 }
 
 void Program::run(const std::vector<Dispatch>& group) const {

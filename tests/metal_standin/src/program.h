@@ -3,7 +3,6 @@
 #pragma once
 #include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <stdexcept>
 #include <vector>
@@ -41,10 +40,8 @@ class Program {
     const Kernel* kernel;
     Launch launch;
   };
-  using Action = std::function<void()>;  // an event raised or awaited
 
   void add(Dispatch dispatch, bool new_group);
-  void add(Action action) { steps_.push_back({{}, std::move(action)}); }
   void use(std::shared_ptr<Storage> storage);
   // Memory that lives as long as the program; holds a copy of the bytes.
   std::byte* keep_bytes(const void* bytes, uint64_t nbytes);
@@ -55,18 +52,13 @@ class Program {
   void run();
 
  private:
-  struct Step {
-    // Dispatches that no barrier parts, of a concurrent encoder: they run in random order. Of a
-    // serial encoder each stands alone.
-    std::vector<Dispatch> group;
-    Action action;  // null: the group
-  };
-
   void run(const std::vector<Dispatch>& group) const;
   void run(const Dispatch& dispatch) const;
   void check_storages() const;
 
-  std::vector<Step> steps_;
+  // Dispatches that no barrier parts, of a concurrent encoder: they run in random order. Of a serial
+  // encoder each stands alone.
+  std::vector<std::vector<Dispatch>> groups_;
   std::vector<std::shared_ptr<Storage>> storages_;  // each once
   std::vector<std::vector<std::byte>> bytes_;
   bool committed_ = false;

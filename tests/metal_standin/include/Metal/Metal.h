@@ -17,7 +17,6 @@ NS_ASSUME_NONNULL_BEGIN
 @protocol MTLDevice;
 @protocol MTLFunction;
 @protocol MTLLibrary;
-@protocol MTLSharedEvent;
 
 typedef struct {
   NSUInteger width, height, depth;
@@ -113,7 +112,6 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
                                    (MTLAutoreleasedComputePipelineReflection _Nullable* _Nullable)
                                        reflection
                                     error:(__autoreleasing NSError* _Nullable* _Nullable)error;
-- (nullable id<MTLSharedEvent>)newSharedEvent;
 @end
 
 @protocol MTLResource <NSObject>
@@ -122,13 +120,6 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 @protocol MTLBuffer <MTLResource>
 @property(readonly) NSUInteger length;
 - (void*)contents __attribute__((objc_returns_inner_pointer));
-@end
-
-@protocol MTLEvent <NSObject>
-@end
-
-@protocol MTLSharedEvent <MTLEvent>
-@property(readwrite) uint64_t signaledValue;
 @end
 
 @protocol MTLCommandQueue <NSObject>
@@ -144,8 +135,6 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 - (nullable id<MTLComputeCommandEncoder>)computeCommandEncoder;
 - (nullable id<MTLComputeCommandEncoder>)computeCommandEncoderWithDispatchType:
     (MTLDispatchType)dispatchType;
-- (void)encodeSignalEvent:(id<MTLEvent>)event value:(uint64_t)value;
-- (void)encodeWaitForEvent:(id<MTLEvent>)event value:(uint64_t)value;
 - (void)addCompletedHandler:(MTLCommandBufferHandler)block;
 - (void)commit;
 - (void)waitUntilCompleted;
