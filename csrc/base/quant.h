@@ -1,5 +1,5 @@
-// Weight formats and their block layouts: the only place that knows how a stored matrix is read.
-// Affine (MLX): a row is a little-endian bit stream of codes; value = scale * code + bias with one
+// The shape of a stored matrix and where its parts lie. What reads one: ops/cpu's inner loops, the
+// shaders, model/weight_reader. Affine (MLX): a row is a little-endian bit stream of codes; value = scale * code + bias with one
 // (scale, bias) pair per `group` consecutive columns. Source: mlx-lm's save format
 // (docs/models.md).
 #pragma once

@@ -32,8 +32,7 @@ class Completion {
 
   mutable std::mutex mutex_;
   mutable std::condition_variable handled_changed_;
-  // done_ and gpu_ns_ are set before the handlers run, handled_ after; error_ is final with
-  // handled_
+  // done_ and gpu_ns_ are set before the handlers run, handled_ after; with it error_ is final.
   bool done_ = false;
   bool handled_ = false;
   uint64_t gpu_ns_ = 0;

@@ -10,8 +10,7 @@
 //   else (spans, vectors, the structs below themselves) is read by the call and may go when it
 //   returns.
 // - What a stage writes is read by the caller only when its ticket is done. In an ordinary step
-// that
-//   is Routing and logits, nothing else.
+//   that is Routing and logits, nothing else.
 // - Misuse throws at the call. What fails later is stored and thrown by Ticket::wait().
 // - An implementation may compute in the call and return finished tickets; then a stage's error, or
 //   what the poll throws, leaves the call itself. Callers are written for both.
@@ -29,8 +28,8 @@
 
 namespace moeflux::ops {
 
-// How exact products with weights are (docs/precision.md). Whatever is chosen, router, gates,
-// norms, recurrent state and logits are computed at float32.
+// How exact products with weights are (docs/performance.md has the cost). Whatever is chosen,
+// router, gates, norms, recurrent state and logits are computed at float32.
 enum class Precision : uint8_t { float32, bfloat16, int8 };
 
 // Positions of the KV cache that an implementation may lay out together; session and snapshot take

@@ -6,12 +6,12 @@
 // shares a (scale, bias) of the weights, integers c with one step s, x ~ s * c (inputs.h). With
 // weights w = scale * q + bias,
 //     w . x = sum over groups g of  scale_g * s_g * sum_i (q_i - m) c_i
-//                                   + (bias_g + m scale_g) * s_g * sum_i c_i,
-// where m = 2^(bits - 1), of three digits, makes both terms as small as their sum, and m = 0 else,
-// where the rounding of x is far above that of the sums. The inner sums are integers and exact, so
-// that instruction set, blocking, and order of columns leave no trace; the outer sum is 16 chains
-// (group g in chain g mod 16, ascending), then a tree. matvec and gemm are two ways to the same
-// bits. Weights are unpacked in registers or, by gemm, a cache-sized tile at a time; they are never
+//                                   + (bias_g + m scale_g) * s_g * sum_i c_i.
+// With three digits, m = 2^(bits - 1) keeps the two terms from cancelling. With fewer digits m = 0:
+// rounding x costs more than the cancellation. The inner sums are integers and exact, so that
+// instruction set, blocking, and order of columns leave no trace; the outer sum is 16 chains (group
+// g in chain g mod 16, ascending), then a tree. matvec and gemm are two ways to the same bits.
+// Weights are unpacked in registers or, by gemm, a cache-sized tile at a time; they are never
 // expanded to memory.
 //
 // Products with plain weights (bf16, f16, f32): 16 chains by column (32 with bf16 instructions),
