@@ -137,15 +137,28 @@ def test_zeros_that_weights_may_hold_may_be_holes(source):
     assert freed(source) and not np.array_equal(logits(source), before)
 
 
-def test_a_record_of_a_packed_layer_may_be_a_hole(source, tmp_path):
+def test_a_record_of_a_packed_layer_may_be_a_hole(tmp_path):
     """An expert of zeros; all of a layer's would be refused."""
     from moeflux.checkpoint import open_checkpoint
+    from oracle import build
 
+    source = build(tmp_path / "m", family="qwen3_moe", form="hf-bf16", num_hidden_layers=2,
+                   hidden_size=256, moe_intermediate_size=256)  # fmt: skip
     target = pack(source, tmp_path / "packed")
     checkpoint = open_checkpoint(target)
     stack = next(t for t in checkpoint.tensors.values() if t.stride)
     punch.free(list(checkpoint.files), [packing.Range(stack.file, stack.offset, stack.stride)])
     assert freed(target) and logits(target).any()
+
+
+def test_a_download_that_reserved_its_room_and_broke_off_is_refused(source):
+    """Nothing but a hole from some byte to the file's end."""
+    (file,) = shards(source)
+    whole = file.stat().st_size
+    os.truncate(file, whole // 3)
+    os.truncate(file, whole)
+    with pytest.raises(moeflux.FormatError, match=r"found a hole.*safetensors"):
+        moeflux.load(source)
 
 
 @pytest.mark.parametrize("missing", ["_SEEK_DATA", "_SEEK_HOLE", "lseek"])
