@@ -2,6 +2,8 @@
 
     {"file": "config.json", "at": [3, 1], "do": "replace", "value": -1}      a JSON value
     {"file": "config.json", "at": [120], "do": "bytes", "value": "00ff"}     raw bytes
+    {"file": "config.json", "at": [0], "do": "become", "value": "pipe"}      no file any more
+    {"file": "config.json", "at": [0], "do": "lock", "value": 0}             its permissions
 
 `at` picks a place by indices taken modulo what is there, so that every list of numbers is a valid
 place in every file. The header of a safetensors file is damaged with its length kept right (else
@@ -18,12 +20,14 @@ from typing import Any
 from hypothesis import strategies as st
 
 from oracle.corrupt import join_file, split_file
+from support import odd_files
 
 Mutation = dict[str, Any]
 
 HOSTILE_VALUES = (
-    None, True, False, 0, 1, -1, 2, 3, 7, 63, 255, 2**15, 2**31 - 1, 2**31, 2**32 - 1, 2**32,
-    2**53, 2**63 - 1, 2**63, 2**64, 2**200, 0.5, -0.0, 1e-320, 1e308, float("nan"), float("inf"),
+    None, True, False, 0, 1, -1, 2, 3, 7, 63, 255, 2**15, 2**24, 2**31 - 1, 2**31, 2**32 - 1,
+    2**32, 2**53, 2**63 - 1, 2**63, 2**64, 2**200, 10**400, 0.5, -0.0, 1e-320, 1e308,
+    float("nan"), float("inf"), "\ud800", "a" * 300 + ".safetensors",
     "", "a", "qwen3_moe", "qwen3_next", "../x", "/etc/passwd", "a/b", "\x00", "\x1b[2J", "é" * 300,
     "{{ 1 }}", [], [0], [[]], [2**40, 2**40], {}, {"": 0}, "BF16", "F32", "U32", "Q7",
 )  # fmt: skip
@@ -87,9 +91,13 @@ def _edit(content: Any, mutation: Mutation) -> Any:
 def apply(folder: Path, mutation: Mutation) -> None:
     """Damages one file of the folder (links are replaced by files of the folder's own)."""
     path = folder / mutation["file"]
-    data = path.read_bytes() if path.exists() else b"{}"
-    path.unlink(missing_ok=True)
-    if mutation["do"] == "text":
+    if mutation["do"] == "lock":  # by who runs it, after all other damage
+        return
+    data = odd_files.data(path)
+    odd_files.remove(path)
+    if mutation["do"] == "become":
+        odd_files.put(path, mutation["value"])
+    elif mutation["do"] == "text":
         path.write_text(mutation["value"], encoding="utf-8")
     elif mutation["do"] == "bytes":
         at = mutation["at"][0] % (len(data) + 1)
@@ -126,7 +134,23 @@ def mutations(files: list[str]) -> st.SearchStrategy[Mutation]:
             "value": st.binary(max_size=8).map(bytes.hex),
         }
     )
-    return st.one_of(structured, structured, raw)
+    odd = st.fixed_dictionaries(
+        {
+            "file": st.sampled_from(files),
+            "at": at,
+            "do": st.just("become"),
+            "value": st.sampled_from(list(odd_files.KINDS)),
+        }
+    )
+    locked = st.fixed_dictionaries(
+        {
+            "file": st.sampled_from(files),
+            "at": at,
+            "do": st.just("lock"),
+            "value": st.sampled_from([0o000, 0o600, 0o444]),
+        }
+    )
+    return st.one_of(structured, structured, structured, raw, st.one_of(odd, odd, locked))
 
 
 def templates() -> st.SearchStrategy[Mutation]:

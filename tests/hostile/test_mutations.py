@@ -1,12 +1,16 @@
 """Random damage to every kind of file of a checkpoint: it loads and runs, or it is a typed error.
 
-Nothing else may happen: no other exception, no crash, no hang, no read out of bounds (the ASan
-build runs this too: `make hostile-asan`). Longer: MOEFLUX_FUZZ_EXAMPLES=5000. Cases worth keeping
-stand in corpus.jsonl, one a line as a failure prints it, and are replayed every time.
+Nothing else may happen: no other exception, no crash, no hang, no memory far beyond the budget, no
+read out of bounds (the ASan build, which keeps what was freed and so counts no memory, runs this
+too: `make hostile-asan`). Longer: MOEFLUX_FUZZ_EXAMPLES=5000. Cases worth keeping stand in
+corpus.jsonl, one a line as a failure prints it, and are replayed every time.
 """
 
 import json
 import os
+import resource
+import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from hypothesis import strategies as st
 import moeflux
 from hostile.mutation import apply, mutations, templates
 from oracle import build
+from support import privileges
 
 CORPUS = Path(__file__).with_name("corpus.jsonl")
 EXAMPLES = int(os.environ.get("MOEFLUX_FUZZ_EXAMPLES", "250"))
@@ -25,6 +30,9 @@ WEIGHTS = ["config.json", "model.safetensors.index.json", *SHARDS]
 TEXT = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
 FORMS = [("qwen3_moe", "mlx-q4"), ("qwen3_next", "mlx-q4"), ("qwen3_next", "hf-bf16"),
          ("qwen3_5_moe", "mlx-q4")]  # fmt: skip
+
+MOST_BYTES = 300 << 20  # that one case may add to the peak of all before it
+MOST_SECONDS = 60
 
 limits = {"deadline": None, "print_blob": True, "suppress_health_check": list(HealthCheck)}
 
@@ -55,13 +63,43 @@ def run(folder, with_text):
         assert str(error)
 
 
+def ring(*_):
+    raise TimeoutError(f"no end after {MOST_SECONDS} seconds")
+
+
+def run_locked(folder, modes, with_text):
+    """As `run`; a folder that is locked at the end, without the rights of a superuser."""
+    if not modes:
+        return run(folder, with_text)
+    os.chmod(folder, modes[-1])
+    try:
+        with privileges.dropped():
+            run(folder, with_text=False)  # a tokenizer may be imported: not from everywhere
+    finally:
+        os.chmod(folder, 0o700)
+
+
+def peak_bytes():
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak << 10
+
+
 def check(folder, damage, with_text=False):
+    modes = [mutation["value"] for mutation in damage if mutation["do"] == "lock"]
+    signal.signal(signal.SIGALRM, ring)
     with tempfile.TemporaryDirectory() as into:
         try:
-            run(damaged(folder, damage, into), with_text)
+            damaged(folder, damage, into)
+            before = peak_bytes()
+            signal.alarm(MOST_SECONDS)
+            run_locked(into, modes, with_text)
+            added = peak_bytes() - before
+            assert added < MOST_BYTES or "asan" in os.environ.get("LD_PRELOAD", ""), added
         except Exception as error:
             case = json.dumps({"form": folder.name, "damage": damage})
             raise AssertionError(f"{type(error).__name__}: {error}; corpus line: {case}") from error
+        finally:
+            signal.alarm(0)
 
 
 @settings(max_examples=EXAMPLES, **limits)

@@ -21,6 +21,19 @@ KINDS = {
 
 
 def put(path: Path, kind: str) -> None:
-    """Replaces the file by something of that kind."""
-    path.unlink(missing_ok=True)
+    """Replaces what is there by something of that kind."""
+    remove(path)
     KINDS[kind](path)
+
+
+def remove(path: Path) -> None:
+    """Removes a file, or one of these."""
+    if path.is_dir() and not path.is_symlink():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+
+
+def data(path: Path) -> bytes:
+    """The bytes of a file; of what is none, or huge, an empty JSON object."""
+    whole = path.is_file() and path.stat().st_size < HUGE
+    return path.read_bytes() if whole else b"{}"
