@@ -11,9 +11,9 @@ class Cpp(Kind):
     """`target` is the executable with the tests; `Mutant.test` is part of a test case's name."""
 
     def __init__(self, work: Path, target: str, folder: str, *options: str) -> None:
-        build = work / "build/cpp"
-        self.tree, self.binary = work, build / folder / target
-        self.build = (work, build, target, "-DMOEFLUX_TESTS=ON", *options)
+        binaries = work / "build/cpp"
+        self.tree, self.binary = work, binaries / folder / target
+        self.build = (work, binaries, target, "-DMOEFLUX_TESTS=ON", *options)
 
     def prepare(self, mutants: list[Mutant]) -> None:
         copy_checkout(self.tree)

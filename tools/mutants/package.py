@@ -1,6 +1,7 @@
 """Mutants of the Python package: a copy with one edit in front of the installed one."""
 
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from mutant import ROOT, Broken, Kind, Mutant, Verdict, run
 
 
 class Package(Kind):
-    """`Mutant.test` names test files, or tests in them, with spaces between."""
+    """`Mutant.test` is a test file and further arguments of pytest."""
 
     def __init__(self, work: Path, jobs: int) -> None:
         self.work, self.jobs = work, jobs
@@ -22,7 +23,7 @@ class Package(Kind):
         show = (sys.executable, "-c", "import moeflux; print(moeflux.__file__)")
         if not (found := run(*show, env=self._environment(site)).stdout).startswith(str(site)):
             raise Broken(f"expected a package in {site}, found {found}: is it editable?")
-        tests = sorted({test for mutant in mutants for test in mutant.test.split()})
+        tests = sorted({mutant.test.split()[0] for mutant in mutants})
         if words := self._failure(site, tests, timeout=None):
             raise Broken(words)
 
@@ -32,7 +33,7 @@ class Package(Kind):
         try:
             file = site / Path(mutant.file).relative_to("python")
             file.write_text(mutant.edited(file.read_text()))
-            return [(self._failure(site, mutant.test.split()), 1)]
+            return [(self._failure(site, shlex.split(mutant.test)), 1)]
         finally:
             shutil.rmtree(site)
 
