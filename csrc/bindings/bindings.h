@@ -5,11 +5,6 @@
 
 namespace moeflux::bindings {
 
-struct Interrupted {};  // a Python signal handler raised; its exception is set
-
-// Runs pending signal handlers; throws Interrupted. REQUIRES: the GIL.
-void check_signals();
-
 void register_device(pybind11::module_& module);
 void register_errors(pybind11::module_& module);
 void register_kernel_table(pybind11::module_& module);

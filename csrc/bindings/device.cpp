@@ -12,6 +12,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/native_device.h"
 #include "device/check.h"
 
 namespace py = pybind11;
@@ -22,30 +23,16 @@ namespace {
 
 constexpr uint64_t kPollNs = 50'000'000;  // between two looks at signals: Ctrl-C feels immediate
 
-using DevicePtr = std::shared_ptr<device::Device>;
 using OptionalSize = std::optional<device::Size>;
 
-// A device may join its threads as it goes: never under the GIL.
-struct UnlockedDelete {
-  void operator()(device::Device* device) const {
-    if (PyGILState_Check() == 0) {
-      delete device;
-      return;
-    }
-    py::gil_scoped_release release;
-    delete device;
-  }
-};
-
-DevicePtr open_device(const std::string& kind) {
-  py::gil_scoped_release release;
-  if (kind == "metal") return {device::open_metal().release(), UnlockedDelete{}};
-  if (kind == "host") return {device::open_host().release(), UnlockedDelete{}};
+std::shared_ptr<device::Device> open_device(const std::string& kind) {
+  if (kind == "metal") return device::open_metal();
+  if (kind == "host") return device::open_host();
   throw FormatError("[bindings::Device] expected metal or host, found " + kind);
 }
 
 struct NativePipeline {
-  DevicePtr device;
+  NativeDevice device;
   std::shared_ptr<device::Pipeline> pipeline;
 };
 
@@ -54,30 +41,28 @@ class NativeCommands;
 // Memory of a device, and the committed command buffers that write it and that nobody waited for.
 class NativeBuffer {
  public:
-  NativeBuffer(DevicePtr device, uint64_t nbytes) : device_(std::move(device)) {
-    py::gil_scoped_release release;  // zeroing takes its time
-    buffer_ = device_->buffer(nbytes);
-  }
+  NativeBuffer(const NativeDevice& device, uint64_t nbytes)
+      : device_(device),  // zeroing takes its time
+        buffer_(unlocked([&device = *device.device, nbytes] { return device.buffer(nbytes); })) {}
 
-  const std::shared_ptr<device::Buffer>& get() const { return buffer_; }
+  const std::shared_ptr<device::Buffer>& get() const { return buffer_.share(); }
 
   void add_writer(std::shared_ptr<NativeCommands> commands);
   // Throws what a command that writes it failed with, unless that was thrown before.
   void wait();
 
  private:
-  DevicePtr device_;
-  std::shared_ptr<device::Buffer> buffer_;
+  NativeDevice device_;
+  Owned<device::Buffer, GpuError> buffer_;
   std::vector<std::shared_ptr<NativeCommands>> writers_;
 };
 
 // One command buffer: recording until commit(), then in flight, then done.
 class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
  public:
-  explicit NativeCommands(DevicePtr device) : device_(std::move(device)) {
-    py::gil_scoped_release release;  // Metal blocks here while too many are in flight
-    commands_ = device_->commands();
-  }
+  explicit NativeCommands(const NativeDevice& device)
+      : device_(device),  // Metal blocks here while too many are in flight
+        commands_(unlocked([&device = *device.device] { return device.commands(); })) {}
 
   void dispatch(const NativePipeline& pipeline, const py::list& values, const OptionalSize& grid,
                 const OptionalSize& threadgroup) {
@@ -134,7 +119,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
       bool over = false;
       std::exception_ptr error;
       {
-        py::gil_scoped_release release;
+        const NoGil no_gil;
         over = ask(kPollNs, error);
       }
       if (over) finish(error);
@@ -167,8 +152,8 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
     error_ = error;
   }
 
-  DevicePtr device_;
-  std::unique_ptr<device::Commands> commands_;
+  NativeDevice device_;
+  Owned<device::Commands, GpuError> commands_;
   std::set<std::shared_ptr<NativeBuffer>> written_;  // while recording
   State state_ = State::recording;
   std::exception_ptr error_;
@@ -181,6 +166,7 @@ void NativeBuffer::add_writer(std::shared_ptr<NativeCommands> commands) {
 }
 
 void NativeBuffer::wait() {
+  buffer_.share();  // refuses in a forked child
   while (!writers_.empty()) {
     const std::shared_ptr<NativeCommands> writer = writers_.front();
     const auto forget = [&] { std::erase(writers_, writer); };
@@ -200,8 +186,8 @@ void NativeBuffer::wait() {
   }
 }
 
-py::dict limits(const device::Device& device) {
-  const device::Limits& l = device.limits();
+py::dict limits(const NativeDevice& self) {
+  const device::Limits& l = self.device->limits();
   using namespace py::literals;
   return py::dict("max_buffer_bytes"_a = l.max_buffer_bytes,
                   "working_set_bytes"_a = l.working_set_bytes, "max_threads"_a = l.max_threads,
@@ -209,10 +195,10 @@ py::dict limits(const device::Device& device) {
                   "unified_memory"_a = l.unified_memory);
 }
 
-NativePipeline pipeline(const DevicePtr& device, const std::string& kernel,
+NativePipeline pipeline(const NativeDevice& self, const std::string& kernel,
                         const device::Constants& constants) {
-  py::gil_scoped_release release;
-  return {device, device->pipeline(kernel, constants)};
+  device::Device& device = *self.device;
+  return {self, unlocked([&] { return device.pipeline(kernel, constants); })};
 }
 
 py::dict constants(const NativePipeline& self) {
@@ -226,12 +212,17 @@ py::dict constants(const NativePipeline& self) {
 }  // namespace
 
 void register_device(py::module_& module) {
-  py::class_<device::Device, DevicePtr>(module, "NativeDevice")
-      .def(py::init(&open_device), py::arg("kind"))
-      .def_property_readonly("kind", [](const device::Device& self) { return self.kind(); })
-      .def_property_readonly("name", [](const device::Device& self) { return self.name(); })
+  py::class_<NativeDevice>(module, "NativeDevice")
+      .def(py::init([](const std::string& kind) {
+             return NativeDevice{
+                 Owned<device::Device, GpuError>(unlocked([&] { return open_device(kind); }))};
+           }),
+           py::arg("kind"))
+      .def_property_readonly("kind", [](const NativeDevice& self) { return self.device->kind(); })
+      .def_property_readonly("name", [](const NativeDevice& self) { return self.device->name(); })
       .def_property_readonly("limits", &limits)
-      .def_property_readonly("pipeline_count", &device::Device::pipeline_count)
+      .def_property_readonly("pipeline_count",
+                             [](const NativeDevice& self) { return self.device->pipeline_count(); })
       .def("pipeline", &pipeline, py::arg("kernel"), py::arg("constants"));
   py::class_<NativePipeline>(module, "NativePipeline")
       .def_property_readonly("constants", &constants)
@@ -239,7 +230,7 @@ void register_device(py::module_& module) {
           "max_threads", [](const NativePipeline& self) { return self.pipeline->max_threads(); });
   py::class_<NativeBuffer, std::shared_ptr<NativeBuffer>>(module, "NativeBuffer",
                                                           py::buffer_protocol())
-      .def(py::init<DevicePtr, uint64_t>(), py::arg("device"), py::arg("nbytes"))
+      .def(py::init<const NativeDevice&, uint64_t>(), py::arg("device"), py::arg("nbytes"))
       .def("wait", &NativeBuffer::wait)
       .def_buffer([](const NativeBuffer& self) {
         if (self.get()->contents() == nullptr)
@@ -248,7 +239,7 @@ void register_device(py::module_& module) {
         return py::buffer_info(self.get()->contents(), 1, "B", 1, {n}, {1});
       });
   py::class_<NativeCommands, std::shared_ptr<NativeCommands>>(module, "NativeCommands")
-      .def(py::init<DevicePtr>(), py::arg("device"))
+      .def(py::init<const NativeDevice&>(), py::arg("device"))
       .def("dispatch", &NativeCommands::dispatch, py::arg("pipeline"), py::arg("args"),
            py::arg("grid"), py::arg("threadgroup"))
       .def("commit", &NativeCommands::commit)

@@ -1,6 +1,7 @@
 // Maps the core's exceptions to the classes of moeflux.errors, by name.
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 
 namespace py = pybind11;
 
@@ -15,15 +16,16 @@ void raise(const char* name, const std::exception& error) {
 }
 }  // namespace
 
-void check_signals() {
-  if (PyErr_CheckSignals() != 0) throw Interrupted{};
-}
-
 void register_errors(py::module_&) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Interrupted&) {  // the Python error is already set
+    } catch (const Ending&) {       // ends a thread without a word
+      PyErr_SetNone(PyExc_SystemExit);
+    } catch (const std::bad_alloc&) {
+      py::set_error(py::module_::import("moeflux.errors").attr("MemoryBudgetError"),
+                    "[base::Memory] the system has no memory left, though the budget has");
     } catch (const FormatError& error) {
       raise("FormatError", error);
     } catch (const IoError& error) {

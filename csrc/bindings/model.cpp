@@ -5,6 +5,7 @@
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
 #include "bindings/native.h"
+#include "bindings/native_device.h"
 #include "bindings/spec.h"
 #include "ops/gpu/device_arena.h"
 
@@ -14,17 +15,13 @@ namespace moeflux::bindings {
 
 namespace {
 
-void poll_signals() {
-  py::gil_scoped_acquire acquire;
-  check_signals();
-}
-
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
                                         uint64_t budget, uint32_t context, int n_threads,
                                         uint32_t read_threads, uint32_t max_slots, bool read_ahead,
                                         bool direct, const std::string& simd,
                                         const std::string& precision,
-                                        const std::shared_ptr<device::Device>& device) {
+                                        const NativeDevice* native_device) {
+  const auto device = device_of(native_device);
   if (device) ops::gpu::check_working_set(*device, budget);
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_unique<base::Account>(budget);
@@ -47,13 +44,12 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
   options.context = context;
   options.max_slots = max_slots;
   options.read_ahead = read_ahead;
-  unlocked([&] {
-    model->engine =
-        std::make_unique<engine::Engine>(engine::Parts{model->arena, std::move(compute.ops),
-                                                       model->weights, files, std::move(experts)},
-                                         options);
-    return 0;
-  });
+  model->engine = Owned(unlocked([&] {
+    return std::make_shared<engine::Engine>(
+        engine::Parts{model->arena, std::move(compute.ops), model->weights, files,
+                      std::move(experts)},
+        options);
+  }));
   model->engine->set_poll(poll_signals);
   return model;
 }
@@ -87,7 +83,9 @@ void register_model(py::module_& module) {
       .def(
           "session",
           [](const std::shared_ptr<NativeModel>& self) {
-            return NativeSession{self, locked(*self, [&] { return self->engine->new_session(); })};
+            return NativeSession{
+                self,
+                Owned(locked(*self, [](engine::Engine& engine) { return engine.new_session(); }))};
           },
           py::keep_alive<0, 1>())  // memory.py counts a model while Python's handle of it lives
       .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"))
@@ -118,24 +116,23 @@ void register_model(py::module_& module) {
                              [](const NativeSession& self) { return self.session->context(); })
       .def("reset",
            [](NativeSession& self) {
-             locked(*self.model, [&] {
-               self.session->reset();
-               return 0;
-             });
+             engine::Session& session = *self.session;
+             locked(*self.model, [&](engine::Engine&) { session.reset(); });
            })
       .def("save",
            [](NativeSession& self) {
-             return NativeSnapshot{self.model, locked(*self.model, [&] {
-                                     return self.model->engine->save(*self.session);
-                                   })};
+             const engine::Session& session = *self.session;
+             return NativeSnapshot{self.model,
+                                   Owned(locked(*self.model, [&](engine::Engine& engine) {
+                                     return engine.save(session);
+                                   }))};
            })
       .def("restore", [](NativeSession& self, const NativeSnapshot& snapshot) {
         if (snapshot.model != self.model)
           throw SessionError("[engine::Session] the snapshot belongs to another model");
-        locked(*self.model, [&] {
-          self.session->restore(*snapshot.snapshot);
-          return 0;
-        });
+        engine::Session& session = *self.session;
+        const engine::Session::Snapshot& saved = *snapshot.snapshot;
+        locked(*self.model, [&](engine::Engine&) { session.restore(saved); });
       });
   module.def("load_model", &load_model, py::arg("spec"), py::arg("files"), py::arg("memory_bytes"),
              py::arg("context"), py::arg("n_threads"), py::arg("read_threads"),

@@ -3,12 +3,15 @@
 #pragma once
 #include <pybind11/pybind11.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
 #include <mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
-#include "bindings/unlocked.h"
+#include "bindings/owned.h"
 #include "engine/engine.h"
 
 namespace moeflux::bindings {
@@ -17,32 +20,58 @@ struct NativeModel {
   std::unique_ptr<base::Account> account;
   std::shared_ptr<base::Arena> arena;
   std::shared_ptr<model::Weights> weights = std::make_shared<model::Weights>();  // in the arena
-  std::unique_ptr<engine::Engine> engine;
+  Owned<engine::Engine> engine;
   std::string precision;
   std::string device_kind = "cpu", device_name = "cpu";
-  std::mutex mutex;
+  std::timed_mutex mutex;
+  std::atomic<std::thread::id> turn_of{};  // the thread that has the mutex
 };
 
 struct NativeSession {
   std::shared_ptr<NativeModel> model;
-  std::shared_ptr<engine::Session> session;
+  Owned<engine::Session> session;
 };
 
 struct NativeSnapshot {
   std::shared_ptr<NativeModel> model;
-  std::shared_ptr<engine::Session::Snapshot> snapshot;
+  Owned<engine::Session::Snapshot> snapshot;
 };
 
 struct NativeRouting {
   std::shared_ptr<NativeModel> model;
-  std::shared_ptr<engine::RoutingOverride> routing;
+  Owned<engine::RoutingOverride> routing;
 };
 
+// A thread's turn with a model's engine. Waiting for it sees signals.
+class Turn {
+ public:
+  explicit Turn(NativeModel& model) : model_(model) {
+    if (model.turn_of.load() == std::this_thread::get_id())
+      throw SessionError(
+          "[bindings::Turn] expected a model that is at rest, found a signal handler that uses it "
+          "within a call that it interrupts");
+    while (!model.mutex.try_lock_for(std::chrono::milliseconds(50))) poll_signals();
+    model.turn_of = std::this_thread::get_id();
+  }
+  ~Turn() {
+    model_.turn_of = std::thread::id();
+    model_.mutex.unlock();
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+
+ private:
+  NativeModel& model_;
+};
+
+// f(engine) without the GIL, in this thread's turn.
 template <class F>
 auto locked(NativeModel& model, F&& f) {
-  pybind11::gil_scoped_release release;
-  std::lock_guard lock(model.mutex);
-  return f();
+  engine::Engine& engine = *model.engine;
+  check_signals();
+  const NoGil no_gil;
+  const Turn turn(model);
+  return f(engine);
 }
 
 // Appends each item's token ids to its session, in common passes. An item is (NativeSession, ids

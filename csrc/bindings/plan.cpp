@@ -4,8 +4,8 @@
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
+#include "bindings/native_device.h"
 #include "bindings/spec.h"
-#include "bindings/unlocked.h"
 #include "engine/engine.h"
 #include "engine/probe.h"
 #include "ops/gpu/device_arena.h"
@@ -24,11 +24,12 @@ using Files = std::vector<std::shared_ptr<io::File>>;
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        uint32_t context, int n_threads, uint32_t read_threads, bool read_ahead,
                        const std::string& simd, const std::string& precision,
-                       const std::shared_ptr<device::Device>& device) {
+                       const NativeDevice* device) {
   Files files;
   for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
   base::Account account(UINT64_MAX);
-  const Compute compute = open_compute(account, {device, n_threads, simd, precision_of(precision)});
+  const Compute compute =
+      open_compute(account, {device_of(device), n_threads, simd, precision_of(precision)});
   model::Weights weights;
   const auto experts = read_weights(spec, files, *compute.arena, weights);
   engine::Options options;
@@ -76,7 +77,7 @@ std::vector<store::LayerExperts> experts_of(const std::vector<Layer>& layers) { 
 
 py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
                      uint32_t batch, uint32_t read_threads, double seconds, bool direct,
-                     const std::shared_ptr<device::Device>& device) {
+                     const NativeDevice* device) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
   const uint64_t alignment = device ? ops::gpu::DeviceArena::kWeightAlignment : 1;
@@ -94,7 +95,7 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
 py::list probe_layer(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
                      const py::dict& experts, uint32_t top_k, const std::vector<uint32_t>& misses,
                      uint32_t n_slots, int n_threads, uint32_t read_threads, double seconds,
-                     const std::string& simd, const std::shared_ptr<device::Device>& device,
+                     const std::string& simd, const NativeDevice* device,
                      const std::string& precision) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
@@ -103,7 +104,7 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
          const Compute compute =
-             open_compute(account, {device, n_threads, simd, precision_of(precision)});
+             open_compute(account, {device_of(device), n_threads, simd, precision_of(precision)});
          std::vector<store::LayerExperts> placed = experts_of(layers);
          std::vector<model::ExpertShapes> places(placed.size(), shapes);
          for (size_t i = 0; i < placed.size(); ++i)
@@ -138,14 +139,14 @@ void register_plan(py::module_& module) {
       "probe_experts",
       [](uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group, uint32_t top_k,
          uint64_t nbytes, int n_threads, double seconds, const std::string& simd,
-         const std::shared_ptr<device::Device>& device, const std::string& precision) {
+         const NativeDevice* device, const std::string& precision) {
         const auto dtype = quant::DType::bf16;
         const quant::Shape gate{d_ff, d_model, bits, group, dtype},
             down{d_model, d_ff, bits, group, dtype};
         return to_dict(unlocked([&] {
           base::Account account(UINT64_MAX);
           const Compute compute =
-              open_compute(account, {device, n_threads, simd, precision_of(precision)});
+              open_compute(account, {device_of(device), n_threads, simd, precision_of(precision)});
           return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes,
                                        seconds);
         }));

@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
-#include "bindings/unlocked.h"
+#include "bindings/gil.h"
 #include "model/check_layer.h"
 #include "store/read_plan.h"
 

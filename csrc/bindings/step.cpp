@@ -30,9 +30,9 @@ struct Asked {
       throw SessionError(
           "[engine::Session] " + std::to_string(ids.size()) + " tokens pass the context of " +
           std::to_string(session->session->context()) + "; load with a larger context=");
-    request.session = session->session.get();
+    request.session = &*session->session;
     request.tokens = {ids.data(), static_cast<size_t>(ids.size())};
-    request.routing = routing ? routing->routing.get() : nullptr;
+    request.routing = routing ? &*routing->routing : nullptr;
     request.routing_origin = origin;
   }
 
@@ -97,10 +97,7 @@ py::list step_batch(NativeModel& model, const py::list& items, bool all_logits,
     answers.emplace_back(model, item, all_logits, capture);
     requests.push_back(answers.back().request);
   }
-  locked(model, [&] {
-    model.engine->step(requests);
-    return 0;
-  });
+  locked(model, [&](engine::Engine& engine) { engine.step(requests); });
   py::list out;
   for (Answer& answer : answers) out.append(std::move(answer.out));
   return out;
@@ -112,10 +109,8 @@ py::tuple score(NativeModel& model, const py::tuple& item) {
   py::array_t<bool> greedy(asked.ids.size());
   float* logprob = logprobs.mutable_data();
   bool* best = greedy.mutable_data();
-  locked(model, [&] {
-    engine::score(*model.engine, asked.request, logprob, best);
-    return 0;
-  });
+  locked(model,
+         [&](engine::Engine& engine) { engine::score(engine, asked.request, logprob, best); });
   return py::make_tuple(logprobs, greedy);
 }
 
@@ -137,7 +132,9 @@ NativeRouting make_routing(const std::shared_ptr<NativeModel>& model, uint32_t t
     routing.n_forced = static_cast<uint32_t>(values.shape(0));
     routing.forced.assign(values.data(), values.data() + values.size());
   }
-  return {model, locked(*model, [&] { return model->engine->new_override(std::move(routing)); })};
+  return {model, Owned(locked(*model, [&](engine::Engine& engine) {
+            return engine.new_override(std::move(routing));
+          }))};
 }
 
 }  // namespace moeflux::bindings

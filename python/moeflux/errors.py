@@ -18,11 +18,13 @@ class IoError(MoefluxError, OSError):
 
 
 class MemoryBudgetError(MoefluxError, MemoryError):
-    """The budget has no room; the message names the number of bytes it would take."""
+    """No room: in the budget, with the number of bytes that would do, or in the system below it."""
 
 
 class SessionError(MoefluxError, ValueError):
-    """A request that a session cannot serve (no tokens, past the context, no such token)."""
+    """A request that a session cannot serve: no tokens, past the context, no such token; in a
+    process that was forked from that of its model, or in a signal handler within a model's step.
+    """  # noqa: D205
 
 
 class TemplateError(MoefluxError, ValueError):
