@@ -2,6 +2,8 @@
 
 #include <new>
 
+#include "base/error.h"
+
 namespace moeflux::base {
 
 Memory::Memory(Arena& arena, uint64_t nbytes, const std::string& what) {
@@ -9,7 +11,12 @@ Memory::Memory(Arena& arena, uint64_t nbytes, const std::string& what) {
   const uint64_t booked = arena.booked_bytes(nbytes);
   if (booked < nbytes) throw std::bad_alloc();  // wrapped around
   booking_ = Booking(arena.account(), booked, what);
-  data_ = arena.map(booked);
+  try {
+    data_ = arena.map(booked);
+  } catch (const std::bad_alloc&) {
+    throw MemoryBudgetError("[base::Memory] no room for " + what + ": the system refuses its " +
+                            std::to_string(booked) + " bytes, though the budget has them");
+  }
   arena_ = &arena;
 }
 

@@ -13,7 +13,8 @@ namespace moeflux::base {
 class Memory {
  public:
   Memory() = default;
-  // Throws MemoryBudgetError (account), or what the arena throws. REQUIRES: the arena outlives it.
+  // Throws MemoryBudgetError (no room in the account or the system), or what the arena throws.
+  // REQUIRES: the arena outlives it.
   Memory(Arena& arena, uint64_t nbytes, const std::string& what);
   // A block that compute writes. Throws, beside that, what Arena::check_written does.
   static Memory written(Arena& arena, uint64_t nbytes, const std::string& what) {

@@ -1,4 +1,6 @@
 // Maps the core's exceptions to the classes of moeflux.errors, by name.
+#include <new>
+
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
@@ -24,8 +26,7 @@ void register_errors(py::module_&) {
     } catch (const Ending&) {       // ends a thread without a word
       PyErr_SetNone(PyExc_SystemExit);
     } catch (const std::bad_alloc&) {
-      py::set_error(py::module_::import("moeflux.errors").attr("MemoryBudgetError"),
-                    "[base::Memory] the system has no memory left, though the budget has");
+      raise("MemoryBudgetError", Error("[bindings] the system has no memory left"));
     } catch (const FormatError& error) {
       raise("FormatError", error);
     } catch (const IoError& error) {

@@ -27,8 +27,7 @@ class Owned {
     if (!home_.is_current())
       throw Refused(
           "[bindings::Owned] expected the process that loaded the model or opened the device, "
-          "found "
-          "a fork of it: load or open one there, or start processes by spawn");
+          "found a fork of it: load or open one there, or start processes by spawn");
     return object_;
   }
   T* operator->() const { return share().get(); }

@@ -28,10 +28,20 @@ model::TensorRef parse_tensor(const py::handle& source) {
           t[3].cast<uint64_t>(), dtype == "U32" ? quant::DType::f32 : dtype_of(dtype)};
 }
 
+// One number of 32 bits, or a list of such.
+template <class T = uint32_t>
+T number(const py::dict& source, const char* key) {
+  try {
+    return source[key].cast<T>();
+  } catch (const py::cast_error&) {
+    throw FormatError(std::string("[bindings] ") + key + ": expected integers below 2^32, found " +
+                      py::str(source[key]).cast<std::string>());
+  }
+}
+
 quant::Shape parse_shape(const py::dict& source) {
-  return {source["out"].cast<uint32_t>(), source["in"].cast<uint32_t>(),
-          source["bits"].cast<uint32_t>(), source["group"].cast<uint32_t>(),
-          dtype_of(source["dtype"].cast<std::string>())};
+  return {number(source, "out"), number(source, "in"), number(source, "bits"),
+          number(source, "group"), dtype_of(source["dtype"].cast<std::string>())};
 }
 
 // Reads what a dict of the spec names; a tensor at a time, so that Ctrl-C is seen between them.
@@ -42,8 +52,8 @@ class Loader {
   const float* vector(const py::dict& parent, const char* key) {
     if (!parent.contains(key)) return nullptr;
     const py::dict source = parent[key];
-    const model::VectorSource vector{parse_tensor(source["tensor"]),
-                                     source["count"].cast<uint32_t>(), source["add"].cast<float>()};
+    const model::VectorSource vector{parse_tensor(source["tensor"]), number(source, "count"),
+                                     source["add"].cast<float>()};
     check_signals();
     return unlocked([&] { return reader_.vector(vector); });
   }
@@ -62,7 +72,7 @@ class Loader {
     matrix.biases = optional("biases");
     matrix.bias = optional("bias");
     if (source.contains("rows"))
-      matrix.rows = source["rows"].cast<std::vector<std::pair<uint32_t, uint32_t>>>();
+      matrix.rows = number<std::vector<std::pair<uint32_t, uint32_t>>>(source, "rows");
     check_signals();
     return unlocked([&] { return reader_.matrix(matrix); });
   }
@@ -104,7 +114,6 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps, uint64
   model::Layer layer;
   const auto kind = source["mixer"].cast<std::string>();
   const py::dict w = source[kind.c_str()];
-  const auto number = [&](const char* key) { return w[key].cast<uint32_t>(); };
   if (kind == "attention") {
     ops::Attention& a = layer.attention;
     a.norm = load.vector(source, "norm");
@@ -115,10 +124,10 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps, uint64
     a.gate = load.matrix(w, "gate");
     a.q_norm = load.vector(w, "q_norm");
     a.k_norm = load.vector(w, "k_norm");
-    a.n_heads = number("n_heads");
-    a.n_kv_heads = number("n_kv_heads");
-    a.head_dim = number("head_dim");
-    a.rotary_dim = number("rotary_dim");
+    a.n_heads = number(w, "n_heads");
+    a.n_kv_heads = number(w, "n_kv_heads");
+    a.head_dim = number(w, "head_dim");
+    a.rotary_dim = number(w, "rotary_dim");
     a.rope_scale = w["rope_scale"].cast<float>();
     a.eps = eps;
   } else {
@@ -134,11 +143,11 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps, uint64
     d.a_log = load.vector(w, "a_log");
     d.dt_bias = load.vector(w, "dt_bias");
     d.out_norm = load.vector(w, "out_norm");
-    d.n_key_heads = number("n_key_heads");
-    d.n_value_heads = number("n_value_heads");
-    d.key_dim = number("key_dim");
-    d.value_dim = number("value_dim");
-    d.conv_width = number("conv_width");
+    d.n_key_heads = number(w, "n_key_heads");
+    d.n_value_heads = number(w, "n_value_heads");
+    d.key_dim = number(w, "key_dim");
+    d.value_dim = number(w, "value_dim");
+    d.conv_width = number(w, "conv_width");
     d.eps = eps;
   }
   layer.ffn_norm = load.vector(source, "ffn_norm");
@@ -150,8 +159,8 @@ model::Layer parse_layer(Loader& load, const py::dict& source, float eps, uint64
   const py::dict m = source["moe"];
   model::Moe& moe = layer.moe;
   moe.router.gate = load.matrix(m, "router");
-  moe.router.n_experts = m["n_experts"].cast<uint32_t>();
-  moe.router.top_k = m["top_k"].cast<uint32_t>();
+  moe.router.n_experts = number(m, "n_experts");
+  moe.router.top_k = number(m, "top_k");
   moe.router.normalise = m["normalise"].cast<bool>();
   moe.has_shared = m.contains("shared");
   if (moe.has_shared) {
@@ -226,8 +235,8 @@ void place_experts(store::LayerExperts& layer, uint64_t alignment, model::Expert
 std::vector<store::LayerExperts> read_weights(const py::dict& spec,
                                               const std::vector<std::shared_ptr<io::File>>& files,
                                               base::Arena& arena, model::Weights& weights) {
-  weights.spec = {spec["vocab"].cast<uint32_t>(), spec["d_model"].cast<uint32_t>(),
-                  spec["eps"].cast<float>(), spec["chunk"].cast<uint32_t>()};
+  weights.spec = {number(spec, "vocab"), number(spec, "d_model"), spec["eps"].cast<float>(),
+                  number(spec, "chunk")};
   model::WeightReader reader(files, arena, weights);
   std::vector<store::LayerExperts> experts;
   try {

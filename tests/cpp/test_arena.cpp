@@ -35,7 +35,10 @@ TEST_CASE("a granule is the arena's, and what it refuses is not booked") {
   CHECK(account.live_bytes() == arena.booked_bytes(1));
   CHECK(arena.booked_bytes(16385) == 32768);
   arena.refuse(true);
-  CHECK_THROWS_AS(Memory(arena, 1, "refused"), std::bad_alloc);
+  CHECK_THROWS_WITH_AS(Memory(arena, 1, "a session"),
+                       "[base::Memory] no room for a session: the system refuses its 16384 bytes, "
+                       "though the budget has them",
+                       moeflux::MemoryBudgetError);
   CHECK(account.live_bytes() == 16384);
 }
 

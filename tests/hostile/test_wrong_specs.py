@@ -147,3 +147,16 @@ def test_wrong_outer_numbers_are_refused(checkpoint, key):
 def test_too_few_rotary_frequencies_are_refused(checkpoint):
     spec = build_spec(checkpoint)
     refused(checkpoint, spec | {"inv_freq": spec["inv_freq"][:-1]}, "frequencies")
+
+
+def test_a_number_of_more_than_32_bits_is_refused_by_its_name(checkpoint):
+    """Such as the rows of a matrix that a config and a sparse file agree on."""
+    spec = build_spec(checkpoint)
+    for kind, key in ((matrices, "out"), (matrices, "in"), (matrices, "group"), (vectors, "count")):
+        wrong = copy.deepcopy(spec)
+        next(iter(all_of(wrong, kind)))[1][key] = 2**32
+        refused(checkpoint, wrong, f"{key}: expected integers below 2\\^32, found 4294967296")
+    for key in ("vocab", "chunk"):
+        refused(checkpoint, spec | {key: -1}, f"{key}: expected integers below 2\\^32, found -1")
+    spec["embed"]["rows"] = [(0, 2**32)]
+    refused(checkpoint, spec, r"rows: expected integers below 2\^32, found \[\(0, 4294967296\)\]")
