@@ -15,11 +15,15 @@ bool Account::try_reserve(uint64_t nbytes) {
 }
 
 void Account::reserve(uint64_t nbytes, const std::string& what) {
-  if (try_reserve(nbytes)) return;
+  if (!try_reserve(nbytes)) refuse(nbytes, what, 0);
+}
+
+void Account::refuse(uint64_t nbytes, const std::string& what, uint64_t spare_bytes) const {
+  const uint64_t kept = live_bytes() - spare_bytes;
   throw MemoryBudgetError(
       "[base::Account] no room for " + what + ": it takes " + std::to_string(nbytes) + " bytes, " +
-      std::to_string(free_bytes()) + " of " + std::to_string(limit_bytes_) +
-      " are free; memory=" + std::to_string(live_bytes() + nbytes) + " would do");
+      std::to_string(limit_bytes_ - kept) + " of " + std::to_string(limit_bytes_) +
+      " can be had; memory=" + std::to_string(kept + nbytes) + " would do");
 }
 
 void Account::release(uint64_t nbytes) {

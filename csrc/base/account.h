@@ -17,6 +17,9 @@ class Account {
   bool try_reserve(uint64_t nbytes);
   // Throws MemoryBudgetError that names `what` and the limit it would take.
   void reserve(uint64_t nbytes, const std::string& what);
+  // Throws that error. `spare_bytes` of those booked would not be, where there is just the limit
+  // that it names.
+  [[noreturn]] void refuse(uint64_t nbytes, const std::string& what, uint64_t spare_bytes) const;
   void release(uint64_t nbytes);
 
   uint64_t limit_bytes() const { return limit_bytes_; }

@@ -91,7 +91,7 @@ void register_model(py::module_& module) {
       .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"))
       .def("score", &score, py::arg("item"))
       .def("routing", &make_routing, py::arg("top_k"), py::arg("mask"), py::arg("forced"),
-           py::arg("repeat"), py::arg("name"))
+           py::arg("repeat"), py::arg("name"), py::arg("and_session"))
       .def("experts",
            [](const NativeModel& self) {  // (experts, experts a token) by layer; (0, 0): dense
              std::vector<std::pair<uint32_t, uint32_t>> layers;

@@ -84,8 +84,9 @@ pybind11::list step_batch(NativeModel& model, const pybind11::list& items, bool 
 pybind11::tuple score(NativeModel& model, const pybind11::tuple& item);
 
 // mask uint8 (layers, experts) or None; forced int32 (tokens, layers, top_k) or None.
+// `and_session`: only where a new session finds room beside it.
 NativeRouting make_routing(const std::shared_ptr<NativeModel>& model, uint32_t top_k,
                            const pybind11::object& mask, const pybind11::object& forced,
-                           bool repeat, const std::string& name);
+                           bool repeat, const std::string& name, bool and_session);
 
 }  // namespace moeflux::bindings

@@ -116,7 +116,7 @@ py::tuple score(NativeModel& model, const py::tuple& item) {
 
 NativeRouting make_routing(const std::shared_ptr<NativeModel>& model, uint32_t top_k,
                            const py::object& mask, const py::object& forced, bool repeat,
-                           const std::string& name) {
+                           const std::string& name, bool and_session) {
   engine::RoutingOverride routing;
   routing.top_k = top_k;
   routing.repeat = repeat;
@@ -133,7 +133,7 @@ NativeRouting make_routing(const std::shared_ptr<NativeModel>& model, uint32_t t
     routing.forced.assign(values.data(), values.data() + values.size());
   }
   return {model, Owned(locked(*model, [&](engine::Engine& engine) {
-            return engine.new_override(std::move(routing));
+            return engine.new_override(std::move(routing), and_session);
           }))};
 }
 

@@ -89,23 +89,32 @@ void Engine::set_poll(std::function<void()> poll) {
   pipeline_.set_poll(std::move(poll));
 }
 
-void Engine::make_room(uint64_t nbytes) {
-  store_->make_room(arena_->booked_bytes(nbytes));
+void Engine::make_room(uint64_t nbytes, const std::string& what) {
+  for (;;) {
+    const bool reading = store_->reading();  // asked first: a read that ends gives its slot back
+    if (store_->make_room(nbytes)) return;
+    if (!reading) {
+      const uint64_t spare = store_->n_slots() - plan_.min_slots;
+      arena_->account().refuse(nbytes, what, spare * arena_->booked_bytes(store_->slot_bytes()));
+    }
+    pipeline_.wait();  // slots that are read on a guess
+  }
 }
 
 std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
-  make_room(session.snapshot_bytes());
+  make_room(arena_->booked_bytes(session.snapshot_bytes()), "a snapshot");
   return session.save(*arena_);
 }
 
 std::shared_ptr<Session> Engine::new_session() {
-  make_room(Session::bytes(*weights_, options_.context, *ops_, *arena_));
+  make_room(session_bytes(), "a session");
   return std::make_shared<Session>(*weights_, options_.context, *ops_, *arena_);
 }
 
-std::shared_ptr<RoutingOverride> Engine::new_override(RoutingOverride override) {
+std::shared_ptr<RoutingOverride> Engine::new_override(RoutingOverride override, bool and_session) {
   check_override(*weights_, override);
-  make_room(override.nbytes());
+  make_room(override.nbytes() + (and_session ? session_bytes() : 0),
+            and_session ? "a session and its routing override" : "a routing override");
   override.booking = base::Booking(arena_->account(), override.nbytes(), "a routing override");
   return std::make_shared<RoutingOverride>(std::move(override));
 }

@@ -56,9 +56,10 @@ class Engine {
                                 const ops::Ops& ops, const base::Arena& arena,
                                 const Options& options);
 
-  std::shared_ptr<Session> new_session();
-  // Checks and books an override. Throws SessionError, MemoryBudgetError.
-  std::shared_ptr<RoutingOverride> new_override(RoutingOverride override);
+  std::shared_ptr<Session> new_session();  // throws MemoryBudgetError
+  // Checks and books an override; `and_session`: with room for a new session beside it. Throws
+  // SessionError, MemoryBudgetError.
+  std::shared_ptr<RoutingOverride> new_override(RoutingOverride override, bool and_session = false);
   // Appends each request's tokens to its session, all in the same passes. Every session changes, or
   // none does: after an error, an interrupt or a throwing on_logits all are as before. Throws
   // SessionError (no tokens, no such token, past the context, a session twice or of another model,
@@ -76,8 +77,12 @@ class Engine {
  private:
   void check(std::span<const Request> requests) const;
   uint32_t top_k_of(std::span<const Request> requests) const;
-  void publish(int64_t begin_ns);   // what the step that began then has cost
-  void make_room(uint64_t nbytes);  // gives slots back until nbytes are free, where it can
+  void publish(int64_t begin_ns);  // what the step that began then has cost
+  uint64_t session_bytes() const {
+    return Session::bytes(*weights_, options_.context, *ops_, *arena_);
+  }
+  // Gives slots back until nbytes are free. Throws MemoryBudgetError with the budget that it takes.
+  void make_room(uint64_t nbytes, const std::string& what);
 
   // forward.cpp
   void forward(const Pass& pass);

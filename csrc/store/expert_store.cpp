@@ -355,6 +355,11 @@ bool ExpertStore::make_room(uint64_t nbytes) {
   return true;
 }
 
+bool ExpertStore::reading() const {
+  std::lock_guard lock(mutex_);
+  return n_reading_ > 0;
+}
+
 StoreStats ExpertStore::stats() const {
   std::lock_guard lock(mutex_);
   return stats_;

@@ -101,6 +101,7 @@ class ExpertStore {
   // Gives slots back until `nbytes` are free in the account; false, and nothing changed, when
   // min_slots or slots in use stand in the way.
   bool make_room(uint64_t nbytes);
+  bool reading() const;  // whether a read is under way
 
   StoreStats stats() const;
   uint32_t n_slots() const;

@@ -199,7 +199,7 @@ class Model:
             SessionError: the model cannot follow the override.
         """
         check("session", SessionError, SESSION_RULES, {"routing": routing})
-        return Session(self._native.session(), routing)
+        return Session(self._native, routing)
 
     def step_batch(
         self,

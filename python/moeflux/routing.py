@@ -100,12 +100,14 @@ def _by_layer(experts: Any, layers: list[tuple[int, int]], what: str) -> dict[in
     return found
 
 
-def compile_routing(model: _core.NativeModel, routing: Routing | None) -> Any:
+def compile_routing(
+    model: _core.NativeModel, routing: Routing | None, *, and_session: bool = False
+) -> Any:
     """The native form, checked against the model; None for None.
 
     Raises:
         SessionError: what the model does not have, or what leaves a token without experts.
-        MemoryBudgetError: a forced array without room.
+        MemoryBudgetError: no room for it or, with `and_session`, for a new session beside it.
     """
     if routing is None:
         return None
@@ -143,4 +145,4 @@ def compile_routing(model: _core.NativeModel, routing: Routing | None) -> Any:
             raise SessionError(f"[routing] force: expected experts of -1..{width - 1}, found "
                                f"{given.min()}..{given.max()}")  # fmt: skip
         forced = given.astype(np.int32)
-    return model.routing(top_k or 0, mask, forced, repeat, routing.name)
+    return model.routing(top_k or 0, mask, forced, repeat, routing.name, and_session)

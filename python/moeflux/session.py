@@ -75,10 +75,10 @@ def run(
 class Session:
     """One sequence: its KV cache and recurrent state."""
 
-    def __init__(self, native: _core.NativeSession, routing: Routing | None = None) -> None:
-        self._native = native
+    def __init__(self, model: _core.NativeModel, routing: Routing | None = None) -> None:
         self._routing = routing
-        self._routing_native = compile_routing(native.model, routing)
+        self._routing_native = compile_routing(model, routing, and_session=True)
+        self._native = model.session()
         # What a generation showed last, as (position, token): computed before whatever comes next,
         # and no longer waiting once the engine has passed the position.
         self._shown = _NOTHING

@@ -9,8 +9,9 @@ import textwrap
 import pytest
 
 import moeflux
+from oracle import build
 from oracle.big import build_big
-from support import cgroup
+from support import budget, cgroup
 
 BUDGET = 40 << 20
 SLACK = 150 << 20  # interpreter and imported packages, outside the budget
@@ -106,3 +107,99 @@ def test_too_many_sessions_are_refused_and_the_others_live(big):
         for _ in range(1000):
             sessions.append(model.session())
     assert sessions and sessions[0].step([1, 2, 3]).shape == (model.vocab_size,)
+
+
+def first_refusal(path, memory, options):
+    """Runs all that may find no room: (which call finds none, the budget that it names)."""
+    model = moeflux.load(path, memory=memory, **options)
+    one = model.session()
+    masked = moeflux.Routing(mask={0: [1, 2]})
+    calls = [
+        lambda: one.step(list(range(1, 21))),
+        one.save,
+        model.session,
+        lambda: model.session(routing=masked),
+        lambda: model.step_batch([(one, [3, 4]), (held[2], [5])]),
+        one.save,
+        lambda: held[2].score([6, 7, 8], routing=masked),
+        lambda: held[2].save(),
+        lambda: held[3].save(),
+    ]
+    held = []
+    for index, call in enumerate(calls):
+        try:
+            held.append(call())
+        except moeflux.MemoryBudgetError as error:
+            return index, budget.named(error)
+    return len(calls), memory
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+@pytest.mark.parametrize(
+    ("family", "device", "context"),
+    [("qwen3_moe", "cpu", 64), ("qwen3_next", "cpu", 1000), ("qwen3_next", "host", 64)],
+)
+def test_the_budget_that_a_refusal_names_is_the_smallest_that_does(
+    tmp_path, family, device, context, read_ahead
+):
+    path = build(tmp_path / "m", family=family, form="mlx-q4", seed=7)
+    options = {"device": device, "context": context, "threads": 2, "read_ahead": read_ahead}
+    memory = budget.smallest_budget(path, **options)
+    refused = []
+    while (found := first_refusal(path, memory, options))[0] < 9:
+        index, memory = found
+        refused.append(index)
+        assert first_refusal(path, memory - 1, options) == (index, memory)
+    assert refused == sorted(set(refused)) and {1, 2, 3} <= set(refused)
+    with pytest.raises(moeflux.MemoryBudgetError) as refusal:
+        moeflux.load(path, memory=memory, **options | {"context": 40 * context})
+    memory = budget.named(refusal.value)
+    assert budget.smallest_budget(path, **options | {"context": 40 * context}) == memory
+
+
+def test_memory_that_the_system_refuses_is_an_error_that_leaves_the_model_as_it_was():
+    """Below its budget, as under `ulimit -v` or without overcommit."""
+    script = """
+        import resource, numpy as np
+        import moeflux as mf
+
+        def limit(spare):
+            pages = int(open("/proc/self/statm").read().split()[0])
+            nbytes = pages * resource.getpagesize() + spare if spare else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_AS, (nbytes, resource.RLIM_INFINITY))
+
+        def refused(call, what):
+            try:
+                call()
+            except mf.MemoryBudgetError as error:
+                words = f"no room for {what}: the system refuses" if what else "no memory left"
+                assert words in str(error), error
+                return
+            raise SystemExit("not refused")
+
+        model = mf.load(memory="900MB", context=60_000, threads=2)
+        session = model.session()
+        session.step([1, 2, 3])
+        limit(8 << 20)
+        refused(model.session, "a layer's KV cache")
+        limit(0)
+        session.step([4, 5])
+        session.step([6] * 2000)
+        numbers = [0] * 2_000_000
+        live = model.stats["live_bytes"]
+        limit(1 << 20)
+        refused(session.save, "a snapshot")
+        reads = [[(1, numbers, numbers)]]
+        refused(lambda: mf._core.probe_reads([], reads, 1, 1, 0.1, True, None), None)
+        assert model.stats["live_bytes"] == live
+        found = session.step([7])
+        limit(0)
+        other = model.session()
+        other.step([1, 2, 3, 4, 5] + [6] * 2000)
+        assert np.array_equal(other.step([7]), found)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
