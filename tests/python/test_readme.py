@@ -61,3 +61,16 @@ def test_packages_and_commands_are_found_for_a_bare_machine():
         [ROOT / ".ci/bare", "--list"], capture_output=True, text=True, check=True
     ).stdout.splitlines()
     assert listed == ["git make g++ python3-venv python3-dev", "make demo", "make test"]
+
+
+def test_shown_line_of_numbers_has_the_commands_words():
+    (line,) = re.findall(r"^\[\d+ tokens in .*\]$", README, re.M)
+    done = subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", "generate", "def", "-n", "4", "--memory", "17MB",
+         "--context", "64"], capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    shown, written = (
+        re.sub(r"\d+(\.\d+)?|direct|buffered", "_", text)
+        for text in (line, done.stderr.splitlines()[-1])
+    )
+    assert shown == written

@@ -123,7 +123,7 @@ def _summary(counters: dict[str, Any], parts: list[Part], seconds: float) -> str
     reads = counters["hits"] + counters["misses"]
     return (
         f"[{n_tokens} tokens in {seconds:.1f} s, prompt included; experts: {counters['misses']}"
-        f" of {reads} read from disk ({counters['bytes_read'] / 1e6:.0f} MB, "
-        f"{counters['read_mode']}); memory {counters['live_bytes'] / 1e6:.0f} of "
+        f" of {reads} missed, {counters['bytes_read'] / 1e6:.0f} MB read "
+        f"({counters['read_mode']}); memory {counters['live_bytes'] / 1e6:.0f} of "
         f"{counters['memory_bytes'] / 1e6:.0f} MB]"
     )
