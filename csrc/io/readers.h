@@ -29,12 +29,20 @@ class Readers {
         [this](uint32_t index) { work(bounce_.data() + index * kBounceBytes); },
         [this] { stop(); });
   }
-  ~Readers() { stop(); }  // joins: a task that has begun is done
+  ~Readers() { stop(); }
   // What they book for as long as they live.
   static uint64_t bytes(const base::Arena& arena, uint32_t n_threads) {
     return arena.booked_bytes(n_threads * kBounceBytes) + n_threads * base::kStackBytes;
   }
   void wake() { work_.notify_one(); }  // for each new task
+  void stop() {                        // returns when the tasks that have begun are done
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
+    }
+    work_.notify_all();
+    threads_.clear();
+  }
 
  private:
   void work(std::byte* bounce) {
@@ -47,14 +55,6 @@ class Readers {
       }
       run_(task, bounce);
     }
-  }
-  void stop() {
-    {
-      std::lock_guard lock(mutex_);
-      stop_ = true;
-    }
-    work_.notify_all();
-    threads_.clear();
   }
 
   std::mutex& mutex_;

@@ -70,6 +70,11 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
       [this](const Task& task, std::byte* bounce) { read(task, bounce); });
 }
 
+// Readers wake each other through readers_: they end while it is still whole.
+ExpertStore::~ExpertStore() {
+  if (readers_) readers_->stop();
+}
+
 uint64_t ExpertStore::fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
                                   const base::Arena& arena) {
   if (layers.empty()) return 0;

@@ -83,6 +83,7 @@ class ExpertStore {
   // Checks every range against the real file sizes. Throws FormatError, MemoryBudgetError.
   ExpertStore(std::vector<std::shared_ptr<io::File>> files, std::vector<LayerExperts> layers,
               base::Arena& arena, StoreOptions options);
+  ~ExpertStore();
   // What a store takes beside its slots: read buffers and stacks of the readers, tables of experts.
   static uint64_t fixed_bytes(const std::vector<LayerExperts>& layers, uint32_t read_threads,
                               const base::Arena& arena);
@@ -186,7 +187,7 @@ class ExpertStore {
   uint32_t n_reading_ = 0;        // slots
   int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
   StoreStats stats_;
-  std::optional<io::Readers<Task>> readers_;  // none without experts. Last: joined first
+  std::optional<io::Readers<Task>> readers_;  // none without experts
 };
 
 }  // namespace moeflux::store

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <random>
 #include <string>
+#include <thread>
 
 #include "base/bell.h"
 #include "expert_store_test.h"
@@ -282,6 +283,27 @@ TEST_CASE("a guess whose read has begun is read to its end, though it is let go"
   CHECK(f.file->reads() == 1);
   CHECK(f.store.stats().guesses == 1);
   CHECK(f.store.stats().guesses_used == 1);
+}
+
+TEST_CASE("a store may go away while a read that failed is asked for again") {
+  const auto file = std::make_shared<FaultyFile>(
+      noise(kExperts * GatedFixture::kBytes),
+      FaultyFile::Faults{.fail_from = 0, .fail_count = 1, .gated = true});
+  base::Account account(64 << 20);
+  base::HeapArena arena(account);
+  auto store = std::make_unique<ExpertStore>(std::vector<std::shared_ptr<io::File>>{file},
+                                             std::vector{GatedFixture::layer()}, arena,
+                                             store::StoreOptions{3, 4, 1});
+  CHECK(store->try_acquire(0, 2, Use::decode));
+  file->wait_started(1);
+  CHECK(store->try_acquire(0, 2, Use::decode));  // joins that read
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));  // the store waits for its reader
+    file->allow(1000);
+  });
+  store.reset();
+  later.join();
+  CHECK(file->reads() == 1);
 }
 
 TEST_CASE("of what is in memory, a guess is the first to go, after a slot that is empty") {
