@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "base/bell.h"
+#include "base/clock.h"
 #include "expert_store_test.h"
 #include "faulty_file.h"
 
@@ -285,6 +286,46 @@ TEST_CASE("a guess whose read has begun is read to its end, though it is let go"
   CHECK(f.store.stats().guesses_used == 1);
 }
 
+TEST_CASE("a demand is read before guesses that were made earlier") {
+  GatedFixture f({.gated = true, .log = true});
+  const auto busy = f.store.try_acquire(0, 1, Use::decode);
+  f.file->wait_started(1);
+  const auto guess = f.store.read_ahead(0, 5);
+  const auto demand = f.store.try_acquire(0, 2, Use::decode);
+  f.file->allow(1000);
+  f.file->wait_started(3);
+  constexpr uint64_t kBytes = GatedFixture::kBytes;
+  CHECK(f.file->offsets() == std::vector<uint64_t>{1 * kBytes, 2 * kBytes, 5 * kBytes});
+}
+
+TEST_CASE("reads side by side count once in the time that is read") {
+  GatedFixture f({.gated = true});
+  const int64_t begin = base::now_ns();
+  const auto first = f.store.try_acquire(0, 1, Use::decode);
+  const int64_t asked = base::now_ns();
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  const auto second = f.store.try_acquire(0, 2, Use::decode);
+  const int64_t waiting = base::now_ns();
+  f.file->allow(1000);
+  f.check(1);
+  f.check(2);
+  CHECK(f.store.stats().reading_ns >= waiting - asked);
+  CHECK(f.store.stats().reading_ns <= base::now_ns() - begin);
+}
+
+TEST_CASE("a guess that is asked for before its read begins is a miss like any other") {
+  GatedFixture f({.gated = true});
+  const auto busy = f.store.try_acquire(0, 1, Use::decode);
+  f.file->wait_started(1);
+  const auto guess = f.store.read_ahead(0, 5);
+  const auto asked = f.store.try_acquire(0, 5, Use::decode);
+  f.file->allow(1000);
+  f.check(5);
+  CHECK(f.store.stats().misses == 2);
+  CHECK(f.store.stats().guesses == 0);
+  CHECK(f.store.stats().guesses_used == 0);
+}
+
 TEST_CASE("a store may go away while a read that failed is asked for again") {
   const auto file = std::make_shared<FaultyFile>(
       noise(kExperts * GatedFixture::kBytes),
@@ -393,6 +434,17 @@ TEST_CASE("a sweep does not flush what decode works with") {
     for (uint32_t expert = 0; expert < 4; ++expert) f.get(0, expert);
   for (uint32_t expert = 0; expert < kExperts; ++expert) f.get(1, expert, Use::sweep);
   for (uint32_t expert = 0; expert < 4; ++expert) CHECK(f.store.contains(0, expert));
+}
+
+TEST_CASE("what decode works with loses nothing when a sweep uses it, too") {
+  Fixture f(3);
+  for (int round = 0; round < 20; ++round)
+    for (uint32_t layer = 0; layer < kLayers; ++layer)
+      for (uint32_t expert = 0; expert < kExperts; ++expert) f.get(layer, expert);
+  f.get(2, 7, Use::sweep);
+  f.get(0, 0);
+  CHECK(f.store.contains(2, 7));
+  CHECK_FALSE(f.store.contains(2, 5));
 }
 
 TEST_CASE("which of equals is evicted does not depend on the slots that they lie in") {
