@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 import typer.main
@@ -68,12 +69,11 @@ def api() -> str:
         out.append(_entry(f"## {name}", name, item))
         out += [_entry(f"### {name}.{member}", member, value) for member, value in _members(item)]
     out.append("## Errors\n")
-    rows = [
-        f"| `{name}` | {', '.join(base.__name__ for base in item.__bases__)} | "
-        f"{' '.join((inspect.getdoc(item) or '').split())} |"
-        for name, item in sorted(errors.items())
-    ]
-    out.append("\n".join(["| error | is a | when |", "|---|---|---|", *rows]) + "\n")
+    for name, item in sorted(errors.items()):
+        bases = ", ".join(base.__name__ for base in item.__bases__)
+        text = f"- `{name}` ({bases}): {' '.join((inspect.getdoc(item) or '').split())}"
+        out.append(textwrap.fill(text, 120, subsequent_indent="  "))
+    out.append("")
     return "\n".join(out)
 
 
