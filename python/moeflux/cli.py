@@ -49,6 +49,9 @@ for command in (generate, chat, info, plan, pack, synth, bench, doctor):
 
 def main() -> None:
     """Runs the command line; an error is one sentence and exit status 1."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the caller closed it
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what its encoding lacks is shown escaped
             stream.reconfigure(errors="backslashreplace")

@@ -24,8 +24,12 @@ def folder(tmp_path_factory):
 
 
 def command(*args, **options):
+    return run([sys.executable, "-m", "moeflux.cli", *map(str, args)], **options)
+
+
+def run(words, **options):
     return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", *map(str, args)],
+        words,
         **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "timeout": 120,
            "check": False, "stdin": subprocess.DEVNULL, **options},
     )  # fmt: skip
@@ -53,6 +57,25 @@ def test_what_an_encoding_lacks_is_shown_escaped(encoding):
     assert done.returncode == 0 and b"Traceback" not in done.stderr
     shown = {"ascii": rb"\u20ac \xe9", "latin-1": b"\\u20ac \xe9", "utf-8": "€ é".encode()}
     assert done.stdout.startswith(shown[encoding])
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "args", [["generate", "-n", "2", *SMALL], ["generate", "x", "-n", "2", *SMALL],
+             ["pack", "none", "target", "--replace"], ["doctor", "--help"]],
+    ids=lambda args: "-".join(args[:2]),
+)  # fmt: skip
+def test_a_stream_that_the_caller_closed_is_an_empty_one(args, closed):
+    whole = command(*args)
+    shell = ["sh", "-c", f'exec "$@" {closed}<&-', "sh", sys.executable, "-m", "moeflux.cli", *args]
+    done = run(shell)
+    assert done.returncode == whole.returncode
+
+    def timeless(text):
+        return re.sub(r"in [\d.]+ s.*", "", text)
+
+    assert done.stdout == ("" if closed == 1 else whole.stdout)
+    assert timeless(done.stderr) == ("" if closed == 2 else timeless(whole.stderr))
 
 
 @pytest.mark.parametrize(

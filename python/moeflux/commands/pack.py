@@ -42,7 +42,7 @@ def pack(
 
     if verify == (target is not None):
         raise FormatError("[pack] expected SOURCE and TARGET, or --verify and a packed folder")
-    if replace and not yes and sys.stdin and sys.stdin.isatty():
+    if replace and not yes and sys.stdin.isatty():
         typer.confirm(f"--replace empties the files of {source} as it goes on, which cannot be "
                       f"undone. Go on?", abort=True, err=True)  # fmt: skip
     try:
