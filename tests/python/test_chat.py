@@ -112,6 +112,32 @@ def test_a_question_without_an_answer_is_taken_back(model):
     )
 
 
+def test_the_penalty_sees_the_whole_talk(model):
+    options = {**GREEDY, "max_tokens": 8, "repetition_penalty": 1e6}  # no token comes twice
+    talk, messages = Conversation(model), [{"role": "user", "content": "one"}]
+    for question in ("two", "three"):
+        answer = alone(model, messages, **options)
+        assert text_of(talk.reply(messages[-1]["content"], **options)) == answer
+        messages = [*talk.messages, {"role": "user", "content": question}]
+
+
+def test_where_feeding_ends_early_as_much_is_held_as_the_session_holds(model, monkeypatch):
+    talk = Conversation(model)
+    text_of(talk.reply("one", max_tokens=4, **GREEDY))
+    with monkeypatch.context() as patch, pytest.raises(moeflux.IoError):
+        patch.setattr(talk._session, "step", failing_step)
+        next(talk.reply("two"))
+    assert talk.n_held == talk._session.position and len(talk.messages) == 2
+    expected = alone(
+        model, [*talk.messages, {"role": "user", "content": "two"}], max_tokens=4, **GREEDY
+    )
+    assert text_of(talk.reply("two", max_tokens=4, **GREEDY)) == expected
+
+
+def failing_step(tokens):
+    raise moeflux.IoError("a read failed")
+
+
 def test_reset_keeps_the_system_message_only(model):
     talk = Conversation(model, system="be brief")
     first = text_of(talk.reply("one", max_tokens=4, **GREEDY))

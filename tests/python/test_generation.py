@@ -245,17 +245,33 @@ def test_what_is_no_token_is_refused_and_the_session_lives(model, bad):
 
 
 def test_stop_strings_are_found_across_pieces_and_never_shown():
-    for text in ("abcSTOPdef", "STOP", "abSTSTOPx", "nothing", "ends in ST"):
-        for size in (1, 2, 3, 100):
-            stops, shown, stopped = _StopStrings(["STOP", "zzz"]), "", False
-            for at in range(0, len(text), size):
-                piece, stopped = stops.push(text[at : at + size])
-                shown += piece
-                if stopped:
-                    break
-            shown += "" if stopped else stops.finish()
-            assert shown == text.split("STOP")[0]
-            assert stopped == ("STOP" in text)
+    """Of two letters, so that beginnings of stop strings overlap in every way."""
+    random = np.random.Generator(np.random.PCG64(8))
+
+    def letters(most):
+        return "".join(random.choice(["a", "b"], random.integers(1, most + 1)))
+
+    for _ in range(2000):
+        text, wanted = letters(12), [letters(5) for _ in range(random.integers(1, 4))]
+        stops, shown, stopped, left = _StopStrings(wanted), "", False, text
+        while left and not stopped:
+            size = random.integers(1, 4)
+            piece, stopped = stops.push(left[:size])
+            shown, left = shown + piece, left[size:]
+        # Of stop strings that have come, the one that begins first: those of one piece are seen
+        # together.
+        come = text[: len(text) - len(left)]
+        ends = [come.find(stop) for stop in wanted if stop in come]
+        assert shown + ("" if stopped else stops.finish()) == come[: min(ends, default=None)]
+        assert stopped == any(stop in text for stop in wanted)
+
+
+def test_a_stop_string_without_letters_ends_nothing(model):
+    options = {"max_tokens": 5, **NO_END}
+    for stop in ("", [""], ["", "no such text"]):
+        assert moeflux.generate(model, "Hello", stop=stop, **options) == moeflux.generate(
+            model, "Hello", **options
+        )
 
 
 def test_stop_string_ends_a_generation(model):
@@ -289,6 +305,12 @@ def test_logprobs_are_those_before_temperature_and_filters(model):
                       top_logprobs=3, **NO_END)[0]  # fmt: skip
         assert first.logprob == pytest.approx(expected[first.token])
         assert [lp for _, lp in first.top] == pytest.approx(sorted(expected)[:-4:-1])
+
+
+def test_as_many_alternatives_are_told_as_were_asked_for_whatever_else_is_as_probable(model):
+    few = {i: -np.inf for i in range(257) if i not in (65, 66, 67)}
+    for part in parts(model, max_tokens=2, top_logprobs=5, logit_bias=few)[:-1]:
+        assert len(part.top) == 5 and {i for i, _ in part.top[:3]} == {65, 66, 67}
 
 
 def penalised(model, ids, history, n, penalty):
