@@ -82,7 +82,7 @@ class Tokenizer:
 
     def stream(self) -> TokenStream:
         """A decoder for ids that come one at a time."""
-        return TokenStream(self)
+        return TokenStream(self._tokenizer)
 
     @property
     def has_template(self) -> bool:
@@ -120,16 +120,20 @@ class TokenStream:
     MAX_HELD_CHARS = 7  # 3 bytes of a character and 4 of the one before: each may show as a U+FFFD
     MAX_IDS = 32  # decoded together while all that comes is broken
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Any) -> None:  # tokenizers.Tokenizer
         self._decode = tokenizer.decode
+        added = tokenizer.get_added_tokens_decoder().items()
+        self._skipped = frozenset(token for token, said in added if said.special)
         self._ids: list[int] = []  # decoded together
         self._n_old = 0  # of them are sent, and stay since a decoder looks left
         self._n_sent = 0  # characters of their text
 
     def push(self, token: int) -> str:
         """Text that `token` completes, often empty."""
+        if token in self._skipped:  # `decode` leaves it out before it looks at the others
+            return ""
         self._ids.append(token)
-        text = self._decode(self._ids)
+        text = str(self._decode(self._ids))
         whole = max(len(text.rstrip(REPLACEMENT)), len(text) - self.MAX_HELD_CHARS)
         out = text[self._n_sent : whole]
         self._n_sent += len(out)
@@ -146,7 +150,7 @@ class TokenStream:
 
     def finish(self) -> str:
         """What is left at the end; bytes that never became a character show as U+FFFD."""
-        return self._decode(self._ids)[self._n_sent :]
+        return str(self._decode(self._ids))[self._n_sent :]
 
     def _drop(self, count: int, text: str) -> None:
         """Forgets the first ids of those that `text` is decoded from."""

@@ -38,7 +38,7 @@ def of_demo():
 
 
 def streamed(tokenizer, ids):
-    stream = TokenStream(tokenizer)
+    stream = TokenStream(getattr(tokenizer, "_tokenizer", tokenizer))
     pieces = [stream.push(token) for token in ids]
     return [*pieces, stream.finish()]
 
@@ -84,17 +84,24 @@ def like_sentencepiece(decoder):
     return found
 
 
-@pytest.mark.parametrize(
-    "decoder",
+STRIP = decoders.Sequence(
     [
-        decoders.Metaspace(),
-        decoders.Sequence(
-            [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(),
-             decoders.Strip(" ", 1, 0)]
-        ),
-    ],
-    ids=["metaspace", "strip"],
-)  # fmt: skip
+        decoders.Replace("▁", " "),
+        decoders.ByteFallback(),
+        decoders.Fuse(),
+        decoders.Strip(" ", 1, 0),
+    ]
+)
+
+
+def test_a_long_run_of_skipped_tokens_cuts_no_character():
+    tokenizer, boy = like_sentencepiece(STRIP), [len(WORDS) + byte for byte in range(2, 6)]
+    for n in range(1, 80):
+        ids = boy + [WORDS.index("</s>")] * n + 3 * boy
+        assert "".join(streamed(tokenizer, ids)) == 4 * "👦"
+
+
+@pytest.mark.parametrize("decoder", [decoders.Metaspace(), STRIP], ids=["metaspace", "strip"])
 @settings(max_examples=500, deadline=None)
 @given(picked=st.lists(st.integers(0, len(WORDS) + 2), max_size=40))
 def test_spaces_between_words_outlive_skipped_tokens(decoder, picked):
