@@ -1,8 +1,10 @@
 """Renders one chat template, in a process of its own, so that a hostile one can be stopped.
 
-Its time is limited by the parent (tokenizer.py), its memory and its output here.
+Its memory, its processor time and its output are limited here, its time by the clock by the parent
+(tokenizer.py).
 
-Reads {"template", "messages", "variables", "max_chars", "max_bytes"} as JSON from standard input;
+Reads {"template", "messages", "variables", "max_chars", "max_bytes", "max_seconds"} as JSON from
+standard input;
 writes {"text"} or {"error"}. Knows nothing of moeflux and imports nothing of it.
 """
 
@@ -14,12 +16,13 @@ from typing import Any
 sys.path.pop(0)  # this folder: its modules must not stand for others
 
 
-def _limit_memory(max_bytes: int) -> None:
+def _limit(name: str, most: int) -> None:
+    """Sets one of the system's limits of a process, RLIMIT_`name`; the hard one comes behind it."""
     try:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
-    except (ImportError, ValueError, OSError):  # not on this system: the time limit remains
+        resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (most, most + 1))
+    except (ImportError, ValueError, OSError):  # not on this system: the parent's clock remains
         pass
 
 
@@ -100,7 +103,8 @@ def render(request: dict[str, Any]) -> str:
 def main() -> None:
     """One request, one answer."""
     request = json.load(sys.stdin)
-    _limit_memory(request["max_bytes"])
+    _limit("AS", request["max_bytes"])
+    _limit("CPU", request["max_seconds"])
     try:
         answer = {"text": render(request)}
     except (Exception, MemoryError) as error:

@@ -7,6 +7,7 @@ with limits on time, memory and output.
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from .errors import FormatError, SessionError, TemplateError
 MAX_FILE_BYTES = 100_000_000  # of tokenizer.json; real ones have up to 35 million
 MAX_TEMPLATE_CHARS = 200_000
 MAX_RENDERED_CHARS = 10_000_000
-MAX_TEMPLATE_SECONDS = 5  # real ones take milliseconds
+MAX_TEMPLATE_SECONDS = 5  # of processor time; real ones take milliseconds
+MAX_TEMPLATE_WAIT = 60  # seconds by the clock, for a machine that is busy
 MAX_TEMPLATE_BYTES = 512 << 20  # address space of the process that renders
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
@@ -206,6 +208,7 @@ def _render(template: str, messages: list[dict[str, str]], variables: dict[str, 
         "variables": variables,
         "max_chars": MAX_RENDERED_CHARS,
         "max_bytes": MAX_TEMPLATE_BYTES,
+        "max_seconds": MAX_TEMPLATE_SECONDS,
     }
     worker = Path(__file__).with_name("_template_worker.py")
     try:
@@ -215,18 +218,19 @@ def _render(template: str, messages: list[dict[str, str]], variables: dict[str, 
             capture_output=True,
             encoding="utf-8",
             errors="replace",
-            timeout=MAX_TEMPLATE_SECONDS,
+            timeout=MAX_TEMPLATE_WAIT,
             check=False,
         )
         answer = json.loads(done.stdout)
     except subprocess.TimeoutExpired:
         raise TemplateError(
-            f"[tokenizer] the chat template took over {MAX_TEMPLATE_SECONDS} seconds"
+            f"[tokenizer] the chat template took over {MAX_TEMPLATE_WAIT} seconds"
         ) from None
     except ValueError:
-        raise TemplateError(
-            f"[tokenizer] the chat template's process died: {done.stderr[-300:]}"
-        ) from None
+        why = f"process died: {done.stderr[-300:]}"
+        if done.returncode == -signal.SIGXCPU:
+            why = f"took over {MAX_TEMPLATE_SECONDS} seconds of processor time"
+        raise TemplateError(f"[tokenizer] the chat template {why}") from None
     if "error" in answer:
         raise TemplateError(f"[tokenizer] the chat template failed: {answer['error']}")
     return str(answer["text"])

@@ -43,6 +43,13 @@ def test_a_template_may_hold_no_more_memory_than_its_process_has(tmp_path):
         tokenizer.apply_template(CHAT)
 
 
+def test_a_template_may_take_no_more_processor_time_than_its_process_has(tmp_path, monkeypatch):
+    monkeypatch.setattr("moeflux.tokenizer.MAX_TEMPLATE_SECONDS", 1)
+    loops = "{% for i in range(99999) %}" * 4 + "{% endfor %}" * 4
+    with pytest.raises(moeflux.TemplateError, match="1 seconds of processor time"):
+        tokenizer_with(tmp_path, loops).apply_template(CHAT)
+
+
 @pytest.mark.parametrize("token", ["<|im_end|>", {"content": "<|im_end|>"}])
 def test_the_tokenizers_own_end_of_text_ends_a_text(tmp_path, token):
     assert tokenizer_with(tmp_path, "", {"eos_token": token}).eos_ids == {256}
