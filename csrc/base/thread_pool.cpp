@@ -109,7 +109,7 @@ void ThreadPool::run_tasks(int worker) {
 }
 
 void ThreadPool::run(int n_tasks, uint32_t most, const Task& task) {
-  if (n_tasks <= 0) return;
+  if (n_tasks <= 0 || idle_) return;
   task_ = task;
   most_ = most;
   for (int worker = 0; worker < n_threads_; ++worker)

@@ -25,6 +25,9 @@ namespace moeflux::base {
 class ThreadPool {
  public:
   explicit ThreadPool(int n_threads);
+  struct Idle {};
+  // Of a dry run: runs no task, and needs no threads for that.
+  ThreadPool(int n_threads, Idle) : n_threads_(n_threads), idle_(true) {}
   ~ThreadPool();
 
   // Calls f(task, worker) for every task in [0, n_tasks), worker in [0, size()); returns when all
@@ -48,6 +51,7 @@ class ThreadPool {
   void set_poll(std::function<void()> poll) { poll_ = std::move(poll); }
   void poll_now();  // calls `poll` when 50 ms have passed since the last call
   int size() const { return n_threads_; }
+  bool idle() const { return idle_; }
 
  private:
   struct Task {
@@ -65,6 +69,7 @@ class ThreadPool {
   void leave();
 
   const int n_threads_;
+  const bool idle_ = false;
   std::function<void()> poll_;
   int64_t last_poll_ns_ = 0;
 

@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "ops/cpu/kernels.h"
-#include "ops/cpu/scratch_plan.h"
 #include "stored_matrix.h"
 
 using namespace moeflux;

@@ -3,7 +3,7 @@
 #include <limits>
 #include <vector>
 
-#include "ops/cpu/bump.h"
+#include "ops/cpu/cpu_ops.h"
 
 namespace moeflux::ops::cpu {
 
@@ -33,13 +33,15 @@ uint64_t CpuOps::cache_block_bytes(const Attention& w) const {
 }
 
 // cos and sin of the rows' angles, the same for every layer: kept until the positions change.
-void CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
+const float* CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
   const uint32_t half = w.rotary_dim / 2;
   const RopeKey key{w.inv_freq, w.rope_scale, half, positions};
-  if (rope_key_ == key) return;
+  buffers_.rope.start();
+  float* table = buffers_.rope.take(positions.size() * 2 * half);
+  if (rope_key_ == key) return table;
   rope_key_ = {};  // an interrupt may leave the table half filled
   pool_.parallel_for(static_cast<int>(positions.size()), [&](int row, int) {
-    float* cosine = rope_.as<float>() + uint64_t(row) * 2 * half;
+    float* cosine = table + uint64_t(row) * 2 * half;
     for (uint32_t i = 0; i < half; ++i) {  // angles in f32, as transformers computes them
       const float angle = static_cast<float>(positions[row]) * w.inv_freq[i];
       cosine[i] = std::cos(angle) * w.rope_scale;
@@ -47,15 +49,16 @@ void CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
     }
   });
   rope_key_ = key;
+  return table;
 }
 
 // Norms and rotates queries and keys; appends keys and values to the caches.
 void CpuOps::rotate_and_cache(const AttentionRows& rows) {
   const Attention& w = rows.w;
   const uint32_t half = w.rotary_dim / 2;
-  rope(w, rows.position);
+  const float* table = rope(w, rows.position);
   pool_.parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
-    const float* cosine = rope_.as<float>() + uint64_t(row) * 2 * half;
+    const float* cosine = table + uint64_t(row) * 2 * half;
     const auto prepare = [&](float* head, const float* norm_weight) {
       if (norm_weight) kernels_.rms_norm(head, norm_weight, w.head_dim, w.eps, head);
       kernels_.rotate(head, cosine, cosine + half, half);
@@ -112,10 +115,16 @@ void CpuOps::finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_he
 // Runs of rows: a task takes all spans of a tile, one after the other.
 void CpuOps::attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
   const uint32_t n_kv = rows.w.n_kv_heads;
+  uint32_t most = 0;
+  for (const RowTile& tile : tiles) most = std::max(most, tile.n);
+  const uint32_t queries = most * rows.group;
+  const uint64_t floats =
+      uint64_t(queries) * rows.state_floats + attend_scratch_floats(rows.w.head_dim, queries);
+  float* workers = worker_floats(floats);
   pool_.parallel_for(static_cast<int>(tiles.size() * n_kv), [&](int task, int worker) {
     const auto [row, n] = tiles[tiles.size() - 1 - task / n_kv];  // the longest contexts first
     const uint32_t kv_head = task % n_kv;
-    float* states = reinterpret_cast<float*>(matmul_->worker_scratch(worker));
+    float* states = workers + worker * floats;
     float* scratch = states + uint64_t(n) * rows.group * rows.state_floats;
     rows.clear(states, n * rows.group);
     for (uint32_t span = 0; span < rows.n_spans(row + n - 1); ++span)
@@ -134,7 +143,14 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
     float* states;  // (group)
   };
   const uint64_t piece_floats = uint64_t(rows.group) * rows.state_floats;
-  const uint64_t room = span_states_.nbytes() / sizeof(float) / piece_floats;
+  uint64_t most = 0;
+  for (uint32_t row : single) most = std::max<uint64_t>(most, rows.n_spans(row));
+  buffers_.spans.start();
+  float* states = buffers_.spans.take(most * rows.w.n_kv_heads * piece_floats);
+  const uint64_t room = buffers_.spans.most() / sizeof(float) / piece_floats;
+  const uint64_t floats = attend_scratch_floats(rows.w.head_dim, rows.group);
+  float* workers = worker_floats(floats);
+  if (pool_.idle()) return;
   for (size_t begin = 0; begin < single.size();) {
     std::vector<Piece> pieces;
     for (; begin < single.size(); ++begin) {
@@ -142,14 +158,13 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
       if (!pieces.empty() && pieces.size() + uint64_t(n_spans) * rows.w.n_kv_heads > room) break;
       for (uint32_t kv_head = 0; kv_head < rows.w.n_kv_heads; ++kv_head)
         for (uint32_t span = 0; span < n_spans; ++span)
-          pieces.push_back(
-              {row, kv_head, span, span_states_.as<float>() + pieces.size() * piece_floats});
+          pieces.push_back({row, kv_head, span, states + pieces.size() * piece_floats});
     }
     pool_.parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
       const Piece& piece = pieces[task];
       rows.clear(piece.states, rows.group);
       attend_span(rows, piece.row, 1, piece.kv_head, piece.span, piece.states,
-                  reinterpret_cast<float*>(matmul_->worker_scratch(worker)));
+                  workers + worker * floats);
     });
     for (size_t i = 0; i < pieces.size();) {
       const Piece& whole = pieces[i];
@@ -166,9 +181,10 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
                        float* x) {
   const uint32_t d_model = w.o.weight.out, heads = w.n_heads * w.head_dim,
                  kv_dim = w.n_kv_heads * w.head_dim;
-  Bump bump{stage_.as<float>()};
-  float* normed = bump.take(uint64_t(n) * d_model);
-  float* out = bump.take(uint64_t(n) * d_model);
+  Scratch& stage = buffers_.stage;
+  stage.start();
+  float* normed = stage.take(uint64_t(n) * d_model);
+  float* out = stage.take(uint64_t(n) * d_model);
   const quant::DType dtype = cache_dtype(precision_);
   AttentionRows rows{w,
                      dtype,
@@ -176,11 +192,11 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
                      heads,
                      kv_dim,
                      uint64_t(kCacheBlock) * cache_width(w.head_dim) * quant::dtype_bytes(dtype),
-                     bump.take(uint64_t(n) * heads),
-                     bump.take(uint64_t(n) * kv_dim),
-                     bump.take(uint64_t(n) * kv_dim),
-                     bump.take(uint64_t(n) * w.gate.weight.out),
-                     bump.take(uint64_t(n) * heads),
+                     stage.take(uint64_t(n) * heads),
+                     stage.take(uint64_t(n) * kv_dim),
+                     stage.take(uint64_t(n) * kv_dim),
+                     stage.take(uint64_t(n) * w.gate.weight.out),
+                     stage.take(uint64_t(n) * heads),
                      std::vector<const Segment*>(n),
                      std::vector<uint32_t>(n),
                      attend_state_floats(w.head_dim)};

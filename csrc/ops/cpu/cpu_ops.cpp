@@ -11,24 +11,74 @@ class Finished final : public Ticket {
   bool done() const override { return true; }
   void wait() override {}
 };
+
+// Experts are taken in batches of about a chunk's rows, some of them with padding. One number for
+// all layers, known before the first.
+uint32_t batch_rows(const Workload& work) {
+  uint32_t rows = work.rows;
+  for (const Workload::Moe& w : work.moes)
+    rows = std::max(rows, std::max(work.rows, w.router ? w.router->top_k : 0) + 4 * kBlockTokens);
+  return static_cast<uint32_t>(base::round_up(rows, kBlockTokens));
+}
 }  // namespace
 
-CpuOps::CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision)
-    : arena_(arena), pool_(n_threads), kernels_(kernels), precision_(precision) {}
-
-uint64_t CpuOps::scratch_bytes(const Workload& workload) const {
-  return (pool_.size() - 1) * base::kStackBytes +
-         ScratchPlan(workload, precision_, kernels_).bytes(arena_, pool_.size());
+// Every stage at its widest. Nothing is computed: `x` stands for all that a stage reads or writes.
+void CpuOps::rehearse(const Workload& work) {
+  float nowhere = 0, *x = &nowhere;
+  const uint32_t n = work.rows;
+  for (const Attention* w : work.attentions) {
+    Segment segment;
+    segment.n = n;
+    attention(*w, {&segment, 1}, n, x);
+    segment.n = 1;
+    segment.position = std::max(work.context, 1u) - 1;
+    attention(*w, {&segment, 1}, 1, x);
+  }
+  for (const DeltaNet* w : work.delta_nets) delta_net(*w, {}, n, x);
+  for (const GatedFfn* w : work.dense) {
+    matmul_.keep(x, n);
+    ffn(*w, x, n, x);
+  }
+  for (const Workload::Moe& w : work.moes) {
+    matmul_.keep(x, n);
+    if (w.router) route(*w.router, x, n, {});
+    ExpertJob job;  // as many rows as a batch has of all its experts
+    static_cast<quant::Shape&>(job.ffn.gate.weight) = w.gate;
+    static_cast<quant::Shape&>(job.ffn.up.weight) = w.up;
+    static_cast<quant::Shape&>(job.ffn.down.weight) = w.down;
+    job.rows.resize(batch_rows(work));
+    job.pairs = job.rows;
+    experts({&job, 1}, x, x);
+    if (w.shared) ffn(*w.shared, x, n, x);
+    combine({}, 0, x, w.shared_gate, x, x, n, w.down.out, x);
+  }
+  if (work.head) {
+    Head last;
+    last.linear = *work.head;
+    head(last, x, std::vector<uint32_t>(work.logit_rows), x);
+  }
 }
 
-void CpuOps::reserve(const Workload& workload) {
-  const ScratchPlan plan(workload, precision_, kernels_);
+Buffers CpuOps::needs(const Workload& work) const {
+  CpuOps dry(*this, base::ThreadPool::Idle{});
+  dry.matmul_.set_batch_rows(batch_rows(work));
+  dry.rehearse(work);
+  return std::move(dry.buffers_);
+}
+
+uint64_t CpuOps::scratch_bytes(const Workload& work) const {
+  uint64_t total = (pool_.size() - 1) * base::kStackBytes;
+  Buffers buffers = needs(work);
+  for (const Scratch* scratch : buffers.all()) total += arena_.booked_bytes(scratch->most());
+  return total;
+}
+
+void CpuOps::reserve(const Workload& work) {
+  buffers_ = needs(work);
   stacks_ =
       base::Booking(arena_.account(), (pool_.size() - 1) * base::kStackBytes, "thread stacks");
-  matmul_ = std::make_unique<Matmul>(pool_, kernels_, plan, arena_);
-  stage_ = base::Memory(arena_, plan.stage_floats() * sizeof(float), "stage buffers");
-  span_states_ = base::Memory(arena_, plan.span_state_floats() * sizeof(float), "attention states");
-  rope_ = base::Memory(arena_, plan.rope_floats() * sizeof(float), "rotary table");
+  for (Scratch* scratch : buffers_.all()) scratch->book(arena_);
+  matmul_.set_batch_rows(batch_rows(work));
 }
 
 std::unique_ptr<Ticket> CpuOps::submit(std::function<void()>) {
@@ -51,37 +101,41 @@ void CpuOps::rms_norm(const float* weight, float eps, const float* x, uint32_t n
 void CpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
                   float* out) {
   rms_norm(weight, eps, x, n, dim, out);
-  matmul_->keep(out, n);  // router, experts and shared expert read it
+  matmul_.keep(out, n);  // router, experts and shared expert read it
 }
 
 void CpuOps::add(const float* y, uint64_t n, float* x) {
+  if (pool_.idle()) return;
   for (uint64_t i = 0; i < n; ++i) x[i] += y[i];
 }
 
 // Logits are float32 whatever the precision of the layers.
 void CpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
   const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
-  float* normed = stage_.as<float>();
+  buffers_.stage.start();
+  float* normed = buffers_.stage.take(uint64_t(n) * d_model);
   for (uint64_t i = 0; i < n; ++i)
     rms_norm(w.norm, w.eps, x + uint64_t(rows[i]) * d_model, 1, d_model, normed + i * d_model);
   project({{&w.linear, logits, Precision::float32}}, normed, n);
 }
 
 void CpuOps::ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) {
-  matmul_->ffn(w, normed, n, out);
+  matmul_.ffn(w, normed, n, out);
 }
 
 void CpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) {
-  matmul_->experts(jobs, normed, expert_out);
+  matmul_.experts(jobs, normed, expert_out);
 }
 
 void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                      const Linear* shared_gate, const float* normed, const float* shared,
                      uint32_t n, uint32_t dim, float* x) {
-  float* gates = stage_.as<float>();
+  buffers_.stage.start();
+  float* gates = buffers_.stage.take(n);
   if (shared_gate) project({{shared_gate, gates, Precision::float32}}, normed, n);
+  float* totals = worker_floats(dim);
   pool_.parallel_for(static_cast<int>(n), [&](int row, int worker) {
-    float* total = reinterpret_cast<float*>(matmul_->worker_scratch(worker));
+    float* total = totals + uint64_t(worker) * dim;
     std::fill_n(total, dim, 0.0f);
     for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
       const uint64_t pair = uint64_t(row) * top_k + rank;

@@ -3,9 +3,7 @@
 // Work is split by output rows, heads or tokens, never inside a sum: thread counts change nothing.
 #pragma once
 #include <initializer_list>
-#include <memory>
 
-#include "base/memory.h"
 #include "base/thread_pool.h"
 #include "ops/cpu/matmul.h"
 #include "ops/ops.h"
@@ -14,7 +12,8 @@ namespace moeflux::ops::cpu {
 
 class CpuOps final : public Ops {
  public:
-  CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision);
+  CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision)
+      : arena_(arena), pool_(n_threads), kernels_(kernels), precision_(precision) {}
 
   const char* name() const override { return kernels_.name; }
   uint64_t scratch_bytes(const Workload& workload) const override;
@@ -40,18 +39,28 @@ class CpuOps final : public Ops {
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
  private:
+  CpuOps(const CpuOps& of, base::ThreadPool::Idle idle)
+      : arena_(of.arena_),
+        pool_(of.pool_.size(), idle),
+        kernels_(of.kernels_),
+        precision_(of.precision_) {}
+  Buffers needs(const Workload& work) const;  // what reserve() books
+  void rehearse(const Workload& work);
+  float* worker_floats(uint64_t floats) {  // (pool_.size(), floats)
+    buffers_.workers.start();
+    return buffers_.workers.take(pool_.size() * floats);
+  }
   void project(std::initializer_list<Dense> products, const float* x, uint32_t n) {
-    matmul_->dense({products.begin(), products.size()}, x, n);
+    matmul_.dense({products.begin(), products.size()}, x, n);
   }
   void rms_norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
                 float* out);
-  struct Bump;  // hands out pieces of stage_ within one stage
 
   struct AttentionRows;
   struct RowTile {  // consecutive rows of one session
     uint32_t row, n;
   };
-  void rope(const Attention& w, const std::vector<uint32_t>& positions);
+  const float* rope(const Attention& w, const std::vector<uint32_t>& positions);
   void rotate_and_cache(const AttentionRows& rows);
   void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
                    uint32_t span, float* states, float* scratch) const;
@@ -69,12 +78,10 @@ class CpuOps final : public Ops {
   base::ThreadPool pool_;
   const Kernels& kernels_;
   const Precision precision_;
-  base::Booking stacks_;            // of the pool's threads
-  std::unique_ptr<Matmul> matmul_;  // from reserve() on
-  base::Memory stage_;              // buffers of a stage
-  base::Memory span_states_;        // attention: of a single row's spans
-  base::Memory rope_;               // (rows, 2, rotary_dim / 2): cos, sin
-  struct RopeKey {                  // what rope_ holds
+  base::Booking stacks_;  // of the pool's threads
+  Buffers buffers_;       // booked by reserve()
+  Matmul matmul_{pool_, kernels_, precision_, buffers_};
+  struct RopeKey {  // what buffers_.rope holds
     const float* inv_freq = nullptr;
     float scale = 0;
     uint32_t half = 0;

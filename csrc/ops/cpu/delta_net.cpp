@@ -2,7 +2,7 @@
 #include <cmath>
 #include <vector>
 
-#include "ops/cpu/bump.h"
+#include "ops/cpu/cpu_ops.h"
 
 namespace moeflux::ops::cpu {
 
@@ -105,21 +105,22 @@ void CpuOps::recur(const DeltaRows& rows) {
 void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n, float* x) {
   const uint32_t d_model = w.out.weight.out, channels = w.channels(),
                  values = w.n_value_heads * w.value_dim;
-  Bump bump{stage_.as<float>()};
-  float* normed = bump.take(uint64_t(n) * d_model);
-  float* out = bump.take(uint64_t(n) * d_model);
+  Scratch& stage = buffers_.stage;
+  stage.start();
+  float* normed = stage.take(uint64_t(n) * d_model);
+  float* out = stage.take(uint64_t(n) * d_model);
   const DeltaRows rows{w,
                        segments,
                        n,
                        w.n_key_heads * w.key_dim,
                        values,
-                       bump.take(uint64_t(n) * channels),
-                       bump.take(uint64_t(n) * channels),
-                       bump.take(uint64_t(n) * values),
-                       bump.take(uint64_t(n) * w.n_value_heads),
-                       bump.take(uint64_t(n) * w.n_value_heads),
-                       bump.take(uint64_t(n) * values),
-                       bump.take(uint64_t(w.conv_width - 1) * channels)};
+                       stage.take(uint64_t(n) * channels),
+                       stage.take(uint64_t(n) * channels),
+                       stage.take(uint64_t(n) * values),
+                       stage.take(uint64_t(n) * w.n_value_heads),
+                       stage.take(uint64_t(n) * w.n_value_heads),
+                       stage.take(uint64_t(n) * values),
+                       stage.take(uint64_t(w.conv_width - 1) * channels)};
 
   rms_norm(w.norm, w.eps, x, n, d_model, normed);
   project({{&w.qkv, rows.qkv, precision_},

@@ -29,7 +29,9 @@ struct Matmul::Batch {
 
 void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out,
                         Batch& batch) {
-  uint64_t rows = 0, packed = 0, hidden_packed = 0;
+  for (Scratch* scratch :
+       {&buffers_.packed, &buffers_.hidden, &buffers_.hidden_records, &buffers_.hidden_packed})
+    scratch->start();
   for (size_t i = 0; i < jobs.size(); ++i) {
     const ExpertJob& job = jobs[i];
     Batch::Expert& expert = batch.experts[i];
@@ -49,23 +51,22 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_
       for (uint32_t row : job.rows)
         expert.in[k].records.push_back(prepared.records + row * prepared.stride);
       if (!packs(of.format, expert.n)) continue;
-      expert.in[k].packed = packed_.data() + packed;
-      packed += expert.blocks() * packed_bytes(of.format, in);
+      expert.in[k].packed =
+          buffers_.packed.take<std::byte>(expert.blocks() * packed_bytes(of.format, in));
     }
     const uint64_t stride = input_bytes(expert.down.format, width);
-    expert.hidden_records = hidden_records_.data() + rows * stride;
+    const uint64_t rows = uint64_t(expert.blocks()) * kBlockTokens;
+    float* hidden = buffers_.hidden.take(rows * 2 * width);
+    expert.hidden_records = buffers_.hidden_records.take<std::byte>(rows * stride);
     for (uint64_t r = 0; r < expert.n; ++r) {
-      float* hidden = hidden_.as<float>() + (rows + r) * 2 * width;
-      expert.gate.y.push_back(hidden);
-      expert.up.y.push_back(hidden + width);
+      expert.gate.y.push_back(hidden + r * 2 * width);
+      expert.up.y.push_back(hidden + (r * 2 + 1) * width);
       expert.down.y.push_back(out + uint64_t(job.pairs[r]) * job.ffn.down.weight.out);
       expert.hidden.records.push_back(expert.hidden_records + r * stride);
     }
-    if (packs(expert.down.format, expert.n)) {
-      expert.hidden.packed = hidden_packed_.data() + hidden_packed;
-      hidden_packed += expert.blocks() * packed_bytes(expert.down.format, width);
-    }
-    rows += uint64_t(expert.blocks()) * kBlockTokens;
+    if (packs(expert.down.format, expert.n))
+      expert.hidden.packed = buffers_.hidden_packed.take<std::byte>(
+          expert.blocks() * packed_bytes(expert.down.format, width));
   }
 }
 

@@ -65,6 +65,9 @@ struct Kernels {
   void (*delta_rule)(const DeltaRule& rule);
 };
 
+// How activations are kept for a matrix under a precision, on these kernels.
+InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels);
+
 const Kernels* kernels_portable();  // never null
 
 // The best this machine runs, or the best of the family that `forced` names ("avx512", "avx2",

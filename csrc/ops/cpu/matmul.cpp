@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "base/error.h"
-
 namespace moeflux::ops::cpu {
 
 namespace {
@@ -14,25 +12,24 @@ constexpr uint32_t kGemmTaskRows = 64;     // what gemm unpacks at a time
 constexpr uint32_t kPrepareFloats = 4096;  // of a task: some microseconds
 }  // namespace
 
-Matmul::Matmul(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-               base::Arena& arena)
-    : pool_(pool),
-      kernels_(kernels),
-      precision_(plan.precision()),
-      hidden_rows_(plan.hidden_rows()),
-      worker_bytes_(plan.worker_bytes()),
-      scratch_(arena, worker_bytes_ * pool.size(), "kernel scratch"),
-      records_(arena, plan.record_bytes(), "prepared activations"),
-      packed_(arena, plan.packed_bytes(), "packed activations"),
-      hidden_(arena, plan.hidden_floats() * sizeof(float), "FFN buffers"),
-      hidden_records_(arena, plan.hidden_record_bytes(), "prepared FFN activations"),
-      hidden_packed_(arena, plan.hidden_packed_bytes(), "packed FFN activations") {}
+InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels) {
+  InputFormat format;
+  if (w.bits == 0) {
+    format.round_bf16 = precision != Precision::float32;
+    format.plain_bf16 = format.round_bf16 && kernels.bf16_products && w.dtype == quant::DType::bf16;
+    return format;
+  }
+  format.planes = code_planes(w.bits);
+  format.group = w.group;
+  format.digits = precision == Precision::float32 ? 3 : precision == Precision::bfloat16 ? 2 : 1;
+  return format;
+}
 
 void Matmul::keep(const float* x, uint32_t n) {
   kept_x_ = x;
   kept_n_ = n;
   kept_.clear();
-  record_next_ = 0;
+  buffers_.records.start();
 }
 
 void Matmul::use(const float* x) {
@@ -43,15 +40,12 @@ Matmul::Rows Matmul::prepare(const InputFormat& format, const float* x, uint32_t
   for (const Kept& kept : kept_)
     if (kept.n == n && kept.rows.in == in && kept.rows.format == format) return kept.rows;
   const uint64_t stride = input_bytes(format, in);
-  if (record_next_ + n * stride > records_.nbytes())
-    throw Error("[ops::cpu] more prepared rows than the scratch plan foresees");
-  std::byte* records = records_.data() + record_next_;
+  std::byte* records = buffers_.records.take<std::byte>(n * stride);
   const uint64_t rows = std::max(kPrepareFloats / std::max(in, 1u), 1u);
   pool_.parallel_for(static_cast<int>((n + rows - 1) / rows), [&](int task, int) {
     for (uint64_t row = task * rows; row < std::min<uint64_t>(n, (task + 1) * rows); ++row)
       kernels_.prepare(format, x + row * in, in, records + row * stride);
   });
-  record_next_ += n * stride;
   kept_.push_back({{format, in, records, stride}, n});
   return kept_.back().rows;
 }
@@ -68,12 +62,13 @@ void Matmul::pack(const Product& product, uint32_t block) const {
                 input.packed + block * packed_bytes(product.format, in));
 }
 
-void Matmul::multiply(const Product& product, uint32_t begin, uint32_t end, int worker) const {
+void Matmul::multiply(const Product& product, uint32_t begin, uint32_t end,
+                      std::byte* scratch) const {
   const quant::Matrix& w = product.w->weight;
   const uint32_t n = static_cast<uint32_t>(product.input->records.size());
   if (product.input->packed)
     kernels_.gemm(w, product.format, begin, end, product.input->packed, product.y.data(), n,
-                  worker_scratch(worker));
+                  scratch);
   else
     kernels_.matvec(w, product.format, begin, end, product.input->records.data(), product.y.data(),
                     n);
@@ -93,25 +88,31 @@ uint32_t Matmul::task_rows(const Product& product) const {
 // Rows that follow each other go to matvec in one call, so that its stream of memory goes on. A
 // task of gemm is work enough, and what is taken cannot be shared out again.
 void Matmul::run(std::span<const Piece> pieces) {
+  uint64_t gemm_bytes = 0;
+  for (const Piece& piece : pieces)
+    if (piece.product->input->packed)
+      gemm_bytes = std::max(gemm_bytes, kernels_.gemm_scratch(piece.product->w->weight.in));
+  buffers_.workers.start();
+  std::byte* scratch = buffers_.workers.take<std::byte>(gemm_bytes * pool_.size());
   const auto run_some = [&](int first, int last, int worker) {
     while (first < last) {
       const Piece& piece = pieces[first];
       uint32_t end = piece.end;
       for (++first; first < last && pieces[first].product == piece.product; ++first)
         end = pieces[first].end;
-      multiply(*piece.product, piece.begin, end, worker);
+      multiply(*piece.product, piece.begin, end, scratch + worker * gemm_bytes);
     }
   };
   const int n = static_cast<int>(pieces.size());
-  if (std::any_of(pieces.begin(), pieces.end(),
-                  [](const Piece& piece) { return piece.product->input->packed; }))
+  if (gemm_bytes)
     pool_.parallel_for(n, [&](int i, int worker) { run_some(i, i + 1, worker); });
   else
     pool_.parallel_ranges(n, run_some);
 }
 
 void Matmul::split(const Product& product, std::vector<Piece>& pieces) const {
-  const uint32_t out = product.w->weight.out, step = task_rows(product);
+  const uint32_t out = product.w->weight.out;
+  const uint32_t step = pool_.idle() ? out : task_rows(product);  // a dry run needs one piece
   for (uint32_t row = 0; row < out; row += step)
     pieces.push_back({&product, row, std::min(row + step, out)});
 }
@@ -121,7 +122,7 @@ void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) 
   std::vector<Input> inputs;
   inputs.reserve(products.size());  // Products point into it
   std::vector<Product> ready;
-  uint64_t packed_next = 0;
+  buffers_.packed.start();
   for (const Dense& dense : products) {
     const quant::Matrix& w = dense.w->weight;
     if (w.out == 0) continue;
@@ -136,8 +137,7 @@ void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) 
       for (uint64_t i = 0; i < n; ++i) input.records.push_back(rows.records + i * rows.stride);
       if (packs(product.format, n)) {
         const uint32_t blocks = (n + kBlockTokens - 1) / kBlockTokens;
-        input.packed = packed_.data() + packed_next;
-        packed_next += blocks * packed_bytes(product.format, w.in);
+        input.packed = buffers_.packed.take<std::byte>(blocks * packed_bytes(product.format, w.in));
         pool_.parallel_for(static_cast<int>(blocks), [&](int block, int) { pack(product, block); });
       }
     }
@@ -169,7 +169,7 @@ void Matmul::experts(std::span<const ExpertJob> jobs, const float* x, float* out
     size_t end = begin;
     for (; end < jobs.size(); ++end) {
       const uint64_t padded = base::round_up(jobs[end].rows.size(), kBlockTokens);
-      if (end > begin && rows + padded > hidden_rows_) break;
+      if (end > begin && rows + padded > batch_rows_) break;
       rows += padded;
     }
     run_batch(jobs.subspan(begin, end - begin), x, n, out);

@@ -2,14 +2,12 @@
 // network. Prepares activations (inputs.h), splits weights by rows into tasks, and picks matvec or
 // gemm by the number of rows: no choice changes a bit.
 #pragma once
-#include <memory>
 #include <span>
 #include <vector>
 
-#include "base/memory.h"
 #include "base/thread_pool.h"
 #include "ops/cpu/kernels.h"
-#include "ops/cpu/scratch_plan.h"
+#include "ops/cpu/scratch.h"
 #include "ops/ops.h"
 
 namespace moeflux::ops::cpu {
@@ -22,8 +20,12 @@ struct Dense {  // y (n, out) = x w^T (+ bias)
 
 class Matmul {
  public:
-  Matmul(base::ThreadPool& pool, const Kernels& kernels, const ScratchPlan& plan,
-         base::Arena& arena);
+  Matmul(base::ThreadPool& pool, const Kernels& kernels, Precision precision, Buffers& buffers)
+      : pool_(pool), kernels_(kernels), precision_(precision), buffers_(buffers) {}
+
+  // (row, expert) pairs that experts() takes at a time: about a chunk's rows, some of them padding,
+  // in whole blocks. Before the first call of the others.
+  void set_batch_rows(uint32_t rows) { batch_rows_ = rows; }
 
   // All of `products` from the same rows x (n, in).
   void dense(std::span<const Dense> products, const float* x, uint32_t n);
@@ -35,7 +37,6 @@ class Matmul {
   // Several stages read the normed input x (n, in) of a layer: what they prepare from it is kept,
   // until the next call of keep or the use of other rows. To be called whenever x has been written.
   void keep(const float* x, uint32_t n);
-  std::byte* worker_scratch(int worker) const { return scratch_.data() + worker * worker_bytes_; }
 
  private:
   struct Rows {  // prepared
@@ -70,7 +71,7 @@ class Matmul {
     return format.planes && n >= kernels_.gemm_from;
   }
   void pack(const Product& product, uint32_t block) const;  // 16 of its rows
-  void multiply(const Product& product, uint32_t begin, uint32_t end, int worker) const;
+  void multiply(const Product& product, uint32_t begin, uint32_t end, std::byte* scratch) const;
   uint32_t task_rows(const Product& product) const;
   void split(const Product& product, std::vector<Piece>& pieces) const;
   void run(std::span<const Piece> pieces);
@@ -81,18 +82,11 @@ class Matmul {
   base::ThreadPool& pool_;
   const Kernels& kernels_;
   const Precision precision_;
-  const uint32_t hidden_rows_;
-  const uint64_t worker_bytes_;
-  base::Memory scratch_;         // (n_threads, worker_bytes_)
-  base::Memory records_;         // prepared rows, all formats of a stage
-  base::Memory packed_;          // the same rows, packed
-  base::Memory hidden_;          // (hidden_rows_, 2, d_ff): gate and up
-  base::Memory hidden_records_;  // (hidden_rows_) silu(gate) * up
-  base::Memory hidden_packed_;
+  Buffers& buffers_;
+  uint32_t batch_rows_ = 0;
   const float* kept_x_ = nullptr;
   uint32_t kept_n_ = 0;
-  std::vector<Kept> kept_;    // of the x in use, kept_x_ or another
-  uint64_t record_next_ = 0;  // bytes of records_ in use
+  std::vector<Kept> kept_;  // of the x in use, kept_x_ or another
 };
 
 }  // namespace moeflux::ops::cpu

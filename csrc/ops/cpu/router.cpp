@@ -1,16 +1,17 @@
 #include <algorithm>
 
 #include "ops/by_logit.h"
-#include "ops/cpu/bump.h"
+#include "ops/cpu/cpu_ops.h"
 
 namespace moeflux::ops::cpu {
 
 void CpuOps::route(const Router& w, const float* normed, uint32_t n, const Routing& out) {
   const uint32_t n_experts = w.n_experts, top_k = w.top_k;
   project({{&w.gate, out.logits, Precision::float32}}, normed, n);
-  Bump bump{stage_.as<float>()};
-  float* p = bump.take(n_experts);
-  uint32_t* order = reinterpret_cast<uint32_t*>(bump.take(n_experts));
+  buffers_.stage.start();
+  float* p = buffers_.stage.take(n_experts);
+  uint32_t* order = buffers_.stage.take<uint32_t>(n_experts);
+  if (pool_.idle()) return;
   for (uint64_t row = 0; row < n; ++row) {
     const float* logits = out.logits + row * n_experts;
     std::copy_n(logits, n_experts, p);
