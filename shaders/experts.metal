@@ -4,43 +4,6 @@
 
 constant constexpr uint kExpertRows = 8;  // of W a threadgroup, a SIMD group each
 
-inline device const uint* slot_of(uint k,
-                                  device const uint* s0,
-                                  device const uint* s1,
-                                  device const uint* s2,
-                                  device const uint* s3,
-                                  device const uint* s4,
-                                  device const uint* s5,
-                                  device const uint* s6,
-                                  device const uint* s7,
-                                  device const uint* s8,
-                                  device const uint* s9,
-                                  device const uint* s10,
-                                  device const uint* s11,
-                                  device const uint* s12,
-                                  device const uint* s13,
-                                  device const uint* s14,
-                                  device const uint* s15) {
-  switch (k) {
-    case 0: return s0;
-    case 1: return s1;
-    case 2: return s2;
-    case 3: return s3;
-    case 4: return s4;
-    case 5: return s5;
-    case 6: return s6;
-    case 7: return s7;
-    case 8: return s8;
-    case 9: return s9;
-    case 10: return s10;
-    case 11: return s11;
-    case 12: return s12;
-    case 13: return s13;
-    case 14: return s14;
-    default: return s15;
-  }
-}
-
 // w . x for row `row` of the matrix in a slot whose weights start at word weights_at, whose scales
 // and biases at scales_at and biases_at (bf16 values). In all lanes; by the whole threadgroup.
 inline float slot_row_dot(device const uint* slot,
@@ -127,12 +90,12 @@ kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
   const uint k = group / tiles;
   const uint row = group % tiles * kExpertRows + simdgroup;
   const bool live = row < out_dim;
-  device const uint* slot = slot_of(k, slot0, slot1, slot2, slot3, slot4, slot5, slot6, slot7,
-                                    slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15);
+  device const uint* const slots[] = {slot0, slot1, slot2,  slot3,  slot4,  slot5,  slot6,  slot7,
+                                      slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15};
   device const float* from = x + ulong(rows[k]) * in_dim;
-  const float gate = slot_row_dot(slot, gate_weights, gate_scales, gate_biases, live, row, from,
+  const float gate = slot_row_dot(slots[k], gate_weights, gate_scales, gate_biases, live, row, from,
                                   in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
-  const float up = slot_row_dot(slot, up_weights, up_scales, up_biases, live, row, from, in_dim,
+  const float up = slot_row_dot(slots[k], up_weights, up_scales, up_biases, live, row, from, in_dim,
                                 group_size, tile, totals, lane, simdgroup, simdgroups);
   if (live && lane == 0) hidden[ulong(k) * out_dim + row] = silu(gate) * up;
 }
@@ -192,9 +155,9 @@ kernel void experts_down_bf16_f32(device const uint* slot0 [[buffer(0)]],
   const uint k = group / tiles;
   const uint row = group % tiles * kExpertRows + simdgroup;
   const bool live = row < out_dim;
-  device const uint* slot = slot_of(k, slot0, slot1, slot2, slot3, slot4, slot5, slot6, slot7,
-                                    slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15);
-  const float dot = slot_row_dot(slot, down_weights, down_scales, down_biases, live, row,
+  device const uint* const slots[] = {slot0, slot1, slot2,  slot3,  slot4,  slot5,  slot6,  slot7,
+                                      slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15};
+  const float dot = slot_row_dot(slots[k], down_weights, down_scales, down_biases, live, row,
                                  hidden + ulong(k) * in_dim, in_dim, group_size, tile, totals, lane,
                                  simdgroup, simdgroups);
   if (live && lane == 0) out[ulong(places[k]) * out_dim + row] = dot;
