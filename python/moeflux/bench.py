@@ -23,6 +23,9 @@ from .sampling import Sampler, SamplingParams
 from .session import Session
 
 Progress = Callable[[str], None]
+COUNTERS = ("compute_seconds", "wait_seconds", "hits", "misses", "bytes_read", "reading_seconds",
+            "ahead_reads", "ahead_used", "commits", "waits", "dispatches")  # fmt: skip
+OF_RUN = ("slots", "live_bytes", "memory_bytes", "read_mode", "simd", "device_name")
 
 
 @dataclass(frozen=True)
@@ -133,27 +136,14 @@ class _Clock:
         seconds = time.perf_counter() - self._begin
         after, device = self._model.stats, device_bytes()
 
-        def grown(name: str) -> Any:
-            return after[name] - self._before[name]
-
-        read = int(grown("bytes_read"))
+        grown = {name: after[name] - self._before[name] for name in COUNTERS}
         return Phase(
             tokens=tokens,
             seconds=seconds,
-            compute_seconds=float(grown("compute_seconds")),
-            wait_seconds=float(grown("wait_seconds")),
             sampler_seconds=sampler_seconds,
-            hits=int(grown("hits")),
-            misses=int(grown("misses")),
-            bytes_read=read,
-            reading_seconds=float(grown("reading_seconds")),
-            ahead_reads=int(grown("ahead_reads")),
-            ahead_used=int(grown("ahead_used")),
             device_bytes=None if device is None or self._device is None else device - self._device,
-            bound_seconds=bound(read),
-            commits=int(grown("commits")),
-            waits=int(grown("waits")),
-            dispatches=int(grown("dispatches")),
+            bound_seconds=bound(grown["bytes_read"]),
+            **grown,
         )
 
 
@@ -236,10 +226,5 @@ def measure(
         "prefill": prefill.report(),
         "decode": decode.report(),
         "memory_gb_per_second": touched * setting.tokens / 1e9 / decode.seconds,
-        "slots": stats["slots"],
-        "live_bytes": stats["live_bytes"],
-        "memory_bytes": stats["memory_bytes"],
-        "read_mode": stats["read_mode"],
-        "simd": stats["simd"],
-        "device_name": stats["device_name"],
-    }  # fmt: skip
+        **{name: stats[name] for name in OF_RUN},
+    }

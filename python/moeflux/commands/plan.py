@@ -19,7 +19,7 @@ def plan(
     memory: Annotated[
         Optional[list[str]], typer.Option(help="A budget such as 12GiB; repeatable.")
     ] = None,
-    context: Annotated[int, typer.Option(help="Tokens of prompt and answer.")] = 8192,
+    context: options.Context = 8192,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
