@@ -97,7 +97,9 @@ void Engine::make_room(uint64_t nbytes, const std::string& what) {
       const uint64_t spare = store_->n_slots() - plan_.min_slots;
       arena_->account().refuse(nbytes, what, spare * arena_->booked_bytes(store_->slot_bytes()));
     }
+    const int64_t begin = base::now_ns();
     pipeline_.wait();  // slots that are read on a guess
+    publish(begin);
   }
 }
 

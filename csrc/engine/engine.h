@@ -77,7 +77,7 @@ class Engine {
  private:
   void check(std::span<const Request> requests) const;
   uint32_t top_k_of(std::span<const Request> requests) const;
-  void publish(int64_t begin_ns);  // what the step that began then has cost
+  void publish(int64_t begin_ns);  // what has been spent since then, waiting or not
   uint64_t session_bytes() const {
     return Session::bytes(*weights_, options_.context, *ops_, *arena_);
   }

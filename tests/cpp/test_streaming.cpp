@@ -101,6 +101,29 @@ TEST_CASE("sleeping for reads is waiting and no computing, also in a step that f
   CHECK(stats.compute_ns >= looks.size() * 2'000'000);
 }
 
+TEST_CASE("a session that waits for slots takes nothing from the time of computing") {
+  TinyModel model({.faults = {.gated = true}});
+  const auto session = model.session();
+  base::Account& account = model.arena().account();
+  const base::Booking rest(account, account.free_bytes() - 9 * model.engine().stats().slot_bytes,
+                           "the rest");
+  model.engine().set_poll([&] {
+    if (model.file().reads() > 0) throw std::runtime_error("interrupt");
+  });
+  CHECK_THROWS_WITH(model.step(*session, chunk_of_tokens()), "interrupt");
+  model.engine().set_poll({});
+  const uint64_t computed = model.engine().stats().compute_ns;
+  CHECK(computed > 0);
+  std::thread later([&] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    model.file().allow(1 << 20);
+  });
+  const auto other = model.session();  // in the place of slots, when they have been read
+  later.join();
+  model.step(*other, {1});
+  CHECK(model.engine().stats().compute_ns >= computed);
+}
+
 TEST_CASE("experts of a cold chunk are read in the order of demand, each once") {
   TinyModel model({48, 1, {.log = true}, {}, 64 << 20, 1});
   const auto session = model.session();
