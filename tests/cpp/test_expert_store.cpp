@@ -481,6 +481,17 @@ TEST_CASE("make_room gives slots back, and none when that would not be enough") 
   ExpertStoreTest::assert_invariants(f.store);
 }
 
+TEST_CASE("make_room gives no slot back while too many are in use") {
+  Fixture f(8);
+  std::vector<ExpertStore::Pin> pins;
+  for (uint32_t expert = 0; expert < kExperts; ++expert) pins.push_back(f.get(0, expert));
+  pins.erase(pins.begin(), pins.begin() + 2);
+  const uint64_t free = f.account.free_bytes(), slot = f.store.slot_bytes();
+  CHECK_FALSE(f.store.make_room(free + 3 * slot));
+  CHECK(f.store.n_slots() == 8);
+  CHECK(f.store.make_room(free + 2 * slot));
+}
+
 TEST_CASE("slots stop at the budget, and the minimum beyond it is refused") {
   base::Account none(0);
   const uint64_t fixed = ExpertStore::fixed_bytes(layout(), 4, base::HeapArena(none));

@@ -83,6 +83,18 @@ TEST_CASE("of several errors the first that was asked for is told, whichever com
   }
 }
 
+TEST_CASE("behind an error nothing more is read") {
+  Queue queue(1);
+  const auto file = std::make_shared<FaultyFile>(
+      noise(kMiB), FaultyFile::Faults{.fail_from = 0, .fail_count = 1, .gated = true});
+  std::vector<std::byte> out(kMiB);
+  for (int i = 0; i < 4; ++i) queue.reads.add(file, 0, out);
+  file->allow(1000);
+  CHECK_THROWS_AS(queue.reads.finish(), moeflux::IoError);
+  CHECK_THROWS_AS(queue.reads.add(file, 0, out), moeflux::IoError);
+  CHECK(file->reads() == 1);
+}
+
 TEST_CASE("a queue may go away with reads to do") {
   const auto slow = std::make_shared<FaultyFile>(noise(kMiB), FaultyFile::Faults{.delay_us = 300});
   std::vector<std::byte> out(8 * kMiB);
