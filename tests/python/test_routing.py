@@ -91,6 +91,21 @@ def test_weights_that_are_not_normalised_are_probabilities_among_what_is_there(t
             np.testing.assert_allclose(out["expert_weights"][:, layer], expected, atol=1e-4)
 
 
+def test_a_steps_own_array_counts_from_its_first_token_and_a_sessions_from_the_texts(folder):
+    """Of experts that no router would choose: each row has its own."""
+    model = moeflux.load(folder, **OPTIONS)
+    rows = np.arange(20)[:, None] % 10 + np.arange(3)
+    array = np.repeat(rows[:, None], n_layers(folder), axis=1)
+    own, of_session = model.session(), model.session(routing=Routing(force=array))
+    for session, given in ((own, {"routing": Routing(force=array[5:12])}), (of_session, {})):
+        session.step(TOKENS[:5])
+        found = session.step(TOKENS[5:12], capture={"experts"}, **given)["experts"]
+        np.testing.assert_array_equal(found, array[5:12])
+    own.score(TOKENS[12:15])
+    found = own.step(TOKENS[15:18], capture={"experts"}, routing=Routing(force=array[:2]))
+    np.testing.assert_array_equal(found["experts"][:2], array[:2])
+
+
 def test_captured_experts_replay_as_forced_ones(folder):
     model = moeflux.load(folder, **OPTIONS)
     native = model.session().step(TOKENS, all_logits=True, capture={"experts"})
