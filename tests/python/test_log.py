@@ -69,13 +69,10 @@ class Reading:
         named = {"precision": "", "device_name": "", "simd": "", "read_mode": "direct"}
         self.stats = dict.fromkeys(counted, 0) | named | stats
 
-    def read(self, experts, nbytes, seconds):
+    def read(self, experts, nbytes, seconds, **more):
+        more |= {"misses": experts, "bytes_read": nbytes, "reading_seconds": seconds}
         with log.reads_of(self):
-            self.stats = self.stats | {
-                "misses": self.stats["misses"] + experts,
-                "bytes_read": self.stats["bytes_read"] + nbytes,
-                "reading_seconds": self.stats["reading_seconds"] + seconds,
-            }
+            self.stats = self.stats | {name: self.stats[name] + n for name, n in more.items()}
 
 
 @pytest.mark.parametrize(("mode", "asked"), [("buffered", True), ("buffered", False),
@@ -96,6 +93,12 @@ def test_slow_reads_are_told_by_their_time_and_by_what_was_seen_before(caplog):
     assert "once 1.0" in told(caplog, logging.WARNING)[0]
     Reading().read(2, 1 << 20, 2.1)
     assert "1.1 s for an expert" in told(caplog, logging.WARNING)[1]
+
+
+def test_a_guess_counts_as_one_read_whether_it_came_true_or_not(caplog):
+    caplog.set_level(logging.INFO, "moeflux")
+    Reading().read(5, 1000, 0.1, ahead_reads=4, ahead_used=1)  # the one is among the misses, too
+    assert "took 8 experts" in told(caplog)[-1]
 
 
 def test_a_device_that_is_not_taken_is_told(caplog):
