@@ -85,9 +85,6 @@ def open_checkpoint(folder: Path, *, allow_replaced: bool = False) -> Checkpoint
             raise IoError(f"[checkpoint] a shard named by the index is missing ({path})")
         stored, metadata = read_header(path, number)
         for tensor in packed.expand(stored, metadata, path).values():
-            if tensor.name in tensors:
-                other = folder / names[tensors[tensor.name].file]
-                raise fail("checkpoint", f"tensor {tensor.name!r} is also in {other}", path)
             if weight_map is not None and weight_map.get(tensor.name) != name:
                 raise fail("checkpoint", f"the index expects {tensor.name!r} in "
                            f"{weight_map.get(tensor.name)!r}, found it here", path)  # fmt: skip

@@ -10,6 +10,7 @@ Files are rewritten at the byte level, so nothing here depends on a writer refus
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 
 Header = dict[str, Any]
 INDEX = "model.safetensors.index.json"
-LAST = "model-00002-of-00002.safetensors"
+FIRST, LAST = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,14 @@ def _name_in_index(file_name: str) -> Callable[[Path], None]:
     )
 
 
+def _wrong_shard(folder: Path) -> None:
+    """All tensors of the last shard but one are said to be in the first."""
+    index = json.loads((folder / INDEX).read_text())
+    names = {name for name, shard in index["weight_map"].items() if shard == LAST}
+    index["weight_map"] |= dict.fromkeys(names - {min(names)}, FIRST)
+    (folder / INDEX).write_text(json.dumps(index))
+
+
 def _lie_about_bits(config: Header) -> None:
     config["quantization"]["bits"] = config["quantization_config"]["bits"] = 8
 
@@ -182,6 +191,20 @@ def _corruptions() -> dict[str, Corruption]:
         ),
         "index_names_absolute": Corruption(
             _name_in_index("/etc/passwd"), bad, (INDEX, "/etc/passwd")
+        ),
+        "index_names_a_pickle": Corruption(
+            _name_in_index("x.bin"), bad, (INDEX, "expected .safetensors files", "x.bin")
+        ),
+        "index_names_another_shard": Corruption(
+            _wrong_shard, bad, (LAST, "the index expects", "found it here")
+        ),
+        "index_names_a_tensor_of_no_shard": Corruption(
+            _edit_json(INDEX, lambda index: index["weight_map"].update({"nowhere": LAST})),
+            bad,
+            (INDEX, "expected tensor 'nowhere'"),
+        ),
+        "tensors_in_two_shards": Corruption(
+            lambda folder: shutil.copy(folder / FIRST, folder / LAST), bad, (LAST, "found it here")
         ),
         "index_not_json": Corruption(
             lambda folder: (folder / INDEX).write_text("{"), bad, (INDEX,)
