@@ -135,6 +135,15 @@ def _unknown_dtype(header: Header, names: list[str]) -> None:
     header[names[0]]["dtype"] = "Q7"
 
 
+def _another_dtype(folder: Path) -> None:
+    """One expert of a layer, of which each has tensors of its own; its size stays."""
+    tensor = "model.layers.0.mlp.experts.1.gate_proj.weight"
+    file = _holder(folder, tensor)
+    header, data = split_file(file)
+    header[tensor]["dtype"] = "F16"
+    join_file(file, header, data)
+
+
 def fill_with_nan(folder: Path, tensor: str) -> None:
     file = _holder(folder, tensor)
     header, data = split_file(file)
@@ -191,6 +200,12 @@ def _corruptions() -> dict[str, Corruption]:
         ),
         "index_names_absolute": Corruption(
             _name_in_index("/etc/passwd"), bad, (INDEX, "/etc/passwd")
+        ),
+        "an_expert_of_another_dtype": Corruption(
+            _another_dtype,
+            bad,
+            ("mlp.experts.1.gate_proj", "BF16", "F16"),
+            {"family": "qwen3_moe", "form": "hf-bf16"},
         ),
         "index_names_a_pickle": Corruption(
             _name_in_index("x.bin"), bad, (INDEX, "expected .safetensors files", "x.bin")

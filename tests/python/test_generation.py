@@ -357,6 +357,13 @@ def tokenizer_of(tmp_path, folder, **files):
 CHAT = [{"role": "user", "content": "hi"}]
 
 
+def test_of_several_templates_the_default_one_is_taken(tmp_path, folder):
+    named = [{"name": name, "template": name} for name in ("tool_use", "default", "rag")]
+    files = {"tokenizer_config__json": {"chat_template": named}}
+    found = tokenizer_of(tmp_path, folder, **files).apply_template(CHAT)
+    assert found == "default"
+
+
 @pytest.mark.parametrize("form", ["string", "list", "file"])
 def test_chat_template_is_found_in_every_place(tmp_path, folder, form):
     template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}!"
