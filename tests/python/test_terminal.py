@@ -195,6 +195,16 @@ def test_a_command_that_chat_does_not_have_is_no_question(folder):
     assert "no command /stats" in done.stderr and "no command /Reset" in done.stderr
 
 
+@pytest.mark.parametrize("name", ["generate", "chat"])
+def test_control_characters_of_a_model_are_shown_escaped(folder, tmp_path, name):
+    (tmp_path / "said").write_text("x\n")
+    options = ["-m", folder, "-n", "100", "-t", "9", "--seed", "1", "--context", "200"]
+    with open(tmp_path / "said") as said:
+        done = command(name, *options, stdin=said, text=False)
+    assert done.returncode == 0 and b"\\x" in done.stdout
+    assert not set(done.stdout) & (set(range(32)) - set(b"\n\t") | {0x7F})
+
+
 @pytest.mark.parametrize("name", ["generate", "chat", "bench", "info"])
 def test_model_and_memory_have_defaults_in_the_environment(name):
     words = {"MOEFLUX_MODEL": "/nowhere/at/all", "MOEFLUX_MEMORY": "lots"}
