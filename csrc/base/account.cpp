@@ -20,10 +20,9 @@ void Account::reserve(uint64_t nbytes, const std::string& what) {
 
 void Account::refuse(uint64_t nbytes, const std::string& what, uint64_t spare_bytes) const {
   const uint64_t kept = live_bytes() - spare_bytes;
-  throw MemoryBudgetError(
-      "[base::Account] no room for " + what + ": it takes " + std::to_string(nbytes) + " bytes, " +
-      std::to_string(limit_bytes_ - kept) + " of " + std::to_string(limit_bytes_) +
-      " can be had; memory=" + std::to_string(kept + nbytes) + " would do");
+  throw MemoryBudgetError("[base::Account] no room for ", what, ": it takes ", nbytes, " bytes, ",
+                          limit_bytes_ - kept, " of ", limit_bytes_,
+                          " can be had; memory=", kept + nbytes, " would do");
 }
 
 void Account::release(uint64_t nbytes) {

@@ -2,12 +2,16 @@
 // Messages read "[room::What] what happened: expected X, found Y (file)".
 #pragma once
 #include <stdexcept>
-#include <string>
+#include <string_view>
+
+#include "base/cat.h"
 
 namespace moeflux {
 
 struct Error : std::runtime_error {
-  using std::runtime_error::runtime_error;
+  template <class... Parts>
+  explicit Error(std::string_view text, const Parts&... more)
+      : std::runtime_error(cat(text, more...)) {}
 };
 struct FormatError : Error {  // a file or argument does not say what it must
   using Error::Error;

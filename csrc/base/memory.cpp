@@ -14,8 +14,8 @@ Memory::Memory(Arena& arena, uint64_t nbytes, const std::string& what) {
   try {
     data_ = arena.map(booked);
   } catch (const std::bad_alloc&) {
-    throw MemoryBudgetError("[base::Memory] no room for " + what + ": the system refuses its " +
-                            std::to_string(booked) + " bytes, though the budget has them");
+    throw MemoryBudgetError("[base::Memory] no room for ", what, ": the system refuses its ",
+                            booked, " bytes, though the budget has them");
   }
   arena_ = &arena;
 }

@@ -26,7 +26,7 @@ Thread::Thread(const std::string& what, std::function<void()> body) : body_(std:
       this);
   pthread_sigmask(SIG_SETMASK, &before, nullptr);
   pthread_attr_destroy(&attributes);
-  if (error != 0) throw Error("[base::Thread] cannot start " + what + ": " + std::strerror(error));
+  if (error != 0) throw Error("[base::Thread] cannot start ", what, ": ", std::strerror(error));
 }
 
 Thread::~Thread() {

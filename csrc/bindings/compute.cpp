@@ -13,9 +13,8 @@ namespace {
 
 Compute on_device(base::Account& account, const ComputeOptions& options) {
   if (options.precision != ops::Precision::float32)
-    throw FormatError("[bindings::Compute] expected precision float32 on device " +
-                      std::string(options.device->kind()) +
-                      ", found another: bfloat16 and int8 are the CPU's");
+    throw FormatError("[bindings::Compute] expected precision float32 on device ",
+                      options.device->kind(), ", found another: bfloat16 and int8 are the CPU's");
   auto arena = std::make_shared<ops::gpu::DeviceArena>(options.device, account);
   auto ops = ops::gpu::make_gpu_ops(*options.device, *arena);
   return {std::move(arena), std::move(ops)};

@@ -28,7 +28,7 @@ using OptionalSize = std::optional<device::Size>;
 std::shared_ptr<device::Device> open_device(const std::string& kind) {
   if (kind == "metal") return device::open_metal();
   if (kind == "host") return device::open_host();
-  throw FormatError("[bindings::Device] expected metal or host, found " + kind);
+  throw FormatError("[bindings::Device] expected metal or host, found ", kind);
 }
 
 struct NativePipeline {

@@ -12,7 +12,7 @@ ops::Precision precision_of(const std::string& name) {
       {"int8", ops::Precision::int8}};
   for (const auto& [text, precision] : known)
     if (name == text) return precision;
-  throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found " + name);
+  throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found ", name);
 }
 
 }  // namespace moeflux::bindings

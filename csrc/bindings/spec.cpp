@@ -18,7 +18,7 @@ quant::DType dtype_of(const std::string& name) {
   if (name == "F32") return quant::DType::f32;
   if (name == "F16") return quant::DType::f16;
   if (name == "BF16") return quant::DType::bf16;
-  throw FormatError("[bindings] expected dtype F32, F16 or BF16, found " + name);
+  throw FormatError("[bindings] expected dtype F32, F16 or BF16, found ", name);
 }
 
 model::TensorRef parse_tensor(const py::handle& source) {
@@ -34,7 +34,7 @@ T number(const py::dict& source, const char* key) {
   try {
     return source[key].cast<T>();
   } catch (const py::cast_error&) {
-    throw FormatError(std::string("[bindings] ") + key + ": expected integers below 2^32, found " +
+    throw FormatError("[bindings] ", key, ": expected integers below 2^32, found ",
                       py::str(source[key]).cast<std::string>());
   }
 }
@@ -208,7 +208,7 @@ model::ExpertShapes expert_shapes(const py::dict& source) {
   quant::Shape* shapes[] = {&out.gate, &out.up, &out.down};
   for (int i = 0; i < 3; ++i) {
     *shapes[i] = parse_shape(source[kExpertMatrices[i]]);
-    model::check_shape(*shapes[i], std::string("experts.") + kExpertMatrices[i]);
+    model::check_shape(*shapes[i], cat("experts.", kExpertMatrices[i]));
   }
   return out;
 }
@@ -222,14 +222,13 @@ void place_experts(store::LayerExperts& layer, uint64_t alignment, model::Expert
     if (nbytes == 0) continue;
     const uint64_t found = n_parts < layer.parts.size() ? layer.parts[n_parts].nbytes : 0;
     if (found != nbytes)
-      throw FormatError("[bindings] expected " + std::to_string(nbytes) +
-                        " bytes an expert, found " + std::to_string(found) + " (" + kParts[i % 3] +
-                        " of experts." + kExpertMatrices[i / 3] + ")");
+      throw FormatError("[bindings] expected ", nbytes, " bytes an expert, found ", found, " (",
+                        kParts[i % 3], " of experts.", kExpertMatrices[i / 3], ")");
     shapes.offsets[i] = layer.parts[n_parts++].slot_offset;
   }
   if (n_parts != layer.parts.size())
-    throw FormatError("[bindings] expected " + std::to_string(n_parts) +
-                      " parts of an expert, found " + std::to_string(layer.parts.size()));
+    throw FormatError("[bindings] expected ", n_parts, " parts of an expert, found ",
+                      layer.parts.size());
 }
 
 std::vector<store::LayerExperts> read_weights(const py::dict& spec,

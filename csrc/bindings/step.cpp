@@ -27,9 +27,8 @@ struct Asked {
     ids = tokens;
     // Refused before anything of its size is allocated; the engine checks the rest.
     if (ids.size() > py::ssize_t(session->session->context()))
-      throw SessionError(
-          "[engine::Session] " + std::to_string(ids.size()) + " tokens pass the context of " +
-          std::to_string(session->session->context()) + "; load with a larger context=");
+      throw SessionError("[engine::Session] ", ids.size(), " tokens pass the context of ",
+                         session->session->context(), "; load with a larger context=");
     request.session = &*session->session;
     request.tokens = {ids.data(), static_cast<size_t>(ids.size())};
     request.routing = routing ? &*routing->routing : nullptr;
@@ -82,7 +81,7 @@ class Answer : public Asked {
     } else if (name == "hidden") {
       capture.hidden = array("hidden", {n, n_layers + 1, py::ssize_t(weights.spec.d_model)});
     } else {
-      throw SessionError("[session] capture: expected router, experts or hidden, found " + name);
+      throw SessionError("[session] capture: expected router, experts or hidden, found ", name);
     }
   }
 };

@@ -22,12 +22,12 @@ std::string text(Wide value) {
   return digits;
 }
 
-[[noreturn]] void refuse(const KernelInfo& info, const std::string& message) {
-  throw FormatError("[device::dispatch] kernel " + std::string(info.name) + ": " + message);
+[[noreturn]] void refuse(const KernelInfo& info, const auto&... message) {
+  throw FormatError("[device::dispatch] kernel ", info.name, ": ", message...);
 }
 
 std::string argument(const KernelInfo& info, size_t index) {
-  return "argument " + std::to_string(index) + " (" + info.bindings[index].name + ")";
+  return cat("argument ", index, " (", info.bindings[index].name, ")");
 }
 
 // What the table's expressions may ask, taken from the arguments as they are.
@@ -39,8 +39,7 @@ struct Values {
          std::span<const Argument> args) {
     const size_t count = info.bindings.size();
     if (args.size() != count)
-      refuse(info, "wrong number of arguments: expected " + std::to_string(count) + ", found " +
-                       std::to_string(args.size()));
+      refuse(info, "wrong number of arguments: expected ", count, ", found ", args.size());
     scalars.resize(count);
     lengths.resize(count);
     maxima.resize(count);
@@ -51,19 +50,19 @@ struct Values {
   void read(const KernelInfo& info, size_t i, const Argument& arg) {
     const Binding& binding = info.bindings[i];
     if (const Scalar* scalar = std::get_if<Scalar>(&arg)) {
-      if (!binding.scalar) refuse(info, argument(info, i) + ": expected a buffer, found a scalar");
+      if (!binding.scalar) refuse(info, argument(info, i), ": expected a buffer, found a scalar");
       scalars[i] = scalar->bits;
       return;
     }
     const Slice& slice = std::get<Slice>(arg);
     if (binding.scalar)
-      refuse(info, argument(info, i) + ": expected a scalar, found " +
-                       (slice.buffer ? "a buffer" : "nothing"));
+      refuse(info, argument(info, i), ": expected a scalar, found ",
+             slice.buffer ? "a buffer" : "nothing");
     if (!slice.buffer) return;
     if (slice.offset > slice.buffer->nbytes() || slice.offset % binding.alignment != 0)
-      refuse(info, argument(info, i) + ": offset of " + std::to_string(slice.offset) +
-                       " bytes: expected a multiple of " + std::to_string(binding.alignment) +
-                       " within " + std::to_string(slice.buffer->nbytes()));
+      refuse(info, argument(info, i), ": offset of ", slice.offset,
+             " bytes: expected a multiple of ", binding.alignment, " within ",
+             slice.buffer->nbytes());
     lengths[i] = (slice.buffer->nbytes() - slice.offset) / type_bytes(binding.type);
   }
 
@@ -82,12 +81,7 @@ struct Values {
 };
 
 std::string text(const Size& size) {
-  std::string all;
-  for (const char* before = "("; uint32_t n : size) {
-    all.append(before).append(std::to_string(n));
-    before = ", ";
-  }
-  return all.append(")");
+  return cat("(", size[0], ", ", size[1], ", ", size[2], ")");
 }
 
 void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry& geometry) {
@@ -98,32 +92,30 @@ void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry
   };
   for (int d = 0; d < 3; ++d)
     if (grid[d] == 0 || threadgroup[d] == 0)
-      refuse(info, "empty grid " + text(grid) + " or threadgroup " + text(threadgroup));
+      refuse(info, "empty grid ", text(grid), " or threadgroup ", text(threadgroup));
   if (!flat(grid) || !flat(threadgroup))
-    refuse(info, "expected a grid and a threadgroup of " + std::to_string(info.dimensions) +
-                     " dimension(s), found " + text(grid) + " and " + text(threadgroup));
+    refuse(info, "expected a grid and a threadgroup of ", info.dimensions, " dimension(s), found ",
+           text(grid), " and ", text(threadgroup));
   const Wide threads = Wide{threadgroup[0]} * threadgroup[1] * threadgroup[2];
   if (threads > max_threads)
-    refuse(info, "threadgroup " + text(threadgroup) + ": expected at most " +
-                     std::to_string(max_threads) + " threads");
+    refuse(info, "threadgroup ", text(threadgroup), ": expected at most ", max_threads, " threads");
   if (Wide{grid[0]} * grid[1] * grid[2] > UINT64_MAX)
-    refuse(info, "grid " + text(grid) + " has more threads than 64 bits count");
+    refuse(info, "grid ", text(grid), " has more threads than 64 bits count");
   if (info.threadgroups == Threadgroups::exact && threadgroup[0] != info.exact_threads)
-    refuse(info, "expected threadgroups of " + std::to_string(info.exact_threads) +
-                     " threads, found " + text(threadgroup));
+    refuse(info, "expected threadgroups of ", info.exact_threads, " threads, found ",
+           text(threadgroup));
   // The last threadgroup may be smaller, but is made of whole SIMD groups, too.
   if (info.threadgroups != Threadgroups::any && (threadgroup[0] % 32 != 0 || grid[0] % 32 != 0))
-    refuse(info, "expected threadgroup and grid to be multiples of 32 threads, found " +
-                     text(threadgroup) + " and " + text(grid));
+    refuse(info, "expected threadgroup and grid to be multiples of 32 threads, found ",
+           text(threadgroup), " and ", text(grid));
 }
 
 uint32_t default_size(const KernelInfo& info, Expression expression, const Call& call,
                       const char* what) {
-  if (!expression) refuse(info, std::string("has no default ") + what + ": it must be given");
+  if (!expression) refuse(info, "has no default ", what, ": it must be given");
   const Wide value = expression(call);
   if (value == 0 || value > UINT32_MAX)
-    refuse(info,
-           std::string("default ") + what + " of " + text(value) + " threads for these scalars");
+    refuse(info, "default ", what, " of ", text(value), " threads for these scalars");
   return static_cast<uint32_t>(value);
 }
 }  // namespace
@@ -134,16 +126,15 @@ void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<co
   Values values(info, pipeline.constants(), args);
   check_geometry(info, std::min(limits.max_threads, pipeline.max_threads()), geometry);
   if (info.threadgroup_bytes > limits.threadgroup_bytes)
-    refuse(info, "needs " + std::to_string(info.threadgroup_bytes) +
-                     " bytes of threadgroup memory, the device has " +
-                     std::to_string(limits.threadgroup_bytes));
+    refuse(info, "needs ", info.threadgroup_bytes, " bytes of threadgroup memory, the device has ",
+           limits.threadgroup_bytes);
   values.call.grid = geometry.grid;
   values.call.threadgroup = geometry.threadgroup;
   values.read_maxima(info, args);
   for (const Requirement& requirement : info.requirements) {
     const Wide holds = requirement.holds(values.call);
     if (holds == 0 || holds == kNoValue)
-      refuse(info, std::string("does not hold for these arguments: ") + requirement.text);
+      refuse(info, "does not hold for these arguments: ", requirement.text);
   }
   for (size_t i = 0; i < args.size(); ++i) {
     const Binding& binding = info.bindings[i];
@@ -151,9 +142,9 @@ void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<co
     const Wide expected = binding.elements(values.call);
     if (expected <= values.lengths[i]) continue;
     const bool given = std::get<Slice>(args[i]).buffer != nullptr;
-    refuse(info, argument(info, i) + (given ? " is too small" : " is missing") + ": expected " +
-                     text(expected) + " elements of " + name_of(binding.type) + ", found " +
-                     (given ? std::to_string(values.lengths[i]) : "none"));
+    refuse(info, argument(info, i), given ? " is too small" : " is missing", ": expected ",
+           text(expected), " elements of ", name_of(binding.type), ", found ",
+           given ? cat(values.lengths[i]) : "none");
   }
 }
 

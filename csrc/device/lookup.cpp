@@ -11,8 +11,8 @@ const KernelInfo& find_info(std::span<const KernelInfo> kernels, std::string_vie
   const auto found = std::ranges::find_if(
       kernels, [kernel](const KernelInfo& info) { return info.name == kernel; });
   if (found == kernels.end()) {
-    throw KernelNotFoundError("[device::Kernel] no kernel named '" + std::string(kernel) +
-                              "' among the " + std::to_string(kernels.size()) + " of the library");
+    throw KernelNotFoundError("[device::Kernel] no kernel named '", kernel, "' among the ",
+                              kernels.size(), " of the library");
   }
   return *found;
 }
@@ -22,15 +22,15 @@ std::vector<uint64_t> constant_values(const KernelInfo& info, const Constants& c
   std::string names;
   for (const FunctionConstant& constant : info.constants) {
     values.push_back(constant.value);
-    names += std::string(names.empty() ? "" : ", ") + constant.name;
+    names += cat(names.empty() ? "" : ", ", constant.name);
   }
   for (const auto& [name, value] : constants) {
     const auto found = std::ranges::find_if(
         info.constants, [&](const FunctionConstant& constant) { return constant.name == name; });
     if (found == info.constants.end()) {
-      throw PipelineError("[device::Kernel] " + std::string(info.name) +
-                          " has no function constant of that name: expected one of (" + names +
-                          "), found '" + name + "'");
+      throw PipelineError("[device::Kernel] ", info.name,
+                          " has no function constant of that name: expected one of (", names,
+                          "), found '", name, "'");
     }
     values[size_t(found - info.constants.begin())] = value;
   }

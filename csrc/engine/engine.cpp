@@ -24,9 +24,8 @@ void check_scales(const model::Weights& weights, uint32_t store_layer, uint32_t 
         if (!model::all_finite(slot + shapes.offsets[3 * i + part], count, matrices[i]->dtype))
           throw FormatError(
               "[engine::Engine] expected finite scales and biases, found NaN or infinity in "
-              "expert " +
-              std::to_string(expert) + " of MoE layer " + std::to_string(store_layer) + " (" +
-              path + ")");
+              "expert ",
+              expert, " of MoE layer ", store_layer, " (", path, ")");
     }
   }
 }
@@ -162,15 +161,13 @@ void Engine::check(std::span<const Request> requests) const {
     seen.push_back(&session);
     if (request.tokens.empty()) throw SessionError("[engine::Session] expected at least one token");
     if (request.tokens.size() > session.context() - session.position())
-      throw SessionError("[engine::Session] " + std::to_string(request.tokens.size()) +
-                         " tokens at position " + std::to_string(session.position()) +
-                         " pass the context of " + std::to_string(session.context()) +
+      throw SessionError("[engine::Session] ", request.tokens.size(), " tokens at position ",
+                         session.position(), " pass the context of ", session.context(),
                          "; load with a larger context=");
     for (uint32_t token : request.tokens)
       if (token >= weights_->spec.vocab)
-        throw SessionError("[engine::Session] expected token ids below " +
-                           std::to_string(weights_->spec.vocab) + ", found " +
-                           std::to_string(token));
+        throw SessionError("[engine::Session] expected token ids below ", weights_->spec.vocab,
+                           ", found ", token);
   }
   std::sort(seen.begin(), seen.end(), std::less<>());
   if (std::adjacent_find(seen.begin(), seen.end()) != seen.end())

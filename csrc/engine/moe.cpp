@@ -25,8 +25,8 @@ std::vector<Demand> demands_of(const model::Moe& moe, const Pass& pass, uint32_t
   for (const Share& share : pass.shares)
     for (const uint32_t end = pair + share.n * top_k; pair < end; ++pair) {
       if (experts[pair] >= all.size())
-        throw Error("[engine::Engine] the router chose expert " + std::to_string(experts[pair]) +
-                    " of " + std::to_string(all.size()) + ": the device has gone wrong");
+        throw Error("[engine::Engine] the router chose expert ", experts[pair], " of ", all.size(),
+                    ": the device has gone wrong");
       all[experts[pair]].pairs.push_back(pair);
       if (share.n == 1) all[experts[pair]].use = store::Use::decode;  // a token that comes alone
     }

@@ -79,8 +79,8 @@ Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
     for (uint32_t expert = 0; expert < layers[layer].n_experts; ++expert)
       keys.emplace_back(layer, expert);
   if (batch == 0 || batch > keys.size())
-    throw FormatError("[engine::probe] expected a batch of 1.." + std::to_string(keys.size()) +
-                      " experts, found " + std::to_string(batch));
+    throw FormatError("[engine::probe] expected a batch of 1..", keys.size(), " experts, found ",
+                      batch);
   std::shuffle(keys.begin(), keys.end(), std::mt19937_64(1));
   base::Account account(UINT64_MAX);
   base::HeapArena arena(account);
@@ -155,9 +155,8 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
       keys.emplace_back(layer, expert);
   const uint32_t most = misses.empty() ? 0 : *std::max_element(misses.begin(), misses.end());
   if (most > top_k || n_slots < top_k || keys.size() < uint64_t(n_slots) + most)
-    throw FormatError("[engine::probe] expected up to " + std::to_string(top_k) + " misses and " +
-                      std::to_string(uint64_t(n_slots) + most) + " experts, found " +
-                      std::to_string(most) + " and " + std::to_string(keys.size()));
+    throw FormatError("[engine::probe] expected up to ", top_k, " misses and ",
+                      uint64_t(n_slots) + most, " experts, found ", most, " and ", keys.size());
   std::mt19937_64 random(1);
   std::shuffle(keys.begin(), keys.end(), random);
   const auto bell = std::make_shared<base::Bell>();

@@ -10,8 +10,8 @@ namespace moeflux::engine {
 
 namespace {
 
-[[noreturn]] void refuse(const std::string& what) {
-  throw SessionError("[engine::Routing] " + what);
+[[noreturn]] void refuse(const auto&... what) {
+  throw SessionError("[engine::Routing] ", what...);
 }
 
 void check_forced_row(const uint8_t* masked, int32_t* ids, uint32_t top_k, uint32_t n_experts,
@@ -19,14 +19,13 @@ void check_forced_row(const uint8_t* masked, int32_t* ids, uint32_t top_k, uint3
   std::sort(ids, ids + top_k);
   if (ids[top_k - 1] == -1) return;  // all of them: the router chooses
   if (ids[0] < 0 || ids[top_k - 1] >= static_cast<int32_t>(n_experts))
-    refuse("expected experts of 0.." + std::to_string(int64_t(n_experts) - 1) + " or -1 in all " +
-           std::to_string(top_k) + " places, found " + std::to_string(ids[0]) + ".." +
-           std::to_string(ids[top_k - 1]) + where);
+    refuse("expected experts of 0..", int64_t(n_experts) - 1, " or -1 in all ", top_k,
+           " places, found ", ids[0], "..", ids[top_k - 1], where);
   for (uint32_t i = 0; i < top_k; ++i) {
     if (i > 0 && ids[i] == ids[i - 1])
-      refuse("expected different experts, found " + std::to_string(ids[i]) + " twice" + where);
+      refuse("expected different experts, found ", ids[i], " twice", where);
     if (masked != nullptr && masked[ids[i]])
-      refuse("expert " + std::to_string(ids[i]) + " is both masked and forced" + where);
+      refuse("expert ", ids[i], " is both masked and forced", where);
   }
 }
 
@@ -37,34 +36,31 @@ void check_override(const model::Weights& weights, RoutingOverride& o) {
                  k = o.top_k ? o.top_k : weights.top_k();
   if (width == 0) refuse("the model has no experts to choose");
   if (!o.masked.empty() && o.masked.size() != n_layers * width)
-    refuse("expected a mask of (layers, experts) = (" + std::to_string(n_layers) + ", " +
-           std::to_string(width) + ")");
+    refuse("expected a mask of (layers, experts) = (", n_layers, ", ", width, ")");
   if (o.forced.size() != o.n_forced * n_layers * k)
-    refuse("expected forced experts of (tokens, layers, top_k) = (" + std::to_string(o.n_forced) +
-           ", " + std::to_string(n_layers) + ", " + std::to_string(k) + ")");
+    refuse("expected forced experts of (tokens, layers, top_k) = (", o.n_forced, ", ", n_layers,
+           ", ", k, ")");
   // Outputs of experts lie in a buffer of chunk * top_k rows; a pass of one row must fit.
   const uint64_t most = uint64_t(weights.spec.chunk) * weights.top_k();
   bool own = true;
   for (uint64_t index = 0; index < n_layers; ++index) {
     const model::Layer& layer = weights.layers[index];
-    const std::string where = " (layer " + std::to_string(index) + ")";
+    const std::string where = cat(" (layer ", index, ")");
     const uint8_t* masked = o.masked.empty() ? nullptr : o.masked.data() + index * width;
     const uint32_t n_experts = layer.is_moe ? layer.moe.router.n_experts : 0;
     if (masked != nullptr &&
         std::any_of(masked + n_experts, masked + width, [](uint8_t m) { return m != 0; }))
-      refuse("expected masked experts below " + std::to_string(n_experts) + where);
+      refuse("expected masked experts below ", n_experts, where);
     if (layer.is_moe) {
       const uint32_t top_k = o.top_k ? o.top_k : layer.moe.router.top_k;
       own = own && top_k == layer.moe.router.top_k;
       if (top_k > n_experts || top_k > most)
-        refuse("expected a top_k of 1.." + std::to_string(std::min<uint64_t>(n_experts, most)) +
-               ", found " + std::to_string(top_k) + where);
+        refuse("expected a top_k of 1..", std::min<uint64_t>(n_experts, most), ", found ", top_k,
+               where);
       const auto left = masked ? std::count(masked, masked + n_experts, 0) : int64_t(n_experts);
       if (left < int64_t(top_k))
-        refuse("the mask leaves " + std::to_string(left) + " experts of the " +
-               std::to_string(top_k) + " that a token takes" + where);
-      if (top_k != k && o.n_forced)
-        refuse("expected every layer to take " + std::to_string(k) + " experts" + where);
+        refuse("the mask leaves ", left, " experts of the ", top_k, " that a token takes", where);
+      if (top_k != k && o.n_forced) refuse("expected every layer to take ", k, " experts", where);
     }
     for (uint64_t token = 0; token < o.n_forced; ++token)
       check_forced_row(masked, o.forced.data() + (token * n_layers + index) * k,

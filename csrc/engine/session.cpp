@@ -119,8 +119,8 @@ std::shared_ptr<Session::Snapshot> Session::save(base::Arena& arena) const {
 
 void Session::restore(const Snapshot& snapshot) {
   if (snapshot.position > context_)
-    throw SessionError("[engine::Session] snapshot of " + std::to_string(snapshot.position) +
-                       " tokens does not fit a context of " + std::to_string(context_));
+    throw SessionError("[engine::Session] snapshot of ", snapshot.position,
+                       " tokens does not fit a context of ", context_);
   const std::byte* in = snapshot.memory.data();
   const auto get = [&](const base::Memory& to, uint64_t n) {
     if (n) std::memcpy(to.data(), in, n);

@@ -26,9 +26,8 @@ class HoleFile final : public File {
 };
 
 [[noreturn]] void throw_short(const File& file, uint64_t offset, uint64_t expected) {
-  throw IoError("[io::File] file ended early: expected " + std::to_string(expected) +
-                " bytes at offset " + std::to_string(offset) + ", file was opened with " +
-                std::to_string(file.size()) + " bytes (" + file.path() + ")");
+  throw IoError("[io::File] file ended early: expected ", expected, " bytes at offset ", offset,
+                ", file was opened with ", file.size(), " bytes (", file.path(), ")");
 }
 
 }  // namespace

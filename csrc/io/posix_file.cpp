@@ -14,8 +14,7 @@ namespace moeflux::io {
 namespace {
 
 [[noreturn]] void throw_errno(const std::string& doing, const std::string& path) {
-  throw IoError("[io::PosixFile] cannot " + doing + ": " + std::strerror(errno) + " (" + path +
-                ")");
+  throw IoError("[io::PosixFile] cannot ", doing, ": ", std::strerror(errno), " (", path, ")");
 }
 
 class PosixFile final : public File {
@@ -32,7 +31,7 @@ class PosixFile final : public File {
     struct stat info{};
     if (fstat(fd_, &info) != 0 || !S_ISREG(info.st_mode)) {
       close(fd_);
-      throw IoError("[io::PosixFile] expected a regular file (" + path + ")");
+      throw IoError("[io::PosixFile] expected a regular file (", path, ")");
     }
     size_ = static_cast<uint64_t>(info.st_size);
   }
@@ -42,7 +41,7 @@ class PosixFile final : public File {
     for (;;) {
       const ssize_t got = pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
       if (got >= 0) return static_cast<size_t>(got);
-      if (errno != EINTR) throw_errno("read at offset " + std::to_string(offset), path_);
+      if (errno != EINTR) throw_errno(cat("read at offset ", offset), path_);
     }
   }
   uint64_t size() const override { return size_; }

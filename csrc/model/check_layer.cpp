@@ -11,18 +11,17 @@ class Checker {
   Checker(std::string place, const WeightReader& stored)
       : place_(std::move(place)), stored_(stored) {}
 
-  void require(bool holds, const std::string& what) const {
-    if (!holds) throw FormatError("[model::check_layer] expected " + what + place_);
+  void require(bool holds, const auto&... what) const {
+    if (!holds) throw FormatError("[model::check_layer] expected ", what..., place_);
   }
 
   void matrix(const char* role, const quant::Shape& shape, const void* data, uint64_t out,
               uint64_t in) const {
     if (shape.out == out && shape.in == in) return;
     const WeightReader::Stored* found = stored_.find(data);
-    throw FormatError("[model::check_layer] " + std::string(role) + ": expected (" +
-                      std::to_string(out) + ", " + std::to_string(in) + "), found (" +
-                      std::to_string(shape.out) + ", " + std::to_string(shape.in) + ")" +
-                      (found ? " (tensor " + found->name + ")" : place_));
+    throw FormatError("[model::check_layer] ", role, ": expected (", out, ", ", in, "), found (",
+                      shape.out, ", ", shape.in, ")",
+                      found ? cat(" (tensor ", found->name, ")") : place_);
   }
   void matrix(const char* role, const ops::Linear& linear, uint64_t out, uint64_t in) const {
     matrix(role, linear.weight, linear.weight.weight, out, in);
@@ -34,10 +33,8 @@ class Checker {
   void vector(const char* role, const float* data, uint64_t count) const {
     const WeightReader::Stored* found = stored_.find(data);
     if (found != nullptr && found->in == count) return;
-    throw FormatError(
-        "[model::check_layer] " + std::string(role) + ": expected " + std::to_string(count) +
-        " numbers, found " +
-        (found ? std::to_string(found->in) + " (tensor " + found->name + ")" : "none" + place_));
+    throw FormatError("[model::check_layer] ", role, ": expected ", count, " numbers, found ",
+                      found ? cat(found->in, " (tensor ", found->name, ")") : "none" + place_);
   }
   void optional(const char* role, const float* data, uint64_t count) const {
     if (data != nullptr) vector(role, data, count);
@@ -58,12 +55,12 @@ class Checker {
 void check(const ops::Attention& w, uint64_t d_model, uint32_t n_frequencies, const Checker& c) {
   const uint64_t heads = uint64_t(w.n_heads) * w.head_dim, kv = uint64_t(w.n_kv_heads) * w.head_dim;
   c.require(heads != 0 && kv != 0, "heads of at least one number");
-  c.require(w.n_heads % w.n_kv_heads == 0, "key heads that divide " + std::to_string(w.n_heads) +
-                                               " heads, found " + std::to_string(w.n_kv_heads));
+  c.require(w.n_heads % w.n_kv_heads == 0, "key heads that divide ", w.n_heads, " heads, found ",
+            w.n_kv_heads);
   c.require(
       w.rotary_dim % 2 == 0 && w.rotary_dim <= w.head_dim && w.rotary_dim / 2 <= n_frequencies,
-      "an even rotary width up to " + std::to_string(w.head_dim) + " and " +
-          std::to_string(n_frequencies) + " frequencies, found " + std::to_string(w.rotary_dim));
+      "an even rotary width up to ", w.head_dim, " and ", n_frequencies, " frequencies, found ",
+      w.rotary_dim);
   c.vector("norm", w.norm, d_model);
   c.matrix("q", w.q, heads, d_model);
   c.matrix("k", w.k, kv, d_model);
@@ -79,9 +76,8 @@ void check(const ops::DeltaNet& w, uint64_t d_model, const Checker& c) {
                  values = uint64_t(w.n_value_heads) * w.value_dim, channels = 2 * keys + values;
   c.require(keys != 0 && values != 0 && w.conv_width != 0,
             "heads and a convolution of at least one number");
-  c.require(w.n_value_heads % w.n_key_heads == 0,
-            "key heads that divide " + std::to_string(w.n_value_heads) + " value heads, found " +
-                std::to_string(w.n_key_heads));
+  c.require(w.n_value_heads % w.n_key_heads == 0, "key heads that divide ", w.n_value_heads,
+            " value heads, found ", w.n_key_heads);
   c.vector("norm", w.norm, d_model);
   c.matrix("qkv", w.qkv, channels, d_model);
   c.matrix("z", w.z, values, d_model);
@@ -96,8 +92,7 @@ void check(const ops::DeltaNet& w, uint64_t d_model, const Checker& c) {
 
 void check(const Moe& w, uint64_t d_model, const Checker& c) {
   const uint32_t n = w.router.n_experts, k = w.router.top_k;
-  c.require(k >= 1 && k <= n,
-            "a top_k of 1.." + std::to_string(n) + ", found " + std::to_string(k));
+  c.require(k >= 1 && k <= n, "a top_k of 1..", n, ", found ", k);
   c.matrix("router", w.router.gate, n, d_model);
   const uint64_t width = w.experts.gate.out;
   c.matrix("experts.gate", w.experts.gate, nullptr, width, d_model);
@@ -112,7 +107,7 @@ void check(const Moe& w, uint64_t d_model, const Checker& c) {
 
 void check_layer(const Layer& layer, size_t index, const Spec& spec, uint32_t n_frequencies,
                  const WeightReader& stored) {
-  const Checker c(" (layer " + std::to_string(index) + ")", stored);
+  const Checker c(cat(" (layer ", index, ")"), stored);
   if (layer.mixer == Mixer::attention)
     check(layer.attention, spec.d_model, n_frequencies, c);
   else

@@ -15,19 +15,18 @@ constexpr uint32_t kReaders = 7;  // with the caller, who reads vectors: as many
 }  // namespace
 
 void check_shape(const quant::Shape& shape, const std::string& name) {
-  const auto fail = [&](const std::string& what) {
-    throw FormatError("[model::WeightReader] " + what + " (tensor " + name + ")");
+  const auto fail = [&](const auto&... what) {
+    throw FormatError("[model::WeightReader] ", what..., " (tensor ", name, ")");
   };
   if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
   if (shape.bits == 0) return;
   if (shape.bits != 2 && shape.bits != 3 && shape.bits != 4 && shape.bits != 5 && shape.bits != 6 &&
       shape.bits != 8)
-    fail("expected 2, 3, 4, 5, 6 or 8 bits, found " + std::to_string(shape.bits));
+    fail("expected 2, 3, 4, 5, 6 or 8 bits, found ", shape.bits);
   if (shape.group != 32 && shape.group != 64 && shape.group != 128)
-    fail("expected groups of 32, 64 or 128, found " + std::to_string(shape.group));
+    fail("expected groups of 32, 64 or 128, found ", shape.group);
   if (shape.in % shape.group != 0)
-    fail("expected columns in whole groups of " + std::to_string(shape.group) + ", found " +
-         std::to_string(shape.in));
+    fail("expected columns in whole groups of ", shape.group, ", found ", shape.in);
 }
 
 namespace {
@@ -55,8 +54,8 @@ bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
 void check_finite(const std::byte* data, uint64_t count, DType dtype, const std::string& name,
                   const std::string& file) {
   if (!all_finite(data, count, dtype))
-    throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity in " +
-                      name + " (" + file + ")");
+    throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity in ",
+                      name, " (", file, ")");
 }
 
 WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena,
@@ -78,11 +77,11 @@ std::byte* WeightReader::allocate(uint64_t nbytes, const std::string& name) {
 
 void WeightReader::check_range(const TensorRef& tensor, uint64_t offset, uint64_t nbytes) const {
   if (tensor.file >= files_.size())
-    throw FormatError("[model::WeightReader] no file for tensor " + tensor.name);
+    throw FormatError("[model::WeightReader] no file for tensor ", tensor.name);
   if (offset > tensor.nbytes || nbytes > tensor.nbytes - offset)
-    throw FormatError("[model::WeightReader] expected " + std::to_string(offset + nbytes) +
-                      " bytes, found " + std::to_string(tensor.nbytes) + " (tensor " + tensor.name +
-                      " in " + files_[tensor.file]->path() + ")");
+    throw FormatError("[model::WeightReader] expected ", offset + nbytes, " bytes, found ",
+                      tensor.nbytes, " (tensor ", tensor.name, " in ", files_[tensor.file]->path(),
+                      ")");
 }
 
 const WeightReader::Stored* WeightReader::find(const void* data) const {
@@ -149,10 +148,9 @@ const std::byte* WeightReader::rows(const MatrixSource& source, const TensorRef&
 ops::Linear WeightReader::matrix(const MatrixSource& source) {
   check_shape(source.shape, source.weight.name);
   if (source.weight.nbytes != source.shape.out * source.shape.row_bytes())
-    throw FormatError("[model::WeightReader] expected " +
-                      std::to_string(source.shape.out * source.shape.row_bytes()) +
-                      " bytes, found " + std::to_string(source.weight.nbytes) + " (tensor " +
-                      source.weight.name + ")");
+    throw FormatError("[model::WeightReader] expected ",
+                      source.shape.out * source.shape.row_bytes(), " bytes, found ",
+                      source.weight.nbytes, " (tensor ", source.weight.name, ")");
   ops::Linear linear;
   quant::Matrix& m = linear.weight;
   static_cast<quant::Shape&>(m) = source.shape;
@@ -163,8 +161,7 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
   }
   if (source.shape.bits) {
     if (!source.scales || !source.biases)
-      throw FormatError("[model::WeightReader] expected scales and biases of " +
-                        source.weight.name);
+      throw FormatError("[model::WeightReader] expected scales and biases of ", source.weight.name);
     m.scales = rows(source, *source.scales, source.shape.scale_row_bytes(), m.dtype);
     m.biases = rows(source, *source.biases, source.shape.scale_row_bytes(), m.dtype);
   }

@@ -35,18 +35,16 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
     n_experts_ += layer.n_experts;
     for (const Part& part : layer.parts) {
       if (part.file.size() != layer.n_experts || part.offset.size() != layer.n_experts)
-        throw FormatError("[store::ExpertStore] expected a range for each of " +
-                          std::to_string(layer.n_experts) + " experts");
+        throw FormatError("[store::ExpertStore] expected a range for each of ", layer.n_experts,
+                          " experts");
       for (uint32_t expert = 0; expert < layer.n_experts; ++expert) {
         if (part.file[expert] >= files_.size())
-          throw FormatError("[store::ExpertStore] no file of index " +
-                            std::to_string(part.file[expert]));
+          throw FormatError("[store::ExpertStore] no file of index ", part.file[expert]);
         const io::File& file = *files_[part.file[expert]];
         if (part.offset[expert] > file.size() || part.nbytes > file.size() - part.offset[expert])
-          throw FormatError("[store::ExpertStore] expert range ends behind the file: expected " +
-                            std::to_string(part.nbytes) + " bytes at " +
-                            std::to_string(part.offset[expert]) + ", file has " +
-                            std::to_string(file.size()) + " (" + file.path() + ")");
+          throw FormatError("[store::ExpertStore] expert range ends behind the file: expected ",
+                            part.nbytes, " bytes at ", part.offset[expert], ", file has ",
+                            file.size(), " (", file.path(), ")");
       }
     }
   }
@@ -152,8 +150,7 @@ void ExpertStore::forget(Slot* slot) {
 std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_t expert, Use use) {
   std::lock_guard lock(mutex_);
   if (layer >= layers_.size() || expert >= layers_[layer].n_experts)
-    throw FormatError("[store::ExpertStore] no expert " + std::to_string(expert) + " in layer " +
-                      std::to_string(layer));
+    throw FormatError("[store::ExpertStore] no expert ", expert, " in layer ", layer);
   const int64_t key = key_of(layer, expert);
   Slot* slot = where_[key];
   if (slot != nullptr) {

@@ -1,7 +1,6 @@
 #include "store/plan.h"
 
 #include <algorithm>
-#include <string>
 
 #include "base/error.h"
 
@@ -17,19 +16,17 @@ Plan make_plan(const PlanInput& in) {
   plan.min_slots = min_slots(in.n_experts, in.top_k);
   plan.max_slots = static_cast<uint32_t>(all);
   if (in.max_slots && in.max_slots < plan.min_slots)
-    throw FormatError("[store::plan] max_slots: expected at least " +
-                      std::to_string(plan.min_slots) + ", found " + std::to_string(in.max_slots));
+    throw FormatError("[store::plan] max_slots: expected at least ", plan.min_slots, ", found ",
+                      in.max_slots);
   if (in.max_slots) plan.max_slots = std::min(in.max_slots, plan.max_slots);
   const uint64_t fixed = in.resident_bytes + in.scratch_bytes + in.session_bytes;
   plan.minimum_bytes = fixed + plan.min_slots * in.slot_bytes;
   if (in.memory_bytes < plan.minimum_bytes)
-    throw MemoryBudgetError(
-        "[store::plan] memory=" + std::to_string(in.memory_bytes) +
-        " bytes is too little: expected at least " + std::to_string(plan.minimum_bytes) +
-        " (resident " + std::to_string(in.resident_bytes) + ", scratch " +
-        std::to_string(in.scratch_bytes) + ", a session " + std::to_string(in.session_bytes) +
-        ", " + std::to_string(plan.min_slots) + " expert slots of " +
-        std::to_string(in.slot_bytes) + "); a smaller context= needs less");
+    throw MemoryBudgetError("[store::plan] memory=", in.memory_bytes,
+                            " bytes is too little: expected at least ", plan.minimum_bytes,
+                            " (resident ", in.resident_bytes, ", scratch ", in.scratch_bytes,
+                            ", a session ", in.session_bytes, ", ", plan.min_slots,
+                            " expert slots of ", in.slot_bytes, "); a smaller context= needs less");
   if (in.slot_bytes)
     plan.slots = static_cast<uint32_t>(
         std::min<uint64_t>(plan.max_slots, (in.memory_bytes - fixed) / in.slot_bytes));

@@ -49,10 +49,9 @@ void widen(Part& read, uint64_t free_from, uint64_t free_to,
 void place_parts(LayerExperts& layer, uint64_t alignment) {
   for (const Part& part : layer.parts)
     if (part.file.size() != layer.n_experts || part.offset.size() != layer.n_experts)
-      throw FormatError("[store::place_parts] expected a range for each of " +
-                        std::to_string(layer.n_experts) + " experts, found " +
-                        std::to_string(part.file.size()) + " files and " +
-                        std::to_string(part.offset.size()) + " offsets");
+      throw FormatError("[store::place_parts] expected a range for each of ", layer.n_experts,
+                        " experts, found ", part.file.size(), " files and ", part.offset.size(),
+                        " offsets");
   uint64_t end = 0;  // of what is placed
   for (size_t first = 0; first < layer.parts.size();) {
     Part& head = layer.parts[first];

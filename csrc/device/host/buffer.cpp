@@ -4,7 +4,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <string>
 
 #include "base/error.h"
 #include "base/memory.h"
@@ -63,7 +62,7 @@ class Mapping {
 
  private:
   [[noreturn]] static void fail(uint64_t nbytes) {
-    throw GpuError("[host::Buffer] no memory for a buffer of " + std::to_string(nbytes) + " bytes");
+    throw GpuError("[host::Buffer] no memory for a buffer of ", nbytes, " bytes");
   }
 
   const uint64_t guard_;

@@ -1,7 +1,5 @@
 #include "device/host/commands.h"
 
-#include <string>
-
 #include "base/error.h"
 #include "device/check.h"
 #include "device/host/buffer.h"
@@ -26,7 +24,7 @@ void HostCommands::dispatch(const std::shared_ptr<Pipeline>& pipeline,
     if (!slice || !slice->buffer) continue;
     const auto* buffer = dynamic_cast<const HostBuffer*>(slice->buffer.get());
     if (!buffer || buffer->owner() != owner_.get())
-      throw FormatError("[host::Commands] kernel " + std::string(pipeline->info().name) +
+      throw FormatError("[host::Commands] kernel ", pipeline->info().name,
                         ": expected buffers of this device");
   }
   check_dispatch(*pipeline, *owner_, args, {grid, threadgroup});

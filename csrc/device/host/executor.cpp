@@ -49,9 +49,9 @@ Group group_at(const Launch& launch, const Size& groups, uint64_t index) {
 }
 
 std::string name_of(const Launch& launch, const Group& group) {
-  std::string text = "[host::Executor] kernel " + std::string(launch.info.name) + ", threadgroup (";
-  for (int d = 0; d < 3; ++d) text += std::to_string(group.position[d]) + (d < 2 ? ", " : "): ");
-  return text;
+  const Size& at = group.position;
+  return cat("[host::Executor] kernel ", launch.info.name, ", threadgroup (", at[0], ", ", at[1],
+             ", ", at[2], "): ");
 }
 }  // namespace
 
@@ -81,11 +81,11 @@ void Executor::run(const Launch& launch) {
       run_group(kernel, group);
     } catch (const GpuError& error) {
       scheduler_.join();
-      throw GpuError(name_of(launch, group) + error.what());
+      throw GpuError(name_of(launch, group), error.what());
     }
     if (const ThreadgroupArray* array = memory_.overrun(kernel.arrays))
-      throw GpuError(name_of(launch, group) + "threadgroup array " + array->name + " of " +
-                     std::to_string(array->nbytes) + " bytes was written out of bounds");
+      throw GpuError(name_of(launch, group), "threadgroup array ", array->name, " of ",
+                     array->nbytes, " bytes was written out of bounds");
   }
   scheduler_.join();
   if (kTsan) memory_.forget();

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <chrono>
-#include <string>
 #include <thread>
 
 #include "base/error.h"
@@ -24,9 +23,8 @@ void check_canaries(const KernelInfo& info, std::span<const Argument> args) {
     const Slice* slice = std::get_if<Slice>(&args[i]);
     if (!slice || !slice->buffer || !info.bindings[i].writable) continue;
     if (!static_cast<const HostBuffer&>(*slice->buffer).intact())
-      throw GpuError("[host::Runner] kernel " + std::string(info.name) + ": argument " +
-                     std::to_string(i) + " (" + info.bindings[i].name +
-                     ") was written out of bounds");
+      throw GpuError("[host::Runner] kernel ", info.name, ": argument ", i, " (",
+                     info.bindings[i].name, ") was written out of bounds");
   }
 }
 }  // namespace

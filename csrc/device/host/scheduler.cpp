@@ -28,9 +28,7 @@ class Activation {
 
 // Only kernels that the front end saw to synchronise run as fibers.
 Scheduler& active_at(Site site) {
-  if (!active)
-    throw GpuError(std::string("synchronises unexpectedly (") + site.file + ":" +
-                   std::to_string(site.line) + ")");
+  if (!active) throw GpuError("synchronises unexpectedly (", site.file, ":", site.line, ")");
   return *active;
 }
 
@@ -41,7 +39,7 @@ std::string describe(State state, Site site) {
   const char* what = state == State::at_barrier             ? "threadgroup_barrier"
                      : state == State::at_simdgroup_barrier ? "simdgroup_barrier"
                                                             : "a SIMD-group function";
-  return std::string("waits at ") + what + " (" + site.file + ":" + std::to_string(site.line) + ")";
+  return cat("waits at ", what, " (", site.file, ":", site.line, ")");
 }
 }  // namespace
 
@@ -152,9 +150,8 @@ void Scheduler::check_uniform(uint32_t first, uint32_t count) const {
 }
 
 void Scheduler::diverged(const Lane& one, const Lane& other) const {
-  throw GpuError("threads diverge: thread " + std::to_string(one.thread.index) + " " +
-                 describe(one.state, one.site) + ", thread " + std::to_string(other.thread.index) +
-                 " " + describe(other.state, other.site));
+  throw GpuError("threads diverge: thread ", one.thread.index, " ", describe(one.state, one.site),
+                 ", thread ", other.thread.index, " ", describe(other.state, other.site));
 }
 
 void Scheduler::stop(State state, Site site) {

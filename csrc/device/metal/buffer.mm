@@ -1,7 +1,5 @@
 #include "device/metal/buffer.h"
 
-#include <string>
-
 #include "base/error.h"
 #include "device/limits.h"
 
@@ -21,8 +19,8 @@ std::shared_ptr<MetalBuffer> make_buffer(const std::shared_ptr<const Context>& c
   auto buffer = Retained<id<MTLBuffer>>::adopt([context->device.get() newBufferWithLength:nbytes
                                                                                   options:kShared]);
   if (!buffer) {
-    throw GpuError("[device::Metal] no memory for a buffer of " + std::to_string(nbytes) +
-                   " bytes on " + context->name);
+    throw GpuError("[device::Metal] no memory for a buffer of ", nbytes, " bytes on ",
+                   context->name);
   }
   return std::make_shared<MetalBuffer>(context, std::move(buffer));
 }
@@ -39,8 +37,7 @@ std::shared_ptr<MetalBuffer> wrap_memory(const std::shared_ptr<const Context>& c
                      if (on_free) on_free();
                    }]);
   if (!buffer) {
-    throw GpuError("[device::Metal] " + context->name + " cannot use " + std::to_string(nbytes) +
-                   " bytes in place");
+    throw GpuError("[device::Metal] ", context->name, " cannot use ", nbytes, " bytes in place");
   }
   return std::make_shared<MetalBuffer>(context, std::move(buffer));
 }

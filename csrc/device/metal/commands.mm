@@ -23,7 +23,7 @@ template <class Derived, class Base>
 void check_own(const Context& context, const std::shared_ptr<Base>& object, const char* what) {
   const auto* derived = dynamic_cast<const Derived*>(object.get());
   if (!derived || !derived->belongs_to(context)) {
-    throw FormatError(std::string("[device::Metal] ") + what + " of another device");
+    throw FormatError("[device::Metal] ", what, " of another device");
   }
 }
 
@@ -89,8 +89,8 @@ void finish(id<MTLCommandBuffer> buffer, InFlight& flight) {
   const Pool pool;
   std::string error;
   if (buffer.status == MTLCommandBufferStatusError)
-    error = "[device::Metal] a command buffer failed: " + describe(buffer.error) +
-            " (kernels: " + kernels_of(*flight.recording) + ")";
+    error = cat("[device::Metal] a command buffer failed: ", describe(buffer.error),
+                " (kernels: ", kernels_of(*flight.recording), ")");
   const CFTimeInterval seconds = buffer.GPUEndTime - buffer.GPUStartTime;
   flight.recording.reset();  // so the buffers are free before anybody hears of the end
   flight.completion->finish(std::move(error), seconds > 0 ? uint64_t(seconds * 1e9) : 0);
@@ -138,7 +138,7 @@ bool MetalCommands::wait_for(uint64_t timeout_ns) {
 }
 
 void MetalCommands::check_open(const char* what) const {
-  if (!recording_) throw GpuError(std::string("[device::Metal] ") + what + " after commit");
+  if (!recording_) throw GpuError("[device::Metal] ", what, " after commit");
 }
 
 }  // namespace moeflux::device::metal

@@ -24,7 +24,7 @@ Retained<id<MTLLibrary>> compile_library(id<MTLDevice> device, std::string_view 
                                                            options:options.get()
                                                              error:&error]);
   if (!library) {
-    throw LibraryCompileError("[device::Metal] the shader library does not compile:\n" +
+    throw LibraryCompileError("[device::Metal] the shader library does not compile:\n",
                               describe(error));
   }
   return library;
@@ -36,8 +36,7 @@ Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& i
   if (constants.empty()) {
     auto function = Retained<id<MTLFunction>>::adopt([library newFunctionWithName:name.get()]);
     if (!function) {
-      throw KernelNotFoundError(std::string("[device::Metal] the compiled library has no kernel ") +
-                                info.name);
+      throw KernelNotFoundError("[device::Metal] the compiled library has no kernel ", info.name);
     }
     return function;
   }
@@ -51,8 +50,7 @@ Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& i
                                                                  constantValues:values.get()
                                                                           error:&error]);
   if (!function) {
-    throw PipelineError(std::string("[device::Metal] cannot specialise ") + info.name + ": " +
-                        describe(error));
+    throw PipelineError("[device::Metal] cannot specialise ", info.name, ": ", describe(error));
   }
   return function;
 }
@@ -98,13 +96,13 @@ std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
                                  reflection:nil
                                       error:&error]);
   if (!state) {
-    throw PipelineError(std::string("[device::Metal] cannot make a pipeline of ") + info.name +
-                        ": " + describe(error));
+    throw PipelineError("[device::Metal] cannot make a pipeline of ", info.name, ": ",
+                        describe(error));
   }
   if (const NSUInteger width = state.get().threadExecutionWidth; width != kSimdWidth) {
-    throw PipelineError(std::string("[device::Metal] ") + info.name +
-                        " runs in simdgroups of a width that the kernels do not know: expected " +
-                        std::to_string(kSimdWidth) + ", found " + std::to_string(width));
+    throw PipelineError("[device::Metal] ", info.name,
+                        " runs in simdgroups of a width that the kernels do not know: expected ",
+                        kSimdWidth, ", found ", width);
   }
   return std::make_shared<MetalPipeline>(context_, info, std::move(constants), std::move(state));
 }

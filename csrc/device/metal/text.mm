@@ -1,5 +1,7 @@
 #include "device/metal/text.h"
 
+#include "base/cat.h"
+
 namespace moeflux::device::metal {
 
 Retained<NSString*> to_nsstring(std::string_view text) {
@@ -15,8 +17,8 @@ std::string to_string(NSString* text) {
 
 std::string describe(NSError* error) {
   if (!error) return "Metal gives no reason";
-  return to_string(error.localizedDescription) + " (" + to_string(error.domain) + " " +
-         std::to_string(error.code) + ")";
+  return cat(to_string(error.localizedDescription), " (", to_string(error.domain), " ", error.code,
+             ")");
 }
 
 }  // namespace moeflux::device::metal

@@ -126,7 +126,7 @@ std::string families() {
   for (const Choice& choice : kChoices) {
     const bool last = &choice + 1 == std::end(kChoices);
     if (!names.ends_with(choice.family))
-      names += (names.empty() ? "" : last ? " or " : ", ") + std::string(choice.family);
+      names += cat(names.empty() ? "" : last ? " or " : ", ", choice.family);
   }
   return names;
 }
@@ -137,8 +137,8 @@ const Kernels& select_kernels(const char* forced) {
   for (const Choice& choice : kChoices)
     if (any || std::strcmp(choice.family, forced) == 0)
       if (const Kernels* table = choice.runs() ? choice.table() : nullptr) return *table;
-  throw FormatError("[ops::cpu] MOEFLUX_SIMD: expected " + families() +
-                    ", as this machine has it, found '" + std::string(forced) + "'");
+  throw FormatError("[ops::cpu] MOEFLUX_SIMD: expected ", families(),
+                    ", as this machine has it, found '", forced, "'");
 }
 
 std::vector<const Kernels*> available_kernels() {

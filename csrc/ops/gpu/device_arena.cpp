@@ -11,13 +11,13 @@ namespace moeflux::ops::gpu {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
-  throw GpuError("[gpu::DeviceArena] " + what);
+[[noreturn]] void fail(const auto&... what) {
+  throw GpuError("[gpu::DeviceArena] ", what...);
 }
 
 std::shared_ptr<void> map_pages(uint64_t nbytes) {
   void* data = mmap(nullptr, nbytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (data == MAP_FAILED) fail("no memory for a block of " + std::to_string(nbytes) + " bytes");
+  if (data == MAP_FAILED) fail("no memory for a block of ", nbytes, " bytes");
   return {data, [nbytes](void* pages) { munmap(pages, nbytes); }};
 }
 
@@ -26,24 +26,23 @@ std::shared_ptr<void> map_pages(uint64_t nbytes) {
 void check_working_set(const device::Device& device, uint64_t budget_bytes) {
   const uint64_t advised = device.limits().working_set_bytes;
   if (advised != 0 && budget_bytes > advised)
-    throw MemoryBudgetError("[gpu::DeviceArena] a budget of " + std::to_string(budget_bytes) +
-                            " bytes passes what " + device.name() + " advises: at most " +
-                            std::to_string(advised) + " bytes; memory=" + std::to_string(advised) +
-                            " would do");
+    throw MemoryBudgetError("[gpu::DeviceArena] a budget of ", budget_bytes, " bytes passes what ",
+                            device.name(), " advises: at most ", advised,
+                            " bytes; memory=", advised, " would do");
 }
 
 DeviceArena::DeviceArena(std::shared_ptr<device::Device> device, base::Account& account)
     : Arena(account, base::round_up(device->limits().page_bytes, base::kPageBytes)),
       device_(std::move(device)) {
   if (!device_->limits().unified_memory)
-    fail("expected a device that shares its memory with the CPU, found " + device_->name());
+    fail("expected a device that shares its memory with the CPU, found ", device_->name());
 }
 
 void DeviceArena::check_written(uint64_t nbytes, const std::string& what) const {
   const uint64_t most = device_->limits().max_buffer_bytes;
   if (booked_bytes(nbytes) > most)
-    fail(what + ": expected at most " + std::to_string(most) + " bytes in a buffer of " +
-         device_->name() + ", found " + std::to_string(nbytes) + "; a smaller context= may do");
+    fail(what, ": expected at most ", most, " bytes in a buffer of ", device_->name(), ", found ",
+         nbytes, "; a smaller context= may do");
 }
 
 std::byte* DeviceArena::map(uint64_t nbytes) {
@@ -77,8 +76,8 @@ DeviceArena::Block DeviceArena::cover(std::byte* pages, uint64_t nbytes,
   Block block{nbytes, window, {}};
   if (window < nbytes) block.step = window / 2 / limits.page_bytes * limits.page_bytes;
   if (block.step == 0)
-    fail("a block is larger than two buffers of a page could cover: expected at most " +
-         std::to_string(limits.max_buffer_bytes) + " bytes, found " + std::to_string(nbytes));
+    fail("a block is larger than two buffers of a page could cover: expected at most ",
+         limits.max_buffer_bytes, " bytes, found ", nbytes);
   for (uint64_t at = 0;; at += block.step) {
     const uint64_t length = std::min(window, nbytes - at);
     block.buffers.push_back(device_->wrap(pages + at, length, [owner] {}));
@@ -104,17 +103,16 @@ Place DeviceArena::locate(const void* data, uint64_t nbytes, Access access) cons
   const Found found = find(data);
   const Block& block = *found.block;
   if (nbytes > block.nbytes - found.offset)
-    fail("an operand ends outside the arena: expected at most " +
-         std::to_string(block.nbytes - found.offset) + " bytes, found " + std::to_string(nbytes));
+    fail("an operand ends outside the arena: expected at most ", block.nbytes - found.offset,
+         " bytes, found ", nbytes);
   if (access == Access::write && block.buffers.size() > 1)
-    fail("memory that the device writes: expected at most " +
-         std::to_string(device_->limits().max_buffer_bytes) + " bytes in a block, found " +
-         std::to_string(block.nbytes));
+    fail("memory that the device writes: expected at most ", device_->limits().max_buffer_bytes,
+         " bytes in a block, found ", block.nbytes);
   const std::shared_ptr<device::Buffer>& buffer = block.buffers[found.index];
   const uint64_t offset = found.offset - found.index * block.step;
   if (nbytes > buffer->nbytes() - offset)
-    fail("an operand does not fit one buffer: expected at most " +
-         std::to_string(buffer->nbytes() - offset) + " bytes, found " + std::to_string(nbytes));
+    fail("an operand does not fit one buffer: expected at most ", buffer->nbytes() - offset,
+         " bytes, found ", nbytes);
   return {buffer, offset};
 }
 

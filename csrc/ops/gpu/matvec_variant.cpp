@@ -1,7 +1,5 @@
 #include "ops/gpu/matvec_variant.h"
 
-#include <string>
-
 #include "base/error.h"
 
 namespace moeflux::ops {
@@ -28,7 +26,7 @@ std::string_view matvec_variant(std::string_view device_name, uint64_t out_dim, 
   for (const MatvecVariant& variant : table)
     if (variant.bits == bits && variant.shape == shape && device_name.starts_with(variant.device))
       return variant.kernel;
-  throw FormatError("[ops::matvec_variant] no kernel for " + std::to_string(bits) + "-bit weights");
+  throw FormatError("[ops::matvec_variant] no kernel for ", bits, "-bit weights");
 }
 
 }  // namespace moeflux::ops

@@ -1,7 +1,6 @@
 #include "ops/gpu/recorder.h"
 
 #include <bit>
-#include <string>
 #include <vector>
 
 #include "base/error.h"
@@ -29,8 +28,8 @@ class OfCommands final : public Ticket {
 
 uint32_t size_of(const Recorder::Kernel& kernel, uint64_t threads) {
   if (threads > UINT32_MAX)
-    throw GpuError("[gpu::Recorder] kernel " + std::string(kernel.name) + ": a grid of " +
-                   std::to_string(threads) + " threads is too large");
+    throw GpuError("[gpu::Recorder] kernel ", kernel.name, ": a grid of ", threads,
+                   " threads is too large");
   return static_cast<uint32_t>(threads);
 }
 
@@ -40,7 +39,7 @@ uint32_t threads_of(const device::KernelInfo& info) {
   const device::Wide threads =
       info.default_threadgroup ? info.default_threadgroup({zeros, zeros, zeros, zeros}) : 0;
   if (threads == 0 || threads > UINT32_MAX)
-    throw GpuError("[gpu::Recorder] kernel " + std::string(info.name) +
+    throw GpuError("[gpu::Recorder] kernel ", info.name,
                    ": expected a default threadgroup that is a number");
   return static_cast<uint32_t>(threads);
 }
@@ -49,8 +48,8 @@ uint32_t threads_of(const device::KernelInfo& info) {
 
 device::Argument u32(uint64_t value) {
   if (value > UINT32_MAX)
-    throw GpuError("[gpu::Recorder] a size that kernels count in 32 bits: expected at most " +
-                   std::to_string(UINT32_MAX) + ", found " + std::to_string(value));
+    throw GpuError("[gpu::Recorder] a size that kernels count in 32 bits: expected at most ",
+                   UINT32_MAX, ", found ", value);
   return device::Scalar{static_cast<uint32_t>(value)};
 }
 

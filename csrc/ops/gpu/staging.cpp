@@ -1,7 +1,6 @@
 #include "ops/gpu/staging.h"
 
 #include <algorithm>
-#include <string>
 
 #include "base/error.h"
 
@@ -32,7 +31,7 @@ const uint32_t* Staging::put(std::span<const uint32_t> list) {
   const uint64_t skipped = list.size() <= to_end ? 0 : to_end;
   for (release(); end_ + skipped + list.size() - begin_ > capacity_; release()) {
     if (flights_.empty())
-      throw Error("[gpu::Staging] expected lists of at most " + std::to_string(capacity_) +
+      throw Error("[gpu::Staging] expected lists of at most ", capacity_,
                   " words in one recording, found more: beyond the reserved workload");
     wait_for_end(*flights_.front().commands);
   }
