@@ -22,6 +22,10 @@ from packaging.utils import parse_wheel_filename
 from signature import check_signature
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+from msl.instantiate import instantiate  # noqa: E402
+from msl.source import flatten  # noqa: E402
+
 MACOS = (14, 0)
 PLATFORM = "macosx_14_0_arm64"
 METADATA = ["METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE"]
@@ -112,15 +116,13 @@ def check_exports(module: lief.MachO.Binary) -> Iterator[str]:
 
 
 def check_shaders(image: bytes) -> Iterator[str]:
-    """Every line of the shaders is embedded, but for the directives that tools/msl resolves."""
+    """Every line of the shaders, as tools/msl writes them for Metal, is embedded."""
     sources = sorted(ROOT.glob("shaders/*.metal"))
     if not sources:
         yield "shaders: there are none in this checkout"
-    for source in sources:
-        for number, line in enumerate(source.read_text().splitlines(), start=1):
-            if not line.lstrip().startswith("#") and line.encode() not in image:
-                yield f"shaders: {source.name}:{number} is not embedded"
-                break
+    for line in instantiate(flatten(sources)).splitlines():
+        if line.encode() not in image:
+            yield f"shaders: {line!r} is not embedded"
 
 
 def check_content(image: bytes, module: lief.MachO.Binary) -> Iterator[str]:
