@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/arena.h"
+#include "base/error.h"
 #include "device/device.h"
 #include "ops/ops.h"
 
@@ -21,8 +22,12 @@ struct Compute {
   std::unique_ptr<ops::Ops> ops;
 };
 
-// "float32", "bfloat16" or "int8"; throws FormatError.
-ops::Precision precision_of(const std::string& name);
+inline ops::Precision precision_of(const std::string& name) {  // throws FormatError
+  if (name == "float32") return ops::Precision::float32;
+  if (name == "bfloat16") return ops::Precision::bfloat16;
+  if (name == "int8") return ops::Precision::int8;
+  throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found ", name);
+}
 
 // Throws FormatError when the options name what is not there, or a precision that the device does
 // not have.
