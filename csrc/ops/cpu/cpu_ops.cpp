@@ -41,7 +41,7 @@ void CpuOps::rehearse(const Workload& work) {
   }
   for (const Workload::Moe& w : work.moes) {
     matmul_.keep(x, n);
-    if (w.router) route(*w.router, x, n, {});
+    if (w.router) route(*w.router, x, n, {nullptr, x, x});
     ExpertJob job;  // as many rows as a batch has of all its experts
     static_cast<quant::Shape&>(job.ffn.gate.weight) = w.gate;
     static_cast<quant::Shape&>(job.ffn.up.weight) = w.up;

@@ -79,10 +79,10 @@ void Matmul::multiply(const Product& product, uint32_t begin, uint32_t end,
 
 uint32_t Matmul::task_rows(const Product& product) const {
   if (product.input->packed) return kGemmTaskRows;
-  const uint64_t row_cost =
-      std::max<uint64_t>(product.w->weight.row_bytes() * product.input->records.size(), 1);
-  return static_cast<uint32_t>(
-      base::round_up(std::clamp<uint64_t>(kTaskBytes / row_cost, 1, product.w->weight.out), 4));
+  const quant::Matrix& w = product.w->weight;
+  const uint64_t row_cost = std::max<uint64_t>(w.row_bytes() * product.input->records.size(), 1);
+  const uint64_t rows = std::min<uint64_t>(kTaskBytes / row_cost, w.out);
+  return static_cast<uint32_t>(base::round_up(std::max<uint64_t>(rows, 1), 4));
 }
 
 // Rows that follow each other go to matvec in one call, so that its stream of memory goes on. A
