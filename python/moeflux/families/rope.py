@@ -23,7 +23,8 @@ _SETTINGS = {
                       "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
 }  # fmt: skip
 # Far beyond real settings, and with them all angles and factors are finite in float32.
-_MIN_THETA, _MAX_FACTOR, _MAX_SCALE = 2.0, 1e6, 1e3
+_MIN_THETA = {"default": 1e-30, "yarn": 2.0}  # YaRN divides by its logarithm
+_MAX_FACTOR, _MAX_SCALE = 1e6, 1e3
 _BETA = (1e-6, 1e6)
 
 
@@ -65,7 +66,7 @@ def rope(config: Config, head_dim: int, fraction: float, least: float = 0.0) -> 
         outer = config.number(key, default, low, high)
         return config.number(key, outer, low, high, settings)
 
-    theta = number("rope_theta", 10000.0, _MIN_THETA, 1e30)
+    theta = number("rope_theta", 10000.0, _MIN_THETA[kind], 1e30)
     rotary_dim = int(head_dim * number("partial_rotary_factor", fraction, least, 1.0))
     if rotary_dim % 2 or not rotary_dim:
         raise config.bad(f"expected an even rotary dim, found {rotary_dim} of head_dim {head_dim}")
