@@ -18,10 +18,9 @@ std::shared_ptr<MetalBuffer> make_buffer(const std::shared_ptr<const Context>& c
   // Metal clears what newBufferWithLength returns.
   auto buffer = Retained<id<MTLBuffer>>::adopt([context->device.get() newBufferWithLength:nbytes
                                                                                   options:kShared]);
-  if (!buffer) {
+  if (!buffer)
     throw GpuError("[device::Metal] no memory for a buffer of ", nbytes, " bytes on ",
                    context->name);
-  }
   return std::make_shared<MetalBuffer>(context, std::move(buffer));
 }
 
@@ -36,9 +35,8 @@ std::shared_ptr<MetalBuffer> wrap_memory(const std::shared_ptr<const Context>& c
                    deallocator:^(void*, NSUInteger) {
                      if (on_free) on_free();
                    }]);
-  if (!buffer) {
+  if (!buffer)
     throw GpuError("[device::Metal] ", context->name, " cannot use ", nbytes, " bytes in place");
-  }
   return std::make_shared<MetalBuffer>(context, std::move(buffer));
 }
 

@@ -22,9 +22,8 @@ MTLSize mtl_size(const Size& size) {
 template <class Derived, class Base>
 void check_own(const Context& context, const std::shared_ptr<Base>& object, const char* what) {
   const auto* derived = dynamic_cast<const Derived*>(object.get());
-  if (!derived || !derived->belongs_to(context)) {
+  if (!derived || !derived->belongs_to(context))
     throw FormatError("[device::Metal] ", what, " of another device");
-  }
 }
 
 // Encodes the dispatches of a recording, in order. Holds at most one encoder and ends it, whatever

@@ -36,15 +36,12 @@ std::shared_ptr<const Context> open_context() {
   context->name = to_string(device.name);
   context->limits = limits_of(device);
   context->queue = Retained<id<MTLCommandQueue>>::adopt([device newCommandQueue]);
-  if (!context->queue) {
-    throw GpuError("[device::Metal] ", context->name, " makes no command queue");
-  }
+  if (!context->queue) throw GpuError("[device::Metal] ", context->name, " makes no command queue");
   context->unbound =
       Retained<id<MTLBuffer>>::adopt([device newBufferWithLength:kUnboundBytes
                                                          options:MTLResourceStorageModeShared]);
-  if (!context->unbound) {
+  if (!context->unbound)
     throw GpuError("[device::Metal] no memory for a buffer on ", context->name);
-  }
   return context;
 }
 

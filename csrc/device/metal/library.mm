@@ -23,10 +23,9 @@ Retained<id<MTLLibrary>> compile_library(id<MTLDevice> device, std::string_view 
       Retained<id<MTLLibrary>>::adopt([device newLibraryWithSource:to_nsstring(source).get()
                                                            options:options.get()
                                                              error:&error]);
-  if (!library) {
+  if (!library)
     throw LibraryCompileError("[device::Metal] the shader library does not compile:\n",
                               describe(error));
-  }
   return library;
 }
 
@@ -35,9 +34,8 @@ Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& i
   const auto name = to_nsstring(info.name);
   if (constants.empty()) {
     auto function = Retained<id<MTLFunction>>::adopt([library newFunctionWithName:name.get()]);
-    if (!function) {
+    if (!function)
       throw KernelNotFoundError("[device::Metal] the compiled library has no kernel ", info.name);
-    }
     return function;
   }
   auto values = Retained<MTLFunctionConstantValues*>::adopt([MTLFunctionConstantValues new]);
@@ -49,9 +47,8 @@ Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& i
   auto function = Retained<id<MTLFunction>>::adopt([library newFunctionWithName:name.get()
                                                                  constantValues:values.get()
                                                                           error:&error]);
-  if (!function) {
+  if (!function)
     throw PipelineError("[device::Metal] cannot specialise ", info.name, ": ", describe(error));
-  }
   return function;
 }
 
@@ -95,10 +92,9 @@ std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
                                     options:MTLPipelineOptionNone
                                  reflection:nil
                                       error:&error]);
-  if (!state) {
+  if (!state)
     throw PipelineError("[device::Metal] cannot make a pipeline of ", info.name, ": ",
                         describe(error));
-  }
   if (const NSUInteger width = state.get().threadExecutionWidth; width != kSimdWidth) {
     throw PipelineError("[device::Metal] ", info.name,
                         " runs in simdgroups of a width that the kernels do not know: expected ",
