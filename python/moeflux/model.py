@@ -64,7 +64,8 @@ def load(
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
             float32 always. A device other than "cpu" computes at float32 and has no other.
-        threads: compute threads of the CPU; None takes the machine's cores. Changes no result, and
+        threads: compute threads of the CPU; None takes the machine's cores, and for a small model
+            no more than have work. Changes no result, and
             nothing on another device.
         max_slots: at most this many experts in memory, no fewer than 3 and than a token takes in
             a layer. Changes no result.
@@ -98,9 +99,9 @@ def load(
     begin = time.perf_counter()
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
-    threads = threads if threads is not None else default_threads()
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
+    threads = threads if threads is not None else default_threads(checkpoint)
     holes.refuse(checkpoint)
     spec = build_spec(checkpoint)
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:

@@ -205,9 +205,8 @@ class Session:
         return found
 
     def _remember(self, logits: NDArray[np.float32]) -> None:
-        self._logits = np.array(
-            logits[-1] if logits.ndim == 2 else logits
-        )  # the caller has its own
+        last = logits[-1] if logits.ndim == 2 else logits
+        self._logits = np.array(last)  # the caller has its own
 
     def _show(self, token: int) -> None:
         self._shown = self._native.position, token

@@ -56,11 +56,11 @@ def plan(
     rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
     for text in memory or ("auto",):
         check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
-    threads = probe.default_threads() if threads is None else threads
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
+    threads = probe.default_threads(checkpoint) if threads is None else threads
     spec = build_spec(checkpoint)
     sizes = planner.measure(
         checkpoint, spec, context, threads, precision, native_device, read_ahead
