@@ -154,6 +154,10 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before
 
+    def interrupt(self):
+        time.sleep(0.5)  # what has just been shown is to be waited behind
+        self.process.send_signal(signal.SIGINT)
+
     def end(self):
         """The exit status, and all that was left to read."""
         status = self.process.wait(timeout=60)
@@ -173,15 +177,15 @@ def test_control_c_at_the_prompt_keeps_the_talk_and_twice_ends_it(folder, way):
         chat.until("> ")
         os.write(chat.master, b"one\n")
         first = int(re.search(r"(\d+) in the context", chat.until("\r\n> "))[1])
-        chat.process.send_signal(signal.SIGINT)
+        chat.interrupt()
         chat.until("ends]\r\n> ")
         os.write(chat.master, b"two\n")
         assert int(re.search(r"(\d+) in the context", chat.until("\r\n> "))[1]) > first + 5
         if way == "twice":
-            chat.process.send_signal(signal.SIGINT)
+            chat.interrupt()
             chat.until("ends]\r\n> ")
             for _ in range(12):  # between the prompt and the reading of a line one may be missed
-                chat.process.send_signal(signal.SIGINT)
+                chat.interrupt()
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     chat.process.wait(timeout=5)
                     break
