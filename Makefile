@@ -50,7 +50,7 @@ lint: $(BIN)/moeflux
 	git ls-files $(CXX_FILES) | xargs $(BIN)/clang-format --dry-run -Werror
 
 shader-lint:  ## types and address spaces of the shaders. Debian: clang-19
-	PYTHONPATH=tools $(PYTHON) -m msl lint shaders/*.metal
+	PYTHONPATH=tools $(PYTHON) -m msl lint shaders
 
 format: $(BIN)/moeflux
 	$(BIN)/ruff format python tests tools benchmarks examples

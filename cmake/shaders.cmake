@@ -8,7 +8,7 @@ if(MOEFLUX_PYTHON AND NOT Python_Development.Module_FOUND)
 endif()
 
 set(MOEFLUX_SHADER_DIR ${PROJECT_SOURCE_DIR}/shaders CACHE PATH "where the .metal files are")
-file(GLOB moeflux_shaders CONFIGURE_DEPENDS ${MOEFLUX_SHADER_DIR}/*.metal)
+file(GLOB_RECURSE moeflux_shaders CONFIGURE_DEPENDS ${MOEFLUX_SHADER_DIR}/*.metal)
 file(GLOB moeflux_shader_inputs CONFIGURE_DEPENDS
   ${MOEFLUX_SHADER_DIR}/*.h ${PROJECT_SOURCE_DIR}/tools/msl/*.py)
 

@@ -4,6 +4,8 @@
 #pragma once
 #include "common.h"
 
+constant constexpr uint kRowsPerGroup = 8;  // of tiled_row_dot: a SIMD group each of 256 threads
+
 struct PackedRow {
   device const uint* words;
   device const bf16* scales;

@@ -1,6 +1,6 @@
 // The binding tables of the shader library: what each kernel takes, and the only source that host
 // code, both devices and Backend.dispatch use, so that a shader and its callers cannot drift apart.
-// Generated at build time by tools/msl from shaders/*.metal: parameter lists give names, types and
+// Generated at build time by tools/msl from shaders/: parameter lists give names, types and
 // constness, the `@` lines of a kernel's comment give sizes, legal threadgroups and geometry.
 #pragma once
 #include <array>
@@ -63,7 +63,7 @@ enum class Threadgroups : uint8_t { any, simd_multiple, exact };  // legal threa
 struct KernelInfo {
   const char* name;
   const char* file;                   // of shaders/
-  bool contract;                      // one of the 27
+  bool contract;                      // published: moeflux.ALL_KERNELS
   std::span<const Binding> bindings;  // by buffer index
   std::span<const FunctionConstant> constants;
   std::span<const Requirement> requirements;

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import check_wheel
 import pytest
-from check_wheel import ROOT
+from check_wheel import ROOT, shader_files
 
 
 def test_the_wheel_as_built_has_no_problem(wheel):
@@ -122,4 +122,4 @@ def test_changed_module(plant_module, name):
 
 
 def test_the_shaders_are_those_of_this_checkout():
-    assert len(list(ROOT.glob("shaders/*.metal"))) > 1
+    assert len(shader_files(ROOT / "shaders")) > 1

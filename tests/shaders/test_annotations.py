@@ -9,7 +9,7 @@ from msl.emit_table import emit_table
 from msl.errors import MslError
 from msl.expressions import ExpressionError, evaluate, parse
 from msl.library import parse_library, read_library
-from msl.source import flatten
+from msl.source import flatten, shader_files
 
 from .snippets import HEAD
 
@@ -151,9 +151,11 @@ def test_flattening_inlines_headers_once_and_keeps_places(tmp_path):
         '#pragma once\n#include "two.h"\ninline uint one() { return 1; }\n'
     )
     (tmp_path / "two.h").write_text("#pragma once\n#include <metal_stdlib>\nbroken line;\n")
-    for file in ("a.metal", "b.metal"):
-        (tmp_path / file).write_text(f'#include "two.h"\n#include "one.h"\n// {file}\n')
-    text = flatten(sorted(tmp_path.glob("*.metal")))
+    (tmp_path / "c").mkdir()
+    for file, up in (("a.metal", ""), ("b.metal", ""), ("c/d.metal", "../")):
+        (tmp_path / file).write_text(f'#include "{up}two.h"\n#include "{up}one.h"\n// {file}\n')
+    text = flatten(shader_files(tmp_path))
+    assert text.index("// b.metal") < text.index("// c/d.metal")
     assert text.count("inline uint one") == 1 and text.count("broken line") == 1
     assert "pragma once" not in text and "#include <metal_stdlib>" in text
     with pytest.raises(MslError) as caught:
@@ -186,6 +188,6 @@ def test_the_embedded_library_is_the_text_itself():
 
 
 def test_the_table_is_alphabetical(repository):
-    library = read_library(sorted((repository / "shaders").glob("*.metal")))
+    library = read_library(shader_files(repository / "shaders"))
     names = re.findall(r'^    \{\.name = "(\w+)", \.file', emit_table(library), re.M)
     assert names == sorted(k.name for k in library.kernels)

@@ -11,6 +11,7 @@ from msl.emit_table import emit_table
 from msl.errors import MslError
 from msl.library import parse_library, read_library
 from msl.lint import NoClangError, find_clang, lint
+from msl.source import shader_files
 
 from .snippets import ACCEPTED, REFUSED_BY_FRONT_END, REFUSED_BY_LINT
 
@@ -66,5 +67,5 @@ def test_accepted_shaders_compile_for_the_host(accepted, tmp_path, repository):
 
 
 def test_the_library_passes_the_lint(clang, repository):
-    library = read_library(sorted((repository / "shaders").glob("*.metal")))
+    library = read_library(shader_files(repository / "shaders"))
     assert lint(library, clang) == []

@@ -24,7 +24,7 @@ from signature import check_signature
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 from msl.instantiate import instantiate  # noqa: E402
-from msl.source import flatten  # noqa: E402
+from msl.source import flatten, shader_files  # noqa: E402
 
 MACOS = (14, 0)
 PLATFORM = "macosx_14_0_arm64"
@@ -117,7 +117,7 @@ def check_exports(module: lief.MachO.Binary) -> Iterator[str]:
 
 def check_shaders(image: bytes) -> Iterator[str]:
     """Every line of the shaders, as tools/msl writes them for Metal, is embedded."""
-    sources = sorted(ROOT.glob("shaders/*.metal"))
+    sources = shader_files(ROOT / "shaders")
     if not sources:
         yield "shaders: there are none in this checkout"
     for line in instantiate(flatten(sources)).splitlines():

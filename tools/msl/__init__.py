@@ -1,4 +1,4 @@
-"""The shader front end: the only reader of `shaders/*.metal`.
+"""The shader front end: the only reader of `shaders/`.
 
 It knows the subset of the Metal Shading Language that this project writes (tools/README.md), not
 C++: bodies of functions stay as they are, line for line. It runs at build time, from CMake, with

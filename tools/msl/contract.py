@@ -1,4 +1,4 @@
-"""The 27 kernels that moeflux.ALL_KERNELS names; others may stand beside them in the library."""
+"""The kernels that moeflux.ALL_KERNELS names; others may stand beside them in the library."""
 
 CONTRACT = frozenset(
     {

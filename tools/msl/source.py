@@ -15,8 +15,13 @@ _INCLUDE = re.compile(r'[ \t]*#[ \t]*include[ \t]*(?:"([^"]+)"|<([^>]+)>)[ \t]*(
 _PRAGMA_ONCE = re.compile(r"[ \t]*#[ \t]*pragma[ \t]+once\b")
 
 
+def shader_files(folder: Path) -> list[Path]:
+    """The .metal files below `folder`, in the order in which a library is made of them."""
+    return sorted(folder.rglob("*.metal"))
+
+
 def flatten(files: list[Path]) -> str:
-    """Returns one source text of `files` in the order given; headers lie beside the files."""
+    """Returns one source text of `files` in their order; headers are named from their folders."""
     seen: set[Path] = set()
     return "".join(_inline(Path(file), seen) for file in files)
 
@@ -29,9 +34,9 @@ def _inline(path: Path, seen: set[Path]) -> str:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         include = _INCLUDE.match(line)
         if include and include[1]:
-            header = path.parent / include[1]
-            if "/" in include[1] or not header.is_file():
-                raise MslError(path.name, number, f'no header "{include[1]}" beside this file')
+            header = (path.parent / include[1]).resolve()
+            if not header.is_file():
+                raise MslError(path.name, number, f'no header "{include[1]}" from this file')
             out.append(_inline(header, seen))
             out.append(f'#line {number + 1} "{path.name}"\n')
         elif include and include[2] != "metal_stdlib":

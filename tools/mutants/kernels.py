@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 
 from msl.calls import Calls
 from msl.library import read_library
+from msl.source import shader_files
 
 SEEDS = (0, 1, 2, 3)  # of schedules; 0: everything in order
 BARRIER = re.compile(r"threadgroup_barrier\([^;]*\);")
@@ -27,9 +28,9 @@ class Kernels(Kind):
 
     def __init__(self, work: Path) -> None:
         self.tree, self.folder = work, work / "build/cpp"
-        paths = sorted((ROOT / "shaders").iterdir())
-        self.texts = {f"shaders/{path.name}": path.read_text() for path in paths}
-        self.library = read_library([path for path in paths if path.suffix == ".metal"])
+        paths = [path for path in (ROOT / "shaders").rglob("*") if path.suffix in (".h", ".metal")]
+        self.texts = {str(path.relative_to(ROOT)): path.read_text() for path in sorted(paths)}
+        self.library = read_library(shader_files(ROOT / "shaders"))
         calls = Calls(self.library.functions)
         self.reached = {k.name: {k.name} | calls.callees(k.name) for k in self.library.kernels}
 

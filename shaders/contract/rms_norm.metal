@@ -1,5 +1,5 @@
-// Root-mean-square norms: x * rsqrt(mean(x^2) + eps), with and without weights and gates.
-#include "common.h"
+// Root-mean-square norms: x * rsqrt(mean(x^2) + eps), in two steps and of q and k together.
+#include "../common.h"
 
 // sum_sq[0] = sum of x^2; x (dim). One threadgroup, whose threads stride over x.
 /// @elements x dim
@@ -83,40 +83,3 @@ kernel void rms_norm_qk(device float* q [[buffer(0)]],
     k_head[i] *= k_scale;
   }
 }
-
-// For each head: out = rms_norm(values) * weight * silu(z); values, z, out (Hv, value_dim),
-// weight (value_dim) shared by the heads. A threadgroup per head.
-/// @elements values groups * value_dim
-/// @elements z groups * value_dim
-/// @elements weight value_dim
-/// @elements out groups * value_dim
-/// @threadgroup multiple of 32
-/// @default_threadgroup 128
-/// @grid len(values) / value_dim * threads
-/// @require grid % threads == 0
-template <typename T>
-kernel void gated_norm(device const float* values [[buffer(0)]],
-                       device const float* z [[buffer(1)]],
-                       device const T* weight [[buffer(2)]],
-                       device float* out [[buffer(3)]],
-                       constant uint& value_dim [[buffer(4)]],
-                       constant float& eps [[buffer(5)]],
-                       uint head [[threadgroup_position_in_grid]],
-                       uint thread_index [[thread_index_in_threadgroup]],
-                       uint threads [[threads_per_threadgroup]],
-                       uint lane [[thread_index_in_simdgroup]],
-                       uint simdgroup [[simdgroup_index_in_threadgroup]],
-                       uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float scratch[kMaxSimdgroups];
-  const ulong first = ulong(head) * value_dim;
-  float sum = 0.0f;
-  for (uint i = thread_index; i < value_dim; i += threads)
-    sum = fma(values[first + i], values[first + i], sum);
-  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
-  const float scale = precise::rsqrt(sum / float(value_dim) + eps);
-  for (uint i = thread_index; i < value_dim; i += threads)
-    out[first + i] = values[first + i] * scale * to_f32(weight[i]) * silu(z[first + i]);
-}
-
-template [[host_name("gated_rms_norm")]] kernel decltype(gated_norm<bf16>) gated_norm<bf16>;
-template [[host_name("gated_rms_norm_f32")]] kernel decltype(gated_norm<float>) gated_norm<float>;

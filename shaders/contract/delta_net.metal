@@ -1,5 +1,5 @@
 // Gated delta net, one token: short convolution, decay and write strength, state update.
-#include "delta_net.h"
+#include "../delta_net.h"
 
 // Taps of conv1d_step.
 /// @default 4

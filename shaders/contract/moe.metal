@@ -1,5 +1,5 @@
 // Sums of expert outputs, in ascending order of the experts given.
-#include "common.h"
+#include "../common.h"
 
 // hidden_out = h_mid + sum over k < K of params[k] * expert_out<k> + sigmoid(params[16]) *
 // shared_out; all (dim). A thread per element; buffers past K are not touched and may be missing.

@@ -1,7 +1,7 @@
 // out = dequant(W) x for 4-bit W: two more forms of dequant_matvec_4bit_v3 (eight rows a
 // threadgroup of 256, x cached by tiles), which spend fewer instructions a weight.
-#include "affine.h"
-#include "column_tile.h"
+#include "../affine.h"
+#include "../column_tile.h"
 
 constant constexpr uint kHalfSimd = 16;      // lanes: as many as a code has values
 constant constexpr uint kSegment = 64;       // columns of four codes a lane of half a SIMD group
