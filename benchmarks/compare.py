@@ -34,10 +34,10 @@ from peer import PROMPT, TIMED, WARM_UP, huge_pages, running
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
-from moeflux.line_chart import Line, svg, write_svg
+from moeflux.planning import plan, probe
+from moeflux.planning.line_chart import Line, svg, write_svg
 from support import cgroup
 
 ROUNDS = 3

@@ -25,10 +25,10 @@ import numpy as np
 from demo import machine
 
 import moeflux
-from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
-from moeflux.line_chart import Line, svg, write_svg
+from moeflux.planning import plan, probe
+from moeflux.planning.line_chart import Line, svg, write_svg
 from moeflux.synth import Recipe, synthesize
 
 POSITIONS = (64, 512, 2048, 4096, 8192)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from demo import machine
 
-from moeflux import FormatError, _core, probe
+from moeflux import FormatError, _core
+from moeflux.planning import probe
 
 KINDS = ("avx512", "avx2", "neon", "portable")  # those that this machine has are measured
 SHAPES = {"qwen3-30b-a3b": (2048, 768), "qwen3-next-80b-a3b": (2048, 512), "wide": (4096, 4096)}

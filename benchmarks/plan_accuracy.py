@@ -23,10 +23,10 @@ import numpy as np
 from demo import machine
 
 import moeflux
-from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
 from moeflux.packing import pack
+from moeflux.planning import plan, probe
 from moeflux.synth import Recipe, synthesize
 
 SHAPES = {"qwen3-30b-a3b": 10, "qwen3.6-35b-a3b": 12}

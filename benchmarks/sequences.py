@@ -27,10 +27,11 @@ from compare import disk_rates
 from demo import machine
 
 import moeflux
-from moeflux import hub, plan, probe
+from moeflux import hub
 from moeflux.checkpoint import Checkpoint, open_checkpoint
 from moeflux.families import build_spec
-from moeflux.line_chart import Line, svg, write_svg
+from moeflux.planning import plan, probe
+from moeflux.planning.line_chart import Line, svg, write_svg
 from moeflux.trace import read_trace
 from support.paper import on_paper
 

@@ -24,9 +24,9 @@ from typing import Any
 from compare import disk_rates, fio
 from demo import machine
 
-from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
+from moeflux.planning import plan, probe
 from support import cgroup
 
 ROUNDS, CONTEXT = 5, 1024

@@ -1,4 +1,4 @@
-// Backend and Buffer for Python (moeflux/backend.py, moeflux/buffer.py): devices, their buffers and
+// Backend and Buffer for Python (moeflux/gpu/): devices, their buffers and
 // command buffers. Encoding holds the GIL; opening, compiling and waiting release it. Only the
 // thread that holds the GIL touches the lists below.
 #include "device/device.h"

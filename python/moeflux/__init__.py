@@ -4,9 +4,6 @@ The dense part stays resident; the experts a token needs are read from disk into
 """
 
 from ._version import __version__
-from .backend import ALL_KERNELS, Backend
-from .buffer import Buffer
-from .command import Command
 from .conversation import Conversation
 from .errors import (
     DownloadError,
@@ -23,6 +20,9 @@ from .errors import (
     TemplateError,
 )
 from .generation import Part, generate, stream_generate
+from .gpu.backend import ALL_KERNELS, Backend
+from .gpu.buffer import Buffer
+from .gpu.command import Command
 from .model import Model, load
 from .routing import Routing
 from .sampling import SamplingParams

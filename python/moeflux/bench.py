@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from .model import Model, load
-from .plan import Sizes
-from .probe import Machine
+from .planning.plan import Sizes
+from .planning.probe import Machine
 from .sampling import Sampler, SamplingParams
 from .session import Session
 

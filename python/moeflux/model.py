@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, holes, hub, log, plan
+from . import _core, holes, hub, log
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .checkpoint import open_checkpoint
 from .device import RULES as DEVICE_RULES
@@ -16,7 +16,8 @@ from .device import check_precision, device_budget, forced_simd, kind_of, open_d
 from .errors import FormatError, MemoryBudgetError, SessionError
 from .families import build_spec
 from .memory import SIZE, hold, promise
-from .probe import READ_THREADS, default_threads
+from .planning import plan
+from .planning.probe import READ_THREADS, default_threads
 from .routing import Routing
 from .session import RULES as SESSION_RULES
 from .session import Session, run

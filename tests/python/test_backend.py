@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import moeflux as mf
-from moeflux.backend import Limits
+from moeflux.gpu.backend import Limits
 from support.devices import DEVICES, Add, buffer
 
 CONTRACT = (

@@ -121,8 +121,8 @@ def test_sampling_is_checked_before_a_model_is_loaded(tmp_path, command, option,
 def test_info_counts_each_byte_once_and_vision_and_mtp_as_ignored(tmp_path, family, form, packed):
     from moeflux.checkpoint import open_checkpoint
     from moeflux.families import build_spec
-    from moeflux.inventory import inventory
     from moeflux.packing import pack
+    from moeflux.planning.inventory import inventory
 
     folder = build(tmp_path / "m", family=family, form=form)
     checkpoint = open_checkpoint(folder)

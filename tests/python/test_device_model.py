@@ -14,10 +14,10 @@ import pytest
 
 import moeflux
 from moeflux import device as device_module
-from moeflux import plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.commands.plan import plan as plan_command
 from moeflux.families import build_spec
+from moeflux.planning import plan, probe
 from oracle import build
 from support.budget import smallest_budget
 from support.devices import DEVICES

@@ -11,10 +11,11 @@ import pytest
 from typer.testing import CliRunner
 
 import moeflux as mf
-from moeflux import _core, doctor, probe
+from moeflux import _core, doctor
 from moeflux.cli import app
 from moeflux.doctor import checks, model_check, speed
 from moeflux.doctor.kernels import cases
+from moeflux.planning import probe
 
 
 @pytest.fixture(autouse=True)

@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 
 import moeflux
-from moeflux import line_chart, plan, probe
 from moeflux.checkpoint import open_checkpoint
 from moeflux.device import PRECISIONS
 from moeflux.families import build_spec
 from moeflux.packing import pack
+from moeflux.planning import line_chart, plan, probe
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support.fake_hub import FakeHub
@@ -75,7 +75,7 @@ def test_load_accepts_the_minimum_and_not_a_byte_less(folder):
 @pytest.mark.parametrize("top_k", [1, 2, 4])
 def test_where_reading_the_weights_takes_most_the_minimum_is_its_peak(tmp_path, monkeypatch, top_k):
     # With one reader of experts, the weights' readers take more than all that follows them.
-    for module in ("model", "plan"):
+    for module in ("model", "planning.plan"):
         monkeypatch.setattr(f"moeflux.{module}.READ_THREADS", 1)
     folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4", num_experts_per_tok=top_k)
     minimum = plan.minimum_bytes(measured(folder))
@@ -148,7 +148,7 @@ def test_measuring_a_model_larger_than_memory_takes_no_memory():
     script = (
         "import resource; from pathlib import Path; import sys;"
         "sys.path.insert(0, sys.argv[1]);"
-        "from support.paper import on_paper; from moeflux import plan; import numpy;"
+        "from support.paper import on_paper; from moeflux.planning import plan; import numpy;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "sizes = plan.measure(*on_paper('qwen3.5-397b-a17b'), 8192, 2);"
         "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before;"

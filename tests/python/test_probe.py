@@ -5,10 +5,11 @@ import os
 import pytest
 
 import moeflux
-from moeflux import _core, probe
+from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
 from moeflux.packing import sources
+from moeflux.planning import probe
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 

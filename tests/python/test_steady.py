@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moeflux import _core, plan, probe, steady
+from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
 from moeflux.commands.plan import plan as command
 from moeflux.families import build_spec
+from moeflux.planning import plan, probe, steady
 from moeflux.synth import Recipe, synthesize
 
 SERIES = st.dictionaries(st.integers(0, 64), st.floats(1e-6, 1e3), min_size=1, max_size=8)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import moeflux
-from moeflux import checkpoint, durable, hit_rate
+from moeflux import checkpoint, durable
+from moeflux.planning import hit_rate
 from moeflux.synth import SHAPES, Recipe, layout, mlx, shape, shapes, synthesize
 from moeflux.synth.weights import N_GROUPS, STRIDE, Gate, Matrix
 from oracle import Reference

@@ -17,7 +17,7 @@ from . import options
 if TYPE_CHECKING:
     from ..bench import Setting
     from ..checkpoint import Checkpoint
-    from ..plan import Sizes
+    from ..planning.plan import Sizes
 
 RULES = {
     "--prompt": arguments.integer(1),
@@ -63,10 +63,11 @@ def bench(
     from rich.console import Console
 
     from .. import bench as work
-    from .. import hub, probe
+    from .. import hub
     from ..checkpoint import open_checkpoint
     from ..device import kind_of, open_device
     from ..families import build_spec
+    from ..planning import probe
 
     lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
     arguments.check("bench", errors.FormatError, RULES, lengths)
@@ -113,9 +114,9 @@ def bench(
 
 def _sizes(setting: Setting, checkpoint: Checkpoint, spec: dict[str, Any], device: Any) -> Sizes:
     """What a setting takes; one that cannot be had is refused before the first one runs."""
-    from .. import plan
     from ..device import check_precision, device_budget
     from ..model import RULES as OF_LOAD
+    from ..planning import plan
 
     asked = asdict(setting) | {"context": setting.context}
     arguments.check("bench", errors.FormatError, OF_LOAD, asked)
@@ -141,7 +142,7 @@ def _ids_of(text: Path, checkpoint: Checkpoint) -> list[int]:
 
 def _draw(path: Path, report: dict[str, Any]) -> None:
     """A pair of lines, reached and bound, for each setting but the budget."""
-    from ..line_chart import Line, svg, write_svg
+    from ..planning.line_chart import Line, svg, write_svg
 
     groups: dict[str, list[dict[str, Any]]] = {}
     for run in sorted(report["runs"], key=lambda run: int(run["memory_bytes"])):

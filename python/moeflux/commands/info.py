@@ -21,7 +21,7 @@ def info(
     from rich.table import Table
 
     from ..families import build_spec
-    from ..inventory import inventory
+    from ..planning.inventory import inventory
     from ..remote import open_headers
 
     found = open_headers(model, revision, offline)

@@ -45,12 +45,12 @@ def plan(
     Reads config and headers only: of a hub id a few hundred kilobytes, whatever the model's size.
     Rates come from a probe of a few seconds.
     """
-    from .. import plan as planner
-    from .. import probe
     from ..arguments import check, number, optional
     from ..device import advised_bytes, check_precision, device_budget, kind_of, open_device
     from ..families import build_spec
     from ..model import RULES
+    from ..planning import plan as planner
+    from ..planning import probe
     from ..remote import open_headers
 
     rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
@@ -174,7 +174,7 @@ def _show(answer: dict[str, Any]) -> None:
 
 
 def _draw(path: Path, answer: dict[str, Any]) -> None:
-    from ..line_chart import Line, svg, write_svg
+    from ..planning.line_chart import Line, svg, write_svg
 
     rows = answer["rows"]
     lines = []

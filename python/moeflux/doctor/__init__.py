@@ -16,10 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__, probe
-from ..backend import KINDS, Backend
+from .. import __version__
 from ..errors import GpuError, MoefluxError, NoDeviceError
+from ..gpu.backend import KINDS, Backend
 from ..memory import available_bytes
+from ..planning import probe
 from . import speed
 from .checks import check_kernels
 from .model_check import check_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..backend import Backend
 from ..errors import MoefluxError
+from ..gpu.backend import Backend
 from .kernels import cases
 from .kernels.run import run
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..probe import DiskRate
+from ..planning.probe import DiskRate
 from .checks import KernelCheck
 from .model_check import ModelCheck
 from .speed import MatvecRate

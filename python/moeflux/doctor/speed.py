@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import _core
-from ..backend import Backend
-from ..buffer import Buffer
-from ..command import KERNELS, Argument
+from ..gpu.backend import Backend
+from ..gpu.buffer import Buffer
+from ..gpu.command import Argument
+from ..gpu.device import KERNELS
 
 # (out_dim, in_dim), one of each shape class: gate and down projection of an expert of
 # Qwen3.6-35B-A3B, and a square projection.

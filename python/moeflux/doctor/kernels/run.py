@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ...backend import Backend
-from ...buffer import Buffer
+from ...gpu.backend import Backend
+from ...gpu.buffer import Buffer
 from .case import PAD, Array, Case, Out, bits, judge, unwritten
 
 

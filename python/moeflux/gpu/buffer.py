@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import _core
-from .arguments import is_integer, listed, show
-from .errors import FormatError
-
-if TYPE_CHECKING:
-    from .backend import Backend
+from .. import _core
+from ..arguments import is_integer, listed, show
+from ..errors import FormatError
+from .device import Device
 
 # The numpy dtype that holds each type of the shaders; bf16 is kept as its bit pattern.
 DTYPES: dict[str, np.dtype[Any]] = {
@@ -47,7 +45,7 @@ class Buffer:
         np.float32(3.0)
     """
 
-    def __init__(self, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> None:
+    def __init__(self, backend: Device, shape: Shape, dtype: npt.DTypeLike = np.float32) -> None:
         if not isinstance(getattr(backend, "_native", None), _core.NativeDevice):
             raise FormatError(f"[backend::Buffer] backend: expected a Backend, found "
                               f"{show(backend)}")  # fmt: skip
@@ -57,7 +55,7 @@ class Buffer:
         self._native = _core.NativeBuffer(backend._native, self.nbytes)
 
     @classmethod
-    def from_array(cls, backend: Backend, array: npt.ArrayLike) -> Buffer:
+    def from_array(cls, backend: Device, array: npt.ArrayLike) -> Buffer:
         """A copy of an array; its dtype is kept, and must be one that a buffer can have."""
         try:
             source = np.asarray(array)
@@ -69,12 +67,12 @@ class Buffer:
         return buffer
 
     @classmethod
-    def zeros(cls, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Buffer:
+    def zeros(cls, backend: Device, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Buffer:
         """The same as the constructor, under numpy's name."""
         return cls(backend, shape, dtype)
 
     @classmethod
-    def empty(cls, backend: Backend, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Buffer:
+    def empty(cls, backend: Device, shape: Shape, dtype: npt.DTypeLike = np.float32) -> Buffer:
         """As `zeros`: a device hands out no memory that holds somebody's old data."""
         return cls(backend, shape, dtype)
 

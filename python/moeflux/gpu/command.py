@@ -9,19 +9,16 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from . import _core
-from .arguments import is_integer, listed, show
+from .. import _core
+from ..arguments import is_integer, listed, show
+from ..errors import FormatError, GpuError
 from .buffer import DTYPES, Buffer
-from .errors import FormatError, GpuError, KernelNotFoundError
+from .device import Device, kernel_info
 
-if TYPE_CHECKING:
-    from .backend import Backend
-
-KERNELS = {info.name: info for info in _core.kernel_table()}  # by name, alphabetical
 Argument = Buffer | int | float | np.generic | None
 Extent = int | Sequence[int]
 _RANGES = {"u32": (0, (1 << 32) - 1), "i32": (-(1 << 31), (1 << 31) - 1)}
@@ -34,7 +31,7 @@ class Command:
     block ends in an exception nothing of it runs.
     """
 
-    def __init__(self, backend: Backend, wait: bool) -> None:
+    def __init__(self, backend: Device, wait: bool) -> None:
         self._backend = backend
         self._wait = wait
         self._native = _core.NativeCommands(backend._native)
@@ -120,14 +117,6 @@ class Command:
                 f"[backend::dispatch] {where}: expected a Buffer of {expected}, found {value.dtype}"
             )
         return value._native
-
-
-def kernel_info(name: str) -> _core.KernelInfo:
-    """The binding table of a kernel. Raises KernelNotFoundError."""
-    info = KERNELS.get(name) if isinstance(name, str) else None
-    if info is None:
-        raise KernelNotFoundError(f"[backend::Backend] the library has no kernel {show(name)}")
-    return info
 
 
 def integer(where: str, dtype: str, value: Any) -> int:

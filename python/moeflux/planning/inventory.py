@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .checkpoint import Checkpoint
-from .packing import sources
+from ..checkpoint import Checkpoint
+from ..packing import sources
 
 
 @dataclass(frozen=True)

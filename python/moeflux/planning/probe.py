@@ -15,14 +15,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from . import _core
-from .checkpoint import Checkpoint
-from .device import forced_simd
-from .durable import existing_parent
-from .errors import IoError
-from .memory import available_bytes
-from .packed import Part
-from .packing import sources
+from .. import _core
+from ..checkpoint import Checkpoint
+from ..device import forced_simd
+from ..durable import existing_parent
+from ..errors import IoError
+from ..memory import available_bytes
+from ..packed import Part
+from ..packing import sources
 from .steady import NOISE, Series, steady
 
 BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once

@@ -22,10 +22,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from . import _core, hit_rate
-from .checkpoint import Checkpoint
-from .device import forced_simd
-from .packing import sources
+from .. import _core
+from ..checkpoint import Checkpoint
+from ..device import forced_simd
+from ..packing import sources
+from . import hit_rate
 from .probe import READ_THREADS, LayerRate, Machine
 
 # Times that a token's stage is handed to threads (ops/cpu; what runs in the caller alone is not

@@ -6,38 +6,16 @@ Owns device, queue, library and pipeline cache; nothing is global.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from . import _core
-from .arguments import FLAG, check, one_of, optional, show
-from .command import KERNELS, Argument, Command, Extent, integer, kernel_info
-from .errors import FormatError, NoDeviceError
+from .. import _core
+from ..arguments import FLAG, check, one_of, optional, show
+from ..errors import FormatError, NoDeviceError
+from .command import Argument, Command, Extent, integer
+from .device import KERNELS, Limits, Pipeline, kernel_info
 
 ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
 KINDS = ("metal", "host")
 RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a device can take; sizes in bytes."""
-
-    max_buffer_bytes: int
-    working_set_bytes: int  # what it advises to keep resident; 0: no advice
-    max_threads: int  # a threadgroup
-    threadgroup_bytes: int
-    page_bytes: int
-    unified_memory: bool
-
-
-@dataclass(frozen=True)
-class Pipeline:
-    """A compiled kernel: its function constants, defaults filled in, and its limits."""
-
-    name: str
-    constants: dict[str, int]
-    max_threads: int  # a threadgroup
-    _native: _core.NativePipeline
 
 
 class Backend:

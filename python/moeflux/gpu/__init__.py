@@ -1,0 +1,1 @@
+"""Kernels of a device by name: `Backend`, `Buffer`, `Command`. Knows no model."""

@@ -1,0 +1,1 @@
+"""What a model needs and how fast it would be: sizes, rates of this machine, hit rates."""
