@@ -260,7 +260,8 @@ def test_the_command_shows_draws_and_prints_json(tmp_path):
                    "1GB", "--hit-rate", "0.5")  # fmt: skip
     answer = json.loads(done.stdout)
     checkpoint = open_checkpoint(folder)
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, probe.default_threads())
+    threads = probe.default_threads(checkpoint)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, threads)
     assert answer["minimum_bytes"] == plan.minimum_bytes(sizes)
     assert [row["memory_bytes"] for row in answer["rows"]] == [100_000_000, 1_000_000_000]
     for row in answer["rows"]:
