@@ -21,6 +21,7 @@ from .planning.probe import READ_THREADS, default_threads
 from .routing import Routing
 from .session import RULES as SESSION_RULES
 from .session import Session, run
+from .spec import Spec, tree
 from .tokenizer import Tokenizer
 
 RULES = DEVICE_RULES | {
@@ -108,7 +109,7 @@ def load(
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
         try:
             native = _core.load_model(
-                spec,
+                tree(spec),
                 files=[os.fsencode(file) for file in checkpoint.files],
                 memory_bytes=memory_bytes,
                 context=context,
@@ -143,11 +144,11 @@ class Model:
         native: _core.NativeModel,
         folder: Path,
         config: dict[str, Any],
-        spec: dict[str, Any],
+        spec: Spec,
     ) -> None:
         self._native = native
-        self._vocab_size: int = spec["vocab"]
-        self._positions: int = spec["positions"]  # until a text was longer; see log.py
+        self._vocab_size: int = spec.vocab
+        self._positions: int = spec.positions  # until a text was longer; see log.py
         self.path = folder
         self.config = config
         self._tokenizer: Tokenizer | None = None

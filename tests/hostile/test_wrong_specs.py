@@ -12,6 +12,7 @@ import moeflux
 from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
+from moeflux.spec import tree
 from oracle import build
 
 FORMS = [("qwen3_moe", "hf-bf16"), ("qwen3_moe", "mlx-q4"), ("qwen3_next", "mlx-q4"),
@@ -22,6 +23,10 @@ FORMS = [("qwen3_moe", "hf-bf16"), ("qwen3_moe", "mlx-q4"), ("qwen3_next", "mlx-
 def checkpoint(request, tmp_path_factory):
     family, form = request.param
     return open_checkpoint(build(tmp_path_factory.mktemp("m") / "m", family=family, form=form))
+
+
+def built(checkpoint):
+    return tree(build_spec(checkpoint))
 
 
 def load(checkpoint, spec):
@@ -57,7 +62,7 @@ def vectors(node):
 
 
 def test_the_spec_as_built_is_accepted(checkpoint):
-    assert load(checkpoint, build_spec(checkpoint))
+    assert load(checkpoint, built(checkpoint))
 
 
 def all_of(spec, kind):
@@ -72,7 +77,7 @@ def all_of(spec, kind):
 
 def test_a_matrix_of_fewer_rows_is_refused_by_its_tensors_name(checkpoint):
     """The rows that are left are well-formed: only the shape beside the others is wrong."""
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     for number in range(len(list(all_of(spec, matrices)))):
         wrong = copy.deepcopy(spec)
         _, entry = list(all_of(wrong, matrices))[number]
@@ -86,7 +91,7 @@ def test_a_matrix_of_fewer_rows_is_refused_by_its_tensors_name(checkpoint):
 
 
 def test_a_vector_of_fewer_numbers_is_refused_by_its_tensors_name(checkpoint):
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     for number in range(len(list(all_of(spec, vectors)))):
         wrong = copy.deepcopy(spec)
         _, entry = list(all_of(wrong, vectors))[number]
@@ -106,7 +111,7 @@ def numbers(layer):
 
 @pytest.mark.parametrize("change", [lambda n: 2 * n, lambda n: n + 1, lambda n: 0, lambda n: 2**31])
 def test_a_wrong_number_is_refused(checkpoint, change):
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     for index, layer in enumerate(spec["layers"]):
         for number in range(len(list(numbers(layer)))):
             wrong = copy.deepcopy(spec)
@@ -118,7 +123,7 @@ def test_a_wrong_number_is_refused(checkpoint, change):
 
 
 def test_wrong_numbers_of_experts_a_token_are_refused(checkpoint):
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     for top_k in (0, spec["layers"][-1]["moe"]["n_experts"] + 1):
         wrong = copy.deepcopy(spec)
         wrong["layers"][-1]["moe"]["top_k"] = top_k
@@ -129,7 +134,7 @@ def test_wrong_numbers_of_experts_a_token_are_refused(checkpoint):
 @pytest.mark.parametrize("matrix", ["gate", "up", "down"])
 def test_experts_of_another_width_are_refused(checkpoint, matrix):
     """Bytes are right: as many rows more as columns fewer."""
-    wrong = build_spec(checkpoint)
+    wrong = built(checkpoint)
     expert = wrong["layers"][-1]["moe"]["experts"][matrix]
     expert["out"], expert["in"] = expert["out"] * 2, expert["in"] // 2
     refused(checkpoint, wrong, r"experts\.|expected columns in whole groups")
@@ -137,7 +142,7 @@ def test_experts_of_another_width_are_refused(checkpoint, matrix):
 
 @pytest.mark.parametrize("key", ["vocab", "d_model", "chunk"])
 def test_wrong_outer_numbers_are_refused(checkpoint, key):
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     for value in (0, 1, 2 * spec[key]):
         if key == "chunk" and value:
             continue
@@ -145,13 +150,13 @@ def test_wrong_outer_numbers_are_refused(checkpoint, key):
 
 
 def test_too_few_rotary_frequencies_are_refused(checkpoint):
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     refused(checkpoint, spec | {"inv_freq": spec["inv_freq"][:-1]}, "frequencies")
 
 
 def test_a_number_of_more_than_32_bits_is_refused_by_its_name(checkpoint):
     """Such as the rows of a matrix that a config and a sparse file agree on."""
-    spec = build_spec(checkpoint)
+    spec = built(checkpoint)
     for kind, key in ((matrices, "out"), (matrices, "in"), (matrices, "group"), (vectors, "count")):
         wrong = copy.deepcopy(spec)
         next(iter(all_of(wrong, kind)))[1][key] = 2**32

@@ -214,7 +214,7 @@ def test_hand_overs_are_counted_from_the_layers(tmp_path):
     n = open_checkpoint(folder).config["num_hidden_layers"]
     assert measured(folder).hand_overs == 1 + n * 3 + (n - 1) * 1 + 2
     folder = build(tmp_path / "b", family="qwen3_next", form="mlx-q4")
-    mixers = [layer["mixer"] for layer in build_spec(open_checkpoint(folder))["layers"]]
+    mixers = [layer.mixer.kind for layer in build_spec(open_checkpoint(folder)).layers]
     count = Counter(mixers)
     assert count["attention"] and count["delta_net"]
     expected = 1 + 3 * count["attention"] + 4 * count["delta_net"] + len(mixers) * (1 + 2)

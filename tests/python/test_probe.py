@@ -8,8 +8,8 @@ import moeflux
 from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
-from moeflux.packing import sources
 from moeflux.planning import probe
+from moeflux.spec import tree
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 
@@ -93,15 +93,13 @@ def experts(tmp_path_factory):
     """A small model's files, the ranges of its experts, and what one is."""
     checkpoint = open_checkpoint(synthesize(tmp_path_factory.mktemp("m") / "m", Recipe("small", 2)))
     spec = build_spec(checkpoint)
-    ranges = [[(part.nbytes, list(files), list(offsets))
-               for part, (files, offsets) in zip(layer.parts, layer.places, strict=True)]
-              for layer in sources.layers(spec)]  # fmt: skip
+    ranges = [probe.ranges_of(moe.experts) for moe in spec.moes]
     return checkpoint, [str(file) for file in checkpoint.files], ranges, spec
 
 
 def layer(experts, misses, n_slots, **changes):
     _, paths, ranges, spec = experts
-    moe = spec["layers"][0]["moe"]
+    moe = tree(spec.moes[0])
     top_k = changes.get("top_k", moe["top_k"])
     return _core.probe_layer(paths, ranges, changes.get("matrices", moe["experts"]), top_k, misses,
                              n_slots, 2, 4, 0.02, "", None)  # fmt: skip
@@ -109,8 +107,7 @@ def layer(experts, misses, n_slots, **changes):
 
 def test_a_layer_reads_exactly_the_experts_that_miss(experts):
     spec = experts[3]
-    top_k = spec["layers"][0]["moe"]["top_k"]
-    expert = sum(part.nbytes for part in sources.layers(spec)[0].parts)
+    top_k, expert = spec.moes[0].top_k, spec.moes[0].experts.nbytes
     for n_slots in (top_k, 2 * top_k):
         misses = [0, 1, top_k]
         for n, done in zip(misses, layer(experts, misses, n_slots), strict=True):
@@ -118,11 +115,11 @@ def test_a_layer_reads_exactly_the_experts_that_miss(experts):
 
 
 def test_layers_that_cannot_be_probed_are_refused(experts):
-    top_k, n = experts[3]["layers"][0]["moe"]["top_k"], sum(len(r[0][1]) for r in experts[2])
+    top_k, n = experts[3].moes[0].top_k, sum(len(r[0][1]) for r in experts[2])
     for misses, n_slots in (([top_k + 1], top_k), ([0], top_k - 1), ([1], n), ([0], n + 1)):
         with pytest.raises(moeflux.FormatError, match="misses"):
             layer(experts, misses, n_slots)
-    moe = experts[3]["layers"][0]["moe"]["experts"]
+    moe = tree(experts[3].moes[0].experts)
     wider = {**moe, "down": {**moe["down"], "out": moe["down"]["out"] * 64}}
     with pytest.raises(moeflux.FormatError, match="bytes an expert"):
         layer(experts, [0], top_k, matrices=wider)
@@ -134,7 +131,7 @@ def test_a_machine_is_measured_with_the_models_own_layer(experts, tmp_path, is_l
     files = checkpoint.files if is_local else ()
     folder = None if is_local else tmp_path
     found = probe.machine(spec, files, 1 << 16, 2, folder)
-    top_k = spec["layers"][0]["moe"]["top_k"]
+    top_k = spec.moes[0].top_k
     assert set(found.layer.by_misses) == {0, top_k, *(n for n in probe.BATCHES if n < top_k)}
     assert all(value > 0 for value in found.layer.by_misses.values())
     assert list(tmp_path.iterdir()) == []
@@ -144,7 +141,7 @@ def test_a_machine_of_layers_of_several_widths_is_measured_with_the_first(tmp_pa
     folder = build(tmp_path / "m", "qwen3_moe", "mlx-q3_6", 0, moe_intermediate_size=512)
     checkpoint = open_checkpoint(folder)  # wide enough that a slot tells the widths apart
     spec = build_spec(checkpoint)
-    bits = {layer["moe"]["experts"]["down"]["bits"] for layer in spec["layers"]}
+    bits = {moe.experts.down.bits for moe in spec.moes}
     assert bits == {3, 6}
     found = probe.machine(spec, checkpoint.files, 1 << 16, 2)
     assert all(value > 0 for value in found.layer.by_misses.values())
@@ -162,5 +159,6 @@ def test_a_machine_is_measured_at_the_precision_asked_for(experts, monkeypatch):
 
 
 def test_a_machine_for_a_dense_model_has_no_layer(tmp_path):
-    found = probe.machine({"layers": [{}]}, (), 0, 2, tmp_path)
+    folder = build(tmp_path / "m", "qwen3_moe", num_hidden_layers=1, mlp_only_layers=[0])
+    found = probe.machine(build_spec(open_checkpoint(folder)), (), 0, 2, tmp_path)
     assert found.layer is None and found.disk.best > 0

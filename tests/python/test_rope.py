@@ -40,9 +40,9 @@ def spec_of(folder, **options):
 def test_frequencies_and_scale_equal_double_precision(tmp_path, name, dialect):
     config, spec = spec_of(tmp_path, rope_scaling=SETTINGS[name], dialect=dialect)
     frequencies, scale = rope_frequencies(config, config["head_dim"])
-    np.testing.assert_allclose(spec["inv_freq"], frequencies, rtol=1e-7)
-    for layer in spec["layers"]:
-        assert layer["attention"]["rope_scale"] == pytest.approx(scale, rel=1e-12)
+    np.testing.assert_allclose(spec.inv_freq, frequencies, rtol=1e-7)
+    for layer in spec.layers:
+        assert layer.mixer.rope_scale == pytest.approx(scale, rel=1e-12)
 
 
 def test_every_setting_changes_something(tmp_path):
@@ -50,21 +50,21 @@ def test_every_setting_changes_something(tmp_path):
     found = [spec_of(tmp_path / str(i), rope_scaling=SETTINGS[name])[1] for i, name in
              enumerate(("plain", "yarn", "not truncated", "attention factor", "mscale", "betas",
                         "no original"))]  # fmt: skip
-    kinds = {(tuple(s["inv_freq"]), s["layers"][0]["attention"]["rope_scale"]) for s in found}
+    kinds = {(tuple(s.inv_freq), s.layers[0].mixer.rope_scale) for s in found}
     assert len(kinds) == len(found)
 
 
 def test_the_original_length_of_the_top_level_wins_as_in_transformers(tmp_path):
     config, spec = spec_of(tmp_path, rope_scaling=YARN, original_max_position_embeddings=512)
     frequencies, _ = rope_frequencies(config, config["head_dim"])
-    np.testing.assert_allclose(spec["inv_freq"], frequencies, rtol=1e-7)
+    np.testing.assert_allclose(spec.inv_freq, frequencies, rtol=1e-7)
 
 
 def test_rope_scaling_wins_over_rope_parameters_as_in_transformers(tmp_path):
     plain = {"rope_type": "default", "rope_theta": 500.0}
     config, spec = spec_of(tmp_path, rope_scaling=YARN, rope_parameters=plain)
     frequencies, _ = rope_frequencies(config, config["head_dim"])
-    np.testing.assert_allclose(spec["inv_freq"], frequencies, rtol=1e-7)
+    np.testing.assert_allclose(spec.inv_freq, frequencies, rtol=1e-7)
 
 
 @pytest.mark.parametrize("name", ["not truncated", "attention factor", "mscale"])
@@ -82,4 +82,4 @@ def test_logits_under_a_setting_equal_double_precision(tmp_path, name):
     ids=str,
 )
 def test_the_length_a_model_was_made_for_counts_yarn(tmp_path, settings, positions):
-    assert spec_of(tmp_path, rope_scaling=settings)[1]["positions"] == positions
+    assert spec_of(tmp_path, rope_scaling=settings)[1].positions == positions

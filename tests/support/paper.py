@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from moeflux.checkpoint import Checkpoint, Tensor
 from moeflux.families import build_spec
+from moeflux.spec import Spec
 from moeflux.synth import layout, mlx, shape
 
 
-def on_paper(name: str, layers: int | None = None) -> tuple[Checkpoint, dict[str, Any]]:
+def on_paper(name: str, layers: int | None = None) -> tuple[Checkpoint, Spec]:
     """(checkpoint, spec) of a shape that synth could write, as one file."""
     config = shape(name, layers)
     items = layout.items(config, 0, 0.0)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..bench import Setting
     from ..checkpoint import Checkpoint
     from ..planning.plan import Sizes
+    from ..spec import Spec
 
 RULES = {
     "--prompt": arguments.integer(1),
@@ -84,7 +85,7 @@ def bench(
     checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
     spec = build_spec(checkpoint)
     sizes = [_sizes(setting, checkpoint, spec, native_device) for setting in settings]
-    ids = _random_ids(int(spec["vocab"])) if text is None else _ids_of(text, checkpoint)
+    ids = _random_ids(spec.vocab) if text is None else _ids_of(text, checkpoint)
     with Console(stderr=True).status("measuring the disk and the memory") as status:
         machine = probe.machine(
             spec, checkpoint.files, sizes[0].slot_bytes, max(counts), device=native_device
@@ -112,7 +113,7 @@ def bench(
         _draw(plot, report)
 
 
-def _sizes(setting: Setting, checkpoint: Checkpoint, spec: dict[str, Any], device: Any) -> Sizes:
+def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) -> Sizes:
     """What a setting takes; one that cannot be had is refused before the first one runs."""
     from ..device import check_precision, device_budget
     from ..model import RULES as OF_LOAD

@@ -29,29 +29,28 @@ def info(
     spec = build_spec(checkpoint)
     sizes = inventory(checkpoint, spec)
     total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    mixers = [layer["mixer"] for layer in spec["layers"]]
+    mixers = [layer.mixer.kind for layer in spec.layers]
     rows = {
         "family": escape_controls(str(checkpoint.config["model_type"])),
         "layers": ", ".join(f"{mixers.count(m)} {m}" for m in sorted(set(mixers))),
-        "hidden size": spec["d_model"],
-        "vocabulary": spec["vocab"],
+        "hidden size": spec.d_model,
+        "vocabulary": spec.vocab,
         "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.files)} file(s)",
         "size on disk": f"{total / 1e6:.1f} MB" + ("" if found.is_local else ", not here yet"),
     }
     if found.revision is not None:
         rows["revision"] = found.revision
-    moe_layers = [layer["moe"] for layer in spec["layers"] if "moe" in layer]
-    if moe_layers:
-        moe = moe_layers[0]
-        gate = moe["experts"]["gate"]
-        form = f"{gate['bits']}-bit, groups of {gate['group']}" if gate["bits"] else gate["dtype"]
+    if spec.moes:
+        moe = spec.moes[0]
+        gate = moe.experts.gate
+        form = f"{gate.bits}-bit, groups of {gate.group}" if gate.bits else gate.dtype
         rows |= {
-            "experts": f"{moe['n_experts']} a layer, {moe['top_k']} a token, {form}",
+            "experts": f"{moe.n_experts} a layer, {moe.top_k} a token, {form}",
             "one expert": f"{sizes.expert_bytes:,} bytes",
             "routed experts": f"{sizes.routed_bytes / 1e6:.1f} MB",
         }
     rows["resident"] = f"{sizes.resident_bytes / 1e6:.1f} MB"
-    if moe_layers:
+    if spec.moes:
         rows["read a token, cold"] = f"{sizes.token_bytes / 1e6:.2f} MB"
     if any(tensor.stride for tensor in checkpoint.tensors.values()):
         rows["layout"] = "packed: one read an expert"

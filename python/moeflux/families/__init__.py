@@ -1,27 +1,28 @@
-"""Model families: one small file each turns config and tensor names into the native spec.
+"""Model families: one small file each turns config and tensor names into a spec.
 
-To add a family: write its file with a `build(checkpoint) -> Spec`, name it in FAMILIES, add a
-golden.
+A module of this folder that has MODEL_TYPES, the `model_type`s of its configs, is a family; its
+`build(checkpoint)` makes the spec. The other modules are what families share.
 """
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 from collections.abc import Callable
 
 from ..checkpoint import Checkpoint, fail
-from . import qwen3_5_moe, qwen3_moe, qwen3_next
-from .builder import Spec
+from ..spec import Spec
 
 FAMILIES: dict[str, Callable[[Checkpoint], Spec]] = {
-    "qwen3_5_moe": qwen3_5_moe.build,
-    "qwen3_5_moe_text": qwen3_5_moe.build,
-    "qwen3_moe": qwen3_moe.build,
-    "qwen3_next": qwen3_next.build,
+    model_type: module.build
+    for found in pkgutil.iter_modules(__path__)
+    for module in [importlib.import_module(f"{__name__}.{found.name}")]
+    for model_type in getattr(module, "MODEL_TYPES", ())
 }
 
 
 def build_spec(checkpoint: Checkpoint) -> Spec:
-    """Builds the native spec of a checkpoint of any known family.
+    """Builds the spec of a checkpoint of any known family.
 
     Raises:
         FormatError: unknown family, or tensors that do not fit the config.

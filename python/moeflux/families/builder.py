@@ -1,32 +1,63 @@
-"""What families share: sources of matrices, vectors, attention and experts.
+"""What families share: matrices, vectors, attention and experts of a checkpoint as parts of a spec.
 
-A *source* is a plain dict that csrc/bindings/spec.cpp reads: where the bytes are, and their shape.
 Quantisation is inferred from shapes and checked against config.json.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
+from ..spec import (
+    BITS,
+    CODES,
+    GROUPS,
+    PLAIN,
+    Attention,
+    ExpertMatrix,
+    Experts,
+    GatedFfn,
+    Layer,
+    Matrix,
+    Moe,
+    Rows,
+    Shape,
+    Slices,
+    Spec,
+    Vector,
+)
 from .config import MAX_EACH, Config
 from .rope import Rope
 
-Spec = dict[str, Any]
-Source = dict[str, Any]
-Rows = list[tuple[int, int]]
-
-PLAIN = ("F32", "F16", "BF16")
 # Tensors of the text part that mean nothing beside its config.
 NEEDLESS = (".rotary_emb.inv_freq",)
+_QWEN = ("gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True)
+class MoeNames:
+    """How a family names the parts of an MoE layer: Qwen's names, unless it says otherwise.
+
+    Attributes:
+        router: the router's matrix, below the layer's MoE module.
+        experts: gate, up and down of an expert. MLX's stacks have Qwen's names in every family.
+        n_experts: the config's field of the number of experts.
+        d_ff: that of an expert's width.
+    """
+
+    router: str = "gate"
+    experts: tuple[str, str, str] = _QWEN
+    n_experts: str = "num_experts"
+    d_ff: str = "moe_intermediate_size"
 
 
 class Tensors:
-    """Builds sources from a checkpoint's tensor table."""
+    """Builds matrices and vectors from a checkpoint's tensor table."""
 
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
         self.checkpoint = checkpoint
@@ -70,56 +101,51 @@ class Tensors:
             raise self._bad(tensor, f"expected dtype {', '.join(PLAIN)}, found {tensor.dtype}")
         return tensor.dtype
 
-    def vector(self, name: str, count: int, add: float = 0.0) -> Source:
+    def vector(self, name: str, count: int, add: float = 0.0) -> Vector:
         """A small tensor of `count` numbers, kept as f32; `add` is added to each."""
         tensor = self.get(name)
         self._plain(tensor)
         if math.prod(tensor.shape) != count:
             raise self._bad(tensor, f"expected {count} numbers, found shape {list(tensor.shape)}")
-        return {"tensor": _ref(tensor), "count": count, "add": add}
+        return Vector(tensor, count, add)
 
     def matrix(
         self, name: str, out: int, columns: int, rows: Rows | None = None, bias: bool = False
-    ) -> Source:
+    ) -> Matrix:
         """A stored matrix [out, columns], or the `rows` (begin, count) of it, in that order."""
-        weight = self.get(name + ".weight")
-        source = {**self._shape(name, weight, (out, columns)), "weight": _ref(weight)}
-        if source["bits"]:
-            for part in ("scales", "biases"):
-                source[part] = _ref(self.get(f"{name}.{part}"))
+        shape = self._shape(name, (out, columns))
+        parts: dict[str, Any] = {part: self.get(f"{name}.{part}") for part in shape.parts}
         if bias:
-            tensor = self.get(name + ".bias")
+            parts["bias"] = tensor = self.get(name + ".bias")
             self._plain(tensor)
             if tensor.shape != (out,):
                 raise self._bad(tensor, f"expected shape [{out}], found {list(tensor.shape)}")
-            source["bias"] = _ref(tensor)
-        if rows is not None:
-            source["rows"] = rows
-        return source
+        return Matrix(**vars(shape) | parts, rows=rows)
 
-    def _shape(self, name: str, weight: Tensor, shape: tuple[int, ...]) -> Source:
+    def _shape(self, name: str, stored: tuple[int, ...]) -> Shape:
         """Shape and format of a matrix (or a stack of them), inferred and cross-checked."""
-        *lead, out, columns = shape
-        source = {"out": out, "in": columns, "bits": 0, "group": 0}
+        *lead, out, columns = stored
+        weight = self.get(name + ".weight")
         if not self.has(name + ".scales"):
             dtype = self._plain(weight)
-            if weight.shape != shape:
-                raise self._bad(weight, f"expected shape {list(shape)}, found {list(weight.shape)}")
-            return {**source, "dtype": dtype}
+            if weight.shape != stored:
+                raise self._bad(weight, f"expected shape {list(stored)}, "
+                                f"found {list(weight.shape)}")  # fmt: skip
+            return Shape(out, columns, 0, 0, dtype)
         said = self._said(name)
         scales, biases = self.get(name + ".scales"), self.get(name + ".biases")
-        if weight.dtype != "U32":
-            raise self._bad(weight, f"expected packed codes in U32, found {weight.dtype}")
+        if weight.dtype != CODES:
+            raise self._bad(weight, f"expected packed codes in {CODES}, found {weight.dtype}")
         if weight.shape[:-1] != (*lead, out):
             raise self._bad(weight, f"expected rows {[*lead, out]}, found {list(weight.shape)}")
         bits, rest = divmod(weight.shape[-1] * 32, columns)
-        if rest or bits not in (2, 3, 4, 5, 6, 8):
-            raise self._bad(weight, f"expected 2, 3, 4, 5, 6 or 8 bits for {columns} columns, "
+        if rest or bits not in BITS:
+            raise self._bad(weight, f"expected {_listed(BITS)} bits for {columns} columns, "
                             f"found {weight.shape[-1]} words a row")  # fmt: skip
         n_groups = scales.shape[-1] if scales.shape else 0
         group = columns // n_groups if n_groups and columns % n_groups == 0 else 0
-        if group not in (32, 64, 128):
-            raise self._bad(scales, f"expected groups of 32, 64 or 128 in {columns} columns, "
+        if group not in GROUPS:
+            raise self._bad(scales, f"expected groups of {_listed(GROUPS)} in {columns} columns, "
                             f"found {n_groups} groups")  # fmt: skip
         for tensor in (scales, biases):
             if self._plain(tensor) != scales.dtype or tensor.shape != (*lead, out, n_groups):
@@ -130,7 +156,7 @@ class Tensors:
                 f"config says {show(said[0])} bits in groups of {show(said[1])} for {name}, "
                 f"the tensor's shape says {bits} and {group}"
             )
-        return {**source, "bits": bits, "group": group, "dtype": scales.dtype}
+        return Shape(out, columns, bits, group, scales.dtype)
 
     def _said(self, name: str) -> tuple[Any, Any]:
         """Bits and group size that the config gives a quantised matrix."""
@@ -141,34 +167,35 @@ class Tensors:
             raise self.config.bad(f"expected affine quantisation of {name}, found {show(mode)}")
         return said.get("bits", 4), said.get("group_size", 64)
 
-    def experts(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
+    def experts(
+        self, prefix: str, names: MoeNames, n_experts: int, d_ff: int, d_model: int
+    ) -> Experts:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
 
         `switch_mlp` is MLX's stack; a stack without that name is what `pack` makes of the others.
         """
-        for stack in ("switch_mlp", "experts"):
-            if self.has(f"{prefix}.{stack}.gate_proj.weight"):
-                return {
-                    key: self._stacked(f"{prefix}.{stack}.{key}_proj", n_experts, out, columns)
-                    for key, out, columns in _expert_shapes(d_ff, d_model)
-                }
         if self.has(f"{prefix}.experts.gate_up_proj"):
             return self._fused(f"{prefix}.experts", n_experts, d_ff, d_model)
-        return {
-            key: self._separate(f"{prefix}.experts.{{}}.{key}_proj", n_experts, out, columns)
-            for key, out, columns in _expert_shapes(d_ff, d_model)
-        }
+        module, own = f"{prefix}.experts", names.experts
+        if self.has(f"{prefix}.switch_mlp.{_QWEN[0]}.weight"):
+            module, own = f"{prefix}.switch_mlp", _QWEN
+        is_stack = self.has(f"{module}.{own[0]}.weight")
 
-    def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> Source:
-        weight = self.get(name + ".weight")
-        source = self._shape(name, weight, (n_experts, out, columns))
-        source["weight"] = _slices(weight, n_experts)
-        if source["bits"]:
-            source["scales"] = _slices(self.get(name + ".scales"), n_experts)
-            source["biases"] = _slices(self.get(name + ".biases"), n_experts)
-        return {**source, "module": name}
+        def matrix(name: str, out: int, columns: int) -> ExpertMatrix:
+            if is_stack:
+                return self._stacked(f"{module}.{name}", n_experts, out, columns)
+            return self._separate(f"{module}.{{}}.{name}", n_experts, out, columns)
 
-    def _fused(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Source:
+        gate, up, down = own
+        return Experts(matrix(gate, d_ff, d_model), matrix(up, d_ff, d_model),
+                       matrix(down, d_model, d_ff))  # fmt: skip
+
+    def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> ExpertMatrix:
+        shape = self._shape(name, (n_experts, out, columns))
+        parts = {part: _slices(self.get(f"{name}.{part}"), n_experts) for part in shape.parts}
+        return ExpertMatrix(**vars(shape) | parts, module=name)
+
+    def _fused(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Experts:
         both, down = self.get(f"{prefix}.gate_up_proj"), self.get(f"{prefix}.down_proj")
         for tensor, shape in (
             (both, (n_experts, 2 * d_ff, d_model)),
@@ -179,54 +206,53 @@ class Tensors:
                 raise self._bad(tensor, f"expected {list(shape)}, found {list(tensor.shape)}")
         files, offsets, nbytes = _slices(both, n_experts)
         half = nbytes // 2
-        plain = {"bits": 0, "group": 0, "dtype": both.dtype, "out": d_ff, "in": d_model}
-        return {
-            "gate": {**plain, "module": f"{prefix}.gate_proj", "weight": (files, offsets, half)},
-            "up": {**plain, "module": f"{prefix}.up_proj",
-                   "weight": (files, offsets + np.uint64(half), half)},
-            "down": {**plain, "module": f"{prefix}.down_proj", "out": d_model, "in": d_ff,
-                     "dtype": down.dtype, "weight": _slices(down, n_experts)},
-        }  # fmt: skip
+        gate, up = (Slices(files, offsets + np.uint64(begin), half) for begin in (0, half))
+        half_form, down_form = (d_ff, d_model, 0, 0, both.dtype), (d_model, d_ff, 0, 0, down.dtype)
+        return Experts(
+            ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
+            ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
+            ExpertMatrix(*down_form, f"{prefix}.down_proj", _slices(down, n_experts)),
+        )
 
-    def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> Source:
+    def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> ExpertMatrix:
         names = [pattern.format(expert) for expert in range(n_experts)]
-        shapes = [self._shape(n, self.get(n + ".weight"), (out, columns)) for n in names]
-        for name, shape in zip(names, shapes, strict=True):
-            if shape != shapes[0]:
-                weight = self.get(name + ".weight")
-                raise self._bad(weight, f"expected all experts as {shapes[0]}, found {shape}")
-        source = dict(shapes[0], module=pattern.replace(".{}", ""))
-        for part in ("weight", "scales", "biases") if source["bits"] else ("weight",):
+        first, *others = [self._shape(name, (out, columns)) for name in names]
+        for name, shape in zip(names[1:], others, strict=True):
+            if shape != first:
+                raise self._bad(self.get(name + ".weight"),
+                                f"expected all experts as {first}, found {shape}")  # fmt: skip
+        parts = {}
+        for part in first.parts:
             tensors = [self.get(f"{name}.{part}") for name in names]
-            source[part] = (
-                np.array([t.file for t in tensors], dtype=np.uint32),
-                np.array([t.offset for t in tensors], dtype=np.uint64),
-                tensors[0].nbytes,
-            )
-        return source
+            parts[part] = Slices(np.array([t.file for t in tensors], dtype=np.uint32),
+                                 np.array([t.offset for t in tensors], dtype=np.uint64),
+                                 tensors[0].nbytes)  # fmt: skip
+        return ExpertMatrix(**vars(first) | parts, module=pattern.replace(".{}", ""))
 
 
-def _expert_shapes(d_ff: int, d_model: int) -> list[tuple[str, int, int]]:
-    return [("gate", d_ff, d_model), ("up", d_ff, d_model), ("down", d_model, d_ff)]
+def _listed(numbers: tuple[int, ...]) -> str:
+    return f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
 
 
-def _ref(tensor: Tensor) -> tuple[str, int, int, int, str]:
-    return (tensor.name, tensor.file, tensor.offset, tensor.nbytes, tensor.dtype)
-
-
-def _slices(tensor: Tensor, n: int) -> tuple[Any, Any, int]:
-    """(file, offset) of each of the n equal slices of a stacked tensor, and a slice's bytes."""
+def _slices(tensor: Tensor, n: int) -> Slices:
+    """The n equal slices of a stacked tensor."""
     nbytes = tensor.nbytes // n
     stride = np.uint64(tensor.stride or nbytes)
     offsets = np.uint64(tensor.offset) + np.arange(n, dtype=np.uint64) * stride
-    return np.full(n, tensor.file, dtype=np.uint32), offsets, nbytes
+    return Slices(np.full(n, tensor.file, dtype=np.uint32), offsets, nbytes)
 
 
-class Attention:
-    """Grouped-query attention with norms of queries and keys: one shape for all layers."""
+class Heads:
+    """Grouped-query attention: one shape for all layers.
 
-    def __init__(self, config: Config, head_dim: int, rope: Rope, gated: bool) -> None:
-        self.head_dim, self.rope, self.gated = head_dim, rope, gated
+    With `gated`, q_proj holds [query | gate] for one head after the other; with `normed`, there are
+    norms of the queries and keys of a head.
+    """
+
+    def __init__(
+        self, config: Config, head_dim: int, rope: Rope, gated: bool = False, normed: bool = True
+    ) -> None:
+        self.head_dim, self.rope, self.gated, self.normed = head_dim, rope, gated, normed
         self.d_model = config.count("hidden_size")
         self.bias = config.flag("attention_bias", False)
         self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
@@ -234,57 +260,58 @@ class Attention:
         if self.n_heads % self.n_kv_heads:
             raise config.bad(f"expected heads in whole groups, found {self.n_heads} heads, "
                              f"{self.n_kv_heads} kv heads")  # fmt: skip
-        # With gates q_proj holds [query | gate] for one head after the other.
         pairs = range(0, 2 * self.n_heads * head_dim, 2 * head_dim) if gated else ()
         self._queries = [(begin, head_dim) for begin in pairs] or None
         self._gates = [(begin + head_dim, head_dim) for begin in pairs]
 
-    def source(self, tensors: Tensors, name: str, norm_add: float) -> Source:
+    def attention(self, tensors: Tensors, name: str, norm_add: float = 0.0) -> Attention:
         """The attention of a layer whose tensors' names begin with `name`."""
         rows, kv_rows = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         q_rows = 2 * rows if self.gated else rows
 
-        def project(key: str, out: int, columns: int, part: Rows | None = None) -> Source:
+        def project(key: str, out: int, columns: int, part: Rows | None = None) -> Matrix:
             return tensors.matrix(f"{name}.{key}_proj", out, columns, part, self.bias)
 
-        return {
-            "q": project("q", q_rows, self.d_model, self._queries),
-            **({"gate": project("q", q_rows, self.d_model, self._gates)} if self.gated else {}),
-            "k": project("k", kv_rows, self.d_model),
-            "v": project("v", kv_rows, self.d_model),
-            "o": project("o", self.d_model, rows),
-            "q_norm": tensors.vector(f"{name}.q_norm.weight", self.head_dim, norm_add),
-            "k_norm": tensors.vector(f"{name}.k_norm.weight", self.head_dim, norm_add),
-            "n_heads": self.n_heads,
-            "n_kv_heads": self.n_kv_heads,
-            "head_dim": self.head_dim,
-            "rotary_dim": self.rope.rotary_dim,
-            "rope_scale": self.rope.scale,
-        }
+        def norm(key: str) -> Vector | None:
+            full = f"{name}.{key}_norm.weight"
+            return tensors.vector(full, self.head_dim, norm_add) if self.normed else None
+
+        return Attention(
+            q=project("q", q_rows, self.d_model, self._queries),
+            gate=project("q", q_rows, self.d_model, self._gates) if self.gated else None,
+            k=project("k", kv_rows, self.d_model),
+            v=project("v", kv_rows, self.d_model),
+            o=project("o", self.d_model, rows),
+            q_norm=norm("q"),
+            k_norm=norm("k"),
+            n_heads=self.n_heads,
+            n_kv_heads=self.n_kv_heads,
+            head_dim=self.head_dim,
+            rotary_dim=self.rope.rotary_dim,
+            rope_scale=self.rope.scale,
+        )
 
 
-def moe(tensors: Tensors, config: Config, prefix: str, d_model: int, normalise: bool) -> Source:
-    """The routed part of a Qwen MoE layer."""
-    n_experts = config.count("num_experts", most=MAX_EACH)
+def moe(
+    tensors: Tensors, config: Config, prefix: str, d_model: int, normalise: bool,
+    names: MoeNames = MoeNames(), shared: tuple[GatedFfn, Matrix] | None = None,
+) -> Moe:  # fmt: skip
+    """The experts of a layer, their router, and the `shared` expert with its gate."""
+    n_experts = config.count(names.n_experts, most=MAX_EACH)
     top_k = config.count("num_experts_per_tok")
     if top_k > n_experts:
         raise config.bad(f"expected num_experts_per_tok <= {n_experts} experts, found {top_k}")
-    d_ff = config.count("moe_intermediate_size")
-    return {
-        "router": tensors.matrix(f"{prefix}.gate", n_experts, d_model),
-        "n_experts": n_experts,
-        "top_k": top_k,
-        "normalise": normalise,
-        "experts": tensors.experts(prefix, n_experts, d_ff, d_model),
-    }
+    d_ff = config.count(names.d_ff)
+    router = tensors.matrix(f"{prefix}.{names.router}", n_experts, d_model)
+    experts = tensors.experts(prefix, names, n_experts, d_ff, d_model)
+    return Moe(router, n_experts, top_k, normalise, experts, *(shared or ()))
 
 
-def ffn(tensors: Tensors, prefix: str, d_ff: int, d_model: int) -> Source:
+def ffn(tensors: Tensors, prefix: str, d_ff: int, d_model: int) -> GatedFfn:
     """A resident gated FFN: a dense layer's or a shared expert."""
-    return {
-        key: tensors.matrix(f"{prefix}.{key}_proj", out, columns)
-        for key, out, columns in _expert_shapes(d_ff, d_model)
-    }
+    gate, up, down = (f"{prefix}.{name}" for name in _QWEN)
+    return GatedFfn(tensors.matrix(gate, d_ff, d_model), tensors.matrix(up, d_ff, d_model),
+                    tensors.matrix(down, d_model, d_ff))  # fmt: skip
 
 
 def is_moe_layer(config: Config, layer: int) -> bool:
@@ -305,9 +332,9 @@ def chunk(d_model: int) -> int:
 def trunk(
     tensors: Tensors,
     config: Config,
-    norm_add: float,
-    layers: list[Source],
+    layers: list[Layer],
     rope: Rope,
+    norm_add: float = 0.0,
     prefix: str = "model.",
     head: str = "lm_head",
 ) -> Spec:
@@ -316,20 +343,19 @@ def trunk(
     To be called last: tensors of the text part that are unused by then are refused.
     """
     vocab, d_model = config.count("vocab_size"), config.count("hidden_size")
-    spec: Spec = {
-        "vocab": vocab,
-        "d_model": d_model,
-        "eps": config.number("rms_norm_eps", 1e-6, high=0.1),  # above it, it drowns the signal
-        "chunk": chunk(d_model),
-        "embed": tensors.matrix(f"{prefix}embed_tokens", vocab, d_model),
-        "final_norm": tensors.vector(f"{prefix}norm.weight", d_model, norm_add),
-        "inv_freq": rope.inv_freq,
-        "positions": rope.positions,
-        "layers": layers,
-    }
+    tied = config.flag("tie_word_embeddings", False)
+    spec = Spec(
+        vocab=vocab,
+        d_model=d_model,
+        eps=config.number("rms_norm_eps", 1e-6, high=0.1),  # above it, it drowns the signal
+        chunk=chunk(d_model),
+        embed=tensors.matrix(f"{prefix}embed_tokens", vocab, d_model),
+        final_norm=tensors.vector(f"{prefix}norm.weight", d_model, norm_add),
+        inv_freq=rope.inv_freq,
+        positions=rope.positions,
+        layers=layers,
+        head=None if tied else tensors.matrix(head, vocab, d_model),
+    )
     text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", "norm"))
-    if not config.flag("tie_word_embeddings", False):
-        spec["head"] = tensors.matrix(head, vocab, d_model)
-        text += (f"{head}.",)  # tied files may hold one, too
-    tensors.refuse_unused(text)
+    tensors.refuse_unused(text if tied else (*text, f"{head}."))  # tied files may hold one, too
     return spec

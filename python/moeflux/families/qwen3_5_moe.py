@@ -6,10 +6,12 @@ The text config is nested; names differ by layout. Vision and MTP tensors are le
 from __future__ import annotations
 
 from ..checkpoint import Checkpoint, fail
-from .builder import Spec, Tensors
+from ..spec import Spec
+from .builder import Tensors
 from .config import Config
 from .qwen3_next import build_hybrid
 
+MODEL_TYPES = ("qwen3_5_moe", "qwen3_5_moe_text")
 # Transformers' config has no such fields: every layer has experts, whose weights are normalised.
 _ONE_WAY = {"norm_topk_prob": (True,), "mlp_only_layers": ([],), "decoder_sparse_step": (1,)}
 # (what stands before `embed_tokens` and `layers`, the head): hub, MLX, text-only
@@ -21,7 +23,7 @@ _LAYOUTS = (
 
 
 def build(checkpoint: Checkpoint) -> Spec:
-    """Maps a Qwen3_5Moe checkpoint (hub, MLX or text-only layout) to the native spec."""
+    """Maps a Qwen3_5Moe checkpoint (hub, MLX or text-only layout) to the spec."""
     outer = Config(checkpoint)
     inner = outer.section("text_config")
     if inner:

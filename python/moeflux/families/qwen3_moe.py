@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from ..checkpoint import Checkpoint
+from ..spec import GatedFfn, Layer, Moe, Spec
 from . import builder
-from .builder import Attention, Source, Spec, Tensors
+from .builder import Heads, Tensors
 from .config import MAX_EACH, MAX_HEAD_DIM, ONE_WAY, Config
 from .rope import rope
 
+MODEL_TYPES = ("qwen3_moe",)
+
 
 def build(checkpoint: Checkpoint) -> Spec:
-    """Maps a Qwen3MoeForCausalLM checkpoint (hub or MLX layout) to the native spec."""
+    """Maps a Qwen3MoeForCausalLM checkpoint (hub or MLX layout) to the spec."""
     config = Config(checkpoint)
     config.require(ONE_WAY)
     config.layer_types(("full_attention",))
@@ -18,23 +21,21 @@ def build(checkpoint: Checkpoint) -> Spec:
     d_model, n_heads = config.count("hidden_size"), config.count("num_attention_heads")
     head_dim = config.count("head_dim", max(d_model // n_heads, 1), most=MAX_HEAD_DIM)
     rotation = rope(config, head_dim, 1.0, least=1.0)
-    attention = Attention(config, head_dim, rotation, gated=False)
+    heads = Heads(config, head_dim, rotation)
 
-    def layer(index: int) -> Source:
+    def layer(index: int) -> Layer:
         prefix = f"model.layers.{index}"
-        source: Source = {
-            "mixer": "attention",
-            "norm": tensors.vector(f"{prefix}.input_layernorm.weight", d_model),
-            "ffn_norm": tensors.vector(f"{prefix}.post_attention_layernorm.weight", d_model),
-            "attention": attention.source(tensors, f"{prefix}.self_attn", 0.0),
-        }
+        return Layer(
+            norm=tensors.vector(f"{prefix}.input_layernorm.weight", d_model),
+            mixer=heads.attention(tensors, f"{prefix}.self_attn"),
+            ffn_norm=tensors.vector(f"{prefix}.post_attention_layernorm.weight", d_model),
+            ffn=ffn(index, f"{prefix}.mlp"),
+        )
+
+    def ffn(index: int, name: str) -> Moe | GatedFfn:
         if builder.is_moe_layer(config, index):
-            normalise = config.flag("norm_topk_prob", False)
-            source["moe"] = builder.moe(tensors, config, f"{prefix}.mlp", d_model, normalise)
-        else:
-            d_ff = config.count("intermediate_size")
-            source["dense"] = builder.ffn(tensors, f"{prefix}.mlp", d_ff, d_model)
-        return source
+            return builder.moe(tensors, config, name, d_model, config.flag("norm_topk_prob", False))
+        return builder.ffn(tensors, name, config.count("intermediate_size"), d_model)
 
     layers = [layer(index) for index in range(config.count("num_hidden_layers", most=MAX_EACH))]
-    return builder.trunk(tensors, config, 0.0, layers, rotation)
+    return builder.trunk(tensors, config, layers, rotation)

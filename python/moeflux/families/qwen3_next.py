@@ -9,16 +9,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..checkpoint import Checkpoint
+from ..spec import Attention, DeltaNet, GatedFfn, Layer, Matrix, Moe, Rows, Spec
 from . import builder
-from .builder import Attention, Rows, Source, Spec, Tensors
+from .builder import Heads, Tensors
 from .config import MAX_EACH, MAX_HEAD_DIM, ONE_WAY, Config
 from .rope import rope
 
+MODEL_TYPES = ("qwen3_next",)
 _ONE_WAY = ONE_WAY | {"attn_output_gate": (True,)}
 
 
 @dataclass(frozen=True)
 class _Linear:
+    """Gated delta nets: one shape for all layers."""
+
+    d_model: int
     key_heads: int
     value_heads: int
     key_dim: int
@@ -30,8 +35,12 @@ class _Linear:
         return self.value_heads // self.key_heads
 
     @property
+    def values(self) -> int:
+        return self.value_heads * self.value_dim
+
+    @property
     def channels(self) -> int:
-        return 2 * self.key_heads * self.key_dim + self.value_heads * self.value_dim
+        return 2 * self.key_heads * self.key_dim + self.values
 
     def rows(self, *parts: str) -> Rows:
         """Rows of in_proj_qkvz, which holds [q | k | v | z] for one key head after the other."""
@@ -47,6 +56,51 @@ class _Linear:
     def gate_rows(self, part: int) -> Rows:
         """Rows of in_proj_ba: [b | a] for one key head after the other; part 0 is b, 1 is a."""
         return [((2 * head + part) * self.ratio, self.ratio) for head in range(self.key_heads)]
+
+    def projections(self, tensors: Tensors, name: str) -> dict[str, Matrix]:
+        """qkv, z, b and a: one matrix each (Qwen3.5), or rows of two."""
+        if tensors.has(f"{name}.in_proj_qkv.weight"):
+            sizes = {"qkv": self.channels, "z": self.values,
+                     "b": self.value_heads, "a": self.value_heads}  # fmt: skip
+            return {key: tensors.matrix(f"{name}.in_proj_{key}", out, self.d_model)
+                    for key, out in sizes.items()}  # fmt: skip
+        of_qkvz = {"qkv": self.rows("q", "k", "v"), "z": self.rows("z")}
+        of_ba = {"b": self.gate_rows(0), "a": self.gate_rows(1)}
+        n_rows = {"qkvz": self.channels + self.values, "ba": 2 * self.value_heads}
+        return {key: tensors.matrix(f"{name}.in_proj_{stored}", n_rows[stored], self.d_model, rows)
+                for stored, parts in (("qkvz", of_qkvz), ("ba", of_ba))
+                for key, rows in parts.items()}  # fmt: skip
+
+    def delta_net(self, tensors: Tensors, name: str) -> DeltaNet:
+        """The delta net of a layer whose tensors' names begin with `name`."""
+        return DeltaNet(
+            **self.projections(tensors, name),
+            out=tensors.matrix(f"{name}.out_proj", self.d_model, self.values),
+            conv=tensors.vector(f"{name}.conv1d.weight", self.channels * self.conv_width),
+            a_log=tensors.vector(f"{name}.A_log", self.value_heads),
+            dt_bias=tensors.vector(f"{name}.dt_bias", self.value_heads),
+            out_norm=tensors.vector(f"{name}.norm.weight", self.value_dim),
+            n_key_heads=self.key_heads,
+            n_value_heads=self.value_heads,
+            key_dim=self.key_dim,
+            value_dim=self.value_dim,
+            conv_width=self.conv_width,
+        )
+
+
+def _linear(config: Config) -> _Linear:
+    linear = _Linear(
+        config.count("hidden_size"),
+        config.count("linear_num_key_heads", most=MAX_EACH),
+        config.count("linear_num_value_heads", most=MAX_EACH),
+        config.count("linear_key_head_dim", most=MAX_HEAD_DIM),
+        config.count("linear_value_head_dim", most=MAX_HEAD_DIM),
+        config.count("linear_conv_kernel_dim", minimum=2),
+    )
+    if linear.value_heads % linear.key_heads:
+        raise config.bad(f"expected value heads in whole groups, found {linear.value_heads} over "
+                         f"{linear.key_heads} key heads")  # fmt: skip
+    return linear
 
 
 def _layer_types(config: Config) -> list[str]:
@@ -68,7 +122,7 @@ def _norm_add(tensors: Tensors, types: list[str], prefix: str) -> float:
 
 
 def build(checkpoint: Checkpoint) -> Spec:
-    """Maps a Qwen3NextForCausalLM checkpoint (hub or MLX layout) to the native spec."""
+    """Maps a Qwen3NextForCausalLM checkpoint (hub or MLX layout) to the spec."""
     config = Config(checkpoint)
     return build_hybrid(Tensors(checkpoint, config), config, "model.", "lm_head")
 
@@ -79,77 +133,36 @@ def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Sp
     d_model = config.count("hidden_size")
     head_dim = config.count("head_dim", 256, most=MAX_HEAD_DIM)
     rotation = rope(config, head_dim, 0.25)
-    attention = Attention(config, head_dim, rotation, gated=True)
-    linear = _Linear(
-        config.count("linear_num_key_heads", most=MAX_EACH),
-        config.count("linear_num_value_heads", most=MAX_EACH),
-        config.count("linear_key_head_dim", most=MAX_HEAD_DIM),
-        config.count("linear_value_head_dim", most=MAX_HEAD_DIM),
-        config.count("linear_conv_kernel_dim", minimum=2),
-    )
-    if linear.value_heads % linear.key_heads:
-        raise config.bad(f"expected value heads in whole groups, found {linear.value_heads} over "
-                         f"{linear.key_heads} key heads")  # fmt: skip
-    qkv_rows, z_rows = linear.rows("q", "k", "v"), linear.rows("z")
-    b_rows, a_rows = linear.gate_rows(0), linear.gate_rows(1)
+    heads = Heads(config, head_dim, rotation, gated=True)
+    linear = _linear(config)
     types = _layer_types(config)
     add = _norm_add(tensors, types, prefix)
 
-    def projections(attn: str, values: int) -> Source:
-        if tensors.has(f"{attn}.in_proj_qkv.weight"):  # one matrix each (Qwen3.5)
-            sizes = {"qkv": linear.channels, "z": values,
-                     "b": linear.value_heads, "a": linear.value_heads}  # fmt: skip
-            return {
-                key: tensors.matrix(f"{attn}.in_proj_{key}", out, d_model)
-                for key, out in sizes.items()
-            }
-        qkvz, ba = f"{attn}.in_proj_qkvz", f"{attn}.in_proj_ba"
-        n_rows, n_gates = linear.channels + values, 2 * linear.value_heads
-        return {
-            "qkv": tensors.matrix(qkvz, n_rows, d_model, qkv_rows),
-            "z": tensors.matrix(qkvz, n_rows, d_model, z_rows),
-            "b": tensors.matrix(ba, n_gates, d_model, b_rows),
-            "a": tensors.matrix(ba, n_gates, d_model, a_rows),
-        }
-
-    def delta_net(attn: str) -> Source:
-        values = linear.value_heads * linear.value_dim
-        return projections(attn, values) | {
-            "out": tensors.matrix(f"{attn}.out_proj", d_model, values),
-            "conv": tensors.vector(f"{attn}.conv1d.weight", linear.channels * linear.conv_width),
-            "a_log": tensors.vector(f"{attn}.A_log", linear.value_heads),
-            "dt_bias": tensors.vector(f"{attn}.dt_bias", linear.value_heads),
-            "out_norm": tensors.vector(f"{attn}.norm.weight", linear.value_dim),
-            "n_key_heads": linear.key_heads,
-            "n_value_heads": linear.value_heads,
-            "key_dim": linear.key_dim,
-            "value_dim": linear.value_dim,
-            "conv_width": linear.conv_width,
-        }
-
-    def layer(index: int) -> Source:
-        before = f"{prefix}layers.{index}"
-        source: Source = {
-            "norm": tensors.vector(f"{before}.input_layernorm.weight", d_model, add),
-            "ffn_norm": tensors.vector(f"{before}.post_attention_layernorm.weight", d_model, add),
-        }
+    def mixer(index: int, layer: str) -> Attention | DeltaNet:
         if types[index] == "full_attention":
-            attended = attention.source(tensors, f"{before}.self_attn", add)
-            source |= {"mixer": "attention", "attention": attended}
-        else:
-            source |= {"mixer": "delta_net", "delta_net": delta_net(f"{before}.linear_attn")}
-        mlp = f"{before}.mlp"
-        if builder.is_moe_layer(config, index):
-            normalise = config.flag("norm_topk_prob", True)
-            d_shared = config.count("shared_expert_intermediate_size")
-            source["moe"] = builder.moe(tensors, config, mlp, d_model, normalise) | {
-                "shared": builder.ffn(tensors, f"{mlp}.shared_expert", d_shared, d_model),
-                "shared_gate": tensors.matrix(f"{mlp}.shared_expert_gate", 1, d_model),
-            }
-        else:
-            d_ff = config.count("intermediate_size")
-            source["dense"] = builder.ffn(tensors, mlp, d_ff, d_model)
-        return source
+            return heads.attention(tensors, f"{layer}.self_attn", add)
+        return linear.delta_net(tensors, f"{layer}.linear_attn")
+
+    def layer(index: int) -> Layer:
+        name = f"{prefix}layers.{index}"
+        return Layer(
+            norm=tensors.vector(f"{name}.input_layernorm.weight", d_model, add),
+            ffn_norm=tensors.vector(f"{name}.post_attention_layernorm.weight", d_model, add),
+            mixer=mixer(index, name),
+            ffn=_ffn(tensors, config, index, f"{name}.mlp", d_model),
+        )
 
     layers = [layer(index) for index in range(len(types))]
-    return builder.trunk(tensors, config, add, layers, rotation, prefix, head)
+    return builder.trunk(tensors, config, layers, rotation, add, prefix, head)
+
+
+def _ffn(
+    tensors: Tensors, config: Config, layer: int, name: str, d_model: int
+) -> Moe | GatedFfn:  # fmt: skip
+    if not builder.is_moe_layer(config, layer):
+        return builder.ffn(tensors, name, config.count("intermediate_size"), d_model)
+    normalise = config.flag("norm_topk_prob", True)
+    d_shared = config.count("shared_expert_intermediate_size")
+    shared = builder.ffn(tensors, f"{name}.shared_expert", d_shared, d_model)
+    gate = tensors.matrix(f"{name}.shared_expert_gate", 1, d_model)
+    return builder.moe(tensors, config, name, d_model, normalise, shared=(shared, gate))

@@ -27,9 +27,10 @@ from ..families import build_spec
 from ..lookalikes import CLAIMS, REPLACED_NAME
 from ..packed import dense_header, expand, is_packed, layer_header
 from ..safetensors_header import Entry, read_header
-from . import pieces, punch, sources
+from ..spec import Experts, Range, Spec
+from . import pieces, punch
 from .pieces import Report
-from .sources import Layer, Range, SourceFiles
+from .sources import SourceFiles
 
 __all__ = ["pack", "verify"]
 
@@ -114,8 +115,7 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
     if not goes_on:
         holes.refuse(checkpoint)
     spec = build_spec(checkpoint)
-    layers = sources.layers(spec)
-    if not layers:
+    if not spec.moes:
         raise FormatError(f"[pack] expected a model with experts, found none ({source})")
     files = [file.resolve() for file in checkpoint.files]
     if replace:
@@ -123,8 +123,9 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
         punch.require_support(files)
     source_files = SourceFiles(files)
     try:
-        jobs = [_dense_job(target, checkpoint, spec, source_files)]
-        jobs += [_layer_job(target, n, layer, source_files) for n, layer in enumerate(layers)]
+        jobs = [_dense_job(target, spec, source_files)]
+        jobs += [_layer_job(target, n, moe.experts, source_files)
+                 for n, moe in enumerate(spec.moes)]  # fmt: skip
         missing = {job.path: job.nbytes for job in jobs if not job.path.exists()}
         need = sum(missing.values())
         if replace and _share_a_disk(files, target):
@@ -166,12 +167,9 @@ def _identity(source: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _dense_job(
-    target: Path, checkpoint: Checkpoint, spec: dict[str, Any], files: SourceFiles
-) -> _Job:
-    tensors = sources.dense(checkpoint, spec)
-    entries = [Entry(t.name, t.dtype, t.shape, t.nbytes) for t in tensors]
-    ranges = [Range(t.file, t.offset, t.nbytes) for t in tensors]
+def _dense_job(target: Path, spec: Spec, files: SourceFiles) -> _Job:
+    entries = [Entry(t.name, t.dtype, t.shape, t.nbytes) for t in spec.resident]
+    ranges = [Range(t.file, t.offset, t.nbytes) for t in spec.resident]
     nbytes = sum(entry.nbytes for entry in entries)
     return _Job(
         target / DENSE_NAME,
@@ -199,32 +197,33 @@ def _dense_pieces(ranges: list[Range], files: SourceFiles) -> Iterator[memoryvie
         yield buffer[:filled]
 
 
-def _layer_job(target: Path, number: int, layer: Layer, files: SourceFiles) -> _Job:
+def _layer_job(target: Path, number: int, experts: Experts, files: SourceFiles) -> _Job:
+    n_experts, parts = experts.n_experts, list(experts.parts)
     return _Job(
         target / f"experts-{number:05d}.safetensors",
-        lambda checksums: layer_header(layer.parts, layer.n_experts, checksums),
-        lambda: _records(layer, files),
-        layer.n_experts,
-        layer.n_experts * layer.record_bytes,
-        lambda: (place for e in range(layer.n_experts) for _, place in layer.ranges(e)),
+        lambda checksums: layer_header(parts, n_experts, checksums),
+        lambda: _records(experts, files),
+        n_experts,
+        n_experts * experts.record_bytes,
+        lambda: (place for e in range(n_experts) for _, place in experts.ranges(e)),
     )
 
 
-def _records(layer: Layer, files: SourceFiles) -> Iterator[memoryview]:
+def _records(experts: Experts, files: SourceFiles) -> Iterator[memoryview]:
     """Records in order, gathered by a few threads that read ahead."""
 
     def gather(expert: int) -> memoryview:
-        record = memoryview(bytearray(layer.record_bytes))
-        for part, place in layer.ranges(expert):
+        record = memoryview(bytearray(experts.record_bytes))
+        for part, place in experts.ranges(expert):
             files.read(place, record[part.offset : part.offset + part.nbytes])
         return record
 
     with ThreadPoolExecutor(READERS) as pool:
-        experts = iter(range(layer.n_experts))
-        window = deque(pool.submit(gather, e) for e in itertools.islice(experts, 2 * READERS))
+        numbers = iter(range(experts.n_experts))
+        window = deque(pool.submit(gather, e) for e in itertools.islice(numbers, 2 * READERS))
         while window:
             record = window.popleft().result()
-            window.extend(pool.submit(gather, e) for e in itertools.islice(experts, 1))
+            window.extend(pool.submit(gather, e) for e in itertools.islice(numbers, 1))
             yield record
 
 

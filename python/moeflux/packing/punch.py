@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ..errors import FormatError, IoError
 from ..holes import is_hole
-from .sources import Range
+from ..spec import Range
 
 # linux/falloc.h
 _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02

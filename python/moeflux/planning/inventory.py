@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ..checkpoint import Checkpoint
-from ..packing import sources
+from ..spec import Spec
 
 
 @dataclass(frozen=True)
@@ -30,30 +29,26 @@ class Inventory:
     token_bytes: int
 
 
-def inventory(checkpoint: Checkpoint, spec: dict[str, Any]) -> Inventory:
+def inventory(checkpoint: Checkpoint, spec: Spec) -> Inventory:
     """Counts from headers alone; `spec` is that of the checkpoint's family."""
-    layers = sources.layers(spec)
-    sizes = [sum(part.nbytes for part in layer.parts) for layer in layers]
-    top_ks = [layer["moe"]["top_k"] for layer in spec["layers"] if "moe" in layer]
-    dense = sources.dense(checkpoint, spec)
-    used = {tensor.name for tensor in dense} | _expert_names(checkpoint, layers)
+    used = {tensor.name for tensor in spec.resident} | _expert_names(checkpoint, spec)
     ignored = [tensor for name, tensor in checkpoint.tensors.items() if name not in used]
     return Inventory(
-        routed_bytes=sum(s * layer.n_experts for s, layer in zip(sizes, layers, strict=True)),
-        resident_bytes=sum(tensor.nbytes for tensor in dense),
+        routed_bytes=sum(moe.n_experts * moe.experts.nbytes for moe in spec.moes),
+        resident_bytes=sum(tensor.nbytes for tensor in spec.resident),
         ignored_bytes=sum(tensor.nbytes for tensor in ignored),
         n_ignored=len(ignored),
-        expert_bytes=max(sizes, default=0),
-        token_bytes=sum(s * k for s, k in zip(sizes, top_ks, strict=True)),
+        expert_bytes=max((moe.experts.nbytes for moe in spec.moes), default=0),
+        token_bytes=sum(moe.top_k * moe.experts.nbytes for moe in spec.moes),
     )
 
 
-def _expert_names(checkpoint: Checkpoint, layers: list[sources.Layer]) -> set[str]:
+def _expert_names(checkpoint: Checkpoint, spec: Spec) -> set[str]:
     """The tensors in which experts lie, whatever the layout: those that hold a part's begin."""
     starts = {
         (int(file), int(offset))
-        for layer in layers
-        for files, offsets in layer.places
+        for moe in spec.moes
+        for files, offsets, _ in moe.experts.parts.values()
         for file, offset in zip(files, offsets, strict=True)
     }
     at = {(tensor.file, tensor.offset): name for name, tensor in checkpoint.tensors.items()}

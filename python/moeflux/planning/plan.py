@@ -25,7 +25,7 @@ from typing import Any
 from .. import _core
 from ..checkpoint import Checkpoint
 from ..device import forced_simd
-from ..packing import sources
+from ..spec import Moe, Spec, tree
 from . import hit_rate
 from .probe import READ_THREADS, LayerRate, Machine
 
@@ -134,7 +134,7 @@ class Row:
 
 def measure(
     checkpoint: Checkpoint,
-    spec: dict[str, Any],
+    spec: Spec,
     context: int,
     n_threads: int,
     precision: str = "float32",
@@ -152,32 +152,26 @@ def measure(
     for tensor in checkpoint.tensors.values():
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
-    native = _core.measure_model(spec, ends, context, n_threads, READ_THREADS, read_ahead,
+    native = _core.measure_model(tree(spec), ends, context, n_threads, READ_THREADS, read_ahead,
                                  forced_simd(), precision, device)  # fmt: skip
-    layers = sources.layers(spec)
-    resident = {tensor.name: tensor.nbytes for tensor in sources.dense(checkpoint, spec)}
-    if "head" in spec:  # of an embedding of its own a token touches one row
-        for part in ("weight", "scales", "biases"):
-            resident.pop(spec["embed"].get(part, ("",))[0], None)
-    expert_bytes = [sum(part.nbytes for part in layer.parts) for layer in layers]
     n_layers = native.pop("n_layers")
     return Sizes(
         **native,
         n_layers=n_layers,
-        expert_bytes=max(expert_bytes, default=0),
+        expert_bytes=max((moe.experts.nbytes for moe in spec.moes), default=0),
         experts_per_layer=native["n_experts"] // n_layers if n_layers else 0,
-        dense_token_bytes=sum(resident.values()),
+        dense_token_bytes=spec.token_bytes,
         hand_overs=_hand_overs(spec),
         context=context,
     )
 
 
-def _hand_overs(spec: dict[str, Any]) -> int:
+def _hand_overs(spec: Spec) -> int:
     count = HAND_OVERS["head"]
-    for layer in spec["layers"]:
-        count += HAND_OVERS[layer["mixer"]]
-        count += HAND_OVERS["moe" if "moe" in layer else "dense"]
-        count += HAND_OVERS["shared"] if "shared" in layer.get("moe", ()) else 0
+    for layer in spec.layers:
+        count += HAND_OVERS[layer.mixer.kind] + HAND_OVERS[layer.ffn.kind]
+        if isinstance(layer.ffn, Moe) and layer.ffn.shared:
+            count += HAND_OVERS["shared"]
     return count
 
 

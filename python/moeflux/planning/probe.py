@@ -21,8 +21,7 @@ from ..device import forced_simd
 from ..durable import existing_parent
 from ..errors import IoError
 from ..memory import available_bytes
-from ..packed import Part
-from ..packing import sources
+from ..spec import Experts, Moe, Spec, tree
 from .steady import NOISE, Series, steady
 
 BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once
@@ -299,7 +298,7 @@ def kernel_rate(one: tuple[float, float], many: tuple[float, float]) -> KernelRa
 
 
 def machine(
-    spec: dict[str, Any],
+    spec: Spec,
     files: Sequence[Path],
     slot_bytes: int,
     threads: int,
@@ -321,27 +320,26 @@ def machine(
     Raises:
         IoError: the disk cannot be read, or the probe file not be written.
     """
-    layers, moe = sources.layers(spec), _first_moe(spec)
     compute: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
-    if not layers or moe is None:
+    if not spec.moes:
         return Machine(disk(folder or models_folder(), RECORD_BYTES), memory(threads),
                        kernels(**compute), threads)  # fmt: skip
-    gate = moe["experts"]["gate"]
-    shape = {"d_model": gate["in"], "d_ff": gate["out"], "bits": gate["bits"],
-             "group": gate["group"], "top_k": moe["top_k"]}  # fmt: skip
+    moe = spec.moes[0]
+    experts, gate = moe.experts, moe.experts.gate
+    shape: dict[str, Any] = {"d_model": gate.columns, "d_ff": gate.out, "bits": gate.bits,
+             "group": gate.group, "top_k": moe.top_k}  # fmt: skip
     with ExitStack() as stack:
         if files and folder is None:
             paths = [os.fsencode(file) for file in files]
             # Layers of other widths or bits than the first are left out: one shape is measured.
-            ranges = [_ranges(layer.parts, layer.places) for layer in layers
-                      if _form(layer.parts) == _form(layers[0].parts)]  # fmt: skip
+            ranges = [ranges_of(other.experts) for other in spec.moes
+                      if _form(other.experts) == _form(experts)]  # fmt: skip
         else:  # records of the first layer's experts, as `pack` would write them
-            record = -(-layers[0].record_bytes // 16384) * 16384
-            count = max(FILE_BYTES // record, 2 * max(*BATCHES, moe["top_k"]))
+            record = experts.record_bytes
+            count = max(FILE_BYTES // record, 2 * max(*BATCHES, moe.top_k))
             paths = [stack.enter_context(_probe_file(folder or models_folder(), count * record))]
-            places = [([0] * count, [index * record + part.offset for index in range(count)])
-                      for part in layers[0].parts]  # fmt: skip
-            ranges = [_ranges(layers[0].parts, places)]
+            ranges = [[(part.nbytes, [0] * count, [i * record + part.offset for i in range(count)])
+                       for part in experts.parts]]  # fmt: skip
         drive = read_rates(paths, ranges, device=device)
         # Past the caches, if the disk fills so much in time.
         hot = min(MEMORY_BYTES, available_bytes() // 4, int(drive.best * FILL_SECONDS))
@@ -351,37 +349,34 @@ def machine(
         )  # fmt: skip
 
 
-def _first_moe(spec: dict[str, Any]) -> dict[str, Any] | None:
-    return next((layer["moe"] for layer in spec["layers"] if "moe" in layer), None)
+def _form(experts: Experts) -> list[tuple[Any, ...]]:
+    return [(part.dtype, part.shape, part.offset) for part in experts.parts]
 
 
-def _form(parts: Sequence[Part]) -> list[tuple[Any, ...]]:
-    return [(part.dtype, part.shape, part.offset) for part in parts]
-
-
-def _ranges(parts: Sequence[Part], places: Sequence[Any]) -> list[Range]:
-    return [(part.nbytes, list(numbers), list(offsets))
-            for part, (numbers, offsets) in zip(parts, places, strict=True)]  # fmt: skip
+def ranges_of(experts: Experts) -> list[Range]:
+    """What the native probes read: (bytes, files, offsets) of each part of a layer's experts."""
+    return [(place.nbytes, list(place.files), list(place.offsets))
+            for place in experts.parts.values()]  # fmt: skip
 
 
 def _layer_rate(
     paths: Sequence[bytes],
     layers: Sequence[Sequence[Range]],
-    moe: dict[str, Any],
+    moe: Moe,
     n_slots: int,
     threads: int,
     device: _core.NativeDevice | None,
     precision: str,
 ) -> LayerRate:
-    n_experts, top_k = sum(len(layer[0][2]) for layer in layers), moe["top_k"]
+    n_experts, top_k = sum(len(layer[0][2]) for layer in layers), moe.top_k
     n_slots = max(top_k, min(n_slots, n_experts - top_k))
     misses = sorted({0, top_k, *(n for n in BATCHES if n < top_k)})
     misses = [n for n in misses if n_slots + n <= n_experts]
 
     def measure(rounds: int) -> list[Series]:
-        done = _core.probe_layer(list(paths), [list(layer) for layer in layers], moe["experts"],
-                                 top_k, misses * rounds, n_slots, threads, READ_THREADS,
-                                 LAYER_SECONDS / rounds, forced_simd(), device,
+        done = _core.probe_layer(list(paths), [list(layer) for layer in layers],
+                                 tree(moe.experts), top_k, misses * rounds, n_slots, threads,
+                                 READ_THREADS, LAYER_SECONDS / rounds, forced_simd(), device,
                                  precision)  # fmt: skip
         times = [_a_round(rate)[0] for rate in done]
         return [dict(zip(misses, times[i:], strict=False))

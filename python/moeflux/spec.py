@@ -1,0 +1,281 @@
+"""A model as data: what its layers hold and where the bytes lie, described once for all readers.
+
+A family builds a `Spec`; the core reads its `tree`; packing, planning and reports ask its methods.
+Matrices are [out, columns]; offsets and sizes are in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+from .packed import PART_ALIGNMENT, Part, record_bytes, round_up
+from .safetensors_header import DTYPE_BYTES, Tensor
+
+# What weights can be stored as: floats, or MLX's affine codes with a scale and a bias a group.
+PLAIN = ("F32", "F16", "BF16")
+CODES = "U32"  # dtype of packed codes
+BITS = (2, 3, 4, 5, 6, 8)
+GROUPS = (32, 64, 128)  # columns
+
+Rows = list[tuple[int, int]]  # (begin, count) of ranges of rows
+
+
+class Range(NamedTuple):
+    """Bytes of file number `file`."""
+
+    file: int
+    offset: int
+    nbytes: int
+
+
+class Slices(NamedTuple):
+    """A range for each expert, all of `nbytes`; files and offsets are arrays (n_experts,)."""
+
+    files: Any
+    offsets: Any
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Vector:
+    """`count` numbers, kept as f32 with `add` added to each."""
+
+    tensor: Tensor
+    count: int
+    add: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Size and format of a stored matrix.
+
+    `bits` and `group` are 0 where it is not quantised; `dtype` is that of its floats.
+    """
+
+    out: int
+    columns: int
+    bits: int
+    group: int
+    dtype: str
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the tensors that it consists of."""
+        return ("weight", "scales", "biases") if self.bits else ("weight",)
+
+
+@dataclass(frozen=True)
+class Matrix(Shape):
+    """A resident matrix; `rows` are those of the stored one that it has, None for all."""
+
+    weight: Tensor
+    scales: Tensor | None = None
+    biases: Tensor | None = None
+    bias: Tensor | None = None
+    rows: Rows | None = None
+
+
+@dataclass(frozen=True)
+class ExpertMatrix(Shape):
+    """A matrix of each expert of a layer; `module` names their tensors in a packed folder."""
+
+    module: str
+    weight: Slices
+    scales: Slices | None = None
+    biases: Slices | None = None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Grouped-query attention; `gate` multiplies its output through a sigmoid."""
+
+    kind: ClassVar[str] = "attention"
+    q: Matrix
+    k: Matrix
+    v: Matrix
+    o: Matrix
+    gate: Matrix | None
+    q_norm: Vector | None
+    k_norm: Vector | None
+    n_heads: int
+    n_kv_heads: int
+    head_dim: int
+    rotary_dim: int
+    rope_scale: float
+
+
+@dataclass(frozen=True)
+class DeltaNet:
+    """A gated delta net."""
+
+    kind: ClassVar[str] = "delta_net"
+    qkv: Matrix
+    z: Matrix
+    b: Matrix
+    a: Matrix
+    out: Matrix
+    conv: Vector
+    a_log: Vector
+    dt_bias: Vector
+    out_norm: Vector
+    n_key_heads: int
+    n_value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_width: int
+
+
+@dataclass(frozen=True)
+class GatedFfn:
+    """A resident SwiGLU: a dense layer's or a shared expert."""
+
+    kind: ClassVar[str] = "dense"
+    gate: Matrix
+    up: Matrix
+    down: Matrix
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The experts of a layer, which are read on demand."""
+
+    gate: ExpertMatrix
+    up: ExpertMatrix
+    down: ExpertMatrix
+
+    @cached_property
+    def parts(self) -> dict[Part, Slices]:
+        """The tensors of an expert as a record and a slot hold them, and where they lie."""
+        found: dict[Part, Slices] = {}
+        end = 0
+        for matrix in (self.gate, self.up, self.down):
+            for name in matrix.parts:
+                slices: Slices = getattr(matrix, name)
+                dtype = CODES if matrix.bits and name == "weight" else matrix.dtype
+                shape = (matrix.out, slices.nbytes // matrix.out // DTYPE_BYTES[dtype])
+                offset = round_up(end, PART_ALIGNMENT)
+                found[Part(f"{matrix.module}.{name}", dtype, shape, offset)] = slices
+                end = offset + slices.nbytes
+        return found
+
+    @property
+    def n_experts(self) -> int:
+        """Experts of the layer."""
+        return len(self.gate.weight.files)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one expert's weights."""
+        return sum(part.nbytes for part in self.parts)
+
+    @property
+    def record_bytes(self) -> int:
+        """Bytes of a record: an expert with what aligns it."""
+        return record_bytes(list(self.parts))
+
+    def ranges(self, expert: int) -> Iterator[tuple[Part, Range]]:
+        """Where the parts of one expert lie."""
+        for part, (files, offsets, nbytes) in self.parts.items():
+            yield part, Range(int(files[expert]), int(offsets[expert]), nbytes)
+
+
+@dataclass(frozen=True)
+class Moe:
+    """Routed experts; `normalise`: the weights of the chosen ones sum to 1."""
+
+    kind: ClassVar[str] = "moe"
+    router: Matrix
+    n_experts: int
+    top_k: int
+    normalise: bool
+    experts: Experts
+    shared: GatedFfn | None = None
+    shared_gate: Matrix | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer: x += mixer(norm(x)), then x += ffn(ffn_norm(x))."""
+
+    norm: Vector
+    mixer: Attention | DeltaNet
+    ffn_norm: Vector
+    ffn: Moe | GatedFfn
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole model.
+
+    Attributes:
+        chunk: rows of a prompt that go through the layers together.
+        inv_freq: (rotary_dim / 2) radians a position.
+        positions: tokens of a text that the model was made for; 0 when unknown.
+        head: None where the embedding serves as output matrix.
+    """
+
+    vocab: int
+    d_model: int
+    eps: float
+    chunk: int
+    embed: Matrix
+    final_norm: Vector
+    inv_freq: list[float]
+    positions: int
+    layers: list[Layer]
+    head: Matrix | None = None
+
+    @property
+    def moes(self) -> list[Moe]:
+        """Those of the layers that have experts, in order."""
+        return [layer.ffn for layer in self.layers if isinstance(layer.ffn, Moe)]
+
+    @property
+    def resident(self) -> list[Tensor]:
+        """The tensors that stay in memory, by name, each once."""
+        return [tensor for _, tensor in sorted(_tensors(self))]
+
+    @property
+    def token_bytes(self) -> int:
+        """Bytes of resident weights that a token goes through."""
+        skipped = set(_tensors(self.embed)) if self.head else set()  # it touches one row
+        return sum(tensor.nbytes for name, tensor in _tensors(self) - skipped)
+
+
+def _tensors(node: Any) -> set[tuple[str, Tensor]]:
+    """Name and tensor of all that is resident in a part of a spec."""
+    if isinstance(node, Tensor):
+        return {(node.name, node)}
+    if is_dataclass(node):
+        node = [] if isinstance(node, Experts) else list(vars(node).values())
+    return set().union(*map(_tensors, node)) if isinstance(node, list) else set()
+
+
+# Fields of a layer that hold one of several kinds.
+_ALTERNATIVES = ("mixer", "ffn")
+
+
+def tree(node: Any) -> Any:
+    """A part of a spec as dicts and lists, for the core. What is None is left out.
+
+    A mixer or ffn of the kind K is under K, and the field says K. The columns of a matrix are
+    called `in`.
+    """
+    if isinstance(node, Tensor):
+        return node.name, node.file, node.offset, node.nbytes, node.dtype
+    if isinstance(node, list):
+        return [tree(item) for item in node]
+    if not is_dataclass(node):
+        return node
+    out: dict[str, Any] = {}
+    for field in fields(node):
+        key, value = field.name, getattr(node, field.name)
+        if key in _ALTERNATIVES:
+            out[key] = value.kind
+            key = value.kind
+        if value is not None:
+            out["in" if key == "columns" else key] = tree(value)
+    return out
