@@ -156,6 +156,7 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   if (slot != nullptr) {
     if (slot->guess) {
       slot->guess = false;
+      slot->again = slot->state == State::reading;
       ++stats_.misses;
       stats_.guesses_used += slot->state != State::queued;
       for (const Task& task : guesses_)  // what is left of it is a demand now

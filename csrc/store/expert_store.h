@@ -129,7 +129,7 @@ class ExpertStore {
     uint32_t pins = 0;
     uint32_t left = 0;   // while read: pieces that have not arrived
     bool guess = false;  // read_ahead's, and nobody has asked for it since
-    bool again = false;  // requested again after the step that it is read for has ended
+    bool again = false;  // joined after its read began: on a fault it is read once more
     uint64_t priority = 0;
     std::exception_ptr error;  // of the last read
     std::list<Slot>::iterator self;

@@ -270,6 +270,24 @@ TEST_CASE("a guess that is guessed again, and fails, is nobody's, whenever it is
   }
 }
 
+TEST_CASE("a demand that joins a pinned guess has a read of its own") {
+  for (const int64_t failures : {1, 2}) {
+    GatedFixture f({.fail_from = 0, .fail_count = failures, .gated = true});
+    const auto guess = f.store.read_ahead(0, 5);
+    f.file->wait_started(1);
+    const auto demand = f.store.try_acquire(0, 5, Use::decode);
+    f.file->allow(1000);
+    const auto wait = [&] {
+      while (!demand->ready()) f.bell.wait(std::chrono::milliseconds(50));
+    };
+    if (failures == 1)
+      wait();
+    else
+      CHECK_THROWS_AS(wait(), IoError);
+    CHECK(f.file->reads() == 2);
+  }
+}
+
 TEST_CASE("a guess whose read has begun is read to its end, though it is let go") {
   GatedFixture f({.gated = true});
   {
