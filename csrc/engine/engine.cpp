@@ -61,7 +61,6 @@ Engine::Engine(Parts parts, const Options& options)
       files_(std::move(parts.files)),
       options_(options),
       ops_(std::move(parts.ops)),
-      trust_(parts.experts.size()),
       pipeline_(*ops_, bell_) {
   store::PlanInput input = sizes(*weights_, parts.experts, *ops_, *arena_, options);
   input.memory_bytes = arena_->account().limit_bytes();
@@ -81,6 +80,7 @@ Engine::Engine(Parts parts, const Options& options)
   store_options.on_arrival = [bell = bell_] { bell->ring(); };
   store_ = std::make_unique<store::ExpertStore>(files_, std::move(parts.experts), *arena_,
                                                 std::move(store_options));
+  look_ahead_.emplace(tools(), options.read_ahead);
 }
 
 void Engine::set_poll(std::function<void()> poll) {
@@ -214,8 +214,7 @@ void Engine::step(std::span<const Request> requests) {
     }
   } catch (...) {
     pipeline_.drain();
-    guesses_.clear();
-    guessed_.clear();
+    look_ahead_->abandon();
     publish(begin);
     throw;
   }

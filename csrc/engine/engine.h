@@ -5,13 +5,14 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "engine/activations.h"
+#include "engine/look_ahead.h"
 #include "engine/pass.h"
 #include "engine/pipeline.h"
-#include "engine/trust.h"
 #include "store/plan.h"
 
 namespace moeflux::engine {
@@ -78,6 +79,7 @@ class Engine {
   void check(std::span<const Request> requests) const;
   uint32_t top_k_of(std::span<const Request> requests) const;
   void publish(int64_t begin_ns);  // what has been spent since then, waiting or not
+  Tools tools() { return {*weights_, act_, *store_, pipeline_}; }
   uint64_t session_bytes() const {
     return Session::bytes(*weights_, options_.context, *ops_, *arena_);
   }
@@ -90,12 +92,6 @@ class Engine {
   void see_routing(const Pass& pass, size_t index);
   void see_hidden(const Pass& pass, uint64_t at);
   void emit(const Pass& pass);
-  // moe.cpp
-  void moe(const model::Moe& moe, const Pass& pass, const model::Moe* guessed);
-  // look_ahead.cpp
-  const model::Moe* guess_next(const Pass& pass, size_t index);
-  void read_guesses(const Pass& pass, const model::Moe& next);
-  void judge_guesses(const model::Moe& moe, std::span<const uint32_t> wanted);
 
   std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;
@@ -106,11 +102,9 @@ class Engine {
   store::Plan plan_;
   Activations act_;
   std::unique_ptr<store::ExpertStore> store_;
-  Trust trust_;
-  std::vector<uint32_t> guessed_;  // of the next layer's experts, those that were not in memory
-  std::vector<store::ExpertStore::Pin> guesses_;  // its pins on what the next layer may want
   Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
-  Stats stats_;        // of the thread that steps
+  std::optional<LookAhead> look_ahead_;  // since the constructor; has pins in the store
+  Stats stats_;                          // of the thread that steps
   mutable std::mutex published_mutex_;
   Stats published_;  // guarded by published_mutex_: stats_ after the last step, for any thread
 };

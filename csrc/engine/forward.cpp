@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "engine/engine.h"
+#include "engine/expert_pass.h"
 #include "model/weight_reader.h"
 
 namespace moeflux::engine {
@@ -39,19 +40,18 @@ void Engine::forward(const Pass& pass) {
   see_hidden(pass, 0);
   for (size_t index = 0; index < weights_->layers.size(); ++index) {
     const model::Layer& layer = weights_->layers[index];
-    const model::Moe* guessed = nullptr;
     mix(pass, index);
     pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, normed);
     if (layer.is_moe) {
       pipeline_.enqueue().route(pass.router_of(layer.moe), normed, n, act_.routing());
-      guessed = guess_next(pass, index);
+      look_ahead_->guess(pass, index);
       pipeline_.finish();  // the one wait of a layer: which experts it needs
     } else {
       pipeline_.enqueue().ffn(layer.dense, normed, n, shared);
       pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
     }
     see_routing(pass, index);
-    if (layer.is_moe) moe(layer.moe, pass, guessed);
+    if (layer.is_moe) ExpertPass(tools(), *look_ahead_, layer.moe, pass).run();
     see_hidden(pass, index + 1);
   }
   emit(pass);

@@ -1,66 +1,82 @@
-// Reading ahead on a guess: the next MoE layer's router, asked of what the residual stream holds
-// before this layer's experts. A layer adds little to the stream, so that most of its answers are
-// right (benchmarks/notebook.md); a wrong one costs a read and changes no result.
+#include "engine/look_ahead.h"
+
 #include <algorithm>
 #include <set>
-
-#include "engine/engine.h"
+#include <utility>
 
 namespace moeflux::engine {
 
 namespace {
-// Of the slots, reads on guesses may take one in so many: the layer at work has the others.
+// Reads on guesses may take one in kShare of the slots: the layer at work has the others.
 constexpr uint32_t kShare = 4;
 }  // namespace
 
-// Enqueues the guess and returns the layer that it is of; null when there is none to make.
-const model::Moe* Engine::guess_next(const Pass& pass, size_t index) {
-  if (!options_.read_ahead || store_->holds_all() || pass.top_k != 0) return nullptr;
-  if (std::any_of(pass.shares.begin(), pass.shares.end(), [&](const Share& share) {
-        return pass.requests[share.request].routing != nullptr;  // routers have no say there
-      }))
-    return nullptr;
-  const auto& layers = weights_->layers;
-  const auto next = std::find_if(layers.begin() + index + 1, layers.end(),
-                                 [](const model::Layer& layer) { return layer.is_moe; });
-  if (next == layers.end()) return nullptr;
-  float* normed = act_.expert_out.as<float>();  // not in use before this layer's experts
-  const uint32_t n = pass.n_rows();
-  pipeline_.enqueue().norm(next->ffn_norm, weights_->spec.eps, act_.x.as<float>(), n,
-                           weights_->spec.d_model, normed);
-  pipeline_.enqueue().route(next->moe.router, normed, n, act_.guess());
-  return &next->moe;
+LookAhead::LookAhead(const Tools& tools, bool enabled)
+    : tools_(tools), enabled_(enabled), trust_(tools.weights.layers.size()) {}
+
+bool LookAhead::helps(const Pass& pass) const {
+  if (!enabled_ || tools_.store.holds_all() || pass.top_k != 0) return false;
+  return std::none_of(pass.shares.begin(), pass.shares.end(), [&](const Share& share) {
+    return pass.requests[share.request].routing != nullptr;  // the router does not choose there
+  });
 }
 
-void Engine::read_guesses(const Pass& pass, const model::Moe& next) {
-  const uint32_t n = pass.n_rows() * next.router.top_k;
-  const std::set<uint32_t> experts(act_.guess().experts, act_.guess().experts + n);
-  if (*experts.rbegin() >= next.router.n_experts)
-    return;  // the device has gone wrong: moe() says so
-  const uint32_t layer = next.store_layer;
-  const bool trusted = trust_.holds(layer);
+void LookAhead::guess(const Pass& pass, size_t index) {
+  const auto& layers = tools_.weights.layers;
+  const auto next = std::find_if(layers.begin() + index + 1, layers.end(),
+                                 [](const model::Layer& layer) { return layer.is_moe; });
+  if (next == layers.end() || !helps(pass)) return;
+  next_ = &next->moe;
+  n_rows_ = pass.n_rows();
+  float* normed = tools_.act.expert_out.as<float>();  // not in use before this layer's experts
+  const model::Spec& spec = tools_.weights.spec;
+  tools_.pipeline.enqueue().norm(next->ffn_norm, spec.eps, tools_.act.x.as<float>(), n_rows_,
+                                 spec.d_model, normed);
+  tools_.pipeline.enqueue().route(next->moe.router, normed, n_rows_, tools_.act.guess());
+}
+
+void LookAhead::judge(uint32_t store_layer, std::span<const uint32_t> chosen) {
+  const auto right = std::count_if(missing_.begin(), missing_.end(), [&](uint32_t expert) {
+    return std::find(chosen.begin(), chosen.end(), expert) != chosen.end();
+  });
+  trust_.see(store_layer, static_cast<uint32_t>(right), static_cast<uint32_t>(missing_.size()));
+  missing_.clear();
+}
+
+bool LookAhead::release() {
+  const bool any = !pins_.empty();
+  pins_.clear();
+  return any;
+}
+
+void LookAhead::read() {
+  if (next_ == nullptr) return;
+  const model::Moe& moe = *std::exchange(next_, nullptr);
+  const uint32_t* ids = tools_.act.guess().experts;
+  const std::set<uint32_t> experts(ids, ids + uint64_t(n_rows_) * moe.router.top_k);
+  if (*experts.rbegin() >= moe.router.n_experts)
+    return;  // the device has gone wrong: the layer's own routing will say so
+  store::ExpertStore& store = tools_.store;
+  const bool trusted = trust_.holds(moe.store_layer);
   if (trusted)
     for (const uint32_t expert : experts)  // a read of one must not push out another
-      if (auto pin = store_->keep(layer, expert)) guesses_.push_back(std::move(*pin));
-  size_t left = trusted ? store_->n_slots() / kShare : 0;
+      if (auto pin = store.keep(moe.store_layer, expert)) pins_.push_back(std::move(*pin));
+  size_t left = trusted ? store.n_slots() / kShare : 0;
   for (const uint32_t expert : experts) {
-    if (store_->contains(layer, expert)) continue;
-    guessed_.push_back(expert);
+    if (store.contains(moe.store_layer, expert)) continue;
+    missing_.push_back(expert);
     if (left == 0) continue;
-    if (auto pin = store_->read_ahead(layer, expert)) {
-      guesses_.push_back(std::move(*pin));
+    if (auto pin = store.read_ahead(moe.store_layer, expert)) {
+      pins_.push_back(std::move(*pin));
       --left;
     }
   }
 }
 
-// `wanted`: the experts that the layer's router chose, a row's after the other.
-void Engine::judge_guesses(const model::Moe& moe, std::span<const uint32_t> wanted) {
-  const auto right = std::count_if(guessed_.begin(), guessed_.end(), [&](uint32_t expert) {
-    return std::find(wanted.begin(), wanted.end(), expert) != wanted.end();
-  });
-  trust_.see(moe.store_layer, static_cast<uint32_t>(right), static_cast<uint32_t>(guessed_.size()));
-  guessed_.clear();
+void LookAhead::abandon() {
+  next_ = nullptr;
+  missing_.clear();
+  pins_.clear();
 }
 
 }  // namespace moeflux::engine

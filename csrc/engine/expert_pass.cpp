@@ -1,0 +1,111 @@
+#include "engine/expert_pass.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "engine/expert_job.h"
+
+namespace moeflux::engine {
+
+ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe,
+                       const Pass& pass)
+    : tools_(tools),
+      look_ahead_(look_ahead),
+      moe_(moe),
+      is_decode_(pass.is_decode()),
+      n_(pass.n_rows()),
+      top_k_(pass.router_of(moe).top_k),
+      routing_(tools.act.routing()),
+      normed_(tools.act.normed.as<float>()),
+      demands_(moe.router.n_experts),
+      shared_left_(moe.has_shared) {
+  uint32_t pair = 0;
+  for (const Share& share : pass.shares)
+    for (const uint32_t end = pair + share.n * top_k_; pair < end; ++pair) {
+      const uint32_t expert = routing_.experts[pair];
+      if (expert >= demands_.size())
+        throw Error("[engine::Engine] the router chose expert ", expert, " of ", demands_.size(),
+                    ": the device has gone wrong");
+      demands_[expert].pairs.push_back(pair);
+      if (share.n == 1) demands_[expert].use = store::Use::decode;  // a token that comes alone
+    }
+  for (uint32_t expert = 0; expert < demands_.size(); ++expert) demands_[expert].expert = expert;
+  std::erase_if(demands_, [](const Demand& demand) { return demand.pairs.empty(); });
+  // Those in memory first, so that a miss cannot push out what the layer is about to use.
+  std::stable_partition(demands_.begin(), demands_.end(), [&](const Demand& demand) {
+    return tools_.store.contains(moe_.store_layer, demand.expert);
+  });
+}
+
+void ExpertPass::run() {
+  look_ahead_.judge(moe_.store_layer, {routing_.experts, uint64_t(n_) * top_k_});
+  for (acquire(); !pending_.empty() || !all_acquired(); acquire())
+    if (!enqueue_ready() && !enqueue_shared()) wait();
+  enqueue_shared();
+  combine();
+}
+
+void ExpertPass::acquire() {
+  tools_.pipeline.reap();
+  take_slots();
+  if (look_ahead_.release()) take_slots();
+  if (all_acquired()) look_ahead_.read();
+  window_ = std::max(window_, pending_.size());
+}
+
+void ExpertPass::take_slots() {
+  for (; !all_acquired(); ++next_) {
+    const Demand& demand = demands_[next_];
+    auto pin = tools_.store.try_acquire(moe_.store_layer, demand.expert, demand.use);
+    if (!pin) return;
+    pending_.push_back({&demand, std::move(*pin)});
+  }
+}
+
+bool ExpertPass::enqueue_ready() {
+  const size_t most = all_acquired() ? pending_.size() : (window_ + 1) / 2;
+  std::vector<ops::ExpertJob> jobs;
+  std::vector<Pending> rest;
+  for (Pending& p : pending_) {
+    if (jobs.size() == most || !p.pin.ready()) {
+      rest.push_back(std::move(p));
+      continue;
+    }
+    jobs.push_back(job_of(moe_.experts, p.pin.data()));
+    jobs.back().pairs = p.demand->pairs;
+    for (uint32_t pair : p.demand->pairs) jobs.back().rows.push_back(pair / top_k_);
+    tools_.pipeline.hold(std::move(p.pin));
+  }
+  pending_ = std::move(rest);
+  if (jobs.empty()) return false;
+  tools_.pipeline.enqueue().experts(jobs, normed_, tools_.act.expert_out.as<float>());
+  if (!all_acquired()) tools_.pipeline.submit();
+  return true;
+}
+
+bool ExpertPass::enqueue_shared() {
+  if (!shared_left_) return false;
+  tools_.pipeline.enqueue().ffn(moe_.shared, normed_, n_, tools_.act.shared.as<float>());
+  shared_left_ = false;
+  return true;
+}
+
+// Prefill has work for the device in every expert; decode saves it the second submit.
+void ExpertPass::wait() {
+  if (tools_.pipeline.dirty() && (!handed_over_ || !is_decode_)) {
+    tools_.pipeline.submit();
+    handed_over_ = true;
+  }
+  tools_.pipeline.wait();
+}
+
+void ExpertPass::combine() {
+  const bool gated = moe_.has_shared && moe_.shared_gate.weight.out != 0;
+  tools_.pipeline.enqueue().combine(routing_, top_k_, tools_.act.expert_out.as<float>(),
+                                    gated ? &moe_.shared_gate : nullptr, normed_,
+                                    moe_.has_shared ? tools_.act.shared.as<float>() : nullptr, n_,
+                                    tools_.weights.spec.d_model, tools_.act.x.as<float>());
+}
+
+}  // namespace moeflux::engine
