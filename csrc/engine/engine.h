@@ -89,8 +89,9 @@ class Engine {
   // forward.cpp
   void forward(const Pass& pass);
   void mix(const Pass& pass, size_t index);
-  void see_routing(const Pass& pass, size_t index);
-  void see_hidden(const Pass& pass, uint64_t at);
+  void override_routing(const Pass& pass, size_t index);
+  void capture_routing(const Pass& pass, size_t index);
+  void capture_hidden(const Pass& pass, uint64_t at);
   void emit(const Pass& pass);
 
   std::shared_ptr<base::Arena> arena_;

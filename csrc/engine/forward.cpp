@@ -11,8 +11,8 @@ namespace moeflux::engine {
 namespace {
 
 // Row `row` of the pass is row `at` of the arrays; the layer has e experts, k a token (0: dense).
-void capture_routing(const Capture& capture, uint32_t k, uint32_t e, const ops::Routing& routing,
-                     uint64_t row, uint64_t at) {
+void copy_routing(const Capture& capture, uint32_t k, uint32_t e, const ops::Routing& routing,
+                  uint64_t row, uint64_t at) {
   for (uint32_t r = 0; capture.experts && r < capture.top_k; ++r) {
     capture.experts[at * capture.top_k + r] =
         r < k ? static_cast<int32_t>(routing.experts[row * k + r]) : -1;
@@ -37,7 +37,7 @@ void Engine::forward(const Pass& pass) {
   float* shared = act_.shared.as<float>();
 
   pipeline_.enqueue().embed(weights_->embed, tokens, x);
-  see_hidden(pass, 0);
+  capture_hidden(pass, 0);
   for (size_t index = 0; index < weights_->layers.size(); ++index) {
     const model::Layer& layer = weights_->layers[index];
     mix(pass, index);
@@ -46,13 +46,14 @@ void Engine::forward(const Pass& pass) {
       pipeline_.enqueue().route(pass.router_of(layer.moe), normed, n, act_.routing());
       look_ahead_->guess(pass, index);
       pipeline_.finish();  // the one wait of a layer: which experts it needs
+      override_routing(pass, index);
     } else {
       pipeline_.enqueue().ffn(layer.dense, normed, n, shared);
       pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
     }
-    see_routing(pass, index);
+    capture_routing(pass, index);
     if (layer.is_moe) ExpertPass(tools(), *look_ahead_, layer.moe, pass).run();
-    see_hidden(pass, index + 1);
+    capture_hidden(pass, index + 1);
   }
   emit(pass);
 }
@@ -77,25 +78,31 @@ void Engine::mix(const Pass& pass, size_t index) {
     pipeline_.enqueue().delta_net(layer.delta_net, segments, row, act_.x.as<float>());
 }
 
-// What a layer's routing is: as read back, or as an override has it; and who wants to see it.
-void Engine::see_routing(const Pass& pass, size_t index) {
-  const model::Layer& layer = weights_->layers[index];
-  const ops::Router router = layer.is_moe ? pass.router_of(layer.moe) : ops::Router{};
+// Rewrites what the router has chosen for rows of requests that override it.
+void Engine::override_routing(const Pass& pass, size_t index) {
+  const ops::Router router = pass.router_of(weights_->layers[index].moe);
   const uint32_t k = router.top_k, e = router.n_experts;
   const ops::Routing routing = act_.routing();
-  const uint64_t n_layers = weights_->layers.size();
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
-    if (layer.is_moe && request.routing != nullptr)
-      apply_override(*request.routing, router, index, n_layers, weights_->n_experts(),
-                     request.session->position() + token - request.routing_origin,
-                     routing.logits + row * e, routing.experts + row * k,
-                     routing.weights + row * k);
-    if (request.capture.experts || request.capture.router)
-      capture_routing(request.capture, k, e, routing, row, token * n_layers + index);
+    if (request.routing != nullptr)
+      apply_override(
+          *request.routing, router, index, weights_->layers.size(), weights_->n_experts(),
+          request.session->position() + token - request.routing_origin, routing.logits + row * e,
+          routing.experts + row * k, routing.weights + row * k);
   });
 }
 
-void Engine::see_hidden(const Pass& pass, uint64_t at) {
+void Engine::capture_routing(const Pass& pass, size_t index) {
+  const model::Layer& layer = weights_->layers[index];
+  const ops::Router router = layer.is_moe ? pass.router_of(layer.moe) : ops::Router{};
+  pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
+    if (request.capture.experts || request.capture.router)
+      copy_routing(request.capture, router.top_k, router.n_experts, act_.routing(), row,
+                   token * weights_->layers.size() + index);
+  });
+}
+
+void Engine::capture_hidden(const Pass& pass, uint64_t at) {
   if (std::none_of(pass.shares.begin(), pass.shares.end(), [&](const Share& share) {
         return pass.requests[share.request].capture.hidden != nullptr;
       }))

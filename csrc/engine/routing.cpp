@@ -1,10 +1,9 @@
 #include "engine/routing.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/error.h"
-#include "ops/by_logit.h"
+#include "ops/choose.h"
 
 namespace moeflux::engine {
 
@@ -86,24 +85,20 @@ void apply_override(const RoutingOverride& o, const ops::Router& router, uint64_
   std::vector<uint32_t> chosen = open;
   if (forced != nullptr) {
     chosen.assign(forced, forced + top_k);
-  } else {  // as the ops choose
-    std::partial_sort(chosen.begin(), chosen.begin() + top_k, chosen.end(), ops::ByLogit{logits});
+  } else {
+    ops::choose(logits, top_k, chosen);
     chosen.resize(top_k);
-    std::sort(chosen.begin(), chosen.end());
   }
   // Where the router has chosen the same, its weights stand: a replay has the bits of the original.
   if ((router.normalise || masked == nullptr) &&
       std::equal(chosen.begin(), chosen.end(), experts, experts + top_k))
     return;
-  // Normalised weights are a softmax among the chosen: the others' probabilities cancel.
-  const std::vector<uint32_t>& among = router.normalise ? chosen : open;
-  double highest = -INFINITY, total = 0;
-  for (uint32_t expert : among) highest = std::max(highest, double(logits[expert]));
-  for (uint32_t expert : among) total += std::exp(logits[expert] - highest);
-  for (uint32_t rank = 0; rank < top_k; ++rank) {
-    experts[rank] = chosen[rank];
-    weights[rank] = static_cast<float>(std::exp(logits[chosen[rank]] - highest) / total);
-  }
+  // Normalised weights are scores among the chosen: the others' probabilities cancel, and would
+  // round those of forced experts to nothing.
+  std::vector<double> scores(router.n_experts);
+  ops::score(logits, router.normalise ? chosen : open, scores.data());
+  std::copy(chosen.begin(), chosen.end(), experts);
+  ops::weigh(scores.data(), router.normalise, chosen, weights);
 }
 
 }  // namespace moeflux::engine
