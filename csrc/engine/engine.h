@@ -103,7 +103,8 @@ class Engine {
   store::Plan plan_;
   Activations act_;
   std::unique_ptr<store::ExpertStore> store_;
-  Pipeline pipeline_;  // after the store and the buffers: what is queued is done before they go
+  Pipeline pipeline_;      // after the store and the buffers: what is queued is done before they go
+  uint64_t n_normed_ = 0;  // inputs of layers, which numbers them
   std::optional<LookAhead> look_ahead_;  // since the constructor; has pins in the store
   Stats stats_;                          // of the thread that steps
   mutable std::mutex published_mutex_;

@@ -9,15 +9,14 @@
 namespace moeflux::engine {
 
 ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe,
-                       const Pass& pass)
+                       const Pass& pass, const ops::Rows& normed)
     : tools_(tools),
       look_ahead_(look_ahead),
       moe_(moe),
       is_decode_(pass.is_decode()),
-      n_(pass.n_rows()),
       top_k_(pass.router_of(moe).top_k),
       routing_(tools.act.routing()),
-      normed_(tools.act.normed.as<float>()),
+      normed_(normed),
       demands_(moe.router.n_experts),
       shared_left_(moe.has_shared) {
   uint32_t pair = 0;
@@ -39,7 +38,7 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
 }
 
 void ExpertPass::run() {
-  look_ahead_.judge(moe_.store_layer, {routing_.experts, uint64_t(n_) * top_k_});
+  look_ahead_.judge(moe_.store_layer, {routing_.experts, uint64_t(normed_.n) * top_k_});
   for (acquire(); !pending_.empty() || !all_acquired(); acquire())
     if (!enqueue_ready() && !enqueue_shared()) wait();
   enqueue_shared();
@@ -86,7 +85,7 @@ bool ExpertPass::enqueue_ready() {
 
 bool ExpertPass::enqueue_shared() {
   if (!shared_left_) return false;
-  tools_.pipeline.enqueue().ffn(moe_.shared, normed_, n_, tools_.act.shared.as<float>());
+  tools_.pipeline.enqueue().ffn(moe_.shared, normed_, tools_.act.shared.as<float>());
   shared_left_ = false;
   return true;
 }
@@ -104,7 +103,7 @@ void ExpertPass::combine() {
   const bool gated = moe_.has_shared && moe_.shared_gate.weight.out != 0;
   tools_.pipeline.enqueue().combine(routing_, top_k_, tools_.act.expert_out.as<float>(),
                                     gated ? &moe_.shared_gate : nullptr, normed_,
-                                    moe_.has_shared ? tools_.act.shared.as<float>() : nullptr, n_,
+                                    moe_.has_shared ? tools_.act.shared.as<float>() : nullptr,
                                     tools_.weights.spec.d_model, tools_.act.x.as<float>());
 }
 

@@ -16,7 +16,8 @@ namespace moeflux::engine {
 class ExpertPass {
  public:
   // The layer's routing is in tools.act. Throws Error when it names experts that there are not.
-  ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe, const Pass& pass);
+  ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe, const Pass& pass,
+             const ops::Rows& normed);
   // Enqueues all of it: x += experts(normed). Throws IoError when an expert cannot be read.
   void run();
 
@@ -43,9 +44,9 @@ class ExpertPass {
   LookAhead& look_ahead_;
   const model::Moe& moe_;
   const bool is_decode_;
-  const uint32_t n_, top_k_;
+  const uint32_t top_k_;
   const ops::Routing routing_;
-  const float* const normed_;
+  const ops::Rows normed_;
   std::vector<Demand> demands_;
   size_t next_ = 0;  // the first demand without a slot
   std::vector<Pending> pending_;

@@ -33,7 +33,7 @@ void Engine::forward(const Pass& pass) {
   });
   const uint32_t n = pass.n_rows();
   float* x = act_.x.as<float>();
-  float* normed = act_.normed.as<float>();
+  ops::Rows normed{act_.normed.as<float>(), n};
   float* shared = act_.shared.as<float>();
 
   pipeline_.enqueue().embed(weights_->embed, tokens, x);
@@ -41,18 +41,19 @@ void Engine::forward(const Pass& pass) {
   for (size_t index = 0; index < weights_->layers.size(); ++index) {
     const model::Layer& layer = weights_->layers[index];
     mix(pass, index);
-    pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, normed);
+    if (layer.is_moe) look_ahead_->guess(pass, index);
+    normed.id = ++n_normed_;
+    pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, act_.normed.as<float>());
     if (layer.is_moe) {
-      pipeline_.enqueue().route(pass.router_of(layer.moe), normed, n, act_.routing());
-      look_ahead_->guess(pass, index);
+      pipeline_.enqueue().route(pass.router_of(layer.moe), normed, act_.routing());
       pipeline_.finish();  // the one wait of a layer: which experts it needs
       override_routing(pass, index);
     } else {
-      pipeline_.enqueue().ffn(layer.dense, normed, n, shared);
+      pipeline_.enqueue().ffn(layer.dense, normed, shared);
       pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
     }
     capture_routing(pass, index);
-    if (layer.is_moe) ExpertPass(tools(), *look_ahead_, layer.moe, pass).run();
+    if (layer.is_moe) ExpertPass(tools(), *look_ahead_, layer.moe, pass, normed).run();
     capture_hidden(pass, index + 1);
   }
   emit(pass);

@@ -32,7 +32,7 @@ void LookAhead::guess(const Pass& pass, size_t index) {
   const model::Spec& spec = tools_.weights.spec;
   tools_.pipeline.enqueue().norm(next->ffn_norm, spec.eps, tools_.act.x.as<float>(), n_rows_,
                                  spec.d_model, normed);
-  tools_.pipeline.enqueue().route(next->moe.router, normed, n_rows_, tools_.act.guess());
+  tools_.pipeline.enqueue().route(next->moe.router, {normed, n_rows_}, tools_.act.guess());
 }
 
 void LookAhead::judge(uint32_t store_layer, std::span<const uint32_t> chosen) {

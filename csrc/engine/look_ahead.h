@@ -16,7 +16,8 @@ class LookAhead {
   // Not `enabled`: guesses nothing.
   LookAhead(const Tools& tools, bool enabled);
 
-  // Enqueues the router of the MoE layer behind layer `index`, where a guess could help.
+  // Enqueues the router of the MoE layer behind layer `index`, where a guess could help. To be
+  // called before the layer's own normed input is read: rows are prepared for one input at a time.
   void guess(const Pass& pass, size_t index);
   // What the router of a layer has chosen: judges the guess that was made of it.
   void judge(uint32_t store_layer, std::span<const uint32_t> chosen);

@@ -211,7 +211,7 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
         bell->wait(std::chrono::milliseconds(50));
         continue;
       }
-      ops.experts(jobs, x.as<float>(), out.as<float>());
+      ops.experts(jobs, {x.as<float>(), 1}, out.as<float>());
       ops.submit(nullptr)->wait();
       left -= static_cast<uint32_t>(jobs.size());
     }
@@ -262,7 +262,7 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
       jobs[rank].rows = {0};
       jobs[rank].pairs = {rank};
     }
-    ops.experts(jobs, x.as<float>(), out.as<float>());
+    ops.experts(jobs, {x.as<float>(), 1}, out.as<float>());
     ops.submit(nullptr)->wait();
     return top_k * expert_bytes;
   });

@@ -98,6 +98,14 @@ struct Routing {                // in the arena: written by route, read by combi
   float* logits = nullptr;      // (n, n_experts)
 };
 
+// Rows (n, width) that stages read. An implementation may keep what it makes of them for the next
+// stage that reads rows of the same id; rows of another id, or of none, end that.
+struct Rows {
+  const float* data = nullptr;
+  uint32_t n = 0;
+  uint64_t id = 0;  // which the caller gives to no other rows; 0: a single stage reads them
+};
+
 struct ExpertJob {  // one expert in memory, and the (row, output) pairs that it computes
   GatedFfn ffn;
   std::vector<uint32_t> rows;   // of the normed input
@@ -163,14 +171,14 @@ class Ops {
                          float* x) = 0;  // x += delta_net(norm(x))
   virtual void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
                     float* out) = 0;
-  virtual void route(const Router& w, const float* normed, uint32_t n, const Routing& out) = 0;
-  virtual void ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) = 0;
+  virtual void route(const Router& w, const Rows& normed, const Routing& out) = 0;
+  virtual void ffn(const GatedFfn& w, const Rows& normed, float* out) = 0;
   // expert_out (n * top_k, d_model): writes the rows that the jobs name.
-  virtual void experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) = 0;
+  virtual void experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) = 0;
   // x += sum over ranks of weight * expert_out (+ sigmoid(shared_gate normed) * shared).
   virtual void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
-                       const Linear* shared_gate, const float* normed, const float* shared,
-                       uint32_t n, uint32_t dim, float* x) = 0;
+                       const Linear* shared_gate, const Rows& normed, const float* shared,
+                       uint32_t dim, float* x) = 0;
   virtual void add(const float* y, uint64_t n, float* x) = 0;  // x += y
   // logits (rows.size(), vocab): of the named rows of x.
   virtual void head(const Head& w, const float* x, std::span<const uint32_t> rows,

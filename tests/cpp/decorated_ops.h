@@ -67,21 +67,21 @@ class DecoratedOps : public moeflux::ops::Ops {
     saw(out, uint64_t(n) * dim);
     run([=, this] { inner_->norm(weight, eps, x, n, dim, out); });
   }
-  void route(const moeflux::ops::Router& w, const float* normed, uint32_t n,
+  void route(const moeflux::ops::Router& w, const moeflux::ops::Rows& normed,
              const moeflux::ops::Routing& out) override {
     saw(w.gate);
-    saw(normed, uint64_t(n) * w.gate.weight.in);
-    saw(out, n, w.top_k);
-    saw(out.logits, uint64_t(n) * w.n_experts);
-    run([=, this] { inner_->route(w, normed, n, out); });
+    saw(normed, w.gate.weight.in);
+    saw(out, normed.n, w.top_k);
+    saw(out.logits, uint64_t(normed.n) * w.n_experts);
+    run([=, this] { inner_->route(w, normed, out); });
   }
-  void ffn(const moeflux::ops::GatedFfn& w, const float* normed, uint32_t n, float* out) override {
+  void ffn(const moeflux::ops::GatedFfn& w, const moeflux::ops::Rows& normed, float* out) override {
     saw(w);
-    saw(normed, uint64_t(n) * w.gate.weight.in);
-    saw(out, uint64_t(n) * w.down.weight.out);
-    run([=, this] { inner_->ffn(w, normed, n, out); });
+    saw(normed, w.gate.weight.in);
+    saw(out, uint64_t(normed.n) * w.down.weight.out);
+    run([=, this] { inner_->ffn(w, normed, out); });
   }
-  void experts(std::span<const moeflux::ops::ExpertJob> jobs, const float* normed,
+  void experts(std::span<const moeflux::ops::ExpertJob> jobs, const moeflux::ops::Rows& normed,
                float* expert_out) override {
     for (const auto& job : jobs) saw(job.ffn);
     run([this, jobs = copy(jobs), normed, expert_out] {
@@ -90,17 +90,17 @@ class DecoratedOps : public moeflux::ops::Ops {
     });
   }
   void combine(const moeflux::ops::Routing& routing, uint32_t top_k, const float* expert_out,
-               const moeflux::ops::Linear* shared_gate, const float* normed, const float* shared,
-               uint32_t n, uint32_t dim, float* x) override {
-    saw(routing, n, top_k);
-    saw(expert_out, uint64_t(n) * top_k * dim);
+               const moeflux::ops::Linear* shared_gate, const moeflux::ops::Rows& normed,
+               const float* shared, uint32_t dim, float* x) override {
+    saw(routing, normed.n, top_k);
+    saw(expert_out, uint64_t(normed.n) * top_k * dim);
     if (shared_gate) saw(*shared_gate);
-    for (const float* rows : {normed, shared, static_cast<const float*>(x)})
-      saw(rows, uint64_t(n) * dim);
+    for (const float* rows : {normed.data, shared, static_cast<const float*>(x)})
+      saw(rows, uint64_t(normed.n) * dim);
     const auto gate = shared_gate ? *shared_gate : moeflux::ops::Linear{};
     run([=, this, has_gate = shared_gate != nullptr] {
-      inner_->combine(routing, top_k, expert_out, has_gate ? &gate : nullptr, normed, shared, n,
-                      dim, x);
+      inner_->combine(routing, top_k, expert_out, has_gate ? &gate : nullptr, normed, shared, dim,
+                      x);
     });
   }
   void add(const float* y, uint64_t n, float* x) override {
@@ -131,6 +131,7 @@ class DecoratedOps : public moeflux::ops::Ops {
   void saw(const float* data, uint64_t floats) {
     if (data != nullptr && floats != 0) saw_bytes(data, floats * sizeof(float));
   }
+  void saw(const moeflux::ops::Rows& rows, uint64_t width) { saw(rows.data, rows.n * width); }
   void saw(const moeflux::quant::Matrix& m) {
     if (m.out == 0) return;
     saw_bytes(m.weight, m.out * m.row_bytes());

@@ -66,7 +66,7 @@ TEST_CASE("experts of the highest logits are chosen and weighed by the softmax")
     cpu.reserve(work);
     std::vector<uint32_t> experts(kRows * kTopK);
     std::vector<float> weights(kRows * kTopK), logits(kRows * kExperts);
-    cpu.route(router, x.data(), kRows, {experts.data(), weights.data(), logits.data()});
+    cpu.route(router, {x.data(), kRows}, {experts.data(), weights.data(), logits.data()});
     for (uint32_t row = 0; row < kRows; ++row) {
       const float* own = logits.data() + row * kExperts;
       check_row(own, normalise, experts.data() + row * kTopK, weights.data() + row * kTopK);

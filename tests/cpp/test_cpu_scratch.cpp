@@ -19,6 +19,7 @@ struct Rig {
   base::Account account{UINT64_MAX};
   base::HeapArena arena{account};
   std::deque<std::vector<float>> memory;  // zeros
+  uint64_t n_inputs = 0;                  // given to stages
 
   float* floats(uint64_t n) { return memory.emplace_back(n).data(); }
   std::byte* bytes(uint64_t n) { return reinterpret_cast<std::byte*>(floats(n / 4 + 1)); }
@@ -63,7 +64,8 @@ struct Layer {  // the experts of one
     ops::Routing routing{experts.data(), rig.floats(chosen.size()), rig.floats(n * 256)};
     const std::vector<float> ones(kModel, 1.0f);
     ops.norm(ones.data(), 1e-6f, x, n, kModel, normed);
-    ops.route(router, normed, n, routing);
+    const ops::Rows rows{normed, n, ++rig.n_inputs};
+    ops.route(router, rows, routing);
     for (uint32_t apart : {0, 1}) {
       std::vector<ops::ExpertJob> jobs(256);
       for (uint32_t row = 0; row < n; ++row)
@@ -74,11 +76,11 @@ struct Layer {  // the experts of one
         }
       std::erase_if(jobs, [](const ops::ExpertJob& job) { return job.rows.empty(); });
       for (ops::ExpertJob& job : jobs) job.ffn = expert;
-      ops.experts(jobs, normed, out);
+      ops.experts(jobs, rows, out);
     }
     float* of_shared = rig.floats(uint64_t(n) * kModel);
-    ops.ffn(shared, normed, n, of_shared);
-    ops.combine(routing, router.top_k, out, &shared_gate, normed, of_shared, n, kModel,
+    ops.ffn(shared, rows, of_shared);
+    ops.combine(routing, router.top_k, out, &shared_gate, rows, of_shared, kModel,
                 rig.floats(uint64_t(n) * kModel));
   }
 };
@@ -128,7 +130,7 @@ TEST_CASE("a dense layer beside experts counts as well") {
   reserve(rig, ops, work);
   const float* x = rig.floats(uint64_t(kRows) * kModel);
   for (uint32_t n : {1u, kRows}) {
-    ops.ffn(dense, x, n, rig.floats(uint64_t(n) * kModel));
+    ops.ffn(dense, {x, n}, rig.floats(uint64_t(n) * kModel));
     many.run(rig, ops, n);
   }
 }

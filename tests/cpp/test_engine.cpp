@@ -57,6 +57,30 @@ TEST_CASE("tokens one by one have the bits of a prompt in passes") {
   CHECK(same_bits(all, expected()));
 }
 
+// Rows that are prepared for products, of all formats, in ops that compute in the call.
+uint64_t rows_prepared(bool read_ahead) {
+  static std::atomic<uint64_t> count;
+  static ops::cpu::Kernels counting;
+  counting = *ops::cpu::kernels_portable();
+  counting.prepare = [](const ops::cpu::InputFormat& format, const float* x, uint32_t in,
+                        std::byte* record) {
+    ++count;
+    ops::cpu::kernels_portable()->prepare(format, x, in, record);
+  };
+  count = 0;
+  const auto make_ops = [](std::unique_ptr<ops::Ops>, TinyModel& model) {
+    return std::make_unique<ops::cpu::CpuOps>(model.arena(), counting, 2, ops::Precision::float32);
+  };
+  TinyModel model({.max_slots = 4, .make_ops = make_ops, .read_ahead = read_ahead});
+  CHECK(same_bits(run(model), expected()));
+  return count;
+}
+
+TEST_CASE("reading ahead prepares the rows of its guesses, and none of a layer's again") {
+  const uint64_t tokens = 23, guesses = TinyModel::kMoeLayers - 1;
+  CHECK(rows_prepared(true) == rows_prepared(false) + tokens * guesses);
+}
+
 TEST_CASE("ops that queue give the same bits at every number of slots and delay") {
   for (uint32_t slots : {3u, 4u, 7u, 12u, 48u})
     for (uint32_t seed : {1u, 2u, 3u}) {
@@ -126,7 +150,7 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
     ops::ExpertJob job;  // no rows: nothing is computed, only the pin is looked at
     job.ffn.gate.weight.weight = pin->data();
     engine::Pipeline pipeline(queue, std::make_shared<base::Bell>());
-    pipeline.enqueue().experts({&job, 1}, nullptr, nullptr);
+    pipeline.enqueue().experts({&job, 1}, {}, nullptr);
     if (!released_early) pipeline.hold(std::move(*pin));
     pin.reset();
     if (released_early)
@@ -151,13 +175,13 @@ TEST_CASE("what was enqueued before a failure never runs, what was submitted is 
   queue.reserve({});
   engine::Pipeline pipeline(queue, std::make_shared<base::Bell>());
   const ops::ExpertJob job;
-  pipeline.enqueue().experts({&job, 1}, nullptr, nullptr);
+  pipeline.enqueue().experts({&job, 1}, {}, nullptr);
   pipeline.submit();
-  pipeline.enqueue().experts({&job, 1}, nullptr, nullptr);
+  pipeline.enqueue().experts({&job, 1}, {}, nullptr);
   pipeline.drain();
   CHECK(ran == 1);
   CHECK_FALSE(pipeline.dirty());
-  pipeline.enqueue().experts({&job, 1}, nullptr, nullptr);
+  pipeline.enqueue().experts({&job, 1}, {}, nullptr);
   pipeline.finish();
   CHECK(ran == 2);
 }

@@ -112,16 +112,16 @@ TEST_CASE("gpu: routing and combination, with and without normalisation and shar
       const quant::Shape expert{d, d};
       work.moes = {{&router, expert, expert, expert, nullptr, &shared_gate}};
       rig.reserve(work);
-      const float *normed = rig.floats(n * d), *outs = rig.floats(n * top_k * d),
-                  *shared = rig.floats(n * d);
+      const ops::Rows normed{rig.floats(n * d), n};
+      const float *outs = rig.floats(n * top_k * d), *shared = rig.floats(n * d);
       const auto routing = [&] {
         return ops::Routing{reinterpret_cast<uint32_t*>(rig.nans(n * top_k)), rig.nans(n * top_k),
                             rig.nans(n * 7)};
       };
       const ops::Routing found = routing(), expected = routing();
-      rig.gpu->route(router, normed, n, found);
+      rig.gpu->route(router, normed, found);
       rig.run();
-      rig.cpu->route(router, normed, n, expected);
+      rig.cpu->route(router, normed, expected);
       for (uint32_t i = 0; i < n * top_k; ++i) REQUIRE(found.experts[i] == expected.experts[i]);
       require_close({found.weights, n * top_k}, {expected.weights, n * top_k});
       require_close({found.logits, n * 7}, {expected.logits, n * 7});
@@ -130,9 +130,9 @@ TEST_CASE("gpu: routing and combination, with and without normalisation and shar
         float* to = rig.copy(x, n * d);
         const ops::Linear* gate = form == 2 ? &shared_gate : nullptr;
         const float* beside = form ? shared : nullptr;
-        rig.gpu->combine(found, top_k, outs, gate, normed, beside, n, d, x);
+        rig.gpu->combine(found, top_k, outs, gate, normed, beside, d, x);
         rig.run();
-        rig.cpu->combine(expected, top_k, outs, gate, normed, beside, n, d, to);
+        rig.cpu->combine(expected, top_k, outs, gate, normed, beside, d, to);
         require_close({x, n * d}, {to, n * d});
       }
     }
@@ -157,9 +157,9 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
     const float* normed = rig.floats(kRows * d);
     for (const uint32_t n : {1u, kRows}) {
       float *out = rig.nans(n * d), *expected = rig.nans(n * d);
-      rig.gpu->ffn(dense, normed, n, out);
+      rig.gpu->ffn(dense, {normed, n}, out);
       rig.run();
-      rig.cpu->ffn(dense, normed, n, expected);
+      rig.cpu->ffn(dense, {normed, n}, expected);
       require_close({out, n * d}, {expected, n * d}, 1e-4);
     }
     // Row 4 has one expert only: its second place is nobody's and stays as it was.
@@ -170,9 +170,9 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
                                    {rig.in_slot(ffn()), {1, 2, 3}, {2, 5, 7}},
                                    {ffn(), {}, {}}};
     float *out = rig.nans(kRows * top_k * d), *expected = rig.nans(kRows * top_k * d);
-    rig.gpu->experts(jobs, normed, out);
+    rig.gpu->experts(jobs, {normed, kRows}, out);
     rig.run();
-    rig.cpu->experts(jobs, normed, expected);
+    rig.cpu->experts(jobs, {normed, kRows}, expected);
     require_close({out, 9 * d}, {expected, 9 * d}, 1e-4);
     const bool together = format.bits && format.dtype == DType::bf16;
     CHECK(rig.gpu->counts().kernels.count("experts_down_bf16_f32") == together);

@@ -23,12 +23,11 @@ class WatchingOps final : public DecoratedOps {
   WatchingOps(std::unique_ptr<ops::Ops> inner, TinyModel& model, std::vector<Look>* looks)
       : DecoratedOps(std::move(inner)), model_(model), looks_(looks) {}
 
-  void route(const ops::Router& w, const float* normed, uint32_t n,
-             const ops::Routing& out) override {
+  void route(const ops::Router& w, const ops::Rows& normed, const ops::Routing& out) override {
     ++layer_;
-    DecoratedOps::route(w, normed, n, out);
+    DecoratedOps::route(w, normed, out);
   }
-  void experts(std::span<const ops::ExpertJob> jobs, const float* normed,
+  void experts(std::span<const ops::ExpertJob> jobs, const ops::Rows& normed,
                float* expert_out) override {
     const store::ExpertStore& store = model_.engine().store();
     looks_->push_back(

@@ -26,6 +26,7 @@ class TinyModel {
     uint32_t read_threads = 4;
     MakeArena make_arena = {};  // none: a TrackingArena
     uint32_t context = kContext;
+    bool read_ahead = false;
   };
 
   explicit TinyModel(Options options)
@@ -45,6 +46,7 @@ class TinyModel {
     engine_options.read_threads = options.read_threads;
     engine_options.context = options.context;
     engine_options.max_slots = options.max_slots;
+    engine_options.read_ahead = options.read_ahead;
     engine_ = std::make_unique<moeflux::engine::Engine>(
         moeflux::engine::Parts{arena_, std::move(ops), weights_, {file_}, experts_},
         engine_options);

@@ -215,16 +215,16 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
         single.push_back(segment.row + i);
     }
 
-  rms_norm(w.norm, w.eps, x, n, d_model, normed);
+  norm(w.norm, w.eps, x, n, d_model, normed);
   project({{&w.q, rows.q, precision_},
            {&w.k, rows.k, precision_},
            {&w.v, rows.v, precision_},
            {&w.gate, rows.gate, precision_}},
-          normed, n);
+          {normed, n});
   rotate_and_cache(rows);
   attend_tiles(rows, tiles);
   attend_single(rows, single);
-  project({{&w.o, out, inner_precision(precision_)}}, rows.mixed, n);
+  project({{&w.o, out, inner_precision(precision_)}}, {rows.mixed, n});
   add(out, uint64_t(n) * d_model, x);
 }
 

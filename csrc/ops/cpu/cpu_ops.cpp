@@ -35,22 +35,20 @@ void CpuOps::rehearse(const Workload& work) {
     attention(*w, {&segment, 1}, 1, x);
   }
   for (const DeltaNet* w : work.delta_nets) delta_net(*w, {}, n, x);
-  for (const GatedFfn* w : work.dense) {
-    matmul_.keep(x, n);
-    ffn(*w, x, n, x);
-  }
+  for (const GatedFfn* w : work.dense) ffn(*w, {x, n}, x);
+  Rows normed{x, n};
   for (const Workload::Moe& w : work.moes) {
-    matmul_.keep(x, n);
-    if (w.router) route(*w.router, x, n, {nullptr, x, x});
+    ++normed.id;
+    if (w.router) route(*w.router, normed, {nullptr, x, x});
     ExpertJob job;  // as many rows as a batch has of all its experts
     static_cast<quant::Shape&>(job.ffn.gate.weight) = w.gate;
     static_cast<quant::Shape&>(job.ffn.up.weight) = w.up;
     static_cast<quant::Shape&>(job.ffn.down.weight) = w.down;
     job.rows.resize(batch_rows(work));
     job.pairs = job.rows;
-    experts({&job, 1}, x, x);
-    if (w.shared) ffn(*w.shared, x, n, x);
-    combine({}, 0, x, w.shared_gate, x, x, n, w.down.out, x);
+    experts({&job, 1}, normed, x);
+    if (w.shared) ffn(*w.shared, normed, x);
+    combine({}, 0, x, w.shared_gate, normed, x, w.down.out, x);
   }
   if (work.head) {
     Head last;
@@ -91,17 +89,11 @@ void CpuOps::embed(const quant::Matrix& table, std::span<const uint32_t> tokens,
   });
 }
 
-void CpuOps::rms_norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
-                      float* out) {
+void CpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
+                  float* out) {
   pool_.parallel_for(static_cast<int>(n), [&](int i, int) {
     kernels_.rms_norm(x + uint64_t(i) * dim, weight, dim, eps, out + uint64_t(i) * dim);
   });
-}
-
-void CpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
-                  float* out) {
-  rms_norm(weight, eps, x, n, dim, out);
-  matmul_.keep(out, n);  // router, experts and shared expert read it
 }
 
 void CpuOps::add(const float* y, uint64_t n, float* x) {
@@ -115,26 +107,26 @@ void CpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows,
   buffers_.stage.start();
   float* normed = buffers_.stage.take(uint64_t(n) * d_model);
   for (uint64_t i = 0; i < n; ++i)
-    rms_norm(w.norm, w.eps, x + uint64_t(rows[i]) * d_model, 1, d_model, normed + i * d_model);
-  project({{&w.linear, logits, Precision::float32}}, normed, n);
+    norm(w.norm, w.eps, x + uint64_t(rows[i]) * d_model, 1, d_model, normed + i * d_model);
+  project({{&w.linear, logits, Precision::float32}}, {normed, n});
 }
 
-void CpuOps::ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) {
-  matmul_.ffn(w, normed, n, out);
+void CpuOps::ffn(const GatedFfn& w, const Rows& normed, float* out) {
+  matmul_.ffn(w, normed, out);
 }
 
-void CpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) {
+void CpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) {
   matmul_.experts(jobs, normed, expert_out);
 }
 
 void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert_out,
-                     const Linear* shared_gate, const float* normed, const float* shared,
-                     uint32_t n, uint32_t dim, float* x) {
+                     const Linear* shared_gate, const Rows& normed, const float* shared,
+                     uint32_t dim, float* x) {
   buffers_.stage.start();
-  float* gates = buffers_.stage.take(n);
-  if (shared_gate) project({{shared_gate, gates, Precision::float32}}, normed, n);
+  float* gates = buffers_.stage.take(normed.n);
+  if (shared_gate) project({{shared_gate, gates, Precision::float32}}, normed);
   float* totals = worker_floats(dim);
-  pool_.parallel_for(static_cast<int>(n), [&](int row, int worker) {
+  pool_.parallel_for(static_cast<int>(normed.n), [&](int row, int worker) {
     float* total = totals + uint64_t(worker) * dim;
     std::fill_n(total, dim, 0.0f);
     for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id

@@ -122,12 +122,12 @@ void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uin
                        stage.take(uint64_t(n) * values),
                        stage.take(uint64_t(w.conv_width - 1) * channels)};
 
-  rms_norm(w.norm, w.eps, x, n, d_model, normed);
+  norm(w.norm, w.eps, x, n, d_model, normed);
   project({{&w.qkv, rows.qkv, precision_},
            {&w.z, rows.z, precision_},
            {&w.b, rows.b, Precision::float32},
            {&w.a, rows.a, Precision::float32}},
-          normed, n);
+          {normed, n});
   convolve(rows);
   prepare_delta(rows);
   recur(rows);
@@ -138,7 +138,7 @@ void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uin
       kernels_.swiglu(rows.z + at, rows.mixed + at, w.value_dim, rows.mixed + at);
     }
   });
-  project({{&w.out, out, inner_precision(precision_)}}, rows.mixed, n);
+  project({{&w.out, out, inner_precision(precision_)}}, {rows.mixed, n});
   add(out, uint64_t(n) * d_model, x);
 }
 

@@ -27,8 +27,7 @@ struct Matmul::Batch {
   std::vector<Expert> experts;  // Products point into it
 };
 
-void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out,
-                        Batch& batch) {
+void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out, Batch& batch) {
   for (Scratch* scratch :
        {&buffers_.packed, &buffers_.hidden, &buffers_.hidden_records, &buffers_.hidden_packed})
     scratch->start();
@@ -47,7 +46,7 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_
     for (int k = 0; k < 2; ++k) {
       const Product& of = k == 0 ? expert.gate : expert.up;
       if (of.input != &expert.in[k]) continue;
-      const Rows prepared = prepare(of.format, x, n, in);
+      const Prepared prepared = prepare(of.format, x, in);
       for (uint32_t row : job.rows)
         expert.in[k].records.push_back(prepared.records + row * prepared.stride);
       if (!packs(of.format, expert.n)) continue;
@@ -70,10 +69,10 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_
   }
 }
 
-void Matmul::run_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out) {
+void Matmul::run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out) {
   Batch batch;
   batch.experts.resize(jobs.size());
-  plan_batch(jobs, x, n, out, batch);
+  plan_batch(jobs, x, out, batch);
 
   std::vector<Batch::Block> blocks;
   const auto add_blocks = [&](Batch::Expert& expert, Product& product) {

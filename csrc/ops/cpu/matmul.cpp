@@ -25,29 +25,25 @@ InputFormat input_format(const quant::Shape& w, Precision precision, const Kerne
   return format;
 }
 
-void Matmul::keep(const float* x, uint32_t n) {
-  kept_x_ = x;
-  kept_n_ = n;
-  kept_.clear();
+void Matmul::use(const Rows& x) {
+  if (x.id != 0 && x.id == id_) return;
+  id_ = x.id;
+  prepared_.clear();
   buffers_.records.start();
 }
 
-void Matmul::use(const float* x) {
-  if (x != kept_x_) keep(nullptr, 0);
-}
-
-Matmul::Rows Matmul::prepare(const InputFormat& format, const float* x, uint32_t n, uint32_t in) {
-  for (const Kept& kept : kept_)
-    if (kept.n == n && kept.rows.in == in && kept.rows.format == format) return kept.rows;
-  const uint64_t stride = input_bytes(format, in);
+Matmul::Prepared Matmul::prepare(const InputFormat& format, const Rows& x, uint32_t in) {
+  for (const Prepared& prepared : prepared_)
+    if (prepared.format == format) return prepared;
+  const uint64_t n = x.n, stride = input_bytes(format, in);
   std::byte* records = buffers_.records.take<std::byte>(n * stride);
   const uint64_t rows = std::max(kPrepareFloats / std::max(in, 1u), 1u);
   pool_.parallel_for(static_cast<int>((n + rows - 1) / rows), [&](int task, int) {
     for (uint64_t row = task * rows; row < std::min<uint64_t>(n, (task + 1) * rows); ++row)
-      kernels_.prepare(format, x + row * in, in, records + row * stride);
+      kernels_.prepare(format, x.data + row * in, in, records + row * stride);
   });
-  kept_.push_back({{format, in, records, stride}, n});
-  return kept_.back().rows;
+  prepared_.push_back({format, records, stride});
+  return prepared_.back();
 }
 
 void Matmul::pack(const Product& product, uint32_t block) const {
@@ -117,8 +113,9 @@ void Matmul::split(const Product& product, std::vector<Piece>& pieces) const {
     pieces.push_back({&product, row, std::min(row + step, out)});
 }
 
-void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) {
+void Matmul::dense(std::span<const Dense> products, const Rows& x) {
   use(x);
+  const uint32_t n = x.n;
   std::vector<Input> inputs;
   inputs.reserve(products.size());  // Products point into it
   std::vector<Product> ready;
@@ -131,7 +128,7 @@ void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) 
     for (const Product& other : ready)
       if (other.format == product.format) product.input = other.input;
     if (product.input == nullptr) {
-      const Rows rows = prepare(product.format, x, n, w.in);
+      const Prepared rows = prepare(product.format, x, w.in);
       Input& input = inputs.emplace_back();
       product.input = &input;
       for (uint64_t i = 0; i < n; ++i) input.records.push_back(rows.records + i * rows.stride);
@@ -148,21 +145,17 @@ void Matmul::dense(std::span<const Dense> products, const float* x, uint32_t n) 
   run(pieces);
 }
 
-void Matmul::ffn(const GatedFfn& w, const float* x, uint32_t n, float* out) {
+void Matmul::ffn(const GatedFfn& w, const Rows& x, float* out) {
   ExpertJob job{w, {}, {}};
-  for (uint32_t i = 0; i < n; ++i) {
+  for (uint32_t i = 0; i < x.n; ++i) {
     job.rows.push_back(i);
     job.pairs.push_back(i);
   }
   experts({&job, 1}, x, out);
 }
 
-void Matmul::experts(std::span<const ExpertJob> jobs, const float* x, float* out) {
+void Matmul::experts(std::span<const ExpertJob> jobs, const Rows& x, float* out) {
   use(x);
-  uint32_t n = kept_n_;
-  if (kept_x_ == nullptr)
-    for (const ExpertJob& job : jobs)
-      for (uint32_t row : job.rows) n = std::max(n, row + 1);
   // In batches that the hidden buffers hold; a packed job takes whole blocks.
   for (size_t begin = 0; begin < jobs.size();) {
     uint64_t rows = 0;
@@ -172,7 +165,7 @@ void Matmul::experts(std::span<const ExpertJob> jobs, const float* x, float* out
       if (end > begin && rows + padded > batch_rows_) break;
       rows += padded;
     }
-    run_batch(jobs.subspan(begin, end - begin), x, n, out);
+    run_batch(jobs.subspan(begin, end - begin), x, out);
     begin = end;
   }
 }

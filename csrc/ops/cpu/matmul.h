@@ -28,26 +28,17 @@ class Matmul {
   void set_batch_rows(uint32_t rows) { batch_rows_ = rows; }
 
   // All of `products` from the same rows x (n, in).
-  void dense(std::span<const Dense> products, const float* x, uint32_t n);
+  void dense(std::span<const Dense> products, const Rows& x);
   // out (n, d_model) = down(silu(gate x) * up x).
-  void ffn(const GatedFfn& w, const float* x, uint32_t n, float* out);
-  // Each job's rows of x (, in) through its expert, into the rows of `out` that it names.
-  void experts(std::span<const ExpertJob> jobs, const float* x, float* out);
-
-  // Several stages read the normed input x (n, in) of a layer: what they prepare from it is kept,
-  // until the next call of keep or the use of other rows. To be called whenever x has been written.
-  void keep(const float* x, uint32_t n);
+  void ffn(const GatedFfn& w, const Rows& x, float* out);
+  // Each job's rows of x (n, in) through its expert, into the rows of `out` that it names.
+  void experts(std::span<const ExpertJob> jobs, const Rows& x, float* out);
 
  private:
-  struct Rows {  // prepared
+  struct Prepared {  // rows
     InputFormat format;
-    uint32_t in = 0;
     const std::byte* records = nullptr;
     uint64_t stride = 0;
-  };
-  struct Kept {
-    Rows rows;
-    uint32_t n;
   };
   struct Input {  // rows that meet the same weights
     std::vector<const std::byte*> records;
@@ -65,8 +56,8 @@ class Matmul {
   };
   struct Batch;
 
-  void use(const float* x);  // forgets what was prepared from others
-  Rows prepare(const InputFormat& format, const float* x, uint32_t n, uint32_t in);
+  void use(const Rows& x);  // forgets what was prepared from others
+  Prepared prepare(const InputFormat& format, const Rows& x, uint32_t in);
   bool packs(const InputFormat& format, uint64_t n) const {
     return format.planes && n >= kernels_.gemm_from;
   }
@@ -75,18 +66,16 @@ class Matmul {
   uint32_t task_rows(const Product& product) const;
   void split(const Product& product, std::vector<Piece>& pieces) const;
   void run(std::span<const Piece> pieces);
-  void plan_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out,
-                  Batch& batch);
-  void run_batch(std::span<const ExpertJob> jobs, const float* x, uint32_t n, float* out);
+  void plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out, Batch& batch);
+  void run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out);
 
   base::ThreadPool& pool_;
   const Kernels& kernels_;
   const Precision precision_;
   Buffers& buffers_;
   uint32_t batch_rows_ = 0;
-  const float* kept_x_ = nullptr;
-  uint32_t kept_n_ = 0;
-  std::vector<Kept> kept_;  // of the x in use, kept_x_ or another
+  uint64_t id_ = 0;                 // of the rows in use
+  std::vector<Prepared> prepared_;  // from them
 };
 
 }  // namespace moeflux::ops::cpu

@@ -5,14 +5,14 @@
 
 namespace moeflux::ops::cpu {
 
-void CpuOps::route(const Router& w, const float* normed, uint32_t n, const Routing& out) {
+void CpuOps::route(const Router& w, const Rows& normed, const Routing& out) {
   const uint32_t n_experts = w.n_experts, top_k = w.top_k;
-  project({{&w.gate, out.logits, Precision::float32}}, normed, n);
+  project({{&w.gate, out.logits, Precision::float32}}, normed);
   buffers_.stage.start();
   float* scores = buffers_.stage.take(n_experts);
   uint32_t* order = buffers_.stage.take<uint32_t>(n_experts);
   if (pool_.idle()) return;
-  for (uint64_t row = 0; row < n; ++row) {
+  for (uint64_t row = 0; row < normed.n; ++row) {
     const float* logits = out.logits + row * n_experts;
     std::copy_n(logits, n_experts, scores);
     kernels_.softmax(scores, n_experts);

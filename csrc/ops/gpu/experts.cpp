@@ -134,17 +134,17 @@ void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out
                  recorder_.out(expert_out, (last_pair + 1) * d_out), u32(d_out), u32(n)});
 }
 
-void GpuOps::experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) {
+void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) {
   std::vector<const ExpertJob*> together;
   const auto flush = [&] {
     if (!together.empty())
-      experts_of_one_row(together, Slots(together[0]->ffn), normed, expert_out);
+      experts_of_one_row(together, Slots(together[0]->ffn), normed.data, expert_out);
     together.clear();
   };
   for (const ExpertJob& job : jobs) {
     if (job.rows.empty()) continue;
     if (job.rows.size() > 1 || !Slots::fit(job.ffn, arena_)) {
-      expert(job, normed, expert_out);
+      expert(job, normed.data, expert_out);
       continue;
     }
     if (together.size() == kSlots ||

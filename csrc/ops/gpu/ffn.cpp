@@ -26,9 +26,9 @@ void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, ui
   project(w.down, rows.gate, n, out);
 }
 
-void GpuOps::ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) {
+void GpuOps::ffn(const GatedFfn& w, const Rows& normed, float* out) {
   Bump scratch = bump();
-  ffn_rows(w, FfnRows(scratch, w.gate.weight, n), normed, n, out);
+  ffn_rows(w, FfnRows(scratch, w.gate.weight, normed.n), normed.data, normed.n, out);
 }
 
 }  // namespace moeflux::ops::gpu

@@ -3,9 +3,10 @@
 
 namespace moeflux::ops::gpu {
 
-void GpuOps::route(const Router& w, const float* normed, uint32_t n, const Routing& out) {
+void GpuOps::route(const Router& w, const Rows& normed, const Routing& out) {
+  const uint32_t n = normed.n;
   const uint64_t pairs = uint64_t(n) * w.top_k;
-  project(w.gate, normed, n, out.logits);
+  project(w.gate, normed.data, n, out.logits);
   recorder_.run_groups(
       {"router_top_k_f32"}, n,
       {recorder_.in(out.logits, uint64_t(n) * w.n_experts), recorder_.out(out.experts, pairs),
@@ -13,13 +14,14 @@ void GpuOps::route(const Router& w, const float* normed, uint32_t n, const Routi
 }
 
 void GpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert_out,
-                     const Linear* shared_gate, const float* normed, const float* shared,
-                     uint32_t n, uint32_t dim, float* x) {
+                     const Linear* shared_gate, const Rows& normed, const float* shared,
+                     uint32_t dim, float* x) {
+  const uint32_t n = normed.n;
   const uint64_t count = uint64_t(n) * dim;
   float* gates = nullptr;
   if (shared && shared_gate) {
     gates = bump().take(n);
-    project(*shared_gate, normed, n, gates);
+    project(*shared_gate, normed.data, n, gates);
   }
   recorder_.run(
       {"moe_combine_f32"},

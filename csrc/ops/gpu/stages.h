@@ -44,12 +44,12 @@ class GpuOps final : public Ops {
                  float* x) override;
   void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
             float* out) override;
-  void route(const Router& w, const float* normed, uint32_t n, const Routing& out) override;
-  void ffn(const GatedFfn& w, const float* normed, uint32_t n, float* out) override;
-  void experts(std::span<const ExpertJob> jobs, const float* normed, float* expert_out) override;
+  void route(const Router& w, const Rows& normed, const Routing& out) override;
+  void ffn(const GatedFfn& w, const Rows& normed, float* out) override;
+  void experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) override;
   void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
-               const Linear* shared_gate, const float* normed, const float* shared, uint32_t n,
-               uint32_t dim, float* x) override;
+               const Linear* shared_gate, const Rows& normed, const float* shared, uint32_t dim,
+               float* x) override;
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
