@@ -69,38 +69,64 @@ uint64_t sum(const uint64_t* words, uint64_t n) {
   return total;
 }
 
+using Key = std::pair<uint32_t, uint32_t>;  // layer, expert
+
+// A store of `n_slots`, and the keys of its experts in random order.
+struct Experts {
+  Experts(const std::vector<std::shared_ptr<io::File>>& files,
+          const std::vector<store::LayerExperts>& layers, base::Arena& arena, uint32_t n_slots,
+          uint32_t read_threads)
+      : keys(keys_of(layers)), store(files, layers, arena, options(n_slots, read_threads)) {
+    std::shuffle(keys.begin(), keys.end(), random);
+  }
+  static std::vector<Key> keys_of(const std::vector<store::LayerExperts>& layers) {
+    std::vector<Key> keys;
+    for (uint32_t layer = 0; layer < layers.size(); ++layer)
+      for (uint32_t expert = 0; expert < layers[layer].n_experts; ++expert)
+        keys.emplace_back(layer, expert);
+    return keys;
+  }
+  store::StoreOptions options(uint32_t n_slots, uint32_t read_threads) {
+    store::StoreOptions options;
+    options.min_slots = options.max_slots = n_slots;
+    options.read_threads = read_threads;
+    options.on_arrival = [this] { bell.ring(); };
+    return options;
+  }
+  store::ExpertStore::Pin acquire(const Key& key) {
+    return *store.try_acquire(key.first, key.second, store::Use::decode);
+  }
+  void sleep() { bell.wait(std::chrono::milliseconds(50)); }
+  void wait(const store::ExpertStore::Pin& pin) {
+    while (!pin.ready()) sleep();
+  }
+
+  base::Bell bell;
+  std::mt19937_64 random{1};
+  std::vector<Key> keys;
+  store::ExpertStore store;
+};
+
 }  // namespace
 
 Rate probe_reads(const std::vector<std::shared_ptr<io::File>>& files,
                  const std::vector<store::LayerExperts>& layers, uint32_t batch,
                  uint32_t read_threads, double seconds) {
-  std::vector<std::pair<uint32_t, uint32_t>> keys;
-  for (uint32_t layer = 0; layer < layers.size(); ++layer)
-    for (uint32_t expert = 0; expert < layers[layer].n_experts; ++expert)
-      keys.emplace_back(layer, expert);
-  if (batch == 0 || batch > keys.size())
-    throw FormatError("[engine::probe] expected a batch of 1..", keys.size(), " experts, found ",
+  const size_t n_experts = Experts::keys_of(layers).size();
+  if (batch == 0 || batch > n_experts)
+    throw FormatError("[engine::probe] expected a batch of 1..", n_experts, " experts, found ",
                       batch);
-  std::shuffle(keys.begin(), keys.end(), std::mt19937_64(1));
   base::Account account(UINT64_MAX);
   base::HeapArena arena(account);
-  const auto bell = std::make_shared<base::Bell>();
-  store::StoreOptions options;
-  options.min_slots = options.max_slots = batch;
-  options.read_threads = read_threads;
-  options.on_arrival = [bell] { bell->ring(); };
-  store::ExpertStore store(files, layers, arena, options);
+  Experts experts(files, layers, arena, batch, read_threads);
   size_t next = 0;  // round and round: with more keys than slots nothing is ever a hit
   return repeat(seconds, [&] {
-    const uint64_t before = store.stats().bytes_read;
+    const uint64_t before = experts.store.stats().bytes_read;
     std::vector<store::ExpertStore::Pin> pins;
-    for (uint32_t i = 0; i < batch; ++i) {
-      const auto [layer, expert] = keys[next++ % keys.size()];
-      pins.push_back(*store.try_acquire(layer, expert, store::Use::decode));
-    }
-    for (const auto& pin : pins)
-      while (!pin.ready()) bell->wait(std::chrono::milliseconds(50));
-    return store.stats().bytes_read - before;
+    for (uint32_t i = 0; i < batch; ++i)
+      pins.push_back(experts.acquire(experts.keys[next++ % n_experts]));
+    for (const auto& pin : pins) experts.wait(pin);
+    return experts.store.stats().bytes_read - before;
   });
 }
 
@@ -125,7 +151,7 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
 
 namespace {
 
-ops::Router router_of(uint32_t top_k) {  // chooses nobody here: says how many experts a row has
+ops::Router router_of(uint32_t top_k) {  // only top_k is used
   ops::Router router;
   router.n_experts = router.top_k = top_k;
   return router;
@@ -141,6 +167,74 @@ ops::Workload expert_workload(const ops::Router& router, const quant::Shape& gat
   return work;
 }
 
+// The experts of one decoded layer after the other. Of the ring of keys the last n_slots are in
+// memory, the next ones are not.
+class DecodedLayers {
+ public:
+  DecodedLayers(Experts& experts, std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
+                base::Arena& arena, uint32_t top_k, uint32_t n_slots)
+      : experts_(experts),
+        shapes_(shapes),
+        ops_(ops),
+        top_k_(top_k),
+        next_(n_slots),
+        x_(arena, uint64_t(shapes[0].gate.in) * 4, "probe"),
+        out_(arena, uint64_t(top_k) * shapes[0].down.out * 4, "probe") {
+    std::vector<store::ExpertStore::Pin> pins;
+    for (uint32_t i = 0; i < n_slots; ++i) pins.push_back(experts_.acquire(experts_.keys[i]));
+    for (const auto& pin : pins) experts_.wait(pin);
+  }
+
+  uint64_t run(uint32_t n_misses) {  // returns the bytes that were read
+    const uint64_t before = experts_.store.stats().bytes_read;
+    const auto& keys = experts_.keys;
+    for (uint64_t at = experts_.random(); held_.size() < top_k_ - n_misses; ++at)
+      hold(keys[at % keys.size()], true);
+    while (held_.size() < top_k_) hold(keys[next_++ % keys.size()], false);
+    for (uint32_t left = top_k_; left > 0;) {
+      const uint32_t n = compute_ready();
+      if (n == 0) experts_.sleep();
+      left -= n;
+    }
+    held_.clear();
+    return experts_.store.stats().bytes_read - before;
+  }
+
+ private:
+  struct Held {
+    store::ExpertStore::Pin pin;
+    uint32_t layer;
+    bool done = false;
+  };
+  void hold(const Key& key, bool in_memory) {  // where that is true of it
+    if (experts_.store.contains(key.first, key.second) == in_memory)
+      held_.push_back({experts_.acquire(key), key.first});
+  }
+  uint32_t compute_ready() {
+    std::vector<ops::ExpertJob> jobs;
+    for (uint32_t rank = 0; rank < top_k_; ++rank) {
+      Held& held = held_[rank];
+      if (held.done || !held.pin.ready()) continue;
+      jobs.push_back(job_of(shapes_[held.layer], held.pin.data()));
+      jobs.back().rows = {0};
+      jobs.back().pairs = {rank};
+      held.done = true;
+    }
+    if (jobs.empty()) return 0;
+    ops_.experts(jobs, {x_.as<float>(), 1}, out_.as<float>());
+    ops_.submit(nullptr)->wait();
+    return static_cast<uint32_t>(jobs.size());
+  }
+
+  Experts& experts_;
+  const std::span<const model::ExpertShapes> shapes_;  // by layer
+  ops::Ops& ops_;
+  const uint32_t top_k_;
+  size_t next_;  // in the ring
+  const base::Memory x_, out_;
+  std::vector<Held> held_;
+};
+
 }  // namespace
 
 std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
@@ -148,78 +242,17 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
                               std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
                               base::Arena& arena, uint32_t top_k, std::span<const uint32_t> misses,
                               uint32_t n_slots, uint32_t read_threads, double seconds) {
-  using Key = std::pair<uint32_t, uint32_t>;
-  std::vector<Key> keys;
-  for (uint32_t layer = 0; layer < layers.size(); ++layer)
-    for (uint32_t expert = 0; expert < layers[layer].n_experts; ++expert)
-      keys.emplace_back(layer, expert);
+  const size_t n_experts = Experts::keys_of(layers).size();
   const uint32_t most = misses.empty() ? 0 : *std::max_element(misses.begin(), misses.end());
-  if (most > top_k || n_slots < top_k || keys.size() < uint64_t(n_slots) + most)
+  if (most > top_k || n_slots < top_k || n_experts < uint64_t(n_slots) + most)
     throw FormatError("[engine::probe] expected up to ", top_k, " misses and ",
-                      uint64_t(n_slots) + most, " experts, found ", most, " and ", keys.size());
-  std::mt19937_64 random(1);
-  std::shuffle(keys.begin(), keys.end(), random);
-  const auto bell = std::make_shared<base::Bell>();
-  store::StoreOptions options;
-  options.min_slots = options.max_slots = n_slots;
-  options.read_threads = read_threads;
-  options.on_arrival = [bell] { bell->ring(); };
-  store::ExpertStore store(files, layers, arena, options);
+                      uint64_t(n_slots) + most, " experts, found ", most, " and ", n_experts);
+  Experts experts(files, layers, arena, n_slots, read_threads);
   const ops::Router router = router_of(top_k);
-  const model::ExpertShapes& shape = shapes.front();
-  ops.reserve(expert_workload(router, shape.gate, shape.up, shape.down));
-  const base::Memory x(arena, uint64_t(shape.gate.in) * 4, "probe"),
-      out(arena, uint64_t(top_k) * shape.down.out * 4, "probe");
-
-  // A ring of keys: those of the last n_slots are in memory, the next ones are not.
-  struct Held {
-    store::ExpertStore::Pin pin;
-    uint32_t layer;
-    bool done = false;
-  };
-  std::vector<Held> pins;
-  const auto acquire = [&](const Key& key, store::Use use) {
-    pins.push_back({*store.try_acquire(key.first, key.second, use), key.first});
-  };
-  for (uint32_t i = 0; i < n_slots; ++i) acquire(keys[i], store::Use::decode);
-  for (const Held& held : pins)
-    while (!held.pin.ready()) bell->wait(std::chrono::milliseconds(50));
-  pins.clear();
-
-  size_t next = n_slots;
-  const auto round = [&](uint32_t n_misses) {
-    const uint64_t before = store.stats().bytes_read;
-    for (uint64_t at = random(); pins.size() < top_k - n_misses; ++at) {  // hits, anywhere
-      const Key& key = keys[at % keys.size()];
-      if (store.contains(key.first, key.second)) acquire(key, store::Use::decode);
-    }
-    while (pins.size() < top_k) {
-      const Key& key = keys[next++ % keys.size()];
-      if (!store.contains(key.first, key.second)) acquire(key, store::Use::decode);
-    }
-    for (uint32_t left = top_k; left > 0;) {
-      std::vector<ops::ExpertJob> jobs;
-      for (uint32_t rank = 0; rank < top_k; ++rank) {
-        Held& held = pins[rank];
-        if (held.done || !held.pin.ready()) continue;
-        jobs.push_back(job_of(shapes[held.layer], held.pin.data()));
-        jobs.back().rows = {0};
-        jobs.back().pairs = {rank};
-        held.done = true;
-      }
-      if (jobs.empty()) {
-        bell->wait(std::chrono::milliseconds(50));
-        continue;
-      }
-      ops.experts(jobs, {x.as<float>(), 1}, out.as<float>());
-      ops.submit(nullptr)->wait();
-      left -= static_cast<uint32_t>(jobs.size());
-    }
-    pins.clear();
-    return store.stats().bytes_read - before;
-  };
+  ops.reserve(expert_workload(router, shapes[0].gate, shapes[0].up, shapes[0].down));
+  DecodedLayers decoded(experts, shapes, ops, arena, top_k, n_slots);
   std::vector<Rate> rates;
-  for (uint32_t n : misses) rates.push_back(repeat(seconds, [&] { return round(n); }));
+  for (uint32_t n : misses) rates.push_back(repeat(seconds, [&] { return decoded.run(n); }));
   return rates;
 }
 

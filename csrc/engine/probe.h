@@ -31,9 +31,9 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds);
 
 // The experts of a decoded layer as the engine runs them: `top_k` experts of `layers` from a store
 // of `n_slots`, each computed as soon as it is there. For each of `misses`, experts that must be
-// read: a Rate whose rounds are layers and whose bytes are those that were read, of `seconds`.
-// `shapes`, by layer, differ in places alone. REQUIRES: experts outside of the slots for all
-// misses.
+// read: a Rate whose rounds are layers and whose bytes are those that were read, of `seconds`. All
+// layers have the same shapes, and places in a slot of their own. REQUIRES: experts outside of the
+// slots for all misses.
 std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
                               const std::vector<store::LayerExperts>& layers,
                               std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
