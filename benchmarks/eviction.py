@@ -4,8 +4,8 @@ A trace is an array (steps, layers, width) of expert ids, the experts that a lay
 -1 where there are fewer. A step asks for a layer's experts at once, those in memory first, as the
 engine does. Experts of different layers are different experts.
 
-Policies: `lru`; `store`, csrc/store's order (recency, and a frequency that halves); `belady`,
-which evicts what is used furthest in the future: no policy misses less.
+Policies: `lru`; `store`, the rule of csrc/store/eviction.h (recency, and a frequency that halves);
+`belady`, which evicts what is used furthest in the future: no policy misses less.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from moeflux import _core
+
 Trace = NDArray[np.integer]
 Requests = list[list[list[int]]]  # by step and layer: keys, each once
 
-USE_WORTH, HALF_LIFE = 1.0, 16.0  # csrc/store/expert_store.cpp: kUseWorth, kHalfLife, by slots
+USE_WORTH, HALF_LIFE = _core.Eviction.RULE  # of the store, in slots
 
 
 def union(traces: Sequence[Trace]) -> Trace:
@@ -70,30 +72,23 @@ def lru(asked: Requests, slots: int) -> list[int]:
 def store(
     asked: Requests, slots: int, use_worth: float = USE_WORTH, half_life: float = HALF_LIFE
 ) -> list[int]:
-    """Misses of each step under the order of csrc/store; its constants in slots."""
-    clock = 0
-    frequency: dict[int, float] = {}
-    last: dict[int, int] = {}
-    priority: dict[int, int] = {}  # of what is held
-    order: list[tuple[int, int]] = []  # a heap; entries that `priority` does not confirm are stale
+    """Misses of each step under the store's rule."""
+    n_keys = 1 + max((key for step in asked for experts in step for key in experts), default=0)
+    order = _core.Eviction(n_keys, use_worth, half_life)
+    held: set[int | None] = set()
     misses = []
     for step in asked:
         count = 0
-        for key in _hits_first(step, priority.__contains__):
-            clock += 1
-            if key not in priority:
+        for key in _hits_first(step, held.__contains__):
+            if key in held:
+                order.unpark(key)
+            else:
                 count += 1
-                while len(priority) >= slots:
-                    value, oldest = heapq.heappop(order)
-                    if priority.get(oldest) == value:
-                        del priority[oldest]
-            in_use = len(priority) + (key not in priority)
-            age = clock - last.get(key, 0)
-            frequency[key] = frequency.get(key, 0.0) * 2 ** (-age / (half_life * in_use)) + 1
-            last[key] = clock
-            value = clock + int(frequency[key] * use_worth * in_use)
-            priority[key] = max(value, priority.get(key, 0))
-            heapq.heappush(order, (priority[key], key))
+                if len(held) >= slots:
+                    held.remove(order.evict())
+                held.add(key)
+            order.touch(key, len(held))
+            order.park(key)
         misses.append(count)
     return misses
 
@@ -111,7 +106,7 @@ def belady(asked: Requests, slots: int) -> list[int]:
         next_use[at] = {key: upcoming.get(key, never) for key in keys}
         upcoming.update(dict.fromkeys(keys, at))
     held: dict[int, tuple[int, int]] = {}  # next use: (step, layer's place within it)
-    order: list[tuple[tuple[int, int], int]] = []  # by furthest use; stale entries as in store()
+    order: list[tuple[tuple[int, int], int]] = []  # by furthest use; stale entries are skipped
     misses = []
     for at, step in enumerate(asked):
         count = 0

@@ -1,24 +1,12 @@
 #include "store/expert_store.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "store/read_plan.h"
 
 namespace moeflux::store {
-
-namespace {
-// Recency with a frequency term, both in ticks (one tick = one acquire) for each slot, so that
-// large and small pools forget alike: a remembered use is worth kUseWorth, halved every kHalfLife.
-// Near the best pair both on a trained model's routing and on synthetic one
-// (benchmarks/notebook.md).
-constexpr float kUseWorth = 1;
-constexpr float kHalfLife = 16;
-constexpr float kSweepScale = 64;  // so that less than one remembered use counts among sweeps
-constexpr uint64_t kGuessed = 1;   // priority of what nobody has asked for; an empty slot's is 0
-}  // namespace
 
 uint64_t LayerExperts::slot_bytes() const {
   uint64_t end = 0;
@@ -58,8 +46,7 @@ ExpertStore::ExpertStore(std::vector<std::shared_ptr<io::File>> files,
   const size_t n_keys = layers_.size() * size_t(max_experts_);
   tables_ = base::Booking(arena_.account(), tables_bytes(layers_), "expert tables");
   where_.resize(n_keys);
-  frequency_.resize(n_keys);
-  last_use_.resize(n_keys);
+  eviction_ = Eviction(n_keys);
   if (n_keys == 0) return;
   // The minimum is taken at once: no session may eat it before the first miss.
   for (uint32_t index = 0; index < options_.min_slots; ++index) park(add_slot());
@@ -95,24 +82,10 @@ uint64_t ExpertStore::tables_bytes(const std::vector<LayerExperts>& layers) {
     pieces += bound;
     most_pieces = std::max(most_pieces, bound);
   }
-  const uint64_t key = sizeof(void*) + sizeof(float) + sizeof(uint64_t);
-  const uint64_t slot =
-      sizeof(Slot) + 2 * sizeof(void*) + sizeof(Rank) + 32 + most_pieces * sizeof(Task);
+  const uint64_t key = sizeof(void*) + Eviction::kKeyBytes;
+  const uint64_t slot = sizeof(Slot) + 3 * sizeof(void*) + most_pieces * sizeof(Task);
   constexpr uint64_t kQueueBlocks = 4 * 4096;  // two queues, a block begun at either end
   return 2 * ranges + pieces * sizeof(Piece) + kQueueBlocks + layers.size() * widest * (key + slot);
-}
-
-uint64_t ExpertStore::touch(int64_t key, Use use) {
-  ++clock_;
-  float& frequency = frequency_[key];
-  const float age = static_cast<float>(clock_ - last_use_[key]);
-  const float n_slots = static_cast<float>(slots_.size());
-  frequency = frequency * std::exp2(-age / (kHalfLife * n_slots));
-  last_use_[key] = clock_;
-  if (use == Use::sweep)  // behind all that decode used, before guesses and empty slots
-    return kGuessed + 1 + static_cast<uint64_t>(frequency * kSweepScale);
-  frequency += 1;
-  return clock_ + static_cast<uint64_t>(frequency * kUseWorth * n_slots);
 }
 
 ExpertStore::Slot* ExpertStore::add_slot() {
@@ -128,23 +101,24 @@ ExpertStore::Slot* ExpertStore::add_slot() {
 }
 
 ExpertStore::Slot* ExpertStore::take_slot() {
-  const bool empty_one = !order_.empty() && order_.begin()->slot->state == State::empty;
-  if (!empty_one && slots_.size() < options_.max_slots &&
+  if (empty_.empty() && slots_.size() < options_.max_slots &&
       arena_.account().free_bytes() >= arena_.booked_bytes(slot_bytes_))
     return add_slot();
-  if (order_.empty()) return nullptr;
-  Slot* slot = order_.begin()->slot;
-  order_.erase(order_.begin());
-  if (slot->state == State::loaded) {
-    forget(slot);
+  if (empty_.empty()) {
+    const std::optional<int64_t> victim = eviction_.evict();
+    if (!victim) return nullptr;
+    vacate(*victim);
     ++stats_.evictions;
   }
+  Slot* slot = empty_.back();
+  empty_.pop_back();
   return slot;
 }
 
-void ExpertStore::forget(Slot* slot) {
-  where_[slot->key] = nullptr;
+void ExpertStore::vacate(int64_t key) {
+  Slot* slot = std::exchange(where_[key], nullptr);
   slot->state = State::empty;
+  empty_.push_back(slot);
 }
 
 std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_t expert, Use use) {
@@ -169,9 +143,9 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
       if (slot->is_read())
         slot->again = true;
       else
-        order_.erase(slot->rank());
+        eviction_.unpark(key);
     }
-    slot->priority = std::max(slot->priority, touch(key, use));
+    eviction_.touch(key, use, slots_.size());
     ++slot->pins;
     return Pin(this, slot);
   }
@@ -179,7 +153,7 @@ std::optional<ExpertStore::Pin> ExpertStore::try_acquire(uint32_t layer, uint32_
   if (slot == nullptr) return std::nullopt;
   ++stats_.misses;
   read_into(slot, key, queue_);
-  slot->priority = touch(key, use);
+  eviction_.touch(key, use, slots_.size());
   return Pin(this, slot);
 }
 
@@ -191,7 +165,7 @@ std::optional<ExpertStore::Pin> ExpertStore::keep(uint32_t layer, uint32_t exper
     if (slot->is_read())
       slot->again = true;  // a demand that joins it is to have a read of its own, as without us
     else
-      order_.erase(slot->rank());
+      eviction_.unpark(slot->key);
   }
   ++slot->pins;
   return Pin(this, slot);
@@ -205,7 +179,7 @@ std::optional<ExpertStore::Pin> ExpertStore::read_ahead(uint32_t layer, uint32_t
   if (slot == nullptr) return std::nullopt;
   read_into(slot, key, guesses_);
   slot->guess = true;
-  slot->priority = kGuessed;  // the first to go, after empty slots, until it is asked for
+  eviction_.guess(key);
   return Pin(this, slot);
 }
 
@@ -258,8 +232,11 @@ void ExpertStore::read(const Task& task, std::byte* bounce) {
 }
 
 void ExpertStore::read_ended(Slot* slot, State state) {
-  if (state == State::empty) forget(slot);
   slot->state = state;
+  if (state == State::empty) {
+    where_[slot->key] = nullptr;
+    eviction_.forget(slot->key);
+  }
   if (--n_reading_ == 0) stats_.reading_ns += base::now_ns() - reading_since_ns_;
 }
 
@@ -303,8 +280,10 @@ void ExpertStore::fill(const Task& task, std::byte* bounce) {
 }
 
 void ExpertStore::park(Slot* slot) {
-  if (slot->state == State::empty) slot->priority = 0;
-  order_.insert(slot->rank());
+  if (slot->state == State::empty)
+    empty_.push_back(slot);
+  else
+    eviction_.park(slot->key);
 }
 
 void ExpertStore::unpin(Slot* slot) {
@@ -345,15 +324,18 @@ bool ExpertStore::holds_all() const {
 bool ExpertStore::make_room(uint64_t nbytes) {
   std::lock_guard lock(mutex_);
   const uint64_t spare = slots_.size() - std::min<size_t>(slots_.size(), options_.min_slots);
-  const uint64_t idle = std::min<uint64_t>(spare, order_.size());
+  const uint64_t idle = std::min<uint64_t>(spare, empty_.size() + eviction_.n_parked());
   if (arena_.account().free_bytes() + idle * arena_.booked_bytes(slot_bytes_) < nbytes)
     return false;
   while (arena_.account().free_bytes() < nbytes) {
-    if (slots_.size() <= options_.min_slots || order_.empty()) return false;
-    Slot* slot = order_.begin()->slot;
-    order_.erase(order_.begin());
-    if (slot->state == State::loaded) forget(slot);
-    slots_.erase(slot->self);
+    if (slots_.size() <= options_.min_slots) return false;
+    if (empty_.empty()) {
+      const std::optional<int64_t> victim = eviction_.evict();
+      if (!victim) return false;
+      vacate(*victim);
+    }
+    slots_.erase(empty_.back()->self);
+    empty_.pop_back();
   }
   return true;
 }

@@ -10,13 +10,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
 #include "base/memory.h"
 #include "io/file.h"
 #include "io/readers.h"
+#include "store/eviction.h"
 
 namespace moeflux::store {
 
@@ -36,8 +36,6 @@ struct LayerExperts {
   std::vector<Part> parts;
   uint64_t slot_bytes() const;
 };
-
-enum class Use { decode, sweep };  // a sweep (prefill) does not push out what decode works with
 
 struct StoreStats {
   uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0;  // a guess that came true is a miss
@@ -110,30 +108,21 @@ class ExpertStore {
 
  private:
   friend struct ExpertStoreTest;  // tests/cpp/expert_store_test.h
-  // Invariants (under mutex_): a slot with pins > 0 or being read is in no order; every other slot
-  // is in `order_` exactly once; `where_` maps (layer, expert) to the slot that holds or reads it;
-  // tasks of a guess are in `guesses_`, all others in `queue_`.
+  // Invariants (under mutex_): of a slot that is neither pinned nor being read the expert is parked
+  // in `eviction_`, or the slot is empty and in `empty_`; no other is in either. `where_` maps
+  // (layer, expert) to the slot that holds or reads it; tasks of a guess are in `guesses_`, all
+  // others in `queue_`.
   enum class State { empty, queued, reading, loaded };  // reading: a reader has taken a piece
-  // The smallest is evicted first. Of equals the expert with the highest key is: a prompt, which
-  // goes from layer to layer, comes back to it last.
-  struct Rank {
-    uint64_t priority;
-    int64_t minus_key;
-    Slot* slot;
-    auto operator<=>(const Rank&) const = default;
-  };
   struct Slot {
     base::Memory memory;
     State state = State::empty;
     int64_t key = 0;  // unless empty: layer * max_experts + expert
     uint32_t pins = 0;
-    uint32_t left = 0;   // while read: pieces that have not arrived
-    bool guess = false;  // read_ahead's, and nobody has asked for it since
-    bool again = false;  // joined after its read began: on a fault it is read once more
-    uint64_t priority = 0;
+    uint32_t left = 0;         // while read: pieces that have not arrived
+    bool guess = false;        // read_ahead's, and nobody has asked for it since
+    bool again = false;        // joined after its read began: on a fault it is read once more
     std::exception_ptr error;  // of the last read
     std::list<Slot>::iterator self;
-    Rank rank() { return {priority, -key, this}; }
     bool is_read() const { return state == State::queued || state == State::reading; }
   };
   // What one reader reads in one go of an expert, so that several work on it side by side.
@@ -152,14 +141,13 @@ class ExpertStore {
   void arrived(Slot* slot);
   const std::string& first_path(const Slot& slot) const;
   Slot* add_slot();
-  Slot* take_slot();        // null: all are pinned
-  void forget(Slot* slot);  // what it holds
+  Slot* take_slot();         // null: all are pinned
+  void vacate(int64_t key);  // empties its slot
   void read_into(Slot* slot, int64_t key, std::deque<Task>& queue);
   void ask_for(Slot* slot, std::deque<Task>& queue);  // all its pieces
   void read_ended(Slot* slot, State state);           // or was taken back
   void unpin(Slot* slot);
-  void park(Slot* slot);  // puts an unpinned slot into order_
-  uint64_t touch(int64_t key, Use use);
+  void park(Slot* slot);  // for another to take
   int64_t key_of(uint32_t layer, uint32_t expert) const {
     return int64_t(layer) * max_experts_ + expert;
   }
@@ -177,13 +165,11 @@ class ExpertStore {
 
   mutable std::mutex mutex_;
   std::list<Slot> slots_;
-  std::vector<Slot*> where_;        // by key; null: on disk only
-  std::vector<float> frequency_;    // by key, decayed at each touch
-  std::vector<uint64_t> last_use_;  // by key, in clock_ ticks
-  std::set<Rank> order_;
-  std::deque<Task> queue_;    // to be read, oldest first
-  std::deque<Task> guesses_;  // to be read when queue_ is empty
-  uint64_t clock_ = 0;
+  std::vector<Slot*> where_;  // by key; null: on disk only
+  std::vector<Slot*> empty_;
+  Eviction eviction_{0};
+  std::deque<Task> queue_;        // to be read, oldest first
+  std::deque<Task> guesses_;      // to be read when queue_ is empty
   uint32_t n_reading_ = 0;        // slots
   int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
   StoreStats stats_;

@@ -30,16 +30,23 @@ struct ExpertStoreTest {
     const auto demand = [](bool holds, const char* what) {
       if (!holds) throw std::logic_error(what);
     };
-    size_t parked = 0;
+    size_t parked = 0, empty = 0;
     for (const Slot& slot : store.slots_) {
       const bool idle = slot.pins == 0 && !slot.is_read();
-      const bool listed = store.order_.count(const_cast<Slot&>(slot).rank()) == 1;
-      demand(idle == listed, "a slot is in order_ exactly when it is idle");
+      if (slot.state == ExpertStore::State::empty) {
+        const auto listed = std::count(store.empty_.begin(), store.empty_.end(), &slot);
+        demand(listed == idle, "a slot is in empty_ exactly when it is idle and empty");
+        empty += idle;
+        continue;
+      }
+      const auto& order = store.eviction_.order_[0];
+      demand(idle == (order.count(store.eviction_.rank(slot.key)) == 1),
+             "an expert is parked exactly when its slot is idle");
       parked += idle;
-      if (slot.state == ExpertStore::State::empty) continue;
       demand(store.where_[slot.key] == &slot, "where_ lost a slot");
     }
-    demand(parked == store.order_.size(), "order_ holds a slot twice");
+    demand(parked == store.eviction_.n_parked(), "an expert is parked without a slot");
+    demand(empty == store.empty_.size(), "empty_ holds a slot twice");
     demand(store.slots_.size() <= store.options_.max_slots, "more slots than allowed");
     for (const auto& task : store.queue_)
       demand(task.slot->is_read() && !task.slot->guess, "queue_ has demands");

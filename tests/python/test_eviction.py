@@ -2,7 +2,6 @@
 
 import importlib.util
 import itertools
-import re
 from collections import OrderedDict
 from functools import cache
 from pathlib import Path
@@ -39,12 +38,31 @@ def test_traces_made_by_hand(policy, experts, slots, misses):
     assert eviction.POLICIES[policy](one_by_one(*experts), slots) == misses
 
 
-def test_the_constants_are_those_of_the_store():
-    source = (ROOT / "csrc" / "store" / "expert_store.cpp").read_text()
-    found = [
-        float(re.search(rf"{name} = (\d+);", source)[1]) for name in ("kUseWorth", "kHalfLife")
-    ]
-    assert found == [eviction.USE_WORTH, eviction.HALF_LIFE]
+def by_formula(asked, slots):
+    """The store's rule (benchmarks/notebook.md) in float64, with a list that is searched."""
+    worth, last, priority, clock, misses = {}, {}, {}, 0, []
+    for step in asked:
+        misses.append(0)
+        keys = [key for layer in step for key in layer]
+        for key in sorted(keys, key=lambda key: key not in priority):
+            clock += 1
+            if key not in priority:
+                misses[-1] += 1
+                if len(priority) == slots:  # of equals the highest key goes
+                    del priority[min(priority, key=lambda held: (priority[held], -held))]
+            n = len(priority) + (key not in priority)
+            age = clock - last.get(key, 0)
+            worth[key] = worth.get(key, 0) * 2 ** (-age / (16 * n)) + 1
+            last[key] = clock
+            priority[key] = max(priority.get(key, 0), clock + int(worth[key] * n))
+    return misses
+
+
+@pytest.mark.parametrize("slots", [5, 12, 40])
+def test_the_store_counts_as_its_formula_does(slots):
+    trace = next(eviction.skewed(2, 150, 1, 64, 4, 0.7))
+    asked = eviction.requests(trace, 64)
+    assert eviction.store(asked, slots) == by_formula(asked, slots)
 
 
 def test_what_is_in_memory_is_used_before_it_can_be_pushed_out():
