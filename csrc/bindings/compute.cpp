@@ -16,7 +16,7 @@ Compute on_device(base::Account& account, const ComputeOptions& options) {
     throw FormatError("[bindings::Compute] expected precision float32 on device ",
                       options.device->kind(), ", found another: bfloat16 and int8 are the CPU's");
   auto arena = std::make_shared<ops::gpu::DeviceArena>(options.device, account);
-  auto ops = ops::gpu::make_gpu_ops(*options.device, *arena);
+  auto ops = ops::gpu::make_gpu_ops(*arena);
   return {std::move(arena), std::move(ops)};
 }
 

@@ -23,7 +23,7 @@ struct GpuModel {
       return arena;
     };
     options.make_ops = [this, poll](std::unique_ptr<moeflux::ops::Ops>, TinyModel&) {
-      auto ops = moeflux::ops::gpu::make_gpu_ops(*device, *arena);
+      auto ops = moeflux::ops::gpu::make_gpu_ops(*arena);
       ops->set_poll(poll);
       return ops;
     };

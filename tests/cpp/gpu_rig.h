@@ -31,7 +31,7 @@ class GpuRig {
   explicit GpuRig(uint64_t max_buffer_bytes = 64 << 20) {
     device->set_limits(max_buffer_bytes, 0);
     arena = std::make_shared<ops::gpu::DeviceArena>(device, account);
-    gpu = ops::gpu::make_gpu_ops(*device, *arena);
+    gpu = ops::gpu::make_gpu_ops(*arena);
     cpu = std::make_unique<ops::cpu::CpuOps>(*arena, ops::cpu::select_kernels("portable"), 1,
                                              ops::Precision::float32);
   }

@@ -122,8 +122,8 @@ TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and
   const float *first = rig.floats(before * d, -2, 2), *second = rig.floats(n * d, -2, 2);
   // Of the second call, with dispatches of at most so many groups of 16 rows.
   const auto attend = [&](uint32_t groups, uint64_t dispatches) {
-    const auto gpu = ops::gpu::make_gpu_ops(*rig.device, *rig.arena,
-                                            uint64_t(2) * 16 * groups * heads * (before + n));
+    const auto gpu =
+        ops::gpu::make_gpu_ops(*rig.arena, uint64_t(2) * 16 * groups * heads * (before + n));
     gpu->reserve(work);
     Segment segment;
     segment.keys = reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5));

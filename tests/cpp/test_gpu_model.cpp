@@ -34,7 +34,7 @@ Logits logits_of(const Run& run) {
     return std::make_shared<DeviceArena>(device, account);
   };
   options.make_ops = [&](std::unique_ptr<ops::Ops>, TinyModel& model) {
-    return ops::gpu::make_gpu_ops(*device, dynamic_cast<DeviceArena&>(model.arena()));
+    return ops::gpu::make_gpu_ops(dynamic_cast<DeviceArena&>(model.arena()));
   };
   TinyModel model(options);
   const auto one = model.session(), other = model.session();

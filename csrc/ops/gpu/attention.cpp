@@ -38,23 +38,17 @@ struct GpuOps::AttentionRows {
         mixed(bump.take(uint64_t(n) * heads)),
         scores(bump.take(uint64_t(w.n_heads) * std::min(context, kScoredPositions))),
         partial(bump.take(uint64_t(n_chunks(context)) * heads)),
-        stats(bump.take(uint64_t(n_chunks(context)) * w.n_heads * 2)),
-        floats(bump.used()) {}
+        stats(bump.take(uint64_t(n_chunks(context)) * w.n_heads * 2)) {}
   const Attention& w;
   uint32_t n, heads, kv_dim;  // rows; numbers of a row of q, of k
   float *normed, *out, *q, *k, *v, *gate, *mixed;
   float *scores, *partial, *stats;  // of one row
-  uint64_t floats;
 
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(w.head_dim)); }
   static float* at(std::byte* cache, uint32_t position, uint32_t kv_dim) {
     return reinterpret_cast<float*>(cache) + uint64_t(position) * kv_dim;
   }
 };
-
-uint64_t GpuOps::attention_floats(const Attention& w, uint32_t rows, uint32_t context) {
-  return AttentionRows({}, w, rows, context).floats;
-}
 
 uint64_t GpuOps::cache_block_bytes(const Attention& w) const {
   return uint64_t(kCacheBlock) * w.n_kv_heads * w.head_dim * sizeof(float);

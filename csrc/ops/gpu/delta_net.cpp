@@ -24,17 +24,11 @@ struct GpuOps::DeltaRows {
         a(bump.take(uint64_t(n) * w.n_value_heads)),
         b(bump.take(uint64_t(n) * w.n_value_heads)),
         decay(bump.take(uint64_t(n) * w.n_value_heads)),
-        beta(bump.take(uint64_t(n) * w.n_value_heads)),
-        floats(bump.used()) {}
+        beta(bump.take(uint64_t(n) * w.n_value_heads)) {}
   const DeltaNet& w;
   uint32_t n, channels, keys, values;
   float *normed, *out, *qkv, *convolved, *z, *mixed, *a, *b, *decay, *beta;
-  uint64_t floats;
 };
-
-uint64_t GpuOps::delta_net_floats(const DeltaNet& w, uint32_t rows) {
-  return DeltaRows({}, w, rows).floats;
-}
 
 // The recurrence over the rows of one session, which reads one state and writes the other.
 void GpuOps::recur(const DeltaRows& rows, const Segment& segment) {

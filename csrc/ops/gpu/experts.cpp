@@ -15,18 +15,10 @@ constexpr size_t kSlots = 16;  // bindings of experts_gate_up_bf16_f32
 
 struct GpuOps::ExpertRows {
   ExpertRows(Bump bump, const quant::Shape& gate, const quant::Shape& down, uint64_t n)
-      : in(bump.take(n * gate.in)),
-        out(bump.take(n * down.out)),
-        ffn(bump, gate, n),
-        floats(bump.used()) {}
+      : in(bump.take(n * gate.in)), out(bump.take(n * down.out)), ffn(bump, gate, n) {}
   float *in, *out;  // (n, d_model): of one expert
   FfnRows ffn;
-  uint64_t floats;
 };
-
-uint64_t GpuOps::expert_floats(const quant::Shape& gate, const quant::Shape& down, uint32_t rows) {
-  return ExpertRows({}, gate, down, std::max<uint64_t>(rows, kSlots)).floats;
-}
 
 // Where the parts of an expert lie in its slot, for experts whose slots have one layout.
 struct GpuOps::Slots {
@@ -48,8 +40,10 @@ struct GpuOps::Slots {
     return ffn.gate.weight.bits != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
            ffn.gate.weight.group == ffn.up.weight.group;
   }
-  static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {  // and one buffer
-    return has_form(ffn) && arena.reach(base(ffn)) >= Slots(ffn).nbytes;
+  // And one buffer. Without an address: a slot in a rehearsal.
+  static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {
+    const std::byte* slot = base(ffn);
+    return has_form(ffn) && (!slot || arena.reach(slot) >= Slots(ffn).nbytes);
   }
 
   explicit Slots(const GatedFfn& ffn) {
@@ -103,15 +97,6 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
                  u32(down.group), u32(n), u32(slots.nbytes / sizeof(uint32_t)), slots.at(6),
                  slots.at(7), slots.at(8)});
   recorder_.run({"experts_down_bf16_f32", "Bits", down.bits}, second);
-}
-
-void GpuOps::add_experts_of_one_row(const GatedFfn& w, Kernels& to) const {
-  if (!Slots::has_form(w)) {
-    add_ffn_rows(w, false, to);
-    return;
-  }
-  to.push_back({"experts_gate_up_bf16_f32", "Bits", w.up.weight.bits});
-  to.push_back({"experts_down_bf16_f32", "Bits", w.down.weight.bits});
 }
 
 void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {

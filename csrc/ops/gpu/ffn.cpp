@@ -3,12 +3,6 @@
 
 namespace moeflux::ops::gpu {
 
-uint64_t GpuOps::ffn_floats(const quant::Shape& gate, uint32_t rows) {
-  Bump bump;
-  FfnRows(bump, gate, rows);
-  return bump.used();
-}
-
 void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n,
                       float* out) {
   const uint64_t width = w.gate.weight.out, count = n * width;

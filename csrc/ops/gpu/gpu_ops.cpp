@@ -18,34 +18,23 @@ uint64_t list_words(const Workload& work) {
 }
 }  // namespace
 
-std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena,
-                                  uint64_t attention_macs) {
-  return std::make_unique<GpuOps>(device, arena, attention_macs);
-}
-
-uint64_t GpuOps::scratch_floats(const Workload& work) {
-  uint64_t most = work.rows;  // the shared expert's gates
-  for (const Attention* w : work.attentions)
-    most = std::max(most, attention_floats(*w, work.rows, work.context));
-  for (const DeltaNet* w : work.delta_nets) most = std::max(most, delta_net_floats(*w, work.rows));
-  for (const GatedFfn* w : work.dense) most = std::max(most, ffn_floats(w->gate.weight, work.rows));
-  for (const Workload::Moe& w : work.moes) {
-    most = std::max(most, expert_floats(w.gate, w.down, work.rows));
-    if (w.shared) most = std::max(most, ffn_floats(w.shared->gate.weight, work.rows));
-  }
-  if (work.head) most = std::max(most, head_floats(*work.head, work.logit_rows));
-  return most;
+std::unique_ptr<Ops> make_gpu_ops(DeviceArena& arena, uint64_t attention_macs) {
+  return std::make_unique<GpuOps>(arena, attention_macs);
 }
 
 uint64_t GpuOps::scratch_bytes(const Workload& work) const {
-  return arena_.booked_bytes(scratch_floats(work) * sizeof(float)) +
+  return arena_.booked_bytes(rehearse(work).floats * sizeof(float)) +
          arena_.booked_bytes(list_words(work) * sizeof(uint32_t));
 }
 
 void GpuOps::reserve(const Workload& work) {
-  scratch_ = base::Memory::written(arena_, scratch_floats(work) * sizeof(float), "stage buffers");
+  const Rehearsal rehearsal = rehearse(work);
+  scratch_ = base::Memory::written(arena_, rehearsal.floats * sizeof(float), "stage buffers");
   recorder_.reserve_lists(list_words(work));
-  compile(work);
+  for (const Recorder::Kernel& kernel : rehearsal.kernels) {
+    if (poll_) poll_();
+    recorder_.pipeline(kernel);
+  }
 }
 
 void GpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
@@ -61,33 +50,22 @@ void GpuOps::add(const float* y, uint64_t n, float* x) {
                 {recorder_.in(x, n), recorder_.in(y, n), recorder_.out(x, n), u32(n)});
 }
 
-struct GpuOps::HeadRows {
-  HeadRows(Bump bump, const Linear& head, uint32_t n)
-      : gathered(bump.take(uint64_t(n) * head.weight.in)),
-        normed(bump.take(uint64_t(n) * head.weight.in)),
-        floats(bump.used()) {}
-  float *gathered, *normed;
-  uint64_t floats;
-};
-
-uint64_t GpuOps::head_floats(const Linear& head, uint32_t rows) {
-  return HeadRows({}, head, rows).floats;
-}
-
 void GpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
   const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
   if (n == 0) return;
-  const HeadRows buffers(bump(), w.linear, n);
+  Bump scratch = bump();
+  float* gathered = scratch.take(uint64_t(n) * d_model);
+  float* normed = scratch.take(uint64_t(n) * d_model);
   const float* from = x + uint64_t(rows[0]) * d_model;
   if (n > 1) {
     const uint64_t last = *std::max_element(rows.begin(), rows.end());
     recorder_.run({"gather_rows_f32"},
                   {recorder_.in(x, (last + 1) * d_model), recorder_.list(rows),
-                   recorder_.out(buffers.gathered, uint64_t(n) * d_model), u32(d_model), u32(n)});
-    from = buffers.gathered;
+                   recorder_.out(gathered, uint64_t(n) * d_model), u32(d_model), u32(n)});
+    from = gathered;
   }
-  norm(w.norm, w.eps, from, n, d_model, buffers.normed);
-  project(w.linear, buffers.normed, n, logits);
+  norm(w.norm, w.eps, from, n, d_model, normed);
+  project(w.linear, normed, n, logits);
 }
 
 }  // namespace moeflux::ops::gpu

@@ -16,10 +16,9 @@ class DeviceArena;  // device_arena.h: the model's arena, and where in which buf
 // gives 2.6 for the M1. 64 heads of 128 over 262144 positions are as much for 16 rows.
 inline constexpr uint64_t kAttentionMacs = UINT64_C(1) << 36;
 
-// Both must outlive the ops. Every kernel that a model needs is compiled by reserve(), which asks
-// the poll in between. Precision is that of float32. Throws as Device does.
-std::unique_ptr<Ops> make_gpu_ops(device::Device& device, DeviceArena& arena,
-                                  uint64_t attention_macs = kAttentionMacs);
+// The arena must outlive the ops. Every kernel that a model needs is compiled by reserve(), which
+// asks the poll in between. Precision is that of float32. Throws as Device does.
+std::unique_ptr<Ops> make_gpu_ops(DeviceArena& arena, uint64_t attention_macs = kAttentionMacs);
 
 // Rows of a prompt that one attention dispatch takes, of `n` that end at position `end`: whole
 // groups of 16 of them, one at least.

@@ -37,6 +37,7 @@ struct Rows {  // [first, first + count) of a matrix, as device memory
 
 // How many rows from `first` on one buffer holds, of each part of the matrix.
 uint64_t rows_at(const Recorder& recorder, const quant::Matrix& m, uint64_t first) {
+  if (m.weight == nullptr) return m.out;  // rehearsed
   const auto whole = [&](const std::byte* part, uint64_t row_bytes) {
     return recorder.arena().reach(part + first * row_bytes) / row_bytes;
   };
@@ -48,7 +49,7 @@ uint64_t rows_at(const Recorder& recorder, const quant::Matrix& m, uint64_t firs
   return rows;
 }
 bool is_whole(const Recorder& recorder, const quant::Matrix& m) {
-  return m.weight == nullptr || rows_at(recorder, m, 0) == m.out;
+  return rows_at(recorder, m, 0) == m.out;
 }
 
 // The contract's matvecs: scales and biases bf16, no bias of the output.
@@ -57,15 +58,15 @@ bool has_contract_form(const Linear& w) {
   return w.bias == nullptr && m.dtype == DType::bf16 && (m.bits == 2 || m.bits == 4 || m.bits == 8);
 }
 
-// Of one row, with weights that begin at `weight`.
-Recorder::Kernel matvec_kernel(const Recorder& recorder, const Linear& w,
-                               const device::Argument& weight) {
+// Of one row of x and the rows of w from `first` on. Buffers begin at multiples of any alignment.
+Recorder::Kernel matvec_kernel(const Recorder& recorder, const Linear& w, uint64_t first) {
   const quant::Matrix& m = w.weight;
   if (m.bits == 0) return {kMatvec.of(m.dtype)};
   if (has_contract_form(w)) {
     const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits)};
     const uint32_t alignment = device::find_kernel(kernel.name)->bindings[0].alignment;
-    if (std::get<device::Slice>(weight).offset % alignment == 0) return kernel;
+    if (reinterpret_cast<uintptr_t>(m.weight + first * m.row_bytes()) % alignment == 0)
+      return kernel;
   }
   return {kQMatvec.of(m.dtype), "Bits", m.bits};
 }
@@ -86,7 +87,7 @@ void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, 
   const Rows part(recorder, m, first, rows);
   const auto in = recorder.in(x, m.in), out = recorder.out(y, rows);
   const auto bias = recorder.in(w.bias ? w.bias + first : nullptr, rows);
-  const Recorder::Kernel kernel = matvec_kernel(recorder, w, part.weight);
+  const Recorder::Kernel kernel = matvec_kernel(recorder, w, first);
   if (m.bits == 0)
     recorder.run(kernel,
                  {part.weight, in, bias, out, u32(rows), u32(m.in), u32(w.bias != nullptr)});
@@ -129,33 +130,12 @@ void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, fl
     }
 }
 
-void add_kernels(const Recorder& recorder, const Linear& w, uint32_t rows, Kernels& to) {
-  const quant::Matrix& m = w.weight;
-  if (m.out == 0) return;
-  if (rows > 1 && is_whole(recorder, m)) to.push_back(matmul_kernel(m));
-  if (m.weight == nullptr) {
-    to.push_back(matvec_kernel(recorder, w, Place{}));
-    return;
-  }
-  for (uint64_t first = 0; first < m.out; first += rows_at(recorder, m, first))
-    to.push_back(
-        matvec_kernel(recorder, w, recorder.in(m.weight + first * m.row_bytes(), m.row_bytes())));
-}
-
-void add_embed_kernels(const quant::Matrix& table, Kernels& to) {
-  to.push_back(embed_kernel(table));
-}
-
-bool can_fuse_gate_up(const Recorder& recorder, const Linear& gate, const Linear& up) {
-  const quant::Matrix &g = gate.weight, &u = up.weight;
-  return has_contract_form(gate) && has_contract_form(up) && g.bits == 4 && u.bits == 4 &&
-         g.group == u.group && is_whole(recorder, g) && is_whole(recorder, u);
-}
-
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
                    float* out) {
-  if (!can_fuse_gate_up(recorder, gate, up)) return false;
   const quant::Matrix &g = gate.weight, &u = up.weight;
+  if (!has_contract_form(gate) || !has_contract_form(up) || g.bits != 4 || u.bits != 4 ||
+      g.group != u.group || !is_whole(recorder, g) || !is_whole(recorder, u))
+    return false;
   const Rows gates(recorder, g, 0, g.out), ups(recorder, u, 0, u.out);
   recorder.run_groups(
       {"fused_gate_up_swiglu"}, g.out,

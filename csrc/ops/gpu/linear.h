@@ -1,28 +1,19 @@
 // Products with stored matrices, whatever their format: which kernel, and in how many parts.
 #pragma once
-#include <vector>
-
 #include "ops/gpu/recorder.h"
 
 namespace moeflux::ops::gpu {
 
 // y = w x (+ bias) for each of n rows; x (n, in), y (n, out). One row is a matvec, more are a tiled
 // matmul: a row's bits depend on n being 1 or more, and on nothing else of its neighbours. A matrix
-// that lies under several of the device's buffers is multiplied part by part, row by row of x.
+// that lies under several of the device's buffers is multiplied part by part, row by row of x. One
+// without an address is a slot's in a rehearsal: whole and well aligned.
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y);
 
 // out = silu(gate x) * (up x) for one row, where one kernel does all of it; false: nothing was
 // done.
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
                    float* out);
-
-bool can_fuse_gate_up(const Recorder& recorder, const Linear& gate, const Linear& up);
-
-// Every kernel that project() runs for w and up to `rows` rows, that embed() runs for a table. A
-// matrix without an address is one of a slot, which is whole and well aligned.
-using Kernels = std::vector<Recorder::Kernel>;
-void add_kernels(const Recorder& recorder, const Linear& w, uint32_t rows, Kernels& to);
-void add_embed_kernels(const quant::Matrix& table, Kernels& to);
 
 // x (tokens.size(), table.in) = rows of the table.
 void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint32_t> tokens,

@@ -59,7 +59,7 @@ device::Argument f32(float value) {
 
 device::Argument Recorder::place(const void* data, uint64_t nbytes,
                                  DeviceArena::Access access) const {
-  if (data == nullptr || nbytes == 0) return Place{};
+  if (data == nullptr || nbytes == 0 || rehearsed_) return Place{};
   return arena_.locate(data, nbytes, access);
 }
 
@@ -73,30 +73,35 @@ const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel
   return pipelines_.emplace(std::pair(name, kernel.value), std::move(pipeline)).first->second;
 }
 
-void Recorder::dispatch(const std::shared_ptr<device::Pipeline>& pipeline, Arguments args,
-                        const device::Geometry& geometry) {
+template <class GeometryOf>
+void Recorder::dispatch(const Kernel& kernel, Arguments args, GeometryOf geometry_of) {
+  if (rehearsed_) {
+    rehearsed_->insert(kernel);
+    return;
+  }
+  const auto& made = pipeline(kernel);
+  const device::Geometry geometry = geometry_of(*made);
   if (!commands_) commands_ = device_.commands();
-  commands_->dispatch(pipeline, args, geometry.grid, geometry.threadgroup);
+  commands_->dispatch(made, args, geometry.grid, geometry.threadgroup);
   ++recorded_.dispatches;
-  ++recorded_.kernels[pipeline->info().name];
+  ++recorded_.kernels[made->info().name];
 }
 
 void Recorder::run(const Kernel& kernel, Arguments args) {
-  const auto& made = pipeline(kernel);
-  dispatch(made, args, device::default_geometry(*made, args));
+  dispatch(kernel, args, [&](const auto& made) { return device::default_geometry(made, args); });
 }
 
 void Recorder::run_groups(const Kernel& kernel, uint64_t groups, Listed args) {
-  const auto& made = pipeline(kernel);
-  const uint32_t threads = threads_of(made->info());
-  dispatch(made, {args.begin(), args.size()},
-           {{size_of(kernel, groups * threads), 1, 1}, {threads, 1, 1}});
+  dispatch(kernel, {args.begin(), args.size()}, [&](const device::Pipeline& made) {
+    const uint32_t threads = threads_of(made.info());
+    return device::Geometry{{size_of(kernel, groups * threads), 1, 1}, {threads, 1, 1}};
+  });
 }
 
 void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Listed args) {
-  const auto& made = pipeline(kernel);
-  dispatch(made, {args.begin(), args.size()},
-           {{size_of(kernel, threads), 1, 1}, {threads_of(made->info()), 1, 1}});
+  dispatch(kernel, {args.begin(), args.size()}, [&](const device::Pipeline& made) {
+    return device::Geometry{{size_of(kernel, threads), 1, 1}, {threads_of(made.info()), 1, 1}};
+  });
 }
 
 std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {

@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <map>
 #include <memory>
+#include <set>
 #include <span>
 #include <string_view>
 
@@ -19,7 +20,17 @@ device::Argument f32(float value);
 
 class Recorder {
  public:
-  Recorder(device::Device& device, DeviceArena& arena) : device_(device), arena_(arena) {}
+  struct Kernel {
+    std::string_view name;
+    const char* constant = nullptr;  // a function constant that it needs, and its value
+    uint32_t value = 0;
+    auto operator<=>(const Kernel&) const = default;
+  };
+  using Kernels = std::set<Kernel>;
+
+  // With `rehearsed`, nothing is placed or dispatched: the kernels that would be are added to it.
+  explicit Recorder(DeviceArena& arena, Kernels* rehearsed = nullptr)
+      : device_(arena.device()), arena_(arena), rehearsed_(rehearsed) {}
 
   // Arguments from the arena's memory: `count` elements from `data` on. A null pointer: none given.
   template <class T>
@@ -31,14 +42,9 @@ class Recorder {
     return place(data, count * sizeof(T), DeviceArena::Access::write);
   }
   device::Argument list(std::span<const uint32_t> values) {  // copied now, read by the device later
-    return in(staging_.put(values), values.size());
+    return rehearsed_ ? Place{} : in(staging_.put(values), values.size());
   }
 
-  struct Kernel {
-    std::string_view name;
-    const char* constant = nullptr;  // a function constant that it needs, and its value
-    uint32_t value = 0;
-  };
   using Arguments = std::span<const device::Argument>;
   using Listed = std::initializer_list<device::Argument>;
   // Of the geometry that the binding table gives for these scalars.
@@ -61,11 +67,12 @@ class Recorder {
 
  private:
   device::Argument place(const void* data, uint64_t nbytes, DeviceArena::Access access) const;
-  void dispatch(const std::shared_ptr<device::Pipeline>& pipeline, Arguments args,
-                const device::Geometry& geometry);
+  template <class GeometryOf>
+  void dispatch(const Kernel& kernel, Arguments args, GeometryOf geometry_of);
 
   device::Device& device_;
   DeviceArena& arena_;
+  Kernels* const rehearsed_;
   Staging staging_;
   std::shared_ptr<device::Commands> commands_;  // being recorded; null: nothing yet
   Counts counts_, recorded_;                    // submitted, and of commands_

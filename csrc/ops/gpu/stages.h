@@ -18,11 +18,17 @@ inline constexpr uint32_t kScoredPositions = 1024;
 
 class GpuOps final : public Ops {
  public:
-  GpuOps(device::Device& device, DeviceArena& arena, uint64_t attention_macs)
+  struct Rehearsal {  // what a workload's stages take and ask for
+    uint64_t floats = 0;
+    Recorder::Kernels kernels;
+  };
+
+  GpuOps(DeviceArena& arena, uint64_t attention_macs, Rehearsal* rehearsal = nullptr)
       : attention_macs_(attention_macs),
         arena_(arena),
-        recorder_(device, arena),
-        name_(device.kind()) {}
+        rehearsal_(rehearsal),
+        recorder_(arena, rehearsal ? &rehearsal->kernels : nullptr),
+        name_(arena.device().kind()) {}
 
   const char* name() const override { return name_.c_str(); }
   Counts counts() const override { return recorder_.counts(); }
@@ -54,7 +60,15 @@ class GpuOps final : public Ops {
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
  private:
-  Bump bump() const { return {scratch_.as<float>(), scratch_.nbytes() / sizeof(float)}; }
+  // Of a workload, without a dispatch: its stages over a recorder and a bump that only take notes.
+  Rehearsal rehearse(const Workload& workload) const;
+  void run_through(const Workload& workload);
+  void run_through(const Workload& workload, uint32_t n);  // of n rows
+
+  Bump bump() const {
+    if (rehearsal_) return Bump(rehearsal_->floats);
+    return {scratch_.as<float>(), scratch_.nbytes() / sizeof(float)};
+  }
   void project(const Linear& w, const float* x, uint32_t n, float* y) {
     gpu::project(recorder_, w, x, n, y);
   }
@@ -77,27 +91,10 @@ class GpuOps final : public Ops {
   struct Slots;
   void experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
                           const float* normed, float* expert_out);
-  struct HeadRows;
-  static uint64_t scratch_floats(const Workload& workload);
-
-  // pipelines.cpp: compiles what the stages of a workload will ask for.
-  void compile(const Workload& workload);
-  void add_attention(const Attention& w, const Workload& work, Kernels& to) const;
-  void add_delta_net(const DeltaNet& w, uint32_t rows, Kernels& to) const;
-  void add_ffn_rows(const GatedFfn& w, bool several, Kernels& to) const;
-  void add_ffn(const GatedFfn& w, uint32_t rows, Kernels& to) const;
-  void add_moe(const Workload::Moe& w, uint32_t rows, Kernels& to) const;
-  void add_experts_of_one_row(const GatedFfn& w, Kernels& to) const;
-
-  // What a stage takes of the scratch, in floats.
-  static uint64_t attention_floats(const Attention& w, uint32_t rows, uint32_t context);
-  static uint64_t delta_net_floats(const DeltaNet& w, uint32_t rows);
-  static uint64_t ffn_floats(const quant::Shape& gate, uint32_t rows);
-  static uint64_t expert_floats(const quant::Shape& gate, const quant::Shape& down, uint32_t rows);
-  static uint64_t head_floats(const Linear& head, uint32_t rows);
 
   const uint64_t attention_macs_;  // the most of one dispatch
   DeviceArena& arena_;
+  Rehearsal* const rehearsal_;  // null: for real
   Recorder recorder_;
   const std::string name_;
   base::Memory scratch_;        // from reserve() on

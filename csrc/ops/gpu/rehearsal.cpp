@@ -1,0 +1,57 @@
+// What a model's stages take of the scratch and which kernels they ask for, found by the stages
+// themselves: each runs with one row and with as many as there may be, over notes in place of a
+// device. So all kernels are compiled when the model is loaded, and one that a device refuses is an
+// error of load, not of the first step.
+#include <algorithm>
+
+#include "ops/gpu/stages.h"
+
+namespace moeflux::ops::gpu {
+
+GpuOps::Rehearsal GpuOps::rehearse(const Workload& work) const {
+  Rehearsal rehearsal;
+  GpuOps(arena_, attention_macs_, &rehearsal).run_through(work);
+  return rehearsal;
+}
+
+void GpuOps::run_through(const Workload& work) {
+  run_through(work, 1);
+  run_through(work, work.rows);
+  for (const uint32_t n : {1u, work.logit_rows})
+    if (work.head) head({.linear = *work.head}, nowhere(), std::vector<uint32_t>(n), nowhere());
+}
+
+void GpuOps::run_through(const Workload& work, uint32_t n) {
+  float* const x = nowhere();
+  const std::vector<uint32_t> rows(n);
+  norm(x, 0, x, n, 1, x);
+  add(x, n, x);
+  if (work.embed) embed(*work.embed, rows, x);
+
+  Segment segment;
+  segment.keys = segment.values = reinterpret_cast<std::byte*>(x);
+  segment.n = n;
+  for (const DeltaNet* w : work.delta_nets) delta_net(*w, {&segment, 1}, n, x);
+  segment.n = std::min(n, work.context);
+  for (const uint32_t position : {0u, work.context - segment.n})
+    for (const Attention* w : work.attentions) {
+      segment.position = position;
+      attention(*w, {&segment, 1}, n, x);
+    }
+
+  for (const GatedFfn* w : work.dense) ffn(*w, {x, n}, x);
+  for (const Workload::Moe& w : work.moes) {
+    const Routing routing{reinterpret_cast<uint32_t*>(x), x, x};
+    const uint32_t top_k = w.router ? w.router->top_k : 1;
+    if (w.router) route(*w.router, {x, n}, routing);
+    ExpertJob job{{}, rows, rows};  // of a slot: no addresses yet
+    static_cast<quant::Shape&>(job.ffn.gate.weight) = w.gate;
+    static_cast<quant::Shape&>(job.ffn.up.weight) = w.up;
+    static_cast<quant::Shape&>(job.ffn.down.weight) = w.down;
+    experts({&job, 1}, {x, n}, x);
+    if (w.shared) ffn(*w.shared, {x, n}, x);
+    combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.down.out, x);
+  }
+}
+
+}  // namespace moeflux::ops::gpu
