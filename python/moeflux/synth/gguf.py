@@ -142,6 +142,20 @@ def _metadata(writer: Any, gguf: Any, config: Config) -> None:
     writer.add_chat_template(CHAT_TEMPLATE)
 
 
+def _tensor_infos(writer: Any, gguf: Any, config: Config, model: list[Item]) -> None:
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3MOE, config["num_hidden_layers"])
+    for item in model:
+        hub_name = item.name.replace(".switch_mlp.", ".experts.").removesuffix(".weight")
+        quantised = isinstance(item, Matrix)
+        writer.add_tensor_info(
+            names.get_name(hub_name) + ".weight",
+            _shape(item),
+            np.dtype(np.uint8 if quantised else np.float32),
+            _nbytes(item),
+            gguf.GGMLQuantizationType.Q4_0 if quantised else None,
+        )
+
+
 def write(
     folder: Path,
     config: Config,
@@ -167,17 +181,7 @@ def write(
     writer = gguf.GGUFWriter(part, "qwen3moe")
     try:
         _metadata(writer, gguf, config)
-        names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3MOE, config["num_hidden_layers"])
-        for item in model:
-            hub_name = item.name.replace(".switch_mlp.", ".experts.").removesuffix(".weight")
-            shape, quantised = _shape(item), isinstance(item, Matrix)
-            writer.add_tensor_info(
-                names.get_name(hub_name) + ".weight",
-                shape,
-                np.dtype(np.uint8 if quantised else np.float32),
-                _nbytes(item),
-                gguf.GGMLQuantizationType.Q4_0 if quantised else None,
-            )
+        _tensor_infos(writer, gguf, config, model)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()

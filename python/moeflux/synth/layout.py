@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from . import router
@@ -9,10 +10,29 @@ from .shapes import EOS_ID, GROUP, Config, is_linear
 from .weights import EXPERT_GAIN, HEAD_GAIN, MIXER_GAIN, Gate, Item, Matrix, Vector
 
 
-def _prefixes(config: Config) -> tuple[str, str]:
-    if config["model_type"] == "qwen3_5_moe_text":
-        return "language_model.model.", "language_model.lm_head"
-    return "model.", "lm_head"
+@dataclass(frozen=True)
+class _Family:
+    """Conventions of a `model_type`.
+
+    Attributes:
+        outer: stands before all names, and the config is the text part of one with `wrapper`.
+        gated: q_proj has rows of gates, too.
+        grouped: the delta net's projections are two matrices, grouped by key head, not four.
+    """
+
+    outer: str = ""
+    wrapper: Config | None = None
+    gated: bool = True
+    grouped: bool = False
+
+
+_FAMILIES = {
+    "qwen3_moe": _Family(gated=False),
+    "qwen3_next": _Family(grouped=True),
+    "qwen3_5_moe_text": _Family("language_model.", {
+        "architectures": ["Qwen3_5MoeForConditionalGeneration"], "eos_token_id": EOS_ID,
+        "model_type": "qwen3_5_moe"}),
+}  # fmt: skip
 
 
 class _Builder:
@@ -20,6 +40,7 @@ class _Builder:
 
     def __init__(self, config: Config, seed: int, skew: float) -> None:
         self.config, self.seed, self.skew = config, seed, skew
+        self.family = _FAMILIES[config["model_type"]]
         self.items: list[Item] = []
         self.n_slices = 0
 
@@ -45,8 +66,7 @@ class _Builder:
         c = self.config
         hidden, dim = c["hidden_size"], c["head_dim"]
         queries, keys = c["num_attention_heads"] * dim, c["num_key_value_heads"] * dim
-        gated = 1 if c["model_type"] == "qwen3_moe" else 2
-        self.matrix(f"{name}.q_proj", gated * queries, hidden)
+        self.matrix(f"{name}.q_proj", (1 + self.family.gated) * queries, hidden)
         self.matrix(f"{name}.k_proj", keys, hidden)
         self.matrix(f"{name}.v_proj", keys, hidden)
         self.added(f"{name}.o_proj", queries, MIXER_GAIN)
@@ -59,7 +79,7 @@ class _Builder:
         keys = c["linear_num_key_heads"] * c["linear_key_head_dim"]
         values = n_values * c["linear_value_head_dim"]
         parts = {"qkv": 2 * keys + values, "z": values, "b": n_values, "a": n_values}
-        if c["model_type"] == "qwen3_next":
+        if self.family.grouped:
             parts = {"qkvz": 2 * keys + 2 * values, "ba": 2 * n_values}
         for part, out in parts.items():
             self.matrix(f"{name}.in_proj_{part}", out, hidden)
@@ -96,14 +116,15 @@ class _Builder:
 def items(config: Config, seed: int, skew: float) -> list[Item]:
     """Every tensor of the model, in its order; a 4-bit or 8-bit item stands for three of a file."""
     builder = _Builder(config, seed, skew)
-    prefix, head = _prefixes(config)
+    outer = builder.family.outer
+    prefix = f"{outer}model."
     hidden, vocab = config["hidden_size"], config["vocab_size"]
     builder.matrix(f"{prefix}embed_tokens", vocab, hidden, constant=True)
     for layer in range(config["num_hidden_layers"]):
         builder.layer(f"{prefix}layers.{layer}", layer)
     builder.norm(f"{prefix}norm", hidden, constant=0)
     if not config["tie_word_embeddings"]:
-        builder.matrix(head, vocab, hidden, gain=HEAD_GAIN)
+        builder.matrix(f"{outer}lm_head", vocab, hidden, gain=HEAD_GAIN)
     return builder.items
 
 
@@ -114,12 +135,8 @@ def mlx_config(config: Config, model: list[Item]) -> Config:
     }
     quantization = {"group_size": GROUP, "bits": 4, "mode": "affine"} | gates
     extra = {"quantization": quantization, "quantization_config": quantization}
-    if config["model_type"] != "qwen3_5_moe_text":
+    wrapper = _FAMILIES[config["model_type"]].wrapper
+    if wrapper is None:
         return config | extra
-    return {
-        "architectures": ["Qwen3_5MoeForConditionalGeneration"],
-        "eos_token_id": EOS_ID,
-        "model_type": "qwen3_5_moe",
-        "text_config": config,
-        "tie_word_embeddings": config["tie_word_embeddings"],
-    } | extra
+    tied = {"tie_word_embeddings": config["tie_word_embeddings"]}
+    return wrapper | tied | {"text_config": config} | extra
