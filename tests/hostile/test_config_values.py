@@ -13,6 +13,7 @@ import pytest
 import moeflux
 from oracle import build
 from oracle.corrupt import join_file, split_file
+from oracle.families import FAMILIES
 
 ROOM = {"memory": "64MiB", "context": 64}
 COUNTS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -32,7 +33,7 @@ def others(tmp_path_factory):
     """A hub form of every family."""
     root = tmp_path_factory.mktemp("others")
     return {family: build(root / family, family=family, form="hf-bf16")
-            for family in ("qwen3_moe", "qwen3_next", "qwen3_5_moe")}  # fmt: skip
+            for family in FAMILIES}  # fmt: skip
 
 
 def load_with(tmp_path, folder, **changes):
@@ -143,7 +144,7 @@ NOT_DONE = {
 }
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next", "qwen3_5_moe"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("changes", NOT_DONE["all"], ids=str)
 def test_a_model_that_is_not_done_is_refused(tmp_path, others, family, changes):
     with pytest.raises(moeflux.FormatError):
@@ -160,7 +161,7 @@ def test_a_model_that_is_not_done_in_one_family_is_refused(tmp_path, others, fam
         load_with(tmp_path, others[family], **changes)
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next", "qwen3_5_moe"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "changes",
     [

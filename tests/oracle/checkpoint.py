@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from . import affine, safetensors_file
+from .families import FAMILIES
+from .layout import EXPERT_MATRICES
 from .safetensors_file import Stored
 
 Array = np.ndarray
-_PREFIXES = ("model.language_model.", "language_model.model.", "model.")
 
 
 class Checkpoint:
@@ -24,7 +25,9 @@ class Checkpoint:
         self.stored: dict[str, Stored] = {}
         for file in sorted(folder.glob("*.safetensors")):
             self.stored.update(safetensors_file.read(file))
-        self.prefix = next(p for p in _PREFIXES if f"{p}norm.weight" in self.stored)
+        self.family = family = FAMILIES[self.text["model_type"].removesuffix("_text")]
+        prefixes = (family.hub_prefix, family.mlx_prefix, "model.")
+        self.prefix = next(p for p in prefixes if f"{p}norm.weight" in self.stored)
         self.is_mlx = any(".switch_mlp." in name for name in self.stored)
         self._cache: dict[str, Array] = {}
 
@@ -38,9 +41,9 @@ class Checkpoint:
 
     def head(self) -> Array:
         """The output matrix [vocab, hidden]; the embedding if tied."""
-        for name in ("lm_head.weight", "language_model.lm_head.weight"):
-            if name in self.stored:
-                return self.full(name)
+        for name in (self.family.hub_head, self.family.mlx_head):
+            if f"{name}.weight" in self.stored:
+                return self.full(f"{name}.weight")
         return self.get("embed_tokens.weight")
 
     def full(self, name: str) -> Array:
@@ -69,13 +72,14 @@ class Checkpoint:
 
     def expert(self, layer: int, expert: int) -> tuple[Array, Array, Array]:
         """(gate [I,H], up [I,H], down [H,I]) of one expert, however it is stored."""
-        base = f"layers.{layer}.mlp"
-        kinds = ("gate_proj", "up_proj", "down_proj")
+        base = f"layers.{layer}.{self.family.moe}"
         if self.has(f"{base}.switch_mlp.gate_proj.weight"):
-            gate, up, down = (self.get(f"{base}.switch_mlp.{k}.weight")[expert] for k in kinds)
+            names = (f"{base}.switch_mlp.{kind}.weight" for kind in EXPERT_MATRICES)
+            gate, up, down = (self.get(name)[expert] for name in names)
         elif self.has(f"{base}.experts.gate_up_proj"):
             gate, up = np.split(self.get(f"{base}.experts.gate_up_proj")[expert], 2)
             down = self.get(f"{base}.experts.down_proj")[expert]
         else:
-            gate, up, down = (self.get(f"{base}.experts.{expert}.{k}.weight") for k in kinds)
+            names = (f"{base}.experts.{expert}.{kind}.weight" for kind in self.family.experts)
+            gate, up, down = map(self.get, names)
         return gate, up, down

@@ -15,15 +15,11 @@ from typing import Any
 
 import numpy as np
 
+from .families import FAMILIES
 from .writer import build
 
 FOLDER = Path(__file__).resolve().parent.parent / "golden"
-# Max and mean absolute logit difference of an f32 engine, by family.
-TOLERANCE = {
-    "qwen3_moe": (2e-4, 1e-5),
-    "qwen3_next": (5e-4, 1e-5),
-    "qwen3_5_moe": (2e-3, 5e-5),
-}
+TOLERANCE = {name: family.tolerance for name, family in FAMILIES.items()}
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
 _DENSE_LAYER = {"mlp_only_layers": [1]}
 # A small embedding under full-size branches is ill-conditioned: transformers itself is then
@@ -46,7 +42,7 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
-for _family in ("qwen3_moe", "qwen3_next", "qwen3_5_moe"):
+for _family in FAMILIES:
     CASES |= {
         f"{_family}-hf": Case(_family, "hf-f32", same_as=("hf-bf16", "hf-f16")),
         f"{_family}-hf-wide": Case(_family, "hf-f32-wide", same_as=("hf-bf16-wide",)),
@@ -73,15 +69,14 @@ for _family, _widths in {
 CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))
 CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
 # A golden in one of the forms that hold its values. MOEFLUX_GOLDENS=all takes every one (.ci/full);
-# few are two or three forms of each family, which dispatch every kernel that the others do.
+# few are a form or more of each family, which dispatch every kernel that the others do.
 ALL = [(name, form) for name, case in CASES.items() for form in (case.form, *case.same_as)]
 FEW = [
-    ("qwen3_moe-q4", "mlx-q4"),
+    *((f"{_family}-q4", "mlx-q4") for _family in FAMILIES),
     ("qwen3_moe-yarn", "hf-f32"),
     ("qwen3_next-q3_6", "mlx-q3_6"),
     ("qwen3_next-hf", "hf-f16"),
     ("qwen3_next-q2", "mlx-q2"),
-    ("qwen3_5_moe-q4", "mlx-q4"),
     ("qwen3_5_moe-hf", "hf-bf16"),
 ]
 FORMS = {"all": ALL, "few": FEW}[os.environ.get("MOEFLUX_GOLDENS", "few")]

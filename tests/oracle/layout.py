@@ -13,7 +13,7 @@ from .families import FAMILIES, Config, is_sparse, layer_types
 
 Array = np.ndarray
 Shape = tuple[int, ...]
-EXPERT_MATRICES = ("gate_proj", "up_proj", "down_proj")
+EXPERT_MATRICES = ("gate_proj", "up_proj", "down_proj")  # of resident and of stacked ones
 
 
 def hub_shapes(family: str, config: Config) -> dict[str, Shape]:
@@ -35,31 +35,31 @@ def hub_shapes(family: str, config: Config) -> dict[str, Shape]:
 
 def ignorable_shapes(family: str, config: Config) -> dict[str, Shape]:
     """Tensors that hub files carry and a text engine skips: the MTP head, a vision stub."""
-    hidden = config["hidden_size"]
-    if family == "qwen3_moe":
+    spec, hidden = FAMILIES[family], config["hidden_size"]
+    if not spec.mtp:
         return {}
     shapes: dict[str, Shape] = {"mtp.fc.weight": (hidden, 2 * hidden)}
     for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
         shapes[f"mtp.{name}.weight"] = (hidden,)
-    block = _layer_shapes(family, config | {"num_experts": 2}, "full_attention", True)
+    block = _layer_shapes(family, config | {spec.n_experts: 2}, "full_attention", True)
     shapes.update({f"mtp.layers.0.{name}": shape for name, shape in block.items()})
-    if FAMILIES[family].wrapped_type:
+    if spec.wrapper:
         shapes["model.visual.blocks.0.norm1.weight"] = (32,)
         shapes["model.visual.blocks.0.attn.qkv.weight"] = (96, 32)
     return shapes
 
 
 def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[str, Shape]:
-    hidden = config["hidden_size"]
+    spec, hidden = FAMILIES[family], config["hidden_size"]
     mixer = _attention_shapes if kind == "full_attention" else _delta_net_shapes
     shapes = {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
     shapes.update(mixer(family, config))
     if not sparse:
         return shapes | _ffn_shapes("mlp", hidden, config["intermediate_size"])
-    shapes["mlp.gate.weight"] = (config["num_experts"], hidden)
-    for expert in range(config["num_experts"]):
-        width = config["moe_intermediate_size"]
-        shapes |= _ffn_shapes(f"mlp.experts.{expert}", hidden, width)
+    shapes[f"{spec.moe}.gate.weight"] = (config[spec.n_experts], hidden)
+    for expert in range(config[spec.n_experts]):
+        base = f"{spec.moe}.experts.{expert}"
+        shapes |= _ffn_shapes(base, hidden, config[spec.d_ff], spec.experts)
     if config.get("shared_expert_intermediate_size"):
         width = config["shared_expert_intermediate_size"]
         shapes |= _ffn_shapes("mlp.shared_expert", hidden, width)
@@ -67,24 +67,22 @@ def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[
     return shapes
 
 
-def _ffn_shapes(base: str, hidden: int, width: int) -> dict[str, Shape]:
-    return {
-        f"{base}.gate_proj.weight": (width, hidden),
-        f"{base}.up_proj.weight": (width, hidden),
-        f"{base}.down_proj.weight": (hidden, width),
-    }
+def _ffn_shapes(
+    base: str, hidden: int, width: int, names: tuple[str, str, str] = EXPERT_MATRICES
+) -> dict[str, Shape]:
+    shapes = ((width, hidden), (width, hidden), (hidden, width))
+    return {f"{base}.{n}.weight": shape for n, shape in zip(names, shapes, strict=True)}
 
 
 def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
-    hidden, dim = config["hidden_size"], config["head_dim"]
+    spec, hidden, dim = FAMILIES[family], config["hidden_size"], config["head_dim"]
     query_rows = config["num_attention_heads"] * dim
     kv_rows = config["num_key_value_heads"] * dim
-    gated = 2 if FAMILIES[family].gated_attention else 1
+    gated = 2 if spec.gated_attention else 1
     rows = {"q_proj": gated * query_rows, "k_proj": kv_rows, "v_proj": kv_rows, "o_proj": hidden}
-    shapes: dict[str, Shape] = {
-        "self_attn.q_norm.weight": (dim,),
-        "self_attn.k_norm.weight": (dim,),
-    }
+    shapes: dict[str, Shape] = {}
+    if spec.normed_heads:
+        shapes["self_attn.q_norm.weight"] = shapes["self_attn.k_norm.weight"] = (dim,)
     for name, out in rows.items():
         shapes[f"self_attn.{name}.weight"] = (out, query_rows if name == "o_proj" else hidden)
         if config["attention_bias"]:
@@ -109,14 +107,15 @@ def _delta_net_shapes(family: str, config: Config) -> dict[str, Shape]:
     return {f"linear_attn.{name}": shape for name, shape in shapes.items()}
 
 
-def stack_experts(tensors: dict[str, Array], module: str) -> dict[str, Array]:
+def stack_experts(family: str, tensors: dict[str, Array], module: str) -> dict[str, Array]:
     """Per-expert matrices -> one [E, out, in] tensor per kind, named `.{module}.{kind}.weight`."""
+    kinds = dict(zip(FAMILIES[family].experts, EXPERT_MATRICES, strict=True))
     out: dict[str, Array] = {}
     groups: dict[str, dict[int, Array]] = {}
     for name, value in tensors.items():
-        match = re.fullmatch(r"(.*\.mlp)\.experts\.(\d+)\.(\w+)\.weight", name)
+        match = re.fullmatch(r"(.*)\.experts\.(\d+)\.(\w+)\.weight", name)
         if match:
-            stem = f"{match[1]}.{module}.{match[3]}.weight"
+            stem = f"{match[1]}.{module}.{kinds[match[3]]}.weight"
             groups.setdefault(stem, {})[int(match[2])] = value
         else:
             out[name] = value
@@ -125,9 +124,9 @@ def stack_experts(tensors: dict[str, Array], module: str) -> dict[str, Array]:
     return out
 
 
-def fuse_experts(tensors: dict[str, Array]) -> dict[str, Array]:
+def fuse_experts(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
     """Per-expert matrices -> gate_up_proj [E,2I,H] (gate rows first) and down_proj [E,H,I]."""
-    stacked = stack_experts(tensors, "experts")
+    stacked = stack_experts(family, tensors, "experts")
     out: dict[str, Array] = {}
     for name, value in stacked.items():
         base, _, kind = name.rpartition(".experts.")
@@ -145,7 +144,7 @@ def to_mlx(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
     """Hub names and conventions -> those of mlx-lm (stacked experts, 1+w norms, [C,K,1] conv)."""
     spec = FAMILIES[family]
     out: dict[str, Array] = {}
-    for name, value in stack_experts(tensors, "switch_mlp").items():
+    for name, value in stack_experts(family, tensors, "switch_mlp").items():
         if name.startswith(spec.hub_prefix):
             name = spec.mlx_prefix + name[len(spec.hub_prefix) :]
         elif name.startswith(spec.hub_head):

@@ -1,4 +1,4 @@
-"""Plain float64 forward pass of qwen3_moe, qwen3_next and qwen3_5_moe, straight from the files.
+"""Plain float64 forward pass of every family, straight from the files.
 
 Whole sequence at a time, no cache, no chunking: short enough to check against the papers and the
 public implementations by eye. It shares no code with the engine it judges.
@@ -90,9 +90,10 @@ class Reference:
     def __init__(self, folder: Path | str) -> None:
         self.files = Checkpoint(folder)
         self.text = text = self.files.text
-        self.family = text["model_type"].removesuffix("_text")
-        self.gated = self.family != "qwen3_moe"
-        self.norm_offset = 1.0 if self.gated and not self.files.is_mlx else 0.0
+        self.family = self.files.family
+        self.gated = self.family.gated_attention
+        zero_centred = self.family.zero_centred_norms and not self.files.is_mlx
+        self.norm_offset = 1.0 if zero_centred else 0.0
         rope = text.get("rope_parameters") or {}
         part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
         self.rope = rope_frequencies(text, int(text["head_dim"] * part))
@@ -107,7 +108,7 @@ class Reference:
             linear = self.files.has(f"{base}.linear_attn.A_log")
             x = x + (self._delta_net(base, h) if linear else self._attention(base, h))
             h = self._norm(x, f"{base}.post_attention_layernorm")
-            sparse = self.files.has(f"{base}.mlp.gate.weight")
+            sparse = self.files.has(f"{base}.{self.family.moe}.gate.weight")
             x = x + (self._moe(layer, h, trace) if sparse else self._swiglu(f"{base}.mlp", h))
             trace.hidden[layer] = x
         trace.logits = self._norm(x, "norm") @ self.files.head().T
@@ -130,8 +131,9 @@ class Reference:
         q, gate = q[..., :dim], q[..., dim:]  # gate is empty unless the family has one
         k = self._linear(x, f"{p}.k_proj").reshape(n, kv_heads, dim)
         v = self._linear(x, f"{p}.v_proj").reshape(n, kv_heads, dim)
-        q = rotate(self._norm(q, f"{p}.q_norm"), *self.rope)
-        k = rotate(self._norm(k, f"{p}.k_norm"), *self.rope)
+        if self.family.normed_heads:
+            q, k = self._norm(q, f"{p}.q_norm"), self._norm(k, f"{p}.k_norm")
+        q, k = rotate(q, *self.rope), rotate(k, *self.rope)
         k, v = (np.repeat(t, heads // kv_heads, axis=1) for t in (k, v))
         scores = np.einsum("ihd,jhd->hij", q, k) * dim**-0.5
         scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
@@ -145,7 +147,7 @@ class Reference:
         text, n = self.text, len(x)
         n_key, n_value = text["linear_num_key_heads"], text["linear_num_value_heads"]
         key_dim, value_dim = text["linear_key_head_dim"], text["linear_value_head_dim"]
-        if self.family == "qwen3_next":  # rows grouped by key head
+        if not self.family.split_delta_net:  # rows grouped by key head
             grouped = self._linear(x, f"{p}.in_proj_qkvz").reshape(n, n_key, -1)
             v_rows = n_value // n_key * value_dim
             edges = [key_dim, 2 * key_dim, 2 * key_dim + v_rows]
@@ -196,11 +198,11 @@ class Reference:
         )
 
     def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
-        base = f"layers.{layer}.mlp"
+        base = f"layers.{layer}.{self.family.moe}"
         logits = self._linear(x, f"{base}.gate")
         ids, probabilities = self.choose(layer, logits)
         weights = np.take_along_axis(probabilities, ids, axis=1)
-        if self.family == "qwen3_5_moe" or self.text.get("norm_topk_prob", False):
+        if self.family.normalised or self.text.get("norm_topk_prob", False):
             weights = weights / weights.sum(axis=1, keepdims=True)
         trace.router_logits[layer], trace.expert_ids[layer] = logits, ids.astype(np.int32)
         trace.expert_weights[layer] = weights

@@ -85,7 +85,7 @@ def tensor(
         (r"embed_tokens\.weight$", lambda s, n, sh: (0.2 if tied else 1.0) * normal(s, n, sh)),
         (r"conv1d\.weight$", lambda s, n, sh: 0.5 * normal(s, n, sh)),
         (r"\.bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
-        (r"mlp\.gate\.weight$", _scaled(2.5)),
+        (r"\.gate\.weight$", _scaled(2.5)),
         (r"lm_head\.weight$", _scaled(2.0)),
         (r"\.(o_proj|out_proj|down_proj)\.weight$", _scaled(branch_gain)),
         (r"", _scaled(1.0)),

@@ -20,7 +20,7 @@ from .values import SMALL_TENSORS
 Array = np.ndarray
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 # mlx-lm keeps routers and shared-expert gates at 8 bits, group 64, whatever the rest has.
-_GATE_MODULES = re.compile(r"mlp\.(gate|shared_expert_gate)$")
+_GATE_MODULES = re.compile(r"\.(gate|shared_expert_gate)$")
 _GATE_BITS, _GATE_GROUP = 8, 64
 # `mlx-q4-odd`: widths that no group size divides, so those matrices stay unquantised.
 _ODD_WIDTHS = {"moe_intermediate_size": 96, "shared_expert_intermediate_size": 96}
@@ -124,7 +124,7 @@ def build(
             config["quantization"] = config["quantization_config"] = top | modules
     else:
         if experts == "fused" or (experts == "hub" and spec.fused_experts):
-            tensors = fuse_experts(tensors)
+            tensors = fuse_experts(family, tensors)
         stored = {name: _stored(name, value, how) for name, value in tensors.items()}
     return write_checkpoint(Path(path), config, stored, how.writer, shards)
 

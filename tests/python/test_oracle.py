@@ -7,6 +7,7 @@ import pytest
 
 from oracle import Reference, affine, build, corrupt, goldens, safetensors_file
 from oracle.big import build_big
+from oracle.families import FAMILIES
 
 GOLDENS = sorted(path.stem for path in goldens.FOLDER.glob("*.npz"))
 
@@ -96,7 +97,7 @@ def test_equal_forms_hold_equal_values(name, tmp_path):
     assert all(np.array_equal(logits[0], other) for other in logits[1:])
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next", "qwen3_5_moe"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(
     "change",
     [{"dialect": "transformers5"}, {"experts": "fused"}, {"experts": "split"}, {"shards": 1}],

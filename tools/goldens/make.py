@@ -28,15 +28,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from oracle import goldens, safetensors_file, values, writer
 from oracle.checkpoint import Checkpoint
 from oracle.families import FAMILIES
+from oracle.layout import EXPERT_MATRICES
 
 PROMPT_LEN, NEW_TOKENS = 70, 16  # crosses the 64-token chunk of the delta net's prefill
 ROUTER_MARGIN, GREEDY_MARGIN = 2e-4, 1e-2
 HIDDEN_POSITIONS = [0, 1, 3, 31, 62, 63, 64, 65, 69, 84]
-CLASSES = {
-    "qwen3_moe": transformers.Qwen3MoeForCausalLM,
-    "qwen3_next": transformers.Qwen3NextForCausalLM,
-    "qwen3_5_moe": transformers.Qwen3_5MoeForCausalLM,
-}
 
 
 def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
@@ -56,8 +52,9 @@ def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
         if files.is_mlx and spec.zero_centred_norms and zero_centred:
             value = value - np.float32(1)
         if ".switch_mlp." in name:
-            base, kind = name.split(".switch_mlp.")
-            out |= {f"{base}.experts.{e}.{kind}": matrix for e, matrix in enumerate(value)}
+            base, kind = name.removesuffix(".weight").split(".switch_mlp.")
+            kind = spec.experts[EXPERT_MATRICES.index(kind)]
+            out |= {f"{base}.experts.{e}.{kind}.weight": matrix for e, matrix in enumerate(value)}
         else:
             out[name] = value
     stored = {name: safetensors_file.encode(value, "F32") for name, value in out.items()}
@@ -70,7 +67,8 @@ def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
 
 def load(case: goldens.Case, folder: Path) -> torch.nn.Module:
     """from_pretrained in f32, nothing missing and nothing unexpected but MTP."""
-    model, info = CLASSES[case.family].from_pretrained(
+    kind = getattr(transformers, FAMILIES[case.family].transformers)
+    model, info = kind.from_pretrained(
         str(folder), dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
     odd = [key for key in info["unexpected_keys"] if not key.startswith("mtp.")]
@@ -88,9 +86,9 @@ def run(model: torch.nn.Module, prompt: list[int]) -> tuple[dict[str, Any], dict
                 lambda m, a, o, i=i: hidden.__setitem__(i, (o[0] if isinstance(o, tuple) else o))
             )
         )
-        if hasattr(layer.mlp, "gate"):
+        for moe in (child for child in layer.children() if hasattr(child, "gate")):
             hooks.append(
-                layer.mlp.gate.register_forward_hook(lambda m, a, o, i=i: routers.__setitem__(i, o))
+                moe.gate.register_forward_hook(lambda m, a, o, i=i: routers.__setitem__(i, o))
             )
     with torch.no_grad():
         tokens, fed, cache = list(prompt), list(prompt), None
@@ -172,7 +170,7 @@ def check_equal_forms(case: goldens.Case, model: torch.nn.Module, work: Path) ->
     """Transformers reads every equal form, and the hub layout, as the same function."""
     probe = torch.arange(100)[None] * 3 % 256
     for form in (case.form, *case.same_as):
-        if case.family == "qwen3_5_moe":
+        if FAMILIES[case.family].wrapper:
             continue  # its hub files hold a vision tower stub that the text class does not know
         other = load(case, case.build(work / form, form))
         with torch.no_grad():

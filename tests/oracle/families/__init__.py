@@ -1,0 +1,73 @@
+"""What distinguishes the families, as data: base configs, prefixes, tensor spellings.
+
+Knows the public checkpoints' conventions; knows no values, no files and no arithmetic. A module
+with a FAMILY is the family of its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import pkgutil
+
+from .family import EOS_ID, Config, Family
+
+__all__ = ["EOS_ID", "FAMILIES", "Config", "Family", "is_sparse", "layer_types", "stored_config",
+           "text_config"]  # fmt: skip
+
+_MODULES = {found.name: importlib.import_module(f"{__name__}.{found.name}")
+            for found in pkgutil.iter_modules(__path__)}  # fmt: skip
+FAMILIES: dict[str, Family] = {
+    name: module.FAMILY for name, module in _MODULES.items() if hasattr(module, "FAMILY")
+}
+
+
+def text_config(family: str, overrides: Config) -> Config:
+    """The family's text config with `overrides` on top (hub dialect)."""
+    config = copy.deepcopy(FAMILIES[family].base)
+    config.update(copy.deepcopy(overrides))
+    if "num_hidden_layers" in overrides and "layer_types" not in overrides:
+        config.pop("layer_types", None)
+    if FAMILIES[family].wrapper and "layer_types" not in config:
+        config["layer_types"] = layer_types(config)
+    return config
+
+
+def layer_types(config: Config) -> list[str]:
+    """Mixer kind of each layer; an explicit list wins over the interval."""
+    if config.get("layer_types"):
+        return list(config["layer_types"])
+    interval = config.get("full_attention_interval", 1)
+    kinds = ("linear_attention", "full_attention")
+    return [kinds[(i + 1) % interval == 0] for i in range(config["num_hidden_layers"])]
+
+
+def is_sparse(config: Config, layer: int) -> bool:
+    """Whether `layer` holds experts (else one dense FFN of `intermediate_size`)."""
+    step = config.get("decoder_sparse_step", 1)
+    return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % step == 0
+
+
+def stored_config(family: str, text: Config, dtype: str, dialect: str) -> Config:
+    """config.json as a dict: wrapped if the family nests it, in the `dialect` asked for.
+
+    Args:
+        dialect: "hub" (rope_theta, rope_scaling, full_attention_interval, torch_dtype) or
+            "transformers5" (rope_parameters, layer_types, dtype).
+    """
+    text, spec = copy.deepcopy(text), FAMILIES[family]
+    if dialect == "transformers5" and "rope_parameters" not in text:
+        rope = dict(text.pop("rope_scaling", None) or {"rope_type": "default"})
+        rope.setdefault("rope_type", rope.pop("type", "default"))
+        rope["rope_theta"] = text.pop("rope_theta")
+        if "partial_rotary_factor" in text:
+            rope["partial_rotary_factor"] = text.pop("partial_rotary_factor")
+        text["rope_parameters"] = rope
+    if dialect == "transformers5" and "full_attention_interval" in text:
+        text["layer_types"] = layer_types(text)
+        del text["full_attention_interval"]
+    if spec.wrapper is None:
+        text["dtype" if dialect == "transformers5" else "torch_dtype"] = dtype
+        return text
+    outer = {"tie_word_embeddings": text["tie_word_embeddings"]}
+    return copy.deepcopy(spec.wrapper) | outer | {"text_config": text | {"dtype": dtype}}

@@ -1,0 +1,92 @@
+"""What distinguishes a family, as data, and what configs have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Config = dict[str, Any]
+
+EOS_ID = 256  # the byte-level tokenizer of tokenizer_file.py: 256 bytes, then <|im_end|>
+
+
+@dataclass(frozen=True)
+class Family:
+    """Conventions of one `model_type`.
+
+    Attributes:
+        base: text config in the family's own hub dialect, every structural feature on.
+        transformers: the class of transformers that computes its goldens.
+        tolerance: max and mean absolute logit difference of an f32 engine from a golden.
+        hub_prefix / mlx_prefix: what stands before `layers.{i}.` and `embed_tokens`.
+        hub_head / mlx_head: name of the output matrix.
+        moe: the module of a layer that has router and experts.
+        experts: gate, up and down of an expert in hub files.
+        n_experts / d_ff: the config's fields of the number and the width of experts.
+        normed_heads: queries and keys have a norm a head.
+        normalised: weights of the chosen experts always sum to 1; else `norm_topk_prob` says it.
+        zero_centred_norms: hub files store w where the model multiplies by 1 + w.
+        gated_attention: q_proj has per head [query | gate] rows.
+        split_delta_net: in_proj_{qkv,z,b,a} instead of in_proj_{qkvz,ba} grouped by key head.
+        fused_experts: hub files hold gate_up_proj [E,2I,H] and down_proj [E,H,I].
+        mtp: hub files hold a multi-token-prediction head, too.
+        wrapper: the outer config, when the text config is nested in its `text_config`.
+    """
+
+    base: Config
+    transformers: str
+    tolerance: tuple[float, float]
+    hub_prefix: str = "model."
+    mlx_prefix: str = "model."
+    hub_head: str = "lm_head"
+    mlx_head: str = "lm_head"
+    moe: str = "mlp"
+    experts: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    n_experts: str = "num_experts"
+    d_ff: str = "moe_intermediate_size"
+    normed_heads: bool = True
+    normalised: bool = False
+    zero_centred_norms: bool = False
+    gated_attention: bool = False
+    split_delta_net: bool = False
+    fused_experts: bool = False
+    mtp: bool = False
+    wrapper: Config | None = None
+
+
+COMMON: Config = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "eos_token_id": EOS_ID,
+    "head_dim": 32,
+    "hidden_act": "silu",
+    "hidden_size": 128,
+    "initializer_range": 0.02,
+    "max_position_embeddings": 4096,
+    "moe_intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_experts": 24,
+    "num_experts_per_tok": 4,
+    "num_key_value_heads": 2,
+    "rms_norm_eps": 1e-6,
+    "tie_word_embeddings": False,
+    "use_cache": True,
+    "vocab_size": 257,
+}
+SPARSE: Config = {
+    "decoder_sparse_step": 1,
+    "intermediate_size": 192,
+    "mlp_only_layers": [],
+    "norm_topk_prob": True,
+    "output_router_logits": False,
+}
+DELTA_NET: Config = {
+    "full_attention_interval": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 32,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_value_head_dim": 32,
+    "num_hidden_layers": 5,
+    "shared_expert_intermediate_size": 64,
+}
