@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from moeflux.planning.probe import usable_cores
+from moeflux.device import usable_cores
 
 HERE = Path(__file__).parent
 PROMPT, RESULTS, README = (

@@ -26,8 +26,9 @@ from demo import machine
 
 import moeflux
 from moeflux.checkpoint import open_checkpoint
+from moeflux.device import default_threads
 from moeflux.families import build_spec
-from moeflux.planning import plan, probe
+from moeflux.planning import plan
 from moeflux.planning.line_chart import Line, svg, write_svg
 from moeflux.synth import Recipe, synthesize
 
@@ -60,7 +61,7 @@ def load(folder: Path, recipe: Recipe, context: int) -> moeflux.Model:
     if not folder.exists():
         synthesize(folder, recipe)
     checkpoint = open_checkpoint(folder)
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), context, probe.default_threads(),
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), context, default_threads(),
                          PRECISION)  # fmt: skip
     whole = sizes.fixed_bytes + (sizes.n_experts + 8) * sizes.slot_bytes
     return moeflux.load(folder, memory=whole, context=context, precision=PRECISION)

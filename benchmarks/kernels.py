@@ -14,6 +14,7 @@ from pathlib import Path
 from demo import machine
 
 from moeflux import FormatError, _core
+from moeflux.device import default_threads
 from moeflux.planning import probe
 
 KINDS = ("avx512", "avx2", "neon", "portable")  # those that this machine has are measured
@@ -44,7 +45,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     memory, rows = {}, []
-    for threads in range(1, probe.default_threads() + 1):
+    for threads in range(1, default_threads() + 1):
         memory[threads] = max(probe.memory(threads) for _ in range(ROUNDS)) / 1e9
         print(f"{threads} threads: memory {memory[threads]:.1f} GB/s")
         for shape in SHAPES:

@@ -24,6 +24,7 @@ from demo import machine
 
 import moeflux
 from moeflux.checkpoint import open_checkpoint
+from moeflux.device import default_threads
 from moeflux.families import build_spec
 from moeflux.packing import pack
 from moeflux.planning import plan, probe
@@ -40,7 +41,7 @@ def measure(folder: Path, memory: int, n_warm_up: int, layout: str) -> dict[str,
     """One model at one budget: what was predicted, what came out."""
     checkpoint = open_checkpoint(folder)
     spec = build_spec(checkpoint)
-    threads = probe.default_threads()
+    threads = default_threads()
     sizes = plan.measure(checkpoint, spec, CONTEXT, threads)
     model = moeflux.load(folder, memory=memory, context=CONTEXT, threads=threads,
                          read_ahead=False)  # fmt: skip
@@ -87,7 +88,7 @@ def shape_rows(root: Path, name: str, layers: int, rounds: int, keep: bool) -> l
     folders = {"in place": synthesize(root / name, Recipe(name, layers, skew=SKEW))}
     folders["packed"] = pack(folders["in place"], root / f"{name}-packed")
     checkpoint = open_checkpoint(folders["in place"])
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, probe.default_threads())
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, default_threads())
     cases = [
         (layout, share, sizes.fixed_bytes + round(sizes.n_experts * share) * sizes.slot_bytes)
         for layout in folders

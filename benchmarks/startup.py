@@ -25,8 +25,9 @@ from compare import disk_rates, fio
 from demo import machine
 
 from moeflux.checkpoint import open_checkpoint
+from moeflux.device import default_threads
 from moeflux.families import build_spec
-from moeflux.planning import plan, probe
+from moeflux.planning import plan
 from support import cgroup
 
 ROUNDS, CONTEXT = 5, 1024
@@ -57,7 +58,7 @@ FIRST_TOKEN = {
 def load_rate(folder: Path) -> dict[str, Any]:
     """Cold loads of a checkpoint."""
     checkpoint = open_checkpoint(folder)
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, probe.default_threads())
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), CONTEXT, default_threads())
     memory = sizes.fixed_bytes + sizes.cycle_slots * sizes.slot_bytes
     file = max(checkpoint.files, key=lambda path: path.stat().st_size)
     rates = disk_rates(file, sizes.expert_bytes)

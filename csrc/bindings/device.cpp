@@ -1,6 +1,6 @@
-// Backend and Buffer for Python (moeflux/gpu/): devices, their buffers and
-// command buffers. Encoding holds the GIL; opening, compiling and waiting release it. Only the
-// thread that holds the GIL touches the lists below.
+// Backend and Buffer for Python (moeflux/gpu/): devices, their buffers and command buffers. Encoding
+// holds the GIL; opening, compiling and waiting release it. Only the thread that holds the GIL
+// touches the lists below.
 #include "device/device.h"
 
 #include <pybind11/pybind11.h>
@@ -25,10 +25,10 @@ constexpr uint64_t kPollNs = 50'000'000;  // between two looks at signals: Ctrl-
 
 using OptionalSize = std::optional<device::Size>;
 
-std::shared_ptr<device::Device> open_device(const std::string& kind) {
-  if (kind == "metal") return device::open_metal();
-  if (kind == "host") return device::open_host();
-  throw FormatError("[bindings::Device] expected metal or host, found ", kind);
+std::shared_ptr<device::Device> open_device(const std::string& name) {
+  for (const device::Kind& kind : device::kKinds)
+    if (kind.name == name) return kind.open();
+  throw FormatError("[bindings::Device] expected one of device_kinds(), found ", name);
 }
 
 struct NativePipeline {
@@ -212,6 +212,11 @@ py::dict constants(const NativePipeline& self) {
 }  // namespace
 
 void register_device(py::module_& module) {
+  module.def("device_kinds", [] {
+    py::dict kinds;
+    for (const device::Kind& kind : device::kKinds) kinds[kind.name] = kind.is_gpu;
+    return kinds;
+  });
   py::class_<NativeDevice>(module, "NativeDevice")
       .def(py::init([](const std::string& kind) {
              return NativeDevice{

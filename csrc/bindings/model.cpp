@@ -6,6 +6,7 @@
 #include "bindings/compute.h"
 #include "bindings/native.h"
 #include "bindings/native_device.h"
+#include "bindings/plan.h"
 #include "bindings/spec.h"
 #include "ops/gpu/device_arena.h"
 
@@ -15,35 +16,21 @@ namespace moeflux::bindings {
 
 namespace {
 
-std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
-                                        uint64_t budget, uint32_t context, int n_threads,
-                                        uint32_t read_threads, uint32_t max_slots, bool read_ahead,
-                                        bool direct, const std::string& simd,
-                                        const std::string& precision,
-                                        const NativeDevice* native_device) {
-  const auto device = device_of(native_device);
-  if (device) ops::gpu::check_working_set(*device, budget);
+std::shared_ptr<NativeModel> load(const py::dict& spec,
+                                  const std::vector<std::shared_ptr<io::File>>& files,
+                                  uint64_t budget, const ComputeOptions& compute_options,
+                                  const engine::Options& options) {
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_unique<base::Account>(budget);
-  Compute compute =
-      open_compute(*model->account, {device, n_threads, simd, precision_of(precision)});
-  if (device) {
+  Compute compute = open_compute(*model->account, compute_options);
+  if (const auto& device = compute_options.device) {
     model->device_kind = device->kind();
     model->device_name = device->name();
   }
-  model->precision = precision;
   model->arena = compute.arena;
-  std::vector<std::shared_ptr<io::File>> files;
-  for (const std::string& path : paths) files.push_back(io::open_posix(path, direct));
-
   std::vector<store::LayerExperts> experts =
       read_weights(spec, files, *model->arena, *model->weights);
   compute.ops->set_poll(poll_signals);  // kernels of a device are compiled: Ctrl-C ends that
-  engine::Options options;
-  options.read_threads = read_threads;
-  options.context = context;
-  options.max_slots = max_slots;
-  options.read_ahead = read_ahead;
   model->engine = Owned(unlocked([&] {
     return std::make_shared<engine::Engine>(
         engine::Parts{model->arena, std::move(compute.ops), model->weights, files,
@@ -52,6 +39,37 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
   }));
   model->engine->set_poll(poll_signals);
   return model;
+}
+
+std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
+                                        uint64_t budget, uint32_t context, int n_threads,
+                                        uint32_t read_threads, uint32_t max_slots, bool read_ahead,
+                                        bool direct, const std::string& simd,
+                                        const std::string& precision, const NativeDevice* native) {
+  const ComputeOptions compute{device_of(native), n_threads, simd, precision_of(precision)};
+  if (compute.device) ops::gpu::check_working_set(*compute.device, budget);
+  engine::Options options;
+  options.read_threads = read_threads;
+  options.context = context;
+  options.max_slots = max_slots;
+  options.read_ahead = read_ahead;
+  std::vector<std::shared_ptr<io::File>> files;
+  std::vector<uint64_t> file_bytes;
+  for (const std::string& path : paths) {
+    files.push_back(io::open_posix(path, direct));
+    file_bytes.push_back(files.back()->size());
+  }
+  try {
+    auto model = load(spec, files, budget, compute, options);
+    model->precision = precision;
+    return model;
+  } catch (const MemoryBudgetError&) {
+    // The first booking that found no room knows what it takes; the plan knows the whole.
+    store::PlanInput needs = measure(spec, file_bytes, compute, options).sizes;
+    needs.memory_bytes = budget;
+    store::make_plan(needs);
+    throw;
+  }
 }
 
 py::dict stats(const NativeModel& model) {

@@ -1,4 +1,6 @@
 // The planner's questions to the core: what a model needs, how it would fit, what the machine does.
+#include "bindings/plan.h"
+
 #include <pybind11/stl.h>
 
 #include "base/error.h"
@@ -6,7 +8,6 @@
 #include "bindings/compute.h"
 #include "bindings/native_device.h"
 #include "bindings/spec.h"
-#include "engine/engine.h"
 #include "engine/probe.h"
 #include "ops/gpu/device_arena.h"
 #include "store/read_plan.h"
@@ -20,29 +21,21 @@ namespace {
 using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
-// Loads from holes: every check and every booking of a real load, no file and no page touched.
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        uint32_t context, int n_threads, uint32_t read_threads, bool read_ahead,
                        const std::string& simd, const std::string& precision,
                        const NativeDevice* device) {
-  Files files;
-  for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
-  base::Account account(UINT64_MAX);
-  const Compute compute =
-      open_compute(account, {device_of(device), n_threads, simd, precision_of(precision)});
-  model::Weights weights;
-  const auto experts = read_weights(spec, files, *compute.arena, weights);
   engine::Options options;
   options.read_threads = read_threads;
   options.context = context;
   options.read_ahead = read_ahead;
-  const store::PlanInput sizes =
-      engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options);
-  return py::dict(
-      "resident_bytes"_a = sizes.resident_bytes, "scratch_bytes"_a = sizes.scratch_bytes,
-      "session_bytes"_a = sizes.session_bytes, "slot_bytes"_a = sizes.slot_bytes,
-      "n_experts"_a = sizes.n_experts, "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
-      "state_bytes"_a = engine::Session::bytes(weights, 0, *compute.ops, *compute.arena));
+  const auto [sizes, state_bytes] = measure(
+      spec, file_bytes, {device_of(device), n_threads, simd, precision_of(precision)}, options);
+  return py::dict("resident_bytes"_a = sizes.resident_bytes,
+                  "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
+                  "slot_bytes"_a = sizes.slot_bytes, "n_experts"_a = sizes.n_experts,
+                  "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
+                  "state_bytes"_a = state_bytes);
 }
 
 py::dict make_plan(uint64_t memory_bytes, uint64_t resident_bytes, uint64_t scratch_bytes,
@@ -117,6 +110,18 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
 }
 
 }  // namespace
+
+Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
+              const ComputeOptions& compute_options, const engine::Options& options) {
+  Files files;
+  for (uint64_t nbytes : file_bytes) files.push_back(io::open_hole(nbytes, "plan"));
+  base::Account account(UINT64_MAX);
+  const Compute compute = open_compute(account, compute_options);
+  model::Weights weights;
+  const auto experts = read_weights(spec, files, *compute.arena, weights);
+  return {engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options),
+          engine::Session::bytes(weights, 0, *compute.ops, *compute.arena)};
+}
 
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,

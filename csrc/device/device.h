@@ -104,4 +104,12 @@ std::unique_ptr<Device> open_host();
 // Throws NoDeviceError that says why there is none.
 std::unique_ptr<Device> open_metal();
 
+// What a build can open, in order of preference. Python takes its names from here, too.
+struct Kind {
+  const char* name;
+  bool is_gpu;  // false: the CPU stands in for one
+  std::unique_ptr<Device> (*open)();
+};
+inline constexpr Kind kKinds[] = {{"metal", true, open_metal}, {"host", false, open_host}};
+
 }  // namespace moeflux::device

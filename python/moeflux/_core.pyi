@@ -27,6 +27,7 @@ class KernelInfo:
     def constants(self) -> dict[str, int]: ...  # defaults
 
 def kernel_table() -> list[KernelInfo]: ...
+def device_kinds() -> dict[str, bool]: ...  # whether it is a GPU; the preferred one first
 
 class Eviction:
     """The store's rule (csrc/store/eviction.h), for simulations: decode's uses, one group."""

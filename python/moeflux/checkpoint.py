@@ -31,6 +31,11 @@ class Checkpoint:
     files: tuple[Path, ...]
     tensors: dict[str, Tensor]
 
+    @property
+    def nbytes(self) -> int:
+        """Of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
     def where(self, tensor: Tensor) -> str:
         """Names tensor and file for a message."""
         return f"tensor {tensor.name} in {self.files[tensor.file]}"

@@ -1,8 +1,10 @@
-"""What computes a model: the CPU's own kernels, or the shaders on a device, by name."""
+"""What computes a model: the CPU's own kernels, or the shaders on a device, by name; threads."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 
 from . import _core
 from .arguments import check, one_of
@@ -10,9 +12,32 @@ from .errors import FormatError, MemoryBudgetError, NoDeviceError
 from .log import logger
 from .memory import budget_bytes
 
-DEVICES = ("cpu", "host", "metal", "auto")
+_IS_GPU = _core.device_kinds()
+KINDS = tuple(_IS_GPU)  # the preferred one first
+GPUS = tuple(kind for kind in KINDS if _IS_GPU[kind])
+DEVICES = ("cpu", *KINDS, "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
 RULES = {"device": one_of(DEVICES), "precision": one_of(PRECISIONS)}
+READ_THREADS = 8  # that read experts
+_THREAD_BYTES = 2 << 20  # of weights that keep a compute thread busy
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return cores or 1
+
+
+def default_threads(weight_bytes: int | None = None) -> int:
+    """Compute threads that `load` takes when it is not told: the usable cores, at most 64.
+
+    Fewer for a small model, which their stacks and buffers would outweigh.
+    """
+    threads = min(usable_cores(), 64)
+    if weight_bytes is None:
+        return threads
+    return min(threads, max(weight_bytes // _THREAD_BYTES, 4))
 
 
 def forced_simd() -> str:
@@ -23,7 +48,8 @@ def forced_simd() -> str:
 def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     """The device of that name; None for "cpu", which needs none.
 
-    "auto" is Metal where this machine has it and it computes at all these precisions, else the CPU.
+    "auto" is this machine's GPU where it has one and that computes at all these precisions, else
+    the CPU.
     Weight formats do not matter: a device runs all that the CPU runs.
 
     Raises:
@@ -36,11 +62,19 @@ def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
             logger.info("device auto: cpu, because others compute at float32 only")
             return None
         try:
-            return _core.NativeDevice("metal")
+            return first_device(GPUS)
         except NoDeviceError as error:
             logger.info("device auto: cpu, because %s", error)
             return None
     return None if name == "cpu" else _core.NativeDevice(name)
+
+
+def first_device(kinds: Sequence[str]) -> _core.NativeDevice:
+    """The first of these that this machine has. Raises NoDeviceError for the last of them."""
+    for kind in kinds[:-1]:
+        with suppress(NoDeviceError):
+            return _core.NativeDevice(kind)
+    return _core.NativeDevice(kinds[-1])
 
 
 def kind_of(device: _core.NativeDevice | None) -> str:

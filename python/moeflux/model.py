@@ -11,13 +11,19 @@ from typing import Any
 from . import _core, holes, hub, log
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .checkpoint import open_checkpoint
+from .device import (
+    READ_THREADS,
+    check_precision,
+    default_threads,
+    device_budget,
+    forced_simd,
+    kind_of,
+    open_device,
+)
 from .device import RULES as DEVICE_RULES
-from .device import check_precision, device_budget, forced_simd, kind_of, open_device
-from .errors import FormatError, MemoryBudgetError, SessionError
+from .errors import FormatError, SessionError
 from .families import build_spec
 from .memory import SIZE, hold, promise
-from .planning import plan
-from .planning.probe import READ_THREADS, default_threads
 from .routing import Routing
 from .session import RULES as SESSION_RULES
 from .session import Session, run
@@ -103,32 +109,24 @@ def load(
     check_precision(precision, kind_of(native_device))
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
-    threads = threads if threads is not None else default_threads(checkpoint)
+    threads = threads if threads is not None else default_threads(checkpoint.nbytes)
     holes.refuse(checkpoint)
     spec = build_spec(checkpoint)
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
-        try:
-            native = _core.load_model(
-                tree(spec),
-                files=[os.fsencode(file) for file in checkpoint.files],
-                memory_bytes=memory_bytes,
-                context=context,
-                n_threads=threads,
-                read_threads=READ_THREADS,
-                max_slots=min(max_slots or 0, 2**32 - 1),
-                read_ahead=read_ahead,
-                direct=direct_io,
-                simd=forced_simd(),
-                precision=precision,
-                device=native_device,
-            )
-        except MemoryBudgetError:
-            # The first booking that found no room knows what it takes; the plan knows the whole.
-            sizes = plan.measure(
-                checkpoint, spec, context, threads, precision, native_device, read_ahead
-            )
-            plan.fit(sizes, memory_bytes)
-            raise
+        native = _core.load_model(
+            tree(spec),
+            files=[os.fsencode(file) for file in checkpoint.files],
+            memory_bytes=memory_bytes,
+            context=context,
+            n_threads=threads,
+            read_threads=READ_THREADS,
+            max_slots=min(max_slots or 0, 2**32 - 1),
+            read_ahead=read_ahead,
+            direct=direct_io,
+            simd=forced_simd(),
+            precision=precision,
+            device=native_device,
+        )
         hold(native)
     model = Model(native, folder, checkpoint.config, spec)
     log.loaded(model, memory, direct_io, time.perf_counter() - begin)

@@ -206,6 +206,6 @@ def test_memory_that_the_system_refuses_is_an_error_that_leaves_the_model_as_it_
 
 
 def test_a_small_budget_is_enough_on_a_machine_of_many_cores(monkeypatch):
-    monkeypatch.setattr("moeflux.planning.probe.usable_cores", lambda: 96)
+    monkeypatch.setattr("moeflux.device.usable_cores", lambda: 96)
     for memory in ("14MB", "17MB", "32MB"):
         assert moeflux.load(memory=memory, context=256).session().step([1]).shape == (4096,)

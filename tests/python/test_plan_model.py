@@ -12,7 +12,7 @@ import pytest
 
 import moeflux
 from moeflux.checkpoint import open_checkpoint
-from moeflux.device import PRECISIONS
+from moeflux.device import PRECISIONS, default_threads
 from moeflux.families import build_spec
 from moeflux.packing import pack
 from moeflux.planning import line_chart, plan, probe
@@ -260,7 +260,7 @@ def test_the_command_shows_draws_and_prints_json(tmp_path):
                    "1GB", "--hit-rate", "0.5")  # fmt: skip
     answer = json.loads(done.stdout)
     checkpoint = open_checkpoint(folder)
-    threads = probe.default_threads(checkpoint)
+    threads = default_threads(checkpoint.nbytes)
     sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, threads)
     assert answer["minimum_bytes"] == plan.minimum_bytes(sizes)
     assert [row["memory_bytes"] for row in answer["rows"]] == [100_000_000, 1_000_000_000]

@@ -66,7 +66,7 @@ def bench(
     from .. import bench as work
     from .. import hub
     from ..checkpoint import open_checkpoint
-    from ..device import kind_of, open_device
+    from ..device import default_threads, kind_of, open_device
     from ..families import build_spec
     from ..planning import probe
 
@@ -74,7 +74,7 @@ def bench(
     arguments.check("bench", errors.FormatError, RULES, lengths)
     native_device = open_device(device, *precision.split(","))
     kind = kind_of(native_device)
-    counts = [probe.default_threads()] if threads is None else _numbers(threads, "--threads")
+    counts = [default_threads()] if threads is None else _numbers(threads, "--threads")
     together = _numbers(sequences, "--sequences")
     settings = [
         work.Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead)

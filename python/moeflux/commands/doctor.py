@@ -34,8 +34,8 @@ def doctor(
     from rich.console import Console
     from rich.markup import escape
 
+    from ..device import KINDS
     from ..doctor import examine
-    from ..gpu.backend import KINDS
 
     with Console(stderr=True).status("starting") as status:
         report = examine(

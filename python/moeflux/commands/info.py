@@ -28,7 +28,6 @@ def info(
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = inventory(checkpoint, spec)
-    total = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
     mixers = [layer.mixer.kind for layer in spec.layers]
     rows = {
         "family": escape_controls(str(checkpoint.config["model_type"])),
@@ -36,7 +35,8 @@ def info(
         "hidden size": spec.d_model,
         "vocabulary": spec.vocab,
         "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.files)} file(s)",
-        "size on disk": f"{total / 1e6:.1f} MB" + ("" if found.is_local else ", not here yet"),
+        "size on disk": f"{checkpoint.nbytes / 1e6:.1f} MB"
+        + ("" if found.is_local else ", not here yet"),
     }
     if found.revision is not None:
         rows["revision"] = found.revision

@@ -46,7 +46,14 @@ def plan(
     Rates come from a probe of a few seconds.
     """
     from ..arguments import check, number, optional
-    from ..device import advised_bytes, check_precision, device_budget, kind_of, open_device
+    from ..device import (
+        advised_bytes,
+        check_precision,
+        default_threads,
+        device_budget,
+        kind_of,
+        open_device,  # fmt: skip
+    )
     from ..families import build_spec
     from ..model import RULES
     from ..planning import plan as planner
@@ -60,7 +67,7 @@ def plan(
     check_precision(precision, kind_of(native_device))
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
-    threads = probe.default_threads(checkpoint) if threads is None else threads
+    threads = default_threads(checkpoint.nbytes) if threads is None else threads
     spec = build_spec(checkpoint)
     sizes = planner.measure(
         checkpoint, spec, context, threads, precision, native_device, read_ahead

@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import __version__
+from ..device import KINDS
 from ..errors import GpuError, MoefluxError, NoDeviceError
-from ..gpu.backend import KINDS, Backend
+from ..gpu.backend import Backend
 from ..memory import available_bytes
 from ..planning import probe
 from . import speed

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from .. import _core
 from ..arguments import FLAG, check, one_of, optional, show
-from ..errors import FormatError, NoDeviceError
+from ..device import KINDS, first_device
+from ..errors import FormatError
 from .command import Argument, Command, Extent, integer
 from .device import KERNELS, Limits, Pipeline, kernel_info
 
 ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
-KINDS = ("metal", "host")
 RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG}
 
 
@@ -39,7 +38,7 @@ class Backend:
 
     def __init__(self, kind: str | None = None) -> None:
         check("backend::Backend", FormatError, RULES, {"kind": kind})
-        self._native = _core.NativeDevice(kind) if kind else _first_device()
+        self._native = first_device((kind,) if kind else KINDS)
 
     @property
     def kind(self) -> str:
@@ -144,10 +143,3 @@ class Backend:
 
     def __repr__(self) -> str:
         return f"<Backend {self.kind} {self.name!r}, {self.pipeline_count} pipelines cached>"
-
-
-def _first_device() -> _core.NativeDevice:
-    try:
-        return _core.NativeDevice("metal")
-    except NoDeviceError:
-        return _core.NativeDevice("host")

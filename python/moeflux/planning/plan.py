@@ -24,10 +24,10 @@ from typing import Any
 
 from .. import _core
 from ..checkpoint import Checkpoint
-from ..device import forced_simd
+from ..device import READ_THREADS, forced_simd
 from ..spec import Moe, Spec, tree
 from . import hit_rate
-from .probe import READ_THREADS, LayerRate, Machine
+from .probe import LayerRate, Machine
 
 # Times that a token's stage is handed to threads (ops/cpu; what runs in the caller alone is not
 # counted): the projections, what is between them, and the output's projection.

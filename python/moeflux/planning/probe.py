@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..checkpoint import Checkpoint
-from ..device import forced_simd
+from ..device import READ_THREADS, default_threads, forced_simd
 from ..durable import existing_parent
 from ..errors import IoError
 from ..memory import available_bytes
@@ -25,8 +24,6 @@ from ..spec import Experts, Moe, Spec, tree
 from .steady import NOISE, Series, steady
 
 BATCHES = (1, 2, 4, 8)  # misses of a layer that are read at once
-THREAD_BYTES = 2 << 20  # of weights that keep a compute thread busy
-READ_THREADS = 8  # as `load` starts
 FILE_BYTES = 256 << 20  # of a probe file: more than a drive's cache keeps of random records
 RECORD_BYTES = 2654208  # an expert of qwen3-30b-a3b at 4 bits, where no model is given
 FILL_SECONDS = 1.0  # to read experts into the slots of a layer's probe, on top of the next
@@ -129,25 +126,6 @@ class Machine:
         if self.layer is not None:
             spreads["a layer's experts"] = self.layer.spread
         return {name: spread for name, spread in spreads.items() if spread > NOISE}
-
-
-def usable_cores() -> int:
-    """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count()
-    return cores or 1
-
-
-def default_threads(checkpoint: Checkpoint | None = None) -> int:
-    """Compute threads that `load` takes when it is not told: the usable cores, at most 64.
-
-    Fewer for a small model, which their stacks and buffers would outweigh.
-    """
-    threads = min(usable_cores(), 64)
-    if checkpoint is None:
-        return threads
-    nbytes = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-    return min(threads, max(nbytes // THREAD_BYTES, 4))
 
 
 def _rate(measured: dict[str, Any]) -> float:

@@ -1,0 +1,23 @@
+// What a model needs, by loading it from holes: every check and every booking of a real load, while
+// no file is read and no page touched.
+#pragma once
+#include <pybind11/pybind11.h>
+
+#include <vector>
+
+#include "bindings/compute.h"
+#include "engine/engine.h"
+#include "store/plan.h"
+
+namespace moeflux::bindings {
+
+struct Needs {
+  store::PlanInput sizes;    // memory_bytes: 0
+  uint64_t state_bytes = 0;  // recurrent state of a session
+};
+
+// `file_bytes`: the sizes of the files that `spec` names. Throws as a load does.
+Needs measure(const pybind11::dict& spec, const std::vector<uint64_t>& file_bytes,
+              const ComputeOptions& compute_options, const engine::Options& options);
+
+}  // namespace moeflux::bindings
