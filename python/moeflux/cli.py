@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from . import __version__, errors, log
+from . import errors, log
+from ._version import __version__
 from .commands.bench import bench
 from .commands.chat import chat
 from .commands.doctor import doctor

@@ -9,12 +9,10 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from .terminal import escape_controls
-
-if TYPE_CHECKING:
-    from .model import Model
 
 logger = logging.getLogger("moeflux")
 logger.addHandler(logging.NullHandler())
@@ -23,6 +21,19 @@ lengths = logger.getChild("length")  # the command line shows these without bein
 SLOW_SECONDS = 1.0  # for one expert: a disk that fails, sleeps or is far away
 SLOW_SHARE = 0.1  # of the best rate seen; decode alone reads several times slower than prefill
 LEAST_BYTES = 16 << 20  # of reads whose rate means something
+
+
+class Model(Protocol):
+    """What is told of a model, and what was already."""
+
+    path: Path
+    config: dict[str, Any]
+    _positions: int
+    _best_read_rate: float
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counters since load."""
 
 
 class _Escaped(logging.Formatter):

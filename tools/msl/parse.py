@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 
-from .calls import Calls
 from .expressions import ExpressionError, evaluate, parse
 from .model import (
     BUILTINS,
@@ -13,6 +12,7 @@ from .model import (
     SCALARS,
     Buffer,
     Builtin,
+    Calls,
     Constant,
     Edit,
     Function,

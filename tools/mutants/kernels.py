@@ -15,8 +15,8 @@ from mutant import ROOT, Broken, Kind, Mutant, Verdict, build, copy_checkout, ru
 
 sys.path.insert(0, str(ROOT / "tools"))
 
-from msl.calls import Calls
 from msl.library import read_library
+from msl.model import Calls
 from msl.source import shader_files
 
 SEEDS = (0, 1, 2, 3)  # of schedules; 0: everything in order

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__
+from .._version import __version__
 from ..device import KINDS
 from ..errors import GpuError, MoefluxError, NoDeviceError
 from ..gpu.backend import Backend
