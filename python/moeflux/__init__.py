@@ -19,7 +19,7 @@ from .errors import (
     SessionError,
     TemplateError,
 )
-from .generation import Part, generate, stream_generate
+from .generation import Generation, Part
 from .gpu.backend import ALL_KERNELS, Backend
 from .gpu.buffer import Buffer
 from .gpu.command import Command
@@ -27,6 +27,7 @@ from .model import Model, load
 from .routing import Routing
 from .sampling import SamplingParams
 from .session import Session
+from .stream import generate, stream_generate
 
 __all__ = [
     "ALL_KERNELS",
@@ -36,6 +37,7 @@ __all__ = [
     "Conversation",
     "DownloadError",
     "FormatError",
+    "Generation",
     "GpuError",
     "IoError",
     "KernelNotFoundError",

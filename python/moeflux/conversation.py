@@ -14,8 +14,10 @@ from typing import Any
 from . import _core
 from .arguments import TEXT, check, instance, optional
 from .errors import MemoryBudgetError, SessionError
-from .generation import Part, stream_generate
+from .generation import Part
 from .model import Model
+from .session import rewind
+from .stream import stream_generate
 
 RULES = {"model": instance("a Model", Model), "system": optional(TEXT), "text": TEXT}
 
@@ -92,15 +94,9 @@ class Conversation:
 
     def _feed(self, ids: list[int]) -> None:
         """Brings the session to hold ids[:-1], the shortest way, and remembers that state."""
-        wanted = ids[:-1]
-        if wanted[: len(self._held)] != self._held:
-            known = self._snapshot.position if self._snapshot is not None else 0
-            if self._snapshot is not None and wanted[:known] == self._held[:known]:
-                self._session.restore(self._snapshot)
-            else:
-                self._session.reset()
+        rest = rewind(self._session, self._held, self._snapshot, ids[:-1])
         self._snapshot = None  # its memory first, then the new one's
-        if len(wanted) > self._session.position:
-            self._session.step(wanted[self._session.position :])
+        if rest:
+            self._session.step(rest)
         with contextlib.suppress(MemoryBudgetError):  # then the next turn may start over
             self._snapshot = self._session.save()

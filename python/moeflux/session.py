@@ -72,6 +72,29 @@ def run(
     return found if names else [out["logits"] for out in found]
 
 
+def rewind(
+    session: Session, held: list[int], snapshot: _core.Snapshot | None, wanted: list[int]
+) -> list[int]:
+    """Brings a session to hold a beginning of `wanted`, the longest that it can go back to.
+
+    Args:
+        session: to go on from as it is, from `snapshot`, or from nothing.
+        held: the tokens that it holds.
+        snapshot: of it, after some of them; None where there is none.
+        wanted: the tokens that it shall hold.
+
+    Returns:
+        The rest of `wanted`: what is left to step.
+    """
+    if wanted[: len(held)] != held:
+        known = snapshot.position if snapshot is not None else 0
+        if snapshot is not None and wanted[:known] == held[:known]:
+            session.restore(snapshot)
+        else:
+            session.reset()
+    return wanted[session.position :]
+
+
 class Session:
     """One sequence: its KV cache and recurrent state."""
 

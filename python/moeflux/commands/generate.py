@@ -70,8 +70,8 @@ def generate(
     verbose: options.Verbose = False,
 ) -> None:
     """Continue a text."""
-    from ..generation import stream_generate
     from ..model import load
+    from ..stream import stream_generate
 
     sampling = options.sampling(
         max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop

@@ -1,0 +1,150 @@
+"""`generate` and `stream_generate`: prompt in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from . import log
+from .arguments import TEXT, check, instance, optional
+from .errors import SessionError
+from .generation import RULES as GENERATION_RULES
+from .generation import Generation, Part, stop_strings
+from .model import Model
+from .routing import Routing
+from .sampling import SamplingParams
+from .session import RULES as SESSION_RULES
+from .session import Session, capture_names, token_ids
+
+RULES = GENERATION_RULES | {
+    "model": instance("a Model", Model),
+    "session": optional(instance("a Session", Session)),
+    "routing": SESSION_RULES["routing"],
+}
+
+
+def stream_generate(
+    model: Model,
+    prompt: str | Sequence[int] | None = None,
+    *,
+    messages: list[dict[str, str]] | None = None,
+    max_tokens: int = 256,
+    temperature: float = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    min_p: float = 0.0,
+    repetition_penalty: float = 1.0,
+    logit_bias: Mapping[int, float] | None = None,
+    seed: int | None = None,
+    stop: str | Iterable[str] | None = None,
+    top_logprobs: int = 0,
+    session: Session | None = None,
+    history: Iterable[int] = (),
+    capture: Iterable[str] | None = None,
+    routing: Routing | None = None,
+) -> Iterator[Part]:
+    """Generates part by part.
+
+    Args:
+        model: from `load`.
+        prompt: text or token ids. Either this or `messages`.
+        messages: a chat, rendered by the checkpoint's template.
+        max_tokens: stop after this many.
+        temperature: 0 is greedy. See SamplingParams for this and the next six.
+        top_k: keep the k best tokens.
+        top_p: nucleus sampling.
+        min_p: relative probability floor.
+        repetition_penalty: 1 is off.
+        logit_bias: by token id.
+        seed: of the draws.
+        stop: a string or strings that end the text; they are not part of it.
+        top_logprobs: how many alternatives to report a token.
+        session: continue this one instead of a new one. It holds the prompt and every token of a
+            part, however the generation ends (and so stops where the context is full). An empty
+            prompt goes on after the last token that was stepped or shown.
+        history: tokens that `session` holds, for the repetition penalty to see.
+        capture: any of "router", "experts", "hidden", for `Part.captured`.
+        routing: an override of the router's choice, for a new session.
+
+    Yields:
+        Parts; the last one has a finish_reason.
+
+    Raises:
+        SessionError: an empty prompt with nothing to go on from, one past the context, or bad
+            parameters.
+
+    Example:
+        >>> model = load(memory="24MiB", context=512)
+        >>> for part in stream_generate(model, "def main(", max_tokens=8):
+        ...     print(part.text, end="")
+    """
+    check("generate", SessionError, RULES, locals())
+    params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty,
+                            {} if logit_bias is None else logit_bias, seed)  # fmt: skip
+    stops, names = stop_strings(stop), capture_names(capture)
+    seen = token_ids(history, "history").tolist()
+    for name, tokens in (("logit_bias", params.logit_bias), ("history", seen)):
+        if tokens and max(tokens) >= model.vocab_size:
+            raise SessionError(f"[generate] {name}: expected token ids below {model.vocab_size}, "
+                               f"found {max(tokens)}")  # fmt: skip
+    if (prompt is None) == (messages is None):
+        raise SessionError("[generate] expected either a prompt or messages")
+    if session is not None and routing is not None:
+        raise SessionError("[generate] expected either a session or routing: a session has its own")
+    if session is not None and session._native.model is not model._native:
+        raise SessionError("[generate] expected a session of this model, found another model's")
+    goes_on = session is not None and session._logits is not None
+    ids = [] if goes_on and prompt == "" else _encode(model, prompt, messages)
+    if not ids and not goes_on:
+        raise SessionError("[generate] the prompt is empty: expected at least one token, or a "
+                           "session that was stepped last")  # fmt: skip
+    extra = session is None  # a session that ends here need not hold the last token
+    session = session or model.session(routing=routing)
+    room = session.context - session.position
+    if len(ids) > room:
+        raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
+                           f"{session.context} (at {session.position}); "
+                           f"load with a larger context=")  # fmt: skip
+    options = {"max_tokens": min(int(max_tokens), room - len(ids) + extra), "stop": stops,
+               "seen": seen + ids, "top_logprobs": top_logprobs}  # fmt: skip
+    return _stream(model, session, ids, names, params, options)
+
+
+def _encode(model: Model, prompt: Any, messages: list[dict[str, str]] | None) -> list[int]:
+    if messages is not None:
+        text = model.tokenizer.apply_template(messages)
+        ids = model.tokenizer.encode(text, add_special_tokens=False)
+    elif isinstance(prompt, str):
+        check("generate", SessionError, {"prompt": TEXT}, {"prompt": prompt})
+        ids = model.tokenizer.encode(prompt)
+    else:
+        ids = token_ids(prompt, "prompt").tolist()
+    return ids
+
+
+def _stream(
+    model: Model,
+    session: Session,
+    ids: list[int],
+    capture: list[str],
+    params: SamplingParams,
+    options: dict[str, Any],
+) -> Iterator[Part]:
+    with log.reads_of(model):
+        generation = Generation(model.tokenizer, params, **options)
+        log.length(model, session.position + len(ids))
+        found = session._step(session._item(ids), False, capture) if ids else None
+        while generation.closing is None:
+            found = found or session._go_on(capture)
+            part = generation.take(found["logits"], found if capture else None)
+            found = None
+            if part is not None and part.token is not None:
+                session._show(part.token)
+                log.length(model, session.position)
+                yield part
+        yield generation.closing
+
+
+def generate(model: Model, prompt: str | Sequence[int] | None = None, **options: Any) -> str:
+    """The whole text of a generation; arguments as for `stream_generate`."""
+    return "".join(part.text for part in stream_generate(model, prompt, **options))
