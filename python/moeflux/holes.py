@@ -14,6 +14,7 @@ from pathlib import Path
 
 from .checkpoint import Checkpoint
 from .safetensors_header import Tensor, fail
+from .spec import CODES
 
 # Without them (Windows) no hole is seen.
 _SEEK_DATA: int | None = getattr(os, "SEEK_DATA", None)
@@ -40,7 +41,7 @@ def refuse(checkpoint: Checkpoint) -> None:
 
 def _is_looked_at(tensor: Tensor) -> bool:
     is_matrix = len(tensor.shape) > 1 and tensor.nbytes > 0
-    return is_matrix and tensor.dtype != "U32" and not tensor.name.endswith(".biases")
+    return is_matrix and tensor.dtype != CODES and not tensor.name.endswith(".biases")
 
 
 def _in_holes(file: Path, tensors: Iterable[Tensor]) -> Iterator[Tensor]:

@@ -11,26 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from .. import spec
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..spec import (
-    BITS,
-    CODES,
-    GROUPS,
-    PLAIN,
-    Attention,
-    ExpertMatrix,
-    Experts,
-    GatedFfn,
-    Layer,
-    Matrix,
-    Moe,
-    Rows,
-    Shape,
-    Slices,
-    Spec,
-    Vector,
-)
+from ..spec import BITS, CODES, GROUPS, PLAIN, Rows, Slices
 from .config import MAX_EACH, Config
 from .rope import Rope
 
@@ -63,6 +47,7 @@ class Tensors:
         self.checkpoint = checkpoint
         self.table = checkpoint.tensors
         self.config = config
+        self.d_model = config.count("hidden_size")
         self.quantization = config.section("quantization") or config.section("quantization_config")
         method = self.quantization.get("quant_method")
         if method is not None:
@@ -101,17 +86,17 @@ class Tensors:
             raise self._bad(tensor, f"expected dtype {', '.join(PLAIN)}, found {tensor.dtype}")
         return tensor.dtype
 
-    def vector(self, name: str, count: int, add: float = 0.0) -> Vector:
+    def vector(self, name: str, count: int, add: float = 0.0) -> spec.Vector:
         """A small tensor of `count` numbers, kept as f32; `add` is added to each."""
         tensor = self.get(name)
         self._plain(tensor)
         if math.prod(tensor.shape) != count:
             raise self._bad(tensor, f"expected {count} numbers, found shape {list(tensor.shape)}")
-        return Vector(tensor, count, add)
+        return spec.Vector(tensor, count, add)
 
     def matrix(
         self, name: str, out: int, columns: int, rows: Rows | None = None, bias: bool = False
-    ) -> Matrix:
+    ) -> spec.Matrix:
         """A stored matrix [out, columns], or the `rows` (begin, count) of it, in that order."""
         shape = self._shape(name, (out, columns))
         parts: dict[str, Any] = {part: self.get(f"{name}.{part}") for part in shape.parts}
@@ -120,9 +105,9 @@ class Tensors:
             self._plain(tensor)
             if tensor.shape != (out,):
                 raise self._bad(tensor, f"expected shape [{out}], found {list(tensor.shape)}")
-        return Matrix(**vars(shape) | parts, rows=rows)
+        return spec.Matrix(**vars(shape) | parts, rows=rows)
 
-    def _shape(self, name: str, stored: tuple[int, ...]) -> Shape:
+    def _shape(self, name: str, stored: tuple[int, ...]) -> spec.Shape:
         """Shape and format of a matrix (or a stack of them), inferred and cross-checked."""
         *lead, out, columns = stored
         weight = self.get(name + ".weight")
@@ -131,7 +116,7 @@ class Tensors:
             if weight.shape != stored:
                 raise self._bad(weight, f"expected shape {list(stored)}, "
                                 f"found {list(weight.shape)}")  # fmt: skip
-            return Shape(out, columns, 0, 0, dtype)
+            return spec.Shape(out, columns, 0, 0, dtype)
         said = self._said(name)
         scales, biases = self.get(name + ".scales"), self.get(name + ".biases")
         if weight.dtype != CODES:
@@ -156,7 +141,7 @@ class Tensors:
                 f"config says {show(said[0])} bits in groups of {show(said[1])} for {name}, "
                 f"the tensor's shape says {bits} and {group}"
             )
-        return Shape(out, columns, bits, group, scales.dtype)
+        return spec.Shape(out, columns, bits, group, scales.dtype)
 
     def _said(self, name: str) -> tuple[Any, Any]:
         """Bits and group size that the config gives a quantised matrix."""
@@ -167,35 +152,35 @@ class Tensors:
             raise self.config.bad(f"expected affine quantisation of {name}, found {show(mode)}")
         return said.get("bits", 4), said.get("group_size", 64)
 
-    def experts(
-        self, prefix: str, names: MoeNames, n_experts: int, d_ff: int, d_model: int
-    ) -> Experts:
+    def experts(self, prefix: str, names: MoeNames, n_experts: int, d_ff: int) -> spec.Experts:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
 
         `switch_mlp` is MLX's stack; a stack without that name is what `pack` makes of the others.
         """
         if self.has(f"{prefix}.experts.gate_up_proj"):
-            return self._fused(f"{prefix}.experts", n_experts, d_ff, d_model)
+            return self._fused(f"{prefix}.experts", n_experts, d_ff)
         module, own = f"{prefix}.experts", names.experts
         if self.has(f"{prefix}.switch_mlp.{_QWEN[0]}.weight"):
             module, own = f"{prefix}.switch_mlp", _QWEN
         is_stack = self.has(f"{module}.{own[0]}.weight")
 
-        def matrix(name: str, out: int, columns: int) -> ExpertMatrix:
+        def matrix(name: str, out: int, columns: int) -> spec.ExpertMatrix:
             if is_stack:
                 return self._stacked(f"{module}.{name}", n_experts, out, columns)
             return self._separate(f"{module}.{{}}.{name}", n_experts, out, columns)
 
         gate, up, down = own
-        return Experts(matrix(gate, d_ff, d_model), matrix(up, d_ff, d_model),
-                       matrix(down, d_model, d_ff))  # fmt: skip
+        d_model = self.d_model
+        return spec.Experts(matrix(gate, d_ff, d_model), matrix(up, d_ff, d_model),
+                            matrix(down, d_model, d_ff))  # fmt: skip
 
-    def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> ExpertMatrix:
+    def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         shape = self._shape(name, (n_experts, out, columns))
         parts = {part: _slices(self.get(f"{name}.{part}"), n_experts) for part in shape.parts}
-        return ExpertMatrix(**vars(shape) | parts, module=name)
+        return spec.ExpertMatrix(**vars(shape) | parts, module=name)
 
-    def _fused(self, prefix: str, n_experts: int, d_ff: int, d_model: int) -> Experts:
+    def _fused(self, prefix: str, n_experts: int, d_ff: int) -> spec.Experts:
+        d_model = self.d_model
         both, down = self.get(f"{prefix}.gate_up_proj"), self.get(f"{prefix}.down_proj")
         for tensor, shape in (
             (both, (n_experts, 2 * d_ff, d_model)),
@@ -208,13 +193,13 @@ class Tensors:
         half = nbytes // 2
         gate, up = (Slices(files, offsets + np.uint64(begin), half) for begin in (0, half))
         half_form, down_form = (d_ff, d_model, 0, 0, both.dtype), (d_model, d_ff, 0, 0, down.dtype)
-        return Experts(
-            ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
-            ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
-            ExpertMatrix(*down_form, f"{prefix}.down_proj", _slices(down, n_experts)),
+        return spec.Experts(
+            spec.ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
+            spec.ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
+            spec.ExpertMatrix(*down_form, f"{prefix}.down_proj", _slices(down, n_experts)),
         )
 
-    def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> ExpertMatrix:
+    def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         names = [pattern.format(expert) for expert in range(n_experts)]
         first, *others = [self._shape(name, (out, columns)) for name in names]
         for name, shape in zip(names[1:], others, strict=True):
@@ -227,7 +212,7 @@ class Tensors:
             parts[part] = Slices(np.array([t.file for t in tensors], dtype=np.uint32),
                                  np.array([t.offset for t in tensors], dtype=np.uint64),
                                  tensors[0].nbytes)  # fmt: skip
-        return ExpertMatrix(**vars(first) | parts, module=pattern.replace(".{}", ""))
+        return spec.ExpertMatrix(**vars(first) | parts, module=pattern.replace(".{}", ""))
 
 
 def _listed(numbers: tuple[int, ...]) -> str:
@@ -253,7 +238,6 @@ class Heads:
         self, config: Config, head_dim: int, rope: Rope, gated: bool = False, normed: bool = True
     ) -> None:
         self.head_dim, self.rope, self.gated, self.normed = head_dim, rope, gated, normed
-        self.d_model = config.count("hidden_size")
         self.bias = config.flag("attention_bias", False)
         self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
         self.n_kv_heads = config.count("num_key_value_heads", self.n_heads, most=MAX_EACH)
@@ -264,24 +248,25 @@ class Heads:
         self._queries = [(begin, head_dim) for begin in pairs] or None
         self._gates = [(begin + head_dim, head_dim) for begin in pairs]
 
-    def attention(self, tensors: Tensors, name: str, norm_add: float = 0.0) -> Attention:
+    def attention(self, tensors: Tensors, name: str, norm_add: float = 0.0) -> spec.Attention:
         """The attention of a layer whose tensors' names begin with `name`."""
+        d_model = tensors.d_model
         rows, kv_rows = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         q_rows = 2 * rows if self.gated else rows
 
-        def project(key: str, out: int, columns: int, part: Rows | None = None) -> Matrix:
+        def project(key: str, out: int, columns: int, part: Rows | None = None) -> spec.Matrix:
             return tensors.matrix(f"{name}.{key}_proj", out, columns, part, self.bias)
 
-        def norm(key: str) -> Vector | None:
+        def norm(key: str) -> spec.Vector | None:
             full = f"{name}.{key}_norm.weight"
             return tensors.vector(full, self.head_dim, norm_add) if self.normed else None
 
-        return Attention(
-            q=project("q", q_rows, self.d_model, self._queries),
-            gate=project("q", q_rows, self.d_model, self._gates) if self.gated else None,
-            k=project("k", kv_rows, self.d_model),
-            v=project("v", kv_rows, self.d_model),
-            o=project("o", self.d_model, rows),
+        return spec.Attention(
+            q=project("q", q_rows, d_model, self._queries),
+            gate=project("q", q_rows, d_model, self._gates) if self.gated else None,
+            k=project("k", kv_rows, d_model),
+            v=project("v", kv_rows, d_model),
+            o=project("o", d_model, rows),
             q_norm=norm("q"),
             k_norm=norm("k"),
             n_heads=self.n_heads,
@@ -293,25 +278,27 @@ class Heads:
 
 
 def moe(
-    tensors: Tensors, config: Config, prefix: str, d_model: int, normalise: bool,
-    names: MoeNames = MoeNames(), shared: tuple[GatedFfn, Matrix] | None = None,
-) -> Moe:  # fmt: skip
+    tensors: Tensors, prefix: str, normalise: bool, names: MoeNames = MoeNames(),
+    shared: tuple[spec.GatedFfn, spec.Matrix] | None = None,
+) -> spec.Moe:  # fmt: skip
     """The experts of a layer, their router, and the `shared` expert with its gate."""
+    config = tensors.config
     n_experts = config.count(names.n_experts, most=MAX_EACH)
     top_k = config.count("num_experts_per_tok")
     if top_k > n_experts:
         raise config.bad(f"expected num_experts_per_tok <= {n_experts} experts, found {top_k}")
     d_ff = config.count(names.d_ff)
-    router = tensors.matrix(f"{prefix}.{names.router}", n_experts, d_model)
-    experts = tensors.experts(prefix, names, n_experts, d_ff, d_model)
-    return Moe(router, n_experts, top_k, normalise, experts, *(shared or ()))
+    router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model)
+    experts = tensors.experts(prefix, names, n_experts, d_ff)
+    return spec.Moe(router, n_experts, top_k, normalise, experts, *(shared or ()))
 
 
-def ffn(tensors: Tensors, prefix: str, d_ff: int, d_model: int) -> GatedFfn:
+def ffn(tensors: Tensors, prefix: str, d_ff: int) -> spec.GatedFfn:
     """A resident gated FFN: a dense layer's or a shared expert."""
+    d_model = tensors.d_model
     gate, up, down = (f"{prefix}.{name}" for name in _QWEN)
-    return GatedFfn(tensors.matrix(gate, d_ff, d_model), tensors.matrix(up, d_ff, d_model),
-                    tensors.matrix(down, d_model, d_ff))  # fmt: skip
+    return spec.GatedFfn(tensors.matrix(gate, d_ff, d_model), tensors.matrix(up, d_ff, d_model),
+                         tensors.matrix(down, d_model, d_ff))  # fmt: skip
 
 
 def is_moe_layer(config: Config, layer: int) -> bool:
@@ -331,20 +318,20 @@ def chunk(d_model: int) -> int:
 
 def trunk(
     tensors: Tensors,
-    config: Config,
-    layers: list[Layer],
+    layers: list[spec.Layer],
     rope: Rope,
     norm_add: float = 0.0,
     prefix: str = "model.",
     head: str = "lm_head",
-) -> Spec:
+) -> spec.Spec:
     """The spec around the layers: embedding, final norm, head, rotary frequencies.
 
     To be called last: tensors of the text part that are unused by then are refused.
     """
-    vocab, d_model = config.count("vocab_size"), config.count("hidden_size")
+    config, d_model = tensors.config, tensors.d_model
+    vocab = config.count("vocab_size")
     tied = config.flag("tie_word_embeddings", False)
-    spec = Spec(
+    model = spec.Spec(
         vocab=vocab,
         d_model=d_model,
         eps=config.number("rms_norm_eps", 1e-6, high=0.1),  # above it, it drowns the signal
@@ -358,4 +345,4 @@ def trunk(
     )
     text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", "norm"))
     tensors.refuse_unused(text if tied else (*text, f"{head}."))  # tied files may hold one, too
-    return spec
+    return model

@@ -35,6 +35,6 @@ def build(checkpoint: Checkpoint) -> Spec:
     tensors = Tensors(checkpoint, config)
     for prefix, head in _LAYOUTS:
         if tensors.has(f"{prefix}embed_tokens.weight"):
-            return build_hybrid(tensors, config, prefix, head)
+            return build_hybrid(tensors, prefix, head)
     expected = ", ".join(f"{prefix}embed_tokens.weight" for prefix, _ in _LAYOUTS)
     raise fail("families", f"expected one of {expected}, found none", checkpoint.path)

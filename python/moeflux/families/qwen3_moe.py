@@ -18,7 +18,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     config.require(ONE_WAY)
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
-    d_model, n_heads = config.count("hidden_size"), config.count("num_attention_heads")
+    d_model, n_heads = tensors.d_model, config.count("num_attention_heads")
     head_dim = config.count("head_dim", max(d_model // n_heads, 1), most=MAX_HEAD_DIM)
     rotation = rope(config, head_dim, 1.0, least=1.0)
     heads = Heads(config, head_dim, rotation)
@@ -34,8 +34,8 @@ def build(checkpoint: Checkpoint) -> Spec:
 
     def ffn(index: int, name: str) -> Moe | GatedFfn:
         if builder.is_moe_layer(config, index):
-            return builder.moe(tensors, config, name, d_model, config.flag("norm_topk_prob", False))
-        return builder.ffn(tensors, name, config.count("intermediate_size"), d_model)
+            return builder.moe(tensors, name, config.flag("norm_topk_prob", False))
+        return builder.ffn(tensors, name, config.count("intermediate_size"))
 
     layers = [layer(index) for index in range(config.count("num_hidden_layers", most=MAX_EACH))]
-    return builder.trunk(tensors, config, layers, rotation)
+    return builder.trunk(tensors, layers, rotation)

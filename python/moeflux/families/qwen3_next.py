@@ -23,7 +23,6 @@ _ONE_WAY = ONE_WAY | {"attn_output_gate": (True,)}
 class _Linear:
     """Gated delta nets: one shape for all layers."""
 
-    d_model: int
     key_heads: int
     value_heads: int
     key_dim: int
@@ -62,12 +61,13 @@ class _Linear:
         if tensors.has(f"{name}.in_proj_qkv.weight"):
             sizes = {"qkv": self.channels, "z": self.values,
                      "b": self.value_heads, "a": self.value_heads}  # fmt: skip
-            return {key: tensors.matrix(f"{name}.in_proj_{key}", out, self.d_model)
+            return {key: tensors.matrix(f"{name}.in_proj_{key}", out, tensors.d_model)
                     for key, out in sizes.items()}  # fmt: skip
         of_qkvz = {"qkv": self.rows("q", "k", "v"), "z": self.rows("z")}
         of_ba = {"b": self.gate_rows(0), "a": self.gate_rows(1)}
         n_rows = {"qkvz": self.channels + self.values, "ba": 2 * self.value_heads}
-        return {key: tensors.matrix(f"{name}.in_proj_{stored}", n_rows[stored], self.d_model, rows)
+        return {key: tensors.matrix(f"{name}.in_proj_{stored}", n_rows[stored], tensors.d_model,
+                                    rows)
                 for stored, parts in (("qkvz", of_qkvz), ("ba", of_ba))
                 for key, rows in parts.items()}  # fmt: skip
 
@@ -75,7 +75,7 @@ class _Linear:
         """The delta net of a layer whose tensors' names begin with `name`."""
         return DeltaNet(
             **self.projections(tensors, name),
-            out=tensors.matrix(f"{name}.out_proj", self.d_model, self.values),
+            out=tensors.matrix(f"{name}.out_proj", tensors.d_model, self.values),
             conv=tensors.vector(f"{name}.conv1d.weight", self.channels * self.conv_width),
             a_log=tensors.vector(f"{name}.A_log", self.value_heads),
             dt_bias=tensors.vector(f"{name}.dt_bias", self.value_heads),
@@ -90,7 +90,6 @@ class _Linear:
 
 def _linear(config: Config) -> _Linear:
     linear = _Linear(
-        config.count("hidden_size"),
         config.count("linear_num_key_heads", most=MAX_EACH),
         config.count("linear_num_value_heads", most=MAX_EACH),
         config.count("linear_key_head_dim", most=MAX_HEAD_DIM),
@@ -123,14 +122,13 @@ def _norm_add(tensors: Tensors, types: list[str], prefix: str) -> float:
 
 def build(checkpoint: Checkpoint) -> Spec:
     """Maps a Qwen3NextForCausalLM checkpoint (hub or MLX layout) to the spec."""
-    config = Config(checkpoint)
-    return build_hybrid(Tensors(checkpoint, config), config, "model.", "lm_head")
+    return build_hybrid(Tensors(checkpoint, Config(checkpoint)), "model.", "lm_head")
 
 
-def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Spec:
+def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
     """The spec of any model of these layers, whatever stands before its tensors' names."""
+    config, d_model = tensors.config, tensors.d_model
     config.require(_ONE_WAY)
-    d_model = config.count("hidden_size")
     head_dim = config.count("head_dim", 256, most=MAX_HEAD_DIM)
     rotation = rope(config, head_dim, 0.25)
     heads = Heads(config, head_dim, rotation, gated=True)
@@ -149,20 +147,19 @@ def build_hybrid(tensors: Tensors, config: Config, prefix: str, head: str) -> Sp
             norm=tensors.vector(f"{name}.input_layernorm.weight", d_model, add),
             ffn_norm=tensors.vector(f"{name}.post_attention_layernorm.weight", d_model, add),
             mixer=mixer(index, name),
-            ffn=_ffn(tensors, config, index, f"{name}.mlp", d_model),
+            ffn=_ffn(tensors, index, f"{name}.mlp"),
         )
 
     layers = [layer(index) for index in range(len(types))]
-    return builder.trunk(tensors, config, layers, rotation, add, prefix, head)
+    return builder.trunk(tensors, layers, rotation, add, prefix, head)
 
 
-def _ffn(
-    tensors: Tensors, config: Config, layer: int, name: str, d_model: int
-) -> Moe | GatedFfn:  # fmt: skip
+def _ffn(tensors: Tensors, layer: int, name: str) -> Moe | GatedFfn:
+    config = tensors.config
     if not builder.is_moe_layer(config, layer):
-        return builder.ffn(tensors, name, config.count("intermediate_size"), d_model)
+        return builder.ffn(tensors, name, config.count("intermediate_size"))
     normalise = config.flag("norm_topk_prob", True)
     d_shared = config.count("shared_expert_intermediate_size")
-    shared = builder.ffn(tensors, f"{name}.shared_expert", d_shared, d_model)
-    gate = tensors.matrix(f"{name}.shared_expert_gate", 1, d_model)
-    return builder.moe(tensors, config, name, d_model, normalise, shared=(shared, gate))
+    shared = builder.ffn(tensors, f"{name}.shared_expert", d_shared)
+    gate = tensors.matrix(f"{name}.shared_expert_gate", 1, tensors.d_model)
+    return builder.moe(tensors, name, normalise, shared=(shared, gate))

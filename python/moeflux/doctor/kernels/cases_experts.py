@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...spec import BITS, GROUPS
 from . import oracles
 from .case import Array, Case, Family, Generator, Out, Shape, floats
-from .cases_linear import BITS, Weights
+from .cases_linear import Weights
 
 SLOTS = 16  # bindings; experts of a dispatch at most
 
@@ -15,7 +16,7 @@ SHAPES = [(1, 1, 64, 64), (3, 9, 2112, 64), (16, 8, 128, 128), (8, 17, 96, 32), 
 
 
 def draw(rng: Generator) -> Shape:
-    group = int(rng.choice([32, 64, 128]))
+    group = int(rng.choice(GROUPS))
     n, out_dim = int(rng.integers(1, SLOTS + 1)), int(rng.integers(1, 30))
     return n, out_dim, group * int(rng.integers(1, 640 // group)), group
 

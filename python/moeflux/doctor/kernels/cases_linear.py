@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ...spec import BITS, GROUPS
 from . import oracles
 from .case import Array, Build, Case, Family, Generator, Out, Shape, bf16, decode, floats
 from .cases_elementwise import geometry
@@ -16,7 +17,6 @@ ENCODE: dict[str, Callable[[Array], Array]] = {
     "f16": lambda x: x.astype(np.float16),
     "f32": lambda x: x,
 }
-BITS = (2, 3, 4, 5, 6, 8)
 
 # (n tokens, out_dim, in_dim, group size): tiles are 64 rows x 32 tokens x 32 columns
 MATMUL = [
@@ -35,13 +35,13 @@ EMBED = [(1, 1, 32, 32), (3, 10, 96, 32), (7, 50, 256, 64), (64, 5, 128, 128)]
 
 
 def draw_matmul(rng: Generator) -> Shape:
-    group = int(rng.choice([32, 64, 128]))
+    group = int(rng.choice(GROUPS))
     n, out_dim = int(rng.integers(1, 70)), int(rng.integers(1, 140))
     return n, out_dim, group * int(rng.integers(1, 512 // group)), group
 
 
 def draw_matvec(rng: Generator) -> Shape:
-    group = int(rng.choice([32, 64, 128]))
+    group = int(rng.choice(GROUPS))
     return 1, int(rng.integers(1, 40)), group * int(rng.integers(1, 2560 // group)), group
 
 

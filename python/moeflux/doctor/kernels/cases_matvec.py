@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ...spec import GROUPS
 from . import oracles
 from .case import Array, Build, Case, Family, Generator, Out, Shape, bf16, decode, floats
 
@@ -35,7 +36,7 @@ THREADS = (32, 64, 96, 128, 224, 256, 480, 512, 992, 1024)
 
 
 def draw_shape(rng: Generator) -> Shape:
-    group = int(rng.choice([32, 64, 128]))
+    group = int(rng.choice(GROUPS))
     return int(rng.integers(1, 40)), group * int(rng.integers(1, 2560 // group)), group
 
 

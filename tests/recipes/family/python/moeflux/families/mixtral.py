@@ -19,20 +19,19 @@ def build(checkpoint: Checkpoint) -> Spec:
     config = Config(checkpoint)
     config.require(ONE_WAY | {"sliding_window": ()})
     tensors = Tensors(checkpoint, config)
-    d_model, n_heads = config.count("hidden_size"), config.count("num_attention_heads")
+    d_model, n_heads = tensors.d_model, config.count("num_attention_heads")
     head_dim = config.count("head_dim", max(d_model // n_heads, 1), most=MAX_HEAD_DIM)
     rotation = rope(config, head_dim, 1.0)
     heads = Heads(config, head_dim, rotation, normed=False)
 
     def layer(index: int) -> Layer:
         name = f"model.layers.{index}"
-        moe = f"{name}.block_sparse_moe"
         return Layer(
             norm=tensors.vector(f"{name}.input_layernorm.weight", d_model),
             mixer=heads.attention(tensors, f"{name}.self_attn"),
             ffn_norm=tensors.vector(f"{name}.post_attention_layernorm.weight", d_model),
-            ffn=builder.moe(tensors, config, moe, d_model, True, _NAMES),
+            ffn=builder.moe(tensors, f"{name}.block_sparse_moe", True, _NAMES),
         )
 
     layers = [layer(index) for index in range(config.count("num_hidden_layers", most=MAX_EACH))]
-    return builder.trunk(tensors, config, layers, rotation)
+    return builder.trunk(tensors, layers, rotation)
