@@ -1,6 +1,7 @@
 // Attention of one token over a long KV cache: positions are split into chunks, a threadgroup per
 // chunk and head, and a second kernel merges them. Nothing grows with the context but the number
 // of chunks.
+#include "arguments.h"
 #include "common.h"
 
 constant constexpr uint kBlock = 256;  // positions whose weights are held in threadgroup memory
@@ -27,13 +28,7 @@ kernel void attention_decode_f32(device const float* q [[buffer(0)]],
                                  device const float* values [[buffer(2)]],
                                  device float* partial [[buffer(3)]],
                                  device float* stats [[buffer(4)]],
-                                 constant uint& heads [[buffer(5)]],
-                                 constant uint& heads_per_kv [[buffer(6)]],
-                                 constant uint& head_dim [[buffer(7)]],
-                                 constant uint& kv_dim [[buffer(8)]],
-                                 constant uint& kv_len [[buffer(9)]],
-                                 constant uint& chunks [[buffer(10)]],
-                                 constant float& scale [[buffer(11)]],
+                                 constant AttentionDecodeArgs& args [[buffer(5)]],
                                  uint group [[threadgroup_position_in_grid]],
                                  uint thread_index [[thread_index_in_threadgroup]],
                                  uint threads [[threads_per_threadgroup]],
@@ -42,25 +37,25 @@ kernel void attention_decode_f32(device const float* q [[buffer(0)]],
                                  uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float weights[kBlock];
   threadgroup float scratch[kMaxSimdgroups];
-  const uint head = group % heads;
-  const uint chunk = group / heads;
-  const uint chunk_len = (kv_len + chunks - 1) / chunks;
-  const uint begin = min(chunk * chunk_len, kv_len);
-  const uint end = min(begin + chunk_len, kv_len);
-  const ulong kv_at = ulong(head / heads_per_kv) * head_dim;
-  device const float* query = q + ulong(head) * head_dim;
-  device float* sum = partial + (ulong(chunk) * heads + head) * head_dim;
-  for (uint d = thread_index; d < head_dim; d += threads) sum[d] = 0.0f;
+  const uint head = group % args.heads;
+  const uint chunk = group / args.heads;
+  const uint chunk_len = (args.kv_len + args.chunks - 1) / args.chunks;
+  const uint begin = min(chunk * chunk_len, args.kv_len);
+  const uint end = min(begin + chunk_len, args.kv_len);
+  const ulong kv_at = ulong(head / args.heads_per_kv) * args.head_dim;
+  device const float* query = q + ulong(head) * args.head_dim;
+  device float* sum = partial + (ulong(chunk) * args.heads + head) * args.head_dim;
+  for (uint d = thread_index; d < args.head_dim; d += threads) sum[d] = 0.0f;
   float top = -INFINITY;
   float total = 0.0f;
   for (uint block = begin; block < end; block += kBlock) {
     const uint n = min(kBlock, end - block);
     for (uint p = simdgroup; p < n; p += simdgroups) {
-      device const float* key = keys + ulong(block + p) * kv_dim + kv_at;
+      device const float* key = keys + ulong(block + p) * args.kv_dim + kv_at;
       float dot = 0.0f;
-      for (uint d = lane; d < head_dim; d += kSimdWidth) dot = fma(query[d], key[d], dot);
+      for (uint d = lane; d < args.head_dim; d += kSimdWidth) dot = fma(query[d], key[d], dot);
       dot = simd_sum(dot);
-      if (lane == 0) weights[p] = dot * scale;
+      if (lane == 0) weights[p] = dot * args.scale;
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);
     float block_top = -INFINITY;
@@ -76,21 +71,22 @@ kernel void attention_decode_f32(device const float* q [[buffer(0)]],
     // Its barriers also show every thread the weights.
     total = total * shrink + threadgroup_sum(block_total, scratch, lane, simdgroup, simdgroups);
     top = new_top;
-    for (uint d = thread_index; d < head_dim; d += threads) {
-      device const float* value = values + ulong(block) * kv_dim + kv_at + d;
+    for (uint d = thread_index; d < args.head_dim; d += threads) {
+      device const float* value = values + ulong(block) * args.kv_dim + kv_at + d;
       float2 added = float2(0.0f, 0.0f);
       uint p = 0;
       for (; p + 2 <= n; p += 2)
-        added = fma(float2(weights[p], weights[p + 1]),
-                    float2(value[ulong(p) * kv_dim], value[ulong(p + 1) * kv_dim]), added);
-      if (p < n) added.x = fma(weights[p], value[ulong(p) * kv_dim], added.x);
+        added =
+            fma(float2(weights[p], weights[p + 1]),
+                float2(value[ulong(p) * args.kv_dim], value[ulong(p + 1) * args.kv_dim]), added);
+      if (p < n) added.x = fma(weights[p], value[ulong(p) * args.kv_dim], added.x);
       sum[d] = fma(sum[d], shrink, added.x + added.y);
     }
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the weights have been read
   }
   if (thread_index == 0) {
-    stats[(ulong(chunk) * heads + head) * 2] = top;
-    stats[(ulong(chunk) * heads + head) * 2 + 1] = total;
+    stats[(ulong(chunk) * args.heads + head) * 2] = top;
+    stats[(ulong(chunk) * args.heads + head) * 2 + 1] = total;
   }
 }
 

@@ -1,5 +1,6 @@
 // Causal attention of many tokens over a KV cache, in one pass over it (online softmax): memory
 // does not depend on the context.
+#include "arguments.h"
 #include "common.h"
 
 constant constexpr uint kQueries = 16;    // tokens of one head a threadgroup
@@ -45,13 +46,7 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
                                   device const float* keys [[buffer(1)]],
                                   device const float* values [[buffer(2)]],
                                   device float* out [[buffer(3)]],
-                                  constant uint& n [[buffer(4)]],
-                                  constant uint& position [[buffer(5)]],
-                                  constant uint& heads [[buffer(6)]],
-                                  constant uint& heads_per_kv [[buffer(7)]],
-                                  constant uint& head_dim [[buffer(8)]],
-                                  constant uint& kv_dim [[buffer(9)]],
-                                  constant float& scale [[buffer(10)]],
+                                  constant AttentionPrefillArgs& args [[buffer(4)]],
                                   uint group [[threadgroup_position_in_grid]],
                                   uint thread_index [[thread_index_in_threadgroup]],
                                   uint lane [[thread_index_in_simdgroup]],
@@ -59,13 +54,13 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
   threadgroup float rows_tile[kPositions * kKeyPitch];  // keys, then values
   threadgroup float q_tile[kQueries * kKeyPitch];
   threadgroup float weights[kQueries * kPositions];
-  const uint head = group % heads;
-  const uint first = group / heads * kQueries;
-  const uint n_queries = min(kQueries, n - first);
-  const ulong kv_at = ulong(head / heads_per_kv) * head_dim;
-  const ulong q_stride = ulong(heads) * head_dim;
-  const ulong q_at = first * q_stride + ulong(head) * head_dim;
-  const uint end = position + first + n_queries;  // what the last token sees
+  const uint head = group % args.heads;
+  const uint first = group / args.heads * kQueries;
+  const uint n_queries = min(kQueries, args.n - first);
+  const ulong kv_at = ulong(head / args.heads_per_kv) * args.head_dim;
+  const ulong q_stride = ulong(args.heads) * args.head_dim;
+  const ulong q_at = first * q_stride + ulong(head) * args.head_dim;
+  const uint end = args.position + first + n_queries;  // what the last token sees
   // Of the tokens simdgroup and simdgroup + 8: the maximum, the sum of weights, and what earlier
   // sums are multiplied by. The same in all lanes.
   float2 top = float2(-INFINITY, -INFINITY);
@@ -75,11 +70,11 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
   for (uint block = 0; block < end; block += kPositions) {
     const uint n_rows = min(kPositions, end - block);
     float4 dot = float4(0.0f, 0.0f, 0.0f, 0.0f);  // 2 tokens x positions lane and lane + 32
-    for (uint channel = 0; channel < head_dim; channel += kChannels) {
+    for (uint channel = 0; channel < args.head_dim; channel += kChannels) {
       threadgroup_barrier(mem_flags::mem_threadgroup);  // earlier tiles have been read
-      load_channels(keys + block * ulong(kv_dim) + kv_at, kv_dim, n_rows, channel, head_dim,
-                    kPositions, rows_tile, thread_index);
-      load_channels(q + q_at, q_stride, n_queries, channel, head_dim, kQueries, q_tile,
+      load_channels(keys + block * ulong(args.kv_dim) + kv_at, args.kv_dim, n_rows, channel,
+                    args.head_dim, kPositions, rows_tile, thread_index);
+      load_channels(q + q_at, q_stride, n_queries, channel, args.head_dim, kQueries, q_tile,
                     thread_index);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       for (uint c = 0; c < kChannels; ++c) {
@@ -91,10 +86,10 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
                   dot);
       }
     }
-    const float4 score = dot * scale;
+    const float4 score = dot * args.scale;
     for (uint t = 0; t < 2; ++t) {
       const uint token = simdgroup + 8 * t;
-      const uint visible = position + first + min(token, n_queries - 1) + 1;
+      const uint visible = args.position + first + min(token, n_queries - 1) + 1;
       const float near = block + lane < visible ? score[2 * t] : -INFINITY;
       const float far = block + lane + kSimdWidth < visible ? score[2 * t + 1] : -INFINITY;
       const float new_top = max(top[t], simd_max(max(near, far)));
@@ -106,10 +101,10 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
       weights[token * kPositions + lane + kSimdWidth] = weight.y;
     }
     const bool last = block + n_rows == end;
-    for (uint channel = 0; channel < head_dim; channel += kChannels) {
+    for (uint channel = 0; channel < args.head_dim; channel += kChannels) {
       threadgroup_barrier(mem_flags::mem_threadgroup);  // tiles read, weights written
-      load_channels(values + block * ulong(kv_dim) + kv_at, kv_dim, n_rows, channel, head_dim,
-                    kPositions, rows_tile, thread_index);
+      load_channels(values + block * ulong(args.kv_dim) + kv_at, args.kv_dim, n_rows, channel,
+                    args.head_dim, kPositions, rows_tile, thread_index);
       threadgroup_barrier(mem_flags::mem_threadgroup);
       float2 sum = float2(0.0f, 0.0f);
       for (uint p = 0; p < kPositions; ++p) {
@@ -120,7 +115,7 @@ kernel void attention_prefill_f32(device const float* q [[buffer(0)]],
       }
       for (uint t = 0; t < 2; ++t) {
         const uint token = simdgroup + 8 * t;
-        if (token >= n_queries || channel + lane >= head_dim) continue;
+        if (token >= n_queries || channel + lane >= args.head_dim) continue;
         device float* to = out + q_at + token * q_stride + channel + lane;
         const float added = block == 0 ? sum[t] : fma(*to, shrink[t], sum[t]);
         *to = last ? added / total[t] : added;

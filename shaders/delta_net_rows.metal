@@ -1,4 +1,5 @@
 // Gated delta net over n tokens of one sequence, small tensors f32.
+#include "arguments.h"
 #include "delta_net.h"
 
 constant constexpr uint kLaneKeys = 16;  // of one row of S that a lane holds: Dk up to 512
@@ -102,20 +103,16 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
                                 device const float* beta_gate [[buffer(3)]],
                                 device float* out [[buffer(4)]],
                                 device float* state_out [[buffer(5)]],
-                                constant uint& n [[buffer(6)]],
-                                constant uint& key_heads [[buffer(7)]],
-                                constant uint& value_heads [[buffer(8)]],
-                                constant uint& value_dim [[buffer(9)]],
-                                constant uint& stride [[buffer(10)]],
+                                constant GatedDeltaNetArgs& args [[buffer(6)]],
                                 uint i [[thread_position_in_grid]],
                                 uint lane [[thread_index_in_simdgroup]]) {
-  const uint pairs = (value_dim + kLaneRows - 1) / kLaneRows;
+  const uint pairs = (args.value_dim + kLaneRows - 1) / kLaneRows;
   const ulong unit = i / kSimdWidth;
-  if (unit >= ulong(value_heads) * pairs) return;  // the whole SIMD group
+  if (unit >= ulong(args.value_heads) * pairs) return;  // the whole SIMD group
   const uint head = uint(unit / pairs);
   const uint first = uint(unit % pairs) * kLaneRows;
-  const bool second = first + 1 < value_dim;  // does the pair have two rows?
-  const ulong state_at = (ulong(head) * value_dim + first) * Dk;
+  const bool second = first + 1 < args.value_dim;  // does the pair have two rows?
+  const ulong state_at = (ulong(head) * args.value_dim + first) * Dk;
   float s0[kLaneKeys];
   float s1[kLaneKeys];
   for (uint j = 0; j * kSimdWidth < Dk; ++j) {
@@ -123,12 +120,12 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     s0[j] = key < Dk ? state_in[state_at + key] : 0.0f;
     s1[j] = key < Dk && second ? state_in[state_at + Dk + key] : 0.0f;
   }
-  const ulong q_at = ulong(head / (value_heads / key_heads)) * Dk;
-  const ulong k_at = q_at + ulong(key_heads) * Dk;
-  const ulong v_at = 2ul * key_heads * Dk + ulong(head) * value_dim + first;
-  for (uint t = 0; t < n; ++t) {
-    device const float* row = qkv + ulong(t) * stride;
-    const ulong gate_at = ulong(t) * value_heads + head;
+  const ulong q_at = ulong(head / (args.value_heads / args.key_heads)) * Dk;
+  const ulong k_at = q_at + ulong(args.key_heads) * Dk;
+  const ulong v_at = 2ul * args.key_heads * Dk + ulong(head) * args.value_dim + first;
+  for (uint t = 0; t < args.n; ++t) {
+    device const float* row = qkv + ulong(t) * args.stride;
+    const ulong gate_at = ulong(t) * args.value_heads + head;
     const float g = g_decay[gate_at];
     const float beta = beta_gate[gate_at];
     float2 recalled = float2(0.0f, 0.0f);
@@ -155,7 +152,7 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
       result = fma(float2(s0[j], s1[j]), float2(q, q), result);
     }
     result = float2(simd_sum(result.x), simd_sum(result.y));
-    const ulong out_at = (ulong(t) * value_heads + head) * value_dim + first;
+    const ulong out_at = (ulong(t) * args.value_heads + head) * args.value_dim + first;
     if (lane == 0) out[out_at] = result.x;
     if (lane == 0 && second) out[out_at + 1] = result.y;
   }

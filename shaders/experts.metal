@@ -1,5 +1,6 @@
 // Rows of several routed experts in one dispatch, one row each, read straight from the slots that
 // hold them: a token of decode takes two launches for all its experts, however many.
+#include "arguments.h"
 #include "codes.h"
 
 constant constexpr uint kExpertRows = 8;  // of W a threadgroup, a SIMD group each
@@ -28,22 +29,22 @@ inline float slot_row_dot(device const uint* slot,
                          in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
 }
 
-// For each of K experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
+// For each of n experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
 // slot<k> (words), gate's weights from word gate_weights on, scales and biases from the bf16 values
-// gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (K), hidden (K, out_dim). A
+// gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (n), hidden (n, out_dim). A
 // SIMD group per row of gate and up, eight a threadgroup.
-/// @elements slot[16] K > # ? words : 0
+/// @elements slot[16] n > # ? words : 0
 /// @elements x (maxof(rows) + 1) * in_dim
-/// @elements rows K
-/// @elements hidden K * out_dim
+/// @elements rows n
+/// @elements hidden n * out_dim
 /// @threadgroup 256
 /// @default_threadgroup 256
-/// @grid K * ceil_div(out_dim, 8) * 256
-/// @require K > 0 && K <= 16
+/// @grid n * ceil_div(out_dim, 8) * 256
+/// @require n > 0 && n <= 16
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
-/// @require grid == K * ceil_div(out_dim, 8) * 256
+/// @require grid == n * ceil_div(out_dim, 8) * 256
 /// @require gate_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(gate_scales + out_dim * in_dim / group_size, 2) <= words
 /// @require ceil_div(gate_biases + out_dim * in_dim / group_size, 2) <= words
@@ -69,52 +70,44 @@ kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
                                      device const float* x [[buffer(16)]],
                                      device const uint* rows [[buffer(17)]],
                                      device float* hidden [[buffer(18)]],
-                                     constant uint& out_dim [[buffer(19)]],
-                                     constant uint& in_dim [[buffer(20)]],
-                                     constant uint& group_size [[buffer(21)]],
-                                     constant uint& K [[buffer(22)]],
-                                     constant uint& words [[buffer(23)]],
-                                     constant uint& gate_weights [[buffer(24)]],
-                                     constant uint& gate_scales [[buffer(25)]],
-                                     constant uint& gate_biases [[buffer(26)]],
-                                     constant uint& up_weights [[buffer(27)]],
-                                     constant uint& up_scales [[buffer(28)]],
-                                     constant uint& up_biases [[buffer(29)]],
+                                     constant ExpertsGateUpArgs& args [[buffer(19)]],
                                      uint group [[threadgroup_position_in_grid]],
                                      uint lane [[thread_index_in_simdgroup]],
                                      uint simdgroup [[simdgroup_index_in_threadgroup]],
                                      uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float4 tile[kTileSize];
   threadgroup float totals[kTileChunks];
-  const uint tiles = (out_dim + kExpertRows - 1) / kExpertRows;
+  const uint tiles = (args.out_dim + kExpertRows - 1) / kExpertRows;
   const uint k = group / tiles;
   const uint row = group % tiles * kExpertRows + simdgroup;
-  const bool live = row < out_dim;
+  const bool live = row < args.out_dim;
   device const uint* const slots[] = {slot0, slot1, slot2,  slot3,  slot4,  slot5,  slot6,  slot7,
                                       slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15};
-  device const float* from = x + ulong(rows[k]) * in_dim;
-  const float gate = slot_row_dot(slots[k], gate_weights, gate_scales, gate_biases, live, row, from,
-                                  in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
-  const float up = slot_row_dot(slots[k], up_weights, up_scales, up_biases, live, row, from, in_dim,
-                                group_size, tile, totals, lane, simdgroup, simdgroups);
-  if (live && lane == 0) hidden[ulong(k) * out_dim + row] = silu(gate) * up;
+  device const float* from = x + ulong(rows[k]) * args.in_dim;
+  const float gate =
+      slot_row_dot(slots[k], args.gate_weights, args.gate_scales, args.gate_biases, live, row, from,
+                   args.in_dim, args.group_size, tile, totals, lane, simdgroup, simdgroups);
+  const float up =
+      slot_row_dot(slots[k], args.up_weights, args.up_scales, args.up_biases, live, row, from,
+                   args.in_dim, args.group_size, tile, totals, lane, simdgroup, simdgroups);
+  if (live && lane == 0) hidden[ulong(k) * args.out_dim + row] = silu(gate) * up;
 }
 
-// For each of K experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (K, in_dim),
-// places (K) without repetition, out (.., out_dim): other rows stay. A SIMD group per row of down,
+// For each of n experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (n, in_dim),
+// places (n) without repetition, out (.., out_dim): other rows stay. A SIMD group per row of down,
 // eight a threadgroup.
-/// @elements slot[16] K > # ? words : 0
-/// @elements hidden K * in_dim
-/// @elements places K
+/// @elements slot[16] n > # ? words : 0
+/// @elements hidden n * in_dim
+/// @elements places n
 /// @elements out (maxof(places) + 1) * out_dim
 /// @threadgroup 256
 /// @default_threadgroup 256
-/// @grid K * ceil_div(out_dim, 8) * 256
-/// @require K > 0 && K <= 16
+/// @grid n * ceil_div(out_dim, 8) * 256
+/// @require n > 0 && n <= 16
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
-/// @require grid == K * ceil_div(out_dim, 8) * 256
+/// @require grid == n * ceil_div(out_dim, 8) * 256
 /// @require down_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(down_scales + out_dim * in_dim / group_size, 2) <= words
 /// @require ceil_div(down_biases + out_dim * in_dim / group_size, 2) <= words
@@ -137,28 +130,21 @@ kernel void experts_down_bf16_f32(device const uint* slot0 [[buffer(0)]],
                                   device const float* hidden [[buffer(16)]],
                                   device const uint* places [[buffer(17)]],
                                   device float* out [[buffer(18)]],
-                                  constant uint& out_dim [[buffer(19)]],
-                                  constant uint& in_dim [[buffer(20)]],
-                                  constant uint& group_size [[buffer(21)]],
-                                  constant uint& K [[buffer(22)]],
-                                  constant uint& words [[buffer(23)]],
-                                  constant uint& down_weights [[buffer(24)]],
-                                  constant uint& down_scales [[buffer(25)]],
-                                  constant uint& down_biases [[buffer(26)]],
+                                  constant ExpertsDownArgs& args [[buffer(19)]],
                                   uint group [[threadgroup_position_in_grid]],
                                   uint lane [[thread_index_in_simdgroup]],
                                   uint simdgroup [[simdgroup_index_in_threadgroup]],
                                   uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float4 tile[kTileSize];
   threadgroup float totals[kTileChunks];
-  const uint tiles = (out_dim + kExpertRows - 1) / kExpertRows;
+  const uint tiles = (args.out_dim + kExpertRows - 1) / kExpertRows;
   const uint k = group / tiles;
   const uint row = group % tiles * kExpertRows + simdgroup;
-  const bool live = row < out_dim;
+  const bool live = row < args.out_dim;
   device const uint* const slots[] = {slot0, slot1, slot2,  slot3,  slot4,  slot5,  slot6,  slot7,
                                       slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15};
-  const float dot = slot_row_dot(slots[k], down_weights, down_scales, down_biases, live, row,
-                                 hidden + ulong(k) * in_dim, in_dim, group_size, tile, totals, lane,
-                                 simdgroup, simdgroups);
-  if (live && lane == 0) out[ulong(places[k]) * out_dim + row] = dot;
+  const float dot = slot_row_dot(slots[k], args.down_weights, args.down_scales, args.down_biases,
+                                 live, row, hidden + ulong(k) * args.in_dim, args.in_dim,
+                                 args.group_size, tile, totals, lane, simdgroup, simdgroups);
+  if (live && lane == 0) out[ulong(places[k]) * args.out_dim + row] = dot;
 }

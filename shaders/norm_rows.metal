@@ -1,4 +1,5 @@
 // Norms of many rows or heads in one dispatch, with f32 weights, and rotary positions.
+#include "arguments.h"
 #include "common.h"
 
 // For each row: out = x * rsqrt(mean(x^2) + eps) * weight; x, out (n, dim), weight (dim). A
@@ -121,16 +122,7 @@ kernel void norm_rope_f32(device const float* x [[buffer(0)]],
                           device const float* weight [[buffer(1)]],
                           device const float* inv_freq [[buffer(2)]],
                           device float* out [[buffer(3)]],
-                          constant uint& n [[buffer(4)]],
-                          constant uint& heads [[buffer(5)]],
-                          constant uint& head_dim [[buffer(6)]],
-                          constant uint& rotary_dim [[buffer(7)]],
-                          constant uint& x_stride [[buffer(8)]],
-                          constant uint& out_stride [[buffer(9)]],
-                          constant uint& position [[buffer(10)]],
-                          constant uint& normalise [[buffer(11)]],
-                          constant float& eps [[buffer(12)]],
-                          constant float& rope_scale [[buffer(13)]],
+                          constant NormRopeArgs& args [[buffer(4)]],
                           uint group [[threadgroup_position_in_grid]],
                           uint thread_index [[thread_index_in_threadgroup]],
                           uint threads [[threads_per_threadgroup]],
@@ -138,25 +130,25 @@ kernel void norm_rope_f32(device const float* x [[buffer(0)]],
                           uint simdgroup [[simdgroup_index_in_threadgroup]],
                           uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float scratch[kMaxSimdgroups];
-  const uint row = group / heads;
-  const ulong column = ulong(group % heads) * head_dim;
-  device const float* from = x + ulong(row) * x_stride + column;
-  device float* to = out + ulong(row) * out_stride + column;
+  const uint row = group / args.heads;
+  const ulong column = ulong(group % args.heads) * args.head_dim;
+  device const float* from = x + ulong(row) * args.x_stride + column;
+  device float* to = out + ulong(row) * args.out_stride + column;
   float sum = 0.0f;
-  for (uint i = thread_index; i < head_dim; i += threads) sum = fma(from[i], from[i], sum);
+  for (uint i = thread_index; i < args.head_dim; i += threads) sum = fma(from[i], from[i], sum);
   sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
-  const bool normed = normalise != 0;
-  const float scale = normed ? precise::rsqrt(sum / float(head_dim) + eps) : 1.0f;
-  const uint pairs = rotary_dim / 2;
+  const bool normed = args.normalise != 0;
+  const float scale = normed ? precise::rsqrt(sum / float(args.head_dim) + args.eps) : 1.0f;
+  const uint pairs = args.rotary_dim / 2;
   for (uint i = thread_index; i < pairs; i += threads) {
-    const float angle = float(position + row) * inv_freq[i];
-    const float c = precise::cos(angle) * rope_scale;
-    const float s = precise::sin(angle) * rope_scale;
+    const float angle = float(args.position + row) * inv_freq[i];
+    const float c = precise::cos(angle) * args.rope_scale;
+    const float s = precise::sin(angle) * args.rope_scale;
     const float a = from[i] * scale * (normed ? weight[i] : 1.0f);
     const float b = from[i + pairs] * scale * (normed ? weight[i + pairs] : 1.0f);
     to[i] = a * c - b * s;
     to[i + pairs] = b * c + a * s;
   }
-  for (uint i = rotary_dim + thread_index; i < head_dim; i += threads)
+  for (uint i = args.rotary_dim + thread_index; i < args.head_dim; i += threads)
     to[i] = from[i] * scale * (normed ? weight[i] : 1.0f);
 }

@@ -1,5 +1,6 @@
 // out = x dequant(W)^T (+ bias) for codes of any width and several activation rows (prefill). The
 // name says the type of scales and biases.
+#include "arguments.h"
 #include "codes.h"
 #include "matmul_tile.h"
 
@@ -57,25 +58,22 @@ kernel void qmatmul(device const uint* W [[buffer(0)]],
                     device const float* x [[buffer(3)]],
                     device const float* bias [[buffer(4)]],
                     device float* out [[buffer(5)]],
-                    constant uint& out_dim [[buffer(6)]],
-                    constant uint& in_dim [[buffer(7)]],
-                    constant uint& group_size [[buffer(8)]],
-                    constant uint& n [[buffer(9)]],
-                    constant uint& has_bias [[buffer(10)]],
+                    constant QMatmulArgs& args [[buffer(6)]],
                     uint group [[threadgroup_position_in_grid]],
                     uint thread_index [[thread_index_in_threadgroup]]) {
   threadgroup float4 w_tile[kWeightTile];
   threadgroup float2 x_tile[kTokenTile];
-  const MatmulPlace place = matmul_place(group, thread_index, out_dim);
+  const MatmulPlace place = matmul_place(group, thread_index, args.out_dim);
   MatmulSums sums = zero_sums();
-  for (uint depth = 0; depth < in_dim; depth += kDepth) {
+  for (uint depth = 0; depth < args.in_dim; depth += kDepth) {
     threadgroup_barrier(mem_flags::mem_threadgroup);  // the last tiles have been read
-    load_codes(W, scales, biases, place, depth, out_dim, in_dim, group_size, w_tile, thread_index);
-    load_tokens(x, place, depth, n, in_dim, x_tile, thread_index);
+    load_codes(W, scales, biases, place, depth, args.out_dim, args.in_dim, args.group_size, w_tile,
+               thread_index);
+    load_tokens(x, place, depth, args.n, args.in_dim, x_tile, thread_index);
     threadgroup_barrier(mem_flags::mem_threadgroup);
     multiply_tiles(w_tile, x_tile, place, sums);
   }
-  store_sums(sums, place, n, out_dim, bias, has_bias != 0, out);
+  store_sums(sums, place, args.n, args.out_dim, bias, args.has_bias != 0, out);
 }
 
 template [[host_name("qmatmul_bf16_f32")]] kernel decltype(qmatmul<bf16>) qmatmul<bf16>;

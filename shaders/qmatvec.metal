@@ -1,5 +1,6 @@
 // out = dequant(W) x (+ bias) for codes of any width: one activation row, f32. The name says the
 // type of scales and biases.
+#include "arguments.h"
 #include "codes.h"
 
 // out = W x + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
@@ -26,10 +27,7 @@ kernel void qmatvec(device const uint* W [[buffer(0)]],
                     device const float* x [[buffer(3)]],
                     device const float* bias [[buffer(4)]],
                     device float* out [[buffer(5)]],
-                    constant uint& out_dim [[buffer(6)]],
-                    constant uint& in_dim [[buffer(7)]],
-                    constant uint& group_size [[buffer(8)]],
-                    constant uint& has_bias [[buffer(9)]],
+                    constant QMatvecArgs& args [[buffer(6)]],
                     uint i [[thread_position_in_grid]],
                     uint lane [[thread_index_in_simdgroup]],
                     uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -37,13 +35,13 @@ kernel void qmatvec(device const uint* W [[buffer(0)]],
   threadgroup float4 tile[kTileSize];
   threadgroup float totals[kTileChunks];
   const uint row = i / kSimdWidth;
-  const bool live = row < out_dim;
+  const bool live = row < args.out_dim;
   const ulong safe_row = live ? row : 0;
-  const ulong group_at = safe_row * (in_dim / group_size);
-  const float dot =
-      chunked_row_dot(W + safe_row * (in_dim / 32) * Bits, scales + group_at, biases + group_at,
-                      live, x, in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
-  if (live && lane == 0) out[row] = dot + (has_bias != 0 ? bias[row] : 0.0f);
+  const ulong group_at = safe_row * (args.in_dim / args.group_size);
+  const float dot = chunked_row_dot(W + safe_row * (args.in_dim / 32) * Bits, scales + group_at,
+                                    biases + group_at, live, x, args.in_dim, args.group_size, tile,
+                                    totals, lane, simdgroup, simdgroups);
+  if (live && lane == 0) out[row] = dot + (args.has_bias != 0 ? bias[row] : 0.0f);
 }
 
 template [[host_name("qmatvec_bf16_f32")]] kernel decltype(qmatvec<bf16>) qmatvec<bf16>;

@@ -1,4 +1,5 @@
 // Rows of activations: to and from the experts that compute them.
+#include "arguments.h"
 #include "common.h"
 
 // out[i] = x[rows[i]]; x (.., dim), rows (n), out (n, dim). A thread per element.
@@ -57,18 +58,15 @@ kernel void moe_combine_f32(device float* x [[buffer(0)]],
                             device const float* expert_out [[buffer(2)]],
                             device const float* shared [[buffer(3)]],
                             device const float* gates [[buffer(4)]],
-                            constant uint& n [[buffer(5)]],
-                            constant uint& dim [[buffer(6)]],
-                            constant uint& top_k [[buffer(7)]],
-                            constant uint& has_shared [[buffer(8)]],
-                            constant uint& has_gate [[buffer(9)]],
+                            constant MoeCombineArgs& args [[buffer(5)]],
                             uint i [[thread_position_in_grid]]) {
-  if (i >= n * dim) return;
-  const uint token = i / dim;
-  const ulong first = ulong(token) * top_k;
+  if (i >= args.n * args.dim) return;
+  const uint token = i / args.dim;
+  const ulong first = ulong(token) * args.top_k;
   float sum = 0.0f;
-  for (uint k = 0; k < top_k; ++k)
-    sum = fma(weights[first + k], expert_out[(first + k) * dim + i % dim], sum);
-  if (has_shared != 0) sum = fma(has_gate != 0 ? sigmoid(gates[token]) : 1.0f, shared[i], sum);
+  for (uint k = 0; k < args.top_k; ++k)
+    sum = fma(weights[first + k], expert_out[(first + k) * args.dim + i % args.dim], sum);
+  if (args.has_shared != 0)
+    sum = fma(args.has_gate != 0 ? sigmoid(gates[token]) : 1.0f, shared[i], sum);
   x[i] += sum;
 }

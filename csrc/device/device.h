@@ -61,7 +61,7 @@ class Pipeline {
 class Commands {
  public:
   virtual ~Commands() = default;
-  // Arguments by buffer index; grid in threads (a ragged last threadgroup is allowed). Checked
+  // Arguments by binding; grid in threads (a ragged last threadgroup is allowed). Checked
   // against the binding table first (check.h): throws FormatError, or GpuError when already
   // committed.
   virtual void dispatch(const std::shared_ptr<Pipeline>& pipeline, std::span<const Argument> args,

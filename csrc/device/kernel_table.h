@@ -39,7 +39,7 @@ using Expression = Wide (*)(const Call&);
 struct Binding {
   const char* name;
   Type type;
-  bool scalar = false;         // constant T&
+  bool scalar = false;         // constant T&, or a field of a struct
   bool writable = false;       // device T* without const
   bool needs_maximum = false;  // some expression uses maxof(name)
   uint32_t alignment = 0;      // bytes: of a float4 16; a buffer's offset is a multiple of it
@@ -64,7 +64,7 @@ struct KernelInfo {
   const char* name;
   const char* file;                   // of shaders/
   bool contract;                      // published: moeflux.ALL_KERNELS
-  std::span<const Binding> bindings;  // by buffer index
+  std::span<const Binding> bindings;  // by buffer index, up to first_field
   std::span<const FunctionConstant> constants;
   std::span<const Requirement> requirements;
   uint32_t threadgroup_bytes;  // static threadgroup memory
@@ -73,6 +73,9 @@ struct KernelInfo {
   uint32_t dimensions;     // of the grid that the kernel tells apart: 1 to 3
   // Geometry of a call that leaves it out, x only; null: it must be given.
   Expression default_grid, default_threadgroup;
+  // The bindings from this one on are the fields of one struct, which has this buffer index: each is
+  // a word. None has more than 31 bindings.
+  uint32_t first_field = UINT32_MAX;
 };
 
 std::span<const KernelInfo> kernel_table();            // alphabetical

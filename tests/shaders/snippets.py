@@ -58,6 +58,32 @@ REFUSED_BY_FRONT_END = {
         "no binding has the type P",
         5,
     ),
+    "struct of arguments with an array": (
+        signature("constant P& p [[buffer(0)]]").replace(
+            HEAD, HEAD + "struct P {\n  uint n;\n  float w[4];\n};\n"
+        ),
+        "fields that are float, uint, int",
+        5,
+    ),
+    "struct of arguments with a field of 16 bits": (
+        signature("constant P& p [[buffer(0)]]").replace(HEAD, HEAD + "struct P { ushort n; };\n"),
+        "fields that are float, uint, int",
+        3,
+    ),
+    "buffer behind a struct of arguments": (
+        signature(f"constant P& p [[buffer(0)]], {OUT.replace('0', '1')}", OUT_NOTE).replace(
+            HEAD, HEAD + "struct P { uint n; };\n"
+        ),
+        "the last of the buffers",
+        6,
+    ),
+    "more fields than arguments": (
+        signature("constant P& p [[buffer(0)]]").replace(
+            HEAD, f"{HEAD}struct P {{ uint {', '.join(f'n{i}' for i in range(32))}; }};\n"
+        ),
+        "at most 31 arguments",
+        5,
+    ),
     "16-bit integers": (
         signature("device ushort* o [[buffer(0)]]"),
         "no binding has the type ushort",
@@ -382,6 +408,12 @@ ACCEPTED = {
         "struct P {\n  float s;\n  float twice() const { return s * 2; }\n};\n"
         "enum class Act : uint { none, silu };\nusing Real = float;\n"
         'static_assert(sizeof(P) == 4, "one float");\n',
+    ),
+    "struct of arguments": (
+        f"{HEAD}struct KArgs {{\n  uint n, first;\n  float s;\n}};\n"
+        "/// @elements o first + n\n/// @threadgroup any\n/// @require n > 0\n"
+        "kernel void k(device float* o [[buffer(0)]], constant KArgs& p [[buffer(1)]], "
+        "uint i [[thread_position_in_grid]]) {\n  if (i < p.n) o[p.first + i] = p.s;\n}\n"
     ),
     "preprocessor": kernel(
         "#if BITS == 4\no[i] = BITS;\n#endif", "#define BITS 4\n#define TWICE(x) ((x) * 2)\n"

@@ -12,7 +12,17 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
-from .model import SCALARS, Buffer, Builtin, Edit, Kernel, Library, ThreadgroupArray, apply_edits
+from .model import (
+    SCALARS,
+    Block,
+    Buffer,
+    Builtin,
+    Edit,
+    Kernel,
+    Library,
+    ThreadgroupArray,
+    apply_edits,
+)
 
 _QUALIFIERS = {
     "device": "",
@@ -124,6 +134,9 @@ def _wrapper(kernel: Kernel) -> str:
                 f"static_assert(binds<{kind}>(Type::{name}, {str(param.scalar).lower()}, "
                 f"{str(param.writable).lower()}, {param.width}));\n"
             )
+        elif isinstance(param, Block):
+            arguments.append(f"bound<{kind}>(group.buffers[{index}])")
+            checks += [_field_check(param, place) for place in range(len(param.fields))]
         else:
             arguments.append(_builtin(param))
     values = "".join(
@@ -138,6 +151,16 @@ def _wrapper(kernel: Kernel) -> str:
         f"void specialise_{kernel.name}([[maybe_unused]] std::span<const uint64_t> values) {{\n"
         f"{values}}}\n"
         + (f"constexpr ThreadgroupArray arrays_{kernel.name}[] = {{{arrays}}};\n" if arrays else "")
+    )
+
+
+def _field_check(block: Block, place: int) -> str:
+    """The host writes the fields of a block as consecutive words."""
+    field, nbytes = block.fields[place], 4 * len(block.fields)
+    return (
+        f"static_assert(sizeof({block.type}) == {nbytes} && "
+        f"offsetof({block.type}, {field.name}) == {4 * place} && "
+        f"is_element<decltype({block.type}::{field.name})>(Type::{SCALARS[field.element][0]}));\n"
     )
 
 

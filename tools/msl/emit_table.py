@@ -96,5 +96,6 @@ def _row(kernel: Kernel) -> str:
         dimensions=str(kernel.dimensions),
         default_grid=_expression(kernel.default_grid),
         default_threadgroup=_expression(kernel.default_threadgroup),
+        first_field=None if kernel.first_field is None else str(kernel.first_field),
     )
     return f"    {row},\n"

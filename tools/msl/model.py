@@ -55,6 +55,14 @@ class Buffer:
 
 
 @dataclass
+class Block:
+    """A kernel parameter `constant STRUCT&`, the last of the buffers: each field is a scalar."""
+
+    type: str
+    fields: list[Buffer]
+
+
+@dataclass
 class Builtin:
     """A kernel parameter that the GPU fills in."""
 
@@ -104,7 +112,7 @@ class Kernel:
 
     name: str
     token: Token
-    parameters: list[Buffer | Builtin]  # in order of the parameter list
+    parameters: list[Buffer | Block | Builtin]  # in order of the parameter list
     arrays: list[ThreadgroupArray]
     constants: list[Constant]  # those that it or what it calls mentions
     synchronises: bool  # barriers or SIMD-group functions, itself or in what it calls
@@ -116,8 +124,16 @@ class Kernel:
 
     @property
     def bindings(self) -> list[Buffer]:
-        """The parameters that the host binds, by buffer index."""
-        return [p for p in self.parameters if isinstance(p, Buffer)]
+        """What the host gives, by buffer index; the fields of a block, one by one, are the last."""
+        found: list[Buffer] = []
+        for p in self.parameters:
+            found += [p] if isinstance(p, Buffer) else p.fields if isinstance(p, Block) else []
+        return found
+
+    @property
+    def first_field(self) -> int | None:
+        """Index of the block, hence of its first field among the bindings."""
+        return next((i for i, p in enumerate(self.parameters) if isinstance(p, Block)), None)
 
     @property
     def threadgroup_bytes(self) -> int:

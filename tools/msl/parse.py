@@ -10,6 +10,7 @@ from .model import (
     BUILTINS,
     MAX_BUFFERS,
     SCALARS,
+    Block,
     Buffer,
     Builtin,
     Calls,
@@ -27,6 +28,7 @@ _SPACES = ("device", "constant", "threadgroup", "thread")
 SYNCHRONISES = re.compile(r"(threadgroup_barrier|simdgroup_barrier|simd_\w+)$")
 _VECTOR = re.compile(r"(\w*?[a-z])([234])$")
 _CONSTANT_QUALIFIERS = ("constant", "constexpr", "const")
+_SCALARS = ("float", "uint", "int")  # of which `constant T&` may be
 _NOT_VARIABLES = ("using", "typedef", "static_assert", "struct", "enum")
 
 
@@ -43,6 +45,7 @@ class Parser:
         self.constants: list[Constant] = []
         self.values: dict[str, int] = {}  # integer constants, for array bounds
         self.types: list[tuple[int, int]] = []
+        self.structs: dict[str, tuple[int, int]] = {}  # { and } by name
         self.edits: list[Edit] = []
 
     def library(self) -> Library:
@@ -92,6 +95,8 @@ class Parser:
                     return end + 1
                 if not assigned:
                     self.types.append((index, end))
+                    if self.tokens[first].text == "struct":
+                        self.structs[self.tokens[first + 1].text] = (index, end)
                 index = end
             elif token.text == ";":
                 self._variable(first, index, parenthesis)
@@ -218,9 +223,9 @@ class Parser:
             found.insert(0, doc)
         return found
 
-    def _parameters(self, function: Function) -> list[Buffer | Builtin]:
+    def _parameters(self, function: Function) -> list[Buffer | Block | Builtin]:
         start, end = function.parameters
-        parameters: list[Buffer | Builtin] = []
+        parameters: list[Buffer | Block | Builtin] = []
         index = start + 1
         while index < end:
             tokens: list[Token] = []
@@ -238,7 +243,7 @@ class Parser:
 
     def _parameter(
         self, tokens: list[Token], attributes: dict[str, str], position: int
-    ) -> Buffer | Builtin:
+    ) -> Buffer | Block | Builtin:
         words = [t.text for t in tokens]
         name = tokens[-1]
         if len(attributes) != 1:
@@ -268,16 +273,31 @@ class Parser:
         vector = _VECTOR.match(base[0])
         element, width = (vector[1], int(vector[2])) if vector else (base[0], 1)
         scalar = shape[0] == "constant"
-        if (
-            element not in SCALARS
-            or width == 3
-            or (scalar and base[0] not in ("float", "uint", "int"))
-        ):
+        if scalar and base[0] in self.structs:
+            return Block(base[0], self._fields(*self.structs[base[0]]))
+        if element not in SCALARS or width == 3 or (scalar and base[0] not in _SCALARS):
             raise name.error(
-                f"parameter {name.text}: no binding has the type {base[0]}; scalars are float, "
-                f"uint, int, buffers {', '.join(SCALARS)} or their vectors of 2 and 4"
+                f"parameter {name.text}: no binding has the type {base[0]}; scalars are "
+                f"{', '.join(_SCALARS)} or a struct of them, buffers {', '.join(SCALARS)} or their "
+                "vectors of 2 and 4"
             )
         return Buffer(name.text, base[0], element, width, scalar, shape == ["device", "*"], name)
+
+    def _fields(self, start: int, end: int) -> list[Buffer]:
+        """`uint a, b; float c;` as scalars."""
+        fields: list[Buffer] = []
+        first = start + 1
+        for stop in range(first, end):
+            if self.tokens[stop].text != ";":
+                continue
+            kind, names = self.tokens[first].text, split_commas(self.tokens[first + 1 : stop])
+            if kind not in _SCALARS or any(len(name) != 1 for name in names):
+                raise self.tokens[first].error(
+                    f"expected fields that are {', '.join(_SCALARS)}: a kernel takes this struct"
+                )
+            fields += [Buffer(n.text, kind, kind, 1, True, False, n) for (n,) in names]
+            first = stop + 1
+        return fields
 
     def _builtin(self, tokens: list[Token], attribute: str) -> Builtin:
         name = tokens[-1]
@@ -295,3 +315,8 @@ class Parser:
             )
         if len({p.attribute for p in builtins}) != len(builtins):
             raise kernel.token.error("an attribute is used twice")
+        bound = [p for p in kernel.parameters if not isinstance(p, Builtin)]
+        if any(isinstance(p, Block) for p in bound[:-1]):
+            raise kernel.token.error("a struct of arguments is the last of the buffers")
+        if len(kernel.bindings) > MAX_BUFFERS:
+            raise kernel.token.error(f"expected at most {MAX_BUFFERS} arguments, fields counted")

@@ -17,7 +17,7 @@ struct Thread {
 };
 
 struct Group {
-  void* const* buffers;  // by binding
+  void* const* buffers;  // by binding; fields of a struct lie side by side
   Size position;         // of this threadgroup
   Size threads;          // of this threadgroup: fewer than `full` at a ragged edge
   Size full, groups, grid;

@@ -3,7 +3,9 @@
 #import <Metal/Metal.h>
 
 #include <algorithm>
+#include <span>
 #include <variant>
+#include <vector>
 
 #include "base/error.h"
 #include "device/check.h"
@@ -41,8 +43,10 @@ class Encoding {
     if (!encoder_) throw GpuError("[device::Metal] no encoder for a command buffer");
     const auto& pipeline = static_cast<const MetalPipeline&>(*dispatch.pipeline);
     [encoder_ setComputePipelineState:pipeline.get()];
-    NSUInteger index = 0;
-    for (const Argument& argument : recording_.args(dispatch)) bind(argument, index++);
+    const auto args = recording_.args(dispatch);
+    const size_t first_field = std::min<size_t>(pipeline.info().first_field, args.size());
+    for (size_t i = 0; i < first_field; ++i) bind(args[i], i);
+    bind_fields(args.subspan(first_field), first_field);
     [encoder_ dispatchThreads:mtl_size(dispatch.grid)
         threadsPerThreadgroup:mtl_size(dispatch.threadgroup)];
   }
@@ -58,6 +62,13 @@ class Encoding {
     [encoder_ setBuffer:buffer ? buffer->get() : context_.unbound.get()
                  offset:slice.offset
                 atIndex:index];
+  }
+
+  void bind_fields(std::span<const Argument> fields, NSUInteger index) {
+    std::vector<uint32_t> words;
+    for (const Argument& field : fields) words.push_back(std::get<Scalar>(field).bits);
+    if (!words.empty())
+      [encoder_ setBytes:words.data() length:words.size() * sizeof words[0] atIndex:index];
   }
 
   const Context& context_;

@@ -61,12 +61,11 @@ void GpuOps::cache(const AttentionRows& rows, const Segment& segment) {
                           float* out) {
     const uint32_t width = heads * w.head_dim;
     const uint64_t count = uint64_t(segment.n) * width;
-    recorder_.run(
-        {"norm_rope_f32"},
-        {recorder_.in(x, count), recorder_.in(weight, w.head_dim),
-         recorder_.in(w.inv_freq, rotary_dim / 2), recorder_.out(out, count), u32(segment.n),
-         u32(heads), u32(w.head_dim), u32(rotary_dim), u32(width), u32(width),
-         u32(segment.position), u32(weight != nullptr), f32(w.eps), f32(w.rope_scale)});
+    recorder_.run({"norm_rope_f32"},
+                  {recorder_.in(x, count), recorder_.in(weight, w.head_dim),
+                   recorder_.in(w.inv_freq, rotary_dim / 2), recorder_.out(out, count)},
+                  NormRopeArgs{segment.n, heads, w.head_dim, rotary_dim, width, width,
+                               segment.position, weight != nullptr, w.eps, w.rope_scale});
   };
   float* q = rows.q + uint64_t(segment.row) * rows.heads;
   const uint64_t kv_at = uint64_t(segment.row) * rows.kv_dim;
@@ -101,8 +100,9 @@ void GpuOps::attend_part(const AttentionRows& rows, const Segment& segment) {
       {recorder_.in(rows.q + at, count),
        recorder_.in(AttentionRows::at(segment.keys, 0, 0), cached),
        recorder_.in(AttentionRows::at(segment.values, 0, 0), cached),
-       recorder_.out(rows.mixed + at, count), u32(segment.n), u32(segment.position), u32(w.n_heads),
-       u32(w.n_heads / w.n_kv_heads), u32(w.head_dim), u32(rows.kv_dim), f32(rows.scale())});
+       recorder_.out(rows.mixed + at, count)},
+      AttentionPrefillArgs{segment.n, segment.position, w.n_heads, w.n_heads / w.n_kv_heads,
+                           w.head_dim, rows.kv_dim, rows.scale()});
 }
 
 void GpuOps::attend_one(const AttentionRows& rows, const Segment& segment) {
@@ -128,9 +128,9 @@ void GpuOps::attend_one(const AttentionRows& rows, const Segment& segment) {
   const uint32_t chunks = n_chunks(len);
   const auto partial = recorder_.out(rows.partial, uint64_t(chunks) * rows.heads);
   const auto stats = recorder_.out(rows.stats, uint64_t(chunks) * w.n_heads * 2);
-  recorder_.run({"attention_decode_f32"},
-                {q, keys, values, partial, stats, u32(w.n_heads), u32(group), u32(w.head_dim),
-                 u32(rows.kv_dim), u32(len), u32(chunks), f32(rows.scale())});
+  recorder_.run(
+      {"attention_decode_f32"}, {q, keys, values, partial, stats},
+      AttentionDecodeArgs{w.n_heads, group, w.head_dim, rows.kv_dim, len, chunks, rows.scale()});
   recorder_.run({"attention_merge_f32"},
                 {partial, stats, mixed, u32(w.n_heads), u32(w.head_dim), u32(chunks)});
 }

@@ -42,8 +42,8 @@ void GpuOps::recur(const DeltaRows& rows, const Segment& segment) {
        recorder_.in(rows.decay + segment.row * heads, n * heads),
        recorder_.in(rows.beta + segment.row * heads, n * heads),
        recorder_.out(rows.mixed + uint64_t(segment.row) * rows.values, n * rows.values),
-       recorder_.out(segment.state_out, state), u32(n), u32(w.n_key_heads), u32(heads),
-       u32(w.value_dim), u32(rows.channels)});
+       recorder_.out(segment.state_out, state)},
+      GatedDeltaNetArgs{segment.n, w.n_key_heads, w.n_value_heads, w.value_dim, rows.channels});
 }
 
 void GpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n, float* x) {

@@ -59,8 +59,8 @@ struct GpuOps::Slots {
     nbytes = base::round_up(nbytes, sizeof(uint32_t));
   }
   bool operator==(const Slots&) const = default;
-  device::Argument at(size_t part) const {  // in words, or in 16-bit values
-    return u32(offsets[part] / (part % 3 == 0 ? sizeof(uint32_t) : sizeof(uint16_t)));
+  uint32_t at(size_t part) const {  // in words, or in 16-bit values
+    return word(offsets[part] / (part % 3 == 0 ? sizeof(uint32_t) : sizeof(uint16_t)));
   }
 
   std::array<uint64_t, 9> offsets{};  // bytes
@@ -71,7 +71,7 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
                                 const float* normed, float* expert_out) {
   const GatedFfn& ffn = jobs[0]->ffn;
   const quant::Matrix &up = ffn.up.weight, &down = ffn.down.weight;
-  const uint64_t n = jobs.size();
+  const auto n = static_cast<uint32_t>(jobs.size());
   const ExpertRows buffers(bump(), ffn.gate.weight, down, kSlots);
   float* hidden = buffers.ffn.gate;
   std::vector<uint32_t> rows, places;
@@ -85,18 +85,22 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
   const auto last = [](const std::vector<uint32_t>& all) {
     return *std::max_element(all.begin(), all.end()) + uint64_t{1};
   };
-  std::vector<device::Argument> second = args;
-  args.insert(args.end(), {recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
-                           recorder_.out(hidden, n * up.out), u32(up.out), u32(up.in),
-                           u32(up.group), u32(n), u32(slots.nbytes / sizeof(uint32_t)), slots.at(0),
-                           slots.at(1), slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
-  recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits}, args);
-  second.insert(second.end(),
-                {recorder_.in(hidden, n * down.in), recorder_.list(places),
-                 recorder_.out(expert_out, last(places) * down.out), u32(down.out), u32(down.in),
-                 u32(down.group), u32(n), u32(slots.nbytes / sizeof(uint32_t)), slots.at(6),
-                 slots.at(7), slots.at(8)});
-  recorder_.run({"experts_down_bf16_f32", "Bits", down.bits}, second);
+  const auto with_slots = [&](Recorder::Listed more) {
+    std::vector<device::Argument> all = args;
+    all.insert(all.end(), more);
+    return all;
+  };
+  const uint32_t words = word(slots.nbytes / sizeof(uint32_t));
+  recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits},
+                with_slots({recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
+                            recorder_.out(hidden, uint64_t(n) * up.out)}),
+                ExpertsGateUpArgs{up.out, up.in, up.group, n, words, slots.at(0), slots.at(1),
+                                  slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
+  recorder_.run({"experts_down_bf16_f32", "Bits", down.bits},
+                with_slots({recorder_.in(hidden, uint64_t(n) * down.in), recorder_.list(places),
+                            recorder_.out(expert_out, last(places) * down.out)}),
+                ExpertsDownArgs{down.out, down.in, down.group, n, words, slots.at(6), slots.at(7),
+                                slots.at(8)});
 }
 
 void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {

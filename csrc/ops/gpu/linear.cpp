@@ -95,8 +95,8 @@ void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, 
     recorder.run(kernel, {part.weight, part.scales, part.biases, in, out, u32(rows), u32(m.in),
                           u32(m.group)});
   else
-    recorder.run(kernel, {part.weight, part.scales, part.biases, in, bias, out, u32(rows),
-                          u32(m.in), u32(m.group), u32(w.bias != nullptr)});
+    recorder.run(kernel, {part.weight, part.scales, part.biases, in, bias, out},
+                 QMatvecArgs{word(rows), m.in, m.group, w.bias != nullptr});
 }
 
 void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
@@ -108,9 +108,8 @@ void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, flo
     recorder.run(matmul_kernel(m), {whole.weight, in, bias, out, u32(m.out), u32(m.in), u32(n),
                                     u32(w.bias != nullptr)});
   else
-    recorder.run(matmul_kernel(m),
-                 {whole.weight, whole.scales, whole.biases, in, bias, out, u32(m.out), u32(m.in),
-                  u32(m.group), u32(n), u32(w.bias != nullptr)});
+    recorder.run(matmul_kernel(m), {whole.weight, whole.scales, whole.biases, in, bias, out},
+                 QMatmulArgs{m.out, m.in, m.group, n, w.bias != nullptr});
 }
 
 }  // namespace

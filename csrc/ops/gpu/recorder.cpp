@@ -46,11 +46,15 @@ uint32_t threads_of(const device::KernelInfo& info) {
 
 }  // namespace
 
-device::Argument u32(uint64_t value) {
+uint32_t word(uint64_t value) {
   if (value > UINT32_MAX)
     throw GpuError("[gpu::Recorder] a size that kernels count in 32 bits: expected at most ",
                    UINT32_MAX, ", found ", value);
-  return device::Scalar{static_cast<uint32_t>(value)};
+  return static_cast<uint32_t>(value);
+}
+
+device::Argument u32(uint64_t value) {
+  return device::Scalar{word(value)};
 }
 
 device::Argument f32(float value) {

@@ -1,21 +1,26 @@
 // Recorder: kernels of the library dispatched over memory of the arena, into the command buffer
 // that the next submit() commits. Knows pointers, kernels and counts; no stage. One thread.
 #pragma once
+#include <array>
+#include <bit>
 #include <initializer_list>
 #include <map>
 #include <memory>
 #include <set>
 #include <span>
 #include <string_view>
+#include <vector>
 
 #include "device/check.h"
+#include "ops/gpu/arguments.h"
 #include "ops/gpu/device_arena.h"
 #include "ops/gpu/staging.h"
 #include "ops/ops.h"
 
 namespace moeflux::ops::gpu {
 
-device::Argument u32(uint64_t value);  // throws GpuError for more than 32 bits hold
+uint32_t word(uint64_t value);  // throws GpuError for more than 32 bits hold
+device::Argument u32(uint64_t value);
 device::Argument f32(float value);
 
 class Recorder {
@@ -50,6 +55,14 @@ class Recorder {
   // Of the geometry that the binding table gives for these scalars.
   void run(const Kernel& kernel, Arguments args);
   void run(const Kernel& kernel, Listed args) { run(kernel, Arguments(args.begin(), args.size())); }
+  // The same with the kernel's struct, whose fields the table has one by one.
+  template <class Fields>
+  void run(const Kernel& kernel, std::vector<device::Argument> args, const Fields& fields) {
+    using Words = std::array<uint32_t, sizeof(Fields) / sizeof(uint32_t)>;
+    for (const uint32_t bits : std::bit_cast<Words>(fields))
+      args.emplace_back(device::Scalar{bits});
+    run(kernel, Arguments(args));
+  }
   // Of `groups` threadgroups of the default size: where the table would go by the length of a
   // buffer, which here goes on to the end of a block.
   void run_groups(const Kernel& kernel, uint64_t groups, Listed args);

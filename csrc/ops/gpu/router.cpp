@@ -23,11 +23,11 @@ void GpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert
     gates = bump().take(n);
     project(*shared_gate, normed.data, n, gates);
   }
-  recorder_.run(
-      {"moe_combine_f32"},
-      {recorder_.out(x, count), recorder_.in(routing.weights, uint64_t(n) * top_k),
-       recorder_.in(expert_out, count * top_k), recorder_.in(shared, count), recorder_.in(gates, n),
-       u32(n), u32(dim), u32(top_k), u32(shared != nullptr), u32(gates != nullptr)});
+  recorder_.run({"moe_combine_f32"},
+                {recorder_.out(x, count), recorder_.in(routing.weights, uint64_t(n) * top_k),
+                 recorder_.in(expert_out, count * top_k), recorder_.in(shared, count),
+                 recorder_.in(gates, n)},
+                MoeCombineArgs{n, dim, top_k, shared != nullptr, gates != nullptr});
 }
 
 }  // namespace moeflux::ops::gpu

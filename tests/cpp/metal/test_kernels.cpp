@@ -32,11 +32,14 @@ kernel void copy(device const float* in [[buffer(0)]], device float* out [[buffe
   if (i < n) out[i] = in[i];
 }
 
+struct AddArgs {
+  uint n, has_bias;
+};
+
 kernel void add_optional(device const float* x [[buffer(0)]], device const float* bias [[buffer(1)]],
-                         device float* out [[buffer(2)]], constant uint& n [[buffer(3)]],
-                         constant uint& has_bias [[buffer(4)]],
+                         device float* out [[buffer(2)]], constant AddArgs& args [[buffer(3)]],
                          uint i [[thread_position_in_grid]]) {
-  if (i < n) out[i] = has_bias ? x[i] + bias[i] : x[i];
+  if (i < args.n) out[i] = args.has_bias ? x[i] + bias[i] : x[i];
 }
 
 kernel void times_constants(device float* out [[buffer(0)]], constant uint& n [[buffer(1)]],
@@ -67,7 +70,8 @@ Binding number(const char* name, Type type) {
 }
 
 KernelInfo info(const char* name, std::span<const Binding> bindings,
-                std::span<const FunctionConstant> constants = {}) {
+                std::span<const FunctionConstant> constants = {},
+                uint32_t first_field = UINT32_MAX) {
   KernelInfo info{};
   info.name = name;
   info.file = "test.metal";
@@ -75,6 +79,7 @@ KernelInfo info(const char* name, std::span<const Binding> bindings,
   info.constants = constants;
   info.threadgroups = Threadgroups::any;
   info.dimensions = 1;
+  info.first_field = first_field;
   return info;
 }
 
@@ -96,7 +101,7 @@ std::span<const KernelInfo> kernels() {
   static const FunctionConstant constants[] = {{"first", 0, 2}, {"second", 5, 3}};
   static const Binding undefined[] = {output("out", none)};
   static const KernelInfo all[] = {
-      info("add_optional", add_optional),
+      info("add_optional", add_optional, {}, 3),
       info("axpy", axpy),
       info("copy", copy),
       info("times_constants", times_constants, constants),

@@ -10,7 +10,7 @@ namespace moeflux::test {
 
 // axpy(x, y, a, n): y[i] += a * x[i]
 // copy(in, out, n): out[i] = in[i]
-// add_optional(x, bias or none, out, n, has_bias): out[i] = x[i] (+ bias[i])
+// add_optional(x, bias or none, out, {n, has_bias}): out[i] = x[i] (+ bias[i])
 // times_constants(out, n): out[i] = first * 1000 + second; function constants first = 2, second = 3
 // undefined(out): in the table, not in the source
 std::string_view source();

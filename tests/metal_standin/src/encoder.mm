@@ -37,6 +37,19 @@ void check_binding(const char* kernel, size_t index, const Binding& binding, con
   if (bound.nbytes < element) fail("fewer bytes than its type has");
 }
 
+// The fields of a kernel's struct of arguments, each as if it were bound by itself.
+void spread_fields(const moeflux::device::KernelInfo& info,
+                   std::array<Bound, kMaxBindings>& bound) {
+  if (info.first_field >= info.bindings.size()) return;
+  const Bound block = bound[info.first_field];
+  const size_t count = info.bindings.size() - info.first_field;
+  if (block.data && block.nbytes != count * sizeof(uint32_t))
+    invalid(std::string(info.name) + ": the struct of its arguments has another size");
+  for (size_t i = 0; i < count; i++)
+    bound[info.first_field + i] = {block.data ? block.data + i * sizeof(uint32_t) : nullptr,
+                                   sizeof(uint32_t)};
+}
+
 }  // namespace
 
 @implementation StandinEncoder
@@ -83,12 +96,14 @@ void check_binding(const char* kernel, size_t index, const Binding& binding, con
   NSUInteger memory = info.threadgroup_bytes;
   for (NSUInteger length : _threadgroupBytes) memory += length;
   check(memory <= kMaxThreadgroupBytes, "dispatchThreads: threadgroup memory over 32768 bytes");
+  auto bound = _bound;
+  spread_fields(info, bound);
   for (size_t i = 0; i < info.bindings.size(); i++) {
-    check_binding(info.name, i, info.bindings[i], _bound[i]);
-    if (_storages[i]) _buffer->_program->use(_storages[i]);
+    check_binding(info.name, i, info.bindings[i], bound[i]);
+    if (i < info.first_field && _storages[i]) _buffer->_program->use(_storages[i]);
   }
   _buffer->_program->add(
-      {_pipeline->_kernel, {_bound, _pipeline->_constants, narrow(grid), narrow(threadgroup)}},
+      {_pipeline->_kernel, {bound, _pipeline->_constants, narrow(grid), narrow(threadgroup)}},
       !_concurrent || _newGroup);
   _newGroup = NO;
 }
