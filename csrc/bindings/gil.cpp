@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "base/process.h"
 
 namespace py = pybind11;
 
@@ -36,6 +37,16 @@ void take_gil(F&& take) {
   } catch (...) {
     for (;;) pause();
   }
+}
+
+// Of a child that a signal handler has forked in the middle of native work: it has none of the
+// threads that the work waits for, and locks as they were held. To unwind it would wait forever.
+[[noreturn]] void end_fork() {
+  constexpr char text[] =
+      "moeflux: a signal handler forked this process within a call that it interrupted; the child "
+      "cannot return into the call and ends here. End it in the handler (os._exit, os.exec*)\n";
+  (void)!write(STDERR_FILENO, text, sizeof text - 1);
+  _exit(1);
 }
 
 void stop_steps() {
@@ -66,7 +77,10 @@ void poll_signals() {
   check_ending();
   std::optional<py::gil_scoped_acquire> gil;
   take_gil([&] { gil.emplace(); });
-  check_signals();
+  const base::Process process;
+  const bool raised = PyErr_CheckSignals() != 0;
+  if (!process.is_current()) end_fork();
+  if (raised) throw Interrupted{};
 }
 
 void register_exit() {

@@ -29,7 +29,8 @@ struct Ending {};       // the interpreter ends, and this thread is not the one 
 
 // Runs pending signal handlers. Throws Interrupted, Ending. REQUIRES: the GIL.
 void check_signals();
-// The same for a thread in a NoGil: long work calls it every 50 ms.
+// The same for a thread in a NoGil: long work calls it every 50 ms. A child that a handler forks
+// ends here, with a message: it could not return into the work.
 void poll_signals();
 
 // At exit steps of other threads are stopped, and waited for a moment.

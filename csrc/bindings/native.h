@@ -67,8 +67,8 @@ class Turn {
 // f(engine) without the GIL, in this thread's turn.
 template <class F>
 auto locked(NativeModel& model, F&& f) {
+  check_signals();  // first: a handler may fork, and the child is refused below
   engine::Engine& engine = *model.engine;
-  check_signals();
   const NoGil no_gil;
   const Turn turn(model);
   return f(engine);

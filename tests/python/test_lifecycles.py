@@ -24,6 +24,9 @@ def child(body):  # exit status of a fork that runs `body` and exits as programs
     if pid == 0:
         body()
         sys.exit(0)
+    return status_of(pid)
+
+def status_of(pid):
     for _ in range(200):
         done, status = os.waitpid(pid, os.WNOHANG)
         if done:
@@ -297,3 +300,24 @@ def test_signal_handler_that_uses_the_model_it_interrupts_is_refused(device, tok
         device,
         str(tokens),
     )
+
+
+def test_a_fork_in_a_signal_handler_that_returns_into_the_step_ends_and_says_why():
+    said = run(
+        """
+        model = load()
+        session = model.session()
+        forks = []
+        signal.signal(signal.SIGALRM, lambda *_: forks or forks.append(os.fork()))
+        tokens = [1 + i % 7 for i in range(1500)]
+        while not forks:
+            session.reset()
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            found = session.step(tokens)
+        if forks == [0]:
+            os._exit(3)
+        assert status_of(forks[0]) == 1
+        assert np.array_equal(found, model.session().step(tokens))
+        """
+    )
+    assert "a signal handler forked" in said
