@@ -189,8 +189,8 @@ std::vector<store::LayerExperts> ask_for_weights(const py::dict& spec, base::Are
   model::check_ends(weights, reader);
   const auto inv_freq = spec["inv_freq"].cast<std::vector<float>>();
   weights.memory.emplace_back(arena, inv_freq.size() * sizeof(float) + 4, "rotary frequencies");
-  float* frequencies = weights.memory.back().as<float>();
-  std::copy(inv_freq.begin(), inv_freq.end(), frequencies);
+  weights.memory.back().write<float>(0, inv_freq);
+  const float* frequencies = weights.memory.back().as<float>();
   for (const py::handle& source : spec["layers"]) {
     weights.layers.push_back(parse_layer(load, py::reinterpret_borrow<py::dict>(source),
                                          weights.spec.eps, arena.weight_alignment(), experts));

@@ -32,6 +32,9 @@ class Activations {
   ops::Routing routing() const {
     return {expert_ids.as<uint32_t>(), expert_weights.as<float>(), router_logits.as<float>()};
   }
+  // Of the first n (row, rank) pairs.
+  std::vector<uint32_t> chosen(uint64_t n) const { return expert_ids.read<uint32_t>(0, n); }
+  std::vector<uint32_t> guessed(uint64_t n) const { return guess_ids.read<uint32_t>(0, n); }
   ops::Routing guess() const {
     return {guess_ids.as<uint32_t>(), guess_weights.as<float>(), guess_logits.as<float>()};
   }

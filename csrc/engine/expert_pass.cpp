@@ -15,14 +15,18 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
       moe_(moe),
       is_decode_(pass.is_decode()),
       top_k_(pass.router_of(moe).top_k),
-      routing_(tools.act.routing()),
       normed_(normed),
       demands_(moe.router.n_experts),
       shared_left_(moe.has_shared) {
+  find_demands(pass);
+}
+
+void ExpertPass::find_demands(const Pass& pass) {
+  const std::vector<uint32_t> chosen = tools_.act.chosen(uint64_t(normed_.n) * top_k_);
   uint32_t pair = 0;
   for (const Share& share : pass.shares)
     for (const uint32_t end = pair + share.n * top_k_; pair < end; ++pair) {
-      const uint32_t expert = routing_.experts[pair];
+      const uint32_t expert = chosen[pair];
       if (expert >= demands_.size())
         throw Error("[engine::Engine] the router chose expert ", expert, " of ", demands_.size(),
                     ": the device has gone wrong");
@@ -35,10 +39,10 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
   std::stable_partition(demands_.begin(), demands_.end(), [&](const Demand& demand) {
     return tools_.store.contains(moe_.store_layer, demand.expert);
   });
+  look_ahead_.judge(moe_.store_layer, chosen);
 }
 
 void ExpertPass::run() {
-  look_ahead_.judge(moe_.store_layer, {routing_.experts, uint64_t(normed_.n) * top_k_});
   for (acquire(); !pending_.empty() || !all_acquired(); acquire())
     if (!enqueue_ready() && !enqueue_shared()) wait();
   enqueue_shared();
@@ -101,7 +105,7 @@ void ExpertPass::wait() {
 
 void ExpertPass::combine() {
   const bool gated = moe_.has_shared && moe_.shared_gate.weight.out != 0;
-  tools_.pipeline.enqueue().combine(routing_, top_k_, tools_.act.expert_out.as<float>(),
+  tools_.pipeline.enqueue().combine(tools_.act.routing(), top_k_, tools_.act.expert_out.as<float>(),
                                     gated ? &moe_.shared_gate : nullptr, normed_,
                                     moe_.has_shared ? tools_.act.shared.as<float>() : nullptr,
                                     tools_.weights.spec.d_model, tools_.act.x.as<float>());

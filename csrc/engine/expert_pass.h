@@ -15,7 +15,8 @@ namespace moeflux::engine {
 
 class ExpertPass {
  public:
-  // The layer's routing is in tools.act. Throws Error when it names experts that there are not.
+  // REQUIRES: the layer's routing is in tools.act. Throws Error when it names experts that there
+  // are not.
   ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe, const Pass& pass,
              const ops::Rows& normed);
   // Enqueues all of it: x += experts(normed). Throws IoError when an expert cannot be read.
@@ -32,6 +33,7 @@ class ExpertPass {
     store::ExpertStore::Pin pin;
   };
 
+  void find_demands(const Pass& pass);
   bool all_acquired() const { return next_ == demands_.size(); }
   void acquire();
   void take_slots();
@@ -45,7 +47,6 @@ class ExpertPass {
   const model::Moe& moe_;
   const bool is_decode_;
   const uint32_t top_k_;
-  const ops::Routing routing_;
   const ops::Rows normed_;
   std::vector<Demand> demands_;
   size_t next_ = 0;  // the first demand without a slot

@@ -11,16 +11,21 @@ namespace moeflux::engine {
 namespace {
 
 // Row `row` of the pass is row `at` of the arrays; the layer has e experts, k a token (0: dense).
-void copy_routing(const Capture& capture, uint32_t k, uint32_t e, const ops::Routing& routing,
+void copy_routing(const Capture& capture, uint32_t k, uint32_t e, const Activations& act,
                   uint64_t row, uint64_t at) {
-  for (uint32_t r = 0; capture.experts && r < capture.top_k; ++r) {
-    capture.experts[at * capture.top_k + r] =
-        r < k ? static_cast<int32_t>(routing.experts[row * k + r]) : -1;
-    capture.weights[at * capture.top_k + r] = r < k ? routing.weights[row * k + r] : 0.0f;
+  if (capture.experts) {
+    std::vector<uint32_t> experts = act.expert_ids.read<uint32_t>(row * k, k);
+    std::vector<float> weights = act.expert_weights.read<float>(row * k, k);
+    experts.resize(capture.top_k, UINT32_MAX);
+    weights.resize(capture.top_k);
+    std::copy(experts.begin(), experts.end(), capture.experts + at * capture.top_k);
+    std::copy(weights.begin(), weights.end(), capture.weights + at * capture.top_k);
   }
-  for (uint32_t r = 0; capture.router && r < capture.n_experts; ++r)
-    capture.router[at * capture.n_experts + r] =
-        r < e ? routing.logits[row * e + r] : std::numeric_limits<float>::quiet_NaN();
+  if (capture.router) {
+    std::vector<float> logits = act.router_logits.read<float>(row * e, e);
+    logits.resize(capture.n_experts, std::numeric_limits<float>::quiet_NaN());
+    std::copy(logits.begin(), logits.end(), capture.router + at * capture.n_experts);
+  }
 }
 
 }  // namespace
@@ -83,13 +88,16 @@ void Engine::mix(const Pass& pass, size_t index) {
 void Engine::override_routing(const Pass& pass, size_t index) {
   const ops::Router router = pass.router_of(weights_->layers[index].moe);
   const uint32_t k = router.top_k, e = router.n_experts;
-  const ops::Routing routing = act_.routing();
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
-    if (request.routing != nullptr)
-      apply_override(
-          *request.routing, router, index, weights_->layers.size(), weights_->n_experts(),
-          request.session->position() + token - request.routing_origin, routing.logits + row * e,
-          routing.experts + row * k, routing.weights + row * k);
+    if (request.routing == nullptr) return;
+    const auto logits = act_.router_logits.read<float>(row * e, e);
+    auto experts = act_.expert_ids.read<uint32_t>(row * k, k);
+    auto weights = act_.expert_weights.read<float>(row * k, k);
+    apply_override(*request.routing, router, index, weights_->layers.size(), weights_->n_experts(),
+                   request.session->position() + token - request.routing_origin, logits.data(),
+                   experts.data(), weights.data());
+    act_.expert_ids.write<uint32_t>(row * k, experts);
+    act_.expert_weights.write<float>(row * k, weights);
   });
 }
 
@@ -98,7 +106,7 @@ void Engine::capture_routing(const Pass& pass, size_t index) {
   const ops::Router router = layer.is_moe ? pass.router_of(layer.moe) : ops::Router{};
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
     if (request.capture.experts || request.capture.router)
-      copy_routing(request.capture, router.top_k, router.n_experts, act_.routing(), row,
+      copy_routing(request.capture, router.top_k, router.n_experts, act_, row,
                    token * weights_->layers.size() + index);
   });
 }
@@ -110,10 +118,10 @@ void Engine::capture_hidden(const Pass& pass, uint64_t at) {
     return;
   pipeline_.finish();
   const uint64_t n_layers = weights_->layers.size(), d = weights_->spec.d_model;
-  const float* x = act_.x.as<float>();
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
     if (request.capture.hidden)
-      std::copy_n(x + row * d, d, request.capture.hidden + (token * (n_layers + 1) + at) * d);
+      act_.x.read(row * d,
+                  std::span(request.capture.hidden + (token * (n_layers + 1) + at) * d, d));
   });
 }
 
@@ -130,7 +138,7 @@ void Engine::emit(const Pass& pass) {
       wanted.push_back({static_cast<uint32_t>(row), &request, static_cast<uint32_t>(token)});
   });
   const uint64_t vocab = weights_->spec.vocab;
-  const float* logits = act_.logits.as<float>();
+  const float* logits = act_.logits.mapped<float>();
   for (std::span<const Wanted> left = wanted; !left.empty();) {
     const auto group = left.first(std::min<size_t>(left.size(), logit_rows(weights_->spec)));
     left = left.subspan(group.size());
@@ -138,7 +146,7 @@ void Engine::emit(const Pass& pass) {
     for (const Wanted& w : group) rows.push_back(w.row);
     pipeline_.enqueue().head(weights_->head, act_.x.as<float>(), rows, act_.logits.as<float>());
     pipeline_.finish();
-    model::check_finite(act_.logits.data(), group.size() * vocab, quant::DType::f32,
+    model::check_finite(act_.logits.mapped(), group.size() * vocab, quant::DType::f32,
                         "logits (computed from weights that hold NaN, infinity or absurd scales)",
                         files_.empty() ? "no file" : files_.front()->path());
     for (size_t i = 0; i < group.size(); ++i)

@@ -52,8 +52,8 @@ bool LookAhead::release() {
 void LookAhead::read() {
   if (next_ == nullptr) return;
   const model::Moe& moe = *std::exchange(next_, nullptr);
-  const uint32_t* ids = tools_.act.guess().experts;
-  const std::set<uint32_t> experts(ids, ids + uint64_t(n_rows_) * moe.router.top_k);
+  const std::vector<uint32_t> ids = tools_.act.guessed(uint64_t(n_rows_) * moe.router.top_k);
+  const std::set<uint32_t> experts(ids.begin(), ids.end());
   if (*experts.rbegin() >= moe.router.n_experts)
     return;  // the device has gone wrong: the layer's own routing will say so
   store::ExpertStore& store = tools_.store;

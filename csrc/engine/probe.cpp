@@ -138,12 +138,12 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds) {
   base::ThreadPool pool(n_threads);
   const int n_pieces = static_cast<int>(memory.nbytes() / kPiece);
   pool.parallel_for(n_pieces, [&](int piece, int) {  // pages that are never written share one page
-    std::memset(memory.data() + piece * kPiece, 1, kPiece);
+    std::memset(memory.mapped() + piece * kPiece, 1, kPiece);
   });
   std::atomic<uint64_t> kept{0};  // so that no sum is dropped
   return best_window(seconds, [&] {
     pool.parallel_for(n_pieces, [&](int piece, int) {
-      kept += sum(reinterpret_cast<const uint64_t*>(memory.data() + piece * kPiece), kPiece / 8);
+      kept += sum(memory.mapped<uint64_t>() + piece * kPiece / 8, kPiece / 8);
     });
     return memory.nbytes();
   });
@@ -269,7 +269,7 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
   // All of them before the first is written, so that large pages may span two.
   for (uint64_t i = 0; i < n_experts; ++i) weights.emplace_back(arena, expert_bytes, "probe");
   for (const base::Memory& expert : weights)
-    std::memset(expert.data(), 0x11, expert_bytes);  // finite numbers, pages of their own
+    std::memset(expert.mapped(), 0x11, expert_bytes);  // finite numbers, pages of their own
   const ops::Router router = router_of(top_k);
   ops.reserve(expert_workload(router, gate, gate, down));
   const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),

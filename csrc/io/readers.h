@@ -26,7 +26,7 @@ class Readers {
         stacks_(arena.account(), n_threads * base::kStackBytes, "reader stacks") {
     base::start(
         threads_, n_threads, "a reader",
-        [this](uint32_t index) { work(bounce_.data() + index * kBounceBytes); },
+        [this](uint32_t index) { work(bounce_.mapped() + index * kBounceBytes); },
         [this] { stop(); });
   }
   ~Readers() { stop(); }

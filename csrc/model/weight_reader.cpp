@@ -72,7 +72,7 @@ uint64_t WeightReader::bytes(const base::Arena& arena) {
 
 std::byte* WeightReader::allocate(uint64_t nbytes, const std::string& name) {
   weights_.memory.emplace_back(arena_, nbytes, "resident tensor " + name);
-  return weights_.memory.back().data();
+  return weights_.memory.back().mapped();
 }
 
 void WeightReader::check_range(const TensorRef& tensor, uint64_t offset, uint64_t nbytes) const {
@@ -113,7 +113,7 @@ void WeightReader::numbers(const TensorRef& tensor, uint64_t begin, uint64_t cou
   for (uint64_t done = 0; done < count; done += row.in) {
     row.in = static_cast<uint32_t>(std::min(kPiece, count - done));
     io::read_exact(file, tensor.offset + (begin + done) * width, {raw, row.in * width},
-                   bounce_.data());
+                   bounce_.mapped());
     if (file.is_hole()) continue;  // no page of `out` is touched
     check_finite(raw, row.in, tensor.dtype, "tensor " + tensor.name, file.path());
     ops::cpu::kernels_portable()->dequant_row(row, 0, out + done);

@@ -246,7 +246,7 @@ void ExpertStore::arrived(Slot* slot) {
   if (!error && options_.check) {
     try {
       options_.check(static_cast<uint32_t>(slot->key / max_experts_),
-                     static_cast<uint32_t>(slot->key % max_experts_), slot->memory.data(),
+                     static_cast<uint32_t>(slot->key % max_experts_), slot->memory.mapped(),
                      first_path(*slot));
     } catch (...) {
       error = std::current_exception();
@@ -276,7 +276,7 @@ void ExpertStore::fill(const Task& task, std::byte* bounce) {
   const auto& [read, begin, nbytes] = *task.piece;
   const uint32_t expert = static_cast<uint32_t>(task.slot->key % max_experts_);
   io::read_exact(*files_[read->file[expert]], read->offset[expert] + begin,
-                 {task.slot->memory.data() + read->slot_offset + begin, nbytes}, bounce);
+                 {task.slot->memory.mapped() + read->slot_offset + begin, nbytes}, bounce);
 }
 
 void ExpertStore::park(Slot* slot) {

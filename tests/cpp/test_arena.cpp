@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <array>
+
 #include "base/error.h"
 #include "base/memory.h"
 #include "tracking_arena.h"
@@ -56,4 +58,19 @@ TEST_CASE("any pointer into memory is found by its address, as a device must") {
   CHECK(arena.n_blocks() == 1);
   int on_the_stack = 0;
   CHECK(arena.find(&on_the_stack, 4).block == nullptr);
+}
+
+TEST_CASE("the CPU reads what it has written to a block, and nothing beside it changes") {
+  Account account(64 << 20);
+  HeapArena arena(account);
+  const Memory memory(arena, 100, "test");
+  const std::vector<uint32_t> values{1, 2, 3, 4, 5};
+  memory.write<uint32_t>(3, values);
+  CHECK(memory.read<uint32_t>(2, 7) == std::vector<uint32_t>{0, 1, 2, 3, 4, 5, 0});
+  memory.clear(4 * sizeof(uint32_t), 2 * sizeof(uint32_t));
+  std::array<uint32_t, 4> found;
+  memory.read(3, std::span<uint32_t>(found));
+  CHECK(found == std::array<uint32_t, 4>{1, 0, 0, 4});
+  memory.write<uint32_t>(0, {});
+  CHECK(memory.mapped<uint32_t>()[7] == 5);
 }
