@@ -120,6 +120,7 @@ void ThreadPool::run(int n_tasks, uint32_t most, const Task& task) {
   cancel_.store(false, std::memory_order_relaxed);
   const bool shared = n_tasks > 1 && n_threads_ > 1;
   if (shared) {
+    ++jobs_;
     inside_.store(kOpen, std::memory_order_release);
     epoch_.fetch_add(1);
     epoch_.notify_all();

@@ -52,6 +52,7 @@ class ThreadPool {
   void poll_now();  // calls `poll` when 50 ms have passed since the last call
   int size() const { return n_threads_; }
   bool idle() const { return idle_; }
+  uint64_t jobs() const { return jobs_; }  // that it has handed to its threads
 
  private:
   struct Task {
@@ -72,6 +73,7 @@ class ThreadPool {
   const bool idle_ = false;
   std::function<void()> poll_;
   int64_t last_poll_ns_ = 0;
+  uint64_t jobs_ = 0;
 
   // The job. Written by the caller while it is closed and no worker is in it.
   Task task_{};

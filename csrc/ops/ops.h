@@ -138,7 +138,8 @@ class Ticket {  // of one submit; used by one thread
   virtual void wait() = 0;        // returns when done; throws the stored error
 };
 
-struct Counts {  // of dispatches to a device, submitted since the ops were made
+struct
+    Counts {  // since the ops were made: of dispatches submitted to a device, or jobs for threads
   uint64_t dispatches = 0;
   std::map<std::string_view, uint64_t> kernels;  // dispatches by kernel's name (of the library)
 };
@@ -147,7 +148,7 @@ class Ops {
  public:
   virtual ~Ops() = default;
   virtual const char* name() const = 0;
-  virtual Counts counts() const { return {}; }  // none where ops compute in the call
+  virtual Counts counts() const { return {}; }
   // What reserve() will book in the arena's account.
   virtual uint64_t scratch_bytes(const Workload& workload) const = 0;
   // Once, before the first stage. What a device must compile is compiled here.

@@ -180,7 +180,8 @@ class Model:
             guess, and those that were asked for afterwards: these are among the misses, too),
         commits and waits (times that work was handed over, and that the engine needed its result:
             in decode at most two a MoE layer and one a token, and one of each), dispatches (kernel
-            launches on a device; 0 on the CPU) and kernels (the same by kernel's name),
+            launches on a device; on the CPU times that threads got work) and kernels (a device's,
+            by kernel's name),
         slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
         are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
         precision, device ("cpu", "host" or "metal") and device_name;

@@ -27,6 +27,17 @@ SHAPES = [
     ("qwen3_next", "mlx-q4", {"num_experts": 12}),
     ("qwen3_5_moe", "hf-bf16", {}),
 ]
+# Wide enough that every stage has work for two threads.
+WIDE = {
+    "qwen3_moe": {
+        "hidden_size": 1024, "num_experts": 128, "num_hidden_layers": 2, "num_attention_heads": 8,
+    },
+    "qwen3_next": {
+        "hidden_size": 1024, "num_experts": 128, "num_hidden_layers": 2, "num_attention_heads": 8,
+        "full_attention_interval": 2, "shared_expert_intermediate_size": 256,
+        "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_value_heads": 8,
+    },
+}  # fmt: skip
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
 TOY = plan.Sizes(
     resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10, slot_bytes=10,
@@ -219,6 +230,21 @@ def test_hand_overs_are_counted_from_the_layers(tmp_path):
     assert count["attention"] and count["delta_net"]
     expected = 1 + 3 * count["attention"] + 4 * count["delta_net"] + len(mixers) * (1 + 2)
     assert measured(folder).hand_overs == expected
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
+def test_a_token_is_handed_to_threads_as_often_as_the_plan_counts(tmp_path, family):
+    folder = build(tmp_path / "m", family=family, form="mlx-q4", **WIDE[family])
+    spec = build_spec(open_checkpoint(folder))
+    model = moeflux.load(folder, memory="256MB", context=CONTEXT, threads=THREADS, read_ahead=False)
+    session = model.session()
+    cost = {"misses": 1}
+    while cost["misses"]:  # experts that wait for a read are handed over by themselves
+        before = model.stats
+        session.step([1])
+        cost = {name: model.stats[name] - before[name] for name in ("misses", "dispatches")}
+    experts = probe.STAGES_OF_EXPERTS * len(spec.moes)
+    assert cost["dispatches"] == measured(folder).hand_overs + experts
 
 
 def test_no_prediction_passes_the_bound():
