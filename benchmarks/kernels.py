@@ -10,6 +10,7 @@ neighbours on the machine only ever slow one down.
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 from demo import machine
 
@@ -26,16 +27,25 @@ FROM_MEMORY, FROM_CACHE = 1 << 30, 1  # bytes; at least the experts of one token
 def is_here(simd: str) -> bool:
     """Whether this machine has the instructions."""
     try:
-        _core.probe_experts(64, 64, 4, 64, 1, 1, 1, 0.001, simd, None)
+        experts((64, 64), 1, simd, 1, 1, 0.001)
     except FormatError:
         return False
     return True
 
 
+def experts(
+    shape: tuple[int, int], top_k: int, simd: str, threads: int, nbytes: int, seconds: float
+) -> dict[str, Any]:
+    """What the core measures of 4-bit experts of this (d_model, d_ff)."""
+    return _core.probe_experts(
+        d_model=shape[0], d_ff=shape[1], bits=4, group=64, top_k=top_k, nbytes=nbytes,
+        seconds=seconds, compute=_core.Compute(n_threads=threads, simd=simd),
+    )  # fmt: skip
+
+
 def rate(shape: str, simd: str, threads: int, nbytes: int) -> float:
     """GB/s of packed weights."""
-    d_model, d_ff = SHAPES[shape]
-    done = _core.probe_experts(d_model, d_ff, 4, 64, TOP_K, nbytes, threads, SECONDS, simd, None)
+    done = experts(SHAPES[shape], TOP_K, simd, threads, nbytes, SECONDS)
     return float(done["nbytes"] / done["seconds"] / 1e9)
 
 

@@ -11,6 +11,7 @@ void register_eviction(pybind11::module_& module);
 void register_kernel_table(pybind11::module_& module);
 void register_model(pybind11::module_& module);
 void register_matvec(pybind11::module_& module);
+void register_options(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

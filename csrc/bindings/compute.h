@@ -22,10 +22,14 @@ struct Compute {
   std::unique_ptr<ops::Ops> ops;
 };
 
+inline const char* name_of(ops::Precision precision) {
+  constexpr const char* kNames[] = {"float32", "bfloat16", "int8"};
+  return kNames[static_cast<int>(precision)];
+}
 inline ops::Precision precision_of(const std::string& name) {  // throws FormatError
-  if (name == "float32") return ops::Precision::float32;
-  if (name == "bfloat16") return ops::Precision::bfloat16;
-  if (name == "int8") return ops::Precision::int8;
+  using enum ops::Precision;
+  for (ops::Precision precision : {float32, bfloat16, int8})
+    if (name == name_of(precision)) return precision;
   throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found ", name);
 }
 

@@ -5,7 +5,6 @@
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
 #include "bindings/native.h"
-#include "bindings/native_device.h"
 #include "bindings/plan.h"
 #include "bindings/spec.h"
 #include "ops/gpu/device_arena.h"
@@ -27,6 +26,7 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
     model->device_kind = device->kind();
     model->device_name = device->name();
   }
+  model->precision = name_of(compute_options.precision);
   model->arena = compute.arena;
   std::vector<store::LayerExperts> experts =
       read_weights(spec, files, *model->arena, *model->weights);
@@ -42,17 +42,9 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
 }
 
 std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<std::string>& paths,
-                                        uint64_t budget, uint32_t context, int n_threads,
-                                        uint32_t read_threads, uint32_t max_slots, bool read_ahead,
-                                        bool direct, const std::string& simd,
-                                        const std::string& precision, const NativeDevice* native) {
-  const ComputeOptions compute{device_of(native), n_threads, simd, precision_of(precision)};
+                                        uint64_t budget, bool direct, const ComputeOptions& compute,
+                                        const engine::Options& options) {
   if (compute.device) ops::gpu::check_working_set(*compute.device, budget);
-  engine::Options options;
-  options.read_threads = read_threads;
-  options.context = context;
-  options.max_slots = max_slots;
-  options.read_ahead = read_ahead;
   std::vector<std::shared_ptr<io::File>> files;
   std::vector<uint64_t> file_bytes;
   for (const std::string& path : paths) {
@@ -60,9 +52,7 @@ std::shared_ptr<NativeModel> load_model(const py::dict& spec, const std::vector<
     file_bytes.push_back(files.back()->size());
   }
   try {
-    auto model = load(spec, files, budget, compute, options);
-    model->precision = precision;
-    return model;
+    return load(spec, files, budget, compute, options);
   } catch (const MemoryBudgetError&) {
     // The first booking that found no room knows what it takes; the plan knows the whole.
     store::PlanInput needs = measure(spec, file_bytes, compute, options).sizes;
@@ -94,9 +84,7 @@ py::dict stats(const NativeModel& model) {
       "device"_a = model.device_kind, "device_name"_a = model.device_name);
 }
 
-}  // namespace
-
-void register_model(py::module_& module) {
+void register_native_model(py::module_& module) {
   py::class_<NativeModel, std::shared_ptr<NativeModel>>(module, "NativeModel")
       .def(
           "session",
@@ -119,6 +107,9 @@ void register_model(py::module_& module) {
              return layers;
            })
       .def("stats", &stats);
+}
+
+void register_sessions(py::module_& module) {
   py::class_<NativeRouting>(module, "NativeRouting")
       .def_property_readonly("name", [](const NativeRouting& self) { return self.routing->name; });
   py::class_<NativeSnapshot>(module, "Snapshot")
@@ -152,10 +143,15 @@ void register_model(py::module_& module) {
         const engine::Session::Snapshot& saved = *snapshot.snapshot;
         locked(*self.model, [&](engine::Engine&) { session.restore(saved); });
       });
-  module.def("load_model", &load_model, py::arg("spec"), py::arg("files"), py::arg("memory_bytes"),
-             py::arg("context"), py::arg("n_threads"), py::arg("read_threads"),
-             py::arg("max_slots"), py::arg("read_ahead"), py::arg("direct"), py::arg("simd"),
-             py::arg("precision"), py::arg("device"));
+}
+
+}  // namespace
+
+void register_model(py::module_& module) {
+  register_native_model(module);
+  register_sessions(module);
+  module.def("load_model", &load_model, py::kw_only(), py::arg("spec"), py::arg("files"),
+             py::arg("memory_bytes"), py::arg("direct"), py::arg("compute"), py::arg("options"));
 }
 
 }  // namespace moeflux::bindings

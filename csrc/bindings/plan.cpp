@@ -22,15 +22,8 @@ using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
-                       uint32_t context, int n_threads, uint32_t read_threads, bool read_ahead,
-                       const std::string& simd, const std::string& precision,
-                       const NativeDevice* device) {
-  engine::Options options;
-  options.read_threads = read_threads;
-  options.context = context;
-  options.read_ahead = read_ahead;
-  const auto [sizes, state_bytes] = measure(
-      spec, file_bytes, {device_of(device), n_threads, simd, precision_of(precision)}, options);
+                       const ComputeOptions& compute, const engine::Options& options) {
+  const auto [sizes, state_bytes] = measure(spec, file_bytes, compute, options);
   return py::dict("resident_bytes"_a = sizes.resident_bytes,
                   "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
                   "slot_bytes"_a = sizes.slot_bytes, "n_experts"_a = sizes.n_experts,
@@ -38,12 +31,20 @@ py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_b
                   "state_bytes"_a = state_bytes);
 }
 
-py::dict make_plan(uint64_t memory_bytes, uint64_t resident_bytes, uint64_t scratch_bytes,
-                   uint64_t session_bytes, uint64_t slot_bytes, uint64_t n_experts,
-                   uint32_t n_layers, uint32_t top_k, uint32_t max_slots) {
-  const store::Plan plan =
-      store::make_plan({memory_bytes, resident_bytes, scratch_bytes, session_bytes, slot_bytes,
-                        n_experts, n_layers, top_k, max_slots});
+py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots: any
+  store::PlanInput in;
+  const auto take = [&](const char* name, auto& field) {
+    field = sizes[name].cast<std::remove_reference_t<decltype(field)>>();
+  };
+  take("memory_bytes", in.memory_bytes);
+  take("resident_bytes", in.resident_bytes);
+  take("scratch_bytes", in.scratch_bytes);
+  take("session_bytes", in.session_bytes);
+  take("slot_bytes", in.slot_bytes);
+  take("n_experts", in.n_experts);
+  take("n_layers", in.n_layers);
+  take("top_k", in.top_k);
+  const store::Plan plan = store::make_plan(in);
   return py::dict("minimum_bytes"_a = plan.minimum_bytes, "min_slots"_a = plan.min_slots,
                   "max_slots"_a = plan.max_slots, "slots"_a = plan.slots,
                   "holds_cycle"_a = plan.holds_cycle);
@@ -86,18 +87,16 @@ py::dict probe_reads(const std::vector<std::string>& paths, const std::vector<La
 
 // `layers` must have the experts that `experts` describes (spec.h).
 py::list probe_layer(const std::vector<std::string>& paths, const std::vector<Layer>& layers,
-                     const py::dict& experts, uint32_t top_k, const std::vector<uint32_t>& misses,
-                     uint32_t n_slots, int n_threads, uint32_t read_threads, double seconds,
-                     const std::string& simd, const NativeDevice* device,
-                     const std::string& precision) {
+                     const py::dict& experts, const ComputeOptions& compute_options, uint32_t top_k,
+                     const std::vector<uint32_t>& misses, uint32_t n_slots, uint32_t read_threads,
+                     double seconds) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
   const model::ExpertShapes shapes = expert_shapes(experts);
   py::list out;
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
-         const Compute compute =
-             open_compute(account, {device_of(device), n_threads, simd, precision_of(precision)});
+         const Compute compute = open_compute(account, compute_options);
          std::vector<store::LayerExperts> placed = experts_of(layers);
          std::vector<model::ExpertShapes> places(placed.size(), shapes);
          for (size_t i = 0; i < placed.size(); ++i)
@@ -107,6 +106,23 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
        }))
     out.append(to_dict(rate));
   return out;
+}
+
+py::dict probe_memory(uint64_t nbytes, int n_threads, double seconds) {
+  return to_dict(unlocked([&] { return engine::probe_memory(nbytes, n_threads, seconds); }));
+}
+
+py::dict probe_experts(uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group,
+                       uint32_t top_k, uint64_t nbytes, double seconds,
+                       const ComputeOptions& compute_options) {
+  const auto dtype = quant::DType::bf16;
+  const quant::Shape gate{d_ff, d_model, bits, group, dtype},
+      down{d_model, d_ff, bits, group, dtype};
+  return to_dict(unlocked([&] {
+    base::Account account(UINT64_MAX);
+    const Compute compute = open_compute(account, compute_options);
+    return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes, seconds);
+  }));
 }
 
 }  // namespace
@@ -124,40 +140,16 @@ Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
 }
 
 void register_plan(py::module_& module) {
-  module.def("measure_model", &measure_model, "spec"_a, "file_bytes"_a, "context"_a, "n_threads"_a,
-             "read_threads"_a, "read_ahead"_a, "simd"_a, "precision"_a, "device"_a);
-  module.def("make_plan", &make_plan, "memory_bytes"_a, "resident_bytes"_a, "scratch_bytes"_a,
-             "session_bytes"_a, "slot_bytes"_a, "n_experts"_a, "n_layers"_a, "top_k"_a,
-             "max_slots"_a);
+  module.def("measure_model", &measure_model, py::kw_only(), "spec"_a, "file_bytes"_a, "compute"_a,
+             "options"_a);
+  module.def("make_plan", &make_plan);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a, "device"_a);
-  module.def("probe_layer", &probe_layer, "paths"_a, "layers"_a, "experts"_a, "top_k"_a, "misses"_a,
-             "n_slots"_a, "n_threads"_a, "read_threads"_a, "seconds"_a, "simd"_a, "device"_a,
-             "precision"_a = "float32");
-  module.def(
-      "probe_memory",
-      [](uint64_t nbytes, int n_threads, double seconds) {
-        return to_dict(unlocked([&] { return engine::probe_memory(nbytes, n_threads, seconds); }));
-      },
-      "nbytes"_a, "n_threads"_a, "seconds"_a);
-  module.def(
-      "probe_experts",
-      [](uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group, uint32_t top_k,
-         uint64_t nbytes, int n_threads, double seconds, const std::string& simd,
-         const NativeDevice* device, const std::string& precision) {
-        const auto dtype = quant::DType::bf16;
-        const quant::Shape gate{d_ff, d_model, bits, group, dtype},
-            down{d_model, d_ff, bits, group, dtype};
-        return to_dict(unlocked([&] {
-          base::Account account(UINT64_MAX);
-          const Compute compute =
-              open_compute(account, {device_of(device), n_threads, simd, precision_of(precision)});
-          return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes,
-                                       seconds);
-        }));
-      },
-      "d_model"_a, "d_ff"_a, "bits"_a, "group"_a, "top_k"_a, "nbytes"_a, "n_threads"_a, "seconds"_a,
-      "simd"_a, "device"_a, "precision"_a = "float32");
+  module.def("probe_layer", &probe_layer, py::kw_only(), "paths"_a, "layers"_a, "experts"_a,
+             "compute"_a, "top_k"_a, "misses"_a, "n_slots"_a, "read_threads"_a, "seconds"_a);
+  module.def("probe_memory", &probe_memory, "nbytes"_a, "n_threads"_a, "seconds"_a);
+  module.def("probe_experts", &probe_experts, py::kw_only(), "d_model"_a, "d_ff"_a, "bits"_a,
+             "group"_a, "top_k"_a, "nbytes"_a, "seconds"_a, "compute"_a);
 }
 
 }  // namespace moeflux::bindings

@@ -113,35 +113,40 @@ class NativeModel:
     def experts(self) -> list[tuple[int, int]]: ...
     def stats(self) -> dict[str, Any]: ...
 
+class Compute:
+    def __init__(
+        self,
+        *,
+        n_threads: int,
+        simd: str = "",
+        precision: str = "float32",
+        device: NativeDevice | None = None,
+    ) -> None: ...
+    @property
+    def precision(self) -> str: ...
+
+class Options:
+    def __init__(
+        self, *, context: int, read_threads: int, read_ahead: bool, max_slots: int = 0
+    ) -> None: ...
+
 def load_model(
+    *,
     spec: dict[str, Any],
     files: list[bytes],
     memory_bytes: int,
-    context: int,
-    n_threads: int,
-    read_threads: int,
-    max_slots: int,
-    read_ahead: bool,
     direct: bool,
-    simd: str,
-    precision: str,
-    device: NativeDevice | None,
+    compute: Compute,
+    options: Options,
 ) -> NativeModel: ...
 def matvec_shape(out_dim: int, in_dim: int) -> str: ...  # "few_rows", "short_rows", "large"
 def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> str: ...
 def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel
 def measure_model(
-    spec: dict[str, Any],
-    file_bytes: list[int],
-    context: int,
-    n_threads: int,
-    read_threads: int,
-    read_ahead: bool,
-    simd: str,
-    precision: str,
-    device: NativeDevice | None,
+    *, spec: dict[str, Any], file_bytes: list[int], compute: Compute, options: Options
 ) -> dict[str, int]: ...
 def make_plan(
+    *,
     memory_bytes: int,
     resident_bytes: int,
     scratch_bytes: int,
@@ -150,7 +155,6 @@ def make_plan(
     n_experts: int,
     n_layers: int,
     top_k: int,
-    max_slots: int,
 ) -> dict[str, Any]: ...
 def probe_reads(
     paths: list[bytes],
@@ -162,30 +166,26 @@ def probe_reads(
     device: NativeDevice | None,
 ) -> dict[str, Any]: ...
 def probe_layer(
+    *,
     paths: list[bytes],
     layers: list[list[Any]],
     experts: dict[str, Any],
+    compute: Compute,
     top_k: int,
     misses: list[int],
     n_slots: int,
-    n_threads: int,
     read_threads: int,
     seconds: float,
-    simd: str,
-    device: NativeDevice | None,
-    precision: str = "float32",
 ) -> list[dict[str, Any]]: ...
 def probe_memory(nbytes: int, n_threads: int, seconds: float) -> dict[str, Any]: ...
 def probe_experts(
+    *,
     d_model: int,
     d_ff: int,
     bits: int,
     group: int,
     top_k: int,
     nbytes: int,
-    n_threads: int,
     seconds: float,
-    simd: str,
-    device: NativeDevice | None,
-    precision: str = "float32",
+    compute: Compute,
 ) -> dict[str, Any]: ...

@@ -40,9 +40,15 @@ def default_threads(weight_bytes: int | None = None) -> int:
     return min(threads, max(weight_bytes // _THREAD_BYTES, 4))
 
 
-def forced_simd() -> str:
-    """The instruction set that MOEFLUX_SIMD asks for; empty: the best that this machine runs."""
-    return os.environ.get("MOEFLUX_SIMD", "")
+def compute(
+    threads: int, precision: str, device: _core.NativeDevice | None = None
+) -> _core.Compute:
+    """How a model is computed, as the core takes it: on a device, or by the CPU's kernels.
+
+    Those of the instruction set that MOEFLUX_SIMD names, else the best that this machine runs.
+    """
+    simd = os.environ.get("MOEFLUX_SIMD", "")
+    return _core.Compute(n_threads=threads, simd=simd, precision=precision, device=device)
 
 
 def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:

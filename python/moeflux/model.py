@@ -14,9 +14,9 @@ from .checkpoint import open_checkpoint
 from .device import (
     READ_THREADS,
     check_precision,
+    compute,
     default_threads,
     device_budget,
-    forced_simd,
     kind_of,
     open_device,
 )
@@ -114,18 +114,17 @@ def load(
     spec = build_spec(checkpoint)
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
         native = _core.load_model(
-            tree(spec),
+            spec=tree(spec),
             files=[os.fsencode(file) for file in checkpoint.files],
             memory_bytes=memory_bytes,
-            context=context,
-            n_threads=threads,
-            read_threads=READ_THREADS,
-            max_slots=min(max_slots or 0, 2**32 - 1),
-            read_ahead=read_ahead,
             direct=direct_io,
-            simd=forced_simd(),
-            precision=precision,
-            device=native_device,
+            compute=compute(threads, precision, native_device),
+            options=_core.Options(
+                context=context,
+                read_threads=READ_THREADS,
+                read_ahead=read_ahead,
+                max_slots=min(max_slots or 0, 2**32 - 1),
+            ),
         )
         hold(native)
     model = Model(native, folder, checkpoint.config, spec)

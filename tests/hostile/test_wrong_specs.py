@@ -31,9 +31,9 @@ def built(checkpoint):
 
 def load(checkpoint, spec):
     return _core.load_model(
-        spec, files=[str(file) for file in checkpoint.files], memory_bytes=256 << 20, context=64,
-        n_threads=2, read_threads=2, max_slots=0, read_ahead=False, direct=True, simd="",
-        precision="float32", device=None,
+        spec=spec, files=[str(file) for file in checkpoint.files], memory_bytes=256 << 20,
+        direct=True, compute=_core.Compute(n_threads=2),
+        options=_core.Options(context=64, read_threads=2, read_ahead=False),
     )  # fmt: skip
 
 

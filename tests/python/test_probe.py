@@ -56,7 +56,10 @@ def test_ranges_behind_the_end_and_wild_batches_are_refused(tmp_path, offset):
 def test_memory_and_kernel_rates_count_every_byte():
     done = _core.probe_memory(5 << 20, 2, 0.02)
     assert done["nbytes"] == done["rounds"] * (5 << 20)
-    done = _core.probe_experts(128, 64, 4, 64, 3, 1 << 20, 2, 0.02, "", None)
+    done = _core.probe_experts(
+        d_model=128, d_ff=64, bits=4, group=64, top_k=3, nbytes=1 << 20, seconds=0.02,
+        compute=_core.Compute(n_threads=2),
+    )  # fmt: skip
     expert = 3 * 128 * 64 * 9 // 16  # q4 in groups of 64: 0.5625 bytes a weight
     assert done["nbytes"] == done["rounds"] * 3 * expert
 
@@ -101,8 +104,11 @@ def layer(experts, misses, n_slots, **changes):
     _, paths, ranges, spec = experts
     moe = tree(spec.moes[0])
     top_k = changes.get("top_k", moe["top_k"])
-    return _core.probe_layer(paths, ranges, changes.get("matrices", moe["experts"]), top_k, misses,
-                             n_slots, 2, 4, 0.02, "", None)  # fmt: skip
+    return _core.probe_layer(
+        paths=paths, layers=ranges, experts=changes.get("matrices", moe["experts"]),
+        compute=_core.Compute(n_threads=2), top_k=top_k, misses=misses, n_slots=n_slots,
+        read_threads=4, seconds=0.02,
+    )  # fmt: skip
 
 
 def test_a_layer_reads_exactly_the_experts_that_miss(experts):
@@ -149,13 +155,23 @@ def test_a_machine_of_layers_of_several_widths_is_measured_with_the_first(tmp_pa
 
 def test_a_machine_is_measured_at_the_precision_asked_for(experts, monkeypatch):
     checkpoint, _, _, spec = experts
+    found = {}
+
+    def watched(work):
+        native = getattr(_core, work)
+
+        def watch(**named):
+            found[work] = named["compute"].precision
+            return native(**named)
+
+        return watch
+
     for work in ("probe_experts", "probe_layer"):
-        with monkeypatch.context() as patch, pytest.raises(moeflux.FormatError, match="float64"):
-            # The other of the two computes at what it was measured before.
-            other = {"probe_experts": "probe_layer", "probe_layer": "probe_experts"}[work]
-            native = getattr(_core, other)
-            patch.setattr(_core, other, lambda *args, native=native: native(*args[:-1]))
-            probe.machine(spec, checkpoint.files, 1 << 16, 2, precision="float64")
+        monkeypatch.setattr(_core, work, watched(work))
+    probe.machine(spec, checkpoint.files, 1 << 16, 2, precision="bfloat16")
+    assert found == {"probe_experts": "bfloat16", "probe_layer": "bfloat16"}
+    with pytest.raises(moeflux.FormatError, match="float64"):
+        probe.machine(spec, checkpoint.files, 1 << 16, 2, precision="float64")
 
 
 def test_a_machine_for_a_dense_model_has_no_layer(tmp_path):

@@ -24,7 +24,7 @@ from typing import Any
 
 from .. import _core
 from ..checkpoint import Checkpoint
-from ..device import READ_THREADS, forced_simd
+from ..device import READ_THREADS, compute
 from ..spec import Moe, Spec, tree
 from . import hit_rate
 from .probe import LayerRate, Machine
@@ -152,8 +152,12 @@ def measure(
     for tensor in checkpoint.tensors.values():
         stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
         ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
-    native = _core.measure_model(tree(spec), ends, context, n_threads, READ_THREADS, read_ahead,
-                                 forced_simd(), precision, device)  # fmt: skip
+    native = _core.measure_model(
+        spec=tree(spec),
+        file_bytes=ends,
+        compute=compute(n_threads, precision, device),
+        options=_core.Options(context=context, read_threads=READ_THREADS, read_ahead=read_ahead),
+    )
     n_layers = native.pop("n_layers")
     return Sizes(
         **native,
@@ -192,9 +196,16 @@ def fit(sizes: Sizes, memory_bytes: int) -> Fit:
 
 
 def _native(sizes: Sizes, memory_bytes: int) -> dict[str, Any]:
-    return _core.make_plan(memory_bytes, sizes.resident_bytes, sizes.scratch_bytes,
-                           sizes.session_bytes, sizes.slot_bytes, sizes.n_experts,
-                           sizes.n_layers, sizes.top_k, 0)  # fmt: skip
+    return _core.make_plan(
+        memory_bytes=memory_bytes,
+        resident_bytes=sizes.resident_bytes,
+        scratch_bytes=sizes.scratch_bytes,
+        session_bytes=sizes.session_bytes,
+        slot_bytes=sizes.slot_bytes,
+        n_experts=sizes.n_experts,
+        n_layers=sizes.n_layers,
+        top_k=sizes.top_k,
+    )
 
 
 def expected_hit_rate(sizes: Sizes, slots: int, skew: float) -> float:

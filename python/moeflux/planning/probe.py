@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import _core
-from ..device import READ_THREADS, default_threads, forced_simd
+from ..device import READ_THREADS, compute, default_threads
 from ..durable import existing_parent
 from ..errors import IoError
 from ..memory import available_bytes
@@ -247,14 +247,16 @@ def kernels(
     """
     nbytes = min(MEMORY_BYTES, max(available_bytes() // 4, 1 << 20))
 
+    how = compute(threads or default_threads(), precision, device)
     expert_bytes = 0.0
 
     def layer(n_experts: int) -> float:
         """Seconds of so many experts."""
         nonlocal expert_bytes
-        done = _core.probe_experts(d_model, d_ff, bits, group, n_experts, nbytes,
-                                   threads or default_threads(), seconds / 2,
-                                   forced_simd(), device, precision)  # fmt: skip
+        done = _core.probe_experts(
+            d_model=d_model, d_ff=d_ff, bits=bits, group=group, top_k=n_experts, nbytes=nbytes,
+            seconds=seconds / 2, compute=how,
+        )  # fmt: skip
         time, moved = _a_round(done)
         expert_bytes = moved / n_experts
         return time
@@ -298,10 +300,10 @@ def machine(
     Raises:
         IoError: the disk cannot be read, or the probe file not be written.
     """
-    compute: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
+    how: dict[str, Any] = {"threads": threads, "device": device, "precision": precision}
     if not spec.moes:
         return Machine(disk(folder or models_folder(), RECORD_BYTES), memory(threads),
-                       kernels(**compute), threads)  # fmt: skip
+                       kernels(**how), threads)  # fmt: skip
     moe = spec.moes[0]
     experts, gate = moe.experts, moe.experts.gate
     shape: dict[str, Any] = {"d_model": gate.columns, "d_ff": gate.out, "bits": gate.bits,
@@ -322,8 +324,8 @@ def machine(
         # Past the caches, if the disk fills so much in time.
         hot = min(MEMORY_BYTES, available_bytes() // 4, int(drive.best * FILL_SECONDS))
         return Machine(
-            drive, memory(threads), kernels(**shape, **compute), threads,
-            _layer_rate(paths, ranges, moe, hot // slot_bytes, **compute),
+            drive, memory(threads), kernels(**shape, **how), threads,
+            _layer_rate(paths, ranges, moe, hot // slot_bytes, **how),
         )  # fmt: skip
 
 
@@ -352,10 +354,12 @@ def _layer_rate(
     misses = [n for n in misses if n_slots + n <= n_experts]
 
     def measure(rounds: int) -> list[Series]:
-        done = _core.probe_layer(list(paths), [list(layer) for layer in layers],
-                                 tree(moe.experts), top_k, misses * rounds, n_slots, threads,
-                                 READ_THREADS, LAYER_SECONDS / rounds, forced_simd(), device,
-                                 precision)  # fmt: skip
+        done = _core.probe_layer(
+            paths=list(paths), layers=[list(layer) for layer in layers],
+            experts=tree(moe.experts), compute=compute(threads, precision, device),
+            top_k=top_k, misses=misses * rounds, n_slots=n_slots, read_threads=READ_THREADS,
+            seconds=LAYER_SECONDS / rounds,
+        )  # fmt: skip
         times = [_a_round(rate)[0] for rate in done]
         return [dict(zip(misses, times[i:], strict=False))
                 for i in range(0, len(times), len(misses))]  # fmt: skip
