@@ -7,7 +7,7 @@
 namespace moeflux::engine {
 
 namespace {
-// Reads on guesses may take one in kShare of the slots: the layer at work has the others.
+// Reads on guesses may take one in kShare of the slots (benchmarks/notebook.md).
 constexpr uint32_t kShare = 4;
 }  // namespace
 

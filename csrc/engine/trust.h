@@ -1,6 +1,6 @@
 // Trust: how many of the experts that were guessed lately were wanted, by layer. Where guesses
 // often fail, reading on them costs more of the disk than it hides; they are judged all the same,
-// so that a layer can win trust back.
+// so that a layer can win trust back. Chosen by reckoning, not measured (benchmarks/notebook.md).
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -20,8 +20,8 @@ class Trust {
   }
 
  private:
-  static constexpr float kLeast = 0.6f;      // one read in vain for three that wait less
-  static constexpr float kStep = 1.0f / 64;  // of tokens that it remembers
+  static constexpr float kLeast = 0.6f;      // of guesses must come true
+  static constexpr float kStep = 1.0f / 64;  // a pass counts half after 44 more
   std::vector<float> share_;                 // by MoE layer
 };
 
