@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .model import Model, load
 from .planning.plan import Sizes
-from .planning.probe import Machine
+from .planning.rates import Machine
 from .sampling import Sampler, SamplingParams
 from .session import Session
 
@@ -154,6 +155,18 @@ def _advance(model: Model, sessions: Sequence[Session], tokens: Sequence[Sequenc
     return model.step_batch(list(zip(sessions, tokens, strict=True)))[0]
 
 
+def _decode(model: Model, sessions: Sequence[Session], fed: NDArray[np.int64]) -> float:
+    """A step for each column of tokens; returns the seconds that a sampler takes on top."""
+    sampler = Sampler(SamplingParams(temperature=0.7, top_p=0.9, seed=0))
+    seconds = 0.0
+    for tokens in fed.T:
+        logits = _advance(model, sessions, [[int(token)] for token in tokens])
+        begin = time.perf_counter()
+        sampler.choose(sampler.adjust(logits, []))
+        seconds += time.perf_counter() - begin
+    return seconds
+
+
 def measure(
     path: str | Path | None,
     sizes: Sizes,
@@ -183,35 +196,25 @@ def measure(
                  precision=setting.precision, device=setting.device,
                  read_ahead=setting.read_ahead)  # fmt: skip
     load_seconds = time.perf_counter() - begin
-    n = setting.sequences
-    length = setting.context
+    n, length = setting.sequences, setting.context
     sessions = [model.session() for _ in range(n)]  # first: the budget bounds their number
     fed = np.resize(np.asarray(ids, dtype=np.int64), n * length).reshape(n, length)
 
     progress(f"prompt of {setting.prompt}")
     clock = _Clock(model)
     for session, row in zip(sessions, fed, strict=True):
-        logits = session.step(row[: setting.prompt].tolist())
+        session.step(row[: setting.prompt].tolist())
     # A prompt reuses what it has read: its floor is one pass over the weights, and its own reads.
-    prefill = clock.stop(
-        n * setting.prompt, 0.0,
-        lambda read: max(
-            n * sizes.dense_token_bytes / machine.memory_rate, read / machine.disk.best
-        ),
-    )  # fmt: skip
+    floor = n * sizes.dense_token_bytes / machine.memory_rate
+    prefill = clock.stop(n * setting.prompt, 0.0,
+                         lambda read: max(floor, read / machine.disk.best))  # fmt: skip
 
-    sampler = Sampler(SamplingParams(temperature=0.7, top_p=0.9, seed=0))
-    at, sampler_seconds = setting.prompt, 0.0
-    for phase in ("warm-up", "decode"):
-        progress(phase)
-        count = setting.warmup if phase == "warm-up" else setting.tokens
-        clock, sampler_seconds = _Clock(model), 0.0
-        for step in range(at, at + count):
-            logits = _advance(model, sessions, [[int(row[step])] for row in fed])
-            begin = time.perf_counter()
-            sampler.choose(sampler.adjust(logits, []))
-            sampler_seconds += time.perf_counter() - begin
-        at += count
+    warm = setting.prompt + setting.warmup
+    progress("warm-up")
+    _decode(model, sessions, fed[:, setting.prompt : warm])
+    progress("decode")
+    clock = _Clock(model)
+    sampler_seconds = _decode(model, sessions, fed[:, warm : warm + setting.tokens])
 
     def bound(read: int) -> float:
         # Sequences share a pass over dense weights and, at best, over the experts of one of them.

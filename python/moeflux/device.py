@@ -54,9 +54,8 @@ def compute(
 def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     """The device of that name; None for "cpu", which needs none.
 
-    "auto" is this machine's GPU where it has one and that computes at all these precisions, else
-    the CPU.
-    Weight formats do not matter: a device runs all that the CPU runs.
+    "auto" is this machine's GPU where it has one that computes at all these precisions. Else it is
+    the CPU. Weight formats do not matter: a device runs all that the CPU runs.
 
     Raises:
         FormatError: there is no such name.

@@ -150,12 +150,16 @@ def read_trace(path: str | os.PathLike[str]) -> Trace:
     return _checked(found, str(path))
 
 
-def _checked(found: dict[str, NDArray[Any]], path: str) -> Trace:
-    def require(condition: bool, expected: str, array: NDArray[Any]) -> None:
-        if not condition:
-            raise FormatError(f"[trace] expected {expected}, found {array.dtype} {array.shape} "
-                              f"({path})")  # fmt: skip
+def _require(condition: bool, expected: str, array: NDArray[Any], path: str) -> None:
+    if not condition:
+        raise FormatError(f"[trace] expected {expected}, found {array.dtype} {array.shape} "
+                          f"({path})")  # fmt: skip
 
+
+def _checked_experts(
+    found: dict[str, NDArray[Any]], path: str
+) -> tuple[NDArray[np.int64], NDArray[np.intp], int]:
+    """The experts, ascending for each token and layer, their order in the file, and n_experts."""
     for name in ("experts", "n_experts"):
         if name not in found:
             raise FormatError(f"[trace] expected an array {name!r}, found {sorted(found)} ({path})")
@@ -163,9 +167,10 @@ def _checked(found: dict[str, NDArray[Any]], path: str) -> Trace:
     if schema != SCHEMA:
         raise FormatError(f"[trace] expected schema {SCHEMA}, found {schema!r} ({path})")
     experts, count = found["experts"], found["n_experts"]
-    require(np.issubdtype(experts.dtype, np.integer) and experts.ndim == 3 and experts.size > 0,
-            "integer experts (tokens, layers, top_k)", experts)  # fmt: skip
-    require(np.issubdtype(count.dtype, np.integer) and count.ndim == 0, "a number n_experts", count)
+    _require(np.issubdtype(experts.dtype, np.integer) and experts.ndim == 3 and experts.size > 0,
+             "integer experts (tokens, layers, top_k)", experts, path)  # fmt: skip
+    _require(np.issubdtype(count.dtype, np.integer) and count.ndim == 0, "a number n_experts",
+             count, path)  # fmt: skip
     n_experts = int(count)
     experts = experts.astype(np.int64)
     if experts.min() < -1 or experts.max() >= n_experts:
@@ -178,7 +183,11 @@ def _checked(found: dict[str, NDArray[Any]], path: str) -> Trace:
     if twice.any() or mixed.any():
         raise FormatError(f"[trace] expected different experts, or -1 in all places, a token and "
                           f"layer ({path})")  # fmt: skip
+    return experts, order, n_experts
 
+
+def _checked(found: dict[str, NDArray[Any]], path: str) -> Trace:
+    experts, order, n_experts = _checked_experts(found, path)
     axes = {"layers": experts.shape[1], "top_k": experts.shape[2], "experts": n_experts,
             "states": experts.shape[1] + 1}  # fmt: skip
     arrays = {name: found[name] for name in _OPTIONAL if name in found}
@@ -188,13 +197,13 @@ def _checked(found: dict[str, NDArray[Any]], path: str) -> Trace:
         fits = len(shape) == array.ndim and all(
             want in (None, size) for want, size in zip(shape, array.shape, strict=True)
         )
-        require(np.issubdtype(array.dtype, kind) and fits, f"{name} {shape}", array)
+        _require(np.issubdtype(array.dtype, kind) and fits, f"{name} {shape}", array, path)
     if "expert_weights" in arrays:
         arrays["expert_weights"] = np.take_along_axis(arrays["expert_weights"], order, -1)
 
     starts = found.get("starts", np.zeros(1, np.int64))
-    require(np.issubdtype(starts.dtype, np.integer) and starts.ndim == 1 and starts.size > 0,
-            "integer starts (sequences,)", starts)  # fmt: skip
+    _require(np.issubdtype(starts.dtype, np.integer) and starts.ndim == 1 and starts.size > 0,
+             "integer starts (sequences,)", starts, path)  # fmt: skip
     starts = starts.astype(np.int64)
     if starts[0] != 0 or (np.diff(starts) <= 0).any() or starts[-1] >= len(experts):
         raise FormatError(f"[trace] expected starts that ascend from 0 below {len(experts)} "

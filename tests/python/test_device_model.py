@@ -17,7 +17,7 @@ from moeflux import device as device_module
 from moeflux.checkpoint import open_checkpoint
 from moeflux.commands.plan import plan as plan_command
 from moeflux.families import build_spec
-from moeflux.planning import plan, probe
+from moeflux.planning import plan, probe, rates
 from oracle import build
 from support.budget import smallest_budget
 from support.devices import DEVICES
@@ -307,7 +307,7 @@ def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, 
     def show(*args, **options):
         return plan_command(*args, **{"threads": 1, "folder": None, "plot": None} | options)
 
-    machine = probe.Machine(probe.DiskRate({1: 1e9}, "direct"), 1e9, probe.KernelRate(1e9, 0.0), 1)
+    machine = rates.Machine(rates.DiskRate({1: 1e9}, "direct"), 1e9, rates.KernelRate(1e9, 0.0), 1)
     monkeypatch.setattr(probe, "machine", lambda *args: machine)  # no rate matters here
     monkeypatch.setattr(device_module, "advised_bytes", lambda device: None)
     assert plan_of(device="auto")["device"] == what_auto_is()

@@ -105,7 +105,7 @@ def test_the_command_reference_names_every_command_and_option():
                 assert option in section, f"moeflux {name} {option}: run tools/docs/reference.py"
 
 
-@pytest.mark.parametrize("name", ["load", "stream_generate"])
+@pytest.mark.parametrize("name", ["Generation", "load", "stream_generate"])
 def test_examples_of_docstrings_run(name):
     names = vars(moeflux) | {"model": moeflux.load(memory="24MiB", context=512)}
     for example in doctest.DocTestParser().get_examples(getattr(moeflux, name).__doc__):

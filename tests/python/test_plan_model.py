@@ -15,7 +15,7 @@ from moeflux.checkpoint import open_checkpoint
 from moeflux.device import PRECISIONS, default_threads
 from moeflux.families import build_spec
 from moeflux.packing import pack
-from moeflux.planning import line_chart, plan, probe
+from moeflux.planning import line_chart, plan, probe, rates
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support.fake_hub import FakeHub
@@ -45,10 +45,10 @@ TOY = plan.Sizes(
     n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
     context=10,
 )  # fmt: skip
-KERNELS = probe.KernelRate(500.0, 0.001)
-LAYER = probe.LayerRate({0: 0.04, 2: 0.14})
-DISK = probe.DiskRate({1: 100.0, 2: 200.0}, "direct")
-MACHINE = probe.Machine(DISK, 1000.0, KERNELS, 2, LAYER)
+KERNELS = rates.KernelRate(500.0, 0.001)
+LAYER = rates.LayerRate({0: 0.04, 2: 0.14})
+DISK = rates.DiskRate({1: 100.0, 2: 200.0}, "direct")
+MACHINE = rates.Machine(DISK, 1000.0, KERNELS, 2, LAYER)
 
 
 @pytest.fixture(scope="module", params=SHAPES, ids=str)
@@ -250,7 +250,7 @@ def test_a_token_is_handed_to_threads_as_often_as_the_plan_counts(tmp_path, fami
 def test_no_prediction_passes_the_bound():
     for rate in (0.0, 0.3, 0.9, 1.0):
         # Kernels are at most as fast as memory.
-        for machine in (MACHINE, replace(MACHINE, kernels=probe.KernelRate(1000.0, 0.0))):
+        for machine in (MACHINE, replace(MACHINE, kernels=rates.KernelRate(1000.0, 0.0))):
             assert plan.speed(TOY, machine, rate).tokens_per_second <= plan.bound(
                 TOY, machine, rate
             ) * (1 + 1e-9)

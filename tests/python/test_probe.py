@@ -8,7 +8,7 @@ import moeflux
 from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
-from moeflux.planning import probe
+from moeflux.planning import probe, rates
 from moeflux.spec import tree
 from moeflux.synth import Recipe, synthesize
 from oracle import build
@@ -65,7 +65,7 @@ def test_memory_and_kernel_rates_count_every_byte():
 
 
 def test_seconds_are_linear_between_the_measured_batches():
-    rate = probe.DiskRate({1: 100.0, 2: 200.0, 4: 200.0}, "direct")
+    rate = rates.DiskRate({1: 100.0, 2: 200.0, 4: 200.0}, "direct")
     assert rate.seconds(0, 100) == 0
     assert rate.seconds(0.5, 100) == pytest.approx(0.5)
     assert rate.seconds(1, 100) == rate.seconds(2, 100) == pytest.approx(1.0)
@@ -86,9 +86,9 @@ def test_kernel_rate_is_the_line_through_one_and_many_experts():
 
 
 def test_a_layers_seconds_are_linear_between_misses_and_beyond():
-    rate = probe.LayerRate({0: 1.0, 1: 2.0, 4: 8.0})
+    rate = rates.LayerRate({0: 1.0, 1: 2.0, 4: 8.0})
     assert [rate.seconds(n) for n in (0, 1, 2, 4, 8)] == pytest.approx([1, 2, 4, 8, 16])
-    assert probe.LayerRate({0: 1.0}).seconds(5) == 1
+    assert rates.LayerRate({0: 1.0}).seconds(5) == 1
 
 
 @pytest.fixture(scope="module")

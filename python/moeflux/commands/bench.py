@@ -61,14 +61,11 @@ def bench(
     Bounds come from this machine's disk and memory, measured first. Random tokens route like noise:
     name a text for hit rates that mean something.
     """
-    from rich.console import Console
-
-    from .. import bench as work
     from .. import hub
+    from ..bench import Setting
     from ..checkpoint import open_checkpoint
     from ..device import default_threads, kind_of, open_device
     from ..families import build_spec
-    from ..planning import probe
 
     lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
     arguments.check("bench", errors.FormatError, RULES, lengths)
@@ -77,7 +74,7 @@ def bench(
     counts = [default_threads()] if threads is None else _numbers(threads, "--threads")
     together = _numbers(sequences, "--sequences")
     settings = [
-        work.Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead)
+        Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead)
         for budget, count, name, number in product(
             memory.split(","), counts, precision.split(","), together
         )
@@ -86,25 +83,8 @@ def bench(
     spec = build_spec(checkpoint)
     sizes = [_sizes(setting, checkpoint, spec, native_device) for setting in settings]
     ids = _random_ids(spec.vocab) if text is None else _ids_of(text, checkpoint)
-    with Console(stderr=True).status("measuring the disk and the memory") as status:
-        machine = probe.machine(
-            spec, checkpoint.files, sizes[0].slot_bytes, max(counts), device=native_device
-        )
-        results = []
-        for number, (setting, size) in enumerate(zip(settings, sizes, strict=True), start=1):
-
-            def progress(what: str, number: int = number) -> None:
-                status.update(f"{number} of {len(settings)}: {what}")
-
-            results.append(work.measure(checkpoint.path, size, setting, machine, ids, progress))
-    report = {
-        "model": str(model or "demo"),
-        "machine": {
-            "disk_gb_per_second": machine.disk.best / 1e9,
-            "memory_gb_per_second": machine.memory_rate / 1e9,
-        },
-        "runs": results,
-    }
+    report = {"model": str(model or "demo"),
+              **_measured(settings, sizes, checkpoint, spec, native_device, ids)}  # fmt: skip
     if as_json:
         print(json.dumps(report, indent=2))
     else:
@@ -126,6 +106,35 @@ def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) ->
                          device, setting.read_ahead)  # fmt: skip
     plan.fit(sizes, device_budget(setting.memory, device))
     return sizes
+
+
+def _measured(
+    settings: list[Setting],
+    sizes: list[Sizes],
+    checkpoint: Checkpoint,
+    spec: Spec,
+    device: Any,
+    ids: list[int],
+) -> dict[str, Any]:
+    from rich.console import Console
+
+    from .. import bench as work
+    from ..planning import probe
+
+    threads = max(setting.threads for setting in settings)
+    with Console(stderr=True).status("measuring the disk and the memory") as status:
+        slot_bytes = sizes[0].slot_bytes
+        machine = probe.machine(spec, checkpoint.files, slot_bytes, threads, device=device)
+        runs = []
+        for number, (setting, size) in enumerate(zip(settings, sizes, strict=True), start=1):
+
+            def progress(what: str, number: int = number) -> None:
+                status.update(f"{number} of {len(settings)}: {what}")
+
+            runs.append(work.measure(checkpoint.path, size, setting, machine, ids, progress))
+    rates = {"disk_gb_per_second": machine.disk.best / 1e9,
+             "memory_gb_per_second": machine.memory_rate / 1e9}  # fmt: skip
+    return {"machine": rates, "runs": runs}
 
 
 def _ids_of(text: Path, checkpoint: Checkpoint) -> list[int]:

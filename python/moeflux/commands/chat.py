@@ -6,13 +6,16 @@ import contextlib
 import re
 import sys
 import time
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from .. import errors
 from ..terminal import escape_controls, note
 from . import options
+
+if TYPE_CHECKING:
+    from ..conversation import Conversation
 
 HELP = "[/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C stops an answer]"
 
@@ -60,6 +63,10 @@ def chat(
     if loaded.revision:
         note(f"[{model} at {loaded.revision}]")
     note(HELP)
+    _talk(talk, sampling)
+
+
+def _talk(talk: Conversation, sampling: dict[str, Any]) -> None:
     while (line := _ask()) is not None:
         if line in ("/exit", "/quit"):
             return
@@ -93,7 +100,7 @@ def _ask() -> str | None:
     return None
 
 
-def _answer(talk: Any, question: str, sampling: dict[str, Any]) -> None:
+def _answer(talk: Conversation, question: str, sampling: dict[str, Any]) -> None:
     begin = time.perf_counter()
     first, n_tokens, end = None, 0, ""
     try:

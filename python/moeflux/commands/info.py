@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ..terminal import escape_controls
 from . import options
+
+if TYPE_CHECKING:
+    from ..remote import Headers
 
 
 def info(
@@ -20,16 +25,25 @@ def info(
     from rich.markup import escape
     from rich.table import Table
 
-    from ..families import build_spec
-    from ..planning.inventory import inventory
     from ..remote import open_headers
 
     found = open_headers(model, revision, offline)
+    title = escape(escape_controls(str(found.checkpoint.path)))
+    table = Table(show_header=False, title=title)
+    for key, value in _rows(found).items():
+        table.add_row(key, escape(str(value)))
+    Console().print(table)
+
+
+def _rows(found: Headers) -> dict[str, Any]:
+    from ..families import build_spec
+    from ..planning.inventory import inventory
+
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = inventory(checkpoint, spec)
     mixers = [layer.mixer.kind for layer in spec.layers]
-    rows = {
+    rows: dict[str, Any] = {
         "family": escape_controls(str(checkpoint.config["model_type"])),
         "layers": ", ".join(f"{mixers.count(m)} {m}" for m in sorted(set(mixers))),
         "hidden size": spec.d_model,
@@ -57,7 +71,4 @@ def info(
     if sizes.n_ignored:
         rows["ignored"] = (f"{sizes.ignored_bytes / 1e6:.1f} MB in {sizes.n_ignored} tensors that "
                            "text does not need (vision, MTP)")  # fmt: skip
-    table = Table(show_header=False, title=escape(escape_controls(str(checkpoint.path))))
-    for key, value in rows.items():
-        table.add_row(key, escape(str(value)))
-    Console().print(table)
+    return rows

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ..errors import FormatError
 from ..terminal import escape_controls
 from . import options
+
+if TYPE_CHECKING:
+    from ..planning.plan import Row, Sizes, Speed
+    from ..planning.rates import Machine
 
 
 def plan(
@@ -45,15 +49,8 @@ def plan(
     Reads config and headers only: of a hub id a few hundred kilobytes, whatever the model's size.
     Rates come from a probe of a few seconds.
     """
+    from .. import device as devices
     from ..arguments import check, number, optional
-    from ..device import (
-        advised_bytes,
-        check_precision,
-        default_threads,
-        device_budget,
-        kind_of,
-        open_device,  # fmt: skip
-    )
     from ..families import build_spec
     from ..model import RULES
     from ..planning import plan as planner
@@ -63,51 +60,53 @@ def plan(
     rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
     for text in memory or ("auto",):
         check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
-    native_device = open_device(device, precision)
-    check_precision(precision, kind_of(native_device))
+    native_device = devices.open_device(device, precision)
+    devices.check_precision(precision, devices.kind_of(native_device))
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
-    threads = default_threads(checkpoint.nbytes) if threads is None else threads
+    threads = devices.default_threads(checkpoint.nbytes) if threads is None else threads
     spec = build_spec(checkpoint)
-    sizes = planner.measure(
-        checkpoint, spec, context, threads, precision, native_device, read_ahead
-    )
-    advised = advised_bytes(native_device)
-    budgets = [
-        device_budget(text, native_device) for text in memory or ()
-    ] or planner.usual_budgets(sizes, advised)
+    sizes = planner.measure(checkpoint, spec, context, threads, precision, native_device,
+                            read_ahead)  # fmt: skip
+    budgets = [devices.device_budget(text, native_device) for text in memory or ()]
+    budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native_device))
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
     files = checkpoint.files if found.is_local else ()
-    machine = probe.machine(
-        spec, files, sizes.slot_bytes, threads, folder, native_device, precision
-    )
+    machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device,
+                            precision)  # fmt: skip
     rows = planner.rows(sizes, machine, budgets, hit_rate)
-    answer: dict[str, Any] = {
+    answer = {
         "model": str(checkpoint.path),
-        "device": kind_of(native_device),
+        "device": devices.kind_of(native_device),
         "precision": precision,
-        "sizes": asdict(sizes),
-        "advised_bytes": advised,
-        "minimum_bytes": planner.minimum_bytes(sizes),
-        "cycle_slots": sizes.cycle_slots,
-        "expert_bytes_per_token": sizes.expert_token_bytes,
-        "machine": asdict(machine),
-        "disturbed": machine.disturbed(),
-        "rows": [
-            asdict(row.fit)
-            | {"speeds": [asdict(s) | {"tokens_per_second": s.tokens_per_second,
-                                       "bound": planner.bound(sizes, machine, s.hit_rate)}
-                          for s in row.speeds]}
-            for row in rows
-        ],
-    }  # fmt: skip
+        "advised_bytes": devices.advised_bytes(native_device),
+        **_answer(sizes, machine, rows),
+    }
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
         _show(answer)
     if plot is not None:
         _draw(plot, answer)
+
+
+def _answer(sizes: Sizes, machine: Machine, rows: list[Row]) -> dict[str, Any]:
+    from ..planning import plan as planner
+
+    def shown(speed: Speed) -> dict[str, Any]:
+        bound = planner.bound(sizes, machine, speed.hit_rate)
+        return asdict(speed) | {"tokens_per_second": speed.tokens_per_second, "bound": bound}
+
+    return {
+        "sizes": asdict(sizes),
+        "minimum_bytes": planner.minimum_bytes(sizes),
+        "cycle_slots": sizes.cycle_slots,
+        "expert_bytes_per_token": sizes.expert_token_bytes,
+        "machine": asdict(machine),
+        "disturbed": machine.disturbed(),
+        "rows": [asdict(row.fit) | {"speeds": [shown(s) for s in row.speeds]} for row in rows],
+    }
 
 
 def _gb(nbytes: float) -> str:
@@ -123,30 +122,9 @@ def _show(answer: dict[str, Any]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    sizes, machine = answer["sizes"], answer["machine"]
     console = Console()
     parts = Table(title=escape(escape_controls(answer["model"])), show_header=False)
-    for name, value in {
-        "resident weights": _gb(sizes["resident_bytes"]),
-        "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
-        f"a session of {sizes['context']} tokens": _gb(sizes["session_bytes"]),
-        "an expert's slot": _gb(sizes["slot_bytes"]),
-        "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
-                   f"{sizes['top_k']} a token and layer",
-        "all experts in memory": _gb(sizes["n_experts"] * sizes["slot_bytes"]),
-        "minimum memory": f"{_gb(answer['minimum_bytes'])} ({answer['minimum_bytes']} bytes)",
-        "this device advises": "nothing" if answer["advised_bytes"] is None
-                               else f"at most {_gb(answer['advised_bytes'])}",
-        "experts of one token": f"{_gb(answer['expert_bytes_per_token'])} in "
-                                f"{answer['cycle_slots']} slots",
-        "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"
-                               for batch, rate in machine["disk"]["by_batch"].items())
-                     + f" ({machine['disk']['mode']})",
-        "this memory": f"{_gb(machine['memory_rate'])}/s",
-        "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
-                       f"{machine['threads']} threads, {answer['precision']}, "
-                       f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
-    }.items():  # fmt: skip
+    for name, value in _parts(answer).items():
         parts.add_row(name, value)
     console.print(parts)
     routing = ("uniform", "skewed") if len(answer["rows"][0]["speeds"]) > 1 else ("as given",)
@@ -178,6 +156,31 @@ def _show(answer: dict[str, Any]) -> None:
             "Hit rates: for uniform routing, the floor, and for routing that prefers some experts. "
             "A run's stats tell the real one: pass it as --hit-rate."
         )
+
+
+def _parts(answer: dict[str, Any]) -> dict[str, str]:
+    sizes, machine = answer["sizes"], answer["machine"]
+    return {
+        "resident weights": _gb(sizes["resident_bytes"]),
+        "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
+        f"a session of {sizes['context']} tokens": _gb(sizes["session_bytes"]),
+        "an expert's slot": _gb(sizes["slot_bytes"]),
+        "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
+                   f"{sizes['top_k']} a token and layer",
+        "all experts in memory": _gb(sizes["n_experts"] * sizes["slot_bytes"]),
+        "minimum memory": f"{_gb(answer['minimum_bytes'])} ({answer['minimum_bytes']} bytes)",
+        "this device advises": "nothing" if answer["advised_bytes"] is None
+                               else f"at most {_gb(answer['advised_bytes'])}",
+        "experts of one token": f"{_gb(answer['expert_bytes_per_token'])} in "
+                                f"{answer['cycle_slots']} slots",
+        "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"
+                               for batch, rate in machine["disk"]["by_batch"].items())
+                     + f" ({machine['disk']['mode']})",
+        "this memory": f"{_gb(machine['memory_rate'])}/s",
+        "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
+                       f"{machine['threads']} threads, {answer['precision']}, "
+                       f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
+    }  # fmt: skip
 
 
 def _draw(path: Path, answer: dict[str, Any]) -> None:

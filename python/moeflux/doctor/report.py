@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..planning.probe import DiskRate
+from ..planning.rates import DiskRate
 from .checks import KernelCheck
 from .model_check import ModelCheck
 from .speed import MatvecRate

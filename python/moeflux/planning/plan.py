@@ -11,7 +11,7 @@ binomial at the hit rate:
             m of layer(m)
 
 where layer(m) is what the probe measured for a layer's experts with m of them read from this disk
-(probe.LayerRate), a weight costs its bytes over the kernels' rate, and a hand-over what it takes to
+(rates.LayerRate), a weight costs its bytes over the kernels' rate, and a hand-over what it takes to
 hand a stage to the threads.
 """
 
@@ -27,7 +27,7 @@ from ..checkpoint import Checkpoint
 from ..device import READ_THREADS, compute
 from ..spec import Moe, Spec, tree
 from . import hit_rate
-from .probe import LayerRate, Machine
+from .rates import LayerRate, Machine
 
 # Times that a token's stage is handed to threads (ops/cpu; what runs in the caller alone is not
 # counted): the projections, what is between them, and the output's projection.
