@@ -42,8 +42,9 @@ def test_a_device_is_named_and_what_it_was_handed_is_counted():
     (run,) = json.loads(done.stdout)["runs"]
     assert run["setting"]["device"] == "host" and run["device_name"].startswith("shaders on the")
     per_token = run["decode"]["per_token"]
-    # 3, and in 8 layers 20 and 2 for each group in which the 4 experts came (docs/kernels.md).
-    assert 3 + 8 * 22 <= per_token["dispatches"] <= 3 + 8 * 28
+    # 3, in 8 layers 20 and 2 for each group in which the 4 experts came, and 3 for each layer but
+    # the first while guesses are made (docs/kernels.md).
+    assert 3 + 8 * 22 <= per_token["dispatches"] <= 3 + 8 * 28 + 7 * 3
     assert per_token["waits"] == 9 and 9 <= per_token["commits"] <= 17
     text = bench(*args, "-n", "1").stdout
     assert "host, a token: " in text and " dispatches" in text and "no GPU's speed" in text
