@@ -95,6 +95,11 @@ def test_the_python_reference_is_that_of_the_docstrings():
     assert (ROOT / "docs/api.md").read_text() == reference().api(), "run tools/docs/reference.py"
 
 
+def test_the_table_of_kernels_is_that_of_the_shaders():
+    page = (ROOT / "docs/kernels.md").read_text()
+    assert page == reference().kernels(), "run tools/docs/reference.py"
+
+
 def test_the_command_reference_names_every_command_and_option():
     text = (ROOT / "docs/cli.md").read_text()
     for name, command in typer.main.get_command(moeflux.cli.app).commands.items():

@@ -96,7 +96,7 @@ def test_prompt_and_continuation_equal_golden(name, form, device, dispatched, tm
 
 
 def test_every_kernel_of_the_contract_is_dispatched_or_explained(dispatched):
-    """Runs after the goldens, in their process: which of the 27 they used."""
+    """Runs after the goldens, in their process: which of them they used."""
     if not dispatched:
         pytest.fail("the goldens have not run in this session")
     unused = set(moeflux.ALL_KERNELS) - set(dispatched)

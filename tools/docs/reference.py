@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes docs/api.md from docstrings and docs/cli.md from the commands' own help.
+"""Writes docs/api.md from docstrings, docs/cli.md from help, the kernels' table in docs/kernels.md.
 
 python tools/docs/reference.py            # tests/python/test_docs.py fails when they are stale
 """
@@ -17,7 +17,8 @@ from typer.cli import get_docs_for_click
 import moeflux
 from moeflux import cli, tokenizer, trace
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 # Public, in modules of their own.
 ELSEWHERE = {
     "tokenizer.Tokenizer": tokenizer.Tokenizer,
@@ -86,10 +87,27 @@ def commands() -> str:
     return HEAD + "\n" + text.strip() + "\n"
 
 
+def kernels() -> str:
+    """docs/kernels.md: the kernels of each file of shaders/, those of the contract apart."""
+    text = (DOCS / "kernels.md").read_text(encoding="utf-8")
+    begin, mark, rest = text.partition("<!-- kernels: tools/docs/reference.py -->\n")
+    _, end, rest = rest.partition("<!-- /kernels -->")
+    rows = ["| file | of the contract | others |", "|---|---|---|"]
+    for file in sorted((ROOT / "shaders").rglob("*.metal")):
+        names: dict[bool, list[str]] = {True: [], False: []}
+        for info in moeflux._core.kernel_table():
+            if info.file == file.name:
+                names[info.contract].append(f"`{info.name}`")
+        place = file.relative_to(ROOT / "shaders").with_suffix("")
+        rows.append(f"| `{place}` | {', '.join(names[True])} | {', '.join(names[False])} |")
+    return begin + mark + "\n".join(rows) + "\n" + end + rest
+
+
 def main() -> None:
-    """Writes both pages."""
+    """Writes the pages."""
     (DOCS / "api.md").write_text(api(), encoding="utf-8")
     (DOCS / "cli.md").write_text(commands(), encoding="utf-8")
+    (DOCS / "kernels.md").write_text(kernels(), encoding="utf-8")
 
 
 if __name__ == "__main__":

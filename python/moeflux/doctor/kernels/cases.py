@@ -2,34 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
 import zlib
+from pathlib import Path
 
 import numpy as np
 
-from . import (
-    cases_attention,
-    cases_delta_net,
-    cases_elementwise,
-    cases_experts,
-    cases_linear,
-    cases_matvec,
-    cases_norm,
-    cases_rows,
-    cases_sequence,
-)
 from .case import Case, Family, Shape
 
-KERNELS: dict[str, Family] = {
-    **cases_attention.KERNELS,
-    **cases_delta_net.KERNELS,
-    **cases_elementwise.KERNELS,
-    **cases_experts.KERNELS,
-    **cases_linear.KERNELS,
-    **cases_matvec.KERNELS,
-    **cases_norm.KERNELS,
-    **cases_rows.KERNELS,
-    **cases_sequence.KERNELS,
-}
+KERNELS: dict[str, Family] = {}  # of the cases_*.py beside this file
+for _module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+    if _module.name.startswith("cases_"):
+        KERNELS |= importlib.import_module(f"{__package__}.{_module.name}").KERNELS
 
 
 def listed() -> list[tuple[str, Shape]]:
