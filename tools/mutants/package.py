@@ -24,7 +24,8 @@ class Package(Kind):
         if not (found := run(*show, env=self._environment(site)).stdout).startswith(str(site)):
             raise Broken(f"expected a package in {site}, found {found}: is it editable?")
         tests = sorted({mutant.test.split()[0] for mutant in mutants})
-        if words := self._failure(site, tests, timeout=None):
+        together = ["-n", str(self.jobs), "--dist", "loadfile"]
+        if words := self._failure(site, [*together, *tests], timeout=None):
             raise Broken(words)
 
     def judge(self, group: list[Mutant]) -> list[Verdict]:
