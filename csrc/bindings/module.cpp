@@ -1,9 +1,11 @@
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
+#include "io/readers.h"
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The native core of moeflux. Use the functions of the package instead.";
   module.attr("__version__") = MOEFLUX_VERSION;
+  module.attr("READ_THREADS") = moeflux::io::kReadThreads;
   moeflux::bindings::register_errors(module);
   moeflux::bindings::register_exit();
   moeflux::bindings::register_device(module);

@@ -21,14 +21,17 @@ namespace {
 using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
+using Classes = std::vector<std::tuple<uint64_t, uint64_t, uint32_t>>;  // store::SizeClass
+
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        const ComputeOptions& compute, const engine::Options& options) {
   const auto [sizes, state_bytes] = measure(spec, file_bytes, compute, options);
+  Classes classes;
+  for (const store::SizeClass& k : sizes.classes)
+    classes.emplace_back(k.slot_bytes, k.n_experts, k.n_layers);
   return py::dict("resident_bytes"_a = sizes.resident_bytes,
                   "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
-                  "slot_bytes"_a = sizes.slot_bytes, "n_experts"_a = sizes.n_experts,
-                  "n_layers"_a = sizes.n_layers, "top_k"_a = sizes.top_k,
-                  "state_bytes"_a = state_bytes);
+                  "classes"_a = classes, "top_k"_a = sizes.top_k, "state_bytes"_a = state_bytes);
 }
 
 py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots: any
@@ -40,10 +43,9 @@ py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots:
   take("resident_bytes", in.resident_bytes);
   take("scratch_bytes", in.scratch_bytes);
   take("session_bytes", in.session_bytes);
-  take("slot_bytes", in.slot_bytes);
-  take("n_experts", in.n_experts);
-  take("n_layers", in.n_layers);
   take("top_k", in.top_k);
+  for (const auto& [slot_bytes, n_experts, n_layers] : sizes["classes"].cast<Classes>())
+    in.classes.push_back({slot_bytes, n_experts, n_layers});
   const store::Plan plan = store::make_plan(in);
   return py::dict("minimum_bytes"_a = plan.minimum_bytes, "min_slots"_a = plan.min_slots,
                   "max_slots"_a = plan.max_slots, "slots"_a = plan.slots,

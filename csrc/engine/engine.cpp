@@ -36,20 +36,16 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
                                const std::vector<store::LayerExperts>& experts, const ops::Ops& ops,
                                const base::Arena& arena, const Options& options) {
   store::PlanInput sizes;
-  for (const store::LayerExperts& layer : experts) {
-    sizes.slot_bytes = std::max(sizes.slot_bytes, arena.booked_bytes(layer.slot_bytes()));
-    sizes.n_experts += layer.n_experts;
-  }
+  sizes.classes = store::size_classes(experts, arena).classes;
   sizes.resident_bytes = arena.account().live_bytes();
   sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
                         Activations::bytes(weights, options.read_ahead, arena) +
                         store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
   sizes.session_bytes = Session::bytes(weights, options.context, ops, arena);
-  sizes.n_layers = static_cast<uint32_t>(experts.size());
   sizes.top_k = weights.top_k();
   // Weights' readers are gone before anything of this is booked, but a tiny model has less of it.
-  const uint64_t later = sizes.scratch_bytes + sizes.session_bytes +
-                         store::min_slots(sizes.n_experts, sizes.top_k) * sizes.slot_bytes;
+  const uint64_t later =
+      sizes.scratch_bytes + sizes.session_bytes + store::min_bytes(sizes.classes, sizes.top_k);
   const uint64_t readers = model::WeightReader::bytes(arena);
   if (later < readers) sizes.scratch_bytes += readers - later;
   return sizes;
@@ -70,7 +66,7 @@ Engine::Engine(Parts parts, const Options& options)
   ops_->reserve(workload(*weights_, options.context));
   act_ = Activations(*weights_, options.read_ahead, *arena_);
   store::StoreOptions store_options;
-  store_options.min_slots = plan_.min_slots;
+  store_options.min_slots = store::min_slots(UINT32_MAX, input.top_k);  // of a class
   store_options.max_slots = plan_.max_slots;
   store_options.read_threads = options.read_threads;
   store_options.check = [weights = weights_](uint32_t layer, uint32_t expert, const std::byte* slot,
@@ -92,10 +88,7 @@ void Engine::make_room(uint64_t nbytes, const std::string& what) {
   for (;;) {
     const bool reading = store_->reading();  // asked first: a read that ends gives its slot back
     if (store_->make_room(nbytes)) return;
-    if (!reading) {
-      const uint64_t spare = store_->n_slots() - plan_.min_slots;
-      arena_->account().refuse(nbytes, what, spare * arena_->booked_bytes(store_->slot_bytes()));
-    }
+    if (!reading) arena_->account().refuse(nbytes, what, store_->spare_bytes());
     const int64_t begin = base::now_ns();
     pipeline_.wait();  // slots that are read on a guess
     publish(begin);
@@ -145,7 +138,7 @@ Stats Engine::stats() const {
   stats.slots = store_->n_slots();
   stats.max_slots = plan_.max_slots;
   stats.holds_cycle = plan_.holds_cycle;
-  stats.slot_bytes = arena_->booked_bytes(store_->slot_bytes());
+  stats.slot_bytes = store_->slot_bytes();
   stats.live_bytes = arena_->account().live_bytes();
   stats.peak_bytes = arena_->account().peak_bytes();
   stats.limit_bytes = arena_->account().limit_bytes();

@@ -31,7 +31,7 @@ struct Stats {
 };
 
 struct Options {
-  uint32_t read_threads = 8;
+  uint32_t read_threads = io::kReadThreads;
   uint32_t context = 8192;
   uint32_t max_slots = 0;   // 0: as many as the budget holds
   bool read_ahead = false;  // the next layer's experts, on a guess

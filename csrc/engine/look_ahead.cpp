@@ -7,7 +7,7 @@
 namespace moeflux::engine {
 
 namespace {
-// Reads on guesses may take one in kShare of the slots (benchmarks/notebook.md).
+// Reads on guesses may take one in kShare of the slots of their size (benchmarks/notebook.md).
 constexpr uint32_t kShare = 4;
 }  // namespace
 
@@ -61,7 +61,7 @@ void LookAhead::read() {
   if (trusted)
     for (const uint32_t expert : experts)  // a read of one must not push out another
       if (auto pin = store.keep(moe.store_layer, expert)) pins_.push_back(std::move(*pin));
-  size_t left = trusted ? store.n_slots() / kShare : 0;
+  size_t left = trusted ? store.n_slots(moe.store_layer) / kShare : 0;
   for (const uint32_t expert : experts) {
     if (store.contains(moe.store_layer, expert)) continue;
     missing_.push_back(expert);

@@ -11,15 +11,15 @@ constexpr uint64_t kQueuedPerReader = 4;  // pieces: readers never starve, and t
 ReadQueue::ReadQueue(base::Arena& arena, uint32_t n_threads)
     : n_threads_(n_threads),
       readers_(
-          arena, n_threads, mutex_, [this](Piece& piece) { return take(piece); },
+          arena, n_threads, mutex_, [this](Piece& piece) REQUIRES(mutex_) { return take(piece); },
           [this](const Piece& piece, std::byte* bounce) { read(piece, bounce); }) {}
 
 void ReadQueue::add(std::shared_ptr<File> file, uint64_t offset, std::span<std::byte> out,
                     Check check) {
   const auto shared = check ? std::make_shared<const Check>(std::move(check)) : nullptr;
   for (uint64_t begin = 0; begin < out.size(); begin += kPieceBytes) {
-    std::unique_lock lock(mutex_);
-    done_.wait(lock, [this] { return error_ || queue_.size() < n_threads_ * kQueuedPerReader; });
+    base::Lock lock(mutex_);
+    while (!error_ && queue_.size() >= n_threads_ * kQueuedPerReader) done_.wait(mutex_);
     if (error_) break;
     const uint64_t nbytes = std::min<uint64_t>(kPieceBytes, out.size() - begin);
     queue_.push_back({added_++, file, offset + begin, out.subspan(begin, nbytes), shared});
@@ -27,15 +27,15 @@ void ReadQueue::add(std::shared_ptr<File> file, uint64_t offset, std::span<std::
   }
   bool failed;
   {
-    std::lock_guard lock(mutex_);
+    base::Lock lock(mutex_);
     failed = error_ != nullptr;
   }
   if (failed) finish();
 }
 
 void ReadQueue::finish() {
-  std::unique_lock lock(mutex_);
-  done_.wait(lock, [this] { return queue_.empty() && under_way_ == 0; });
+  base::Lock lock(mutex_);
+  while (!queue_.empty() || under_way_ > 0) done_.wait(mutex_);
   if (error_) std::rethrow_exception(error_);
 }
 
@@ -56,7 +56,7 @@ void ReadQueue::read(const Piece& piece, std::byte* bounce) {
     error = std::current_exception();
   }
   {
-    std::lock_guard lock(mutex_);
+    base::Lock lock(mutex_);
     if (error && piece.number < failed_) {  // whatever was added before it has begun, too
       failed_ = piece.number;
       error_ = error;

@@ -1,13 +1,11 @@
 // ReadQueue: reads of a load, several at a time, cut into pieces, in whatever order they end. One
 // thread adds; errors come out of finish(). The destructor drops what has not begun.
 #pragma once
-#include <condition_variable>
 #include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "io/readers.h"
@@ -42,17 +40,17 @@ class ReadQueue {
     std::span<std::byte> out;
     std::shared_ptr<const Check> check;
   };
-  bool take(Piece& piece);
+  bool take(Piece& piece) REQUIRES(mutex_);
   void read(const Piece& piece, std::byte* bounce);
 
   const uint32_t n_threads_;
-  std::mutex mutex_;
-  std::condition_variable done_;  // for the thread that adds
-  std::deque<Piece> queue_;       // guarded by mutex_, as all below
-  uint64_t added_ = 0, under_way_ = 0;
-  uint64_t failed_ = UINT64_MAX;  // number of the first piece that failed
-  std::exception_ptr error_;      // its error
-  Readers<Piece> readers_;        // last: joined first
+  base::Mutex mutex_;
+  base::Condition done_;  // for the thread that adds
+  std::deque<Piece> queue_ GUARDED_BY(mutex_);
+  uint64_t added_ GUARDED_BY(mutex_) = 0, under_way_ GUARDED_BY(mutex_) = 0;
+  uint64_t failed_ GUARDED_BY(mutex_) = UINT64_MAX;  // number of the first piece that failed
+  std::exception_ptr error_ GUARDED_BY(mutex_);      // its error
+  Readers<Piece> readers_;                           // last: joined first
 };
 
 }  // namespace moeflux::io

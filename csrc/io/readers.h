@@ -1,15 +1,16 @@
 // Readers: threads that each take a task from their owner's queue, do it, and take the next. Every
 // one has a staging buffer; all of it is booked.
 #pragma once
-#include <condition_variable>
 #include <functional>
-#include <mutex>
 
 #include "base/memory.h"
+#include "base/mutex.h"
 #include "base/thread.h"
 #include "io/file.h"
 
 namespace moeflux::io {
+
+inline constexpr uint32_t kReadThreads = 8;  // of a store, and of a load
 
 template <class Task>
 class Readers {
@@ -17,7 +18,7 @@ class Readers {
   // take: called with `mutex` held; false when there is nothing to do. run: called without it, with
   // a buffer of kBounceBytes; must not throw. REQUIRES: both work until the destructor returns.
   // Throws MemoryBudgetError.
-  Readers(base::Arena& arena, uint32_t n_threads, std::mutex& mutex,
+  Readers(base::Arena& arena, uint32_t n_threads, base::Mutex& mutex,
           std::function<bool(Task&)> take, std::function<void(const Task&, std::byte*)> run)
       : mutex_(mutex),
         take_(std::move(take)),
@@ -37,7 +38,7 @@ class Readers {
   void wake() { work_.notify_one(); }  // for each new task
   void stop() {                        // returns when the tasks that have begun are done
     {
-      std::lock_guard lock(mutex_);
+      base::Lock lock(mutex_);
       stop_ = true;
     }
     work_.notify_all();
@@ -49,21 +50,21 @@ class Readers {
     for (;;) {
       Task task;
       {
-        std::unique_lock lock(mutex_);
-        work_.wait(lock, [&] { return stop_ || take_(task); });
+        base::Lock lock(mutex_);
+        while (!stop_ && !take_(task)) work_.wait(mutex_);
         if (stop_) return;
       }
       run_(task, bounce);
     }
   }
 
-  std::mutex& mutex_;
+  base::Mutex& mutex_;
   const std::function<bool(Task&)> take_;
   const std::function<void(const Task&, std::byte*)> run_;
   base::Memory bounce_;
   base::Booking stacks_;
-  std::condition_variable work_;
-  bool stop_ = false;  // guarded by mutex_
+  base::Condition work_;
+  bool stop_ GUARDED_BY(mutex_) = false;
   base::Threads threads_;
 };
 

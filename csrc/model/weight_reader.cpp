@@ -11,7 +11,7 @@ namespace moeflux::model {
 using quant::DType;
 
 namespace {
-constexpr uint32_t kReaders = 7;  // with the caller, who reads vectors: as many as the store has
+constexpr uint32_t kReaders = io::kReadThreads - 1;  // with the caller, who reads vectors
 }  // namespace
 
 void check_shape(const quant::Shape& shape, const std::string& name) {

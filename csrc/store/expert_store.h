@@ -1,41 +1,23 @@
 // ExpertStore: experts on disk, a bounded pool of them in memory. Hands out pins; fills slots by
-// reader threads; never calls the model and never waits for compute.
+// reader threads; never calls the model and never waits for compute. Which experts there are is in
+// the Catalogue, memory in the SlotPool, what leaves it is Eviction's choice.
 // Thread-safe, but meant for one engine thread: `try_acquire` and Pin from there.
 #pragma once
-#include <cstdint>
-#include <deque>
-#include <exception>
 #include <functional>
-#include <list>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <vector>
 
-#include "base/memory.h"
-#include "io/file.h"
+#include "base/mutex.h"
 #include "io/readers.h"
+#include "store/catalogue.h"
 #include "store/eviction.h"
+#include "store/expert_table.h"
+#include "store/read_list.h"
+#include "store/slot_pool.h"
 
 namespace moeflux::store {
-
-inline constexpr uint64_t kSlotAlignment = 16384;  // a slot is whole pages on every machine
-inline constexpr uint64_t kPartAlignment = 64;     // a cache line, and an AVX-512 register
-
-// One of the (up to nine) byte ranges that make an expert: the same place in every slot.
-struct Part {
-  uint64_t nbytes = 0;
-  uint64_t slot_offset = 0;      // of kPartAlignment, or as place_parts has it
-  std::vector<uint32_t> file;    // (n_experts) index into the store's files
-  std::vector<uint64_t> offset;  // (n_experts) in that file
-};
-
-struct LayerExperts {
-  uint32_t n_experts = 0;
-  std::vector<Part> parts;
-  uint64_t slot_bytes() const;
-};
 
 struct StoreStats {
   uint64_t hits = 0, misses = 0, evictions = 0, bytes_read = 0;  // a guess that came true is a miss
@@ -44,9 +26,9 @@ struct StoreStats {
 };
 
 struct StoreOptions {
-  uint32_t min_slots = 3;  // refuses to shrink below
-  uint32_t max_slots = 3;
-  uint32_t read_threads = 8;
+  uint32_t min_slots = 3;  // of each size class, or all its experts: refuses to shrink below
+  uint32_t max_slots = 3;  // of all
+  uint32_t read_threads = io::kReadThreads;
   // Called by a reader on an expert that has just arrived; what it throws reaches Pin::ready().
   // `path` is the file that its first part came from.
   std::function<void(uint32_t layer, uint32_t expert, const std::byte* slot,
@@ -56,8 +38,6 @@ struct StoreOptions {
 };
 
 class ExpertStore {
-  struct Slot;
-
  public:
   // The promise that a slot keeps its expert until the pin is gone.
   class Pin {
@@ -87,7 +67,7 @@ class ExpertStore {
                               const base::Arena& arena);
 
   // A pin on (layer, expert): at once when it is in memory (a hit), else after a read that starts
-  // now. Null when every slot is pinned: release one and ask again.
+  // now. Null when every slot of its size is pinned: release one and ask again.
   std::optional<Pin> try_acquire(uint32_t layer, uint32_t expert, Use use);
   // A pin on what is in memory or being read, no use of it; null when it is neither.
   std::optional<Pin> keep(uint32_t layer, uint32_t expert);
@@ -97,82 +77,52 @@ class ExpertStore {
   std::optional<Pin> read_ahead(uint32_t layer, uint32_t expert);
   bool contains(uint32_t layer, uint32_t expert) const;
   bool holds_all() const;  // a slot for every expert: all are in memory, but for failed reads
-  // Gives slots back until `nbytes` are free in the account; false, and nothing changed, when
-  // min_slots or slots in use stand in the way.
+  // Gives slabs of slots back until `nbytes` are free in the account; false, and nothing changed,
+  // when the minimum or slots in use stand in the way.
   bool make_room(uint64_t nbytes);
   bool reading() const;  // whether a read is under way
 
   StoreStats stats() const;
   uint32_t n_slots() const;
-  uint64_t slot_bytes() const { return slot_bytes_; }
+  uint32_t n_slots(uint32_t layer) const;  // of its size class
+  uint64_t slot_bytes() const;             // of the largest
+  uint64_t spare_bytes() const;            // of slots beyond the minimum
 
  private:
   friend struct ExpertStoreTest;  // tests/cpp/expert_store_test.h
-  // Invariants (under mutex_): of a slot that is neither pinned nor being read the expert is parked
-  // in `eviction_`, or the slot is empty and in `empty_`; no other is in either. `where_` maps
-  // (layer, expert) to the slot that holds or reads it; tasks of a guess are in `guesses_`, all
-  // others in `queue_`.
-  enum class State { empty, queued, reading, loaded };  // reading: a reader has taken a piece
-  struct Slot {
-    base::Memory memory;
-    State state = State::empty;
-    int64_t key = 0;  // unless empty: layer * max_experts + expert
-    uint32_t pins = 0;
-    uint32_t left = 0;         // while read: pieces that have not arrived
-    bool guess = false;        // read_ahead's, and nobody has asked for it since
-    bool again = false;        // joined after its read began: on a fault it is read once more
-    std::exception_ptr error;  // of the last read
-    std::list<Slot>::iterator self;
-    bool is_read() const { return state == State::queued || state == State::reading; }
-  };
-  // What one reader reads in one go of an expert, so that several work on it side by side.
-  struct Piece {
-    const Part* read;
-    uint64_t begin, nbytes;  // of the read
-  };
-  struct Task {
-    Slot* slot;
-    const Piece* piece;
-  };
+  // Invariants: of a slot that is neither pinned nor being read the expert is parked in `eviction_`,
+  // or the slot is empty in `pool_`; no other is in either. `where_` maps keys to the slot that holds
+  // or reads the expert; `table_` to the place of what is loaded.
+  using State = Slot::State;
+  using Task = ReadList::Task;
   static uint64_t tables_bytes(const std::vector<LayerExperts>& layers);
-  bool take(Task& task);  // the next one for a reader, if there is one
+  bool take(Task& task) REQUIRES(mutex_);  // the next one for a reader, if there is one
   void read(const Task& task, std::byte* bounce);
-  void fill(const Task& task, std::byte* bounce);
   void arrived(Slot* slot);
-  const std::string& first_path(const Slot& slot) const;
-  Slot* add_slot();
-  Slot* take_slot();         // null: all are pinned
-  void vacate(int64_t key);  // empties its slot
-  void read_into(Slot* slot, int64_t key, std::deque<Task>& queue);
-  void ask_for(Slot* slot, std::deque<Task>& queue);  // all its pieces
-  void read_ended(Slot* slot, State state);           // or was taken back
+  uint32_t class_of(int64_t key) const REQUIRES(mutex_);
+  Slot* take_slot(uint32_t size_class) REQUIRES(mutex_);  // null: all are pinned
+  bool evict(uint32_t size_class) REQUIRES(mutex_);       // false: all are pinned
+  uint64_t give_back(const std::vector<SlotPool::Pick>& picks) REQUIRES(mutex_);  // evicts so many
+  void read_into(Slot* slot, int64_t key, bool guess) REQUIRES(mutex_);
+  void ask_for(Slot* slot) REQUIRES(mutex_);                  // all its pieces
+  void read_ended(Slot* slot, State state) REQUIRES(mutex_);  // or was taken back
   void unpin(Slot* slot);
-  void park(Slot* slot);  // for another to take
-  int64_t key_of(uint32_t layer, uint32_t expert) const {
-    return int64_t(layer) * max_experts_ + expert;
-  }
+  void pin(Slot* slot) REQUIRES(mutex_);   // what is in memory or being read
+  void park(Slot* slot) REQUIRES(mutex_);  // for another to take
 
-  std::vector<std::shared_ptr<io::File>> files_;
-  std::vector<LayerExperts> layers_;
-  std::vector<std::vector<Part>> reads_;    // by layer: what a miss reads
-  std::vector<std::vector<Piece>> pieces_;  // the same, cut; points into reads_
-  base::Arena& arena_;
+  const Catalogue catalogue_;
   const StoreOptions options_;
-  uint64_t slot_bytes_ = 0;
-  uint32_t max_experts_ = 0;
-  uint64_t n_experts_ = 0;  // of all layers
   base::Booking tables_;  // of experts and pieces, as if every expert had a slot and were asked for
 
-  mutable std::mutex mutex_;
-  std::list<Slot> slots_;
-  std::vector<Slot*> where_;  // by key; null: on disk only
-  std::vector<Slot*> empty_;
-  Eviction eviction_{0};
-  std::deque<Task> queue_;        // to be read, oldest first
-  std::deque<Task> guesses_;      // to be read when queue_ is empty
-  uint32_t n_reading_ = 0;        // slots
-  int64_t reading_since_ns_ = 0;  // while n_reading_ > 0
-  StoreStats stats_;
+  mutable base::Mutex mutex_;
+  ExpertTable table_ GUARDED_BY(mutex_);
+  SlotPool pool_ GUARDED_BY(mutex_);
+  std::vector<Slot*> where_ GUARDED_BY(mutex_);  // by key; null: on disk only
+  Eviction eviction_ GUARDED_BY(mutex_);
+  ReadList list_ GUARDED_BY(mutex_);
+  uint32_t n_reading_ GUARDED_BY(mutex_) = 0;        // slots
+  int64_t reading_since_ns_ GUARDED_BY(mutex_) = 0;  // while n_reading_ > 0
+  StoreStats stats_ GUARDED_BY(mutex_);
   std::optional<io::Readers<Task>> readers_;  // none without experts
 };
 

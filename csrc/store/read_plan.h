@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "io/file.h"
-#include "store/expert_store.h"
+#include "store/layer_experts.h"
 
 namespace moeflux::store {
 

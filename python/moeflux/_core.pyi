@@ -1,8 +1,10 @@
 """Types of the native extension (csrc/bindings)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 __version__: str
+READ_THREADS: int
 
 class Binding:
     @property
@@ -144,16 +146,14 @@ def matvec_variant(device_name: str, out_dim: int, in_dim: int, bits: int) -> st
 def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape class, bits, kernel
 def measure_model(
     *, spec: dict[str, Any], file_bytes: list[int], compute: Compute, options: Options
-) -> dict[str, int]: ...
+) -> dict[str, Any]: ...
 def make_plan(
     *,
     memory_bytes: int,
     resident_bytes: int,
     scratch_bytes: int,
     session_bytes: int,
-    slot_bytes: int,
-    n_experts: int,
-    n_layers: int,
+    classes: Sequence[tuple[int, int, int]],  # slot_bytes, n_experts, n_layers
     top_k: int,
 ) -> dict[str, Any]: ...
 def probe_reads(

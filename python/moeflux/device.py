@@ -18,7 +18,7 @@ GPUS = tuple(kind for kind in KINDS if _IS_GPU[kind])
 DEVICES = ("cpu", *KINDS, "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
 RULES = {"device": one_of(DEVICES), "precision": one_of(PRECISIONS)}
-READ_THREADS = 8  # that read experts
+READ_THREADS = _core.READ_THREADS  # that read experts
 _THREAD_BYTES = 2 << 20  # of weights that keep a compute thread busy
 
 

@@ -25,6 +25,7 @@ uint64_t beside_buffers(const GpuModel& gpu) {
   const TinyModel::Options defaults;
   constexpr uint64_t kListBytes = TinyModel::kChunk * TinyModel::kTopK * 128;  // activations.cpp
   return store::ExpertStore::fixed_bytes(gpu.model->experts(), defaults.read_threads, *gpu.arena) -
+         store::ExpertTable::bytes(*gpu.arena, store::Catalogue::n_keys(gpu.model->experts())) -
          gpu.arena->booked_bytes(defaults.read_threads * io::kBounceBytes) + kListBytes;
 }
 

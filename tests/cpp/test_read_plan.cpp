@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "faulty_file.h"
+#include "store/expert_store.h"
 #include "store/read_plan.h"
 
 using namespace moeflux;

@@ -40,7 +40,8 @@ WIDE = {
 }  # fmt: skip
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
 TOY = plan.Sizes(
-    resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10, slot_bytes=10,
+    resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10,
+    classes=((10, 16, 4),), slot_bytes=10,
     expert_bytes=9, dense_token_bytes=50, hand_overs=40,
     n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
     context=10,

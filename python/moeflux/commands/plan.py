@@ -102,6 +102,7 @@ def _answer(sizes: Sizes, machine: Machine, rows: list[Row]) -> dict[str, Any]:
         "sizes": asdict(sizes),
         "minimum_bytes": planner.minimum_bytes(sizes),
         "cycle_slots": sizes.cycle_slots,
+        "experts_bytes": sizes.slots_bytes(sizes.n_experts),
         "expert_bytes_per_token": sizes.expert_token_bytes,
         "machine": asdict(machine),
         "disturbed": machine.disturbed(),
@@ -164,10 +165,10 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
         "resident weights": _gb(sizes["resident_bytes"]),
         "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
         f"a session of {sizes['context']} tokens": _gb(sizes["session_bytes"]),
-        "an expert's slot": _gb(sizes["slot_bytes"]),
+        "an expert's slot": ", ".join(_gb(k[0]) for k in sizes["classes"]) or "none",
         "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
                    f"{sizes['top_k']} a token and layer",
-        "all experts in memory": _gb(sizes["n_experts"] * sizes["slot_bytes"]),
+        "all experts in memory": _gb(answer["experts_bytes"]),
         "minimum memory": f"{_gb(answer['minimum_bytes'])} ({answer['minimum_bytes']} bytes)",
         "this device advises": "nothing" if answer["advised_bytes"] is None
                                else f"at most {_gb(answer['advised_bytes'])}",

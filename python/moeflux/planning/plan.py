@@ -52,7 +52,8 @@ class Sizes:
         scratch_bytes: activations, kernel scratch, read buffers, thread stacks.
         session_bytes: one session's KV cache for the whole context and its recurrent state.
         state_bytes: of that, recurrent state (two copies).
-        slot_bytes: one expert in memory.
+        classes: by size of slot, the largest first: bytes of a slot, experts, layers.
+        slot_bytes: the largest slot.
         expert_bytes: one expert's weights.
         dense_token_bytes: resident weights that a token goes through.
         hand_overs: of a token's stages to threads, beside its experts'.
@@ -67,6 +68,7 @@ class Sizes:
     scratch_bytes: int
     session_bytes: int
     state_bytes: int
+    classes: tuple[tuple[int, int, int], ...]
     slot_bytes: int
     expert_bytes: int
     dense_token_bytes: int
@@ -81,6 +83,11 @@ class Sizes:
     def fixed_bytes(self) -> int:
         """All but slots."""
         return self.resident_bytes + self.scratch_bytes + self.session_bytes
+
+    def slots_bytes(self, n: int) -> int:
+        """What n slots take when every class has them for the same part of its experts."""
+        return sum(-(-n * n_experts // self.n_experts) * slot_bytes
+                   for slot_bytes, n_experts, _ in self.classes)  # fmt: skip
 
     @property
     def cycle_slots(self) -> int:
@@ -158,12 +165,16 @@ def measure(
         compute=compute(n_threads, precision, device),
         options=_core.Options(context=context, read_threads=READ_THREADS, read_ahead=read_ahead),
     )
-    n_layers = native.pop("n_layers")
+    classes = tuple(native.pop("classes"))
+    n_experts, n_layers = (sum(k[i] for k in classes) for i in (1, 2))
     return Sizes(
         **native,
+        classes=classes,
+        slot_bytes=max((slot_bytes for slot_bytes, _, _ in classes), default=0),
+        n_experts=n_experts,
         n_layers=n_layers,
         expert_bytes=max((moe.experts.nbytes for moe in spec.moes), default=0),
-        experts_per_layer=native["n_experts"] // n_layers if n_layers else 0,
+        experts_per_layer=n_experts // n_layers if n_layers else 0,
         dense_token_bytes=spec.token_bytes,
         hand_overs=_hand_overs(spec),
         context=context,
@@ -201,9 +212,7 @@ def _native(sizes: Sizes, memory_bytes: int) -> dict[str, Any]:
         resident_bytes=sizes.resident_bytes,
         scratch_bytes=sizes.scratch_bytes,
         session_bytes=sizes.session_bytes,
-        slot_bytes=sizes.slot_bytes,
-        n_experts=sizes.n_experts,
-        n_layers=sizes.n_layers,
+        classes=sizes.classes,
         top_k=sizes.top_k,
     )
 
@@ -278,6 +287,6 @@ def usual_budgets(sizes: Sizes, most: int | None = None) -> list[int]:
     """
     slots = [sizes.cycle_slots, *(math.ceil(sizes.n_experts * i / 4) for i in (1, 2, 3, 4))]
     least = minimum_bytes(sizes)
-    wanted = {least} | {sizes.fixed_bytes + n * sizes.slot_bytes for n in slots}
+    wanted = {least} | {sizes.fixed_bytes + sizes.slots_bytes(n) for n in slots}
     wanted = {value for value in wanted if value >= least}
     return sorted(wanted if most is None else {min(value, most) for value in wanted})
