@@ -7,7 +7,7 @@
 namespace moeflux::base {
 
 bool Account::try_reserve(uint64_t nbytes) {
-  std::lock_guard lock(mutex_);
+  Lock lock(mutex_);
   if (nbytes > limit_bytes_ - live_bytes_) return false;
   live_bytes_ += nbytes;
   peak_bytes_ = std::max(peak_bytes_, live_bytes_);
@@ -26,20 +26,20 @@ void Account::refuse(uint64_t nbytes, const std::string& what, uint64_t spare_by
 }
 
 void Account::release(uint64_t nbytes) {
-  std::lock_guard lock(mutex_);
+  Lock lock(mutex_);
   live_bytes_ -= nbytes;
 }
 
 uint64_t Account::live_bytes() const {
-  std::lock_guard lock(mutex_);
+  Lock lock(mutex_);
   return live_bytes_;
 }
 uint64_t Account::peak_bytes() const {
-  std::lock_guard lock(mutex_);
+  Lock lock(mutex_);
   return peak_bytes_;
 }
 uint64_t Account::free_bytes() const {
-  std::lock_guard lock(mutex_);
+  Lock lock(mutex_);
   return limit_bytes_ - live_bytes_;
 }
 

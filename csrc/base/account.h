@@ -3,9 +3,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <string>
 #include <utility>
+
+#include "base/mutex.h"
 
 namespace moeflux::base {
 
@@ -29,9 +30,9 @@ class Account {
 
  private:
   const uint64_t limit_bytes_;
-  mutable std::mutex mutex_;
-  uint64_t live_bytes_ = 0;  // guarded by mutex_; <= limit_bytes_
-  uint64_t peak_bytes_ = 0;  // guarded by mutex_
+  mutable Mutex mutex_;
+  uint64_t live_bytes_ GUARDED_BY(mutex_) = 0;  // <= limit_bytes_
+  uint64_t peak_bytes_ GUARDED_BY(mutex_) = 0;
 };
 
 // A reservation for as long as this object lives. The account must outlive it.

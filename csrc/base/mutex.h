@@ -1,6 +1,6 @@
-// Mutex, Lock, Condition: std's, with annotations that clang checks (-Wthread-safety, tests/cpp/
-// thread_safety.sh): what is GUARDED_BY a mutex is only touched with it held, and what REQUIRES it is
-// only called so. Other compilers see no annotations.
+// Mutex, Lock, Condition: std's, with annotations that clang checks in every build (CMakeLists.txt):
+// what is GUARDED_BY a mutex is only touched with it held, and what REQUIRES it is only called so.
+// Other compilers see no annotations.
 #pragma once
 #include <chrono>
 #include <condition_variable>
@@ -47,10 +47,12 @@ class Condition {
     condition_.wait(lock);
     lock.release();
   }
-  void wait_for(Mutex& mutex, std::chrono::nanoseconds timeout) REQUIRES(mutex) {
+  // False when that time has come.
+  bool wait_until(Mutex& mutex, std::chrono::steady_clock::time_point end) REQUIRES(mutex) {
     std::unique_lock lock(mutex.mutex_, std::adopt_lock);
-    condition_.wait_for(lock, timeout);
+    const std::cv_status status = condition_.wait_until(lock, end);
     lock.release();
+    return status == std::cv_status::no_timeout;
   }
   void notify_one() { condition_.notify_one(); }
   void notify_all() { condition_.notify_all(); }

@@ -103,7 +103,7 @@ void ThreadPool::run_tasks(int worker) {
     }
   } catch (...) {
     cancel_ = true;
-    std::lock_guard lock(error_mutex_);
+    Lock lock(error_mutex_);
     if (!error_) error_ = std::current_exception();
   }
 }
@@ -133,13 +133,12 @@ void ThreadPool::run(int n_tasks, uint32_t most, const Task& task) {
       inside = inside_.load(std::memory_order_acquire);
     }
   }
-  if (!error_) return;
   std::exception_ptr error;
   {
-    std::lock_guard lock(error_mutex_);
+    Lock lock(error_mutex_);
     std::swap(error, error_);
   }
-  std::rethrow_exception(error);
+  if (error) std::rethrow_exception(error);
 }
 
 // The acquire pairs with the caller's release: the job is whole when a worker sees it open.

@@ -15,9 +15,9 @@
 #include <exception>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/thread.h"
 
 namespace moeflux::base {
@@ -83,8 +83,8 @@ class ThreadPool {
   };
   std::vector<Stretch> stretches_;
   std::atomic<bool> cancel_{false};
-  std::mutex error_mutex_;
-  std::exception_ptr error_;  // guarded by error_mutex_: the first that a task threw
+  Mutex error_mutex_;
+  std::exception_ptr error_ GUARDED_BY(error_mutex_);  // the first that a task threw
 
   std::atomic<uint32_t> epoch_{0};   // one more for each job; workers sleep on it
   std::atomic<uint32_t> inside_{0};  // workers in the job; kOpen: more may join

@@ -9,19 +9,19 @@
 namespace moeflux::device {
 
 void Completion::on_completed(std::function<void()> handler) {
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   handlers_.push_back(std::move(handler));
 }
 
 void Completion::finish(std::string error, uint64_t gpu_ns) {
   {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     error_ = std::move(error);
     gpu_ns_ = gpu_ns;
     done_ = true;
   }
   run_handlers();
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   handled_ = true;
   handled_changed_.notify_all();
 }
@@ -29,7 +29,7 @@ void Completion::finish(std::string error, uint64_t gpu_ns) {
 void Completion::run_handlers() {
   std::vector<std::function<void()>> handlers;
   {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     handlers.swap(handlers_);
   }
   for (const auto& handler : handlers) {
@@ -41,7 +41,7 @@ void Completion::run_handlers() {
     } catch (...) {
       failure = "unknown exception";
     }
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     if (!failure.empty() && error_.empty()) {
       error_ = "[device::Completion] a completed handler failed: " + failure;
     }
@@ -49,20 +49,21 @@ void Completion::run_handlers() {
 }
 
 bool Completion::done() const {
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   return done_;
 }
 
 bool Completion::wait_for(uint64_t timeout_ns) const {
-  std::unique_lock lock(mutex_);
-  const bool handled = handled_changed_.wait_for(lock, std::chrono::nanoseconds(timeout_ns),
-                                                 [this] { return handled_; });
-  if (handled && !error_.empty()) throw GpuError(error_);
-  return handled;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::nanoseconds(timeout_ns);
+  const base::Lock lock(mutex_);
+  while (!handled_ && handled_changed_.wait_until(mutex_, end)) {
+  }
+  if (handled_ && !error_.empty()) throw GpuError(error_);
+  return handled_;
 }
 
 uint64_t Completion::gpu_ns() const {
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   return gpu_ns_;
 }
 

@@ -2,12 +2,12 @@
 // once, whoever holds the Commands waits for it. Shared by both, so that either may go first.
 // Thread-safe.
 #pragma once
-#include <condition_variable>
 #include <cstdint>
 #include <functional>
-#include <mutex>
 #include <string>
 #include <vector>
+
+#include "base/mutex.h"
 
 namespace moeflux::device {
 
@@ -30,14 +30,14 @@ class Completion {
  private:
   void run_handlers();
 
-  mutable std::mutex mutex_;
-  mutable std::condition_variable handled_changed_;
+  mutable base::Mutex mutex_;
+  mutable base::Condition handled_changed_;
   // done_ and gpu_ns_ are set before the handlers run, handled_ after; with it error_ is final.
-  bool done_ = false;
-  bool handled_ = false;
-  uint64_t gpu_ns_ = 0;
-  std::string error_;
-  std::vector<std::function<void()>> handlers_;
+  bool done_ GUARDED_BY(mutex_) = false;
+  bool handled_ GUARDED_BY(mutex_) = false;
+  uint64_t gpu_ns_ GUARDED_BY(mutex_) = 0;
+  std::string error_ GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> handlers_ GUARDED_BY(mutex_);
 };
 
 }  // namespace moeflux::device

@@ -121,7 +121,7 @@ const char* Engine::read_mode() const {
 
 void Engine::publish(int64_t begin_ns) {
   stats_.compute_ns += static_cast<uint64_t>(base::now_ns() - begin_ns);
-  std::lock_guard lock(published_mutex_);
+  base::Lock lock(published_mutex_);
   published_ = stats_;
   published_.pipeline = pipeline_.stats();
   published_.counts = ops_->counts();
@@ -130,7 +130,7 @@ void Engine::publish(int64_t begin_ns) {
 Stats Engine::stats() const {
   Stats stats;
   {
-    std::lock_guard lock(published_mutex_);
+    base::Lock lock(published_mutex_);
     stats = published_;
   }
   stats.store = store_->stats();

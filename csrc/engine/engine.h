@@ -4,11 +4,11 @@
 #pragma once
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <optional>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "engine/activations.h"
 #include "engine/look_ahead.h"
 #include "engine/pass.h"
@@ -107,8 +107,8 @@ class Engine {
   uint64_t n_normed_ = 0;  // inputs of layers, which numbers them
   std::optional<LookAhead> look_ahead_;  // since the constructor; has pins in the store
   Stats stats_;                          // of the thread that steps
-  mutable std::mutex published_mutex_;
-  Stats published_;  // guarded by published_mutex_: stats_ after the last step, for any thread
+  mutable base::Mutex published_mutex_;
+  Stats published_ GUARDED_BY(published_mutex_);  // stats_ after the last step, for any thread
 };
 
 }  // namespace moeflux::engine

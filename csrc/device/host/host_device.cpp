@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include <map>
-#include <mutex>
 #include <string>
 
+#include "base/mutex.h"
 #include "device/host/buffer.h"
 #include "device/host/commands.h"
 #include "device/limits.h"
@@ -49,13 +49,13 @@ class HostDevice : public Device {
   std::shared_ptr<Pipeline> pipeline(std::string_view kernel, const Constants& constants) override {
     const KernelInfo& info = find_info(kernel_table(), kernel);
     std::vector<uint64_t> values = constant_values(info, constants);
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     auto& cached = pipelines_[{info.name, values}];
     if (!cached) cached = std::make_shared<HostPipeline>(owner_, info, std::move(values));
     return cached;
   }
   size_t pipeline_count() const override {
-    const std::lock_guard lock(mutex_);
+    const base::Lock lock(mutex_);
     return pipelines_.size();
   }
   std::unique_ptr<Commands> commands() override {
@@ -69,8 +69,8 @@ class HostDevice : public Device {
   const std::string name_;
   const Owner owner_;
   const std::shared_ptr<Queue> queue_;  // outlives the device while a Commands holds it
-  mutable std::mutex mutex_;
-  std::map<Key, std::shared_ptr<Pipeline>> pipelines_;  // guarded by mutex_
+  mutable base::Mutex mutex_;
+  std::map<Key, std::shared_ptr<Pipeline>> pipelines_ GUARDED_BY(mutex_);
 };
 
 }  // namespace

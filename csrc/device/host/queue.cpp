@@ -11,20 +11,20 @@ Queue::Queue(const Limits& limits, const Options& options)
     : limits_(limits), options_(options), thread_("the host device", [this] { serve(); }) {}
 
 Queue::~Queue() {
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   closing_ = true;
   changed_.notify_all();
 }
 
 void Queue::commit(std::shared_ptr<Batch> batch) {
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   batches_.push_back(std::move(batch));
   changed_.notify_all();
 }
 
 std::shared_ptr<Batch> Queue::next() {
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [&] { return closing_ || !batches_.empty(); });
+  const base::Lock lock(mutex_);
+  while (!closing_ && batches_.empty()) changed_.wait(mutex_);
   if (batches_.empty()) return nullptr;
   auto batch = std::move(batches_.front());
   batches_.pop_front();

@@ -1,11 +1,10 @@
 // Queue: a thread that runs command buffers one after another, in the order of their commits. A
 // failure ends its command buffer; those behind it still run.
 #pragma once
-#include <condition_variable>
 #include <deque>
 #include <memory>
-#include <mutex>
 
+#include "base/mutex.h"
 #include "base/thread.h"
 #include "device/completion.h"
 #include "device/host/options.h"
@@ -30,11 +29,11 @@ class Queue {
 
   const Limits limits_;
   const Options options_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::deque<std::shared_ptr<Batch>> batches_;  // guarded by mutex_
-  bool closing_ = false;                        // guarded by mutex_
-  base::Thread thread_;                         // last: serves the members above
+  base::Mutex mutex_;
+  base::Condition changed_;
+  std::deque<std::shared_ptr<Batch>> batches_ GUARDED_BY(mutex_);
+  bool closing_ GUARDED_BY(mutex_) = false;
+  base::Thread thread_;  // last: serves the members above
 };
 
 }  // namespace moeflux::device::host

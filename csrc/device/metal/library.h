@@ -5,11 +5,11 @@
 
 #include <map>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "device/device.h"
 #include "device/metal/context.h"
 #include "device/metal/options.h"
@@ -54,15 +54,16 @@ class Library {
  private:
   using Key = std::pair<std::string_view, std::vector<uint64_t>>;  // name, all constants
 
-  std::shared_ptr<MetalPipeline> compile(const KernelInfo& info, std::vector<uint64_t> constants);
+  std::shared_ptr<MetalPipeline> compile(const KernelInfo& info, std::vector<uint64_t> constants)
+      REQUIRES(mutex_);
 
   const std::shared_ptr<const Context> context_;
   const std::string_view source_;
   const std::span<const KernelInfo> kernels_;
 
-  mutable std::mutex mutex_;  // of what follows; held while Metal compiles
-  Retained<id<MTLLibrary>> library_;
-  std::map<Key, std::shared_ptr<MetalPipeline>> pipelines_;
+  mutable base::Mutex mutex_;  // held while Metal compiles
+  Retained<id<MTLLibrary>> library_ GUARDED_BY(mutex_);
+  std::map<Key, std::shared_ptr<MetalPipeline>> pipelines_ GUARDED_BY(mutex_);
 };
 
 }  // namespace moeflux::device::metal

@@ -63,7 +63,7 @@ NSUInteger largest_threadgroup(const KernelInfo& info, const Limits& limits) {
 std::shared_ptr<Pipeline> Library::pipeline(std::string_view kernel, const Constants& constants) {
   const KernelInfo& info = find_info(kernels_, kernel);
   std::vector<uint64_t> values = constant_values(info, constants);
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   const Key key(info.name, values);
   if (const auto found = pipelines_.find(key); found != pipelines_.end()) return found->second;
   auto pipeline = compile(info, std::move(values));
@@ -72,7 +72,7 @@ std::shared_ptr<Pipeline> Library::pipeline(std::string_view kernel, const Const
 }
 
 size_t Library::pipeline_count() const {
-  const std::lock_guard lock(mutex_);
+  const base::Lock lock(mutex_);
   return pipelines_.size();
 }
 

@@ -58,13 +58,13 @@ std::byte* DeviceArena::map(uint64_t nbytes) {
     data = static_cast<std::byte*>(pages.get());
     block = cover(data, nbytes, std::move(pages));
   }
-  std::lock_guard lock(mutex_);
+  base::Lock lock(mutex_);
   blocks_.emplace(data, std::move(block));
   return data;
 }
 
 void DeviceArena::unmap(std::byte* data, uint64_t) noexcept {
-  std::lock_guard lock(mutex_);
+  base::Lock lock(mutex_);
   blocks_.erase(data);
 }
 
@@ -99,7 +99,7 @@ DeviceArena::Found DeviceArena::find(const void* data) const {
 }
 
 Place DeviceArena::locate(const void* data, uint64_t nbytes, Access access) const {
-  std::lock_guard lock(mutex_);
+  base::Lock lock(mutex_);
   const Found found = find(data);
   const Block& block = *found.block;
   if (nbytes > block.nbytes - found.offset)
@@ -117,7 +117,7 @@ Place DeviceArena::locate(const void* data, uint64_t nbytes, Access access) cons
 }
 
 uint64_t DeviceArena::reach(const void* data) const {
-  std::lock_guard lock(mutex_);
+  base::Lock lock(mutex_);
   const Found found = find(data);
   return found.block->buffers[found.index]->nbytes() -
          (found.offset - found.index * found.block->step);

@@ -9,10 +9,10 @@
 #pragma once
 #include <map>
 #include <memory>
-#include <mutex>
 #include <vector>
 
 #include "base/arena.h"
+#include "base/mutex.h"
 #include "device/device.h"
 
 namespace moeflux::ops::gpu {
@@ -60,11 +60,11 @@ class DeviceArena final : public base::Arena {
   std::byte* map(uint64_t nbytes) override;
   void unmap(std::byte* data, uint64_t nbytes) noexcept override;
   Block cover(std::byte* pages, uint64_t nbytes, std::shared_ptr<void> owner) const;
-  Found find(const void* data) const;  // REQUIRES: mutex_ held
+  Found find(const void* data) const REQUIRES(mutex_);
 
   std::shared_ptr<device::Device> device_;
-  mutable std::mutex mutex_;
-  std::map<const std::byte*, Block> blocks_;  // guarded by mutex_: by address
+  mutable base::Mutex mutex_;
+  std::map<const std::byte*, Block> blocks_ GUARDED_BY(mutex_);  // by address
 };
 
 }  // namespace moeflux::ops::gpu
