@@ -9,7 +9,7 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
-	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test metal-test \
+	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
@@ -129,6 +129,10 @@ cross-test: cross-wheel  ## errors planted in the wheel, its sources and its lin
 
 sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
 	$(CROSS)/bin/python -m pytest -q tests/sdist
+
+recipe-test: $(BIN)/moeflux  ## who follows the recipe for a kernel has one that is checked
+	$(BIN)/pip install -q $(PYTEST)
+	$(BIN)/python -m pytest -q tests/recipes
 
 # Debian: clang-19; with sanitizers libclang-rt-19-dev. $(BIN) needs numpy, pytest and pybind11.
 metal-test: $(BIN)/moeflux  ## the Objective-C++ over a stand-in for Metal: C++ tests, every kernel

@@ -50,7 +50,6 @@ def package(tmp_path_factory):
     return tree / "python"
 
 
-@pytest.mark.slow
 def test_an_added_kernel_is_checked_against_its_oracle(package):
     # Without site packages' hooks: an editable installation would be found first.
     program = f"""
