@@ -216,9 +216,9 @@ def test_a_prompt_waits_once_a_layer_and_pass(folder, device):
     assert model.stats["waits"] == layers + 1
 
 
-def test_the_cpu_counts_no_dispatches(folder, device):
+def test_the_cpu_counts_jobs_of_threads_and_no_kernels(folder, device):
     _, stats = run(folder, "cpu")
-    assert stats["dispatches"] == 0 and stats["kernels"] == {} and stats["device"] == "cpu"
+    assert stats["dispatches"] > 0 and stats["kernels"] == {} and stats["device"] == "cpu"
 
 
 # ---- refusals and interrupts -------------------------------------------------------------------

@@ -507,6 +507,6 @@ def test_bars_leave_room_for_what_ctrl_c_shows(source, tmp_path):
 
 
 def test_the_layout_constants_are_those_of_the_store():
-    header = (Path(__file__).parents[2] / "csrc" / "store" / "expert_store.h").read_text()
+    header = (Path(__file__).parents[2] / "csrc" / "store" / "layer_experts.h").read_text()
     assert f"kSlotAlignment = {packed.RECORD_ALIGNMENT};" in header
     assert f"kPartAlignment = {packed.PART_ALIGNMENT};" in header

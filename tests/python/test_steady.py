@@ -48,11 +48,11 @@ class FakeProbes:
     def reads(self, paths, layers, batch, *_):
         return self.rate(self.read_seconds(batch), batch * 1_000_000)
 
-    def layer(self, paths, layers, moe, top_k, misses, *_):
+    def layer(self, misses, **_):
         return [self.rate(self.layer_seconds(n), n * 1_000_000) for n in misses]
 
-    def experts(self, d_model, d_ff, bits, group, n, *_):
-        return self.rate(0.0003 + 0.0001 * n, n * 1_000_000)
+    def experts(self, top_k, **_):
+        return self.rate(0.0003 + 0.0001 * top_k, top_k * 1_000_000)
 
     def memory(self, nbytes, threads, seconds):
         return {"nbytes": 1e10, "rounds": 1, "seconds": 1.0}
