@@ -94,16 +94,16 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
                      double seconds) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
-  const model::ExpertShapes shapes = expert_shapes(experts);
+  const model::ExpertLayout layout{expert_shapes(experts)};
   py::list out;
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
          const Compute compute = open_compute(account, compute_options);
          std::vector<store::LayerExperts> placed = experts_of(layers);
-         std::vector<model::ExpertShapes> places(placed.size(), shapes);
+         std::vector<model::ExpertLayout> layouts(placed.size(), layout);
          for (size_t i = 0; i < placed.size(); ++i)
-           place_experts(placed[i], compute.arena->weight_alignment(), places[i]);
-         return engine::probe_layer(files, placed, places, *compute.ops, *compute.arena, top_k,
+           model::place_experts(placed[i], compute.arena->weight_alignment(), layouts[i]);
+         return engine::probe_layer(files, placed, layouts, *compute.ops, *compute.arena, top_k,
                                     misses, n_slots, read_threads, seconds);
        }))
     out.append(to_dict(rate));
@@ -117,13 +117,14 @@ py::dict probe_memory(uint64_t nbytes, int n_threads, double seconds) {
 py::dict probe_experts(uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group,
                        uint32_t top_k, uint64_t nbytes, double seconds,
                        const ComputeOptions& compute_options) {
-  const auto dtype = quant::DType::bf16;
-  const quant::Shape gate{d_ff, d_model, bits, group, dtype},
-      down{d_model, d_ff, bits, group, dtype};
+  const auto matrix = [&](uint32_t out, uint32_t in) {
+    return ops::Linear{{quant::affine_shape(out, in, bits, group, quant::DType::bf16), {}}};
+  };
+  const ops::GatedFfn shapes{matrix(d_ff, d_model), matrix(d_ff, d_model), matrix(d_model, d_ff)};
   return to_dict(unlocked([&] {
     base::Account account(UINT64_MAX);
     const Compute compute = open_compute(account, compute_options);
-    return engine::probe_experts(*compute.ops, *compute.arena, gate, down, top_k, nbytes, seconds);
+    return engine::probe_experts(*compute.ops, *compute.arena, shapes, top_k, nbytes, seconds);
   }));
 }
 

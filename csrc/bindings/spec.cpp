@@ -6,7 +6,6 @@
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "model/check_layer.h"
-#include "store/read_plan.h"
 
 namespace py = pybind11;
 
@@ -40,8 +39,9 @@ T number(const py::dict& source, const char* key) {
 }
 
 quant::Shape parse_shape(const py::dict& source) {
-  return {number(source, "out"), number(source, "in"), number(source, "bits"),
-          number(source, "group"), dtype_of(source["dtype"].cast<std::string>())};
+  return quant::affine_shape(number(source, "out"), number(source, "in"), number(source, "bits"),
+                             number(source, "group"),
+                             dtype_of(source["dtype"].cast<std::string>()));
 }
 
 // Reads what a dict of the spec names; a tensor at a time, so that Ctrl-C is seen between them.
@@ -63,14 +63,10 @@ class Loader {
     const py::dict source = parent[key];
     model::MatrixSource matrix;
     matrix.shape = parse_shape(source);
-    matrix.weight = parse_tensor(source["weight"]);
-    const auto optional = [&](const char* name) -> std::optional<model::TensorRef> {
-      if (!source.contains(name)) return std::nullopt;
-      return parse_tensor(source[name]);
-    };
-    matrix.scales = optional("scales");
-    matrix.biases = optional("biases");
-    matrix.bias = optional("bias");
+    for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+      if (const char* name = matrix.shape.format->planes[plane].name)
+        matrix.planes[plane] = parse_tensor(source[name]);
+    if (source.contains("bias")) matrix.bias = parse_tensor(source["bias"]);
     if (source.contains("rows"))
       matrix.rows = number<std::vector<std::pair<uint32_t, uint32_t>>>(source, "rows");
     check_signals();
@@ -85,28 +81,23 @@ class Loader {
   model::WeightReader& reader_;
 };
 
-uint64_t part_bytes(const quant::Shape& shape, int part) {  // weight, scales, biases
-  return shape.out * (part == 0 ? shape.row_bytes() : shape.scale_row_bytes());
-}
-
 constexpr const char* kExpertMatrices[] = {"gate", "up", "down"};
-constexpr const char* kParts[] = {"weight", "scales", "biases"};
 
 void parse_experts(const py::dict& source, uint32_t n_experts, uint64_t alignment, model::Moe& moe,
                    store::LayerExperts& layer) {
   layer.n_experts = n_experts;
-  moe.experts = expert_shapes(source);
-  const quant::Shape* shapes[] = {&moe.experts.gate, &moe.experts.up, &moe.experts.down};
-  for (int i = 0; i < 3; ++i) {
+  moe.experts.ffn = expert_shapes(source);
+  for (size_t i = 0; i < 3; ++i) {
     const py::dict matrix = source[kExpertMatrices[i]];
-    for (int j = 0; j < 3; ++j) {
-      if (part_bytes(*shapes[i], j) == 0) continue;
-      const py::tuple range = matrix[kParts[j]];
+    for (const quant::Plane& plane :
+         (moe.experts.ffn.*ops::GatedFfn::kMatrices[i]).weight.shape.format->planes) {
+      if (plane.name == nullptr) continue;
+      const py::tuple range = matrix[plane.name];
       layer.parts.push_back({range[2].cast<uint64_t>(), 0, range[0].cast<std::vector<uint32_t>>(),
                              range[1].cast<std::vector<uint64_t>>()});
     }
   }
-  place_experts(layer, alignment, moe.experts);
+  model::place_experts(layer, alignment, moe.experts);
 }
 
 model::Layer parse_layer(Loader& load, const py::dict& source, float eps, uint64_t alignment,
@@ -203,32 +194,14 @@ std::vector<store::LayerExperts> ask_for_weights(const py::dict& spec, base::Are
 
 }  // namespace
 
-model::ExpertShapes expert_shapes(const py::dict& source) {
-  model::ExpertShapes out;
-  quant::Shape* shapes[] = {&out.gate, &out.up, &out.down};
-  for (int i = 0; i < 3; ++i) {
-    *shapes[i] = parse_shape(source[kExpertMatrices[i]]);
-    model::check_shape(*shapes[i], cat("experts.", kExpertMatrices[i]));
+ops::GatedFfn expert_shapes(const py::dict& source) {
+  ops::GatedFfn ffn;
+  for (size_t i = 0; i < 3; ++i) {
+    quant::Shape& shape = (ffn.*ffn.kMatrices[i]).weight.shape;
+    shape = parse_shape(source[kExpertMatrices[i]]);
+    quant::check_shape(shape, cat("experts.", kExpertMatrices[i]));
   }
-  return out;
-}
-
-void place_experts(store::LayerExperts& layer, uint64_t alignment, model::ExpertShapes& shapes) {
-  store::place_parts(layer, alignment);
-  const quant::Shape* of[] = {&shapes.gate, &shapes.up, &shapes.down};
-  size_t n_parts = 0;
-  for (int i = 0; i < 9; ++i) {
-    const uint64_t nbytes = part_bytes(*of[i / 3], i % 3);
-    if (nbytes == 0) continue;
-    const uint64_t found = n_parts < layer.parts.size() ? layer.parts[n_parts].nbytes : 0;
-    if (found != nbytes)
-      throw FormatError("[bindings] expected ", nbytes, " bytes an expert, found ", found, " (",
-                        kParts[i % 3], " of experts.", kExpertMatrices[i / 3], ")");
-    shapes.offsets[i] = layer.parts[n_parts++].slot_offset;
-  }
-  if (n_parts != layer.parts.size())
-    throw FormatError("[bindings] expected ", n_parts, " parts of an expert, found ",
-                      layer.parts.size());
+  return ffn;
 }
 
 std::vector<store::LayerExperts> read_weights(const py::dict& spec,

@@ -19,11 +19,7 @@ std::vector<store::LayerExperts> read_weights(const pybind11::dict& spec,
                                               const std::vector<std::shared_ptr<io::File>>& files,
                                               base::Arena& arena, model::Weights& weights);
 
-// The shapes of a layer's experts (its dict "experts"). Throws FormatError.
-model::ExpertShapes expert_shapes(const pybind11::dict& source);
-
-// Gives the parts of a layer their places in a slot (store::place_parts) and says them in `shapes`.
-// Throws FormatError when parts and shapes differ.
-void place_experts(store::LayerExperts& layer, uint64_t alignment, model::ExpertShapes& shapes);
+// The shapes of a layer's experts (its dict "experts"); no planes. Throws FormatError.
+ops::GatedFfn expert_shapes(const pybind11::dict& source);
 
 }  // namespace moeflux::bindings

@@ -64,8 +64,7 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
       continue;
     }
     const model::Moe& moe = layer.moe;
-    work.moes.push_back({&moe.router, moe.experts.gate, moe.experts.up, moe.experts.down,
-                         moe.has_shared ? &moe.shared : nullptr,
+    work.moes.push_back({&moe.router, moe.experts.ffn, moe.has_shared ? &moe.shared : nullptr,
                          moe.has_shared ? &moe.shared_gate : nullptr});
   }
   return work;

@@ -11,23 +11,13 @@ namespace moeflux::engine {
 namespace {
 
 // A NaN among an expert's scales would reach the logits as wrong text: refused as it is read.
-void check_scales(const model::Weights& weights, uint32_t store_layer, uint32_t expert,
-                  const std::byte* slot, const std::string& path) {
-  for (const model::Layer& layer : weights.layers) {
-    if (!layer.is_moe || layer.moe.store_layer != store_layer) continue;
-    const model::ExpertShapes& shapes = layer.moe.experts;
-    const quant::Shape* matrices[] = {&shapes.gate, &shapes.up, &shapes.down};
-    for (int i = 0; i < 3; ++i) {
-      if (matrices[i]->bits == 0) continue;
-      const uint64_t count = uint64_t(matrices[i]->out) * (matrices[i]->in / matrices[i]->group);
-      for (int part : {1, 2})
-        if (!model::all_finite(slot + shapes.offsets[3 * i + part], count, matrices[i]->dtype))
-          throw FormatError(
-              "[engine::Engine] expected finite scales and biases, found NaN or infinity in "
-              "expert ",
-              expert, " of MoE layer ", store_layer, " (", path, ")");
-    }
-  }
+void check_scales(const ops::GatedFfn& expert, uint32_t layer, uint32_t index,
+                  const std::string& path) {
+  for (const auto matrix : expert.kMatrices)
+    if (!quant::all_finite((expert.*matrix).weight))
+      throw FormatError(
+          "[engine::Engine] expected finite scales and biases, found NaN or infinity in expert ",
+          index, " of MoE layer ", layer, " (", path, ")");
 }
 
 }  // namespace
@@ -69,9 +59,13 @@ Engine::Engine(Parts parts, const Options& options)
   store_options.min_slots = store::min_slots(UINT32_MAX, input.top_k);  // of a class
   store_options.max_slots = plan_.max_slots;
   store_options.read_threads = options.read_threads;
-  store_options.check = [weights = weights_](uint32_t layer, uint32_t expert, const std::byte* slot,
-                                             const std::string& path) {
-    check_scales(*weights, layer, expert, slot, path);
+  std::vector<const model::ExpertLayout*> layouts(parts.experts.size());  // in weights_
+  for (const model::Layer& layer : weights_->layers)
+    if (layer.is_moe) layouts[layer.moe.store_layer] = &layer.moe.experts;
+  store_options.check = [weights = weights_, layouts](uint32_t layer, uint32_t expert,
+                                                      const std::byte* slot,
+                                                      const std::string& path) {
+    check_scales(layouts[layer]->at(slot), layer, expert, path);
   };
   store_options.on_arrival = [bell = bell_] { bell->ring(); };
   store_ = std::make_unique<store::ExpertStore>(files_, std::move(parts.experts), *arena_,

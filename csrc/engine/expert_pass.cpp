@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/error.h"
-#include "engine/expert_job.h"
 
 namespace moeflux::engine {
 
@@ -75,8 +74,7 @@ bool ExpertPass::enqueue_ready() {
       rest.push_back(std::move(p));
       continue;
     }
-    jobs.push_back(job_of(moe_.experts, p.pin.data()));
-    jobs.back().pairs = p.demand->pairs;
+    jobs.push_back({moe_.experts.at(p.pin.data()), {}, p.demand->pairs});
     for (uint32_t pair : p.demand->pairs) jobs.back().rows.push_back(pair / top_k_);
     tools_.pipeline.hold(std::move(p.pin));
   }
@@ -104,7 +102,7 @@ void ExpertPass::wait() {
 }
 
 void ExpertPass::combine() {
-  const bool gated = moe_.has_shared && moe_.shared_gate.weight.out != 0;
+  const bool gated = moe_.has_shared && moe_.shared_gate.out() != 0;
   tools_.pipeline.enqueue().combine(tools_.act.routing(), top_k_, tools_.act.expert_out.as<float>(),
                                     gated ? &moe_.shared_gate : nullptr, normed_,
                                     moe_.has_shared ? tools_.act.shared.as<float>() : nullptr,

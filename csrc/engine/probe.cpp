@@ -9,7 +9,6 @@
 #include "base/bell.h"
 #include "base/error.h"
 #include "base/thread_pool.h"
-#include "engine/expert_job.h"
 
 namespace moeflux::engine {
 
@@ -158,12 +157,11 @@ ops::Router router_of(uint32_t top_k) {  // only top_k is used
 }
 
 // What the ops book for the experts of one layer and one token.
-ops::Workload expert_workload(const ops::Router& router, const quant::Shape& gate,
-                              const quant::Shape& up, const quant::Shape& down) {
+ops::Workload expert_workload(const ops::Router& router, const ops::GatedFfn& expert) {
   ops::Workload work;
   work.rows = 1;
-  work.d_model = gate.in;
-  work.moes = {{&router, gate, up, down, nullptr, nullptr}};
+  work.d_model = expert.gate.in();
+  work.moes = {{&router, expert, nullptr, nullptr}};
   return work;
 }
 
@@ -171,15 +169,15 @@ ops::Workload expert_workload(const ops::Router& router, const quant::Shape& gat
 // memory, the next ones are not.
 class DecodedLayers {
  public:
-  DecodedLayers(Experts& experts, std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
+  DecodedLayers(Experts& experts, std::span<const model::ExpertLayout> layouts, ops::Ops& ops,
                 base::Arena& arena, uint32_t top_k, uint32_t n_slots)
       : experts_(experts),
-        shapes_(shapes),
+        layouts_(layouts),
         ops_(ops),
         top_k_(top_k),
         next_(n_slots),
-        x_(arena, uint64_t(shapes[0].gate.in) * 4, "probe"),
-        out_(arena, uint64_t(top_k) * shapes[0].down.out * 4, "probe") {
+        x_(arena, uint64_t(layouts[0].ffn.gate.in()) * 4, "probe"),
+        out_(arena, uint64_t(top_k) * layouts[0].ffn.down.out() * 4, "probe") {
     std::vector<store::ExpertStore::Pin> pins;
     for (uint32_t i = 0; i < n_slots; ++i) pins.push_back(experts_.acquire(experts_.keys[i]));
     for (const auto& pin : pins) experts_.wait(pin);
@@ -215,9 +213,7 @@ class DecodedLayers {
     for (uint32_t rank = 0; rank < top_k_; ++rank) {
       Held& held = held_[rank];
       if (held.done || !held.pin.ready()) continue;
-      jobs.push_back(job_of(shapes_[held.layer], held.pin.data()));
-      jobs.back().rows = {0};
-      jobs.back().pairs = {rank};
+      jobs.push_back({layouts_[held.layer].at(held.pin.data()), {0}, {rank}});
       held.done = true;
     }
     if (jobs.empty()) return 0;
@@ -227,7 +223,7 @@ class DecodedLayers {
   }
 
   Experts& experts_;
-  const std::span<const model::ExpertShapes> shapes_;  // by layer
+  const std::span<const model::ExpertLayout> layouts_;  // by layer
   ops::Ops& ops_;
   const uint32_t top_k_;
   size_t next_;  // in the ring
@@ -239,7 +235,7 @@ class DecodedLayers {
 
 std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
                               const std::vector<store::LayerExperts>& layers,
-                              std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
+                              std::span<const model::ExpertLayout> layouts, ops::Ops& ops,
                               base::Arena& arena, uint32_t top_k, std::span<const uint32_t> misses,
                               uint32_t n_slots, uint32_t read_threads, double seconds) {
   const size_t n_experts = Experts::keys_of(layers).size();
@@ -249,20 +245,18 @@ std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& file
                       uint64_t(n_slots) + most, " experts, found ", most, " and ", n_experts);
   Experts experts(files, layers, arena, n_slots, read_threads);
   const ops::Router router = router_of(top_k);
-  ops.reserve(expert_workload(router, shapes[0].gate, shapes[0].up, shapes[0].down));
-  DecodedLayers decoded(experts, shapes, ops, arena, top_k, n_slots);
+  ops.reserve(expert_workload(router, layouts[0].ffn));
+  DecodedLayers decoded(experts, layouts, ops, arena, top_k, n_slots);
   std::vector<Rate> rates;
   for (uint32_t n : misses) rates.push_back(repeat(seconds, [&] { return decoded.run(n); }));
   return rates;
 }
 
-Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
-                   const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds) {
-  const auto matrix_bytes = [](const quant::Shape& s) {
-    return s.out * (s.row_bytes() + 2 * s.scale_row_bytes());
-  };
-  const uint64_t expert_bytes =
-      base::round_up(2 * matrix_bytes(gate) + matrix_bytes(down), store::kPartAlignment);
+Rate probe_experts(ops::Ops& ops, base::Arena& arena, const ops::GatedFfn& shapes, uint32_t top_k,
+                   uint64_t nbytes, double seconds) {
+  uint64_t expert_bytes = 0;
+  for (const auto matrix : shapes.kMatrices) expert_bytes += (shapes.*matrix).weight.shape.nbytes();
+  expert_bytes = base::round_up(expert_bytes, store::kPartAlignment);
   const uint64_t n_experts = std::max<uint64_t>(nbytes / expert_bytes, top_k);
   // A block for each, as a slot is: how large a block is decides how large its pages are.
   std::vector<base::Memory> weights;
@@ -271,27 +265,20 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
   for (const base::Memory& expert : weights)
     std::memset(expert.mapped(), 0x11, expert_bytes);  // finite numbers, pages of their own
   const ops::Router router = router_of(top_k);
-  ops.reserve(expert_workload(router, gate, gate, down));
-  const base::Memory x(arena, uint64_t(gate.in) * 4, "probe"),
-      out(arena, uint64_t(top_k) * down.out * 4, "probe");
+  ops.reserve(expert_workload(router, shapes));
+  const base::Memory x(arena, uint64_t(shapes.gate.in()) * 4, "probe"),
+      out(arena, uint64_t(top_k) * shapes.down.out() * 4, "probe");
 
-  const auto take = [&](const quant::Shape& shape, const std::byte*& at) {
-    ops::Linear linear;
-    static_cast<quant::Shape&>(linear.weight) = shape;
-    linear.weight.weight = at;
-    linear.weight.scales = at += shape.out * shape.row_bytes();
-    linear.weight.biases = at += shape.out * shape.scale_row_bytes();
-    at += shape.out * shape.scale_row_bytes();
-    return linear;
-  };
   uint64_t next = 0;
   return middle_window(seconds, [&] {
     std::vector<ops::ExpertJob> jobs(top_k);
     for (uint32_t rank = 0; rank < top_k; ++rank) {
       const std::byte* at = weights[next++ % n_experts].data();
-      jobs[rank].ffn.gate = take(gate, at);
-      jobs[rank].ffn.up = take(gate, at);
-      jobs[rank].ffn.down = take(down, at);
+      for (const auto matrix : shapes.kMatrices) {
+        const quant::Shape& shape = (shapes.*matrix).weight.shape;
+        (jobs[rank].ffn.*matrix).weight = quant::contiguous(shape, at);
+        at += shape.nbytes();
+      }
       jobs[rank].rows = {0};
       jobs[rank].pairs = {rank};
     }

@@ -6,7 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "base/quant.h"
+#include "base/format.h"
 #include "io/file.h"
 #include "model/model.h"
 #include "ops/ops.h"
@@ -36,13 +36,13 @@ Rate probe_memory(uint64_t nbytes, int n_threads, double seconds);
 // slots for all misses.
 std::vector<Rate> probe_layer(const std::vector<std::shared_ptr<io::File>>& files,
                               const std::vector<store::LayerExperts>& layers,
-                              std::span<const model::ExpertShapes> shapes, ops::Ops& ops,
+                              std::span<const model::ExpertLayout> layouts, ops::Ops& ops,
                               base::Arena& arena, uint32_t top_k, std::span<const uint32_t> misses,
                               uint32_t n_slots, uint32_t read_threads, double seconds);
 
-// FFNs of `top_k` experts of this shape, one token, from `nbytes` of weights, each used once a
-// pass. Bytes are those of packed weights, scales and biases; the middle part of the time counts.
-Rate probe_experts(ops::Ops& ops, base::Arena& arena, const quant::Shape& gate,
-                   const quant::Shape& down, uint32_t top_k, uint64_t nbytes, double seconds);
+// FFNs of `top_k` experts of these shapes, one token, from `nbytes` of weights, each used once a
+// pass. Bytes are those of all planes; the middle part of the time counts.
+Rate probe_experts(ops::Ops& ops, base::Arena& arena, const ops::GatedFfn& shapes, uint32_t top_k,
+                   uint64_t nbytes, double seconds);
 
 }  // namespace moeflux::engine

@@ -24,10 +24,10 @@ class Checker {
                       found ? cat(" (tensor ", found->name, ")") : place_);
   }
   void matrix(const char* role, const ops::Linear& linear, uint64_t out, uint64_t in) const {
-    matrix(role, linear.weight, linear.weight.weight, out, in);
+    matrix(role, linear.weight.shape, linear.weight.planes[quant::kCodes], out, in);
   }
   void optional(const char* role, const ops::Linear& linear, uint64_t out, uint64_t in) const {
-    if (linear.weight.out != 0) matrix(role, linear, out, in);
+    if (linear.out() != 0) matrix(role, linear, out, in);
   }
 
   void vector(const char* role, const float* data, uint64_t count) const {
@@ -41,7 +41,7 @@ class Checker {
   }
 
   void ffn(const ops::GatedFfn& w, uint64_t d_model) const {
-    const uint64_t width = w.gate.weight.out;
+    const uint64_t width = w.gate.out();
     matrix("gate", w.gate, width, d_model);
     matrix("up", w.up, width, d_model);
     matrix("down", w.down, d_model, width);
@@ -94,10 +94,10 @@ void check(const Moe& w, uint64_t d_model, const Checker& c) {
   const uint32_t n = w.router.n_experts, k = w.router.top_k;
   c.require(k >= 1 && k <= n, "a top_k of 1..", n, ", found ", k);
   c.matrix("router", w.router.gate, n, d_model);
-  const uint64_t width = w.experts.gate.out;
-  c.matrix("experts.gate", w.experts.gate, nullptr, width, d_model);
-  c.matrix("experts.up", w.experts.up, nullptr, width, d_model);
-  c.matrix("experts.down", w.experts.down, nullptr, d_model, width);
+  const uint64_t width = w.experts.ffn.gate.out();
+  c.matrix("experts.gate", w.experts.ffn.gate, width, d_model);
+  c.matrix("experts.up", w.experts.ffn.up, width, d_model);
+  c.matrix("experts.down", w.experts.ffn.down, d_model, width);
   if (!w.has_shared) return;
   c.ffn(w.shared, d_model);
   c.optional("shared_gate", w.shared_gate, 1, d_model);
@@ -124,7 +124,7 @@ void check_ends(const Weights& weights, const WeightReader& stored) {
   const Checker c("", stored);
   c.require(spec.vocab != 0 && spec.d_model != 0 && spec.chunk != 0,
             "a vocabulary, a width and a chunk of at least one");
-  c.matrix("embed", weights.embed, weights.embed.weight, spec.vocab, spec.d_model);
+  c.matrix("embed", ops::Linear{weights.embed}, spec.vocab, spec.d_model);
   c.vector("final_norm", weights.head.norm, spec.d_model);
   c.matrix("head", weights.head.linear, spec.vocab, spec.d_model);
 }

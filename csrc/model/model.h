@@ -6,21 +6,15 @@
 
 #include "base/memory.h"
 #include "io/file.h"
-#include "ops/ops.h"
-#include "store/expert_store.h"
+#include "model/experts.h"
 
 namespace moeflux::model {
 
 enum class Mixer { attention, delta_net };
 
-struct ExpertShapes {  // of every expert of a layer, and where its parts lie in a slot
-  quant::Shape gate, up, down;
-  uint64_t offsets[9] = {};  // weight, scales, biases of gate, up, down
-};
-
 struct Moe {
   ops::Router router;
-  ExpertShapes experts;
+  ExpertLayout experts;
   uint32_t store_layer = 0;  // index in the expert store
   bool has_shared = false;
   ops::GatedFfn shared;

@@ -19,15 +19,18 @@ struct TensorRef {
   std::string name;  // for messages
   uint32_t file = 0;
   uint64_t offset = 0, nbytes = 0;
-  quant::DType dtype = quant::DType::f32;  // ignored for packed codes
+  quant::DType dtype = quant::DType::f32;  // of a vector's numbers
 };
 
 struct MatrixSource {
   quant::Shape shape;  // of what the file holds
-  TensorRef weight;
-  std::optional<TensorRef> scales, biases, bias;
+  quant::Planes<std::optional<TensorRef>> planes;
+  std::optional<TensorRef> bias;
   // Rows (begin, count) of the stored matrix that make this one, in order; empty: all of them.
   std::vector<std::pair<uint32_t, uint32_t>> rows;
+
+  const std::string& name() const { return planes[quant::kCodes]->name; }
+  uint64_t n_rows() const;  // of the matrix that is made
 };
 
 struct VectorSource {
@@ -58,9 +61,8 @@ class WeightReader {
   std::byte* allocate(uint64_t nbytes, const std::string& name);
   // Numbers [begin, begin + count) of a tensor as f32, all finite.
   void numbers(const TensorRef& tensor, uint64_t begin, uint64_t count, float* out);
-  // Rows of `tensor` as `source` picks them. `checked`: numbers of this type, all finite.
-  const std::byte* rows(const MatrixSource& source, const TensorRef& tensor, uint64_t row_bytes,
-                        std::optional<quant::DType> checked);
+  // Rows of a plane as `source` picks them.
+  const std::byte* rows(const MatrixSource& source, size_t plane);
 
   std::vector<std::shared_ptr<io::File>> files_;
   base::Arena& arena_;
@@ -70,9 +72,6 @@ class WeightReader {
   io::ReadQueue queue_;  // last: its readers write what is above
 };
 
-// Checks bits, group and divisibility of a shape. Throws FormatError naming the tensor.
-void check_shape(const quant::Shape& shape, const std::string& name);
-bool all_finite(const std::byte* data, uint64_t count, quant::DType dtype);
 // Throws FormatError when a NaN or an infinity is among `count` values of `dtype`.
 void check_finite(const std::byte* data, uint64_t count, quant::DType dtype,
                   const std::string& name, const std::string& file);

@@ -16,6 +16,7 @@
 //   what the poll throws, leaves the call itself. Callers are written for both.
 // - One thread. After an error: abandon(), wait for the tickets that are out, and go on.
 #pragma once
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -24,7 +25,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/quant.h"
+#include "base/format.h"
 
 namespace moeflux::ops {
 
@@ -39,6 +40,8 @@ inline constexpr uint32_t kCacheBlock = 16;
 struct Linear {
   quant::Matrix weight;
   const float* bias = nullptr;  // (out), or none
+  uint32_t out() const { return weight.shape.out; }
+  uint32_t in() const { return weight.shape.in; }
 };
 
 // Consecutive rows of one session, at positions position, position + 1, ...
@@ -54,7 +57,7 @@ struct Segment {
 
 struct Attention {
   const float* norm = nullptr;    // (d_model)
-  Linear q, k, v, o, gate;        // q, gate (n_heads*head_dim, d_model); gate.weight.out 0: none
+  Linear q, k, v, o, gate;        // q, gate (n_heads*head_dim, d_model); gate.out() == 0: none
   const float* q_norm = nullptr;  // (head_dim) or none
   const float* k_norm = nullptr;
   const float* inv_freq = nullptr;  // (rotary_dim / 2)
@@ -78,7 +81,10 @@ struct DeltaNet {
 
 struct GatedFfn {  // down(silu(gate x) * (up x))
   Linear gate, up, down;
+  static const std::array<Linear GatedFfn::*, 3> kMatrices;
 };
+inline constexpr std::array<Linear GatedFfn::*, 3> GatedFfn::kMatrices = {
+    &GatedFfn::gate, &GatedFfn::up, &GatedFfn::down};
 
 struct Router {
   Linear gate;  // (n_experts, d_model)
@@ -122,7 +128,7 @@ struct Workload {     // all that a model will ask of its ops, so that scratch c
   std::vector<const GatedFfn*> dense;
   struct Moe {  // routed experts, and what reads the same rows beside them; null: none
     const Router* router = nullptr;
-    quant::Shape gate, up, down;
+    GatedFfn expert;  // shapes alone: any slot's
     const GatedFfn* shared = nullptr;
     const Linear* shared_gate = nullptr;
   };

@@ -28,7 +28,7 @@ class DecoratedOps : public moeflux::ops::Ops {
   void embed(const moeflux::quant::Matrix& table, std::span<const uint32_t> tokens,
              float* x) override {
     saw(table);
-    saw(x, tokens.size() * table.in);
+    saw(x, tokens.size() * table.shape.in);
     run([this, table, tokens = copy(tokens), x] { inner_->embed(table, tokens, x); });
   }
   void attention(const moeflux::ops::Attention& w, std::span<const moeflux::ops::Segment> segments,
@@ -40,8 +40,8 @@ class DecoratedOps : public moeflux::ops::Ops {
         saw_bytes(at, (s.position + s.n + positions - 1) / positions * block);
     for (const float* norm : {w.q_norm, w.k_norm}) saw(norm, w.head_dim);
     saw(w.inv_freq, w.rotary_dim / 2);
-    saw(w.norm, w.o.weight.out);
-    saw(x, uint64_t(n) * w.o.weight.out);
+    saw(w.norm, w.o.out());
+    saw(x, uint64_t(n) * w.o.out());
     run([this, w, segments = copy(segments), n, x] { inner_->attention(w, segments, n, x); });
   }
   void delta_net(const moeflux::ops::DeltaNet& w, std::span<const moeflux::ops::Segment> segments,
@@ -56,8 +56,8 @@ class DecoratedOps : public moeflux::ops::Ops {
     for (const float* head : {w.a_log, w.dt_bias}) saw(head, w.n_value_heads);
     saw(w.conv, uint64_t(w.channels()) * w.conv_width);
     saw(w.out_norm, w.value_dim);
-    saw(w.norm, w.out.weight.out);
-    saw(x, uint64_t(n) * w.out.weight.out);
+    saw(w.norm, w.out.out());
+    saw(x, uint64_t(n) * w.out.out());
     run([this, w, segments = copy(segments), n, x] { inner_->delta_net(w, segments, n, x); });
   }
   void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
@@ -70,15 +70,15 @@ class DecoratedOps : public moeflux::ops::Ops {
   void route(const moeflux::ops::Router& w, const moeflux::ops::Rows& normed,
              const moeflux::ops::Routing& out) override {
     saw(w.gate);
-    saw(normed, w.gate.weight.in);
+    saw(normed, w.gate.in());
     saw(out, normed.n, w.top_k);
     saw(out.logits, uint64_t(normed.n) * w.n_experts);
     run([=, this] { inner_->route(w, normed, out); });
   }
   void ffn(const moeflux::ops::GatedFfn& w, const moeflux::ops::Rows& normed, float* out) override {
     saw(w);
-    saw(normed, w.gate.weight.in);
-    saw(out, uint64_t(normed.n) * w.down.weight.out);
+    saw(normed, w.gate.in());
+    saw(out, uint64_t(normed.n) * w.down.out());
     run([=, this] { inner_->ffn(w, normed, out); });
   }
   void experts(std::span<const moeflux::ops::ExpertJob> jobs, const moeflux::ops::Rows& normed,
@@ -111,9 +111,9 @@ class DecoratedOps : public moeflux::ops::Ops {
   void head(const moeflux::ops::Head& w, const float* x, std::span<const uint32_t> rows,
             float* logits) override {
     saw(w.linear);
-    saw(w.norm, w.linear.weight.in);
-    for (uint32_t row : rows) saw(x + uint64_t(row) * w.linear.weight.in, w.linear.weight.in);
-    saw(logits, rows.size() * w.linear.weight.out);
+    saw(w.norm, w.linear.in());
+    for (uint32_t row : rows) saw(x + uint64_t(row) * w.linear.in(), w.linear.in());
+    saw(logits, rows.size() * w.linear.out());
     run([this, w, x, rows = copy(rows), logits] { inner_->head(w, x, rows, logits); });
   }
 
@@ -133,15 +133,12 @@ class DecoratedOps : public moeflux::ops::Ops {
   }
   void saw(const moeflux::ops::Rows& rows, uint64_t width) { saw(rows.data, rows.n * width); }
   void saw(const moeflux::quant::Matrix& m) {
-    if (m.out == 0) return;
-    saw_bytes(m.weight, m.out * m.row_bytes());
-    if (m.bits == 0) return;
-    saw_bytes(m.scales, m.out * m.scale_row_bytes());
-    saw_bytes(m.biases, m.out * m.scale_row_bytes());
+    for (size_t plane = 0; plane < moeflux::quant::kPlanes; ++plane)
+      if (m.planes[plane]) saw_bytes(m.planes[plane], m.shape.plane_bytes(plane));
   }
   void saw(const moeflux::ops::Linear& linear) {
     saw(linear.weight);
-    saw(linear.bias, linear.weight.out);
+    saw(linear.bias, linear.out());
   }
   void saw(const moeflux::ops::GatedFfn& w) {
     for (const auto* linear : {&w.gate, &w.up, &w.down}) saw(*linear);

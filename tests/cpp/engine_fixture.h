@@ -28,8 +28,8 @@ inline TinyModel::MakeOps queued(uint32_t seed, int max_delay_us) {
     options.seed = seed;
     options.max_delay_us = max_delay_us;
     options.check_job = [&model](const moeflux::ops::ExpertJob& job) {
-      if (moeflux::store::ExpertStoreTest::is_pinned(model.engine().store(),
-                                                     job.ffn.down.weight.biases))
+      if (moeflux::store::ExpertStoreTest::is_pinned(
+              model.engine().store(), job.ffn.down.weight.planes[moeflux::quant::kSupers]))
         return;
       ++model.violations;  // counted too: the ticket of a step that has failed is not looked at
       throw std::logic_error("an expert runs in a slot that is not pinned");

@@ -71,9 +71,10 @@ class GpuRig {
     const Stored stored(out, in, bits, group, dtype, random);
     ops::Linear linear;
     linear.weight = stored.m;
-    linear.weight.weight = bytes(stored.weight.data(), stored.weight.size());
-    linear.weight.scales = bytes(stored.scales.data(), stored.scales.size());
-    linear.weight.biases = bytes(stored.biases.data(), stored.biases.size());
+    for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+      if (stored.m.planes[plane])
+        linear.weight.planes[plane] =
+            bytes(stored.m.planes[plane], stored.m.shape.plane_bytes(plane));
     if (bias) linear.bias = floats(out);
     return linear;
   }
@@ -83,12 +84,11 @@ class GpuRig {
     std::vector<std::pair<const std::byte**, uint64_t>> parts;
     for (ops::Linear* linear : {&ffn.gate, &ffn.up, &ffn.down}) {
       quant::Matrix& m = linear->weight;
-      const uint64_t scales = m.bits ? m.out * m.scale_row_bytes() : 0;
-      for (const auto& [part, nbytes] : {std::pair(&m.weight, m.out * m.row_bytes()),
-                                         {&m.scales, scales},
-                                         {&m.biases, scales}}) {
+      for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
+        const std::byte** part = &m.planes[plane];
+        if (*part == nullptr) continue;
         parts.emplace_back(part, slot.size());
-        slot.insert(slot.end(), *part, *part + nbytes);
+        slot.insert(slot.end(), *part, *part + m.shape.plane_bytes(plane));
         slot.resize(base::round_up(slot.size(), 64));
       }
     }

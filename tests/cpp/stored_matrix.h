@@ -4,7 +4,7 @@
 #include <random>
 #include <vector>
 
-#include "base/quant.h"
+#include "base/format.h"
 
 namespace moeflux::test {
 
@@ -46,13 +46,13 @@ struct Stored {
   }
 
   Stored(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype, Random& random) {
-    static_cast<quant::Shape&>(m) = {out, in, bits, bits ? group : 0, dtype};
+    m.shape = quant::affine_shape(out, in, bits, group, dtype);
     for (uint32_t row = 0; row < out; ++row) {
       if (bits == 0) {
         for (uint32_t i = 0; i < in; ++i) value.push_back(put(weight, random(), dtype));
         continue;
       }
-      std::vector<uint8_t> stream(m.row_bytes());
+      std::vector<uint8_t> stream(m.shape.row_bytes());
       for (uint32_t g = 0; g < in / group; ++g) {
         const double scale = put(scales, random(), dtype), bias = put(biases, random(), dtype);
         for (uint32_t i = g * group; i < (g + 1) * group; ++i) {
@@ -64,9 +64,8 @@ struct Stored {
       }
       for (uint8_t byte : stream) weight.push_back(std::byte(byte));
     }
-    m.weight = weight.data();
-    m.scales = scales.data();
-    m.biases = biases.data();
+    m.planes[quant::kCodes] = weight.data();
+    if (bits) m.planes = {weight.data(), scales.data(), biases.data()};
   }
 };
 

@@ -53,15 +53,15 @@ TEST_CASE("experts of the highest logits are chosen and weighed by the softmax")
   base::Account account(64 << 20);
   base::HeapArena arena(account);
   ops::Router router;
-  router.gate.weight.out = router.n_experts = kExperts;
-  router.gate.weight.in = kModel;
-  router.gate.weight.weight = reinterpret_cast<const std::byte*>(gate.data());
+  router.n_experts = kExperts;
+  router.gate.weight =
+      quant::contiguous({kExperts, kModel}, reinterpret_cast<const std::byte*>(gate.data()));
   router.top_k = kTopK;
   for (const bool normalise : {false, true}) {
     router.normalise = normalise;
     ops::Workload work;
     work.rows = kRows;
-    work.moes.push_back({&router, {}, {}, {}});
+    work.moes.push_back({&router, {}});
     ops::cpu::CpuOps cpu(arena, *ops::cpu::kernels_portable(), 2, ops::Precision::float32);
     cpu.reserve(work);
     std::vector<uint32_t> experts(kRows * kTopK);

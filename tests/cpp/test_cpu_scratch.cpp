@@ -24,13 +24,8 @@ struct Rig {
   float* floats(uint64_t n) { return memory.emplace_back(n).data(); }
   std::byte* bytes(uint64_t n) { return reinterpret_cast<std::byte*>(floats(n / 4 + 1)); }
   ops::Linear linear(uint32_t out, uint32_t in, uint32_t bits = 4) {
-    ops::Linear linear;
-    static_cast<quant::Shape&>(linear.weight) = {out, in, bits, bits ? 64u : 0u,
-                                                 quant::DType::bf16};
-    linear.weight.weight = bytes(out * linear.weight.row_bytes());
-    linear.weight.scales = bytes(out * linear.weight.scale_row_bytes());
-    linear.weight.biases = bytes(out * linear.weight.scale_row_bytes());
-    return linear;
+    const quant::Shape shape = quant::affine_shape(out, in, bits, 64, quant::DType::bf16);
+    return {quant::contiguous(shape, bytes(shape.nbytes()))};
   }
   ops::GatedFfn ffn(uint32_t width) {
     return {linear(width, kModel), linear(width, kModel, 8), linear(kModel, width)};
@@ -50,10 +45,7 @@ struct Layer {  // the experts of one
     router.top_k = top_k;
     router.gate = rig.linear(256, kModel, 0);
   }
-  ops::Workload::Moe get() const {
-    return {&router, expert.gate.weight, expert.up.weight, expert.down.weight,
-            &shared, &shared_gate};
-  }
+  ops::Workload::Moe get() const { return {&router, expert, &shared, &shared_gate}; }
   // Rows that choose the same experts, and rows that choose each its own.
   void run(Rig& rig, CpuOps& ops, uint32_t n) const {
     const float* x = rig.floats(uint64_t(n) * kModel);

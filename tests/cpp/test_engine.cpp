@@ -138,7 +138,7 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
   };
   QueuedOps::Options options;
   options.check_job = [&](const ops::ExpertJob& job) {
-    if (!store::ExpertStoreTest::is_pinned(store, job.ffn.gate.weight.weight))
+    if (!store::ExpertStoreTest::is_pinned(store, job.ffn.gate.weight.planes[quant::kCodes]))
       throw std::logic_error("not pinned");
   };
   QueuedOps queue(cpu(), options);
@@ -148,7 +148,7 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
     REQUIRE(pin);
     while (!pin->ready()) std::this_thread::yield();
     ops::ExpertJob job;  // no rows: nothing is computed, only the pin is looked at
-    job.ffn.gate.weight.weight = pin->data();
+    job.ffn.gate.weight.planes[quant::kCodes] = pin->data();
     engine::Pipeline pipeline(queue, std::make_shared<base::Bell>());
     pipeline.enqueue().experts({&job, 1}, {}, nullptr);
     if (!released_early) pipeline.hold(std::move(*pin));
@@ -158,7 +158,8 @@ TEST_CASE("a pin that is released before its ticket is done is caught") {
     else
       pipeline.finish();
     pipeline.drain();
-    CHECK_FALSE(store::ExpertStoreTest::is_pinned(store, job.ffn.gate.weight.weight));
+    CHECK_FALSE(
+        store::ExpertStoreTest::is_pinned(store, job.ffn.gate.weight.planes[quant::kCodes]));
   }
 }
 

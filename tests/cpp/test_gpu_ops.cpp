@@ -109,8 +109,8 @@ TEST_CASE("gpu: routing and combination, with and without normalisation and shar
       const ops::Router router{rig.linear(7, d, 8), 7, top_k, normalise};
       const ops::Linear shared_gate = rig.linear(1, d);
       auto work = workload();
-      const quant::Shape expert{d, d};
-      work.moes = {{&router, expert, expert, expert, nullptr, &shared_gate}};
+      const ops::Linear square{{{d, d}}};
+      work.moes = {{&router, {square, square, square}, nullptr, &shared_gate}};
       rig.reserve(work);
       const ops::Rows normed{rig.floats(n * d), n};
       const float *outs = rig.floats(n * top_k * d), *shared = rig.floats(n * d);
@@ -152,7 +152,8 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
     const ops::Router router{{}, 4, top_k, true};
     auto work = workload();
     work.dense = {&dense};
-    work.moes = {{&router, dense.gate.weight, dense.up.weight, dense.down.weight}};
+    work.moes = {{&router, dense}};
+    for (const auto matrix : dense.kMatrices) (work.moes[0].expert.*matrix).weight.planes = {};
     rig.reserve(work);
     const float* normed = rig.floats(kRows * d);
     for (const uint32_t n : {1u, kRows}) {
@@ -199,10 +200,10 @@ TEST_CASE("gpu: matrices that lie under several buffers") {
                              rig.linear(out, in, format.bits, format.group, format.dtype, bias)};
         const quant::Matrix& m = head.linear.weight;
         const uint64_t wraps = rig.device->seen().calls[FaultyDevice::Fault::wrap];
-        const uint64_t covered = buffers(m.out * m.row_bytes());
+        const uint64_t covered = buffers(m.shape.plane_bytes(quant::kCodes));
         CHECK(covered >= 2);
         if (max_buffer_bytes == limit)
-          CHECK(wraps == covered + 2 * buffers(m.out * m.scale_row_bytes()));
+          CHECK(wraps == covered + 2 * buffers(m.shape.plane_bytes(quant::kScales)));
         else
           CHECK(wraps == 0);
         auto work = workload();

@@ -20,8 +20,8 @@ TEST_CASE("every half decodes exactly") {
   std::vector<uint16_t> all(65536);
   for (uint32_t i = 0; i < all.size(); ++i) all[i] = i;
   quant::Matrix m;
-  static_cast<quant::Shape&>(m) = {1, 65536, 0, 0, DType::f16};
-  m.weight = reinterpret_cast<const std::byte*>(all.data());
+  m.shape = quant::affine_shape(1, 65536, 0, 0, DType::f16);
+  m.planes[quant::kCodes] = reinterpret_cast<const std::byte*>(all.data());
   for (const Kernels* kernels : available_kernels()) {
     std::vector<float> out(65536, std::nanf(""));
     kernels->dequant_row(m, 0, out.data());

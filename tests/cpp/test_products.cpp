@@ -40,37 +40,37 @@ struct Rows {
        const std::vector<float>& x)
       : kernels(kernels),
         w(w),
-        format(input_format(w, precision, kernels)),
-        n(static_cast<uint32_t>(x.size() / w.in)),
-        stride(input_bytes(format, w.in)),
+        format(input_format(w.shape, precision, kernels)),
+        n(static_cast<uint32_t>(x.size() / w.shape.in)),
+        stride(input_bytes(format, w.shape.in)),
         memory(n * stride) {
     for (uint32_t t = 0; t < n; ++t) {
-      kernels.prepare(format, x.data() + t * w.in, w.in, memory.data + t * stride);
+      kernels.prepare(format, x.data() + t * w.shape.in, w.shape.in, memory.data + t * stride);
       records.push_back(memory.data + t * stride);
     }
   }
   template <class F>
   std::vector<float> outputs(F&& compute) const {
-    std::vector<float> y(n * w.out, std::nanf(""));
+    std::vector<float> y(n * w.shape.out, std::nanf(""));
     std::vector<float*> rows;
-    for (uint32_t t = 0; t < n; ++t) rows.push_back(y.data() + t * w.out);
+    for (uint32_t t = 0; t < n; ++t) rows.push_back(y.data() + t * w.shape.out);
     compute(rows.data());
     return y;
   }
   std::vector<float> matvec() const {
     return outputs(
-        [&](float* const* y) { kernels.matvec(w, format, 0, w.out, records.data(), y, n); });
+        [&](float* const* y) { kernels.matvec(w, format, 0, w.shape.out, records.data(), y, n); });
   }
   std::vector<float> gemm() const {
     const uint32_t blocks = (n + kBlockTokens - 1) / kBlockTokens;
     std::vector<const std::byte*> padded = records;
     padded.resize(blocks * kBlockTokens, nullptr);
-    const uint64_t bytes = packed_bytes(format, w.in);
-    Aligned packed(blocks * bytes), scratch(kernels.gemm_scratch(w.in));
+    const uint64_t bytes = packed_bytes(format, w.shape.in);
+    Aligned packed(blocks * bytes), scratch(kernels.gemm_scratch(w.shape.in));
     for (uint32_t b = 0; b < blocks; ++b)
-      kernels.pack(format, w.in, padded.data() + b * kBlockTokens, packed.data + b * bytes);
+      kernels.pack(format, w.shape.in, padded.data() + b * kBlockTokens, packed.data + b * bytes);
     return outputs([&](float* const* y) {
-      kernels.gemm(w, format, 0, w.out, packed.data, y, n, scratch.data);
+      kernels.gemm(w, format, 0, w.shape.out, packed.data, y, n, scratch.data);
     });
   }
 
@@ -92,7 +92,7 @@ double rounding(const InputFormat& format, double x, double top) {
 
 void check(const Kernels& kernels, const Stored& stored, Precision precision,
            const std::vector<float>& x) {
-  const uint32_t in = stored.m.in, out = stored.m.out;
+  const uint32_t in = stored.m.shape.in, out = stored.m.shape.out;
   const Rows rows(kernels, stored.m, precision, x);
   const std::vector<float> y = rows.matvec();
   for (uint32_t t = 0; t < rows.n; ++t)
@@ -101,7 +101,7 @@ void check(const Kernels& kernels, const Stored& stored, Precision precision,
       const float* token = x.data() + t * in;
       double sum = 0, size = 0, allowed = 0;
       for (uint32_t begin = 0; begin < in;) {
-        const uint32_t end = stored.m.bits ? begin + stored.m.group : begin + 1;
+        const uint32_t end = stored.m.shape.bits() ? begin + stored.m.shape.group : begin + 1;
         double top = 0;
         for (uint32_t i = begin; i < end; ++i)  // not fmax, on which GCC 12 fails for arm64
           top = std::max(top, double(std::fabs(token[i])));
@@ -113,7 +113,7 @@ void check(const Kernels& kernels, const Stored& stored, Precision precision,
       }
       REQUIRE(std::fabs(y[t * out + row] - sum) <= allowed + 2e-6 * size + 1e-12);
     }
-  if (stored.m.bits == 0) return;
+  if (stored.m.shape.bits() == 0) return;
   REQUIRE(std::memcmp(rows.gemm().data(), y.data(), y.size() * 4) == 0);
 }
 
@@ -172,8 +172,8 @@ TEST_CASE("the largest codes meet the largest digits in all columns") {
       std::fill(stored.weight.begin(), stored.weight.end(), std::byte{255});
       for (size_t i = 0; i < stored.value.size(); ++i) {
         float scale, bias;
-        std::memcpy(&scale, stored.m.scales + i / group * 4, 4);
-        std::memcpy(&bias, stored.m.biases + i / group * 4, 4);
+        std::memcpy(&scale, stored.m.planes[quant::kScales] + i / group * 4, 4);
+        std::memcpy(&bias, stored.m.planes[quant::kSupers] + i / group * 4, 4);
         stored.value[i] = double(scale) * ((1 << bits) - 1) + double(bias);
       }
       std::vector<float> x;
@@ -279,9 +279,9 @@ TEST_CASE("no byte behind the weights is read") {
         for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
           for (uint32_t in : {32, 96}) {
             Stored stored(3, in, bits, 32, dtype, random);
-            stored.m.weight = before_hole(2, stored.weight);
-            stored.m.scales = before_hole(5, stored.scales);
-            stored.m.biases = before_hole(8, stored.biases);
+            stored.m.planes[quant::kCodes] = before_hole(2, stored.weight);
+            stored.m.planes[quant::kScales] = before_hole(5, stored.scales);
+            stored.m.planes[quant::kSupers] = before_hole(8, stored.biases);
             check(*kernels, stored, precision, activations(2, in, random));
             std::vector<float> row(in);
             kernels->dequant_row(stored.m, 2, row.data());

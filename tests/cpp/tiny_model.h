@@ -84,12 +84,8 @@ class TinyModel {
     return values;
   }
   Linear matrix(uint32_t out, uint32_t in) {
-    Linear linear;
-    linear.weight.out = out;
-    linear.weight.in = in;
-    linear.weight.weight =
-        reinterpret_cast<const std::byte*>(vector(out * in, 2 / std::sqrt(static_cast<float>(in))));
-    return linear;
+    const float* values = vector(out * in, 2 / std::sqrt(static_cast<float>(in)));
+    return {moeflux::quant::contiguous({out, in}, reinterpret_cast<const std::byte*>(values))};
   }
   moeflux::ops::GatedFfn ffn() {
     return {matrix(kHidden, kModel), matrix(kHidden, kModel), matrix(kModel, kHidden)};
@@ -129,20 +125,16 @@ class TinyModel {
     moe.has_shared = shared;
     if (shared) moe.shared = ffn(), moe.shared_gate = matrix(1, kModel);
     moe.store_layer = static_cast<uint32_t>(experts_.size());
-    moe.experts.gate = {kHidden, kModel, 4, 32, moeflux::quant::DType::bf16};
-    moe.experts.up = moe.experts.gate;
-    moe.experts.down = {kModel, kHidden, 4, 32, moeflux::quant::DType::bf16};
+    const auto shape = [](uint32_t out, uint32_t in) {
+      return moeflux::quant::affine_shape(out, in, 4, 32, moeflux::quant::DType::bf16);
+    };
+    moeflux::ops::GatedFfn& ffn = moe.experts.ffn;
+    ffn = {{{shape(kHidden, kModel)}}, {{shape(kHidden, kModel)}}, {{shape(kModel, kHidden)}}};
     moeflux::store::LayerExperts layer;
     layer.n_experts = kExperts;
-    uint64_t offset = 0;
-    const moeflux::quant::Shape* shapes[] = {&moe.experts.gate, &moe.experts.up, &moe.experts.down};
     for (int part = 0; part < 9; ++part) {
-      const moeflux::quant::Shape& shape = *shapes[part / 3];
-      const uint64_t nbytes =
-          shape.out * (part % 3 == 0 ? shape.row_bytes() : shape.scale_row_bytes());
-      moe.experts.offsets[part] = offset;
-      layer.parts.push_back({nbytes, offset, {}, {}});
-      offset = moeflux::base::round_up(offset + nbytes, moeflux::store::kPartAlignment);
+      const uint64_t nbytes = (ffn.*ffn.kMatrices[part / 3]).weight.shape.plane_bytes(part % 3);
+      layer.parts.push_back({nbytes, 0, {}, {}});
       for (uint32_t expert = 0; expert < kExperts; ++expert) {
         layer.parts.back().file.push_back(0);
         layer.parts.back().offset.push_back(bytes_.size());
@@ -156,6 +148,7 @@ class TinyModel {
         }
       }
     }
+    moeflux::model::place_experts(layer, 1, moe.experts);
     experts_.push_back(layer);
   }
 

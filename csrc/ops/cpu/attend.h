@@ -3,7 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/quant.h"
+#include "base/format.h"
 #include "ops/ops.h"
 
 namespace moeflux::ops::cpu {

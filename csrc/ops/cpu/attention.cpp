@@ -108,7 +108,7 @@ void CpuOps::finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_he
     const float* state = states + uint64_t(g) * rows.state_floats;
     const uint64_t at = row * rows.heads + uint64_t(kv_head * rows.group + g) * w.head_dim;
     for (uint32_t d = 0; d < w.head_dim; ++d) rows.mixed[at + d] = state[16 + d] / state[1];
-    if (w.gate.weight.out) kernels_.sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
+    if (w.gate.out()) kernels_.sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
   }
 }
 
@@ -179,7 +179,7 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
 
 void CpuOps::attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
                        float* x) {
-  const uint32_t d_model = w.o.weight.out, heads = w.n_heads * w.head_dim,
+  const uint32_t d_model = w.o.out(), heads = w.n_heads * w.head_dim,
                  kv_dim = w.n_kv_heads * w.head_dim;
   Scratch& stage = buffers_.stage;
   stage.start();
@@ -195,7 +195,7 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
                      stage.take(uint64_t(n) * heads),
                      stage.take(uint64_t(n) * kv_dim),
                      stage.take(uint64_t(n) * kv_dim),
-                     stage.take(uint64_t(n) * w.gate.weight.out),
+                     stage.take(uint64_t(n) * w.gate.out()),
                      stage.take(uint64_t(n) * heads),
                      std::vector<const Segment*>(n),
                      std::vector<uint32_t>(n),

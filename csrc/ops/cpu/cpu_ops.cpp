@@ -41,14 +41,12 @@ void CpuOps::rehearse(const Workload& work) {
     ++normed.id;
     if (w.router) route(*w.router, normed, {nullptr, x, x});
     ExpertJob job;  // as many rows as a batch has of all its experts
-    static_cast<quant::Shape&>(job.ffn.gate.weight) = w.gate;
-    static_cast<quant::Shape&>(job.ffn.up.weight) = w.up;
-    static_cast<quant::Shape&>(job.ffn.down.weight) = w.down;
+    job.ffn = w.expert;
     job.rows.resize(batch_rows(work));
     job.pairs = job.rows;
     experts({&job, 1}, normed, x);
     if (w.shared) ffn(*w.shared, normed, x);
-    combine({}, 0, x, w.shared_gate, normed, x, w.down.out, x);
+    combine({}, 0, x, w.shared_gate, normed, x, w.expert.down.out(), x);
   }
   if (work.head) {
     Head last;
@@ -85,7 +83,7 @@ std::unique_ptr<Ticket> CpuOps::submit(std::function<void()>) {
 
 void CpuOps::embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) {
   pool_.parallel_for(static_cast<int>(tokens.size()), [&](int i, int) {
-    kernels_.dequant_row(table, tokens[i], x + uint64_t(i) * table.in);
+    kernels_.dequant_row(table, tokens[i], x + uint64_t(i) * table.shape.in);
   });
 }
 
@@ -103,7 +101,7 @@ void CpuOps::add(const float* y, uint64_t n, float* x) {
 
 // Logits are float32 whatever the precision of the layers.
 void CpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
-  const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
+  const uint32_t d_model = w.linear.in(), n = static_cast<uint32_t>(rows.size());
   buffers_.stage.start();
   float* normed = buffers_.stage.take(uint64_t(n) * d_model);
   for (uint64_t i = 0; i < n; ++i)

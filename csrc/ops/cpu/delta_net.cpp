@@ -103,7 +103,7 @@ void CpuOps::recur(const DeltaRows& rows) {
 }
 
 void CpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n, float* x) {
-  const uint32_t d_model = w.out.weight.out, channels = w.channels(),
+  const uint32_t d_model = w.out.out(), channels = w.channels(),
                  values = w.n_value_heads * w.value_dim;
   Scratch& stage = buffers_.stage;
   stage.start();

@@ -34,10 +34,10 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* o
   for (size_t i = 0; i < jobs.size(); ++i) {
     const ExpertJob& job = jobs[i];
     Batch::Expert& expert = batch.experts[i];
-    const uint32_t in = job.ffn.gate.weight.in, width = job.ffn.gate.weight.out;
+    const uint32_t in = job.ffn.gate.in(), width = job.ffn.gate.out();
     expert.n = static_cast<uint32_t>(job.rows.size());
     const auto product = [&](const Linear& w, Precision precision, const Input& input) {
-      return Product{&w, input_format(w.weight, precision, kernels_), &input, {}};
+      return Product{&w, input_format(w.weight.shape, precision, kernels_), &input, {}};
     };
     expert.gate = product(job.ffn.gate, precision_, expert.in[0]);
     expert.up = product(job.ffn.up, precision_, expert.in[1]);
@@ -60,7 +60,7 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* o
     for (uint64_t r = 0; r < expert.n; ++r) {
       expert.gate.y.push_back(hidden + r * 2 * width);
       expert.up.y.push_back(hidden + (r * 2 + 1) * width);
-      expert.down.y.push_back(out + uint64_t(job.pairs[r]) * job.ffn.down.weight.out);
+      expert.down.y.push_back(out + uint64_t(job.pairs[r]) * job.ffn.down.out());
       expert.hidden.records.push_back(expert.hidden_records + r * stride);
     }
     if (packs(expert.down.format, expert.n))
@@ -96,7 +96,7 @@ void Matmul::run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* ou
   for (Batch::Expert& expert : batch.experts) add_blocks(expert, expert.down);
   pool_.parallel_for(static_cast<int>(blocks.size()), [&](int i, int) {
     const Batch::Expert& expert = *blocks[i].expert;
-    const uint32_t width = expert.down.w->weight.in, index = blocks[i].index;
+    const uint32_t width = expert.down.w->in(), index = blocks[i].index;
     const uint64_t stride = input_bytes(expert.down.format, width);
     const uint32_t end = std::min(expert.n, (index + 1) * kBlockTokens);
     for (uint32_t r = index * kBlockTokens; r < end; ++r) {

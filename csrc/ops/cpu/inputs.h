@@ -12,7 +12,7 @@
 #pragma once
 #include <cstdint>
 
-#include "base/quant.h"
+#include "base/format.h"
 #include "ops/ops.h"
 
 namespace moeflux::ops::cpu {

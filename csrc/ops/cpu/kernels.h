@@ -21,12 +21,14 @@
 #include <cstdint>
 #include <vector>
 
-#include "base/quant.h"
+#include "base/format.h"
 #include "ops/cpu/attend.h"
 #include "ops/cpu/delta_rule.h"
 #include "ops/cpu/inputs.h"
 
 namespace moeflux::ops::cpu {
+
+using quant::kCodes, quant::kScales, quant::kSupers;
 
 struct Kernels {
   const char* name;

@@ -14,12 +14,12 @@ constexpr uint32_t kPrepareFloats = 4096;  // of a task: some microseconds
 
 InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels) {
   InputFormat format;
-  if (w.bits == 0) {
+  if (w.bits() == 0) {
     format.round_bf16 = precision != Precision::float32;
     format.plain_bf16 = format.round_bf16 && kernels.bf16_products && w.dtype == quant::DType::bf16;
     return format;
   }
-  format.planes = code_planes(w.bits);
+  format.planes = code_planes(w.bits());
   format.group = w.group;
   format.digits = precision == Precision::float32 ? 3 : precision == Precision::bfloat16 ? 2 : 1;
   return format;
@@ -48,7 +48,7 @@ Matmul::Prepared Matmul::prepare(const InputFormat& format, const Rows& x, uint3
 
 void Matmul::pack(const Product& product, uint32_t block) const {
   const Input& input = *product.input;
-  const uint32_t in = product.w->weight.in;
+  const uint32_t in = product.w->in();
   const std::byte* records[kBlockTokens];
   for (uint32_t t = 0; t < kBlockTokens; ++t) {
     const uint64_t row = uint64_t(block) * kBlockTokens + t;
@@ -75,7 +75,7 @@ void Matmul::multiply(const Product& product, uint32_t begin, uint32_t end,
 
 uint32_t Matmul::task_rows(const Product& product) const {
   if (product.input->packed) return kGemmTaskRows;
-  const quant::Matrix& w = product.w->weight;
+  const quant::Shape& w = product.w->weight.shape;
   const uint64_t row_cost = std::max<uint64_t>(w.row_bytes() * product.input->records.size(), 1);
   const uint64_t rows = std::min<uint64_t>(kTaskBytes / row_cost, w.out);
   return static_cast<uint32_t>(base::round_up(std::max<uint64_t>(rows, 1), 4));
@@ -87,7 +87,7 @@ void Matmul::run(std::span<const Piece> pieces) {
   uint64_t gemm_bytes = 0;
   for (const Piece& piece : pieces)
     if (piece.product->input->packed)
-      gemm_bytes = std::max(gemm_bytes, kernels_.gemm_scratch(piece.product->w->weight.in));
+      gemm_bytes = std::max(gemm_bytes, kernels_.gemm_scratch(piece.product->w->in()));
   buffers_.workers.start();
   std::byte* scratch = buffers_.workers.take<std::byte>(gemm_bytes * pool_.size());
   const auto run_some = [&](int first, int last, int worker) {
@@ -107,7 +107,7 @@ void Matmul::run(std::span<const Piece> pieces) {
 }
 
 void Matmul::split(const Product& product, std::vector<Piece>& pieces) const {
-  const uint32_t out = product.w->weight.out;
+  const uint32_t out = product.w->out();
   const uint32_t step = pool_.idle() ? out : task_rows(product);  // a dry run needs one piece
   for (uint32_t row = 0; row < out; row += step)
     pieces.push_back({&product, row, std::min(row + step, out)});
@@ -121,7 +121,7 @@ void Matmul::dense(std::span<const Dense> products, const Rows& x) {
   std::vector<Product> ready;
   buffers_.packed.start();
   for (const Dense& dense : products) {
-    const quant::Matrix& w = dense.w->weight;
+    const quant::Shape& w = dense.w->weight.shape;
     if (w.out == 0) continue;
     Product product{dense.w, input_format(w, dense.precision, kernels_), nullptr, {}};
     for (uint64_t i = 0; i < n; ++i) product.y.push_back(dense.y + i * w.out);

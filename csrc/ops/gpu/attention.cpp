@@ -29,12 +29,12 @@ struct GpuOps::AttentionRows {
         n(n),
         heads(w.n_heads * w.head_dim),
         kv_dim(w.n_kv_heads * w.head_dim),
-        normed(bump.take(uint64_t(n) * w.q.weight.in)),
-        out(bump.take(uint64_t(n) * w.o.weight.out)),
+        normed(bump.take(uint64_t(n) * w.q.in())),
+        out(bump.take(uint64_t(n) * w.o.out())),
         q(bump.take(uint64_t(n) * heads)),
         k(bump.take(uint64_t(n) * kv_dim)),
         v(bump.take(uint64_t(n) * kv_dim)),
-        gate(bump.take(uint64_t(n) * w.gate.weight.out)),
+        gate(bump.take(uint64_t(n) * w.gate.out())),
         mixed(bump.take(uint64_t(n) * heads)),
         scores(bump.take(uint64_t(w.n_heads) * std::min(context, kScoredPositions))),
         partial(bump.take(uint64_t(n_chunks(context)) * heads)),
@@ -140,7 +140,7 @@ void GpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
   AttentionRows rows(bump(), w, n, context);
-  norm(w.norm, w.eps, x, n, w.q.weight.in, rows.normed);
+  norm(w.norm, w.eps, x, n, w.q.in(), rows.normed);
   project(w.q, rows.normed, n, rows.q);
   project(w.gate, rows.normed, n, rows.gate);
   project(w.k, rows.normed, n, rows.k);
@@ -155,11 +155,11 @@ void GpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
   for (const Segment& segment : segments)
     segment.n == 1 ? attend_one(rows, segment) : attend(rows, segment);
   const uint64_t count = uint64_t(n) * rows.heads;
-  if (w.gate.weight.out)
+  if (w.gate.out())
     recorder_.run({"sigmoid_gate"},
                   {recorder_.out(rows.mixed, count), recorder_.in(rows.gate, count), u32(count)});
   project(w.o, rows.mixed, n, rows.out);
-  add(rows.out, uint64_t(n) * w.o.weight.out, x);
+  add(rows.out, uint64_t(n) * w.o.out(), x);
 }
 
 }  // namespace moeflux::ops::gpu

@@ -15,8 +15,8 @@ struct GpuOps::DeltaRows {
         channels(w.channels()),
         keys(w.n_key_heads * w.key_dim),
         values(w.n_value_heads * w.value_dim),
-        normed(bump.take(uint64_t(n) * w.qkv.weight.in)),
-        out(bump.take(uint64_t(n) * w.out.weight.out)),
+        normed(bump.take(uint64_t(n) * w.qkv.in())),
+        out(bump.take(uint64_t(n) * w.out.out())),
         qkv(bump.take(uint64_t(n) * channels)),
         convolved(bump.take(uint64_t(n) * channels)),
         z(bump.take(uint64_t(n) * values)),
@@ -48,8 +48,8 @@ void GpuOps::recur(const DeltaRows& rows, const Segment& segment) {
 
 void GpuOps::delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n, float* x) {
   const DeltaRows rows(bump(), w, n);
-  const uint32_t d_model = w.out.weight.out, heads = w.n_value_heads;
-  norm(w.norm, w.eps, x, n, w.qkv.weight.in, rows.normed);
+  const uint32_t d_model = w.out.out(), heads = w.n_value_heads;
+  norm(w.norm, w.eps, x, n, w.qkv.in(), rows.normed);
   project(w.qkv, rows.normed, n, rows.qkv);
   project(w.z, rows.normed, n, rows.z);
   project(w.b, rows.normed, n, rows.b);

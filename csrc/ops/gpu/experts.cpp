@@ -10,12 +10,15 @@
 namespace moeflux::ops::gpu {
 
 namespace {
-constexpr size_t kSlots = 16;  // bindings of experts_gate_up_bf16_f32
-}
+constexpr size_t kSlots = 16;                  // bindings of experts_gate_up_bf16_f32
+constexpr size_t kParts = 3 * quant::kPlanes;  // of gate, of up, of down
+}  // namespace
 
 struct GpuOps::ExpertRows {
-  ExpertRows(Bump bump, const quant::Shape& gate, const quant::Shape& down, uint64_t n)
-      : in(bump.take(n * gate.in)), out(bump.take(n * down.out)), ffn(bump, gate, n) {}
+  ExpertRows(Bump bump, const GatedFfn& expert, uint64_t n)
+      : in(bump.take(n * expert.gate.in())),
+        out(bump.take(n * expert.down.out())),
+        ffn(bump, expert, n) {}
   float *in, *out;  // (n, d_model): of one expert
   FfnRows ffn;
 };
@@ -26,19 +29,20 @@ struct GpuOps::Slots {
     const auto all = parts(ffn);
     return *std::min_element(all.begin(), all.end());
   }
-  static std::array<const std::byte*, 9> parts(const GatedFfn& ffn) {
-    const quant::Matrix &g = ffn.gate.weight, &u = ffn.up.weight, &d = ffn.down.weight;
-    return {g.weight, g.scales, g.biases, u.weight, u.scales,
-            u.biases, d.weight, d.scales, d.biases};
+  static std::array<const std::byte*, kParts> parts(const GatedFfn& ffn) {
+    std::array<const std::byte*, kParts> all;
+    for (size_t i = 0; i < kParts; ++i)
+      all[i] = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.planes[i % quant::kPlanes];
+    return all;
   }
   // One width of codes, scales as the kernels have them, no biases of the outputs.
   static bool has_form(const GatedFfn& ffn) {
     const auto fits = [&](const Linear& w) {
-      return w.bias == nullptr && w.weight.bits == ffn.gate.weight.bits &&
-             w.weight.dtype == quant::DType::bf16;
+      return w.bias == nullptr && w.weight.shape.bits() == ffn.gate.weight.shape.bits() &&
+             w.weight.shape.dtype == quant::DType::bf16;
     };
-    return ffn.gate.weight.bits != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
-           ffn.gate.weight.group == ffn.up.weight.group;
+    return ffn.gate.weight.shape.bits() != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
+           ffn.gate.weight.shape.group == ffn.up.weight.shape.group;
   }
   // And one buffer. Without an address: a slot in a rehearsal.
   static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {
@@ -49,30 +53,29 @@ struct GpuOps::Slots {
   explicit Slots(const GatedFfn& ffn) {
     const std::byte* first = base(ffn);
     const auto all = parts(ffn);
-    const quant::Matrix* of[] = {&ffn.gate.weight, &ffn.up.weight, &ffn.down.weight};
-    for (size_t i = 0; i < 9; ++i) {
-      const quant::Matrix& m = *of[i / 3];
-      const uint64_t row_bytes = i % 3 == 0 ? m.row_bytes() : m.scale_row_bytes();
+    for (size_t i = 0; i < kParts; ++i) {
+      const quant::Shape& shape = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.shape;
       offsets[i] = static_cast<uint64_t>(all[i] - first);
-      nbytes = std::max(nbytes, offsets[i] + m.out * row_bytes);
+      nbytes = std::max(nbytes, offsets[i] + shape.plane_bytes(i % quant::kPlanes));
     }
     nbytes = base::round_up(nbytes, sizeof(uint32_t));
   }
   bool operator==(const Slots&) const = default;
   uint32_t at(size_t part) const {  // in words, or in 16-bit values
-    return word(offsets[part] / (part % 3 == 0 ? sizeof(uint32_t) : sizeof(uint16_t)));
+    return word(offsets[part] /
+                (part % quant::kPlanes == quant::kCodes ? sizeof(uint32_t) : sizeof(uint16_t)));
   }
 
-  std::array<uint64_t, 9> offsets{};  // bytes
+  std::array<uint64_t, kParts> offsets{};  // bytes
   uint64_t nbytes = 0;
 };
 
 void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
                                 const float* normed, float* expert_out) {
   const GatedFfn& ffn = jobs[0]->ffn;
-  const quant::Matrix &up = ffn.up.weight, &down = ffn.down.weight;
+  const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
   const auto n = static_cast<uint32_t>(jobs.size());
-  const ExpertRows buffers(bump(), ffn.gate.weight, down, kSlots);
+  const ExpertRows buffers(bump(), ffn, kSlots);
   float* hidden = buffers.ffn.gate;
   std::vector<uint32_t> rows, places;
   std::vector<device::Argument> args;
@@ -91,12 +94,12 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
     return all;
   };
   const uint32_t words = word(slots.nbytes / sizeof(uint32_t));
-  recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits},
+  recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits()},
                 with_slots({recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
                             recorder_.out(hidden, uint64_t(n) * up.out)}),
                 ExpertsGateUpArgs{up.out, up.in, up.group, n, words, slots.at(0), slots.at(1),
                                   slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
-  recorder_.run({"experts_down_bf16_f32", "Bits", down.bits},
+  recorder_.run({"experts_down_bf16_f32", "Bits", down.bits()},
                 with_slots({recorder_.in(hidden, uint64_t(n) * down.in), recorder_.list(places),
                             recorder_.out(expert_out, last(places) * down.out)}),
                 ExpertsDownArgs{down.out, down.in, down.group, n, words, slots.at(6), slots.at(7),
@@ -104,9 +107,9 @@ void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Sl
 }
 
 void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {
-  const uint32_t d_in = job.ffn.gate.weight.in, d_out = job.ffn.down.weight.out;
+  const uint32_t d_in = job.ffn.gate.in(), d_out = job.ffn.down.out();
   const uint32_t n = static_cast<uint32_t>(job.rows.size());
-  const ExpertRows rows(bump(), job.ffn.gate.weight, job.ffn.down.weight, n);
+  const ExpertRows rows(bump(), job.ffn, n);
   if (n == 1) {  // in place
     ffn_rows(job.ffn, rows.ffn, normed + uint64_t(job.rows[0]) * d_in, 1,
              expert_out + uint64_t(job.pairs[0]) * d_out);

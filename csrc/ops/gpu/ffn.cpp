@@ -5,7 +5,7 @@ namespace moeflux::ops::gpu {
 
 void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n,
                       float* out) {
-  const uint64_t width = w.gate.weight.out, count = n * width;
+  const uint64_t width = w.gate.out(), count = n * width;
   if (n > 1 || !fused_gate_up(recorder_, w.gate, w.up, x, rows.gate)) {
     project(w.gate, x, n, rows.gate);
     project(w.up, x, n, rows.up);
@@ -22,7 +22,7 @@ void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, ui
 
 void GpuOps::ffn(const GatedFfn& w, const Rows& normed, float* out) {
   Bump scratch = bump();
-  ffn_rows(w, FfnRows(scratch, w.gate.weight, normed.n), normed.data, normed.n, out);
+  ffn_rows(w, FfnRows(scratch, w, normed.n), normed.data, normed.n, out);
 }
 
 }  // namespace moeflux::ops::gpu

@@ -51,7 +51,7 @@ void GpuOps::add(const float* y, uint64_t n, float* x) {
 }
 
 void GpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
-  const uint32_t d_model = w.linear.weight.in, n = static_cast<uint32_t>(rows.size());
+  const uint32_t d_model = w.linear.in(), n = static_cast<uint32_t>(rows.size());
   if (n == 0) return;
   Bump scratch = bump();
   float* gathered = scratch.take(uint64_t(n) * d_model);

@@ -27,68 +27,72 @@ constexpr Forms kQEmbed{"qembed_bf16_f32", "qembed_f16_f32", "qembed_f32_f32"};
 
 struct Rows {  // [first, first + count) of a matrix, as device memory
   Rows(const Recorder& recorder, const quant::Matrix& m, uint64_t first, uint64_t count)
-      : weight(recorder.in(m.weight + first * m.row_bytes(), count * m.row_bytes())),
-        scales(recorder.in(m.bits ? m.scales + first * m.scale_row_bytes() : nullptr,
-                           count * m.scale_row_bytes())),
-        biases(recorder.in(m.bits ? m.biases + first * m.scale_row_bytes() : nullptr,
-                           count * m.scale_row_bytes())) {}
+      : weight(plane(recorder, m, quant::kCodes, first, count)),
+        scales(plane(recorder, m, quant::kScales, first, count)),
+        biases(plane(recorder, m, quant::kSupers, first, count)) {}
+  static device::Argument plane(const Recorder& recorder, const quant::Matrix& m, size_t index,
+                                uint64_t first, uint64_t count) {
+    const uint64_t row_bytes = m.shape.row_bytes(index);
+    return recorder.in(m.planes[index] ? m.planes[index] + first * row_bytes : nullptr,
+                       count * row_bytes);
+  }
   device::Argument weight, scales, biases;
 };
 
 // How many rows from `first` on one buffer holds, of each part of the matrix.
 uint64_t rows_at(const Recorder& recorder, const quant::Matrix& m, uint64_t first) {
-  if (m.weight == nullptr) return m.out;  // rehearsed
-  const auto whole = [&](const std::byte* part, uint64_t row_bytes) {
-    return recorder.arena().reach(part + first * row_bytes) / row_bytes;
-  };
-  uint64_t rows = std::min(m.out - first, whole(m.weight, m.row_bytes()));
-  if (m.bits)
-    rows = std::min(
-        {rows, whole(m.scales, m.scale_row_bytes()), whole(m.biases, m.scale_row_bytes())});
+  uint64_t rows = m.shape.out - first;
+  for (size_t plane = 0; plane < quant::kPlanes; ++plane)  // none in a rehearsal
+    if (const uint64_t row_bytes = m.shape.row_bytes(plane); m.planes[plane])
+      rows =
+          std::min(rows, recorder.arena().reach(m.planes[plane] + first * row_bytes) / row_bytes);
   if (rows == 0) throw GpuError("[gpu::linear] a row of a matrix is larger than half a buffer");
   return rows;
 }
 bool is_whole(const Recorder& recorder, const quant::Matrix& m) {
-  return rows_at(recorder, m, 0) == m.out;
+  return rows_at(recorder, m, 0) == m.shape.out;
 }
 
 // The contract's matvecs: scales and biases bf16, no bias of the output.
 bool has_contract_form(const Linear& w) {
-  const quant::Matrix& m = w.weight;
-  return w.bias == nullptr && m.dtype == DType::bf16 && (m.bits == 2 || m.bits == 4 || m.bits == 8);
+  const quant::Shape& m = w.weight.shape;
+  return w.bias == nullptr && m.dtype == DType::bf16 &&
+         (m.bits() == 2 || m.bits() == 4 || m.bits() == 8);
 }
 
 // Of one row of x and the rows of w from `first` on. Buffers begin at multiples of any alignment.
 Recorder::Kernel matvec_kernel(const Recorder& recorder, const Linear& w, uint64_t first) {
-  const quant::Matrix& m = w.weight;
-  if (m.bits == 0) return {kMatvec.of(m.dtype)};
+  const quant::Shape& m = w.weight.shape;
+  if (m.bits() == 0) return {kMatvec.of(m.dtype)};
   if (has_contract_form(w)) {
-    const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits)};
+    const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits())};
     const uint32_t alignment = device::find_kernel(kernel.name)->bindings[0].alignment;
-    if (reinterpret_cast<uintptr_t>(m.weight + first * m.row_bytes()) % alignment == 0)
+    if (reinterpret_cast<uintptr_t>(w.weight.planes[quant::kCodes] + first * m.row_bytes()) %
+            alignment ==
+        0)
       return kernel;
   }
-  return {kQMatvec.of(m.dtype), "Bits", m.bits};
+  return {kQMatvec.of(m.dtype), "Bits", m.bits()};
 }
 
-Recorder::Kernel matmul_kernel(const quant::Matrix& m) {
-  if (m.bits == 0) return {kMatmul.of(m.dtype)};
-  return {kQMatmul.of(m.dtype), "Bits", m.bits};
+Recorder::Kernel matmul_kernel(const quant::Shape& m) {
+  if (m.bits() == 0) return {kMatmul.of(m.dtype)};
+  return {kQMatmul.of(m.dtype), "Bits", m.bits()};
 }
 
-Recorder::Kernel embed_kernel(const quant::Matrix& table) {
-  if (table.bits == 0) return {kEmbed.of(table.dtype)};
-  return {kQEmbed.of(table.dtype), "Bits", table.bits};
+Recorder::Kernel embed_kernel(const quant::Shape& table) {
+  if (table.bits() == 0) return {kEmbed.of(table.dtype)};
+  return {kQEmbed.of(table.dtype), "Bits", table.bits()};
 }
 
 void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, const float* x,
             float* y) {
-  const quant::Matrix& m = w.weight;
-  const Rows part(recorder, m, first, rows);
+  const quant::Shape& m = w.weight.shape;
+  const Rows part(recorder, w.weight, first, rows);
   const auto in = recorder.in(x, m.in), out = recorder.out(y, rows);
   const auto bias = recorder.in(w.bias ? w.bias + first : nullptr, rows);
   const Recorder::Kernel kernel = matvec_kernel(recorder, w, first);
-  if (m.bits == 0)
+  if (m.bits() == 0)
     recorder.run(kernel,
                  {part.weight, in, bias, out, u32(rows), u32(m.in), u32(w.bias != nullptr)});
   else if (kernel.name != kQMatvec.of(m.dtype))
@@ -100,11 +104,11 @@ void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, 
 }
 
 void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
-  const quant::Matrix& m = w.weight;
-  const Rows whole(recorder, m, 0, m.out);
+  const quant::Shape& m = w.weight.shape;
+  const Rows whole(recorder, w.weight, 0, m.out);
   const auto in = recorder.in(x, uint64_t(n) * m.in), out = recorder.out(y, uint64_t(n) * m.out);
   const auto bias = recorder.in(w.bias, m.out);
-  if (m.bits == 0)
+  if (m.bits() == 0)
     recorder.run(matmul_kernel(m), {whole.weight, in, bias, out, u32(m.out), u32(m.in), u32(n),
                                     u32(w.bias != nullptr)});
   else
@@ -115,15 +119,15 @@ void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, flo
 }  // namespace
 
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
-  const quant::Matrix& m = w.weight;
+  const quant::Shape& m = w.weight.shape;
   if (m.out == 0 || n == 0) return;
-  if (n > 1 && is_whole(recorder, m)) {
+  if (n > 1 && is_whole(recorder, w.weight)) {
     matmul(recorder, w, x, n, y);
     return;
   }
   for (uint64_t row = 0; row < n; ++row)
     for (uint64_t first = 0; first < m.out;) {
-      const uint64_t rows = rows_at(recorder, m, first);
+      const uint64_t rows = rows_at(recorder, w.weight, first);
       matvec(recorder, w, first, rows, x + row * m.in, y + row * m.out + first);
       first += rows;
     }
@@ -131,11 +135,11 @@ void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, fl
 
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
                    float* out) {
-  const quant::Matrix &g = gate.weight, &u = up.weight;
-  if (!has_contract_form(gate) || !has_contract_form(up) || g.bits != 4 || u.bits != 4 ||
-      g.group != u.group || !is_whole(recorder, g) || !is_whole(recorder, u))
+  const quant::Shape &g = gate.weight.shape, &u = up.weight.shape;
+  if (!has_contract_form(gate) || !has_contract_form(up) || g.bits() != 4 || u.bits() != 4 ||
+      g.group != u.group || !is_whole(recorder, gate.weight) || !is_whole(recorder, up.weight))
     return false;
-  const Rows gates(recorder, g, 0, g.out), ups(recorder, u, 0, u.out);
+  const Rows gates(recorder, gate.weight, 0, g.out), ups(recorder, up.weight, 0, u.out);
   recorder.run_groups(
       {"fused_gate_up_swiglu"}, g.out,
       {gates.weight, gates.scales, gates.biases, ups.weight, ups.scales, ups.biases,
@@ -149,20 +153,21 @@ void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint3
                         float* out) {
     const Rows part(recorder, table, first, count);
     const auto list = recorder.list(of_part);
-    const auto to = recorder.out(out, of_part.size() * table.in);
-    if (table.bits == 0)
-      recorder.run(embed_kernel(table),
-                   {part.weight, list, to, u32(table.in), u32(of_part.size())});
+    const auto to = recorder.out(out, of_part.size() * table.shape.in);
+    if (table.shape.bits() == 0)
+      recorder.run(embed_kernel(table.shape),
+                   {part.weight, list, to, u32(table.shape.in), u32(of_part.size())});
     else
-      recorder.run(embed_kernel(table), {part.weight, part.scales, part.biases, list, to,
-                                         u32(table.in), u32(table.group), u32(of_part.size())});
+      recorder.run(embed_kernel(table.shape),
+                   {part.weight, part.scales, part.biases, list, to, u32(table.shape.in),
+                    u32(table.shape.group), u32(of_part.size())});
   };
   if (is_whole(recorder, table)) {
-    rows(0, table.out, tokens, x);
+    rows(0, table.shape.out, tokens, x);
     return;
   }
   static constexpr uint32_t kFirst[] = {0};
-  for (size_t i = 0; i < tokens.size(); ++i) rows(tokens[i], 1, kFirst, x + i * table.in);
+  for (size_t i = 0; i < tokens.size(); ++i) rows(tokens[i], 1, kFirst, x + i * table.shape.in);
 }
 
 }  // namespace moeflux::ops::gpu

@@ -44,13 +44,10 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     const Routing routing{reinterpret_cast<uint32_t*>(x), x, x};
     const uint32_t top_k = w.router ? w.router->top_k : 1;
     if (w.router) route(*w.router, {x, n}, routing);
-    ExpertJob job{{}, rows, rows};  // of a slot: no addresses yet
-    static_cast<quant::Shape&>(job.ffn.gate.weight) = w.gate;
-    static_cast<quant::Shape&>(job.ffn.up.weight) = w.up;
-    static_cast<quant::Shape&>(job.ffn.down.weight) = w.down;
+    const ExpertJob job{w.expert, rows, rows};
     experts({&job, 1}, {x, n}, x);
     if (w.shared) ffn(*w.shared, {x, n}, x);
-    combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.down.out, x);
+    combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.expert.down.out(), x);
   }
 }
 

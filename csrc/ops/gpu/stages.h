@@ -81,8 +81,8 @@ class GpuOps final : public Ops {
   struct DeltaRows;
   void recur(const DeltaRows& rows, const Segment& segment);
   struct FfnRows {
-    FfnRows(Bump& bump, const quant::Shape& gate, uint64_t n)
-        : gate(bump.take(n * gate.out)), up(bump.take(n * gate.out)) {}
+    FfnRows(Bump& bump, const GatedFfn& w, uint64_t n)
+        : gate(bump.take(n * w.gate.out())), up(bump.take(n * w.gate.out())) {}
     float *gate, *up;  // (n, width); the hidden rows end in `gate`
   };
   void ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n, float* out);

@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "base/quant.h"
+#include "base/format.h"
 
 namespace moeflux::ops::cpu {
 namespace {

@@ -1,0 +1,165 @@
+#include "base/format.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "base/error.h"
+
+namespace moeflux::quant {
+
+namespace {
+
+constexpr uint32_t kMlxGroups[] = {32, 64, 128};
+
+constexpr Format numbers(const char* name) {
+  return {.name = name, .planes = {{{.name = "weight"}}}};
+}
+constexpr Format affine(const char* name, uint32_t bits) {
+  return {.name = name,
+          .bits = bits,
+          .planes = {{{.name = "weight", .bits = bits},
+                      {.name = "scales", .columns = 0, .finite = true},
+                      {.name = "biases", .columns = 0, .finite = true}}},
+          .groups = kMlxGroups};
+}
+
+constexpr Format kFormats[] = {
+    numbers("f32"),       numbers("f16"),       numbers("bf16"),  // in the order of DType
+    affine("affine2", 2), affine("affine3", 3), affine("affine4", 4),
+    affine("affine5", 5), affine("affine6", 6), affine("affine8", 8),
+};
+
+// "1, 2 or 3", of what get() gives.
+std::string alternatives(const auto& values, const auto& get) {
+  std::string text;
+  size_t left = std::size(values);
+  for (const auto& value : values) text += cat(get(value), --left > 1 ? ", " : left ? " or " : "");
+  return text;
+}
+
+// The exponent bits are all set in NaN and infinity, and only there: with the lowest of them added,
+// they carry into the sign's place. Nothing but sums and ors, so that compilers make vectors of it.
+template <class Word>
+bool no_word_has_all(const std::byte* data, uint64_t count, Word mask) {
+  constexpr Word kTop = Word(1) << (8 * sizeof(Word) - 1);
+  const Word lowest = static_cast<Word>(kTop - mask);
+  Word carries = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    Word word;
+    std::memcpy(&word, data + i * sizeof(Word), sizeof(Word));
+    carries = static_cast<Word>(carries | ((word & mask) + lowest));
+  }
+  return (carries & kTop) == 0;
+}
+
+float widen_half(uint16_t half) {  // a finite one
+  const uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
+  const float magnitude = exponent ? std::bit_cast<float>((exponent + 112) << 23 | mantissa << 13)
+                                   : static_cast<float>(mantissa) * 0x1p-24f;
+  return half & 0x8000 ? -magnitude : magnitude;
+}
+
+}  // namespace
+
+std::span<const Format> formats() {
+  return kFormats;
+}
+
+const Format* find_format(std::string_view name) {
+  const auto found = std::ranges::find(kFormats, name, &Format::name);
+  return found == std::end(kFormats) ? nullptr : found;
+}
+
+const Format& plain(DType dtype) {
+  return kFormats[static_cast<size_t>(dtype)];
+}
+
+Shape affine_shape(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype) {
+  if (bits == 0) return {out, in, &plain(dtype), 0, dtype};
+  const auto rows = std::span(kFormats).subspan(3, 6);
+  const auto found = std::ranges::find(rows, bits, &Format::bits);
+  if (found == rows.end())
+    throw FormatError("[quant::affine_shape] expected ",
+                      alternatives(rows, [](const Format& f) { return f.bits; }), " bits, found ",
+                      bits);
+  return {out, in, &*found, group, dtype};
+}
+
+uint64_t Shape::row_bytes(size_t index) const {
+  const Plane& plane = format->planes[index];
+  if (plane.name == nullptr) return 0;
+  const uint64_t columns = plane.columns ? plane.columns : group;
+  return in / columns * (plane.bits ? plane.bits : 8 * dtype_bytes(dtype)) / 8;
+}
+
+uint64_t Shape::plane_bytes(size_t plane) const {
+  const uint64_t rows = format->planes[plane].rows;
+  return (out + rows - 1) / rows * row_bytes(plane);
+}
+
+uint64_t Shape::nbytes() const {
+  return plane_bytes(kCodes) + plane_bytes(kScales) + plane_bytes(kSupers);
+}
+
+uint64_t Shape::file_row_bytes() const {
+  return in / format->block_columns * uint64_t(format->block_bytes);
+}
+
+Matrix contiguous(const Shape& shape, const std::byte* data) {
+  Matrix matrix{shape, {}};
+  for (size_t plane = 0; plane < kPlanes; ++plane) {
+    if (shape.format->planes[plane].name == nullptr) continue;
+    matrix.planes[plane] = data;
+    data += shape.plane_bytes(plane);
+  }
+  return matrix;
+}
+
+void check_shape(const Shape& shape, const std::string& name) {
+  const auto fail = [&](const auto&... what) {
+    throw FormatError("[quant::check_shape] ", what..., " (tensor ", name, ")");
+  };
+  const Format& format = *shape.format;
+  if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
+  if (format.levels != 1 || format.zero != 0 || format.table != nullptr ||
+      std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
+    fail("expected a format of one (scale, bias) a row and group, found ", format.name,
+         ", which no kernel computes with");
+  if (format.groups.empty()) return;
+  if (std::ranges::find(format.groups, shape.group) == format.groups.end())
+    fail("expected groups of ", alternatives(format.groups, [](uint32_t group) { return group; }),
+         ", found ", shape.group);
+  if (shape.in % shape.group != 0 || (format.transcode && shape.in % format.block_columns != 0))
+    fail("expected columns in whole groups of ", std::max(shape.group, format.block_columns),
+         ", found ", shape.in);
+}
+
+bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
+  if (dtype == DType::f32) return no_word_has_all<uint32_t>(data, count, 0x7f800000);
+  return no_word_has_all<uint16_t>(data, count, dtype == DType::bf16 ? 0x7f80 : 0x7c00);
+}
+
+bool all_finite(const Matrix& matrix) {
+  const Shape& shape = matrix.shape;
+  for (size_t plane = 0; plane < kPlanes; ++plane)
+    if (shape.format->planes[plane].finite &&
+        !all_finite(matrix.planes[plane], shape.plane_bytes(plane) / dtype_bytes(shape.dtype),
+                    shape.dtype))
+      return false;
+  return true;
+}
+
+void to_float(const std::byte* data, uint64_t count, DType dtype, float* out) {
+  if (dtype == DType::f32) {
+    std::memcpy(out, data, count * sizeof(float));
+    return;
+  }
+  for (uint64_t i = 0; i < count; ++i) {
+    uint16_t half;
+    std::memcpy(&half, data + 2 * i, 2);
+    out[i] = dtype == DType::f16 ? widen_half(half) : std::bit_cast<float>(uint32_t(half) << 16);
+  }
+}
+
+}  // namespace moeflux::quant

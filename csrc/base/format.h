@@ -1,0 +1,92 @@
+// Weight formats. A stored matrix [out, in] is up to three planes, each row-major without gaps:
+// codes, scales, supers. What they consist of is a row of the table in format.cpp. Nothing but that
+// table, its transcoders and the kernels' unpacking knows a layout.
+//
+// Affine (MLX): a row of codes is a little-endian bit stream; value = scale * code + bias with one
+// (scale, bias) a group of consecutive columns; the biases are the third plane.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+namespace moeflux::quant {
+
+enum class DType : uint8_t { f32, f16, bf16 };
+
+constexpr uint64_t dtype_bytes(DType dtype) {
+  return dtype == DType::f32 ? 4 : 2;
+}
+
+enum : size_t { kCodes, kScales, kSupers, kPlanes };
+template <class T>
+using Planes = std::array<T, kPlanes>;
+
+struct Plane {
+  const char* name = nullptr;  // of its tensor, within the matrix; null: there is no such plane
+  uint32_t bits = 0;           // of an element; 0: a number of the matrix's dtype
+  uint32_t columns = 1;        // that an element covers; 0: a group of the matrix
+  uint32_t rows = 1;           // that an element covers
+  bool finite = false;         // numbers that are checked as they are read
+};
+
+struct Shape;
+
+// Rows [first, first + n) of a matrix, as its file has them, into its planes. Writes nothing else.
+using Transcoder = void (*)(const Shape& shape, const std::byte* file_rows, uint64_t first,
+                            uint64_t n, const Planes<std::byte*>& planes);
+
+struct Format {
+  const char* name;
+  uint32_t bits = 0;  // of a code; 0: weights are numbers of the matrix's dtype
+  Planes<Plane> planes;
+  std::span<const uint32_t> groups = {};  // columns that a scale may cover; none: no scales
+  uint32_t levels = 1;                    // of scales; two: a scale is a code times a super
+  uint32_t zero = 0;                      // what stands for 0: subtracted from every code
+  const int8_t* table = nullptr;          // what codes stand for; null: themselves
+  // Where a file's bytes are not the planes: it has rows of blocks, which the readers transcode.
+  uint32_t block_columns = 0, block_bytes = 0;
+  Transcoder transcode = nullptr;
+};
+
+std::span<const Format> formats();
+const Format* find_format(std::string_view name);  // null: none has the name
+const Format& plain(DType dtype);                  // f32, f16, bf16
+
+struct Shape {  // of one stored matrix
+  uint32_t out = 0;
+  uint32_t in = 0;
+  const Format* format = &plain(DType::f32);
+  uint32_t group = 0;        // columns that a scale covers; 0: no scales
+  DType dtype = DType::f32;  // of numbers: of plain weights, of scales and biases
+
+  uint32_t bits() const { return format->bits; }
+  uint64_t row_bytes(size_t plane = kCodes) const;
+  uint64_t plane_bytes(size_t plane) const;
+  uint64_t nbytes() const;          // of all planes
+  uint64_t file_row_bytes() const;  // of a row before it is transcoded; REQUIRES: a transcoder
+};
+
+// bits 0: plain, of any group. Throws FormatError where no affine format has so many bits.
+Shape affine_shape(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype);
+
+struct Matrix {
+  Shape shape;
+  Planes<const std::byte*> planes{};  // null: the format has none
+};
+
+// The matrix whose planes lie one behind the other from `data` on.
+Matrix contiguous(const Shape& shape, const std::byte* data);
+
+// Throws FormatError that names the tensor: an empty matrix, a group that its format has not, a
+// format that asks for what no kernel does.
+void check_shape(const Shape& shape, const std::string& name);
+
+bool all_finite(const std::byte* data, uint64_t count, DType dtype);
+bool all_finite(const Matrix& matrix);  // the planes that are to be checked
+// Of finite numbers.
+void to_float(const std::byte* data, uint64_t count, DType dtype, float* out);
+
+}  // namespace moeflux::quant
