@@ -41,11 +41,12 @@ void LookAhead::judge(uint32_t store_layer, std::span<const uint32_t> chosen) {
   });
   trust_.see(store_layer, static_cast<uint32_t>(right), static_cast<uint32_t>(missing_.size()));
   missing_.clear();
+  due_ = std::exchange(pins_, {});
 }
 
 bool LookAhead::release() {
-  const bool any = !pins_.empty();
-  pins_.clear();
+  const bool any = !due_.empty();
+  due_.clear();
   return any;
 }
 
@@ -77,6 +78,7 @@ void LookAhead::abandon() {
   next_ = nullptr;
   missing_.clear();
   pins_.clear();
+  due_.clear();
 }
 
 }  // namespace moeflux::engine

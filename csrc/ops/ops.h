@@ -144,8 +144,8 @@ class Ticket {  // of one submit; used by one thread
   virtual void wait() = 0;        // returns when done; throws the stored error
 };
 
-struct
-    Counts {  // since the ops were made: of dispatches submitted to a device, or jobs for threads
+struct Counts {  // since the ops were made
+  // Submitted to a device, or jobs for threads.
   uint64_t dispatches = 0;
   std::map<std::string_view, uint64_t> kernels;  // dispatches by kernel's name (of the library)
 };

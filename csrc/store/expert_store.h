@@ -76,7 +76,7 @@ class ExpertStore {
   // back a read that has not begun.
   std::optional<Pin> read_ahead(uint32_t layer, uint32_t expert);
   bool contains(uint32_t layer, uint32_t expert) const;
-  bool holds_all() const;  // a slot for every expert: all are in memory, but for failed reads
+  bool holds_all() const;  // every expert is in memory or being read
   // Gives slabs of slots back until `nbytes` are free in the account; false, and nothing changed,
   // when the minimum or slots in use stand in the way.
   bool make_room(uint64_t nbytes);

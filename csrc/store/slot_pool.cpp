@@ -82,6 +82,7 @@ Slot* SlotPool::take(uint32_t size_class) {
 }
 
 void SlotPool::give(Slot* slot) {
+  slot->error = nullptr;
   classes_[slot->size_class].empty.push_back(slot);
 }
 

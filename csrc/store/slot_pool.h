@@ -68,7 +68,11 @@ class SlotPool {
 
   uint32_t n_slots() const { return n_slots_; }
   uint32_t n_slots(uint32_t size_class) const { return classes_[size_class].n_slots; }
-  bool holds_all() const { return n_slots_ >= sizes_.n_experts(); }
+  bool holds_all() const {
+    uint64_t n_held = n_slots_;
+    for (const Class& k : classes_) n_held -= k.empty.size();
+    return n_held >= sizes_.n_experts();
+  }
   uint64_t free_bytes() const { return arena_.account().free_bytes(); }
   uint64_t spare_bytes() const;  // of slots beyond the minimum
   const SizeClasses& sizes() const { return sizes_; }

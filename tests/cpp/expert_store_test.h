@@ -84,6 +84,7 @@ struct ExpertStoreTest {
     size_t parked = 0, held = 0;
     const auto check = [&](const auto&, const Slot& slot) MOEFLUX_THREAD_SAFETY(
                            no_thread_safety_analysis) {  // under the lock
+      if (slot.is_idle()) demand(slot.error == nullptr, "an idle slot has an error");
       if (slot.state == Slot::State::empty) return;
       const auto& order = store.eviction_.order_[slot.size_class];
       demand(slot.is_idle() == (order.count(store.eviction_.rank(slot.key)) == 1),

@@ -52,8 +52,8 @@ struct Pool {
       }
     bytes = noise(at);
   }
-  void open(uint32_t max_slots = UINT32_MAX) {
-    const auto file = std::make_shared<FaultyFile>(bytes, FaultyFile::Faults{});
+  void open(uint32_t max_slots = UINT32_MAX, FaultyFile::Faults faults = {}) {
+    const auto file = std::make_shared<FaultyFile>(bytes, faults);
     store = std::make_unique<ExpertStore>(
         std::vector<std::shared_ptr<io::File>>{file}, layers, arena,
         store::StoreOptions{3, max_slots, 2, {}, [this] { bell.ring(); }});
@@ -195,6 +195,21 @@ TEST_CASE("residents of a slab that goes move, and pinned ones stay where they a
   CHECK(given >= 180);
   CHECK(f.store->n_slots() <= 120);
   for (uint32_t expert = 319; expert > 250; --expert) CHECK(f.store->contains(0, expert));
+}
+
+TEST_CASE("a resident that moves into the slot of a failed read does not fail") {
+  Pool f({layer_of(1000, 100)}, fixed({layer_of(1000, 100)}) + 320 * kSlot);
+  f.open(UINT32_MAX, {.fail_from = 319, .fail_count = 1});
+  for (uint32_t expert = 0; expert < 319; ++expert) f.get(0, expert);
+  {
+    const auto guess = f.store->read_ahead(0, 319);
+    REQUIRE(guess);
+    while (f.store->contains(0, 319)) f.bell.wait(std::chrono::milliseconds(50));
+  }
+  REQUIRE(f.store->make_room(f.account.free_bytes() + 10 * kSlot));
+  for (uint32_t expert = 0; expert < 319; ++expert)
+    if (f.store->contains(0, expert)) f.get(0, expert);
+  ExpertStoreTest::assert_invariants(*f.store);
 }
 
 TEST_CASE("the table has no expert that is still being read") {

@@ -123,6 +123,14 @@ TEST_CASE("a session that waits for slots takes nothing from the time of computi
   CHECK(model.engine().stats().compute_ns >= computed);
 }
 
+TEST_CASE("guesses stay wanted while the experts of their layer are read") {
+  TinyModel model(
+      {.max_slots = 12, .faults = {.delay_us = 1000}, .read_threads = 1, .read_ahead = true});
+  const auto session = model.session();
+  for (uint32_t token = 1; token < 40; ++token) model.step(*session, {token});
+  CHECK(model.engine().stats().store.guesses > 8);
+}
+
 TEST_CASE("experts of a cold chunk are read in the order of demand, each once") {
   TinyModel model({48, 1, {.log = true}, {}, 64 << 20, 1});
   const auto session = model.session();
