@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import TEXT, check, integer, listed
+from .arguments import TEXT, check, integer, is_integer, listed, show
 from .errors import SessionError
 from .sampling import Sampler, SamplingParams, largest, log_softmax
 from .tokenizer import Tokenizer
@@ -112,7 +113,9 @@ class Generation:
         self._stops = _StopStrings(stop_strings(stop))
         self._stream = tokenizer.stream()
         self._eos = tokenizer.eos_ids
-        self._seen = list(seen)
+        self._seen = listed("generate", SessionError, "seen", "token ids", seen)
+        if not all(is_integer(token) and token >= 0 for token in self._seen):
+            raise SessionError(f"[generate] seen: expected token ids, found {show(seen)}")
         self.closing: Part | None = None
         if not max_tokens:
             self._close("length")
@@ -128,11 +131,17 @@ class Generation:
             The token's part, or None when the choice was to end.
 
         Raises:
-            SessionError: it is over, or `logit_bias` leaves no token. Nothing has changed.
+            SessionError: it is over, the logits are not those of one position, or `logit_bias`
+                leaves no token. Nothing has changed.
         """
         if self.closing is not None:
             raise SessionError("[generate] expected a generation that goes on, found one that "
                                "has ended")  # fmt: skip
+        logits = np.asarray(logits)
+        last = max(self._seen, default=0)
+        if logits.ndim != 1 or last >= logits.size:
+            raise SessionError(f"[generate] expected logits of one position, for ids up to {last}, "
+                               f"found {logits.dtype} {logits.shape}")  # fmt: skip
         adjusted = self._sampler.adjust(logits, self._seen)
         token = self._sampler.choose(adjusted)
         if token in self._eos:

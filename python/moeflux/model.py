@@ -76,7 +76,7 @@ def load(
             no more than have work. Changes no result, and
             nothing on another device.
         max_slots: at most this many experts in memory, no fewer than 3 and than a token takes in
-            a layer. Changes no result.
+            a layer, for each size of expert. Changes no result.
         read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
             would be idle and as long as most guesses come true. Changes no result; a wrong guess is
             a read too many. False makes the counters of reads repeatable, but for prompts that need

@@ -180,3 +180,20 @@ def test_a_session_goes_back_as_little_as_it_can(held, saved, wanted, done, rest
     snapshot = Held(saved) if saved is not None else None
     assert rewind(session, held, snapshot, wanted) == rest
     assert session.done == done and session.position == len(wanted) - len(rest)
+
+
+@pytest.mark.parametrize("seen", [[-1], [1.5], "text", None, 3, [[1]]])
+def test_what_has_been_seen_is_token_ids(tokenizer, seen):
+    with pytest.raises(moeflux.SessionError, match="seen"):
+        Generation(tokenizer, seen=seen)
+
+
+@pytest.mark.parametrize("logits", [np.zeros((2, VOCAB)), np.float32(1), np.zeros(3)])
+def test_logits_of_another_shape_are_refused_and_nothing_has_changed(tokenizer, logits):
+    generation, other = (
+        Generation(tokenizer, SamplingParams(temperature=1, seed=3), seen=[VOCAB - 1])
+        for _ in range(2)
+    )
+    with pytest.raises(moeflux.SessionError, match="logits of one position"):
+        generation.take(logits)
+    assert generation.take(np.zeros(VOCAB)) == other.take(np.zeros(VOCAB))
