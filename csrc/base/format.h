@@ -46,7 +46,8 @@ struct Format {
   uint32_t levels = 1;                    // of scales; two: a scale is a code times a super
   uint32_t zero = 0;                      // what stands for 0: subtracted from every code
   const int8_t* table = nullptr;          // what codes stand for; null: themselves
-  // Where a file's bytes are not the planes: it has rows of blocks, which the readers transcode.
+  // Where a file's bytes are not the planes: it has rows of blocks, to be transcoded as they are read.
+  // No reader does so yet: check_shape refuses such a format, levels, a zero, a table.
   uint32_t block_columns = 0, block_bytes = 0;
   Transcoder transcode = nullptr;
 };

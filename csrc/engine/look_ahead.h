@@ -34,9 +34,9 @@ class LookAhead {
   const Tools tools_;
   const bool enabled_;
   Trust trust_;
-  const model::Moe* next_ = nullptr;  // guessed and not read
-  uint32_t n_rows_ = 0;               // of the guess
-  std::vector<uint32_t> missing_;     // guessed experts that were not in memory
+  const model::Moe* next_ = nullptr;           // guessed and not read
+  uint32_t n_rows_ = 0;                        // of the guess
+  std::vector<uint32_t> missing_;              // guessed experts that were not in memory
   std::vector<store::ExpertStore::Pin> pins_;  // of the next layer's
   std::vector<store::ExpertStore::Pin> due_;   // of the layer at work
 };

@@ -258,7 +258,7 @@ Rate probe_experts(ops::Ops& ops, base::Arena& arena, const ops::GatedFfn& shape
   for (const auto matrix : shapes.kMatrices) expert_bytes += (shapes.*matrix).weight.shape.nbytes();
   expert_bytes = base::round_up(expert_bytes, store::kPartAlignment);
   const uint64_t n_experts = std::max<uint64_t>(nbytes / expert_bytes, top_k);
-  // A block for each, as a slot is: how large a block is decides how large its pages are.
+  // A block for each expert. Slots lie in larger blocks, slabs, which may have larger pages.
   std::vector<base::Memory> weights;
   // All of them before the first is written, so that large pages may span two.
   for (uint64_t i = 0; i < n_experts; ++i) weights.emplace_back(arena, expert_bytes, "probe");

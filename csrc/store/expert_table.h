@@ -1,6 +1,6 @@
 // ExpertTable: where each expert lies, in memory that a device can read. An entry is a slab of the
 // pool and a place in it; it is there while the expert is in memory whole. The store writes it with
-// its lock held.
+// its lock held. No kernel reads it yet.
 #pragma once
 #include <algorithm>
 #include <span>

@@ -22,8 +22,8 @@ struct SizeClasses {
 };
 
 // Layers share a class when their slots differ little: each class has a minimum of slots of its own,
-// and formats that differ differ by more (Q4_K and Q6_K beside each other: 13 %). Layers of one
-// shape always share a class: where their ranges begin in a page moves a slot's end by less.
+// and formats that differ differ by more (Q4_K and Q6_K beside each other: 13 %). Where the
+// ranges of layers of one shape begin in a page moves a slot's end, mostly by less than that.
 SizeClasses size_classes(const std::vector<LayerExperts>& layers, const base::Arena& arena);
 
 }  // namespace moeflux::store

@@ -7,8 +7,8 @@
 //   fit whole is halved: small slabs remain for small needs.
 // - Its fill is the share of its experts that have a slot. When memory must go, the fullest class
 //   gives a slab: the smallest that is enough, else its largest. A class that cannot grow may take
-//   slabs from one that stays at least as full as it becomes itself: fills even out, and nothing
-//   goes back and forth.
+//   slabs from one that stays at least as full as it becomes itself with one slot more: fills even
+//   out.
 // - A slab in which a slot is pinned or being read stays.
 #pragma once
 #include <exception>
