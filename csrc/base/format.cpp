@@ -102,10 +102,6 @@ uint64_t Shape::nbytes() const {
   return plane_bytes(kCodes) + plane_bytes(kScales) + plane_bytes(kSupers);
 }
 
-uint64_t Shape::file_row_bytes() const {
-  return in / format->block_columns * uint64_t(format->block_bytes);
-}
-
 Matrix contiguous(const Shape& shape, const std::byte* data) {
   Matrix matrix{shape, {}};
   for (size_t plane = 0; plane < kPlanes; ++plane) {

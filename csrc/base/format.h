@@ -46,8 +46,8 @@ struct Format {
   uint32_t levels = 1;                    // of scales; two: a scale is a code times a super
   uint32_t zero = 0;                      // what stands for 0: subtracted from every code
   const int8_t* table = nullptr;          // what codes stand for; null: themselves
-  // Where a file's bytes are not the planes: it has rows of blocks, to be transcoded as they are read.
-  // No reader does so yet: check_shape refuses such a format, levels, a zero, a table.
+  // Where a file's bytes are not the planes but rows of blocks, which a reader is to transcode. None
+  // does so yet. Levels, a zero and a table are refused by check_shape.
   uint32_t block_columns = 0, block_bytes = 0;
   Transcoder transcode = nullptr;
 };
@@ -66,8 +66,7 @@ struct Shape {  // of one stored matrix
   uint32_t bits() const { return format->bits; }
   uint64_t row_bytes(size_t plane = kCodes) const;
   uint64_t plane_bytes(size_t plane) const;
-  uint64_t nbytes() const;          // of all planes
-  uint64_t file_row_bytes() const;  // of a row before it is transcoded; REQUIRES: a transcoder
+  uint64_t nbytes() const;  // of all planes
 };
 
 // bits 0: plain, of any group. Throws FormatError where no affine format has so many bits.

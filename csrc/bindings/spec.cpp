@@ -81,16 +81,14 @@ class Loader {
   model::WeightReader& reader_;
 };
 
-constexpr const char* kExpertMatrices[] = {"gate", "up", "down"};
-
 void parse_experts(const py::dict& source, uint32_t n_experts, uint64_t alignment, model::Moe& moe,
                    store::LayerExperts& layer) {
   layer.n_experts = n_experts;
   moe.experts.ffn = expert_shapes(source);
-  for (size_t i = 0; i < 3; ++i) {
-    const py::dict matrix = source[kExpertMatrices[i]];
-    for (const quant::Plane& plane :
-         (moe.experts.ffn.*ops::GatedFfn::kMatrices[i]).weight.shape.format->planes) {
+  const ops::GatedFfn& ffn = moe.experts.ffn;
+  for (size_t i = 0; i < ffn.kMatrices.size(); ++i) {
+    const py::dict matrix = source[ffn.kNames[i]];
+    for (const quant::Plane& plane : (ffn.*ffn.kMatrices[i]).weight.shape.format->planes) {
       if (plane.name == nullptr) continue;
       const py::tuple range = matrix[plane.name];
       layer.parts.push_back({range[2].cast<uint64_t>(), 0, range[0].cast<std::vector<uint32_t>>(),
@@ -196,10 +194,10 @@ std::vector<store::LayerExperts> ask_for_weights(const py::dict& spec, base::Are
 
 ops::GatedFfn expert_shapes(const py::dict& source) {
   ops::GatedFfn ffn;
-  for (size_t i = 0; i < 3; ++i) {
+  for (size_t i = 0; i < ffn.kMatrices.size(); ++i) {
     quant::Shape& shape = (ffn.*ffn.kMatrices[i]).weight.shape;
-    shape = parse_shape(source[kExpertMatrices[i]]);
-    quant::check_shape(shape, cat("experts.", kExpertMatrices[i]));
+    shape = parse_shape(source[ffn.kNames[i]]);
+    quant::check_shape(shape, cat("experts.", ffn.kNames[i]));
   }
   return ffn;
 }

@@ -10,11 +10,10 @@ namespace {
 // Calls f(name, shape, matrix, plane) of every plane that the experts have, in order.
 template <class F>
 void each_plane(const ops::GatedFfn& ffn, const F& f) {
-  constexpr const char* kNames[] = {"gate", "up", "down"};
   for (size_t matrix = 0; matrix < ffn.kMatrices.size(); ++matrix) {
     const quant::Shape& shape = (ffn.*ffn.kMatrices[matrix]).weight.shape;
     for (size_t plane = 0; plane < quant::kPlanes; ++plane)
-      if (shape.format->planes[plane].name) f(kNames[matrix], shape, matrix, plane);
+      if (shape.format->planes[plane].name) f(ffn.kNames[matrix], shape, matrix, plane);
   }
 }
 

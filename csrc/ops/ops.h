@@ -82,6 +82,7 @@ struct DeltaNet {
 struct GatedFfn {  // down(silu(gate x) * (up x))
   Linear gate, up, down;
   static const std::array<Linear GatedFfn::*, 3> kMatrices;
+  static constexpr std::array kNames = {"gate", "up", "down"};  // of kMatrices
 };
 inline constexpr std::array<Linear GatedFfn::*, 3> GatedFfn::kMatrices = {
     &GatedFfn::gate, &GatedFfn::up, &GatedFfn::down};
