@@ -116,6 +116,7 @@ class Generation:
         self._seen = listed("generate", SessionError, "seen", "token ids", seen)
         if not all(is_integer(token) and token >= 0 for token in self._seen):
             raise SessionError(f"[generate] seen: expected token ids, found {show(seen)}")
+        self._highest = max(self._seen, default=0)
         self.closing: Part | None = None
         if not max_tokens:
             self._close("length")
@@ -138,10 +139,9 @@ class Generation:
             raise SessionError("[generate] expected a generation that goes on, found one that "
                                "has ended")  # fmt: skip
         logits = np.asarray(logits)
-        last = max(self._seen, default=0)
-        if logits.ndim != 1 or last >= logits.size:
-            raise SessionError(f"[generate] expected logits of one position, for ids up to {last}, "
-                               f"found {logits.dtype} {logits.shape}")  # fmt: skip
+        if logits.ndim != 1 or self._highest >= logits.size:
+            raise SessionError(f"[generate] expected logits of one position, for ids up to "
+                               f"{self._highest}, found {logits.dtype} {logits.shape}")  # fmt: skip
         adjusted = self._sampler.adjust(logits, self._seen)
         token = self._sampler.choose(adjusted)
         if token in self._eos:
@@ -151,6 +151,7 @@ class Generation:
         best = largest(logprobs, self._top)[: self._top] if self._top else ()
         text, stopped = self._stops.push(self._stream.push(token))
         self._seen.append(token)
+        self._highest = max(self._highest, token)
         self._left -= 1
         if stopped:
             self.closing = Part("", finish_reason="stop")

@@ -89,10 +89,7 @@ def stream_generate(
                                f"found {max(tokens)}")  # fmt: skip
     if (prompt is None) == (messages is None):
         raise SessionError("[generate] expected either a prompt or messages")
-    if session is not None and routing is not None:
-        raise SessionError("[generate] expected either a session or routing: a session has its own")
-    if session is not None and session._native.model is not model._native:
-        raise SessionError("[generate] expected a session of this model, found another model's")
+    _check_session(model, session, routing)
     goes_on = session is not None and session._logits is not None
     ids = [] if goes_on and prompt == "" else _encode(model, prompt, messages)
     if not ids and not goes_on:
@@ -105,9 +102,17 @@ def stream_generate(
         raise SessionError(f"[generate] a prompt of {len(ids)} tokens does not fit the context of "
                            f"{session.context} (at {session.position}); "
                            f"load with a larger context=")  # fmt: skip
-    options = {"max_tokens": min(int(max_tokens), room - len(ids) + extra), "stop": stops,
-               "seen": seen + ids, "top_logprobs": top_logprobs}  # fmt: skip
-    return _stream(model, session, ids, names, params, options)
+    generation = Generation(model.tokenizer, params, stop=stops, seen=seen + ids,
+                            max_tokens=min(int(max_tokens), room - len(ids) + extra),
+                            top_logprobs=top_logprobs)  # fmt: skip
+    return _stream(model, session, ids, names, generation)
+
+
+def _check_session(model: Model, session: Session | None, routing: Routing | None) -> None:
+    if session is not None and routing is not None:
+        raise SessionError("[generate] expected either a session or routing: a session has its own")
+    if session is not None and session._native.model is not model._native:
+        raise SessionError("[generate] expected a session of this model, found another model's")
 
 
 def _encode(model: Model, prompt: Any, messages: list[dict[str, str]] | None) -> list[int]:
@@ -127,11 +132,9 @@ def _stream(
     session: Session,
     ids: list[int],
     capture: list[str],
-    params: SamplingParams,
-    options: dict[str, Any],
+    generation: Generation,
 ) -> Iterator[Part]:
     with log.reads_of(model):
-        generation = Generation(model.tokenizer, params, **options)
         log.length(model, session.position + len(ids))
         found = session._step(session._item(ids), False, capture) if ids else None
         while generation.closing is None:
