@@ -25,6 +25,9 @@ struct MemoryBudgetError : Error {  // no room within `memory`
 struct SessionError : Error {  // a request that a session cannot serve
   using Error::Error;
 };
+struct Interrupted : Error {  // another thread has ended the call
+  using Error::Error;
+};
 struct GpuError : Error {  // a device could not do what it was asked
   using Error::Error;
 };

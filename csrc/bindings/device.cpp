@@ -112,7 +112,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
     return state_ == State::done && error_ == nullptr;
   }
 
-  // Throws what the device reported, each time; Interrupted when a Python signal handler raised.
+  // Throws what the device reported, each time; Raised when a Python signal handler raised.
   void wait() {
     if (!committed()) throw GpuError("[bindings::Command] expected a committed command buffer");
     while (state_ != State::done) {
@@ -176,7 +176,7 @@ void NativeBuffer::wait() {
     }
     try {
       writer->wait();
-    } catch (const Interrupted&) {  // still in flight
+    } catch (const Raised&) {  // still in flight
       throw;
     } catch (...) {
       forget();

@@ -22,8 +22,8 @@ void register_errors(py::module_&) {
   py::register_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
-    } catch (const Interrupted&) {  // the Python error is already set
-    } catch (const Ending&) {       // ends a thread without a word
+    } catch (const Raised&) {  // the Python error is already set
+    } catch (const Ending&) {  // ends a thread without a word
       PyErr_SetNone(PyExc_SystemExit);
     } catch (const std::bad_alloc&) {
       raise("MemoryBudgetError", Error("[bindings] the system has no memory left"));
@@ -35,6 +35,8 @@ void register_errors(py::module_&) {
       raise("MemoryBudgetError", error);
     } catch (const SessionError& error) {
       raise("SessionError", error);
+    } catch (const Interrupted& error) {
+      raise("Interrupted", error);
     } catch (const NoDeviceError& error) {
       raise("NoDeviceError", error);
     } catch (const LibraryCompileError& error) {

@@ -70,7 +70,7 @@ NoGil::~NoGil() {
 
 void check_signals() {
   check_ending();
-  if (PyErr_CheckSignals() != 0) throw Interrupted{};
+  if (PyErr_CheckSignals() != 0) throw Raised{};
 }
 
 void poll_signals() {
@@ -80,7 +80,7 @@ void poll_signals() {
   const base::Process process;
   const bool raised = PyErr_CheckSignals() != 0;
   if (!process.is_current()) end_fork();
-  if (raised) throw Interrupted{};
+  if (raised) throw Raised{};
 }
 
 void register_exit() {

@@ -24,10 +24,10 @@ auto unlocked(F&& f) {
   return f();
 }
 
-struct Interrupted {};  // a Python signal handler raised; its exception is set
-struct Ending {};       // the interpreter ends, and this thread is not the one that ends it
+struct Raised {};  // a Python signal handler raised; its exception is set
+struct Ending {};  // the interpreter ends, and this thread is not the one that ends it
 
-// Runs pending signal handlers. Throws Interrupted, Ending. REQUIRES: the GIL.
+// Runs pending signal handlers. Throws Raised, Ending. REQUIRES: the GIL.
 void check_signals();
 // The same for a thread in a NoGil: long work calls it every 50 ms. A child that a handler forks
 // ends here, with a message: it could not return into the work.

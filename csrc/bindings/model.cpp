@@ -37,7 +37,7 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
                       std::move(experts)},
         options);
   }));
-  model->engine->set_poll(poll_signals);
+  model->engine->set_poll([model = model.get()] { model->poll(); });
   return model;
 }
 
@@ -94,7 +94,10 @@ void register_native_model(py::module_& module) {
                 Owned(locked(*self, [](engine::Engine& engine) { return engine.new_session(); }))};
           },
           py::keep_alive<0, 1>())  // memory.py counts a model while Python's handle of it lives
-      .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"))
+      .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"),
+           py::arg("aborts_before") = py::none())
+      .def("abort", [](NativeModel& self) { ++self.aborts; })
+      .def_property_readonly("aborts", [](const NativeModel& self) { return self.aborts.load(); })
       .def("score", &score, py::arg("item"))
       .def("routing", &make_routing, py::arg("top_k"), py::arg("mask"), py::arg("forced"),
            py::arg("repeat"), py::arg("name"), py::arg("and_session"))

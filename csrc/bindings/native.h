@@ -7,6 +7,7 @@
 #include <chrono>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -25,6 +26,19 @@ struct NativeModel {
   std::string device_kind = "cpu", device_name = "cpu";
   std::timed_mutex mutex;
   std::atomic<std::thread::id> turn_of{};  // the thread that has the mutex
+  std::atomic<uint64_t> aborts{0};         // calls of abort() so far
+  std::optional<uint64_t>
+      aborts_before;  // those before the call whose turn it is; none: it goes on
+
+  // Throws Interrupted when abort() was called since it had been called `before` times.
+  void check_aborts(std::optional<uint64_t> before) const {
+    if (before && *before != aborts)
+      throw Interrupted("[bindings::Model] abort() has ended the call; its sessions are as before");
+  }
+  void poll() const {
+    check_aborts(aborts_before);
+    poll_signals();
+  }
 };
 
 struct NativeSession {
@@ -42,16 +56,21 @@ struct NativeRouting {
   Owned<engine::RoutingOverride> routing;
 };
 
-// A thread's turn with a model's engine. Waiting for it sees signals.
+// A thread's turn with a model's engine. Waiting for it sees signals, and abort() where the call
+// ends by it.
 class Turn {
  public:
-  explicit Turn(NativeModel& model) : model_(model) {
+  Turn(NativeModel& model, std::optional<uint64_t> aborts_before) : model_(model) {
     if (model.turn_of.load() == std::this_thread::get_id())
       throw SessionError(
           "[bindings::Turn] expected a model that is at rest, found a signal handler that uses it "
           "within a call that it interrupts");
-    while (!model.mutex.try_lock_for(std::chrono::milliseconds(50))) poll_signals();
+    while (!model.mutex.try_lock_for(std::chrono::milliseconds(50))) {
+      model.check_aborts(aborts_before);
+      poll_signals();
+    }
     model.turn_of = std::this_thread::get_id();
+    model.aborts_before = aborts_before;
   }
   ~Turn() {
     model_.turn_of = std::thread::id();
@@ -64,21 +83,24 @@ class Turn {
   NativeModel& model_;
 };
 
-// f(engine) without the GIL, in this thread's turn.
+// f(engine) without the GIL, in this thread's turn. With `aborts_before` abort() ends it.
 template <class F>
-auto locked(NativeModel& model, F&& f) {
+auto locked(NativeModel& model, F&& f, std::optional<uint64_t> aborts_before = {}) {
   check_signals();  // first: a handler may fork, and the child is refused below
   engine::Engine& engine = *model.engine;
   const NoGil no_gil;
-  const Turn turn(model);
+  const Turn turn(model, aborts_before);
+  model.check_aborts(aborts_before);
   return f(engine);
 }
 
 // Appends each item's token ids to its session, in common passes. An item is (NativeSession, ids
 // uint32, NativeRouting or None, the position that it counts tokens from). Gives a dict a item:
-// "logits" and what `capture` names (session.py has the shapes).
+// "logits" and what `capture` names (session.py has the shapes). An abort() after the first
+// `aborts_before` ones ends it; none: one after its begin.
 pybind11::list step_batch(NativeModel& model, const pybind11::list& items, bool all_logits,
-                          const std::vector<std::string>& capture);
+                          const std::vector<std::string>& capture,
+                          std::optional<uint64_t> aborts_before);
 
 // Appends an item's token ids and gives (logprobs float32 (n), greedy bool (n)).
 pybind11::tuple score(NativeModel& model, const pybind11::tuple& item);

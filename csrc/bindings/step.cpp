@@ -89,27 +89,31 @@ class Answer : public Asked {
 }  // namespace
 
 py::list step_batch(NativeModel& model, const py::list& items, bool all_logits,
-                    const std::vector<std::string>& capture) {
+                    const std::vector<std::string>& capture,
+                    std::optional<uint64_t> aborts_before) {
+  const uint64_t before = aborts_before.value_or(model.aborts);
   std::vector<Answer> answers;
   std::vector<engine::Request> requests;
   for (const py::handle& item : items) {
     answers.emplace_back(model, item, all_logits, capture);
     requests.push_back(answers.back().request);
   }
-  locked(model, [&](engine::Engine& engine) { engine.step(requests); });
+  locked(model, [&](engine::Engine& engine) { engine.step(requests); }, before);
   py::list out;
   for (Answer& answer : answers) out.append(std::move(answer.out));
   return out;
 }
 
 py::tuple score(NativeModel& model, const py::tuple& item) {
+  const uint64_t before = model.aborts;
   const Asked asked(model, item);
   py::array_t<float> logprobs(asked.ids.size());
   py::array_t<bool> greedy(asked.ids.size());
   float* logprob = logprobs.mutable_data();
   bool* best = greedy.mutable_data();
-  locked(model,
-         [&](engine::Engine& engine) { engine::score(engine, asked.request, logprob, best); });
+  locked(
+      model, [&](engine::Engine& engine) { engine::score(engine, asked.request, logprob, best); },
+      before);
   return py::make_tuple(logprobs, greedy);
 }
 

@@ -106,8 +106,15 @@ class NativeSession:
 class NativeModel:
     def session(self) -> NativeSession: ...
     def step_batch(
-        self, items: list[Any], all_logits: bool, capture: list[str]
+        self,
+        items: list[Any],
+        all_logits: bool,
+        capture: list[str],
+        aborts_before: int | None = None,
     ) -> list[dict[str, Any]]: ...
+    def abort(self) -> None: ...
+    @property
+    def aborts(self) -> int: ...
     def score(self, item: tuple[Any, ...]) -> tuple[Any, Any]: ...
     def routing(
         self, top_k: int, mask: Any, forced: Any, repeat: bool, name: str, and_session: bool

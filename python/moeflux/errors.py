@@ -27,6 +27,10 @@ class SessionError(MoefluxError, ValueError):
     """  # noqa: D205
 
 
+class Interrupted(MoefluxError):
+    """`Model.abort` has ended the call; its sessions are as before it."""
+
+
 class TemplateError(MoefluxError, ValueError):
     """A chat template that is missing, fails or does more than it may."""
 

@@ -202,6 +202,16 @@ class Model:
         check("session", SessionError, SESSION_RULES, {"routing": routing})
         return Session(self._native, routing)
 
+    def abort(self) -> None:
+        """Ends what is in progress, whichever thread has begun it: within a tenth of a second the
+        calls of `step`, `step_batch` and `score` that run or wait for their turn raise
+        `Interrupted`, and so do generations that have begun, at their next step. Their sessions
+        are as before the call. What begins later is not touched, and without anything in progress
+        nothing happens. Any thread may call it; it does not wait. A device first ends what it has
+        been given.
+        """  # noqa: D205
+        self._native.abort()
+
     def step_batch(
         self,
         batch: Iterable[tuple[Session, Iterable[int]]],
@@ -231,6 +241,7 @@ class Model:
         Raises:
             SessionError: a session twice or of another model, or what `Session.step` refuses.
             IoError: an expert could not be read.
+            Interrupted: `abort` was called.
 
         Example:
             >>> model = load(memory="24MiB", context=512)

@@ -158,6 +158,7 @@ class Session:
             SessionError: no tokens, ids out of range, past the context, or an override that the
                 model cannot follow.
             IoError: an expert could not be read.
+            Interrupted: `Model.abort` was called.
         """  # noqa: D205
         check("session", SessionError, RULES, {"all_logits": all_logits, "routing": routing})
         names = capture_names(capture)
@@ -184,7 +185,7 @@ class Session:
             bool (n,), False at the first.
 
         Raises:
-            SessionError, IoError: as `step`.
+            SessionError, IoError, Interrupted: as `step`.
 
         Example:
             >>> model = load(memory="24MiB", context=512)
@@ -222,8 +223,15 @@ class Session:
         self._go_on([])
         return self._native, ids, compiled, 0 if routing is None else self.position
 
-    def _step(self, item: tuple[Any, ...], all_logits: bool, names: list[str]) -> dict[str, Any]:
-        found: dict[str, Any] = self._native.model.step_batch([item], all_logits, names)[0]
+    def _step(
+        self,
+        item: tuple[Any, ...],
+        all_logits: bool,
+        names: list[str],
+        aborts_before: int | None = None,
+    ) -> dict[str, Any]:
+        native = self._native.model
+        found: dict[str, Any] = native.step_batch([item], all_logits, names, aborts_before)[0]
         self._remember(found["logits"])
         return found
 
@@ -234,10 +242,10 @@ class Session:
     def _show(self, token: int) -> None:
         self._shown = self._native.position, token
 
-    def _go_on(self, names: list[str]) -> dict[str, Any]:
+    def _go_on(self, names: list[str], aborts_before: int | None = None) -> dict[str, Any]:
         """The step of the token shown last, or the logits of the last step when none waits."""
         position, token = self._shown
         if position != self._native.position:
             return {"logits": self._logits}
         item = self._native, token_ids([token]), self._routing_native, 0
-        return self._step(item, False, names)
+        return self._step(item, False, names, aborts_before)

@@ -72,6 +72,8 @@ def stream_generate(
     Raises:
         SessionError: an empty prompt with nothing to go on from, one past the context, or bad
             parameters.
+        IoError: an expert could not be read.
+        Interrupted: `Model.abort` was called since this was.
 
     Example:
         >>> model = load(memory="24MiB", context=512)
@@ -79,6 +81,7 @@ def stream_generate(
         ...     print(part.text, end="")
     """
     check("generate", SessionError, RULES, locals())
+    aborts_before = model._native.aborts
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty,
                             {} if logit_bias is None else logit_bias, seed)  # fmt: skip
     stops, names = stop_strings(stop), capture_names(capture)
@@ -105,7 +108,7 @@ def stream_generate(
     generation = Generation(model.tokenizer, params, stop=stops, seen=seen + ids,
                             max_tokens=min(int(max_tokens), room - len(ids) + extra),
                             top_logprobs=top_logprobs)  # fmt: skip
-    return _stream(model, session, ids, names, generation)
+    return _stream(model, session, ids, names, generation, aborts_before)
 
 
 def _check_session(model: Model, session: Session | None, routing: Routing | None) -> None:
@@ -133,12 +136,13 @@ def _stream(
     ids: list[int],
     capture: list[str],
     generation: Generation,
+    aborts_before: int,
 ) -> Iterator[Part]:
     with log.reads_of(model):
         log.length(model, session.position + len(ids))
-        found = session._step(session._item(ids), False, capture) if ids else None
+        found = session._step(session._item(ids), False, capture, aborts_before) if ids else None
         while generation.closing is None:
-            found = found or session._go_on(capture)
+            found = found or session._go_on(capture, aborts_before)
             part = generation.take(found["logits"], found if capture else None)
             found = None
             if part is not None and part.token is not None:
