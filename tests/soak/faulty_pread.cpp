@@ -55,7 +55,13 @@ void set_faults(uint64_t seed, uint32_t shorts, uint32_t eintr, uint32_t eio, ui
   failures = eio;
   delays = slow;
 }
-uint64_t fault_count(int which) { return counts[which]; }
-ssize_t pread(int fd, void* out, size_t n, off_t offset) { return faulty(fd, out, n, offset); }
-ssize_t pread64(int fd, void* out, size_t n, off_t offset) { return faulty(fd, out, n, offset); }
+uint64_t fault_count(int which) {
+  return counts[which];
+}
+ssize_t pread(int fd, void* out, size_t n, off_t offset) {
+  return faulty(fd, out, n, offset);
+}
+ssize_t pread64(int fd, void* out, size_t n, off_t offset) {
+  return faulty(fd, out, n, offset);
+}
 }
