@@ -38,8 +38,8 @@ def experts(
 ) -> dict[str, Any]:
     """What the core measures of 4-bit experts of this (d_model, d_ff)."""
     return _core.probe_experts(
-        d_model=shape[0], d_ff=shape[1], bits=4, group=64, top_k=top_k, nbytes=nbytes,
-        seconds=seconds, compute=_core.Compute(n_threads=threads, simd=simd),
+        d_model=shape[0], d_ff=shape[1], format="affine4", group=64, dtype="BF16", top_k=top_k,
+        nbytes=nbytes, seconds=seconds, compute=_core.Compute(n_threads=threads, simd=simd),
     )  # fmt: skip
 
 

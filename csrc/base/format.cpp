@@ -66,24 +66,17 @@ std::span<const Format> formats() {
   return kFormats;
 }
 
-const Format* find_format(std::string_view name) {
+const Format& find_format(std::string_view name) {
   const auto found = std::ranges::find(kFormats, name, &Format::name);
-  return found == std::end(kFormats) ? nullptr : found;
+  if (found == std::end(kFormats))
+    throw FormatError("[quant::find_format] expected ",
+                      alternatives(kFormats, [](const Format& f) { return f.name; }), ", found ",
+                      name);
+  return *found;
 }
 
 const Format& plain(DType dtype) {
   return kFormats[static_cast<size_t>(dtype)];
-}
-
-Shape affine_shape(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype) {
-  if (bits == 0) return {out, in, &plain(dtype), 0, dtype};
-  const auto rows = std::span(kFormats).subspan(3, 6);
-  const auto found = std::ranges::find(rows, bits, &Format::bits);
-  if (found == rows.end())
-    throw FormatError("[quant::affine_shape] expected ",
-                      alternatives(rows, [](const Format& f) { return f.bits; }), " bits, found ",
-                      bits);
-  return {out, in, &*found, group, dtype};
 }
 
 uint64_t Shape::row_bytes(size_t index) const {
@@ -122,6 +115,8 @@ void check_shape(const Shape& shape, const std::string& name) {
       std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
     fail("expected a format of one (scale, bias) a row and group, found ", format.name,
          ", which no kernel computes with");
+  if (format.bits == 0 && &format != &plain(shape.dtype))
+    fail("expected numbers of one type, found ", format.name, " and ", plain(shape.dtype).name);
   if (format.groups.empty()) return;
   if (std::ranges::find(format.groups, shape.group) == format.groups.end())
     fail("expected groups of ", alternatives(format.groups, [](uint32_t group) { return group; }),

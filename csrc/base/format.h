@@ -53,7 +53,7 @@ struct Format {
 };
 
 std::span<const Format> formats();
-const Format* find_format(std::string_view name);  // null: none has the name
+const Format& find_format(std::string_view name);  // throws FormatError: none has the name
 const Format& plain(DType dtype);                  // f32, f16, bf16
 
 struct Shape {  // of one stored matrix
@@ -68,9 +68,6 @@ struct Shape {  // of one stored matrix
   uint64_t plane_bytes(size_t plane) const;
   uint64_t nbytes() const;  // of all planes
 };
-
-// bits 0: plain, of any group. Throws FormatError where no affine format has so many bits.
-Shape affine_shape(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype);
 
 struct Matrix {
   Shape shape;

@@ -8,6 +8,7 @@ namespace moeflux::bindings {
 void register_device(pybind11::module_& module);
 void register_errors(pybind11::module_& module);
 void register_eviction(pybind11::module_& module);
+void register_formats(pybind11::module_& module);
 void register_kernel_table(pybind11::module_& module);
 void register_model(pybind11::module_& module);
 void register_matvec(pybind11::module_& module);

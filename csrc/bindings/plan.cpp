@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
+#include "bindings/formats.h"
 #include "bindings/native_device.h"
 #include "bindings/spec.h"
 #include "engine/probe.h"
@@ -114,11 +115,13 @@ py::dict probe_memory(uint64_t nbytes, int n_threads, double seconds) {
   return to_dict(unlocked([&] { return engine::probe_memory(nbytes, n_threads, seconds); }));
 }
 
-py::dict probe_experts(uint32_t d_model, uint32_t d_ff, uint32_t bits, uint32_t group,
-                       uint32_t top_k, uint64_t nbytes, double seconds,
+py::dict probe_experts(uint32_t d_model, uint32_t d_ff, const std::string& format, uint32_t group,
+                       const std::string& dtype, uint32_t top_k, uint64_t nbytes, double seconds,
                        const ComputeOptions& compute_options) {
   const auto matrix = [&](uint32_t out, uint32_t in) {
-    return ops::Linear{{quant::affine_shape(out, in, bits, group, quant::DType::bf16), {}}};
+    const quant::Shape shape{out, in, &quant::find_format(format), group, dtype_of(dtype)};
+    quant::check_shape(shape, "probe");
+    return ops::Linear{{shape, {}}};
   };
   const ops::GatedFfn shapes{matrix(d_ff, d_model), matrix(d_ff, d_model), matrix(d_model, d_ff)};
   return to_dict(unlocked([&] {
@@ -151,8 +154,8 @@ void register_plan(py::module_& module) {
   module.def("probe_layer", &probe_layer, py::kw_only(), "paths"_a, "layers"_a, "experts"_a,
              "compute"_a, "top_k"_a, "misses"_a, "n_slots"_a, "read_threads"_a, "seconds"_a);
   module.def("probe_memory", &probe_memory, "nbytes"_a, "n_threads"_a, "seconds"_a);
-  module.def("probe_experts", &probe_experts, py::kw_only(), "d_model"_a, "d_ff"_a, "bits"_a,
-             "group"_a, "top_k"_a, "nbytes"_a, "seconds"_a, "compute"_a);
+  module.def("probe_experts", &probe_experts, py::kw_only(), "d_model"_a, "d_ff"_a, "format"_a,
+             "group"_a, "dtype"_a, "top_k"_a, "nbytes"_a, "seconds"_a, "compute"_a);
 }
 
 }  // namespace moeflux::bindings

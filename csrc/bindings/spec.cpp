@@ -3,7 +3,7 @@
 #include <pybind11/stl.h>
 
 #include "base/error.h"
-#include "bindings/bindings.h"
+#include "bindings/formats.h"
 #include "bindings/gil.h"
 #include "model/check_layer.h"
 
@@ -12,13 +12,6 @@ namespace py = pybind11;
 namespace moeflux::bindings {
 
 namespace {
-
-quant::DType dtype_of(const std::string& name) {
-  if (name == "F32") return quant::DType::f32;
-  if (name == "F16") return quant::DType::f16;
-  if (name == "BF16") return quant::DType::bf16;
-  throw FormatError("[bindings] expected dtype F32, F16 or BF16, found ", name);
-}
 
 model::TensorRef parse_tensor(const py::handle& source) {
   const auto t = py::reinterpret_borrow<py::tuple>(source);
@@ -39,9 +32,9 @@ T number(const py::dict& source, const char* key) {
 }
 
 quant::Shape parse_shape(const py::dict& source) {
-  return quant::affine_shape(number(source, "out"), number(source, "in"), number(source, "bits"),
-                             number(source, "group"),
-                             dtype_of(source["dtype"].cast<std::string>()));
+  return {number(source, "out"), number(source, "in"),
+          &quant::find_format(source["format"].cast<std::string>()), number(source, "group"),
+          dtype_of(source["dtype"].cast<std::string>())};
 }
 
 // Reads what a dict of the spec names; a tensor at a time, so that Ctrl-C is seen between them.

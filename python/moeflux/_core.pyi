@@ -134,6 +134,11 @@ class Compute:
     @property
     def precision(self) -> str: ...
 
+def formats() -> list[tuple[str, int, list[int]]]: ...  # name, bits, groups
+def tensors(
+    format: str, columns: int, group: int, dtype: str
+) -> list[tuple[str, str, int]]: ...  # name, dtype, elements a row
+
 class Options:
     def __init__(
         self, *, context: int, read_threads: int, read_ahead: bool, max_slots: int = 0
@@ -189,8 +194,9 @@ def probe_experts(
     *,
     d_model: int,
     d_ff: int,
-    bits: int,
+    format: str,
     group: int,
+    dtype: str,
     top_k: int,
     nbytes: int,
     seconds: float,

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from .checkpoint import Checkpoint
 from .safetensors_header import Tensor, fail
-from .spec import CODES
 
+_CODES = "U32"  # dtype of MLX's packed codes
 # Without them (Windows) no hole is seen.
 _SEEK_DATA: int | None = getattr(os, "SEEK_DATA", None)
 _SEEK_HOLE: int | None = getattr(os, "SEEK_HOLE", None)
@@ -41,7 +41,7 @@ def refuse(checkpoint: Checkpoint) -> None:
 
 def _is_looked_at(tensor: Tensor) -> bool:
     is_matrix = len(tensor.shape) > 1 and tensor.nbytes > 0
-    return is_matrix and tensor.dtype != CODES and not tensor.name.endswith(".biases")
+    return is_matrix and tensor.dtype != _CODES and not tensor.name.endswith(".biases")
 
 
 def _in_holes(file: Path, tensors: Iterable[Tensor]) -> Iterator[Tensor]:

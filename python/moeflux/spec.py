@@ -11,14 +11,9 @@ from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
+from . import formats
 from .packed import PART_ALIGNMENT, Part, record_bytes, round_up
-from .safetensors_header import DTYPE_BYTES, Tensor
-
-# What weights can be stored as: floats, or MLX's affine codes with a scale and a bias a group.
-PLAIN = ("F32", "F16", "BF16")
-CODES = "U32"  # dtype of packed codes
-BITS = (2, 3, 4, 5, 6, 8)
-GROUPS = (32, 64, 128)  # columns
+from .safetensors_header import Tensor
 
 Rows = list[tuple[int, int]]  # (begin, count) of ranges of rows
 
@@ -52,19 +47,22 @@ class Vector:
 class Shape:
     """Size and format of a stored matrix.
 
-    `bits` and `group` are 0 where it is not quantised; `dtype` is that of its floats.
+    Attributes:
+        format: a row's name in `formats.TABLE`.
+        group: columns that a scale covers; 0 where there are none.
+        dtype: of its floats.
     """
 
     out: int
     columns: int
-    bits: int
+    format: str
     group: int
     dtype: str
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Names of the tensors that it consists of."""
-        return ("weight", "scales", "biases") if self.bits else ("weight",)
+    def tensors(self) -> dict[str, tuple[str, int]]:
+        """The tensors that it consists of: dtype and elements a row, by name."""
+        return formats.tensors(self.format, self.columns, self.group, self.dtype)
 
 
 @dataclass(frozen=True)
@@ -152,13 +150,11 @@ class Experts:
         found: dict[Part, Slices] = {}
         end = 0
         for matrix in (self.gate, self.up, self.down):
-            for name in matrix.parts:
-                slices: Slices = getattr(matrix, name)
-                dtype = CODES if matrix.bits and name == "weight" else matrix.dtype
-                shape = (matrix.out, slices.nbytes // matrix.out // DTYPE_BYTES[dtype])
+            for name, (dtype, count) in matrix.tensors.items():
                 offset = round_up(end, PART_ALIGNMENT)
-                found[Part(f"{matrix.module}.{name}", dtype, shape, offset)] = slices
-                end = offset + slices.nbytes
+                part = Part(f"{matrix.module}.{name}", dtype, (matrix.out, count), offset)
+                found[part] = getattr(matrix, name)
+                end = offset + part.nbytes
         return found
 
     @property

@@ -4,11 +4,19 @@
 #include <random>
 #include <vector>
 
+#include "base/cat.h"
 #include "base/format.h"
 
 namespace moeflux::test {
 
 using quant::DType;
+
+// bits 0: plain.
+inline quant::Shape affine_shape(uint32_t out, uint32_t in, uint32_t bits, uint32_t group,
+                                 DType dtype) {
+  if (bits == 0) return {out, in, &quant::plain(dtype), 0, dtype};
+  return {out, in, &quant::find_format(cat("affine", bits)), group, dtype};
+}
 
 struct Random {
   std::mt19937 engine{7};
@@ -46,7 +54,7 @@ struct Stored {
   }
 
   Stored(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype, Random& random) {
-    m.shape = quant::affine_shape(out, in, bits, group, dtype);
+    m.shape = affine_shape(out, in, bits, group, dtype);
     for (uint32_t row = 0; row < out; ++row) {
       if (bits == 0) {
         for (uint32_t i = 0; i < in; ++i) value.push_back(put(weight, random(), dtype));

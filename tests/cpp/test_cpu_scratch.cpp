@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "ops/cpu/cpu_ops.h"
+#include "stored_matrix.h"
 
 using namespace moeflux;
 using namespace moeflux::ops::cpu;
@@ -24,7 +25,7 @@ struct Rig {
   float* floats(uint64_t n) { return memory.emplace_back(n).data(); }
   std::byte* bytes(uint64_t n) { return reinterpret_cast<std::byte*>(floats(n / 4 + 1)); }
   ops::Linear linear(uint32_t out, uint32_t in, uint32_t bits = 4) {
-    const quant::Shape shape = quant::affine_shape(out, in, bits, 64, quant::DType::bf16);
+    const quant::Shape shape = test::affine_shape(out, in, bits, 64, quant::DType::bf16);
     return {quant::contiguous(shape, bytes(shape.nbytes()))};
   }
   ops::GatedFfn ffn(uint32_t width) {

@@ -20,7 +20,7 @@ TEST_CASE("every half decodes exactly") {
   std::vector<uint16_t> all(65536);
   for (uint32_t i = 0; i < all.size(); ++i) all[i] = i;
   quant::Matrix m;
-  m.shape = quant::affine_shape(1, 65536, 0, 0, DType::f16);
+  m.shape = {1, 65536, &quant::plain(DType::f16), 0, DType::f16};
   m.planes[quant::kCodes] = reinterpret_cast<const std::byte*>(all.data());
   for (const Kernels* kernels : available_kernels()) {
     std::vector<float> out(65536, std::nanf(""));

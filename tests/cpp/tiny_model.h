@@ -126,7 +126,8 @@ class TinyModel {
     if (shared) moe.shared = ffn(), moe.shared_gate = matrix(1, kModel);
     moe.store_layer = static_cast<uint32_t>(experts_.size());
     const auto shape = [](uint32_t out, uint32_t in) {
-      return moeflux::quant::affine_shape(out, in, 4, 32, moeflux::quant::DType::bf16);
+      return moeflux::quant::Shape{out, in, &moeflux::quant::find_format("affine4"), 32,
+                                   moeflux::quant::DType::bf16};
     };
     moeflux::ops::GatedFfn& ffn = moe.experts.ffn;
     ffn = {{{shape(kHidden, kModel)}}, {{shape(kHidden, kModel)}}, {{shape(kModel, kHidden)}}};

@@ -57,8 +57,8 @@ def test_memory_and_kernel_rates_count_every_byte():
     done = _core.probe_memory(5 << 20, 2, 0.02)
     assert done["nbytes"] == done["rounds"] * (5 << 20)
     done = _core.probe_experts(
-        d_model=128, d_ff=64, bits=4, group=64, top_k=3, nbytes=1 << 20, seconds=0.02,
-        compute=_core.Compute(n_threads=2),
+        d_model=128, d_ff=64, format="affine4", group=64, dtype="BF16", top_k=3, nbytes=1 << 20,
+        seconds=0.02, compute=_core.Compute(n_threads=2),
     )  # fmt: skip
     expert = 3 * 128 * 64 * 9 // 16  # q4 in groups of 64: 0.5625 bytes a weight
     assert done["nbytes"] == done["rounds"] * 3 * expert
@@ -147,8 +147,8 @@ def test_a_machine_of_layers_of_several_widths_is_measured_with_the_first(tmp_pa
     folder = build(tmp_path / "m", "qwen3_moe", "mlx-q3_6", 0, moe_intermediate_size=512)
     checkpoint = open_checkpoint(folder)  # wide enough that a slot tells the widths apart
     spec = build_spec(checkpoint)
-    bits = {moe.experts.down.bits for moe in spec.moes}
-    assert bits == {3, 6}
+    formats = {moe.experts.down.format for moe in spec.moes}
+    assert formats == {"affine3", "affine6"}
     found = probe.machine(spec, checkpoint.files, 1 << 16, 2)
     assert all(value > 0 for value in found.layer.by_misses.values())
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from moeflux import spec
+from moeflux import formats, spec
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
 from oracle import affine, build
@@ -16,7 +16,7 @@ def model(tmp_path_factory):
 
 
 def test_formats_of_weights_are_those_of_the_oracle():
-    assert spec.BITS == affine.BITS and spec.GROUPS == affine.GROUP_SIZES
+    assert formats.BITS == affine.BITS and formats.GROUPS == affine.GROUP_SIZES
 
 
 def test_a_tree_has_no_object_of_ours_and_nothing_that_is_none(model):

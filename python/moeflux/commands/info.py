@@ -37,6 +37,7 @@ def info(
 
 def _rows(found: Headers) -> dict[str, Any]:
     from ..families import build_spec
+    from ..formats import TABLE
     from ..planning.inventory import inventory
 
     checkpoint = found.checkpoint
@@ -57,7 +58,8 @@ def _rows(found: Headers) -> dict[str, Any]:
     if spec.moes:
         moe = spec.moes[0]
         gate = moe.experts.gate
-        form = f"{gate.bits}-bit, groups of {gate.group}" if gate.bits else gate.dtype
+        bits = TABLE[gate.format].bits
+        form = f"{bits}-bit, groups of {gate.group}" if bits else gate.dtype
         rows |= {
             "experts": f"{moe.n_experts} a layer, {moe.top_k} a token, {form}",
             "one expert": f"{sizes.expert_bytes:,} bytes",

@@ -1,6 +1,6 @@
 """What families share: matrices, vectors, attention and experts of a checkpoint as parts of a spec.
 
-Quantisation is inferred from shapes and checked against config.json.
+Quantisation is what config.json says; the tensors' shapes are checked against it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 from .. import spec
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..spec import BITS, CODES, GROUPS, PLAIN, Rows, Slices
+from ..formats import BITS, GROUPS, PLAIN, affine
+from ..spec import Rows, Slices
 from .config import MAX_EACH, Config
 from .rope import Rope
 
@@ -99,7 +100,7 @@ class Tensors:
     ) -> spec.Matrix:
         """A stored matrix [out, columns], or the `rows` (begin, count) of it, in that order."""
         shape = self._shape(name, (out, columns))
-        parts: dict[str, Any] = {part: self.get(f"{name}.{part}") for part in shape.parts}
+        parts: dict[str, Any] = {part: self.get(f"{name}.{part}") for part in shape.tensors}
         if bias:
             parts["bias"] = tensor = self.get(name + ".bias")
             self._plain(tensor)
@@ -108,49 +109,37 @@ class Tensors:
         return spec.Matrix(**vars(shape) | parts, rows=rows)
 
     def _shape(self, name: str, stored: tuple[int, ...]) -> spec.Shape:
-        """Shape and format of a matrix (or a stack of them), inferred and cross-checked."""
+        """Shape and format of a matrix (or a stack of them): what the config says, checked."""
         *lead, out, columns = stored
-        weight = self.get(name + ".weight")
-        if not self.has(name + ".scales"):
-            dtype = self._plain(weight)
-            if weight.shape != stored:
-                raise self._bad(weight, f"expected shape {list(stored)}, "
-                                f"found {list(weight.shape)}")  # fmt: skip
-            return spec.Shape(out, columns, 0, 0, dtype)
-        said = self._said(name)
-        scales, biases = self.get(name + ".scales"), self.get(name + ".biases")
-        if weight.dtype != CODES:
-            raise self._bad(weight, f"expected packed codes in {CODES}, found {weight.dtype}")
-        if weight.shape[:-1] != (*lead, out):
-            raise self._bad(weight, f"expected rows {[*lead, out]}, found {list(weight.shape)}")
-        bits, rest = divmod(weight.shape[-1] * 32, columns)
-        if rest or bits not in BITS:
-            raise self._bad(weight, f"expected {_listed(BITS)} bits for {columns} columns, "
-                            f"found {weight.shape[-1]} words a row")  # fmt: skip
-        n_groups = scales.shape[-1] if scales.shape else 0
-        group = columns // n_groups if n_groups and columns % n_groups == 0 else 0
-        if group not in GROUPS:
-            raise self._bad(scales, f"expected groups of {_listed(GROUPS)} in {columns} columns, "
-                            f"found {n_groups} groups")  # fmt: skip
-        for tensor in (scales, biases):
-            if self._plain(tensor) != scales.dtype or tensor.shape != (*lead, out, n_groups):
-                raise self._bad(tensor, f"expected {scales.dtype} {[*lead, out, n_groups]}, found "
+        if self.has(name + ".scales"):
+            said = (*self._said(name, columns), self._plain(self.get(name + ".scales")))
+        else:
+            dtype = self._plain(self.get(name + ".weight"))
+            said = (dtype.lower(), 0, dtype)
+        shape = spec.Shape(out, columns, *said)
+        for part, (dtype, count) in shape.tensors.items():
+            tensor, expected = self.get(f"{name}.{part}"), (*lead, out, count)
+            if (tensor.dtype, tensor.shape) != (dtype, expected):
+                form = f" ({said[0]} in groups of {said[1]}, by config.json)" if said[1] else ""
+                raise self._bad(tensor, f"expected {dtype} {list(expected)}{form}, found "
                                 f"{tensor.dtype} {list(tensor.shape)}")  # fmt: skip
-        if said != (bits, group):
-            raise self.config.bad(
-                f"config says {show(said[0])} bits in groups of {show(said[1])} for {name}, "
-                f"the tensor's shape says {bits} and {group}"
-            )
-        return spec.Shape(out, columns, bits, group, scales.dtype)
+        return shape
 
-    def _said(self, name: str) -> tuple[Any, Any]:
-        """Bits and group size that the config gives a quantised matrix."""
+    def _said(self, name: str, columns: int) -> tuple[str, int]:
+        """Format and group size that the config gives a quantised matrix."""
         override = self.quantization.get(name)
         said = override if isinstance(override, dict) else self.quantization
         mode = "none" if override is False else said.get("mode", "affine")
         if mode != "affine":
             raise self.config.bad(f"expected affine quantisation of {name}, found {show(mode)}")
-        return said.get("bits", 4), said.get("group_size", 64)
+        bits, group = said.get("bits", 4), said.get("group_size", 64)
+        if not (is_integer(bits) and is_integer(group) and bits in BITS and group in GROUPS):
+            raise self.config.bad(f"expected {_listed(BITS)} bits in groups of {_listed(GROUPS)}, "
+                                  f"found {show(bits)} and {show(group)} for {name}")  # fmt: skip
+        if columns % group:
+            raise self.config.bad(f"expected columns in whole groups of {group}, found {columns} "
+                                  f"of {name}")  # fmt: skip
+        return affine(bits), group
 
     def experts(self, prefix: str, names: MoeNames, n_experts: int, d_ff: int) -> spec.Experts:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
@@ -176,7 +165,7 @@ class Tensors:
 
     def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         shape = self._shape(name, (n_experts, out, columns))
-        parts = {part: _slices(self.get(f"{name}.{part}"), n_experts) for part in shape.parts}
+        parts = {part: _slices(self.get(f"{name}.{part}"), n_experts) for part in shape.tensors}
         return spec.ExpertMatrix(**vars(shape) | parts, module=name)
 
     def _fused(self, prefix: str, n_experts: int, d_ff: int) -> spec.Experts:
@@ -192,7 +181,8 @@ class Tensors:
         files, offsets, nbytes = _slices(both, n_experts)
         half = nbytes // 2
         gate, up = (Slices(files, offsets + np.uint64(begin), half) for begin in (0, half))
-        half_form, down_form = (d_ff, d_model, 0, 0, both.dtype), (d_model, d_ff, 0, 0, down.dtype)
+        half_form = (d_ff, d_model, both.dtype.lower(), 0, both.dtype)
+        down_form = (d_model, d_ff, down.dtype.lower(), 0, down.dtype)
         return spec.Experts(
             spec.ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
             spec.ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
@@ -207,7 +197,7 @@ class Tensors:
                 raise self._bad(self.get(name + ".weight"),
                                 f"expected all experts as {first}, found {shape}")  # fmt: skip
         parts = {}
-        for part in first.parts:
+        for part in first.tensors:
             tensors = [self.get(f"{name}.{part}") for name in names]
             parts[part] = Slices(np.array([t.file for t in tensors], dtype=np.uint32),
                                  np.array([t.offset for t in tensors], dtype=np.uint64),

@@ -136,8 +136,9 @@ def memory(threads: int | None = None, seconds: float = 0.3) -> float:
 def kernels(
     d_model: int = 2048,
     d_ff: int = 768,
-    bits: int = 4,
+    format: str = "affine4",
     group: int = 64,
+    dtype: str = "BF16",
     top_k: int = 8,
     threads: int | None = None,
     seconds: float = 0.3,
@@ -149,8 +150,9 @@ def kernels(
     Args:
         d_model: width of the model.
         d_ff: width of an expert.
-        bits: of the weights; 0 is bf16.
+        format: of the weights.
         group: columns that share a scale.
+        dtype: of the weights' floats.
         top_k: experts of a token in a layer.
         threads: compute threads.
         seconds: time to compute for; preparing weights comes on top.
@@ -166,8 +168,8 @@ def kernels(
         """Seconds of so many experts."""
         nonlocal expert_bytes
         done = _core.probe_experts(
-            d_model=d_model, d_ff=d_ff, bits=bits, group=group, top_k=n_experts, nbytes=nbytes,
-            seconds=seconds / 2, compute=how,
+            d_model=d_model, d_ff=d_ff, format=format, group=group, dtype=dtype,
+            top_k=n_experts, nbytes=nbytes, seconds=seconds / 2, compute=how,
         )  # fmt: skip
         time, moved = _a_round(done)
         expert_bytes = moved / n_experts
@@ -218,8 +220,8 @@ def machine(
                        kernels(**how), threads)  # fmt: skip
     moe = spec.moes[0]
     experts, gate = moe.experts, moe.experts.gate
-    shape: dict[str, Any] = {"d_model": gate.columns, "d_ff": gate.out, "bits": gate.bits,
-             "group": gate.group, "top_k": moe.top_k}  # fmt: skip
+    shape: dict[str, Any] = {"d_model": gate.columns, "d_ff": gate.out, "format": gate.format,
+             "group": gate.group, "dtype": gate.dtype, "top_k": moe.top_k}  # fmt: skip
     with ExitStack() as stack:
         if files and folder is None:
             paths = [os.fsencode(file) for file in files]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...spec import BITS, GROUPS
+from ...formats import BITS, GROUPS
 from . import oracles
 from .case import Array, Case, Family, Generator, Out, Shape, floats
 from .cases_linear import Weights

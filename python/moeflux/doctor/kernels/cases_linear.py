@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ...spec import BITS, GROUPS
+from ...formats import BITS, GROUPS
 from . import oracles
 from .case import Array, Build, Case, Family, Generator, Out, Shape, bf16, decode, floats
 from .cases_elementwise import geometry

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...spec import GROUPS
+from ...formats import GROUPS
 from . import oracles
 from .case import Array, Build, Case, Family, Generator, Out, Shape, bf16, decode, floats
 

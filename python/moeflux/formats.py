@@ -1,0 +1,31 @@
+"""Weight formats by name, as the core's table has them (csrc/base/format.cpp)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import _core
+
+
+class Format(NamedTuple):
+    """A row: bits of a code (0: weights are numbers), columns that a scale may cover."""
+
+    bits: int
+    groups: tuple[int, ...]
+
+
+TABLE = {name: Format(bits, tuple(groups)) for name, bits, groups in _core.formats()}
+# Safetensors' names of plain numbers; bits and groups of MLX's affine codes.
+PLAIN = tuple(name.upper() for name, row in TABLE.items() if not row.bits)
+BITS = tuple(row.bits for name, row in TABLE.items() if name.startswith("affine"))
+GROUPS = TABLE["affine4"].groups
+
+
+def affine(bits: int) -> str:
+    """The format of MLX's affine codes of so many bits."""
+    return f"affine{bits}"
+
+
+def tensors(name: str, columns: int, group: int, dtype: str) -> dict[str, tuple[str, int]]:
+    """The tensors that a matrix consists of: dtype and elements a row, by name."""
+    return {part: (of, count) for part, of, count in _core.tensors(name, columns, group, dtype)}
