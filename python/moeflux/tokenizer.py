@@ -139,13 +139,12 @@ class TokenStream:
         whole = max(len(text.rstrip(REPLACEMENT)), len(text) - self.MAX_HELD_CHARS)
         out = text[self._n_sent : whole]
         self._n_sent += len(out)
-        if out and whole == len(text):
+        if whole == len(text):
             self._drop(self._n_old, text)
             self._n_old = len(self._ids)
         elif len(self._ids) > self.MAX_IDS:
             half = len(self._ids) // 2
-            left, right = self._decode(self._ids[:half]), self._decode(self._ids[half:])
-            if right and left + right == text and len(left) <= self._n_sent:
+            if len(self._decode(self._ids[:half])) <= self._n_sent:
                 self._drop(half, text)
                 self._n_old = 0
         return out
