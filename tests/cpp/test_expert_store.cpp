@@ -264,6 +264,7 @@ TEST_CASE("a guess that is guessed again, and fails, is nobody's, whenever it is
     ExpertStoreTest::assert_invariants(f.store);
     f.file->allow(1000);
     f.check(1);
+    if (kept) CHECK_THROWS_AS(kept->ready(), IoError);  // no demand joined, so nobody reads again
     f.check(5);
     kept.reset();
     f.check(5);
