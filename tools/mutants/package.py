@@ -54,6 +54,8 @@ class Package(Kind):
         """How the tests fail; empty: they pass."""
         command = [sys.executable, "-m", "pytest", "-qx", "--tb=line", "-p", "no:cacheprovider"]
         done = run(*command, *tests, env=self._environment(site), **options)
+        if done.returncode < 0:
+            return f"ended by signal {-done.returncode}"
         if done.returncode not in (0, 1):
             raise Broken(f"pytest says nothing: {(done.stdout + done.stderr)[-2000:]}")
         failed = [line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
