@@ -29,11 +29,13 @@ from .routing import Routing
 from .sampling import SamplingParams
 from .session import Session
 from .stream import generate, stream_generate
+from .templates import ChatOptions
 
 __all__ = [
     "ALL_KERNELS",
     "Backend",
     "Buffer",
+    "ChatOptions",
     "Command",
     "Conversation",
     "DownloadError",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import _core
 from .arguments import TEXT, check, instance, optional
@@ -18,6 +18,10 @@ from .generation import Part
 from .model import Model
 from .session import rewind
 from .stream import stream_generate
+from .templates import ChatOptions, check_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RULES = {"model": instance("a Model", Model), "system": optional(TEXT), "text": TEXT}
 
@@ -28,6 +32,7 @@ class Conversation:
     Args:
         model: one with a chat template.
         system: the system message, or None.
+        chat: what the template is given beside the messages; see `ChatOptions`.
 
     Example:
         >>> talk = Conversation(model)
@@ -35,8 +40,12 @@ class Conversation:
         ...     print(part.text, end="")
     """
 
-    def __init__(self, model: Model, system: str | None = None) -> None:
+    def __init__(
+        self, model: Model, system: str | None = None, **chat: Unpack[ChatOptions]
+    ) -> None:
         check("chat", SessionError, RULES, locals())
+        check_options(chat, "Conversation")
+        self._chat = chat
         self._model = model
         self._system = system
         self._session = model.session()
@@ -68,9 +77,7 @@ class Conversation:
         """
         check("chat", SessionError, RULES, {"text": text})
         question = {"role": "user", "content": text}
-        tokenizer = self._model.tokenizer
-        prompt = tokenizer.apply_template([*self.messages, question])
-        ids = tokenizer.encode(prompt, add_special_tokens=False)
+        ids = self._model.tokenizer.encode_chat([*self.messages, question], **self._chat)
         if not ids or len(ids) > self._session.context:
             raise SessionError(
                 f"[chat] the conversation takes {len(ids)} tokens of a context of "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from . import log
 from .arguments import TEXT, check, instance, optional
@@ -15,6 +17,12 @@ from .routing import Routing
 from .sampling import SamplingParams
 from .session import RULES as SESSION_RULES
 from .session import Session, capture_names, token_ids
+from .templates import ChatOptions, check_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+P = ParamSpec("P")
 
 RULES = GENERATION_RULES | {
     "model": instance("a Model", Model),
@@ -27,7 +35,7 @@ def stream_generate(
     model: Model,
     prompt: str | Sequence[int] | None = None,
     *,
-    messages: list[dict[str, str]] | None = None,
+    messages: Iterable[Mapping[str, Any]] | None = None,
     max_tokens: int = 256,
     temperature: float = 0.0,
     top_k: int = 0,
@@ -42,6 +50,7 @@ def stream_generate(
     history: Iterable[int] = (),
     capture: Iterable[str] | None = None,
     routing: Routing | None = None,
+    **chat: Unpack[ChatOptions],
 ) -> Iterator[Part]:
     """Generates part by part.
 
@@ -65,6 +74,7 @@ def stream_generate(
         history: tokens that `session` holds, for the repetition penalty to see.
         capture: any of "router", "experts", "hidden", for `Part.captured`.
         routing: an override of the router's choice, for a new session.
+        chat: what the chat template is given beside `messages`; see `ChatOptions`.
 
     Yields:
         Parts; the last one has a finish_reason.
@@ -90,14 +100,9 @@ def stream_generate(
         if tokens and max(tokens) >= model.vocab_size:
             raise SessionError(f"[generate] {name}: expected token ids below {model.vocab_size}, "
                                f"found {max(tokens)}")  # fmt: skip
-    if (prompt is None) == (messages is None):
-        raise SessionError("[generate] expected either a prompt or messages")
     _check_session(model, session, routing)
     goes_on = session is not None and session._logits is not None
-    ids = [] if goes_on and prompt == "" else _encode(model, prompt, messages)
-    if not ids and not goes_on:
-        raise SessionError("[generate] the prompt is empty: expected at least one token, or a "
-                           "session that was stepped last")  # fmt: skip
+    ids = _encode(model, prompt, messages, chat, goes_on)
     extra = session is None  # a session that ends here need not hold the last token
     session = session or model.session(routing=routing)
     room = session.context - session.position
@@ -118,15 +123,23 @@ def _check_session(model: Model, session: Session | None, routing: Routing | Non
         raise SessionError("[generate] expected a session of this model, found another model's")
 
 
-def _encode(model: Model, prompt: Any, messages: list[dict[str, str]] | None) -> list[int]:
+def _encode(
+    model: Model, prompt: Any, messages: Any, chat: ChatOptions, goes_on: bool
+) -> list[int]:
+    """Token ids of the prompt or chat; none only where the session can go on without."""
+    check_options(chat, "generate")
+    if (prompt is None) == (messages is None) or (chat and messages is None):
+        raise SessionError("[generate] expected either a prompt or messages")
     if messages is not None:
-        text = model.tokenizer.apply_template(messages)
-        ids = model.tokenizer.encode(text, add_special_tokens=False)
+        ids = model.tokenizer.encode_chat(messages, **chat)
     elif isinstance(prompt, str):
         check("generate", SessionError, {"prompt": TEXT}, {"prompt": prompt})
-        ids = model.tokenizer.encode(prompt)
+        ids = [] if goes_on and not prompt else model.tokenizer.encode(prompt)
     else:
         ids = token_ids(prompt, "prompt").tolist()
+    if not ids and not goes_on:
+        raise SessionError("[generate] the prompt is empty: expected at least one token, or a "
+                           "session that was stepped last")  # fmt: skip
     return ids
 
 
@@ -152,6 +165,16 @@ def _stream(
         yield generation.closing
 
 
-def generate(model: Model, prompt: str | Sequence[int] | None = None, **options: Any) -> str:
-    """The whole text of a generation; arguments as for `stream_generate`."""
-    return "".join(part.text for part in stream_generate(model, prompt, **options))
+def _whole(stream: Callable[P, Iterator[Part]]) -> Callable[P, str]:
+    @wraps(stream)  # with its arguments
+    def whole(*args: P.args, **kwargs: P.kwargs) -> str:
+        return "".join(part.text for part in stream(*args, **kwargs))
+
+    told: Any = whole
+    told.__name__ = told.__qualname__ = "generate"
+    told.__doc__ = "The whole text of a generation; arguments as for `stream_generate`."
+    told.__signature__ = signature(stream).replace(return_annotation="str")
+    return whole
+
+
+generate = _whole(stream_generate)

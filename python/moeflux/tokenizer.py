@@ -1,39 +1,35 @@
-"""Text to token ids and back: `tokenizers` for tokenizer.json, jinja2 for chat templates.
-
-A template is code from a stranger: it runs in jinja2's immutable sandbox, in a process of its own
-with limits on time, memory and output.
-"""
+"""Text to token ids and back: `tokenizers` for tokenizer.json, chat templates for messages."""
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import files
-from .arguments import TEXT, listed, show
+from .arguments import TEXT, show
 from .checkpoint import read_json
 from .errors import FormatError, SessionError, TemplateError
+from .renderer import Renderer
+from .special_text import SpecialText
+from .templates import (
+    ChatOptions,
+    check_messages,
+    check_options,
+    cut_open_end,
+    marks,
+    open_end,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 MAX_FILE_BYTES = 100_000_000  # of tokenizer.json; real ones have up to 35 million
-MAX_TEMPLATE_CHARS = 200_000
-MAX_RENDERED_CHARS = 10_000_000
-MAX_TEMPLATE_SECONDS = 5  # of processor time; real ones take milliseconds
-MAX_TEMPLATE_WAIT = 60  # seconds by the clock, for a machine that is busy
-MAX_TEMPLATE_BYTES = 512 << 20  # address space of the process that renders
+TEMPLATE_FILES = {
+    "default": "chat_template.jinja",
+    "tool_use": "additional_chat_templates/tool_use.jinja",  # where there are tools
+}
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-
-
-def _is_message(message: Any) -> bool:
-    """Whether it has a role, and texts a template can be given (some take lists as content)."""
-    try:
-        text = json.dumps(message, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return isinstance(message, dict) and TEXT.fits(message.get("role")) and TEXT.fits(text)
 
 
 class Tokenizer:
@@ -56,7 +52,9 @@ class Tokenizer:
         generation = _optional_json(folder / "generation_config.json")
         self._named = _named_tokens(folder, settings)
         self.eos_ids = self._find_eos(config, generation)
-        self._template = _find_template(folder, settings)
+        self._templates = _find_templates(folder, settings)
+        self._renderers: dict[str, Renderer] = {}
+        self._special_text: SpecialText | None = None
 
     def _find_eos(self, config: dict[str, Any], generation: dict[str, Any]) -> frozenset[int]:
         """generation_config wins over config, as in transformers; the tokenizer's own is added."""
@@ -89,27 +87,79 @@ class Tokenizer:
     @property
     def has_template(self) -> bool:
         """Whether the checkpoint brings a chat template."""
-        return self._template is not None
+        return "default" in self._templates
 
-    def apply_template(self, messages: list[dict[str, str]]) -> str:
+    def apply_template(
+        self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]
+    ) -> str:
         """The prompt that the checkpoint's chat template makes of `messages`.
 
         Args:
-            messages: [{"role": "user", "content": "..."}, ...]
+            messages: [{"role": "user", "content": "..."}, ...]; a content may be a list of parts
+                {"type": "text", "text": "..."}.
+            options: what else the template is given; see `ChatOptions`.
 
         Raises:
-            SessionError: messages are no such list.
+            SessionError: messages or options are not what they must be.
             TemplateError: there is no template, or it fails or does more than it may.
         """
-        what = "a list of dicts with role and content"
-        messages = listed("tokenizer", SessionError, "messages", what, messages)
-        for message in messages:
-            if not _is_message(message):
-                raise SessionError(f"[tokenizer] messages: expected {what}, found "
-                                   f"{show(message)}")  # fmt: skip
-        if self._template is None:
+        check_options(options, "apply_template")
+        if options.get("special_as_text"):
+            raise SessionError("[tokenizer] special_as_text: expected `encode_chat`: a text does "
+                               "not tell which of its tokens are text")  # fmt: skip
+        return self._chat(messages, options)[0]
+
+    def encode_chat(
+        self, messages: Iterable[Mapping[str, Any]], **options: Unpack[ChatOptions]
+    ) -> list[int]:
+        """Token ids of `apply_template`, with the same arguments and errors."""
+        check_options(options, "encode_chat")
+        text, mark = self._chat(messages, options)
+        return self._specials.encode(text, mark) if mark else self.encode(text, False)
+
+    def _chat(self, messages: Any, options: ChatOptions) -> tuple[str, str]:
+        """The rendered prompt, and the mark in special tokens that texts spell: "" without any."""
+        messages = check_messages(messages)
+        others = {
+            "tools": options.get("tools"),
+            "documents": options.get("documents"),
+            "variables": options.get("chat_template_kwargs") or {},
+        }
+        renderer = self._renderer(others["tools"] is not None)
+        given = {"messages": messages, **others}
+        field, as_text = options.get("continue_final_message"), options.get("special_as_text")
+        end, mark = marks(renderer.template, given) if field or as_text else ("", "")
+        if as_text:
+            broken = self._specials.broken(given, mark)
+            for i, message in enumerate(messages):
+                if message["role"] == "assistant":  # the model wrote it
+                    broken["messages"][i] = message
+            as_text, given = broken != given, broken
+        if field:
+            last, text = open_end(messages[-1] if messages else {}, field, end)
+            given["messages"] = [*given["messages"][:-1], last]
+        head = options.get("add_generation_prompt")
+        rendered = renderer.render({
+            **given,
+            "variables": {**self._named, **given["variables"]},
+            "add_generation_prompt": not field if head is None else bool(head),
+        })  # fmt: skip
+        return cut_open_end(rendered, text, end) if field else rendered, mark if as_text else ""
+
+    def _renderer(self, with_tools: bool) -> Renderer:
+        name = "tool_use" if with_tools and "tool_use" in self._templates else "default"
+        if name not in self._templates:
             raise TemplateError("[tokenizer] the checkpoint has no chat template; pass a prompt")
-        return _render(self._template, messages, self._named)
+        if name not in self._renderers:  # of two threads one's does: it has no process yet
+            self._renderers[name] = Renderer(self._templates[name])
+        return self._renderers[name]
+
+    @property
+    def _specials(self) -> SpecialText:
+        if self._special_text is None:
+            texts = "\0".join(self._templates.values())
+            self._special_text = SpecialText(self._tokenizer, texts)
+        return self._special_text
 
 
 class TokenStream:
@@ -170,13 +220,16 @@ def _optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if files.mode(path) else {}
 
 
-def _find_template(folder: Path, config: dict[str, Any]) -> str | None:
-    path = folder / "chat_template.jinja"
-    template = _read_text(path) if files.mode(path) else config.get("chat_template")
-    if isinstance(template, list):  # [{"name": "default", "template": ...}, ...]
-        named = {t.get("name"): t.get("template") for t in template if isinstance(t, dict)}
-        template = named.get("default")
-    return template if isinstance(template, str) else None
+def _find_templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
+    """The chat templates that are used, "default" and "tool_use", where transformers looks."""
+    found = config.get("chat_template")
+    named: dict[Any, Any] = {"default": found}
+    if isinstance(found, list):  # [{"name": "default", "template": ...}, ...]
+        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+    for name, path in TEMPLATE_FILES.items():
+        if files.mode(folder / path):
+            named[name] = _read_text(folder / path)
+    return {name: text for name in TEMPLATE_FILES if isinstance(text := named.get(name), str)}
 
 
 def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
@@ -193,43 +246,3 @@ def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:
 def _content(token: Any) -> Any:
     """The text of a token, which a file gives as it is or in a dict."""
     return token.get("content") if isinstance(token, dict) else token
-
-
-def _render(template: str, messages: list[dict[str, str]], variables: dict[str, str]) -> str:
-    if len(template) > MAX_TEMPLATE_CHARS:
-        raise TemplateError(
-            f"[tokenizer] expected a chat template of at most {MAX_TEMPLATE_CHARS} characters, "
-            f"found {len(template)}"
-        )
-    request = {
-        "template": template,
-        "messages": messages,
-        "variables": variables,
-        "max_chars": MAX_RENDERED_CHARS,
-        "max_bytes": MAX_TEMPLATE_BYTES,
-        "max_seconds": MAX_TEMPLATE_SECONDS,
-    }
-    worker = Path(__file__).with_name("_template_worker.py")
-    try:
-        done = subprocess.run(
-            [sys.executable, str(worker)],
-            input=json.dumps(request),
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=MAX_TEMPLATE_WAIT,
-            check=False,
-        )
-        answer = json.loads(done.stdout)
-    except subprocess.TimeoutExpired:
-        raise TemplateError(
-            f"[tokenizer] the chat template took over {MAX_TEMPLATE_WAIT} seconds"
-        ) from None
-    except ValueError:
-        why = f"process died: {done.stderr[-300:]}"
-        if done.returncode == -signal.SIGXCPU:
-            why = f"took over {MAX_TEMPLATE_SECONDS} seconds of processor time"
-        raise TemplateError(f"[tokenizer] the chat template {why}") from None
-    if "error" in answer:
-        raise TemplateError(f"[tokenizer] the chat template failed: {answer['error']}")
-    return str(answer["text"])

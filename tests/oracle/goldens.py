@@ -7,6 +7,7 @@ Made by tools/goldens/make.py.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from dataclasses import dataclass, field
@@ -112,3 +113,12 @@ def load(name: str) -> Golden:
     with np.load(FOLDER / f"{name}.npz") as file:
         arrays = {key: file[key] for key in file.files}
     return Golden(CASES[name], info["prompt_len"], arrays, info)
+
+
+def chat(golden: dict[str, Any], render: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    """Messages and options of a render in chat_templates.json; True stands for the file's own."""
+    options = copy.deepcopy(render["options"])
+    for name in ("tools", "documents"):
+        if options.get(name) is True:
+            options[name] = golden[name]
+    return golden["talks"][render["talk"]], options

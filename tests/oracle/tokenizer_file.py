@@ -6,7 +6,9 @@ No merges, so that every id boundary can fall inside a UTF-8 sequence.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from .families import EOS_ID
 
@@ -23,17 +25,23 @@ def byte_alphabet() -> list[str]:
     return [chr(b) if b in kept else chr(256 + moved.index(b)) for b in range(256)]
 
 
-def write_tokenizer(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json (with a chat template)."""
-    end = {
-        "id": EOS_ID,
-        "content": "<|im_end|>",
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
+def write_tokenizer(folder: Path, added: Mapping[str, bool] = MappingProxyType({})) -> None:
+    """Write tokenizer.json and tokenizer_config.json (with a chat template).
+
+    `added`: more tokens, and whether each is special; ids follow that of <|im_end|>.
+    """
+    tokens = [
+        {
+            "id": EOS_ID + i,
+            "content": content,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": special,
+        }
+        for i, (content, special) in enumerate({"<|im_end|>": True, **added}.items())
+    ]
     byte_level = {
         "type": "ByteLevel",
         "add_prefix_space": False,
@@ -56,7 +64,7 @@ def write_tokenizer(folder: Path) -> None:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [end],
+        "added_tokens": tokens,
         "normalizer": None,
         "pre_tokenizer": byte_level,
         "post_processor": None,

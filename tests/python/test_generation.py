@@ -392,7 +392,8 @@ def test_chat_template_is_found_in_every_place(tmp_path, folder, form):
         "{{ missing.field }}",
     ],
 )
-def test_hostile_templates_end_in_a_typed_error_soon(tmp_path, folder, template):
+def test_hostile_templates_end_in_a_typed_error_soon(tmp_path, folder, template, monkeypatch):
+    monkeypatch.setattr("moeflux.renderer.MAX_SECONDS", 1)
     tokenizer = tokenizer_of(tmp_path, folder, chat_template__jinja=template)
     with pytest.raises(moeflux.TemplateError):
         tokenizer.apply_template(CHAT)

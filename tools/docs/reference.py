@@ -10,6 +10,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from typing import is_typeddict
 
 import typer.main
 from typer.cli import get_docs_for_click
@@ -30,6 +31,9 @@ HEAD = "<!-- Written by tools/docs/reference.py: edit the docstrings instead. --
 
 
 def _signature(name: str, item: object) -> str:
+    if is_typeddict(item):
+        fields = inspect.get_annotations(item).items()
+        return f"{name}({', '.join(f'{key}: {kind.__forward_arg__}' for key, kind in fields)})"
     text = str(inspect.signature(item)) if callable(item) else ""
     text = re.sub(r"(?<=[:>] )'([^']*)'", r"\1", text)  # annotations are strings
     return f"{name}{text}".replace("self, ", "").replace("(self)", "()")
