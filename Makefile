@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := pytest "pytest-xdist>=3.7" pybind11
-TESTS := $(PYTEST) hypothesis gguf safetensors  # what `make test` needs
+SERVE := fastapi uvicorn "llguidance>=1.7,<2" prometheus-client
+TESTS := $(PYTEST) $(SERVE) hypothesis gguf safetensors httpx  # what `make test` needs
 CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
@@ -42,7 +43,7 @@ dev: $(VENV)/tools  ## an editable installation
 	@touch -t 197001020000 $(BIN)/moeflux
 
 lint: $(BIN)/moeflux
-	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub
+	$(BIN)/pip install -q ruff mypy clang-format numpy typer rich jinja2 tokenizers huggingface_hub $(SERVE)
 	$(BIN)/ruff check python tests tools benchmarks examples
 	$(BIN)/ruff format --check python tests tools benchmarks examples
 	$(BIN)/mypy

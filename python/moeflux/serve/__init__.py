@@ -1,0 +1,1 @@
+"""`moeflux serve`: one model for many clients. Needs `pip install 'moeflux[serve]'`."""
