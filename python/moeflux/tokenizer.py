@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +86,33 @@ class Tokenizer:
         """A decoder for ids that come one at a time."""
         return TokenStream(self._tokenizer)
 
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for: bytes, for it may be a part of a character only."""
+        text = self.decode([token], skip_special_tokens=False)
+        spelled = self._tokenizer.id_to_token(token)
+        if REPLACEMENT not in text or spelled is None:
+            return text.encode()
+        if found := re.fullmatch("<0x([0-9A-F]{2})>", spelled):  # byte fallback
+            return bytes.fromhex(found[1])
+        return bytes(_BYTE_OF.get(letter, ord("?")) for letter in spelled)
+
+    @property
+    def named_tokens(self) -> Mapping[str, str]:
+        """Texts of bos_token, eos_token and others that the checkpoint names."""
+        return self._named
+
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the chat template; None where the checkpoint brings none."""
+        return self._templates.get("default")
+
+    def with_template(self, template: str) -> Tokenizer:
+        """The same tokenizer with another chat template."""
+        other = copy.copy(self)
+        other._templates = {"default": template}
+        other._renderers, other._special_text = {}, None
+        return other
+
     @property
     def has_template(self) -> bool:
         """Whether the checkpoint brings a chat template."""
@@ -160,6 +189,16 @@ class Tokenizer:
             texts = "\0".join(self._templates.values())
             self._special_text = SpecialText(self._tokenizer, texts)
         return self._special_text
+
+
+def _letters_of_bytes() -> dict[str, int]:
+    """The byte of each letter of byte-level vocabularies (as in GPT-2)."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [byte for byte in range(256) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(256 + i): b for i, b in enumerate(hidden)}
+
+
+_BYTE_OF = _letters_of_bytes()
 
 
 class TokenStream:

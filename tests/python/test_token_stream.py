@@ -116,3 +116,29 @@ def test_spaces_between_words_outlive_skipped_tokens(decoder, picked):
         else:
             ids += [len(WORDS) + byte for byte in of_characters[pick - len(WORDS)]]
     assert "".join(streamed(tokenizer, ids)) == tokenizer.decode(ids)
+
+
+def test_bytes_of_tokens_are_those_of_the_text(of_bytes, of_demo):
+    text = "def f(x):  # é € 👦\n\treturn x"
+    for tokenizer in (of_bytes, of_demo):
+        ids = tokenizer.encode(text)
+        assert b"".join(map(tokenizer.token_bytes, ids)) == text.encode()
+    assert of_bytes.token_bytes(END) == b"<|im_end|>"
+
+
+def test_bytes_of_a_vocabulary_with_byte_fallback(tmp_path, of_bytes):
+    vocabulary = {"<unk>": 0, "a": 1} | {f"<0x{byte:02X}>": 2 + byte for byte in range(256)}
+    fallback = tokenizers.Tokenizer(models.BPE(vocabulary, [], byte_fallback=True))
+    fallback.decoder = decoders.ByteFallback()
+    (tmp_path / "tokenizer.json").write_text(fallback.to_str())
+    found = Tokenizer(tmp_path, {})
+    assert b"".join(map(found.token_bytes, found.encode("aé"))) == "aé".encode()
+
+
+def test_another_chat_template_leaves_the_first_alone(of_bytes):
+    other = of_bytes.with_template("{{ messages[0].content }}!")
+    asked = [{"role": "user", "content": "a"}]
+    assert other.apply_template(asked) == "a!" and other.chat_template.endswith("!")
+    assert of_bytes.chat_template == tokenizer_file.CHAT_TEMPLATE
+    assert of_bytes.apply_template(asked) == "<user>a<|im_end|><assistant>"
+    assert of_bytes.named_tokens["eos_token"] == "<|im_end|>"
