@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..errors import MoefluxError
+from ..sampling import SamplingParams
 
 
 class Busy(MoefluxError):
@@ -79,6 +80,11 @@ class Sampling:
     min_tokens: int = 0
     max_tokens: int | None = None
     top_logprobs: int | None = None
+
+    def params(self, choice: int) -> SamplingParams:
+        """Those of one choice. Raises SessionError for a value out of its range."""
+        return SamplingParams(self.temperature, self.top_k, self.top_p, self.min_p,
+                              self.repetition_penalty, self.bias, self.seed + choice)  # fmt: skip
 
 
 @dataclass(frozen=True)

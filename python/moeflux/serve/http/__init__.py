@@ -1,0 +1,1 @@
+"""What every dialect shares of HTTP. Knows no tokens and no models."""
