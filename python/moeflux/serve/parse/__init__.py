@@ -1,0 +1,1 @@
+"""The markup of models: text in, reasoning, content and tool calls out. Knows no API."""

@@ -1,0 +1,221 @@
+"""Tool calls out of text that comes in pieces. What is no call is given back as text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from .markup import Markup
+
+HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([\w.-]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
+FUNCTION = re.compile(r"\s*<function=([\w.-]+)>\s*")
+PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
+END_PARAMETER = re.compile(r"\n?</parameter>")
+HELD = len("\n</parameter>") - 1
+
+
+class CallParser(Protocol):
+    """One call, without its tags.
+
+    Attributes:
+        name: of the tool, as soon as it is known to be one.
+        done: the call is over, its closing tag included.
+        broken: this is no call; nothing of it has been given out.
+        rest: what came behind the call.
+    """
+
+    name: str | None
+    done: bool
+    broken: bool
+    rest: str
+
+    def push(self, text: str) -> str:
+        """More text; returns more of the arguments' JSON text."""
+
+
+class JsonScanner:
+    """Finds the end of a JSON object that comes in pieces."""
+
+    def __init__(self) -> None:
+        self._depth, self._quoted, self._escaped = 0, False, False
+
+    def end(self, text: str) -> tuple[int, bool]:
+        """(characters of `text` that are the object's, whether it is over).
+
+        A "<" outside of quotes is a tag behind an object that was left open.
+        """
+        for at, letter in enumerate(text):
+            if self._quoted:
+                if self._escaped:
+                    self._escaped = False
+                elif letter == "\\":
+                    self._escaped = True
+                elif letter == '"':
+                    self._quoted = False
+            elif letter == '"':
+                self._quoted = True
+            elif letter in "{[":
+                self._depth += 1
+            elif letter in "}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    return at + 1, True
+            elif letter == "<":
+                return at, True
+        return len(text), False
+
+
+class JsonCall:
+    """{"name": "f", "arguments": {...}}. Arguments are given out as they come."""
+
+    def __init__(self, markup: Markup, tools: Mapping[str, Any]) -> None:
+        self.name: str | None = None
+        self.done = self.broken = False
+        self.rest = ""
+        self._close, self._tools = markup.call[1], tools
+        self._buffer = ""
+        self._scanner = JsonScanner()
+        self._whole: int | None = None  # where a call without a known head ends
+        self._scanned = 0
+        self._closing = False  # the arguments are over
+
+    def push(self, text: str) -> str:
+        """More text; returns more of the arguments."""
+        self._buffer += text
+        out = ""
+        if self.name is None and (head := HEAD.match(self._buffer)):
+            if head[1] not in self._tools:
+                self.broken = True
+                return ""
+            self.name, self._buffer = head[1], self._buffer[head.end() :]
+            self._scanner, self._scanned = JsonScanner(), 0
+        if self.name is None:
+            return self._all_at_once()
+        if not self._closing:
+            count, self._closing = self._scanner.end(self._buffer)
+            out, self._buffer = self._buffer[:count], self._buffer[count:]
+        if self._closing:
+            self._find_close()
+        return out
+
+    def _find_close(self) -> None:
+        found = self._buffer.find(self._close)
+        if found >= 0:
+            self.done, self.rest = True, self._buffer[found + len(self._close) :]
+
+    def _all_at_once(self) -> str:
+        """The arguments of a call whose keys come in another order, once it is whole."""
+        if self._whole is None:
+            count, over = self._scanner.end(self._buffer[self._scanned :])
+            self._scanned += count
+            if not over:
+                return ""
+            self._whole = self._scanned
+        if self._close not in self._buffer[self._whole :]:
+            return ""
+        try:
+            found = json.loads(self._buffer[: self._whole])
+            name, given = found["name"], found.get("arguments", found.get("parameters"))
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+            name, given = None, None
+        if not isinstance(given, dict) or not isinstance(name, str) or name not in self._tools:
+            self.broken = True
+            return ""
+        self.name, self._buffer = name, self._buffer[self._whole :]
+        self._find_close()
+        return json.dumps(given, ensure_ascii=False)
+
+
+class XmlCall:
+    """<function=f><parameter=a>...</parameter></function>. Texts are given out as they come."""
+
+    def __init__(self, markup: Markup, tools: Mapping[str, Any]) -> None:
+        self.name: str | None = None
+        self.done = self.broken = False
+        self.rest = ""
+        self._end, self._tools = markup.call[1], tools
+        self._buffer = ""
+        self._properties: Mapping[str, Any] = {}
+        self._count = 0  # parameters so far
+        self._kind: str | None = None  # of the parameter that is open: "text" or "other"
+
+    def push(self, text: str) -> str:
+        """More text; returns more of the arguments."""
+        self._buffer += text
+        out = ""
+        if self.name is None:
+            head = FUNCTION.match(self._buffer)
+            self.broken = not head and self._end in self._buffer
+            self.broken |= bool(head) and head[1] not in self._tools  # type: ignore[index]
+            if not head or self.broken:
+                return ""
+            self.name, self._buffer = head[1], self._buffer[head.end() :]
+            properties = self._tools[self.name].get("properties")
+            self._properties = properties if isinstance(properties, dict) else {}
+        while not self.done:
+            more = self._value() if self._kind else self._between()
+            if more is None:
+                break
+            out += more
+        return out
+
+    def _between(self) -> str | None:
+        """The head of the next parameter, or the end; None where more text is needed."""
+        end = self._buffer.find(self._end)
+        head = PARAMETER.match(self._buffer)
+        if head and not (self._buffer[head.end() - 1] == ">" and head.end() == len(self._buffer)):
+            self._buffer = self._buffer[head.end() :]
+            self._kind = "text" if self._is_text(head[1]) else "other"
+            self._count += 1
+            key = json.dumps(head[1], ensure_ascii=False)
+            quote = '"' if self._kind == "text" else ""
+            return f"{'{' if self._count == 1 else ', '}{key}: {quote}"
+        if end < 0:
+            return None
+        self.done, self.rest = True, self._buffer[end + len(self._end) :]
+        return "}" if self._count else "{}"
+
+    def _is_text(self, name: str) -> bool:
+        schema = self._properties.get(name)
+        kind = schema.get("type") if isinstance(schema, dict) else None
+        return kind == "string" or (kind is None and not _has_alternatives(schema))
+
+    def _value(self) -> str | None:
+        """What has come of a value; None where nothing can be said yet."""
+        found = END_PARAMETER.search(self._buffer)
+        if self._kind == "text":
+            cut = found.start() if found else max(len(self._buffer) - HELD, 0)
+            value, self._buffer = self._buffer[:cut], self._buffer[cut:]
+            out = json.dumps(value, ensure_ascii=False)[1:-1]
+        else:
+            if not found:
+                return None
+            value = self._buffer[: found.start()]
+            out = _as_json(value)
+        if not found:
+            return out or None
+        end = END_PARAMETER.search(self._buffer)
+        assert end is not None
+        self._buffer = self._buffer[end.end() :]
+        out += '"' if self._kind == "text" else ""
+        self._kind = None
+        return out
+
+
+def _has_alternatives(schema: Any) -> bool:
+    return isinstance(schema, dict) and any(key in schema for key in ("anyOf", "oneOf", "$ref"))
+
+
+def _as_json(value: str) -> str:
+    """A value that is not text by its schema: JSON if it is, else what Python's words mean."""
+    words = {"True": "true", "False": "false", "None": "null"}
+    text = words.get(value.strip(), value.strip())
+    try:
+        return json.dumps(json.loads(text), ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return json.dumps(value, ensure_ascii=False)
+
+
+FORMS: dict[str, type[JsonCall] | type[XmlCall]] = {"json": JsonCall, "xml": XmlCall}

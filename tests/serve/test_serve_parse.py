@@ -1,0 +1,185 @@
+"""Markup of models: the same events however the text is cut, and what a broken call becomes."""
+
+import itertools
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from moeflux.serve.events import CallArguments, CallStart, Reasoning, Text
+from moeflux.serve.parse.markup import Markup, find_markup
+from moeflux.serve.parse.parser import Parser
+
+THINK = ("<think>", "</think>")
+JSON, XML = Markup(THINK, form="json"), Markup(THINK, form="xml")
+SCHEMA = {
+    "properties": {
+        "city": {"type": "string"},
+        "days": {"type": "integer"},
+        "tags": {"type": "array"},
+        "any": {},
+    }
+}
+TOOLS = {"f": SCHEMA, "g": {}}
+
+
+def read(pieces, markup, *, opened=False, whole=False, parallel=True, tools=TOOLS):
+    """What a parser makes of pieces: neighbours of one kind joined, calls as (name, arguments)."""
+    number = itertools.count()
+    parser = Parser(
+        0, markup, tools, opened=opened, whole=whole, parallel=parallel,
+        new_id=lambda: f"id{next(number)}",
+    )  # fmt: skip
+    found = [e for piece in pieces for e in parser.push(piece, 1)] + parser.finish()
+    out = []
+    for event in found:
+        if isinstance(event, CallStart):
+            assert event.index == sum(kind == "call" for kind, *_ in out)
+            out.append(["call", event.name, ""])
+        elif isinstance(event, CallArguments):
+            assert event.index == sum(kind == "call" for kind, *_ in out) - 1
+            assert out[-1][0] == "call"
+            out[-1][2] += event.text
+        else:
+            kind = {Text: "text", Reasoning: "reasoning"}[type(event)]
+            assert event.text
+            if out and out[-1][0] == kind:
+                out[-1][1] += event.text
+            else:
+                out.append([kind, event.text])
+    return [tuple(item) for item in out]
+
+
+ONE = '<tool_call>\n{"name": "f", "arguments": {"city": "a }{ \\" </tool_call> b"}}\n</tool_call>'
+TWO = '<tool_call>\n{"name": "g", "arguments": {}}\n</tool_call>'
+XML_ONE = (
+    "<tool_call>\n<function=f>\n<parameter=city>\nline 1\n<b>line</b> 2\n</parameter>\n"
+    '<parameter=days>\n3\n</parameter>\n<parameter=tags>\n["x", true]\n</parameter>\n'
+    "</function>\n</tool_call>"
+)
+XML_ARGUMENTS = '{"city": "line 1\\n<b>line</b> 2", "days": 3, "tags": ["x", true]}'
+CALL_ONE = ("call", "f", '{"city": "a }{ \\" </tool_call> b"}')
+GOLDENS = [
+    ("Hello.\n", JSON, [("text", "Hello.\n")]),
+    ("a <tool b", JSON, [("text", "a <tool b")]),
+    ("<think>\nHm.\n</think>\n\nYes.", JSON, [("reasoning", "Hm."), ("text", "Yes.")]),
+    ("\n<think>\n\n</think>\n\nYes.", JSON, [("text", "Yes.")]),
+    ("Say <think> aloud.", JSON, [("text", "Say <think> aloud.")]),
+    ("<think>never ends ", JSON, [("reasoning", "never ends ")]),
+    (f"Sure.\n{ONE}\n{TWO}", JSON, [("text", "Sure."), CALL_ONE, ("call", "g", "{}")]),
+    (f"<think>\nHm.\n</think>\n\n{ONE}", JSON, [("reasoning", "Hm."), CALL_ONE]),
+    (
+        '<tool_call>{"arguments": {"city": "x"}, "name": "f"}</tool_call>', JSON,
+        [("call", "f", '{"city": "x"}')],
+    ),
+    (XML_ONE, XML, [("call", "f", XML_ARGUMENTS)]),
+    (f"{XML_ONE}\n{XML_ONE}", XML, [("call", "f", XML_ARGUMENTS)] * 2),
+    ("<tool_call>\n<function=g>\n</function>\n</tool_call>", XML, [("call", "g", "{}")]),
+    (
+        "<tool_call>\n<function=f>\n<parameter=any>\n</parameter>\n</function>\n</tool_call> ok",
+        XML, [("call", "f", '{"any": ""}'), ("text", "ok")],
+    ),
+    (
+        "<tool_call>\n<function=f>\n<parameter=days>\nmany\n</parameter>\n</function>\n</tool_call>",
+        XML, [("call", "f", '{"days": "many"}')],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("text", "markup", "expected"), GOLDENS)
+def test_text_is_read_alike_however_it_is_cut(text, markup, expected, whole):
+    assert read([text], markup, whole=whole) == expected
+    assert read(list(text), markup, whole=whole) == expected
+    for at in range(1, len(text)):
+        assert read([text[:at], text[at:]], markup, whole=whole) == expected
+
+
+@given(st.sampled_from(GOLDENS), st.lists(st.integers(1, 200), max_size=8), st.booleans())
+@settings(max_examples=150, deadline=None)
+def test_random_cuts_change_nothing(golden, cuts, whole):
+    text, markup, expected = golden
+    places = sorted({0, *(cut % (len(text) + 1) for cut in cuts), len(text)})
+    pieces = [text[a:b] for a, b in itertools.pairwise(places)]
+    assert read(pieces, markup, whole=whole) == expected
+
+
+BROKEN = [
+    ("<tool_call>\nnot JSON\n</tool_call>", JSON),
+    ('<tool_call>\n{"name": "nobody", "arguments": {}}\n</tool_call>', JSON),
+    ('<tool_call>\n{"name": "f", "arguments": [1]}\n</tool_call>', JSON),
+    ('<tool_call>\n{"name": 3}\n</tool_call>', JSON),
+    ('<tool_call>\n{"name": "f", "arg', JSON),
+    ("<tool_call>\n<function=nobody>\n</function>\n</tool_call>", XML),
+    ("<tool_call>\nfunction f\n</tool_call>", XML),
+]
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize(("text", "markup"), BROKEN)
+def test_a_call_that_is_none_is_text(text, markup, whole):
+    for pieces in ([text], list(text)):
+        assert read(pieces, markup, whole=whole) == [("text", text)]
+
+
+def test_arguments_that_are_no_json_are_text_unless_they_have_begun():
+    text = '<tool_call>\n{"name": "f", "arguments": {"city" "x"}}\n</tool_call>'
+    assert read(list(text), JSON, whole=True) == [("text", text)]
+    assert read(list(text), JSON) == [("call", "f", '{"city" "x"}')]
+
+
+def test_a_call_that_was_left_open_ends_at_its_tag():
+    text = '<tool_call>\n{"name": "f", "arguments": {"city": "x"\n</tool_call> more'
+    assert read([text], JSON)[-1] == ("text", "more")
+
+
+def test_arguments_come_as_they_are_written():
+    parser = Parser(0, JSON, TOOLS, opened=False, whole=False, parallel=True, new_id=lambda: "id")
+    head = '<tool_call>\n{"name": "f", "arguments": {"city": "Pa'
+    assert parser.push(head)[-1] == CallArguments(0, 0, '{"city": "Pa')
+    assert parser.push("ris") == [CallArguments(0, 0, "ris")]
+
+
+def test_a_text_parameter_comes_as_it_is_written():
+    parser = Parser(0, XML, TOOLS, opened=False, whole=False, parallel=True, new_id=lambda: "id")
+    parser.push("<tool_call>\n<function=f>\n<parameter=city>\n" + "x" * 40)
+    assert parser.push("y" * 20) != []
+
+
+def test_a_prompt_can_end_within_reasoning():
+    assert read(["Hm.\n</think>\n\nYes."], JSON, opened=True) == [
+        ("reasoning", "Hm."),
+        ("text", "Yes."),
+    ]
+
+
+def test_without_tools_calls_are_text():
+    assert read([ONE], JSON, tools={}) == [("text", ONE)]
+
+
+def test_one_call_only_where_more_are_not_welcome():
+    assert read([ONE + TWO], JSON, parallel=False) == [CALL_ONE]
+    assert read([ONE + TWO], JSON, parallel=False, whole=True) == [CALL_ONE]
+
+
+@pytest.mark.parametrize("markup", [JSON, XML])
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_any_text_is_read_to_its_end(markup, data):
+    words = st.sampled_from([
+        "<tool_call>", "</tool_call>", "<think>", "</think>", "<function=f>", "</function>",
+        "<parameter=city>", "</parameter>", '{"name": "f", "arguments": ', "{", "}", '"', "\\",
+        "\n", " ", "a", "<", ">",
+    ])  # fmt: skip
+    pieces = data.draw(st.lists(words, max_size=24))
+    whole = data.draw(st.booleans())
+    found = read(pieces, markup, whole=whole)
+    if whole:
+        assert all(isinstance(json.loads(item[2]), dict) for item in found if item[0] == "call")
+
+
+def test_markup_is_found_in_templates():
+    assert find_markup("{{ content }}") == Markup()
+    assert find_markup("<think> <tool_call>{") == JSON
+    assert find_markup("</think> <tool_call><function=") == XML
