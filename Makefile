@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := pytest "pytest-xdist>=3.7" pybind11
 SERVE := fastapi uvicorn "llguidance>=1.7,<2" prometheus-client
-TESTS := $(PYTEST) $(SERVE) hypothesis gguf safetensors httpx  # what `make test` needs
+TESTS := $(PYTEST) $(SERVE) hypothesis gguf safetensors "openai>=3" "anthropic>=2" httpx2  # what `make test` needs
 CROSS := build/cross/venv
 CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc' 'csrc/*.mm' \
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')

@@ -1,0 +1,1 @@
+"""One module a dialect: a body becomes a Dialogue, events of an answer become its own."""

@@ -1,0 +1,1 @@
+"""Bodies of requests as pydantic models. Fields that are not named are ignored."""
