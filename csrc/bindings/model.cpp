@@ -109,6 +109,7 @@ void register_native_model(py::module_& module) {
                                    layer.is_moe ? layer.moe.router.top_k : 0);
              return layers;
            })
+      .def("free_bytes", [](const NativeModel& self) { return self.engine->free_bytes(); })
       .def("stats", &stats);
 }
 
@@ -116,16 +117,18 @@ void register_sessions(py::module_& module) {
   py::class_<NativeRouting>(module, "NativeRouting")
       .def_property_readonly("name", [](const NativeRouting& self) { return self.routing->name; });
   py::class_<NativeSnapshot>(module, "Snapshot")
-      .def_property_readonly("position",
-                             [](const NativeSnapshot& self) { return self.snapshot->position; })
       .def_property_readonly(
-          "nbytes", [](const NativeSnapshot& self) { return self.snapshot->memory.nbytes(); });
+          "position", [](const NativeSnapshot& self) { return self.snapshot->cache.positions; })
+      .def_property_readonly("nbytes",
+                             [](const NativeSnapshot& self) { return self.snapshot->nbytes(); });
   py::class_<NativeSession>(module, "NativeSession")
       .def_property_readonly("model", [](const NativeSession& self) { return self.model; })
       .def_property_readonly("position",
                              [](const NativeSession& self) { return self.session->position(); })
       .def_property_readonly("context",
                              [](const NativeSession& self) { return self.session->context(); })
+      .def("bytes", [](const NativeSession& self,
+                       uint32_t positions) { return self.session->layout().bytes(positions); })
       .def("reset",
            [](NativeSession& self) {
              engine::Session& session = *self.session;
@@ -144,7 +147,7 @@ void register_sessions(py::module_& module) {
           throw SessionError("[engine::Session] the snapshot belongs to another model");
         engine::Session& session = *self.session;
         const engine::Session::Snapshot& saved = *snapshot.snapshot;
-        locked(*self.model, [&](engine::Engine&) { session.restore(saved); });
+        locked(*self.model, [&](engine::Engine& engine) { engine.restore(session, saved); });
       });
 }
 

@@ -26,13 +26,15 @@ using Classes = std::vector<std::tuple<uint64_t, uint64_t, uint32_t>>;  // store
 
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        const ComputeOptions& compute, const engine::Options& options) {
-  const auto [sizes, state_bytes] = measure(spec, file_bytes, compute, options);
+  const auto [sizes, state_bytes, extent, extent_bytes] =
+      measure(spec, file_bytes, compute, options);
   Classes classes;
   for (const store::SizeClass& k : sizes.classes)
     classes.emplace_back(k.slot_bytes, k.n_experts, k.n_layers);
   return py::dict("resident_bytes"_a = sizes.resident_bytes,
                   "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
-                  "classes"_a = classes, "top_k"_a = sizes.top_k, "state_bytes"_a = state_bytes);
+                  "classes"_a = classes, "top_k"_a = sizes.top_k, "state_bytes"_a = state_bytes,
+                  "extent"_a = extent, "extent_bytes"_a = extent_bytes);
 }
 
 py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots: any
@@ -141,8 +143,9 @@ Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
   const Compute compute = open_compute(account, compute_options);
   model::Weights weights;
   const auto experts = read_weights(spec, files, *compute.arena, weights);
+  const engine::SessionLayout layout(weights, options.context, *compute.ops, *compute.arena);
   return {engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options),
-          engine::Session::bytes(weights, 0, *compute.ops, *compute.arena)};
+          layout.bytes(0), layout.extent(), layout.extent_bytes(layout.n_blocks(0))};
 }
 
 void register_plan(py::module_& module) {

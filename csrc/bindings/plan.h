@@ -13,7 +13,9 @@ namespace moeflux::bindings {
 
 struct Needs {
   store::PlanInput sizes;    // memory_bytes: 0
-  uint64_t state_bytes = 0;  // recurrent state of a session
+  uint64_t state_bytes = 0;  // of a session that holds nothing: recurrent state, tables
+  uint32_t extent = 0;       // positions by which its KV cache grows
+  uint64_t extent_bytes = 0;
 };
 
 // `file_bytes`: the sizes of the files that `spec` names. Throws as a load does.

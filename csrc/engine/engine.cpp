@@ -31,7 +31,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
   sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
                         Activations::bytes(weights, options.read_ahead, arena) +
                         store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
-  sizes.session_bytes = Session::bytes(weights, options.context, ops, arena);
+  sizes.session_bytes = SessionLayout(weights, options.context, ops, arena).bytes(options.context);
   sizes.top_k = weights.top_k();
   // Weights' readers are gone before anything of this is booked, but a tiny model has less of it.
   const uint64_t later =
@@ -47,6 +47,7 @@ Engine::Engine(Parts parts, const Options& options)
       files_(std::move(parts.files)),
       options_(options),
       ops_(std::move(parts.ops)),
+      layout_(*weights_, options.context, *ops_, *arena_),
       pipeline_(*ops_, bell_) {
   store::PlanInput input = sizes(*weights_, parts.experts, *ops_, *arena_, options);
   input.memory_bytes = arena_->account().limit_bytes();
@@ -90,18 +91,27 @@ void Engine::make_room(uint64_t nbytes, const std::string& what) {
 }
 
 std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
-  make_room(arena_->booked_bytes(session.snapshot_bytes()), "a snapshot");
-  return session.save(*arena_);
+  make_room(session.snapshot_bytes(), "a snapshot");
+  return session.save();
+}
+
+void Engine::restore(Session& session, const Session::Snapshot& snapshot) {
+  make_room(session.restore_bytes(snapshot), "the KV cache of a session");
+  session.restore(snapshot);
+}
+
+uint64_t Engine::free_bytes() const {
+  return arena_->account().free_bytes() + store_->spare_bytes();
 }
 
 std::shared_ptr<Session> Engine::new_session() {
-  make_room(session_bytes(), "a session");
-  return std::make_shared<Session>(*weights_, options_.context, *ops_, *arena_);
+  make_room(layout_.bytes(0), "a session");
+  return std::make_shared<Session>(*weights_, layout_, *arena_);
 }
 
 std::shared_ptr<RoutingOverride> Engine::new_override(RoutingOverride override, bool and_session) {
   check_override(*weights_, override);
-  make_room(override.nbytes() + (and_session ? session_bytes() : 0),
+  make_room(override.nbytes() + (and_session ? layout_.bytes(0) : 0),
             and_session ? "a session and its routing override" : "a routing override");
   override.booking = base::Booking(arena_->account(), override.nbytes(), "a routing override");
   return std::make_shared<RoutingOverride>(std::move(override));
@@ -176,6 +186,14 @@ uint32_t Engine::top_k_of(std::span<const Request> requests) const {
   return top_k;
 }
 
+void Engine::grow(std::span<const Request> requests) {
+  uint64_t nbytes = 0;
+  for (const Request& request : requests)
+    nbytes += request.session->growth_bytes(request.tokens.size());
+  make_room(nbytes, "the KV cache of a step");
+  for (const Request& request : requests) request.session->grow(request.tokens.size());
+}
+
 void Engine::step(std::span<const Request> requests) {
   check(requests);
   const uint32_t top_k = top_k_of(requests);
@@ -186,6 +204,7 @@ void Engine::step(std::span<const Request> requests) {
     remaining.push_back(
         {request.session->position(), static_cast<uint32_t>(request.tokens.size())});
   try {
+    grow(requests);
     const uint32_t chunk = weights_->spec.chunk;
     // Buffers hold chunk * (the model's top_k) expert outputs: more experts a token, fewer tokens.
     const uint32_t rows = std::min(chunk, top_k ? chunk * weights_->top_k() / top_k : chunk);
@@ -202,6 +221,7 @@ void Engine::step(std::span<const Request> requests) {
   } catch (...) {
     pipeline_.drain();
     look_ahead_->abandon();
+    for (const Request& request : requests) request.session->trim();
     publish(begin);
     throw;
   }

@@ -57,19 +57,22 @@ class Engine {
                                 const ops::Ops& ops, const base::Arena& arena,
                                 const Options& options);
 
-  std::shared_ptr<Session> new_session();  // throws MemoryBudgetError
+  std::shared_ptr<Session> new_session();  // empty; throws MemoryBudgetError
   // Checks and books an override; `and_session`: with room for a new session beside it. Throws
   // SessionError, MemoryBudgetError.
   std::shared_ptr<RoutingOverride> new_override(RoutingOverride override, bool and_session = false);
   // Appends each request's tokens to its session, all in the same passes. Every session changes, or
   // none does: after an error, an interrupt or a throwing on_logits all are as before. Throws
   // SessionError (no tokens, no such token, past the context, a session twice or of another model,
-  // different numbers of experts a token), IoError when an expert cannot be read, FormatError when
-  // logits are not finite.
+  // different numbers of experts a token), MemoryBudgetError or GpuError when a cache cannot grow,
+  // IoError when an expert cannot be read, FormatError when logits are not finite.
   void step(std::span<const Request> requests);
 
   Stats stats() const;  // any thread, also while another steps: as after the last step
-  std::shared_ptr<Session::Snapshot> save(const Session& session);
+  // What sessions and snapshots can take: free, or of slots that go in their place. Any thread.
+  uint64_t free_bytes() const;
+  std::shared_ptr<Session::Snapshot> save(const Session& session);    // throws MemoryBudgetError
+  void restore(Session& session, const Session::Snapshot& snapshot);  // as Session's; the same
   void set_poll(std::function<void()> poll);
   const char* ops_name() const { return ops_->name(); }
   const char* read_mode() const;
@@ -80,9 +83,7 @@ class Engine {
   uint32_t top_k_of(std::span<const Request> requests) const;
   void publish(int64_t begin_ns);  // what has been spent since then, waiting or not
   Tools tools() { return {*weights_, act_, *store_, pipeline_}; }
-  uint64_t session_bytes() const {
-    return Session::bytes(*weights_, options_.context, *ops_, *arena_);
-  }
+  void grow(std::span<const Request> requests);  // their caches, for what they append
   // Gives slots back until nbytes are free. Throws MemoryBudgetError with the budget that it takes.
   void make_room(uint64_t nbytes, const std::string& what);
 
@@ -99,6 +100,7 @@ class Engine {
   std::vector<std::shared_ptr<io::File>> files_;
   Options options_;
   std::unique_ptr<ops::Ops> ops_;
+  const SessionLayout layout_;
   std::shared_ptr<base::Bell> bell_ = std::make_shared<base::Bell>();
   store::Plan plan_;
   Activations act_;

@@ -33,9 +33,22 @@ namespace moeflux::ops {
 // router, gates, norms, recurrent state and logits are computed at float32.
 enum class Precision : uint8_t { float32, bfloat16, int8 };
 
-// Positions of the KV cache that an implementation may lay out together; session and snapshot take
-// whole blocks.
-inline constexpr uint32_t kCacheBlock = 16;
+// The KV cache of a session grows by extents of so many positions, in blocks of positions that an
+// implementation may lay out together. Sessions and snapshots take whole blocks.
+inline constexpr uint32_t kCacheBlock = 16, kCacheExtent = 256;
+// Of an implementation that reads one extent alone: it is as long as the context.
+inline constexpr uint32_t kWholeContext = UINT32_MAX;
+
+struct CacheForm {  // how an implementation keeps a layer's cache
+  quant::DType dtype = quant::DType::f32;
+  uint32_t extent = kWholeContext;  // positions: kCacheExtent or kWholeContext
+  uint64_t block_bytes = 0;         // of kCacheBlock positions of keys, and of as many values
+};
+
+struct CacheExtent {  // where an extent of a layer lies: its blocks, one after the other
+  std::byte* keys = nullptr;
+  std::byte* values = nullptr;
+};
 
 struct Linear {
   quant::Matrix weight;
@@ -47,12 +60,11 @@ struct Linear {
 // Consecutive rows of one session, at positions position, position + 1, ...
 struct Segment {
   uint32_t row = 0, n = 0, position = 0;
-  std::byte* keys = nullptr;  // attention: the cache from position 0 on
-  std::byte* values = nullptr;
-  const float* state_in = nullptr;  // delta net: (n_value_heads, value_dim, key_dim)
-  float* state_out = nullptr;       // may be state_in
-  const float* conv_in = nullptr;   // (conv_width - 1, channels): the last inputs, oldest first
-  float* conv_out = nullptr;        // may be conv_in
+  const CacheExtent* cache = nullptr;  // attention: position p lies in cache[p / extent]
+  const float* state_in = nullptr;     // delta net: (n_value_heads, value_dim, key_dim)
+  float* state_out = nullptr;          // may be state_in
+  const float* conv_in = nullptr;      // (conv_width - 1, channels): the last inputs, oldest first
+  float* conv_out = nullptr;           // may be conv_in
 };
 
 struct Attention {
@@ -160,9 +172,8 @@ class Ops {
   virtual uint64_t scratch_bytes(const Workload& workload) const = 0;
   // Once, before the first stage. What a device must compile is compiled here.
   virtual void reserve(const Workload& workload) = 0;
-  // Bytes of kCacheBlock positions of a layer's keys, and of as many of its values. A copy of whole
-  // blocks is a copy of their positions.
-  virtual uint64_t cache_block_bytes(const Attention& w) const = 0;
+  // A copy of whole blocks is a copy of their positions.
+  virtual CacheForm cache_form(const Attention& w) const = 0;
   // For implementations that compute in the call: called there between tasks, at most every 50 ms.
   // And by reserve() between kernels, where they are compiled: what it throws leaves reserve().
   virtual void set_poll(std::function<void()> poll) = 0;

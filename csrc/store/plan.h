@@ -8,10 +8,10 @@
 namespace moeflux::store {
 
 struct PlanInput {
-  uint64_t memory_bytes = 0;    // the budget
-  uint64_t resident_bytes = 0;  // dense weights and what was booked with them
-  uint64_t scratch_bytes = 0;   // activations, kernel scratch, read buffers, thread stacks
-  uint64_t session_bytes = 0;   // KV cache of the whole context and recurrent state of one session
+  uint64_t memory_bytes = 0;       // the budget
+  uint64_t resident_bytes = 0;     // dense weights and what was booked with them
+  uint64_t scratch_bytes = 0;      // activations, kernel scratch, read buffers, thread stacks
+  uint64_t session_bytes = 0;      // of one session that has filled its context: the most it takes
   std::vector<SizeClass> classes;  // none: a dense model
   uint32_t top_k = 0;              // experts a token uses in a layer
   uint32_t max_slots = 0;          // a limit that the caller wants; 0: none

@@ -105,5 +105,8 @@ class Conversation:
         self._snapshot = None  # its memory first, then the new one's
         if rest:
             self._session.step(rest)
+        session, model = self._session, self._model
         with contextlib.suppress(MemoryBudgetError):  # then the next turn may start over
-            self._snapshot = self._session.save()
+            self._snapshot = session.save()
+            if model.free_bytes < session.bytes(session.context) - session.bytes(session.position):
+                self._snapshot = None  # the answer may need that room

@@ -65,7 +65,8 @@ def load(
             more than the machine has. "auto" is 80 % of what is available and not promised to other
             models of this process. On a device it counts what the device holds, too, and "auto"
             stays below what it advises.
-        context: tokens a session can hold; its KV cache is booked in full.
+        context: tokens a session can hold. Its KV cache grows as it fills; on a device it is one
+            block. `memory` must have room for one session of the whole context.
         device: "cpu"; "metal", the GPU of a Mac; "auto", metal where there is one and `precision`
             is float32, else cpu; or "host", the GPU's shaders run on the CPU, for checking: slow.
             Results of different devices agree within a tolerance.
@@ -189,6 +190,22 @@ class Model:
         """
         return self._native.stats()
 
+    @property
+    def free_bytes(self) -> int:
+        """Bytes of the budget that sessions and snapshots can still take.
+
+        Free ones, and those of slots beyond the minimum: experts go when a session needs their
+        memory. While a step runs, some of these are in use.
+
+        Example:
+            >>> model = load(memory="24MiB", context=512)
+            >>> session, before = model.session(), model.free_bytes
+            >>> _ = session.step([1, 2, 3])
+            >>> before - model.free_bytes == session.bytes(3) - session.bytes(0)
+            True
+        """
+        return self._native.free_bytes()
+
     def session(self, *, routing: Routing | None = None) -> Session:
         """A new, empty sequence.
 
@@ -196,7 +213,7 @@ class Model:
             routing: compute it under an override of the router's choice; see `Routing`.
 
         Raises:
-            MemoryBudgetError: its state finds no room.
+            MemoryBudgetError: its recurrent state and tables find no room.
             SessionError: the model cannot follow the override.
         """
         check("session", SessionError, SESSION_RULES, {"routing": routing})
@@ -227,8 +244,9 @@ class Model:
         returns when all are done; feed long prompts in pieces to answer the others sooner.
 
         It happens whole or not at all: when anything fails (a bad token of one session, a read, an
-        interrupt), every session of the batch is as before, and the same call, or one without
-        the session to blame, gives the undisturbed result. Logits are those of single steps.
+        interrupt, a cache without room), every session of the batch is as before, and the same
+        call, or one without the session to blame, gives the undisturbed result. Logits are those of
+        single steps.
 
         Args:
             batch: (session, token ids) pairs; each session once, all of this model.
@@ -240,6 +258,7 @@ class Model:
 
         Raises:
             SessionError: a session twice or of another model, or what `Session.step` refuses.
+            MemoryBudgetError: the KV caches find no room to grow.
             IoError: an expert could not be read.
             Interrupted: `abort` was called.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arguments import FLAG, check, instance, listed, optional, show
+from .arguments import FLAG, check, instance, integer, listed, optional, show
 from .errors import SessionError
 from .routing import Routing, compile_routing
 
@@ -96,7 +96,11 @@ def rewind(
 
 
 class Session:
-    """One sequence: its KV cache and recurrent state."""
+    """One sequence: its KV cache and recurrent state.
+
+    On the CPU the cache grows by 256 positions at a time, and takes memory as it does. On a device
+    it is one block, of the whole context, from the first step on.
+    """
 
     def __init__(self, model: _core.NativeModel, routing: Routing | None = None) -> None:
         self._routing = routing
@@ -109,13 +113,35 @@ class Session:
 
     @property
     def position(self) -> int:
-        """Tokens held so far."""
-        return self._native.position + (self._shown[0] == self._native.position)
+        """Tokens held so far. Any thread may ask, also while another one steps."""
+        position = self._native.position
+        return position + (self._shown[0] == position)
 
     @property
     def context(self) -> int:
         """Tokens it can hold."""
         return self._native.context
+
+    def bytes(self, n: int) -> int:
+        """What a session of this model takes of the budget when it holds n tokens.
+
+        Args:
+            n: 0 to `context`.
+
+        Returns:
+            Bytes: its recurrent state and tables, and the KV cache of n positions, rounded up to
+            what it grows by.
+
+        Raises:
+            SessionError: n is out of its range.
+
+        Example:
+            >>> session = load(memory="24MiB", context=512).session()
+            >>> session.bytes(1) == session.bytes(256) < session.bytes(257) == session.bytes(512)
+            True
+        """
+        check("session", SessionError, {"n": integer(0, self.context)}, {"n": n})
+        return self._native.bytes(n)
 
     @property
     def routing(self) -> Routing | None:
@@ -157,6 +183,7 @@ class Session:
         Raises:
             SessionError: no tokens, ids out of range, past the context, or an override that the
                 model cannot follow.
+            MemoryBudgetError: the KV cache finds no room to grow.
             IoError: an expert could not be read.
             Interrupted: `Model.abort` was called.
         """  # noqa: D205
@@ -185,7 +212,7 @@ class Session:
             bool (n,), False at the first.
 
         Raises:
-            SessionError, IoError, Interrupted: as `step`.
+            SessionError, MemoryBudgetError, IoError, Interrupted: as `step`.
 
         Example:
             >>> model = load(memory="24MiB", context=512)
@@ -199,17 +226,32 @@ class Session:
         return (logprobs, best) if greedy else logprobs
 
     def reset(self) -> None:
-        """Forgets everything."""
+        """Forgets everything, and gives the KV cache's memory back."""
         self._native.reset()
         self._shown, self._logits = _NOTHING, None
 
     def save(self) -> _core.Snapshot:
-        """A copy of the state, in memory, within the budget."""
+        """The state, kept in memory and within the budget.
+
+        Extents of the KV cache that are full (256 positions; on a device the whole context) are
+        not copied: the snapshot and the session hold the same ones, for as long as one of them
+        lives. The rest is copied: recurrent state, and what is in the last extent. `nbytes` of the
+        snapshot is the size of the copy, `position` the number of tokens.
+
+        Raises:
+            MemoryBudgetError: the copy finds no room.
+        """
         self._go_on([])
         return self._native.save()
 
     def restore(self, snapshot: _core.Snapshot) -> None:
-        """Returns to a saved state; the only way back, since recurrent state has no history."""
+        """Returns to a saved state; the only way back, since recurrent state has no history.
+
+        Raises:
+            SessionError: the snapshot is another model's.
+            MemoryBudgetError: the last extent of the KV cache finds no room. The session is as it
+                was. A session that has gone on since `save` has that extent already.
+        """
         check("session", SessionError, RULES, {"snapshot": snapshot})
         self._native.restore(snapshot)
         self._shown, self._logits = _NOTHING, None

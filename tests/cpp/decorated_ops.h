@@ -1,6 +1,7 @@
 // DecoratedOps: ops around other ops; every stage becomes a closure that `run` may call now, later,
 // or not at all. Arguments are copied as the contract of ops.h says. For tests only.
 #pragma once
+#include <algorithm>
 #include <utility>
 
 #include "ops/ops.h"
@@ -16,8 +17,8 @@ class DecoratedOps : public moeflux::ops::Ops {
     return inner_->scratch_bytes(workload);
   }
   void reserve(const moeflux::ops::Workload& workload) override { inner_->reserve(workload); }
-  uint64_t cache_block_bytes(const moeflux::ops::Attention& w) const override {
-    return inner_->cache_block_bytes(w);
+  moeflux::ops::CacheForm cache_form(const moeflux::ops::Attention& w) const override {
+    return inner_->cache_form(w);
   }
   void set_poll(std::function<void()> poll) override { inner_->set_poll(std::move(poll)); }
   std::unique_ptr<moeflux::ops::Ticket> submit(std::function<void()> on_done) override {
@@ -34,10 +35,15 @@ class DecoratedOps : public moeflux::ops::Ops {
   void attention(const moeflux::ops::Attention& w, std::span<const moeflux::ops::Segment> segments,
                  uint32_t n, float* x) override {
     for (const auto* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate}) saw(*linear);
-    const uint64_t block = inner_->cache_block_bytes(w), positions = moeflux::ops::kCacheBlock;
+    const moeflux::ops::CacheForm form = inner_->cache_form(w);
     for (const auto& s : segments)
-      for (const std::byte* at : {s.keys, s.values})
-        saw_bytes(at, (s.position + s.n + positions - 1) / positions * block);
+      for (uint64_t begin = 0, end = s.position + s.n; begin < end; begin += form.extent) {
+        saw_bytes(&s.cache[begin / form.extent], sizeof(moeflux::ops::CacheExtent));
+        const uint64_t n = std::min<uint64_t>(end - begin, form.extent);
+        for (const std::byte* at :
+             {s.cache[begin / form.extent].keys, s.cache[begin / form.extent].values})
+          saw_bytes(at, (n - 1) / moeflux::ops::kCacheBlock * form.block_bytes + form.block_bytes);
+      }
     for (const float* norm : {w.q_norm, w.k_norm}) saw(norm, w.head_dim);
     saw(w.inv_freq, w.rotary_dim / 2);
     saw(w.norm, w.o.out());

@@ -6,6 +6,7 @@
 #include <deque>
 #include <vector>
 
+#include "cache_table.h"
 #include "ops/cpu/cpu_ops.h"
 #include "stored_matrix.h"
 
@@ -144,7 +145,7 @@ TEST_CASE("attention finds room for a chunk, a full context, and rows of many se
   ops::Workload work = workload();
   work.attentions = {&w};
   reserve(rig, ops, work);
-  const uint64_t cache = ops.cache_block_bytes(w) * (kContext / ops::kCacheBlock + 1);
+  std::deque<std::vector<ops::CacheExtent>> caches;
   float* x = rig.floats(uint64_t(kRows) * kModel);
   std::vector<ops::Segment> alone;
   for (uint32_t row = 0; row < kRows; ++row) {
@@ -152,8 +153,10 @@ TEST_CASE("attention finds room for a chunk, a full context, and rows of many se
     segment.row = row;
     segment.n = 1;
     segment.position = kContext - 1 - row;
-    segment.keys = rig.bytes(cache);
-    segment.values = rig.bytes(cache);
+    segment.cache = caches
+                        .emplace_back(cache_table(ops.cache_form(w), kContext,
+                                                  [&](uint64_t n) { return rig.bytes(n); }))
+                        .data();
     alone.push_back(segment);
   }
   ops.attention(w, alone, kRows, x);

@@ -2,6 +2,7 @@
 // before.
 #include <algorithm>
 
+#include "cache_table.h"
 #include "gpu_rig.h"
 
 using namespace moeflux;
@@ -37,12 +38,12 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
 
         // Two sessions on each side: prompts, then single tokens, then both at once.
         const auto session = [&](const ops::Ops& ops) {
-          const uint64_t nbytes = ops.cache_block_bytes(w) * (kContext / ops::kCacheBlock + 1);
-          const std::vector<std::byte> nan(nbytes, std::byte{0xff});
-          return std::pair(rig.bytes(nan.data(), nbytes), rig.bytes(nan.data(), nbytes));
+          return cache_table(ops.cache_form(w), kContext, [&](uint64_t nbytes) {
+            return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
+          });
         };
-        const std::pair<std::byte*, std::byte*> on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
-        const std::pair<std::byte*, std::byte*> on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
+        const std::vector<ops::CacheExtent> on_gpu[] = {session(*rig.gpu), session(*rig.gpu)};
+        const std::vector<ops::CacheExtent> on_cpu[] = {session(*rig.cpu), session(*rig.cpu)};
         uint32_t position[] = {0, 0};
         struct Part {
           uint32_t session, n;
@@ -53,9 +54,9 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
           for (const auto& [who, count] : parts) {
             Segment segment;
             segment.row = n, segment.n = count, segment.position = position[who];
-            segment.keys = on_gpu[who].first, segment.values = on_gpu[who].second;
+            segment.cache = on_gpu[who].data();
             gpu.push_back(segment);
-            segment.keys = on_cpu[who].first, segment.values = on_cpu[who].second;
+            segment.cache = on_cpu[who].data();
             cpu.push_back(segment);
             n += count;
             position[who] += count;
@@ -88,11 +89,14 @@ TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
   work.attentions = {&w};
   rig.reserve(work);
   const auto cache = [&](const ops::Ops& ops) {
-    return reinterpret_cast<std::byte*>(rig.nans(ops.cache_block_bytes(w) / 4 * 69));
+    return cache_table(ops.cache_form(w), kContext, [&](uint64_t nbytes) {
+      return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
+    });
   };
+  const auto on_gpu = cache(*rig.gpu), on_cpu = cache(*rig.cpu);
+  CHECK((on_gpu.size() == 1 && on_cpu.size() == 5));
   Segment gpu, cpu;
-  gpu.keys = cache(*rig.gpu), gpu.values = cache(*rig.gpu);
-  cpu.keys = cache(*rig.cpu), cpu.values = cache(*rig.cpu);
+  gpu.cache = on_gpu.data(), cpu.cache = on_cpu.data();
   for (uint32_t position = 0; position < 1026; position += gpu.n) {
     gpu.position = cpu.position = position;
     gpu.n = cpu.n = std::clamp(1022 - std::min(position, 1021u), 1u, work.rows);
@@ -126,8 +130,9 @@ TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and
         ops::gpu::make_gpu_ops(*rig.arena, uint64_t(2) * 16 * groups * heads * (before + n));
     gpu->reserve(work);
     Segment segment;
-    segment.keys = reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5));
-    segment.values = reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5));
+    const auto floats = [&] { return reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5)); };
+    const ops::CacheExtent cache{floats(), floats()};
+    segment.cache = &cache;
     float *x = rig.copy(first, before * d), *y = rig.copy(second, n * d);
     segment.n = before;
     gpu->attention(w, {&segment, 1}, before, x);

@@ -39,6 +39,7 @@ TEST_CASE("gpu: a session larger than the largest buffer, with each layer below 
   GpuModel gpu(device, {4, 1});
   const uint64_t live = gpu.stats().live_bytes;
   const auto session = gpu.model->session();
+  gpu.model->step(*session, {1});  // takes the cache of the whole context
   CHECK(gpu.stats().live_bytes - live > 2 * limit);
   GpuModel unlimited(4);
   const Logits found = run(gpu), expected = run(unlimited);  // larger matrices go row by row
@@ -122,12 +123,14 @@ TEST_CASE("gpu: an interrupt while kernels are compiled ends the load and leaves
 TEST_CASE("slots on pages larger than a slot are planned and taken as whole pages") {
   static constexpr uint64_t kGranule = 65536;  // a slot of the tiny model is 16 KiB
   TinyModel::Options options{0, 1};
+  options.context = 256;
   options.make_arena = [](base::Account& account) {
     return std::make_shared<TrackingArena>(account, kGranule);
   };
   const uint64_t least = [&] {
     TinyModel model(options);
     const auto session = model.session();
+    session->grow(options.context);
     return model.engine().stats().live_bytes;  // 3 slots, nothing has run
   }();
   options.budget = least - 1;

@@ -104,7 +104,7 @@ TEST_CASE("a session that waits for slots takes nothing from the time of computi
   TinyModel model({.faults = {.gated = true}});
   const auto session = model.session();
   base::Account& account = model.arena().account();
-  const base::Booking rest(account, account.free_bytes() - 9 * model.engine().stats().slot_bytes,
+  const base::Booking rest(account, account.free_bytes() - 13 * model.engine().stats().slot_bytes,
                            "the rest");
   model.engine().set_poll([&] {
     if (model.file().reads() > 0) throw std::runtime_error("interrupt");

@@ -33,11 +33,13 @@ class TrackingArena final : public moeflux::base::Arena {
     std::lock_guard lock(mutex_);
     return blocks_.size();
   }
-  void refuse(bool refuse) { refuse_ = refuse; }
+  void refuse(bool refuse) { left_ = refuse ? 0 : SIZE_MAX; }
+  void refuse_after(size_t n_blocks) { left_ = n_blocks; }  // that it still gives
 
  private:
   std::byte* map(uint64_t nbytes) override {
-    if (refuse_) throw std::bad_alloc();
+    if (left_ == 0) throw std::bad_alloc();
+    if (left_ != SIZE_MAX) --left_;
     auto* data = static_cast<std::byte*>(
         ::operator new(nbytes, std::align_val_t(moeflux::base::kPageBytes)));
     std::memset(data, 0, nbytes);
@@ -55,5 +57,5 @@ class TrackingArena final : public moeflux::base::Arena {
 
   mutable std::mutex mutex_;
   std::map<const std::byte*, uint64_t> blocks_;  // guarded by mutex_: bytes by address
-  bool refuse_ = false;
+  size_t left_ = SIZE_MAX;
 };

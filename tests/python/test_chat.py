@@ -10,6 +10,7 @@ import pytest
 import moeflux
 from moeflux.conversation import Conversation
 from oracle import build
+from support.budget import smallest_budget
 
 GREEDY = {"temperature": 0.0, "logit_bias": {256: -1e9}}  # never <|im_end|>
 
@@ -149,6 +150,9 @@ def test_reset_keeps_the_system_message_only(model):
 def test_without_room_for_a_snapshot_the_answers_are_the_same(folder, model):
     small = moeflux.load(folder, memory=model.stats["live_bytes"] + 4096, context=256)
     one, two, crowd = Conversation(small), Conversation(model), []
+    for talk in (one, two):  # from now on the cache is as large as it gets
+        text_of(talk.reply("hm", max_tokens=2, **GREEDY))
+    one._snapshot = None
     with pytest.raises(moeflux.MemoryBudgetError):
         while True:
             crowd.append(one._session.save())
@@ -156,6 +160,16 @@ def test_without_room_for_a_snapshot_the_answers_are_the_same(folder, model):
     for options in (broken, {"max_tokens": 6, **GREEDY}):
         assert text_of(one.reply("hm", **options)) == text_of(two.reply("hm", **options))
     assert one._snapshot is None and two._snapshot is not None
+
+
+def test_a_snapshot_goes_where_the_answer_may_need_its_room(folder):
+    context = 600
+    small = moeflux.load(folder, memory=smallest_budget(folder, context=context), context=context)
+    large = moeflux.load(folder, memory="128MiB", context=context)
+    one, two = Conversation(small), Conversation(large)
+    options = {"max_tokens": context, "logit_bias": ascii_only(large)}
+    assert text_of(one.reply("x" * 200, **options)) == text_of(two.reply("x" * 200, **options))
+    assert one.n_held == context and one._snapshot is None and two._snapshot is not None
 
 
 def chat_command(*args, stdin, **options):

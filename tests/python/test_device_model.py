@@ -236,7 +236,7 @@ def test_sessions_slots_and_snapshots_take_what_they_say_of_the_budget(folder, d
     model = load(folder, device, memory="64MiB")
     at_first = model.stats
     session = model.session()
-    assert model.stats["live_bytes"] - at_first["live_bytes"] == sizes.session_bytes
+    assert model.stats["live_bytes"] - at_first["live_bytes"] == sizes.state_bytes
     feed(session, CHUNKS[:3])
     slots = model.stats["slots"] - at_first["slots"]
     grown = sizes.session_bytes + slots * sizes.slot_bytes

@@ -41,6 +41,7 @@ WIDE = {
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
 TOY = plan.Sizes(
     resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10,
+    extent=5, extent_bytes=10,
     classes=((10, 16, 4),), slot_bytes=10,
     expert_bytes=9, dense_token_bytes=50, hand_overs=40,
     n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
@@ -200,7 +201,7 @@ def test_hits_begin_where_a_tokens_experts_fit():
 
 
 def test_a_tokens_time_is_what_the_formula_gives_by_hand():
-    # KV: (30 - 10) / 10 = 2 bytes a token; at position 5: 10, and 10 of state, at 1000 a second.
+    # KV: 10 / 5 = 2 bytes a token; at position 5: 10, and 10 of state, at 1000 a second.
     # 40 hand-overs of 1 ms.
     dense = 50 / 500 + 20 / 1000 + 40 * 0.001
     resident = plan.speed(TOY, MACHINE, 1.0, position=5)

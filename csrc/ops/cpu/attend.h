@@ -8,18 +8,15 @@
 
 namespace moeflux::ops::cpu {
 
-// The cache as the CPU keeps it: numbers of a head and position, in whole vectors, and their type.
+// Numbers of a head and position in the CPU's cache: whole vectors.
 constexpr uint32_t cache_width(uint32_t head_dim) {
   return (head_dim + 15) / 16 * 16;
-}
-constexpr quant::DType cache_dtype(Precision precision) {
-  return precision == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
 }
 
 // Positions that are scored together: their scores of a tile of queries stay in the L2, and a
 // merge costs 1/256 of what it merges.
 inline constexpr uint32_t kSpan = 256;
-static_assert(kSpan % kCacheBlock == 0);
+static_assert(kSpan % kCacheBlock == 0 && kCacheExtent % kSpan == 0);
 inline constexpr uint32_t kMaxValueQueries = 4;  // of attention.inc's tiles
 
 // Largest score, sum of exponentials, padding, unscaled output (cache_width). Empty: (-inf, 0, 0).

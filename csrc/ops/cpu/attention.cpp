@@ -27,9 +27,12 @@ struct CpuOps::AttentionRows {
   }
 };
 
-uint64_t CpuOps::cache_block_bytes(const Attention& w) const {
-  return uint64_t(kCacheBlock) * w.n_kv_heads * cache_width(w.head_dim) *
-         quant::dtype_bytes(cache_dtype(precision_));
+CacheForm CpuOps::cache_form(const Attention& w) const {
+  const quant::DType dtype =
+      precision_ == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
+  return {
+      dtype, kCacheExtent,
+      uint64_t(kCacheBlock) * w.n_kv_heads * cache_width(w.head_dim) * quant::dtype_bytes(dtype)};
 }
 
 // cos and sin of the rows' angles, the same for every layer: kept until the positions change.
@@ -66,13 +69,14 @@ void CpuOps::rotate_and_cache(const AttentionRows& rows) {
     for (uint32_t h = 0; h < w.n_heads; ++h)
       prepare(rows.q + uint64_t(row) * rows.heads + h * w.head_dim, w.q_norm);
     const uint32_t position = rows.position[row];
-    const Segment& segment = *rows.segment[row];
+    const CacheExtent& extent = rows.segment[row]->cache[position / kCacheExtent];
+    const uint32_t block = position % kCacheExtent / kCacheBlock;
     for (uint32_t h = 0; h < w.n_kv_heads; ++h) {
       const uint64_t of_head = uint64_t(row) * rows.kv_dim + h * w.head_dim;
-      const uint64_t at = (uint64_t(position / kCacheBlock) * w.n_kv_heads + h) * rows.head_bytes;
+      const uint64_t at = (uint64_t(block) * w.n_kv_heads + h) * rows.head_bytes;
       prepare(rows.k + of_head, w.k_norm);
       kernels_.cache_put(rows.dtype, rows.k + of_head, rows.v + of_head, w.head_dim,
-                         position % kCacheBlock, segment.keys + at, segment.values + at);
+                         position % kCacheBlock, extent.keys + at, extent.values + at);
     }
   });
 }
@@ -94,11 +98,11 @@ void CpuOps::attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, ui
     to[i] = states + uint64_t(i) * rows.state_floats;
   }
   const uint64_t block_bytes = w.n_kv_heads * rows.head_bytes;
-  const uint64_t at = first / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
-  kernels_.attend({rows.dtype, rows.segment[row]->keys + at, rows.segment[row]->values + at,
-                   block_bytes, w.head_dim, 1.0f / std::sqrt(static_cast<float>(w.head_dim)),
-                   n_queries, queries.data(), lens.data(), to.data(), scratch,
-                   scratch + uint64_t(n_queries) * kSpan});
+  const CacheExtent& extent = rows.segment[row]->cache[first / kCacheExtent];
+  const uint64_t at = first % kCacheExtent / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
+  kernels_.attend({rows.dtype, extent.keys + at, extent.values + at, block_bytes, w.head_dim,
+                   1.0f / std::sqrt(static_cast<float>(w.head_dim)), n_queries, queries.data(),
+                   lens.data(), to.data(), scratch, scratch + uint64_t(n_queries) * kSpan});
 }
 
 void CpuOps::finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head,
@@ -185,13 +189,13 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
   stage.start();
   float* normed = stage.take(uint64_t(n) * d_model);
   float* out = stage.take(uint64_t(n) * d_model);
-  const quant::DType dtype = cache_dtype(precision_);
+  const CacheForm form = cache_form(w);
   AttentionRows rows{w,
-                     dtype,
+                     form.dtype,
                      w.n_heads / w.n_kv_heads,
                      heads,
                      kv_dim,
-                     uint64_t(kCacheBlock) * cache_width(w.head_dim) * quant::dtype_bytes(dtype),
+                     form.block_bytes / w.n_kv_heads,
                      stage.take(uint64_t(n) * heads),
                      stage.take(uint64_t(n) * kv_dim),
                      stage.take(uint64_t(n) * kv_dim),

@@ -22,7 +22,7 @@ class CpuOps final : public Ops {
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override;
   void abandon() override {}
   Counts counts() const override { return {pool_.jobs(), {}}; }
-  uint64_t cache_block_bytes(const Attention& w) const override;
+  CacheForm cache_form(const Attention& w) const override;
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override;
   void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
                  float* x) override;

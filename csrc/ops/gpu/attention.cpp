@@ -1,4 +1,4 @@
-// Attention over a KV cache that is (positions, kv_dim) f32, as the kernels want it.
+// Attention over a KV cache that is (positions, kv_dim) f32 in one extent, as the kernels want it.
 #include <algorithm>
 #include <cmath>
 
@@ -50,8 +50,9 @@ struct GpuOps::AttentionRows {
   }
 };
 
-uint64_t GpuOps::cache_block_bytes(const Attention& w) const {
-  return uint64_t(kCacheBlock) * w.n_kv_heads * w.head_dim * sizeof(float);
+CacheForm GpuOps::cache_form(const Attention& w) const {
+  return {quant::DType::f32, kWholeContext,
+          uint64_t(kCacheBlock) * w.n_kv_heads * w.head_dim * sizeof(float)};
 }
 
 // Norms and rotates the queries in place and the keys into the cache.
@@ -71,10 +72,10 @@ void GpuOps::cache(const AttentionRows& rows, const Segment& segment) {
   const uint64_t kv_at = uint64_t(segment.row) * rows.kv_dim;
   rotate(q, w.q_norm, w.n_heads, w.rotary_dim, q);
   rotate(rows.k + kv_at, w.k_norm, w.n_kv_heads, w.rotary_dim,
-         AttentionRows::at(segment.keys, segment.position, rows.kv_dim));
+         AttentionRows::at(segment.cache->keys, segment.position, rows.kv_dim));
   if (rows.v == nullptr) return;  // where they belong already
   rotate(rows.v + kv_at, nullptr, w.n_kv_heads, 0,
-         AttentionRows::at(segment.values, segment.position, rows.kv_dim));
+         AttentionRows::at(segment.cache->values, segment.position, rows.kv_dim));
 }
 
 // A cut between groups changes no bit: a group reads its own rows and the cache alone.
@@ -98,8 +99,8 @@ void GpuOps::attend_part(const AttentionRows& rows, const Segment& segment) {
   recorder_.run(
       {"attention_prefill_f32"},
       {recorder_.in(rows.q + at, count),
-       recorder_.in(AttentionRows::at(segment.keys, 0, 0), cached),
-       recorder_.in(AttentionRows::at(segment.values, 0, 0), cached),
+       recorder_.in(AttentionRows::at(segment.cache->keys, 0, 0), cached),
+       recorder_.in(AttentionRows::at(segment.cache->values, 0, 0), cached),
        recorder_.out(rows.mixed + at, count)},
       AttentionPrefillArgs{segment.n, segment.position, w.n_heads, w.n_heads / w.n_kv_heads,
                            w.head_dim, rows.kv_dim, rows.scale()});
@@ -110,8 +111,8 @@ void GpuOps::attend_one(const AttentionRows& rows, const Segment& segment) {
   const uint32_t len = segment.position + 1, group = w.n_heads / w.n_kv_heads;
   const uint64_t cached = uint64_t(len) * rows.kv_dim, at = uint64_t(segment.row) * rows.heads;
   const auto q = recorder_.in(rows.q + at, rows.heads);
-  const auto keys = recorder_.in(AttentionRows::at(segment.keys, 0, 0), cached);
-  const auto values = recorder_.in(AttentionRows::at(segment.values, 0, 0), cached);
+  const auto keys = recorder_.in(AttentionRows::at(segment.cache->keys, 0, 0), cached);
+  const auto values = recorder_.in(AttentionRows::at(segment.cache->values, 0, 0), cached);
   const auto mixed = recorder_.out(rows.mixed + at, rows.heads);
   if (len <= kScoredPositions) {
     const uint64_t count = uint64_t(w.n_heads) * len;
@@ -146,7 +147,7 @@ void GpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
   project(w.k, rows.normed, n, rows.k);
   if (segments.size() == 1) {  // rows lie in the cache as the product writes them
     project(w.v, rows.normed, n,
-            AttentionRows::at(segments[0].values, segments[0].position, rows.kv_dim));
+            AttentionRows::at(segments[0].cache->values, segments[0].position, rows.kv_dim));
     rows.v = nullptr;
   } else {
     project(w.v, rows.normed, n, rows.v);

@@ -28,8 +28,9 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
   add(x, n, x);
   if (work.embed) embed(*work.embed, rows, x);
 
+  const CacheExtent cache{reinterpret_cast<std::byte*>(x), reinterpret_cast<std::byte*>(x)};
   Segment segment;
-  segment.keys = segment.values = reinterpret_cast<std::byte*>(x);
+  segment.cache = &cache;
   segment.n = n;
   for (const DeltaNet* w : work.delta_nets) delta_net(*w, {&segment, 1}, n, x);
   segment.n = std::min(n, work.context);

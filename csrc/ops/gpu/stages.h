@@ -34,7 +34,7 @@ class GpuOps final : public Ops {
   Counts counts() const override { return recorder_.counts(); }
   uint64_t scratch_bytes(const Workload& workload) const override;
   void reserve(const Workload& workload) override;
-  uint64_t cache_block_bytes(const Attention& w) const override;
+  CacheForm cache_form(const Attention& w) const override;
   void set_poll(std::function<void()> poll) override { poll_ = std::move(poll); }
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override {
     return recorder_.submit(std::move(on_done));

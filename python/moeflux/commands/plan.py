@@ -164,7 +164,8 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
     return {
         "resident weights": _gb(sizes["resident_bytes"]),
         "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
-        f"a session of {sizes['context']} tokens": _gb(sizes["session_bytes"]),
+        f"a session of {sizes['context']} tokens": f"at most {_gb(sizes['session_bytes'])}, and "
+            f"{_gb(sizes['extent_bytes'])} for every {sizes['extent']} of them",
         "an expert's slot": ", ".join(_gb(k[0]) for k in sizes["classes"]) or "none",
         "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
                    f"{sizes['top_k']} a token and layer",

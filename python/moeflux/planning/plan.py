@@ -50,8 +50,11 @@ class Sizes:
     Attributes:
         resident_bytes: dense weights as they are kept in memory.
         scratch_bytes: activations, kernel scratch, read buffers, thread stacks.
-        session_bytes: one session's KV cache for the whole context and its recurrent state.
-        state_bytes: of that, recurrent state (two copies).
+        session_bytes: one session that has filled the context: the most that it takes. A shorter
+            one takes its extents, up to the next whole one.
+        state_bytes: of that, recurrent state (two copies) and tables: what an empty session takes.
+        extent: tokens by which a session's KV cache grows.
+        extent_bytes: what that takes.
         classes: by size of slot, the largest first: bytes of a slot, experts, layers.
         slot_bytes: the largest slot.
         expert_bytes: one expert's weights.
@@ -68,6 +71,8 @@ class Sizes:
     scratch_bytes: int
     session_bytes: int
     state_bytes: int
+    extent: int
+    extent_bytes: int
     classes: tuple[tuple[int, int, int], ...]
     slot_bytes: int
     expert_bytes: int
@@ -81,7 +86,7 @@ class Sizes:
 
     @property
     def fixed_bytes(self) -> int:
-        """All but slots."""
+        """All but slots, with one session that has filled its context."""
         return self.resident_bytes + self.scratch_bytes + self.session_bytes
 
     def slots_bytes(self, n: int) -> int:
@@ -102,7 +107,7 @@ class Sizes:
     @property
     def kv_token_bytes(self) -> int:
         """KV cache of one token."""
-        return (self.session_bytes - self.state_bytes) // self.context
+        return self.extent_bytes // self.extent
 
 
 @dataclass(frozen=True)

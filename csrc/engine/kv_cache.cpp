@@ -1,0 +1,109 @@
+#include "engine/kv_cache.h"
+
+#include <cstring>
+
+namespace moeflux::engine {
+
+CacheMemory::CacheMemory(const SessionLayout& layout, uint32_t n_blocks, base::Arena& arena,
+                         const std::string& what)
+    : layout_(layout), n_blocks_(n_blocks) {
+  for (const uint64_t part : layout.parts(n_blocks))
+    parts_.push_back(base::Memory::written(arena, part, what));
+}
+
+ops::CacheExtent CacheMemory::of_layer(size_t index) const {
+  if (layout_.apart()) return {parts_[2 * index].data(), parts_[2 * index + 1].data()};
+  const SessionLayout::Layer& layer = layout_.layers()[index];
+  std::byte* keys = parts_[0].data() + n_blocks_ * layer.cache_begin;
+  return {keys, keys + n_blocks_ * layer.block_bytes};
+}
+
+void CacheMemory::copy(const CacheMemory& from, uint32_t n_blocks) {
+  for (size_t i = 0; i < layout_.layers().size(); ++i) {
+    const uint64_t nbytes = n_blocks * layout_.layers()[i].block_bytes;
+    if (nbytes == 0) continue;
+    const ops::CacheExtent to = of_layer(i), source = from.of_layer(i);
+    std::memcpy(to.keys, source.keys, nbytes);
+    std::memcpy(to.values, source.values, nbytes);
+  }
+}
+
+uint64_t CacheMemory::nbytes() const {
+  uint64_t nbytes = 0;
+  for (const base::Memory& part : parts_) nbytes += part.nbytes();
+  return nbytes;
+}
+
+KvCache::KvCache(const SessionLayout& layout, base::Arena& arena)
+    : layout_(layout),
+      arena_(arena),
+      most_(layout.n_extents(layout.context())),
+      table_(arena, layout.table_bytes(), "the table of a KV cache") {
+  extents_.reserve(most_);
+}
+
+std::shared_ptr<CacheMemory> KvCache::make(size_t index) const {
+  return std::make_shared<CacheMemory>(layout_, layout_.n_blocks(static_cast<uint32_t>(index)),
+                                       arena_, "the KV cache");
+}
+
+void KvCache::add(std::shared_ptr<CacheMemory> extent) {
+  for (size_t i = 0; i < layout_.layers().size(); ++i) {
+    const ops::CacheExtent place = extent->of_layer(i);
+    table_.write(i * most_ + extents_.size(), std::span(&place, 1));
+  }
+  extents_.push_back(std::move(extent));
+}
+
+uint64_t KvCache::growth_bytes(uint32_t positions) const {
+  uint64_t nbytes = 0;
+  for (auto i = static_cast<uint32_t>(extents_.size()); i < layout_.n_extents(positions); ++i)
+    nbytes += layout_.extent_bytes(layout_.n_blocks(i));
+  return nbytes;
+}
+
+void KvCache::grow(uint32_t positions) {
+  while (extents_.size() < layout_.n_extents(positions)) add(make(extents_.size()));
+}
+
+void KvCache::trim(uint32_t positions) {
+  while (extents_.size() > layout_.n_extents(positions)) extents_.pop_back();
+}
+
+uint32_t KvCache::tail_blocks(uint32_t positions) const {
+  return (positions % layout_.extent() + ops::kCacheBlock - 1) / ops::kCacheBlock;
+}
+
+uint64_t KvCache::save_bytes(uint32_t positions) const {
+  return layout_.extent_bytes(tail_blocks(positions));
+}
+
+KvCache::Held KvCache::save(uint32_t positions) const {
+  Held held;
+  held.positions = positions;
+  const uint32_t n_full = positions / layout_.extent(), n_blocks = tail_blocks(positions);
+  held.full.assign(extents_.begin(), extents_.begin() + n_full);
+  if (n_blocks == 0) return held;
+  held.tail = std::make_shared<CacheMemory>(layout_, n_blocks, arena_, "a snapshot");
+  held.tail->copy(*extents_[n_full], n_blocks);
+  return held;
+}
+
+uint64_t KvCache::restore_bytes(const Held& held) const {
+  if (held.tail == nullptr || owns(held.full.size())) return 0;
+  return layout_.extent_bytes(layout_.n_blocks(static_cast<uint32_t>(held.full.size())));
+}
+
+void KvCache::restore(const Held& held) {
+  std::shared_ptr<CacheMemory> tail;
+  if (held.tail) {
+    const size_t index = held.full.size();
+    tail = owns(index) ? extents_[index] : make(index);
+    tail->copy(*held.tail, tail_blocks(held.positions));
+  }
+  extents_.clear();
+  for (const auto& extent : held.full) add(extent);
+  if (tail) add(std::move(tail));
+}
+
+}  // namespace moeflux::engine

@@ -1,0 +1,63 @@
+#include "engine/session_layout.h"
+
+#include <algorithm>
+
+namespace moeflux::engine {
+
+SessionLayout::SessionLayout(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
+                             const base::Arena& arena)
+    : arena_(arena), context_(context) {
+  uint32_t extent = ops::kWholeContext;
+  for (const model::Layer& layer : weights.layers) {
+    const uint64_t begin =
+        layers_.empty() ? 0 : layers_.back().cache_begin + 2 * layers_.back().block_bytes;
+    Layer& own = layers_.emplace_back();
+    own.cache_begin = begin;
+    if (layer.mixer == model::Mixer::attention) {
+      const ops::CacheForm form = ops.cache_form(layer.attention);
+      own.block_bytes = form.block_bytes;
+      extent = std::min(extent, form.extent);
+    } else {
+      const ops::DeltaNet& w = layer.delta_net;
+      own.recurrent_bytes = uint64_t(w.n_value_heads) * w.value_dim * w.key_dim * sizeof(float);
+      own.state_bytes =
+          own.recurrent_bytes + uint64_t(w.conv_width - 1) * w.channels() * sizeof(float);
+    }
+    arena.check_written(own.state_bytes, "a layer's recurrent state");
+  }
+  n_blocks_ = static_cast<uint32_t>(base::round_up(context, ops::kCacheBlock) / ops::kCacheBlock);
+  extent_blocks_ = std::max(std::min(extent / ops::kCacheBlock, n_blocks_), 1u);
+  // A long context shall not need a buffer of all layers.
+  apart_ = extent == ops::kWholeContext ||
+           arena.booked_bytes(parts(extent_blocks_).front()) > arena.most_written();
+  for (const uint64_t part : parts(extent_blocks_)) arena.check_written(part, "a layer's KV cache");
+}
+
+uint32_t SessionLayout::n_blocks(uint32_t index) const {
+  return std::min(extent_blocks_, n_blocks_ - index * extent_blocks_);
+}
+
+std::vector<uint64_t> SessionLayout::parts(uint32_t n_blocks) const {
+  if (!apart_)
+    return {layers_.empty()
+                ? 0
+                : n_blocks * (layers_.back().cache_begin + 2 * layers_.back().block_bytes)};
+  std::vector<uint64_t> parts;
+  for (const Layer& layer : layers_) parts.insert(parts.end(), 2, n_blocks * layer.block_bytes);
+  return parts;
+}
+
+uint64_t SessionLayout::extent_bytes(uint32_t n_blocks) const {
+  uint64_t nbytes = 0;
+  for (const uint64_t part : parts(n_blocks)) nbytes += arena_.booked_bytes(part);
+  return nbytes;
+}
+
+uint64_t SessionLayout::bytes(uint32_t positions) const {
+  uint64_t nbytes = arena_.booked_bytes(table_bytes());
+  for (const Layer& layer : layers_) nbytes += 2 * arena_.booked_bytes(layer.state_bytes);
+  for (uint32_t i = 0; i < n_extents(positions); ++i) nbytes += extent_bytes(n_blocks(i));
+  return nbytes;
+}
+
+}  // namespace moeflux::engine

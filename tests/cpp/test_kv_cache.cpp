@@ -1,0 +1,213 @@
+// A session's KV cache in extents: what is booked when, what is shared, and that a step which finds
+// no room for its cache leaves its sessions as they were.
+#include <doctest/doctest.h>
+
+#include <map>
+
+#include "engine_fixture.h"
+
+using namespace moeflux;
+
+namespace {
+
+constexpr uint32_t kContext = 600;                          // two extents and one of 96 positions
+constexpr uint64_t kPosition = 3 * 2 * 32 * sizeof(float);  // 3 layers: keys and values, 32 numbers
+
+std::vector<uint32_t> tokens(uint32_t n, uint32_t from = 0) {
+  std::vector<uint32_t> out;
+  for (uint32_t i = from; i < from + n; ++i) out.push_back((7 * i + i / 5) % TinyModel::kVocab);
+  return out;
+}
+
+struct Fixture {
+  explicit Fixture(TinyModel::Options options = {}) {
+    options.context = kContext;
+    options.make_arena = [&](base::Account& account) {
+      return arena = std::make_shared<TrackingArena>(account, 4096);
+    };
+    model.emplace(options);
+  }
+  // What the account has beside slots, which come and go with use.
+  uint64_t held() {
+    const engine::Stats stats = model->engine().stats();
+    return stats.live_bytes - stats.slots * stats.slot_bytes;
+  }
+  std::shared_ptr<TrackingArena> arena;
+  std::optional<TinyModel> model;
+};
+
+}  // namespace
+
+TEST_CASE("a cache takes the extents that hold its positions, and its table leads to them") {
+  Fixture fixture;
+  const auto session = fixture.model->session();
+  const engine::SessionLayout& layout = session->layout();
+  const uint64_t empty = fixture.held();
+  CHECK(layout.extent() == ops::kCacheExtent);
+  for (const auto& [positions, blocks] : {std::pair(0u, 0u),
+                                          {1u, 16u},
+                                          {256u, 16u},
+                                          {257u, 32u},
+                                          {512u, 32u},
+                                          {513u, 38u},
+                                          {600u, 38u}}) {
+    CAPTURE(positions);
+    const uint64_t nbytes = blocks * ops::kCacheBlock * kPosition;  // whole pages: it divides them
+    CHECK(session->growth_bytes(positions) == nbytes);
+    CHECK(layout.bytes(positions) - layout.bytes(0) == nbytes);
+    session->grow(positions);
+    CHECK(fixture.held() - empty == nbytes);
+    CHECK(session->growth_bytes(positions) == 0);
+    std::map<const std::byte*, uint64_t> planes;
+    for (uint32_t layer = 0; layer < TinyModel::kLayers; layer += 2)
+      for (uint32_t i = 0; i < layout.n_extents(positions); ++i) {
+        const ops::CacheExtent extent = session->segment(layer, true).cache[i];
+        const uint64_t plane = layout.n_blocks(i) * layout.layers()[layer].block_bytes;
+        for (const std::byte* at : {extent.keys, extent.values}) {
+          CHECK(fixture.arena->find(at, plane).block != nullptr);
+          CHECK(planes.emplace(at, plane).second);
+        }
+      }
+    const std::byte* end = nullptr;
+    for (const auto& [at, plane] : planes) {
+      CHECK(at >= end);  // behind the one before
+      end = at + plane;
+    }
+    session->trim();
+    CHECK(fixture.held() == empty);
+  }
+}
+
+TEST_CASE("a step takes what it needs, reset gives it back") {
+  Fixture fixture;
+  const auto session = fixture.model->session();
+  const uint64_t empty = fixture.held();
+  for (uint32_t position = 0; position < kContext;) {
+    const uint32_t n = std::min(kContext - position, 100u);
+    fixture.model->step(*session, tokens(n, position));
+    position += n;
+    CHECK(fixture.held() - empty == session->layout().bytes(position) - session->layout().bytes(0));
+  }
+  session->reset();
+  CHECK(fixture.held() == empty);
+}
+
+TEST_CASE("full extents are shared with snapshots, and freed with their last owner") {
+  for (const uint32_t at : {255u, 256u, 257u, 300u, 512u, 530u, kContext}) {
+    CAPTURE(at);
+    Fixture fixture;
+    TinyModel& model = *fixture.model;
+    auto session = model.session();
+    const uint64_t empty = fixture.held();
+    const uint64_t one = session->layout().bytes(0);
+    model.step(*session, tokens(at));
+    const uint64_t before = fixture.held();
+    auto snapshot = model.engine().save(*session);
+    const uint64_t tail = base::round_up(at % 256, ops::kCacheBlock) * kPosition;
+    CHECK(fixture.held() - before == snapshot->nbytes());
+    CHECK(snapshot->nbytes() - snapshot->states.nbytes() == tail);
+
+    // Two ways on from the snapshot, each as if the other were not.
+    const auto other = model.session();
+    model.engine().restore(*other, *snapshot);
+    CHECK(other->position() == at);
+    if (at < kContext) {
+      const uint32_t more = std::min(kContext - at, 40u);
+      const Logits first = model.step(*session, tokens(more, at));
+      model.step(*other, tokens(more, 2 * at + 1));
+      model.engine().restore(*session, *snapshot);
+      CHECK(same_bits(model.step(*session, tokens(more, at)), first));
+      model.engine().restore(*other, *snapshot);
+      CHECK(same_bits(model.step(*other, tokens(more, at)), first));
+    }
+    session.reset();
+    other->reset();
+    const uint64_t full = at / 256 * 256 * kPosition;  // the snapshot's now
+    CHECK(fixture.held() == empty + snapshot->nbytes() + full);
+    snapshot.reset();
+    CHECK(fixture.held() == empty);
+    CHECK(one == other->layout().bytes(0));
+  }
+}
+
+TEST_CASE("a batch that finds no memory for one of its caches leaves all as they were") {
+  Fixture undisturbed;
+  const auto twin = undisturbed.model->session();
+  undisturbed.model->step(*twin, tokens(250));
+  const Logits expected = undisturbed.model->step(*twin, tokens(30, 250));
+
+  Fixture fixture;
+  TinyModel& model = *fixture.model;
+  const auto one = model.session(), other = model.session();
+  for (const auto& session : {one, other}) model.step(*session, tokens(250));
+  const uint64_t before = fixture.held();
+  const auto work = tokens(30, 250);
+  Logits found[2];
+  std::vector<engine::Request> requests;
+  for (int i = 0; i < 2; ++i) {
+    found[i].resize(work.size() * TinyModel::kVocab);
+    requests.push_back({i ? other.get() : one.get(), work, true, TinyModel::writer(found[i]), {}});
+  }
+  for (const size_t given : {0, 1}) {  // of the two extents that the batch needs
+    fixture.arena->refuse_after(given);
+    CHECK_THROWS_WITH_AS(model.engine().step(requests), doctest::Contains("the KV cache"),
+                         MemoryBudgetError);
+    CHECK(one->position() == 250);
+    CHECK(fixture.held() == before);
+  }
+  fixture.arena->refuse(false);
+  model.engine().step(requests);
+  for (const Logits& logits : found) CHECK(same_bits(logits, expected));
+}
+
+TEST_CASE("a step that fails gives back what it has not filled, and the repeat is exact") {
+  Fixture undisturbed;
+  const auto twin = undisturbed.model->session();
+  const Logits expected = undisturbed.model->step(*twin, tokens(300));
+
+  Fixture fixture({3, 1, {.fail_from = 150, .fail_count = 1}});
+  const auto session = fixture.model->session();
+  const uint64_t empty = fixture.held();
+  CHECK_THROWS_AS(fixture.model->step(*session, tokens(300)), IoError);
+  CHECK(fixture.held() == empty);
+  CHECK(same_bits(fixture.model->step(*session, tokens(300)), expected));
+}
+
+TEST_CASE("a growing cache takes slots back down to their minimum, then names what would do") {
+  uint64_t named = 0;
+  const auto did = [&](uint64_t budget, bool load_alone) {
+    try {
+      Fixture fixture({.budget = budget});
+      if (load_alone) return true;
+      TinyModel& model = *fixture.model;
+      std::vector<std::shared_ptr<engine::Session>> sessions;
+      for (int i = 0; i < 4; ++i) sessions.push_back(model.session());
+      model.step(*sessions[0], tokens(200));
+      const uint32_t slots = model.engine().stats().slots;
+      const auto snapshot = model.engine().save(*sessions[0]);
+      for (const auto& session : sessions) model.step(*session, tokens(kContext - 200));
+      const engine::Stats stats = model.engine().stats();
+      CHECK(stats.slots < slots);
+      CHECK(stats.peak_bytes <= budget);
+      CHECK(model.engine().free_bytes() ==
+            budget - stats.live_bytes + (stats.slots - TinyModel::kTopK) * stats.slot_bytes);
+      return true;
+    } catch (const MemoryBudgetError& error) {
+      const std::string text = error.what();
+      const size_t at = text.find("memory=") + 7, least = text.find("at least ");
+      named = std::stoull(text.substr(least == std::string::npos ? at : least + 9));
+      return false;
+    }
+  };
+  uint64_t budget = 4096;
+  for (int refusals = 0; !did(budget, true); budget = named) REQUIRE(++refusals < 500);
+  int refusals = 0;
+  for (; !did(budget, false); ++refusals) {
+    const uint64_t would_do = named;
+    REQUIRE((would_do > budget && refusals < 9));
+    CHECK_FALSE(did(would_do - 1, false));
+    CHECK(named == would_do);
+    budget = would_do;
+  }
+  CHECK(refusals > 0);
+}
