@@ -40,19 +40,25 @@ class Part:
     captured: dict[str, Any] | None = None
 
 
-class _StopStrings:
-    """Holds back text that may be the beginning of a stop string."""
+class StopStrings:
+    """Holds back text that may be the beginning of a stop string.
+
+    Attributes:
+        met: the stop string that was found; None before.
+    """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
         self._held = ""
+        self.met: str | None = None
 
     def push(self, text: str) -> tuple[str, bool]:
         """(text to show, whether a stop string has been met)."""
         self._held += text
-        found = [at for stop in self._stops if (at := self._held.find(stop)) >= 0]
+        found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:
-            out, self._held = self._held[: min(found)], ""
+            at, self.met = min(found)
+            out, self._held = self._held[:at], ""
             return out, True
         keep = max((self._overlap(stop) for stop in self._stops), default=0)
         cut = len(self._held) - keep
@@ -60,6 +66,7 @@ class _StopStrings:
         return out, False
 
     def finish(self) -> str:
+        """What is held back."""
         return self._held
 
     def _overlap(self, stop: str) -> int:
@@ -110,7 +117,7 @@ class Generation:
         check("generate", SessionError, RULES, locals())
         self._sampler = Sampler(params or SamplingParams())
         self._left, self._top = max_tokens, int(top_logprobs)
-        self._stops = _StopStrings(stop_strings(stop))
+        self._stops = StopStrings(stop_strings(stop))
         self._stream = tokenizer.stream()
         self._eos = tokenizer.eos_ids
         self._seen = listed("generate", SessionError, "seen", "token ids", seen)

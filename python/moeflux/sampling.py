@@ -101,6 +101,11 @@ class Sampler:
             drawn = np.flatnonzero(probability)[-1]
         return int(drawn)
 
+    def skip(self) -> None:
+        """Draws as `choose` does, for a token that was chosen elsewhere."""
+        if self.params.temperature != 0:
+            self._random.random()
+
 
 def log_softmax(logits: Any) -> Any:
     """Natural log of the softmax, float64."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import moeflux
-from moeflux.generation import _StopStrings
+from moeflux.generation import StopStrings
 from moeflux.sampling import log_softmax
 from moeflux.tokenizer import REPLACEMENT, Tokenizer
 from oracle import build
@@ -253,7 +253,7 @@ def test_stop_strings_are_found_across_pieces_and_never_shown():
 
     for _ in range(2000):
         text, wanted = letters(12), [letters(5) for _ in range(random.integers(1, 4))]
-        stops, shown, stopped, left = _StopStrings(wanted), "", False, text
+        stops, shown, stopped, left = StopStrings(wanted), "", False, text
         while left and not stopped:
             size = random.integers(1, 4)
             piece, stopped = stops.push(left[:size])
@@ -285,7 +285,7 @@ def test_stop_string_ends_a_generation(model):
 
 def test_the_first_of_two_stop_strings_ends_the_text_whatever_their_order():
     for stops in (["ef", "bc"], ["bc", "ef"]):
-        assert _StopStrings(stops).push("abcdefg") == ("a", True)
+        assert StopStrings(stops).push("abcdefg") == ("a", True)
 
 
 def test_a_stop_string_in_text_that_was_held_back_to_the_end_is_seen(model):
