@@ -1,0 +1,65 @@
+"""What passes have cost: seconds by rows, seconds by client, and what prompts owe to answers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+NEW = 0.25  # weight of a new measurement
+HALF_LIFE = 60.0  # seconds, of what a client has used
+
+
+class Costs:
+    """Measured seconds. A pass is observed once; times are given, so there is no clock here.
+
+    Attributes:
+        share: of the time, for prompts.
+        debt: seconds that passes without prompts may still run before the next with one.
+    """
+
+    def __init__(self, share: float = 0.5) -> None:
+        self.share = share
+        self.debt = 0.0
+        self._decode: dict[int, float] = {}  # by rows, of passes without prompts
+        self._used: dict[str, tuple[float, float]] = {}  # by client: seconds, and when
+
+    def observe(
+        self, now: float, seconds: float, rows: Mapping[str, int], prompt: int, decoding: int
+    ) -> None:
+        """Counts a pass.
+
+        Args:
+            now: when it ended, in seconds of any clock.
+            seconds: that it took.
+            rows: tokens by client, who share its time accordingly.
+            prompt: tokens of prompts among them.
+            decoding: choices that decode, in this pass or at its side.
+        """
+        n_rows = sum(rows.values())
+        for client, count in rows.items():
+            self._used[client] = self.used(client, now) + seconds * count / n_rows, now
+        if len(self._used) > 1024:
+            self._used = {c: e for c, e in self._used.items() if self.used(c, now) > 1e-3}
+        if not prompt:
+            known = self._decode.get(n_rows, seconds)
+            self._decode[n_rows] = known + NEW * (seconds - known)
+        if not decoding:
+            self.debt = 0.0
+        elif prompt:
+            self.debt = max(self.debt, 0.0) + seconds * (1 - self.share) / self.share
+        else:
+            self.debt -= seconds
+
+    def used(self, client: str, now: float | None = None) -> float:
+        """Seconds that a client has had, half of those of a minute ago."""
+        seconds, when = self._used.get(client, (0.0, 0.0))
+        return seconds if now is None else seconds * math.exp2((when - now) / HALF_LIFE)
+
+    def decode_seconds(self, rows: int) -> float:
+        """What a pass of so many decoding choices will take; 0 where nothing is known.
+
+        From the largest measured pass up to this one, as if each row more cost as much as its rows
+        did: an upper bound, since rows share experts and the dense part.
+        """
+        known = max((n for n in self._decode if n <= rows), default=0)
+        return self._decode[known] * rows / known if known else 0.0

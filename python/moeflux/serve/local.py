@@ -1,0 +1,251 @@
+"""`LocalEngine`: the Engine of a model in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from .. import files
+from ..arguments import Rule, check, integer, is_integer, number, optional
+from ..errors import MemoryBudgetError, SessionError
+from ..memory import parse_bytes
+from ..model import Model
+from ..session import token_ids
+from ..tokenizer import MAX_FILE_BYTES, Tokenizer
+from .constrain import Compiled, Compiler
+from .engine import Busy, Delta, EngineError, Health, Job, ModelInfo, Sampling, Scores
+from .info import describe
+from .loop import StepLoop
+from .memory import Room
+from .metrics import Metrics
+from .prefix_cache import PrefixCache
+from .scheduler import Limits
+from .sequence import Sequence as Choice
+from .ticket import Ticket
+
+COMPILE_SECONDS = 2.0
+SHARE = Rule("a size such as 2GiB, or a share such as 25%", lambda value: _share(value) is not None)
+RULES = {
+    "max_running": optional(integer(1)),
+    "max_queued": integer(0),
+    "min_rate": number("above 0", lambda value: value > 0),
+    "prefill_share": number("above 0 and below 1", lambda value: 0 < value < 1),
+    "cache_memory": SHARE,
+}
+JOB_RULES = {"n": integer(1, 16), "echo": optional(integer(0, 1 << 20))}
+SAMPLING_RULES = {
+    "presence_penalty": number("below infinity", lambda value: abs(value) < float("inf")),
+    "frequency_penalty": number("below infinity", lambda value: abs(value) < float("inf")),
+    "min_tokens": integer(0),
+    "max_tokens": optional(integer(0)),
+    "top_logprobs": optional(integer(0)),
+}
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """How an engine shares a model between clients.
+
+    Attributes:
+        max_running: choices at once; None: as many as keep `min_rate`, 64 at most.
+        max_queued: choices that wait; a job more is refused.
+        min_rate: tokens a second of each choice that `max_running` None looks for.
+        prefill_share: of the time, for prompts, while answers are written.
+        cache_memory: bound of snapshots: a size, or a share of what is free after the load.
+
+    Raises:
+        SessionError: a value breaks its rule.
+    """
+
+    max_running: int | None = None
+    max_queued: int = 64
+    min_rate: float = 1.0
+    prefill_share: float = 0.5
+    cache_memory: str = "25%"
+
+    def __post_init__(self) -> None:
+        check("serve", SessionError, RULES, vars(self))
+
+
+class LocalEngine:
+    """Serves one model. See `engine.Engine` for its methods.
+
+    Args:
+        model: that nobody else uses from now on.
+        name: that clients call it by.
+        settings: see EngineSettings.
+        metrics: None makes new ones.
+
+    Raises:
+        MemoryBudgetError: the model has no room for a session.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        name: str = "model",
+        settings: EngineSettings | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        s = self._settings = settings or EngineSettings()
+        self._model, self._tokenizer = model, model.tokenizer
+        self.metrics = metrics or Metrics()
+        context = model.session().context
+        self._info, rows = describe(model, name, context)
+        self.metrics.describe(self._info)
+        room = Room(model, context)
+        if room.free_bytes < room.bytes(context):
+            raise MemoryBudgetError(
+                f"[serve] expected {room.bytes(context)} free bytes for a session of {context} "
+                f"tokens, found {room.free_bytes}; give more memory or a smaller context"
+            )
+        limits = Limits(rows=rows, max_running=s.max_running, min_rate=s.min_rate,
+                        share=s.prefill_share, kept_bytes=room.kept_bytes)  # fmt: skip
+        self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes))
+        self._loop = StepLoop(model, limits, self._cache, room, self.metrics)
+        self._compiler = Compiler(
+            files.read(model.path / "tokenizer.json", MAX_FILE_BYTES).decode(),
+            self._tokenizer.eos_ids, model.vocab_size,
+        )  # fmt: skip
+        self._pool = ThreadPoolExecutor(2, "moeflux-grammar")
+        self._keys = itertools.count()
+        self._open: set[Ticket] = set()
+        self._draining = False
+        self._loop.start()
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is served."""
+        return self._info
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    async def submit(self, job: Job) -> AsyncIterator[Delta]:
+        """Runs a job; see `Engine.submit`."""
+        self._check(job)
+        if self._loop.failure is not None:
+            raise EngineError("[serve] the engine has failed")
+        if self._draining:
+            raise Busy("[serve] the server is about to end", retry_after=5)
+        if self._loop.is_full(self._settings.max_queued):
+            raise Busy(f"[serve] {self._settings.max_queued} choices wait already")
+        now = time.monotonic()
+        choices = [
+            Choice(job, i, next(self._keys), self._tokenizer, self._info.context)
+            for i in range(job.n)
+        ]
+        for choice in choices:
+            choice.taken.submitted = now
+        ticket = Ticket(job, choices)
+        self._open.add(ticket)
+        self._loop.submit(ticket)
+        try:
+            async for delta in ticket.news():
+                yield delta
+        finally:
+            self._open.discard(ticket)
+            if not ticket.done:
+                self._loop.cancel(ticket)
+
+    async def score(self, ids: Sequence[int], top: int) -> Scores:
+        """Logprobs of a text's own tokens, with `top` alternatives each."""
+        job = Job(ids, Sampling(temperature=0.0, max_tokens=0), echo=top)
+        async with aclosing(self.submit(job)) as deltas:  # type: ignore[type-var]
+            async for delta in deltas:
+                if delta.scores is not None:
+                    return delta.scores
+                if delta.error is not None:
+                    raise EngineError(delta.error)
+        raise EngineError("[serve] the job was cancelled")
+
+    async def compile(self, kind: str, source: str, *, strict: bool = True) -> Compiled:
+        """Compiles a grammar; see `Engine.compile`."""
+        work = asyncio.get_running_loop().run_in_executor(
+            self._pool, self._compiler.compile, kind, source, strict
+        )
+        try:
+            return await asyncio.wait_for(work, COMPILE_SECONDS)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise SessionError(
+                f"[grammar] expected a grammar that is compiled in {COMPILE_SECONDS:g} seconds"
+            ) from None
+
+    def health(self) -> Health:
+        """How it does now."""
+        running, waiting = self._loop.counts
+        if self._loop.failure is not None:
+            return Health("failed", 0, 0, f"the step thread has ended: {self._loop.failure}")
+        if self._draining:
+            return Health("draining", running, waiting, "the server is about to end")
+        if self._loop.degraded:
+            return Health("degraded", running, waiting, "reads of experts have failed")
+        return Health("ok", running, waiting)
+
+    def stats(self) -> Mapping[str, Any]:
+        """The model's counters as of the last step; choices that run and wait; the cache's."""
+        running, waiting = self._loop.counts
+        cache = {"cached_bytes": self._cache.nbytes, "cache_bytes": self._cache.max_bytes}
+        return {**self._loop.stats, **cache, "running": running, "waiting": waiting}
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no more jobs, lets running ones finish for so long, ends the rest and stops."""
+        self._draining = True
+        deadline = time.monotonic() + seconds
+        while self._open and time.monotonic() < deadline and self._loop.failure is None:
+            await asyncio.sleep(0.01)
+        for ticket in self._open:
+            self._loop.cancel(ticket)
+        await asyncio.get_running_loop().run_in_executor(None, self._loop.stop)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def abort(self) -> None:
+        """Ends the step in progress and all jobs, from any thread; does not wait."""
+        self._draining = True
+        self._loop.abort()
+
+    def _check(self, job: Job) -> None:
+        """Raises SessionError for a job that no engine can do."""
+        ids, info = token_ids(job.ids, "prompt"), self._info
+        if not 0 < ids.size <= info.context:
+            raise SessionError(f"[serve] expected a prompt of 1 to {info.context} tokens, found "
+                               f"{ids.size}")  # fmt: skip
+        every = (*ids.tolist(), *job.done, *job.sampling.bias, *job.sampling.stop_ids)
+        if not all(is_integer(i) and 0 <= i < info.vocab_size for i in every):
+            raise SessionError(f"[serve] expected token ids below {info.vocab_size}, found "
+                               f"{max(every)}")  # fmt: skip
+        check("serve", SessionError, JOB_RULES, vars(job))
+        check("serve", SessionError, SAMPLING_RULES, vars(job.sampling))
+        job.sampling.params(0)
+
+
+def _share(text: Any) -> float | int | None:
+    """A share of one as float, bytes as int; None for neither."""
+    if not isinstance(text, str):
+        return None
+    if text.endswith("%"):
+        try:
+            share = float(text[:-1]) / 100
+        except ValueError:
+            return None
+        return share if 0 <= share <= 1 else None
+    if text == "0":
+        return 0
+    try:
+        return parse_bytes(text)
+    except ValueError:
+        return None
+
+
+def _size(text: str, free: int) -> int:
+    share = _share(text)
+    assert share is not None
+    return int(free * share) if isinstance(share, float) else min(share, free)

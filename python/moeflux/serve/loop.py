@@ -1,0 +1,353 @@
+"""The step loop: one thread a model, the only caller of the model after its load.
+
+A turn of the loop: new and cancelled jobs, a plan (scheduler.py), what the plan says of memory, one
+step of the model, and what the step brought (sequence.py), sent in one call to the event loop.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import Any
+
+from ..errors import FormatError, GpuError, Interrupted, IoError, MemoryBudgetError, MoefluxError
+from ..log import logger
+from ..model import Model
+from .costs import Costs
+from .engine import Delta, Usage
+from .memory import Room
+from .metrics import Metrics
+from .prefix_cache import PrefixCache
+from .scheduler import MOST_RUNNING, Limits, Running, State, StepPlan, Waiting, plan
+from .sequence import Sequence
+from .ticket import Outbox, Ticket
+
+Feed = list[tuple[Sequence, int]]
+
+AHEAD = 256  # tokens of an answer that admission sees room for
+SPACING = 4096  # tokens between checkpoints of a long prompt
+LEAST = 16  # tokens that a snapshot saves at least
+ECHO_ROWS = 32  # of logits at a time, which are outside the budget
+BAD_READS, BAD_SECONDS = 3, 60.0  # so many jobs that reads have ended, within so long: degraded
+COUNTERS = ("hits", "misses", "bytes_read", "wait_seconds")
+
+
+class StepLoop:
+    """Runs the choices of all jobs.
+
+    Args:
+        model: whose sessions step.
+        limits: of the scheduler.
+        cache: of snapshots.
+        room: of the model's budget.
+        metrics: that are told of steps.
+    """
+
+    def __init__(
+        self, model: Model, limits: Limits, cache: PrefixCache, room: Room, metrics: Metrics
+    ) -> None:
+        self._model, self._limits, self._cache = model, limits, cache
+        self._room, self._metrics = room, metrics
+        self._costs = Costs(limits.share)
+        self._inbox: deque[Ticket] = deque()
+        self._wake = threading.Event()
+        self._tickets: dict[int, Ticket] = {}  # by key of their choices
+        self._waiting: dict[int, Sequence] = {}
+        self._running: dict[int, Sequence] = {}
+        self._stepping: tuple[Ticket, ...] = ()  # jobs of the step in progress
+        self._outbox = Outbox()
+        self._bad_reads: deque[float] = deque(maxlen=BAD_READS)
+        self._stopped = False
+        self._over = False  # the thread takes no more jobs
+        self._ending = threading.Lock()
+        self.failure: BaseException | None = None  # that ended the thread
+        self.stats: Mapping[str, Any] = model.stats  # as of the last step
+        self._thread = threading.Thread(target=self._run, name="moeflux-step", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def submit(self, ticket: Ticket) -> None:
+        """Takes a job, from any thread."""
+        self._inbox.append(ticket)
+        self._wake.set()
+        if self._over:
+            self._end_all()
+
+    def cancel(self, ticket: Ticket) -> None:
+        """Gives a job up, from any thread. A step that serves nobody else is aborted."""
+        ticket.cancelled = True
+        self._wake.set()
+        stepping = self._stepping
+        if stepping and all(other.cancelled for other in stepping):
+            self._model.abort()  # a step that has begun meanwhile is only begun again
+
+    def stop(self) -> None:
+        """Ends the thread after the step in progress, and waits for that."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def abort(self) -> None:
+        """Ends the step in progress and the thread, from any thread; does not wait."""
+        self._stopped = True
+        self._wake.set()
+        self._model.abort()
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Choices that run and that wait, from any thread."""
+        arriving = sum(len(ticket.sequences) for ticket in tuple(self._inbox))
+        return len(self._running), len(self._waiting) + arriving
+
+    def is_full(self, max_queued: int) -> bool:
+        """Whether so many choices wait beyond those that find a place at once."""
+        running, waiting = self.counts
+        places = self._limits.max_running or MOST_RUNNING
+        free = 0 if self._waiting else max(places - running, 0)
+        return waiting >= max_queued + free
+
+    @property
+    def degraded(self) -> bool:
+        """Whether reads have ended several jobs within a minute."""
+        bad = tuple(self._bad_reads)
+        return len(bad) == BAD_READS and time.monotonic() - bad[0] < BAD_SECONDS
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped:
+                self._turn()
+        except BaseException as error:
+            self.failure = error
+            logger.exception("the step thread has ended")
+        self._over = True
+        self._end_all()
+
+    def _end_all(self) -> None:
+        """Ends all jobs, in the step thread or after its end."""
+        why = "the engine has failed" if self.failure else "the server has ended"
+        with self._ending:
+            self._take_inbox()
+            for sequence in (*self._waiting.values(), *self._running.values()):
+                sequence.session = None
+                self._tell(sequence, sequence.end("error", why))
+            self._waiting, self._running = {}, {}
+            self._outbox.send()
+
+    def _turn(self) -> None:
+        self._wake.clear()
+        self._take_inbox()
+        self._drop_cancelled()
+        wanted = self._plan()
+        if wanted.preempt or wanted.admit:
+            self._apply(wanted)
+            wanted = self._plan()
+        self._cache.evict(wanted.evict, time.monotonic())
+        feed = [(self._running[key], n) for key, n in wanted.feed if key in self._running]
+        if feed:
+            self._step(feed)
+        self._observe()
+        self._outbox.send()
+        if not self._running and not self._waiting and not self._inbox and not self._stopped:
+            self._wake.wait()
+
+    def _take_inbox(self) -> None:
+        while self._inbox:
+            ticket = self._inbox.popleft()
+            for sequence in ticket.sequences:
+                self._tickets[sequence.key] = ticket
+                self._waiting[sequence.key] = sequence
+                if not sequence.echoes:
+                    sequence.taken.cached = self._cache.find(
+                        sequence.tokens, ticket.job.scope
+                    ).position
+
+    def _drop_cancelled(self) -> None:
+        for key, ticket in list(self._tickets.items()):
+            if ticket.cancelled:
+                sequence = self._waiting.pop(key, None) or self._running.get(key)
+                if sequence is not None:
+                    self._release(sequence, sequence.end("cancelled"))
+
+    def _plan(self) -> StepPlan:
+        now = time.monotonic()
+        waiting = tuple(
+            Waiting(key, q.job.client, len(q.tokens) - q.taken.cached,
+                    self._room.bytes(q.expected(AHEAD)), now - q.taken.submitted, self._ready(q))
+            for key, q in self._waiting.items()
+        )  # fmt: skip
+        running = tuple(
+            Running(key, q.job.client, q.pending, self._most(q)) for key, q in self._running.items()
+        )
+        state = State(waiting, running, self._room.free_bytes, self._cache.nbytes)
+        return plan(state, self._costs, self._limits)
+
+    def _ready(self, sequence: Sequence) -> bool:
+        """Choices after the first wait until that has the prompt, and go on from its snapshot."""
+        first = self._tickets[sequence.key].sequences[0]
+        return sequence is first or first.finish is not None or first.generated > 0
+
+    def _most(self, sequence: Sequence) -> int:
+        until = sequence.until_checkpoint() or self._limits.rows
+        return min(until, ECHO_ROWS) if sequence.echoes else until
+
+    def _apply(self, wanted: StepPlan) -> None:
+        now = time.monotonic()
+        self._cache.evict(wanted.evict, now)
+        for key in wanted.preempt:
+            self._preempt(self._running[key])
+        for key in wanted.admit:
+            self._admit(self._waiting.pop(key), now)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Takes its session. Its tokens are computed again, which gives the same bits."""
+        sequence.session = None
+        self._waiting[sequence.key] = self._running.pop(sequence.key)
+        self._metrics.preemptions.inc()
+
+    def _admit(self, sequence: Sequence, now: float) -> None:
+        job, taken = sequence.job, sequence.taken
+        match = self._cache.find(sequence.tokens, job.scope, now)
+        use = match.position if match.position >= LEAST and not sequence.echoes else 0
+        try:
+            session = self._model.session()
+            sequence.restore(session, match.snapshot if use else None)
+        except MemoryBudgetError as error:
+            sequence.session = None
+            self._waiting[sequence.key] = sequence
+            if not self._cache.evict(1, now) and not self._running:
+                self._waiting.pop(sequence.key)
+                self._release(sequence, sequence.end("error", str(error)))
+            return
+        self._running[sequence.key] = sequence
+        sequence.checkpoints = [] if sequence.echoes else self._checkpoints(sequence, match.known)
+        if taken.admitted is None:
+            taken.admitted, taken.cached = now, use
+            self._metrics.admitted(len(job.ids), use, now - taken.submitted)
+            if sequence.choice == 0:
+                usage = Usage(len(job.ids), use, queue_s=now - taken.submitted)
+                self._tell(sequence, Delta(usage=usage))
+
+    def _checkpoints(self, sequence: Sequence, known: int) -> list[int]:
+        """Lengths of the prompt after which its state is kept."""
+        n, begin = len(sequence.job.ids), sequence.position
+        wanted = {*sequence.job.marks, *range(SPACING, n, SPACING), min(known, n - 1)}
+        if sequence.job.n > 1 and sequence.choice == 0:
+            wanted.add(n - 1)
+        found: list[int] = []
+        for at in sorted(at for at in wanted if begin + LEAST <= at <= n):
+            if not found or at - found[-1] >= LEAST or at == n - 1:
+                found.append(at)
+        return found
+
+    def _step(self, feed: Feed) -> None:
+        decoding = sum(q.pending == 1 for q in self._running.values())
+        prompt = sum(n for q, n in feed if q.pending > self._limits.short)
+        self._stepping = tuple({self._tickets[q.key] for q, _ in feed})
+        begin, before = time.monotonic(), self.stats
+        echoes = [item for item in feed if item[0].echoes]
+        plain = [item for item in feed if not item[0].echoes]
+        done = [item for part in (plain, *([e] for e in echoes)) for item in self._compute(part)]
+        self._stepping = ()
+        self.stats, now = self._model.stats, time.monotonic()
+        counts = Counter({name: self.stats[name] - before[name] for name in COUNTERS})
+        rows: Counter[str] = Counter()
+        for sequence, n, logits in done:
+            rows[sequence.job.client] += n
+            sequence.taken.counts.update(counts)
+            self._push(sequence, n, logits, now)
+        if done:
+            self._costs.observe(now, now - begin, rows, prompt, decoding)
+            self._metrics.stepped(now - begin, sum(rows.values()), prompt > 0, counts)
+
+    def _compute(self, feed: Feed) -> list[tuple[Sequence, int, Any]]:
+        """Steps those of the feed that can be; who makes the step fail ends with an error."""
+        for attempt in range(2):
+            if not feed:
+                break
+            try:
+                batch = [(q.session, q.next(n)) for q, n in feed if q.session is not None]
+                found = self._model.step_batch(batch, all_logits=feed[0][0].echoes)
+                return [(q, n, out) for (q, n), out in zip(feed, found, strict=True)]
+            except Interrupted:
+                break
+            except MemoryBudgetError as error:
+                return self._compute(self._make_room(feed, error))
+            except (IoError, FormatError, GpuError) as error:
+                if len(feed) > 1:
+                    half = len(feed) // 2
+                    return self._compute(feed[:half]) + self._compute(feed[half:])
+                if attempt:
+                    self._bad_reads.append(time.monotonic())
+                    self._fail(feed[0][0], error)
+        return []
+
+    def _make_room(self, feed: Feed, error: MemoryBudgetError) -> Feed:
+        """What can be stepped after a step found no memory: without snapshots, then without the
+        youngest choice.
+        """  # noqa: D205
+        if self._cache.evict(1, time.monotonic()):
+            return feed
+        youngest = max(self._running.values(), key=lambda q: q.key)
+        if len(self._running) == 1:
+            self._fail(youngest, error)
+        else:
+            self._preempt(youngest)
+        return [item for item in feed if item[0] is not youngest]
+
+    def _push(self, sequence: Sequence, n: int, logits: Any, now: float) -> None:
+        try:
+            delta = sequence.push(n, logits, now)
+        except MoefluxError as error:
+            self._fail(sequence, error)
+            return
+        if sequence.finish is not None and delta is not None:
+            self._metrics.finished(sequence.usage())
+            self._release(sequence, delta)
+            return
+        if sequence.position in sequence.checkpoints:
+            self._keep(sequence)
+        if delta is not None:
+            self._tell(sequence, delta)
+
+    def _fail(self, sequence: Sequence, error: MoefluxError) -> None:
+        logger.warning("request %s: %s", sequence.job.id, error)
+        self._release(sequence, sequence.end("error", str(error)))
+
+    def _release(self, sequence: Sequence, last: Delta) -> None:
+        """Ends a choice. What its session holds stays in the cache."""
+        if last.finish != "error":
+            self._keep(sequence)
+        sequence.session = None
+        self._running.pop(sequence.key, None)
+        self._tell(sequence, last)
+        self._tickets.pop(sequence.key, None)
+
+    def _keep(self, sequence: Sequence) -> None:
+        """Puts the session's state into the cache, where there is room."""
+        session, job = sequence.session, sequence.job
+        if session is None or sequence.position < LEAST or job.echo is not None:
+            return
+        held, now = sequence.tokens[: sequence.position], time.monotonic()
+        match = self._cache.find([*held, 0], job.scope)
+        if match.position > len(held) - LEAST or not self._cache.max_bytes:
+            return
+        try:
+            snapshot = session.save()
+        except MemoryBudgetError:
+            return
+        self._cache.insert(held, snapshot, job.scope, now)
+
+    def _tell(self, sequence: Sequence, delta: Delta) -> None:
+        ticket = self._tickets.get(sequence.key)
+        if ticket is not None:
+            self._outbox.put(ticket, delta)
+
+    def _observe(self) -> None:
+        used = sum(self._room.bytes(q.position) for q in self._running.values())
+        self._metrics.load(*self.counts, used, self._room.free_bytes, self.stats,
+                           self._cache.nbytes, len(self._cache))  # fmt: skip

@@ -1,0 +1,114 @@
+"""What Prometheus reads. Names are those of docs/server.md; told once a step or a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    generate_latest,
+)
+
+from .engine import ModelInfo, Usage
+
+SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """Counters of one engine, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = of = CollectorRegistry()
+        self.requests = Counter("moeflux_requests_total", "Requests.", ["api", "code"], registry=of)
+        self.preemptions = Counter(
+            "moeflux_preemptions_total", "Choices that lost their session to others.", registry=of
+        )
+        self._running = Gauge("moeflux_requests_running", "Choices that run.", registry=of)
+        self._waiting = Gauge("moeflux_requests_waiting", "Choices in the queue.", registry=of)
+        self._usage = Gauge(
+            "moeflux_kv_usage_ratio", "Session bytes of those that sessions can take.", registry=of
+        )
+        self._prompt = Counter(
+            "moeflux_prompt_tokens_total", "Tokens of prompts.", ["source"], registry=of
+        )
+        self._generated = Counter(
+            "moeflux_generated_tokens_total", "Tokens of answers.", registry=of
+        )
+        self._ttft = _seconds("moeflux_ttft_seconds", "From a request to its first token.", of)
+        self._between = _seconds("moeflux_inter_token_seconds", "Means of choices.", of)
+        self._queue = _seconds("moeflux_queue_seconds", "From a request to its admission.", of)
+        self._step = Histogram(
+            "moeflux_step_seconds", "Steps.", ["kind"], buckets=SECONDS, registry=of
+        )
+        self._rows = Histogram("moeflux_batch_rows", "Tokens of a step.", buckets=ROWS, registry=of)
+        self._reads = Counter(
+            "moeflux_expert_reads_total", "Experts asked for.", ["hit"], registry=of
+        )
+        self._bytes = Counter("moeflux_expert_bytes_total", "Bytes of experts read.", registry=of)
+        self._wait = Counter("moeflux_read_wait_seconds_total", "Asleep for reads.", registry=of)
+        self._memory = Gauge("moeflux_memory_bytes", "Of the budget.", ["kind"], registry=of)
+        self._snapshots = Gauge("moeflux_snapshots", "Prefixes kept.", ["where"], registry=of)
+        self._info = Info("moeflux", "What is served.", registry=of)
+
+    def describe(self, info: ModelInfo) -> None:
+        """Tells what is served."""
+        self._info.info({"fingerprint": info.fingerprint, "model": info.name})
+
+    def admitted(self, prompt: int, cached: int, queue_s: float) -> None:
+        """A choice was admitted."""
+        self._prompt.labels("computed").inc(prompt - cached)
+        self._prompt.labels("memory").inc(cached)
+        self._queue.observe(queue_s)
+
+    def stepped(
+        self, seconds: float, rows: int, has_prompt: bool, counts: Mapping[str, Any]
+    ) -> None:
+        """A step was computed; `counts` are those of `Model.stats`."""
+        self._step.labels("prompt" if has_prompt else "decode").observe(seconds)
+        self._rows.observe(rows)
+        self._reads.labels("true").inc(counts["hits"])
+        self._reads.labels("false").inc(counts["misses"])
+        self._bytes.inc(counts["bytes_read"])
+        self._wait.inc(counts["wait_seconds"])
+
+    def finished(self, usage: Usage) -> None:
+        """A choice has come to its end."""
+        self._generated.inc(usage.generated)
+        self._ttft.observe(usage.queue_s + usage.prefill_s)
+        if usage.generated > 1:
+            self._between.observe(usage.decode_s / (usage.generated - 1))
+
+    def load(
+        self,
+        running: int,
+        waiting: int,
+        session_bytes: int,
+        free_bytes: int,
+        stats: Mapping[str, Any],
+        cached_bytes: int,
+        snapshots: int,
+    ) -> None:
+        """How things stand after a step."""
+        self._running.set(running)
+        self._waiting.set(waiting)
+        self._usage.set(session_bytes / max(session_bytes + free_bytes, 1))
+        self._memory.labels("budget").set(stats["memory_bytes"])
+        self._memory.labels("live").set(stats["live_bytes"])
+        self._memory.labels("sessions").set(session_bytes)
+        self._memory.labels("snapshots").set(cached_bytes)
+        self._snapshots.labels("memory").set(snapshots)
+
+    def text(self) -> bytes:
+        """All of it, in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+
+def _seconds(name: str, what: str, registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, what, buckets=SECONDS, registry=registry)

@@ -1,0 +1,186 @@
+"""Snapshots of sessions by the tokens that they hold: a tree whose edges are runs of tokens.
+
+Recurrent state has no history, so a prefix is of use only where a snapshot was taken. The tree
+keeps the paths of tokens after their snapshots are gone: where a new prompt leaves a known path,
+others will, too, and a snapshot there is worth its bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+
+HALF_LIFE = 3600.0  # seconds, of a hit
+MAX_PATH_TOKENS = 1 << 20  # 4 bytes each, and a node a branch
+
+Tokens = NDArray[np.uint32]
+
+
+@dataclass(eq=False)
+class _Node:
+    edge: Tokens  # from its parent
+    parent: _Node | None
+    position: int  # tokens from the root to its end
+    children: dict[int, _Node] = field(default_factory=dict)
+    snapshot: _core.Snapshot | None = None
+    hits: float = 0.0  # decayed
+    when: float = 0.0  # of the last use
+
+
+@dataclass(frozen=True)
+class Match:
+    """What is known of a prompt.
+
+    Attributes:
+        snapshot: the longest that the prompt begins with; None where there is none.
+        position: tokens that it holds.
+        known: tokens of the prompt that are on a path, with a snapshot or without.
+    """
+
+    snapshot: _core.Snapshot | None
+    position: int
+    known: int
+
+
+class PrefixCache:
+    """Snapshots within a bound of bytes. Paths of different scopes never meet.
+
+    Args:
+        max_bytes: of all snapshots together.
+    """
+
+    def __init__(self, max_bytes: int, max_path_tokens: int = MAX_PATH_TOKENS) -> None:
+        self.max_bytes = max_bytes
+        self.nbytes = 0
+        self._max_path_tokens = max_path_tokens
+        self._path_tokens = 0
+        self._roots: dict[str, _Node] = {}
+
+    def __len__(self) -> int:
+        return len(self._holders())
+
+    def find(self, ids: Sequence[int], scope: str = "", now: float | None = None) -> Match:
+        """The longest snapshot that leaves a token of `ids` to compute. `now` counts a hit."""
+        tokens = np.asarray(ids, dtype=np.uint32)
+        best, known = None, 0
+        for node, known in self._walk(tokens, scope):  # noqa: B007
+            if now is not None:
+                node.when = now
+            if node.snapshot is not None and node.position < len(tokens):
+                best = node
+        if best is None:
+            return Match(None, 0, known)
+        if now is not None:
+            best.hits = self._hits(best, now) + 1
+            best.when = now
+        return Match(best.snapshot, best.position, known)
+
+    def insert(
+        self, ids: Sequence[int], snapshot: _core.Snapshot, scope: str = "", now: float = 0.0
+    ) -> bool:
+        """Keeps a snapshot of a session that holds `ids`. False where it is worth no place."""
+        node = self._path(np.asarray(ids, dtype=np.uint32), scope)
+        node.when = max(node.when, now)
+        if node.snapshot is None and node.parent is not None:
+            node.snapshot = snapshot
+            self.nbytes += snapshot.nbytes
+            self.evict(self.nbytes - self.max_bytes, now)
+        self._forget_paths()
+        return node.snapshot is snapshot
+
+    def evict(self, nbytes: int, now: float = 0.0) -> int:
+        """Lets the least valuable snapshots go until `nbytes` are free. Returns what was freed."""
+        freed = 0
+        while freed < nbytes and (holders := self._holders()):
+            worst = min(holders, key=lambda node: self._value(node, now))
+            freed += self._drop(worst)
+        return freed
+
+    def _drop(self, node: _Node) -> int:
+        freed = node.snapshot.nbytes if node.snapshot is not None else 0
+        node.snapshot = None
+        self.nbytes -= freed
+        return freed
+
+    def _hits(self, node: _Node, now: float) -> float:
+        return node.hits * math.exp2(min(node.when - now, 0.0) / HALF_LIFE)
+
+    def _value(self, node: _Node, now: float) -> tuple[float, float]:
+        """Tokens that its hits save a byte; of equal ones the older goes first."""
+        above = node.parent
+        while above is not None and above.snapshot is None:
+            above = above.parent
+        saved = node.position - (above.position if above is not None else 0)
+        size = max(node.snapshot.nbytes if node.snapshot is not None else 0, 1)
+        age = math.exp2(min(node.when - now, 0.0) / HALF_LIFE)
+        return saved * (age + self._hits(node, now)) / size, node.when
+
+    def _holders(self) -> list[_Node]:
+        return [node for node in self._nodes() if node.snapshot is not None]
+
+    def _nodes(self) -> Iterator[_Node]:
+        stack = list(self._roots.values())
+        while stack:
+            node = stack.pop()
+            stack.extend(node.children.values())
+            yield node
+
+    def _walk(self, tokens: Tokens, scope: str) -> Iterator[tuple[_Node, int]]:
+        """Nodes whose whole path `tokens` begin with, and how far they go on a known path."""
+        node = self._roots.get(scope)
+        while node is not None:
+            rest = tokens[node.position :]
+            child = node.children.get(int(rest[0])) if rest.size else None
+            along = _common(child.edge, rest) if child is not None else 0
+            yield node, node.position + along
+            node = child if child is not None and along == child.edge.size else None
+
+    def _path(self, tokens: Tokens, scope: str) -> _Node:
+        """The node at the end of `tokens`, made where there is none."""
+        node = self._roots.setdefault(scope, _Node(tokens[:0], None, 0))
+        while (rest := tokens[node.position :]).size:
+            child = node.children.get(int(rest[0]))
+            if child is None:
+                self._path_tokens += rest.size
+                child = _Node(rest.copy(), node, len(tokens))
+                node.children[int(rest[0])] = child
+            elif (along := _common(child.edge, rest)) < child.edge.size:
+                child = _split(child, along)
+            node = child
+        return node
+
+    def _forget_paths(self) -> None:
+        """Lets ends of paths without a snapshot go, the oldest first, where paths are too many."""
+        while self._path_tokens > self._max_path_tokens:
+            ends = [n for n in self._nodes() if not n.children and n.parent is not None]
+            if not ends:
+                return
+            end = min(ends, key=lambda node: (node.snapshot is not None, node.when))
+            self._drop(end)
+            self._path_tokens -= end.edge.size
+            assert end.parent is not None
+            del end.parent.children[int(end.edge[0])]
+
+
+def _common(one: Tokens, other: Tokens) -> int:
+    """How many tokens both begin with."""
+    size = min(one.size, other.size)
+    differ = np.flatnonzero(one[:size] != other[:size])
+    return int(differ[0]) if differ.size else size
+
+
+def _split(node: _Node, at: int) -> _Node:
+    """A new node within the edge of `node`, `at` tokens from the edge's beginning."""
+    assert node.parent is not None
+    middle = _Node(node.edge[:at], node.parent, node.position - node.edge.size + at)
+    middle.when = node.when
+    node.parent.children[int(node.edge[0])] = middle
+    node.edge, node.parent = node.edge[at:], middle
+    middle.children[int(node.edge[0])] = node
+    return middle

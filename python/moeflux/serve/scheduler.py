@@ -1,0 +1,182 @@
+"""Which choices run, and how many of their tokens the next pass takes. Pure: no clock, no model.
+
+A pass takes a token of every choice that decodes. Prompts join by share of time: after a pass with
+a prompt of t seconds, passes without one run for t * (1 - share) / share seconds, so that answers
+go on while prompts are read. Short remainders join always: they cost a pass hardly anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .costs import Costs
+
+MOST_RUNNING = 64  # choices, where no number is given
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of an engine.
+
+    Attributes:
+        rows: tokens of a pass at most; more choices than that still get one each.
+        max_running: choices at most; None: as many as keep `min_rate`, 64 at most.
+        min_rate: tokens a second that a choice shall have, where `max_running` is None.
+        share: of the time, for prompts, while answers are written.
+        short: tokens of a remainder that joins whatever the share.
+        patience: seconds in the queue after which a choice goes first.
+        kept_bytes: free bytes that stay for experts: those of a token, beyond the least slots.
+    """
+
+    rows: int = 256
+    max_running: int | None = None
+    min_rate: float = 1.0
+    share: float = 0.5
+    short: int = 64
+    patience: float = 30.0
+    kept_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A choice in the queue.
+
+    Attributes:
+        key: of the choice; the order of keys is that of arrival.
+        client: whose it is.
+        left: tokens that it will compute before its first one.
+        nbytes: that its session is going to take.
+        waited: seconds.
+        ready: False while another choice computes the prompt for it.
+    """
+
+    key: int
+    client: str = ""
+    left: int = 1
+    nbytes: int = 0
+    waited: float = 0.0
+    ready: bool = True
+
+
+@dataclass(frozen=True)
+class Running:
+    """A choice that has a session; `pending` tokens of it are not computed yet.
+
+    Attributes:
+        key: of the choice; the order of keys is that of arrival.
+        client: whose it is.
+        pending: 1 while it decodes.
+        most: tokens that it takes in one pass at most, because a checkpoint lies behind them.
+        growth: bytes that its session grows by in the next pass.
+    """
+
+    key: int
+    client: str = ""
+    pending: int = 1
+    most: int = 1 << 30
+    growth: int = 0
+
+
+@dataclass(frozen=True)
+class State:
+    """What there is: choices, bytes that sessions can take, bytes of snapshots among the rest."""
+
+    waiting: tuple[Waiting, ...] = ()
+    running: tuple[Running, ...] = ()
+    free_bytes: int = 1 << 62
+    cached_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """What happens now, in this order.
+
+    Attributes:
+        evict: bytes of snapshots that make room.
+        preempt: keys of choices that lose their session and go back to the queue.
+        admit: keys of choices that get one; they are fed from the next plan on.
+        feed: (key, tokens) of the pass.
+    """
+
+    evict: int = 0
+    preempt: tuple[int, ...] = ()
+    admit: tuple[int, ...] = ()
+    feed: tuple[tuple[int, int], ...] = field(default=())
+
+
+def plan(state: State, costs: Costs, limits: Limits) -> StepPlan:
+    """The next step."""
+    feed, preempt, evict, free = _feed(state, costs, limits)
+    admit: list[int] = []
+    if not preempt:  # who makes room for others is not who gets it
+        admit, evict = _admit(state, costs, limits, free, evict)
+    return StepPlan(evict, preempt, tuple(admit), feed)
+
+
+def _feed(
+    state: State, costs: Costs, limits: Limits
+) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...], int, int]:
+    """Feed, preempted keys, bytes to evict, and bytes that are free afterwards, snapshots too."""
+    room = state.free_bytes + state.cached_bytes
+    running, preempt = sorted(state.running, key=lambda r: r.key), []
+    while len(running) > 1 and sum(r.growth for r in running) > room:
+        youngest = running.pop()
+        preempt.append(youngest.key)
+        room += youngest.growth  # at least: its session goes
+    feed = _rows(running, costs, limits)
+    growth = sum(r.growth for r in running)
+    evict = max(0, min(growth - state.free_bytes, state.cached_bytes))
+    return feed, tuple(preempt), evict, state.free_bytes + state.cached_bytes - growth
+
+
+def _rows(running: Iterable[Running], costs: Costs, limits: Limits) -> tuple[tuple[int, int], ...]:
+    decoding = [r for r in running if r.pending == 1]
+    prompts = sorted(
+        (r for r in running if r.pending > 1),
+        key=lambda r: (costs.used(r.client), r.pending, r.key),
+    )
+    feed = [(r.key, 1) for r in decoding]
+    left = max(limits.rows - len(feed), min(limits.short, limits.rows))
+    may_prefill = not decoding or costs.debt <= 0
+    for r in prompts:
+        n = min(r.pending, r.most, left)
+        if n and (may_prefill or r.pending <= limits.short):
+            feed.append((r.key, n))
+            left -= n
+    return tuple(feed)
+
+
+def _admit(
+    state: State, costs: Costs, limits: Limits, free: int, evict: int
+) -> tuple[list[int], int]:
+    """Keys in the order of admission, and the bytes to evict for them and for the pass."""
+    admitted: list[int] = []
+    clients = [r.client for r in state.running]
+    queue = [w for w in state.waiting if w.ready]
+    while queue and _has_place(len(clients), costs, limits):
+        best = min(queue, key=lambda w: _order(w, clients.count(w.client), costs, limits))
+        if clients and free - best.nbytes < limits.kept_bytes:
+            break  # the first in turn waits for room; no smaller one passes it for ever
+        queue.remove(best)
+        admitted.append(best.key)
+        clients.append(best.client)
+        free -= best.nbytes
+    short = limits.kept_bytes + state.cached_bytes - free  # of bytes that are free already
+    if admitted:
+        evict = max(evict, min(short, state.cached_bytes))
+    return admitted, evict
+
+
+def _order(waiting: Waiting, running: int, costs: Costs, limits: Limits) -> tuple[float, ...]:
+    if waiting.waited >= limits.patience:
+        return (0, waiting.key)
+    return (1, running, costs.used(waiting.client), waiting.left, waiting.key)
+
+
+def _has_place(running: int, costs: Costs, limits: Limits) -> bool:
+    if limits.max_running is not None:
+        return running < limits.max_running
+    if running >= MOST_RUNNING:
+        return False
+    return running < 2 or costs.decode_seconds(running + 1) * limits.min_rate <= 1

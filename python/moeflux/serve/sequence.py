@@ -1,0 +1,274 @@
+"""`Sequence`: one choice of a job, from its prompt to its end. Knows no other choice, no policy."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import _core
+from ..generation import StopStrings
+from ..sampling import Sampler, largest, log_softmax
+from ..session import Session
+from ..tokenizer import Tokenizer
+from .engine import Constraint, Delta, Job, Sampling, Scores, TokenLogprob, Usage
+
+Logits = NDArray[np.float32]
+
+
+class Chooser:
+    """Chooses the tokens of one choice, under its penalties, bans and constraint.
+
+    Args:
+        sampling: of the job.
+        choice: which of the job's it chooses for.
+        ends: tokens that end it.
+        prompt: for the repetition penalty.
+        constraint: which it moves on; None allows all.
+    """
+
+    def __init__(
+        self,
+        sampling: Sampling,
+        choice: int,
+        ends: frozenset[int],
+        prompt: list[int],
+        constraint: Constraint | None,
+    ) -> None:
+        s = self._sampling = sampling
+        self._sampler = Sampler(s.params(choice))
+        self._ends = sorted(ends)
+        self._seen = list(prompt)
+        self._said: Counter[int] = Counter()
+        self._n_said = 0
+        self._constraint = constraint
+
+    def choose(self, logits: Logits) -> int:
+        """The next token. Raises SessionError where the bias leaves none, EngineError for a
+        constraint that cannot go on.
+        """  # noqa: D205
+        row = self._sampler.adjust(logits, self._seen)
+        s = self._sampling
+        if self._said and (s.presence_penalty or s.frequency_penalty):
+            ids = np.fromiter(self._said, dtype=np.int64)
+            counts = np.fromiter(self._said.values(), dtype=np.float64)
+            row[ids] -= s.presence_penalty + s.frequency_penalty * counts
+        if self._constraint is not None:
+            allowed = np.unpackbits(self._constraint.mask().view(np.uint8), bitorder="little")
+            row[allowed[: row.size] == 0] = -np.inf
+        if self._n_said < s.min_tokens or s.ignore_eos:
+            open_row = row.copy()
+            row[self._ends] = -np.inf
+            if not np.isfinite(row.max()):
+                row = open_row  # nothing but the end is allowed
+        return self._sampler.choose(row)
+
+    def take(self, token: int) -> None:
+        """Goes on after a token."""
+        self._seen.append(token)
+        self._said[token] += 1
+        self._n_said += 1
+        if self._constraint is not None:
+            self._constraint.consume(token)
+
+    def replay(self, token: int) -> None:
+        """Goes on after a token that was chosen elsewhere, as if `choose` had chosen it here."""
+        self._sampler.skip()
+        self.take(token)
+
+    @property
+    def finished(self) -> bool:
+        """Whether its constraint allows nothing but the end."""
+        return self._constraint is not None and self._constraint.stopped
+
+
+@dataclass
+class Taken:
+    """What the passes of a choice took so far, and when what happened."""
+
+    cached: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    submitted: float = 0.0
+    admitted: float | None = None
+    first: float | None = None
+    last: float | None = None
+
+    def usage(self, prompt: int, generated: int) -> Usage:
+        """As the client is told."""
+        begin = self.admitted if self.admitted is not None else self.submitted
+        first = self.first if self.first is not None else begin
+        return Usage(
+            prompt=prompt,
+            cached_memory=self.cached,
+            generated=generated,
+            hits=int(self.counts["hits"]),
+            misses=int(self.counts["misses"]),
+            read_bytes=int(self.counts["bytes_read"]),
+            wait_s=float(self.counts["wait_seconds"]),
+            queue_s=begin - self.submitted,
+            prefill_s=first - begin,
+            decode_s=(self.last if self.last is not None else first) - first,
+        )
+
+
+class Sequence:
+    """One choice of a job.
+
+    Its tokens are the prompt's and those chosen. The session holds the first of them; the others
+    are pending: many of a prompt, or of a choice whose session went to make room, one in decode.
+
+    Attributes:
+        job: that it belongs to.
+        choice: which of the job's.
+        key: the order of arrival.
+        tokens: prompt and chosen ones.
+        session: None while it waits.
+        checkpoints: lengths at which the session's state shall be kept, ascending.
+        finish: as in Delta; None while it goes on.
+        taken: see Taken.
+    """
+
+    def __init__(self, job: Job, choice: int, key: int, tokenizer: Tokenizer, context: int) -> None:
+        s = job.sampling
+        self.job, self.choice, self.key = job, choice, key
+        self.tokens = [*job.ids, *job.done]
+        self.session: Session | None = None
+        self.checkpoints: list[int] = []
+        self.finish: str | None = None
+        self.taken = Taken()
+        self._end: str | int | None = None
+        self._n_prompt = len(job.ids)
+        room = context - self._n_prompt + 1  # the last token need not be held
+        self._most = room if s.max_tokens is None else min(s.max_tokens, room)
+        self._ends = (frozenset() if s.ignore_eos else tokenizer.eos_ids) | s.stop_ids
+        self._n_ends = 0  # end tokens that were chosen: none or one
+        constraint = job.constraint.start() if job.constraint is not None else None
+        every_end = tokenizer.eos_ids | s.stop_ids
+        self._chooser = Chooser(s, choice, every_end, list(job.ids), constraint)
+        self._stream = tokenizer.stream()
+        self._stops = StopStrings(s.stop)
+        self._scores: list[TokenLogprob | None] = [None]
+        self._scored = False
+        for token in job.done:
+            self._chooser.replay(token)
+            self._stops.push(self._stream.push(token))
+
+    @property
+    def position(self) -> int:
+        """Tokens that the session holds."""
+        return self.session.position if self.session is not None else 0
+
+    @property
+    def pending(self) -> int:
+        """Tokens that are not computed yet."""
+        return len(self.tokens) - self.position
+
+    @property
+    def generated(self) -> int:
+        """Tokens chosen, by this run or an earlier one."""
+        return len(self.tokens) - self._n_prompt
+
+    @property
+    def echoes(self) -> bool:
+        """Whether logits of all pending tokens are wanted."""
+        return self.choice == 0 and self.job.echo is not None and not self._scored
+
+    def expected(self, ahead: int) -> int:
+        """Tokens that it is going to hold, with so many of its answer at most."""
+        return len(self.tokens) - 1 + min(max(self._most - self.generated, 1), ahead)
+
+    def until_checkpoint(self) -> int | None:
+        """Tokens up to the next checkpoint; None where there is none."""
+        return next((at - self.position for at in self.checkpoints if at > self.position), None)
+
+    def next(self, n: int) -> list[int]:
+        """The next n pending tokens."""
+        return self.tokens[self.position : self.position + n]
+
+    def restore(self, session: Session, snapshot: _core.Snapshot | None) -> None:
+        """Takes a session, which goes on from `snapshot`."""
+        if snapshot is not None:
+            session.restore(snapshot)
+        self.session = session
+
+    def push(self, n: int, logits: Any, now: float) -> Delta | None:
+        """Goes on after a step of the next n tokens, which the session holds by now.
+
+        Args:
+            n: tokens that were stepped.
+            logits: float32 (vocab,) of the last of them, or (n, vocab) where the job echoes.
+            now: seconds of a clock.
+
+        Returns:
+            What is new for the client, if anything.
+
+        Raises:
+            SessionError: the job's bias leaves no token.
+            EngineError: the constraint cannot go on.
+        """
+        scores = self._score(n, logits) if self.echoes else None
+        if self.pending:
+            return Delta(self.choice, scores=scores) if scores else None
+        row = logits[-1] if logits.ndim == 2 else logits
+        delta = self._close("length") if self.generated >= self._most else self._go_on(row)
+        self.taken.first = self.taken.first if self.taken.first is not None else now
+        self.taken.last = now
+        usage = self.usage() if delta.finish else None
+        return replace(delta, scores=scores, usage=usage)
+
+    def end(self, finish: str, error: str | None = None) -> Delta:
+        """Ends it for a reason from outside: "cancelled" or "error"."""
+        self.finish = finish
+        return Delta(self.choice, finish=finish, usage=self.usage(), error=error)
+
+    def usage(self) -> Usage:
+        """What it took so far."""
+        return self.taken.usage(self._n_prompt, self.generated + self._n_ends)
+
+    def _go_on(self, row: Logits) -> Delta:
+        token = self._chooser.choose(row)
+        if token in self._ends:
+            self._n_ends = 1
+            self._end = token
+            return self._close("eos")
+        self._chooser.take(token)
+        self.tokens.append(token)
+        text, stopped = self._stops.push(self._stream.push(token))
+        top = self.job.sampling.top_logprobs
+        logprobs = () if top is None else (_logprob(row, token, top),)
+        closing = Delta()
+        if stopped:
+            self.finish, self._end = "stop", self._stops.met
+        elif self._chooser.finished:
+            closing = self._close("eos")
+        elif self.generated >= self._most:
+            closing = self._close("length")
+        return Delta(self.choice, (token,), text + closing.text, logprobs, self.finish, self._end)
+
+    def _close(self, reason: str) -> Delta:
+        """Ends with what was held back, which may hold a stop string."""
+        text, stopped = self._stops.push(self._stream.finish())
+        if stopped:
+            self.finish, self._end = "stop", self._stops.met
+        else:
+            self.finish, text = reason, text + self._stops.finish()
+        return Delta(self.choice, text=text, finish=self.finish, stop=self._end)
+
+    def _score(self, n: int, logits: Any) -> Scores | None:
+        """The prompt's scores once all are there. Row i foretells the token after it."""
+        at, top = self.position - n, self.job.echo or 0
+        for i in range(max(at, len(self._scores) - 1), min(at + n, self._n_prompt - 1)):
+            self._scores.append(_logprob(logits[i - at], self.tokens[i + 1], top))
+        self._scored = len(self._scores) == self._n_prompt
+        return Scores(tuple(self._scores)) if self._scored else None
+
+
+def _logprob(row: Logits, token: int, top: int) -> TokenLogprob:
+    logprobs = log_softmax(np.asarray(row, dtype=np.float64))
+    best = largest(logprobs, top)[:top] if top else ()
+    return TokenLogprob(
+        token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in best)
+    )

@@ -1,0 +1,75 @@
+"""`Ticket`: a job on its way, between the event loop that waits for it and the step thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+
+from .engine import Delta, Job
+from .sequence import Sequence
+
+
+class Ticket:
+    """A job, its choices and the news of them. Made on the event loop that will read the news.
+
+    Attributes:
+        job: what was asked.
+        sequences: its choices.
+        cancelled: nobody waits any more. Set on the event loop, read by the step thread.
+    """
+
+    def __init__(self, job: Job, sequences: list[Sequence]) -> None:
+        self.job, self.sequences = job, sequences
+        self.cancelled = False
+        self.loop = asyncio.get_running_loop()
+        self._news: deque[Delta] = deque()
+        self._came = asyncio.Event()
+
+    @property
+    def done(self) -> bool:
+        """Whether all choices have ended."""
+        return all(sequence.finish is not None for sequence in self.sequences)
+
+    def tell(self, deltas: Iterable[Delta]) -> None:
+        """Takes news, on the event loop."""
+        self._news.extend(deltas)
+        self._came.set()
+
+    async def news(self) -> AsyncIterator[Delta]:
+        """All news, until the last choice has ended."""
+        left = len(self.sequences)
+        while left:
+            await self._came.wait()
+            self._came.clear()
+            while self._news:
+                delta = self._news.popleft()
+                left -= delta.finish is not None
+                yield delta
+
+
+class Outbox:
+    """News of a step. They reach each event loop in one call, whatever their number."""
+
+    def __init__(self) -> None:
+        self._deltas: dict[Ticket, list[Delta]] = {}
+
+    def put(self, ticket: Ticket, delta: Delta) -> None:
+        """Adds news of a job."""
+        self._deltas.setdefault(ticket, []).append(delta)
+
+    def send(self) -> None:
+        """Sends all, and is empty again. A loop that is closed has nobody who waits."""
+        deltas, self._deltas = self._deltas, {}
+        for loop in {ticket.loop for ticket in deltas}:
+            mine = [(ticket, news) for ticket, news in deltas.items() if ticket.loop is loop]
+            try:
+                loop.call_soon_threadsafe(_deliver, mine)
+            except RuntimeError:
+                for ticket, _ in mine:
+                    ticket.cancelled = True
+
+
+def _deliver(mine: list[tuple[Ticket, list[Delta]]]) -> None:
+    for ticket, news in mine:
+        ticket.tell(news)

@@ -1,0 +1,168 @@
+"""The scheduler as a table: state and costs in, a plan out."""
+
+import pytest
+
+from moeflux.serve.costs import Costs
+from moeflux.serve.scheduler import Limits, Running, State, Waiting, plan
+
+LIMITS = Limits(rows=100, max_running=4)
+
+
+def costs(debt=0.0, decode=None, **used):
+    found = Costs()
+    for client, seconds in used.items():
+        found.observe(0.0, seconds, {client: 1}, 0, 0)
+    found._decode = decode or {}
+    found.debt = debt
+    return found
+
+
+FEEDS = {
+    "all that decode": ([Running(1), Running(2)], 0.0, {1: 1, 2: 1}),
+    "a prompt alone fills the pass": ([Running(1, pending=500)], 9.0, {1: 100}),
+    "no prompt beside answers while it owes them time": (
+        [Running(1), Running(2, pending=500)], 0.1, {1: 1},
+    ),
+    "a prompt beside answers when it owes nothing": (
+        [Running(1), Running(2, pending=500)], 0.0, {1: 1, 2: 99},
+    ),
+    "a short rest joins whatever is owed": (
+        [Running(1), Running(2, pending=64), Running(3, pending=65)], 0.1, {1: 1, 2: 64},
+    ),
+    "a piece ends at the checkpoint, and others take the rows": (
+        [Running(1, pending=300, most=30), Running(2, pending=400)], 0.0, {1: 30, 2: 70},
+    ),
+    "the shorter prompt goes first": (
+        [Running(1, pending=300), Running(2, pending=90)], 0.0, {1: 10, 2: 90},
+    ),
+    "the client that had less goes first": (
+        [Running(1, "idle", 300), Running(2, "busy", 90)], 0.0, {1: 100},
+    ),
+    "more answers than rows leave a prompt a little": (
+        [*(Running(i) for i in range(120)), Running(120, pending=500)], 0.0,
+        {**{i: 1 for i in range(120)}, 120: 64},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FEEDS)
+def test_the_pass_feeds(case):
+    running, debt, expected = FEEDS[case]
+    found = plan(State(running=tuple(running)), costs(debt, busy=5.0), LIMITS)
+    assert dict(found.feed) == expected
+    assert (found.admit, found.preempt, found.evict) == ((), (), 0)
+
+
+def client(name, *keys, **more):
+    return [Waiting(key, name, **more) for key in keys]
+
+
+ADMISSIONS = {
+    "first come, first served among equals": (client("a", 3, 1, 2), [], [1, 2, 3]),
+    "no more than there are places": (client("a", *range(9)), [], [0, 1, 2, 3]),
+    "a place each before anyone's second": (
+        client("a", 0, 1, 2, 3) + client("b", 4, 5), [], [0, 4, 1, 5],
+    ),
+    "whoever runs already waits for others": (
+        client("a", 1) + client("b", 2), [Running(0, "a")], [2, 1],
+    ),
+    "the client that had less first": (client("busy", 1) + client("idle", 2), [], [2, 1]),
+    "the shorter one first": ([Waiting(1, left=50), Waiting(2, left=5)], [], [2, 1]),
+    "whoever waited long goes before short ones": (
+        [Waiting(1, left=50, waited=31.0), Waiting(2, left=5)], [], [1, 2],
+    ),
+    "of those that waited long the first": (
+        [Waiting(2, left=1, waited=40.0), Waiting(1, left=9, waited=31.0)], [], [1, 2],
+    ),
+    "choices wait for the prompt": ([Waiting(1), Waiting(2, ready=False)], [], [1]),
+    "no place, nobody": (client("a", 9), [Running(i) for i in range(4)], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", ADMISSIONS)
+def test_admission_takes(case):
+    waiting, running, expected = ADMISSIONS[case]
+    found = plan(State(tuple(waiting), tuple(running)), costs(busy=5.0), LIMITS)
+    assert list(found.admit) == expected
+
+
+# free bytes, bytes of snapshots, bytes that the experts keep; what runs, what waits for 10 bytes
+ROOM = {
+    "room": (20, 0, 5, True, [1], 0),
+    "just room": (15, 0, 5, True, [1], 0),
+    "a byte less": (14, 0, 5, True, [], 0),
+    "snapshots make room": (3, 14, 5, True, [1], 12),
+    "snapshots do not make enough": (3, 11, 5, True, [], 0),
+    "alone it may take what experts would keep": (3, 0, 5, False, [1], 0),
+    "alone, snapshots go first": (3, 20, 5, False, [1], 12),
+}
+
+
+@pytest.mark.parametrize("case", ROOM)
+def test_admission_by_bytes(case):
+    free, cached, kept, runs, admitted, evicted = ROOM[case]
+    state = State((Waiting(1, nbytes=10),), (Running(0),) if runs else (), free, cached)
+    found = plan(state, costs(), Limits(max_running=4, kept_bytes=kept))
+    assert (list(found.admit), found.evict) == (admitted, evicted)
+
+
+def test_a_large_one_in_turn_is_not_passed_by_smaller_ones():
+    waiting = (Waiting(1, nbytes=50, left=1), Waiting(2, nbytes=1, left=9))
+    assert plan(State(waiting, (Running(0),), free_bytes=40), costs(), LIMITS).admit == ()
+
+
+GROWTH = {
+    "room to grow": ((5, 5), 10, 0, (), 0, [0, 1]),
+    "snapshots go before choices": ((5, 5), 4, 8, (), 6, [0, 1]),
+    "the youngest goes": ((5, 5), 9, 0, (1,), 0, [0]),
+    "the only one stays": ((5,), 0, 0, (), 0, [0]),
+}
+
+
+@pytest.mark.parametrize("case", GROWTH)
+def test_growth_without_room(case):
+    growth, free, cached, preempted, evicted, fed = GROWTH[case]
+    running = tuple(Running(i, growth=g) for i, g in enumerate(growth))
+    found = plan(State((Waiting(9),), running, free, cached), costs(), LIMITS)
+    assert (found.preempt, found.evict, [key for key, _ in found.feed]) == (preempted, evicted, fed)
+    assert not (found.preempt and found.admit)
+
+
+@pytest.mark.parametrize(
+    ("running", "decode", "admitted"),
+    [
+        (0, {}, 64), (1, {1: 9.0}, 1), (2, {2: 0.3}, 4), (2, {2: 0.67}, 0), (2, {1: 0.01}, 62),
+        (64, {}, 0),
+    ],
+)  # fmt: skip
+def test_as_many_run_as_keep_the_rate(running, decode, admitted):
+    """A choice more is predicted to take its share of the largest pass that was measured."""
+    state = State(tuple(Waiting(100 + i) for i in range(99)), tuple(map(Running, range(running))))
+    assert len(plan(state, costs(decode=decode), Limits(min_rate=1.0)).admit) == admitted
+
+
+@pytest.mark.parametrize(("share", "passes"), [(0.5, 10), (0.25, 30), (0.8, 3)])
+def test_prompts_get_their_share_of_the_time(share, passes):
+    """After a prompt's pass of 10 s, so many passes of 1 s without one."""
+    found, n = Costs(share), 0
+    found.observe(0.0, 10.0, {"": 64}, 64, 1)
+    while found.debt > 1e-9:
+        found.observe(0.0, 1.0, {"": 1}, 0, 1)
+        n += 1
+    assert n == passes
+
+
+def test_prompts_owe_nothing_when_nobody_writes():
+    found = Costs()
+    found.observe(0.0, 10.0, {"": 64}, 64, 1)
+    found.observe(0.0, 10.0, {"": 64}, 64, 0)
+    assert found.debt == 0
+
+
+def test_time_is_shared_by_rows_and_forgotten_by_half_a_minute():
+    found = Costs()
+    found.observe(0.0, 4.0, {"a": 3, "b": 1}, 0, 4)
+    assert (found.used("a"), found.used("b"), found.used("c")) == (3.0, 1.0, 0.0)
+    assert found.used("a", 60.0) == 1.5
+    found.observe(60.0, 4.0, {"a": 1}, 0, 1)
+    assert found.used("a") == 5.5
