@@ -18,6 +18,7 @@ from .commands.generate import generate
 from .commands.info import info
 from .commands.pack import pack
 from .commands.plan import plan
+from .commands.serve import serve
 from .commands.synth import synth
 from .terminal import escape_controls
 
@@ -44,7 +45,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, info, plan, pack, synth, bench, doctor):
+for command in (generate, chat, serve, info, plan, pack, synth, bench, doctor):
     app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 

@@ -13,6 +13,7 @@ LONG = {
     "commands/bench.py: bench",
     "commands/generate.py: generate",
     "commands/plan.py: plan",
+    "commands/serve.py: serve",
 }
 
 

@@ -1,0 +1,142 @@
+"""`moeflux serve`: a model for many clients, over HTTP."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from .. import errors
+from ..terminal import note
+from . import options
+
+if TYPE_CHECKING:
+    from ..serve.local import LocalEngine
+    from ..serve.settings import Settings
+
+
+def serve(
+    model: options.ModelArgument = None,
+    name: Annotated[
+        Optional[str], typer.Option(help="What clients call the model; its folder's name else.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    revision: options.Revision = None,
+    offline: options.Offline = False,
+    memory: options.Memory = "auto",
+    context: options.Context = 32768,
+    device: options.Device = "cpu",
+    precision: options.Precision = "float32",
+    threads: options.Threads = None,
+    max_running: Annotated[
+        str,
+        typer.Option(help="Answers at once; auto: as many as --min-tokens-per-second allows."),
+    ] = "auto",
+    min_tokens_per_second: Annotated[
+        float, typer.Option(help="Of each answer, where --max-running is auto.")
+    ] = 1.0,
+    max_queued: Annotated[int, typer.Option(help="Requests that may wait.")] = 64,
+    prefill_share: Annotated[
+        float, typer.Option(help="Of the time, for prompts, while answers are written.")
+    ] = 0.5,
+    cache_memory: Annotated[
+        str, typer.Option(help="For prompts to come: a size, or a share of what is free.")
+    ] = "25%",
+    api_key: Annotated[
+        Optional[list[str]],
+        typer.Option(envvar="MOEFLUX_API_KEY", help="Clients must send it; repeatable."),
+    ] = None,
+    api_key_file: Annotated[Optional[Path], typer.Option(help="Keys, one a line.")] = None,
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="Serve other machines without a key.")
+    ] = False,
+    allowed_host: Annotated[
+        Optional[list[str]], typer.Option(help="One more name of this server; repeatable.")
+    ] = None,
+    cors_origin: Annotated[
+        Optional[list[str]], typer.Option(help="A web page that may ask; repeatable.")
+    ] = None,
+    max_body: Annotated[str, typer.Option(help="Of a request.")] = "16MiB",
+    chat_template: Annotated[
+        Optional[Path], typer.Option(help="A jinja file in place of the model's template.")
+    ] = None,
+    reasoning: Annotated[
+        str, typer.Option(help="auto: told apart from the answer; off: left in its text.")
+    ] = "auto",
+    drain: Annotated[float, typer.Option(help="Seconds for answers to finish in at the end.")] = 30,
+    verbose: options.Verbose = False,
+) -> None:
+    """Serve a model to agents and apps: OpenAI's and Anthropic's APIs."""
+    _require_extra()
+    from ..memory import parse_bytes
+    from ..serve.local import EngineSettings
+    from ..serve.settings import Settings
+
+    engine_settings = EngineSettings(
+        max_running=_running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
+        prefill_share=prefill_share, cache_memory=cache_memory,
+    )  # fmt: skip
+    settings = Settings(
+        host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,
+        allowed_hosts=tuple(allowed_host or ()), cors_origins=tuple(cors_origin or ()),
+        max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
+        chat_template=None if chat_template is None else _read(chat_template),
+    )  # fmt: skip
+    from ..model import load
+    from ..serve.local import LocalEngine
+    from ..serve.run import bind
+
+    listener = bind(host, port)  # before a load that may take long
+    loaded = load(
+        model, memory=memory, context=context, device=device, precision=precision,
+        threads=threads, revision=revision, offline=offline,
+    )  # fmt: skip
+    called = name or ("demo" if model is None else Path(model).name or loaded.path.name)
+    _serve(LocalEngine(loaded, called, engine_settings), settings, listener)
+
+
+def _serve(engine: LocalEngine, settings: Settings, listener: socket.socket) -> None:
+    from ..serve.app import create_app
+    from ..serve.run import run
+    from ..serve.scrape import Counted
+
+    app = Counted(create_app({engine.info.name: engine}, settings), engine.metrics)
+    host, port = listener.getsockname()[:2]
+    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    ready = f"[{engine.info.name} at http://{at}; Ctrl-C ends]"
+    if status := run(app, [engine], listener, settings.drain, lambda: note(ready)):
+        sys.exit(status)
+
+
+def _require_extra() -> None:
+    import importlib.util
+
+    for package in ("fastapi", "uvicorn", "llguidance", "prometheus_client"):
+        if importlib.util.find_spec(package) is None:
+            raise errors.SessionError(f"[serve] expected the package {package}, found none; "
+                                      "pip install 'moeflux[serve]'")  # fmt: skip
+
+
+def _running(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal():
+        raise errors.SessionError(f"[serve] max_running: expected auto or a number, found {text!r}")
+    return int(text)
+
+
+def _keys(keys: list[str] | None, file: Path | None) -> tuple[str, ...]:
+    lines = [] if file is None else [line.strip() for line in _read(file).splitlines()]
+    return (*(keys or ()), *filter(None, lines))
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise errors.IoError(f"[serve] cannot read {os.fspath(file)}: {error}") from None
