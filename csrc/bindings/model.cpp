@@ -127,6 +127,8 @@ void register_sessions(py::module_& module) {
                              [](const NativeSession& self) { return self.session->position(); })
       .def_property_readonly("context",
                              [](const NativeSession& self) { return self.session->context(); })
+      .def_property_readonly("truncatable",
+                             [](const NativeSession& self) { return self.session->truncatable(); })
       .def("bytes", [](const NativeSession& self,
                        uint32_t positions) { return self.session->layout().bytes(positions); })
       .def("reset",
@@ -141,6 +143,20 @@ void register_sessions(py::module_& module) {
                                    Owned(locked(*self.model, [&](engine::Engine& engine) {
                                      return engine.save(session);
                                    }))};
+           })
+      .def("fork",
+           [](NativeSession& self) {
+             const engine::Session& session = *self.session;
+             return NativeSession{self.model,
+                                  Owned(locked(*self.model, [&](engine::Engine& engine) {
+                                    return engine.fork(session);
+                                  }))};
+           })
+      .def("truncate",
+           [](NativeSession& self, uint32_t n_tokens) {
+             engine::Session& session = *self.session;
+             locked(*self.model,
+                    [&](engine::Engine& engine) { engine.truncate(session, n_tokens); });
            })
       .def("restore", [](NativeSession& self, const NativeSnapshot& snapshot) {
         if (snapshot.model != self.model)

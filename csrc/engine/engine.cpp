@@ -95,6 +95,16 @@ std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
   return session.save();
 }
 
+std::shared_ptr<Session> Engine::fork(const Session& session) {
+  make_room(session.fork_bytes(), "a session");
+  return session.fork();
+}
+
+void Engine::truncate(Session& session, uint32_t n_tokens) {
+  make_room(session.truncate_bytes(n_tokens), "the KV cache of a session");
+  session.truncate(n_tokens);
+}
+
 void Engine::restore(Session& session, const Session::Snapshot& snapshot) {
   make_room(session.restore_bytes(snapshot), "the KV cache of a session");
   session.restore(snapshot);

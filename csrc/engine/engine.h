@@ -71,8 +71,11 @@ class Engine {
   Stats stats() const;  // any thread, also while another steps: as after the last step
   // What sessions and snapshots can take: free, or of slots that go in their place. Any thread.
   uint64_t free_bytes() const;
-  std::shared_ptr<Session::Snapshot> save(const Session& session);    // throws MemoryBudgetError
-  void restore(Session& session, const Session::Snapshot& snapshot);  // as Session's; the same
+  std::shared_ptr<Session::Snapshot> save(const Session& session);  // throws MemoryBudgetError
+  // As Session's. They throw MemoryBudgetError, too.
+  std::shared_ptr<Session> fork(const Session& session);
+  void restore(Session& session, const Session::Snapshot& snapshot);
+  void truncate(Session& session, uint32_t n_tokens);
   void set_poll(std::function<void()> poll);
   const char* ops_name() const { return ops_->name(); }
   const char* read_mode() const;

@@ -78,20 +78,28 @@ uint64_t KvCache::save_bytes(uint32_t positions) const {
   return layout_.extent_bytes(tail_blocks(positions));
 }
 
-KvCache::Held KvCache::save(uint32_t positions) const {
+uint64_t KvCache::whole_tail_bytes(uint32_t positions) const {
+  if (tail_blocks(positions) == 0) return 0;
+  return layout_.extent_bytes(layout_.n_blocks(positions / layout_.extent()));
+}
+
+KvCache::Held KvCache::hold(uint32_t positions) const {
   Held held;
   held.positions = positions;
-  const uint32_t n_full = positions / layout_.extent(), n_blocks = tail_blocks(positions);
+  const uint32_t n_full = positions / layout_.extent();
   held.full.assign(extents_.begin(), extents_.begin() + n_full);
-  if (n_blocks == 0) return held;
-  held.tail = std::make_shared<CacheMemory>(layout_, n_blocks, arena_, "a snapshot");
-  held.tail->copy(*extents_[n_full], n_blocks);
+  if (tail_blocks(positions)) held.tail = extents_[n_full];
   return held;
 }
 
-uint64_t KvCache::restore_bytes(const Held& held) const {
-  if (held.tail == nullptr || owns(held.full.size())) return 0;
-  return layout_.extent_bytes(layout_.n_blocks(static_cast<uint32_t>(held.full.size())));
+KvCache::Held KvCache::save(uint32_t positions) const {
+  Held held = hold(positions);
+  if (held.tail == nullptr) return held;
+  const uint32_t n_blocks = tail_blocks(positions);
+  const auto tail = std::make_shared<CacheMemory>(layout_, n_blocks, arena_, "a snapshot");
+  tail->copy(*held.tail, n_blocks);
+  held.tail = tail;
+  return held;
 }
 
 void KvCache::restore(const Held& held) {
@@ -104,6 +112,19 @@ void KvCache::restore(const Held& held) {
   extents_.clear();
   for (const auto& extent : held.full) add(extent);
   if (tail) add(std::move(tail));
+}
+
+void KvCache::truncate(uint32_t positions) {
+  std::shared_ptr<CacheMemory> tail;
+  const uint32_t index = positions / layout_.extent();
+  if (tail_blocks(positions) && !owns(index)) {
+    tail = make(index);
+    tail->copy(*extents_[index], tail_blocks(positions));
+  }
+  trim(positions);
+  if (tail == nullptr) return;
+  extents_.pop_back();
+  add(std::move(tail));
 }
 
 }  // namespace moeflux::engine

@@ -44,16 +44,26 @@ class KvCache {
     std::vector<std::shared_ptr<CacheMemory>> full;
     std::shared_ptr<CacheMemory> tail;  // of the rest; null: there is none
   };
+  // As they are, for restore() of an empty cache, and what that books.
+  Held hold(uint32_t positions) const;
+  uint64_t fork_bytes(uint32_t positions) const { return whole_tail_bytes(positions); }
   // The full extents are shared; the tail is a copy.
   uint64_t save_bytes(uint32_t positions) const;
   Held save(uint32_t positions) const;
-  // Holds them in the place of all else. What that books at most, and doing it: whole or not at
-  // all.
-  uint64_t restore_bytes(const Held& held) const;
+  // Holds them in the place of all else, the tail as a copy. What that books at most, and doing it:
+  // whole or not at all.
+  uint64_t restore_bytes(const Held& held) const { return tail_bytes(held.positions); }
   void restore(const Held& held);
+  // Holds its first positions alone. The same: of an extent that others hold it keeps a copy.
+  uint64_t truncate_bytes(uint32_t positions) const { return tail_bytes(positions); }
+  void truncate(uint32_t positions);
 
  private:
   uint32_t tail_blocks(uint32_t positions) const;
+  uint64_t whole_tail_bytes(uint32_t positions) const;  // of the extent that it lies in
+  uint64_t tail_bytes(uint32_t positions) const {       // where that is not its own yet
+    return owns(positions / layout_.extent()) ? 0 : whole_tail_bytes(positions);
+  }
   bool owns(size_t index) const {  // whether that extent is there, and nobody else's
     return index < extents_.size() && extents_[index].use_count() == 1;
   }

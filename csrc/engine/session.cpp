@@ -81,4 +81,31 @@ void Session::restore(const Snapshot& snapshot) {
   position_ = snapshot.cache.positions;
 }
 
+std::shared_ptr<Session> Session::fork() const {
+  auto other = std::make_shared<Session>(weights_, layout_, arena_);
+  other->cache_.restore(cache_.hold(position_));
+  for (size_t i = 0; i < states_.size(); ++i)
+    if (const uint64_t nbytes = layout_.layers()[i].state_bytes)
+      std::memcpy(other->states_[i].memory[0].mapped(), states_[i].memory[committed_].mapped(),
+                  nbytes);
+  other->position_ = position();
+  return other;
+}
+
+uint64_t Session::truncate_bytes(uint32_t n) const {
+  if (n > position_)
+    throw SessionError("[engine::Session] expected a number of tokens up to ", position(),
+                       ", which the session holds, found ", n);
+  if (n < position_ && !truncatable())
+    throw SessionError(
+        "[engine::Session] expected layers of attention alone, whose past is in the "
+        "KV cache, found recurrent state: go back to a snapshot");
+  return cache_.truncate_bytes(n);
+}
+
+void Session::truncate(uint32_t n) {
+  cache_.truncate(n);
+  position_ = n;
+}
+
 }  // namespace moeflux::engine

@@ -48,6 +48,14 @@ class Session {
     return cache_.restore_bytes(snapshot.cache);
   }
   void restore(const Snapshot& snapshot);
+  // A session that holds the same, what it books, and doing it.
+  uint64_t fork_bytes() const { return layout_.bytes(0) + cache_.fork_bytes(position_); }
+  std::shared_ptr<Session> fork() const;
+  // Forgets all but the first n tokens. What that books, and doing it: whole or not at all. Throws
+  // SessionError when there are not so many, or a layer has recurrent state, whose past is gone.
+  bool truncatable() const { return states_bytes() == 0; }
+  uint64_t truncate_bytes(uint32_t n) const;
+  void truncate(uint32_t n);
 
  private:
   uint64_t states_bytes() const;

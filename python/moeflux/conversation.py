@@ -2,7 +2,8 @@
 
 A turn feeds only what the session does not hold yet. Where the template rewrites the past (many
 drop an earlier answer's thinking) or text does not tokenize back to the ids that were generated,
-it goes back to the snapshot before the last answer, or starts over: recurrent state cannot be cut.
+it goes back as far as it must. Recurrent state cannot be cut: with it, that is to the snapshot
+before the last answer, or to the start.
 """
 
 from __future__ import annotations
@@ -106,6 +107,8 @@ class Conversation:
         if rest:
             self._session.step(rest)
         session, model = self._session, self._model
+        if session.truncatable:
+            return
         with contextlib.suppress(MemoryBudgetError):  # then the next turn may start over
             self._snapshot = session.save()
             if model.free_bytes < session.bytes(session.context) - session.bytes(session.position):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,7 +89,10 @@ def rewind(
     """
     if wanted[: len(held)] != held:
         known = snapshot.position if snapshot is not None else 0
-        if snapshot is not None and wanted[:known] == held[:known]:
+        if session.truncatable:
+            pairs = zip(held, wanted, strict=False)
+            session.truncate(next((i for i, (a, b) in enumerate(pairs) if a != b), len(wanted)))
+        elif snapshot is not None and wanted[:known] == held[:known]:
             session.restore(snapshot)
         else:
             session.reset()
@@ -142,6 +146,14 @@ class Session:
         """
         check("session", SessionError, {"n": integer(0, self.context)}, {"n": n})
         return self._native.bytes(n)
+
+    @property
+    def truncatable(self) -> bool:
+        """Whether `truncate` can go back to any token: no layer has recurrent state.
+
+        Recurrent state (gated delta nets) has no past; a KV cache has all of it.
+        """
+        return self._native.truncatable
 
     @property
     def routing(self) -> Routing | None:
@@ -230,6 +242,49 @@ class Session:
         self._native.reset()
         self._shown, self._logits = _NOTHING, None
 
+    def fork(self) -> Session:
+        """Another session that holds the same and goes its own way.
+
+        Full extents of the KV cache are shared (`save`), so that a fork takes as long and as much
+        memory after many tokens as after few: recurrent state and one extent at most.
+
+        Returns:
+            A Session with the same override of the routing.
+
+        Raises:
+            MemoryBudgetError: it finds no room.
+
+        Example:
+            >>> session = load(memory="24MiB", context=512).session()
+            >>> _ = session.step([1, 2, 3])
+            >>> other = session.fork()
+            >>> bool((other.step([4]) == session.step([4])).all())
+            True
+        """
+        self._go_on([])
+        other = copy.copy(self)
+        other._native = self._native.fork()
+        return other
+
+    def truncate(self, n: int) -> None:
+        """Forgets all but the first n tokens.
+
+        Args:
+            n: 0 to `position`.
+
+        Raises:
+            SessionError: n is out of its range, or between its ends and the session is not
+                `truncatable`: take `save` and `restore` there.
+            MemoryBudgetError: what is left of a shared extent finds no room.
+        """
+        check("session", SessionError, {"n": integer(0, self.position)}, {"n": n})
+        if n == self.position:
+            return
+        if n == 0:
+            return self.reset()
+        self._native.truncate(n)
+        self._shown, self._logits = _NOTHING, None
+
     def save(self) -> _core.Snapshot:
         """The state, kept in memory and within the budget.
 
@@ -245,7 +300,7 @@ class Session:
         return self._native.save()
 
     def restore(self, snapshot: _core.Snapshot) -> None:
-        """Returns to a saved state; the only way back, since recurrent state has no history.
+        """Returns to a saved state; where the session is not `truncatable`, the only way back.
 
         Raises:
             SessionError: the snapshot is another model's.

@@ -130,6 +130,31 @@ TEST_CASE("full extents are shared with snapshots, and freed with their last own
   }
 }
 
+TEST_CASE("a fork takes a state and an extent at most, goes its own way and leaves nothing") {
+  for (const uint32_t at : {1u, 255u, 256u, 257u, 512u, 530u}) {
+    CAPTURE(at);
+    Fixture fixture;
+    TinyModel& model = *fixture.model;
+    const auto session = model.session();
+    model.step(*session, tokens(at));
+    const uint64_t before = fixture.held();
+    std::vector<std::shared_ptr<engine::Session>> forks;
+    for (int i = 0; i < 200; ++i) forks.push_back(model.engine().fork(*session));
+    const engine::SessionLayout& layout = session->layout();
+    const uint64_t tail = at % 256 ? layout.extent_bytes(layout.n_blocks(at / 256)) : 0;
+    CHECK(fixture.held() - before == 200 * (layout.bytes(0) + tail));
+    model.step(*forks[0], tokens(20, 2 * at + 1));
+    const Logits expected = model.step(*session, tokens(20, at));
+    session->reset();
+    CHECK(same_bits(model.step(*forks[1], tokens(20, at)), expected));
+    forks.erase(forks.begin() + 3, forks.end());
+    CHECK(same_bits(model.step(*forks[2], tokens(20, at)), expected));
+    forks.clear();
+    model.step(*session, tokens(at));
+    CHECK(fixture.held() == before);
+  }
+}
+
 TEST_CASE("a batch that finds no memory for one of its caches leaves all as they were") {
   Fixture undisturbed;
   const auto twin = undisturbed.model->session();
@@ -199,7 +224,7 @@ TEST_CASE("a growing cache takes slots back down to their minimum, then names wh
       return false;
     }
   };
-  uint64_t budget = 4096;
+  uint64_t budget = Fixture().held();  // about what a load takes
   for (int refusals = 0; !did(budget, true); budget = named) REQUIRE(++refusals < 500);
   int refusals = 0;
   for (; !did(budget, false); ++refusals) {

@@ -162,6 +162,23 @@ def test_without_room_for_a_snapshot_the_answers_are_the_same(folder, model):
     assert one._snapshot is None and two._snapshot is not None
 
 
+def test_where_all_layers_are_attention_a_turn_goes_back_to_the_first_change(tmp_path):
+    model = moeflux.load(build(tmp_path / "m", family="qwen3_moe", form="mlx-q4"),
+                         memory="128MiB", context=256)  # fmt: skip
+    broken = {"logit_bias": {i: -1e9 for i in range(257) if i != 0xFF}, "max_tokens": 3}
+    talk = Conversation(model)
+    assert "\N{REPLACEMENT CHARACTER}" in text_of(talk.reply("one", **broken))
+    text_of(talk.reply("two", **broken))
+    assert talk._snapshot is None
+    expected = alone(
+        model, [*talk.messages, {"role": "user", "content": "six"}], max_tokens=6, **GREEDY
+    )
+    prompt = model.tokenizer.apply_template(talk.messages[:-2])
+    before = model.stats["tokens"]
+    assert text_of(talk.reply("six", max_tokens=6, **GREEDY)) == expected
+    assert model.stats["tokens"] - before < len(model.tokenizer.encode(prompt)) + 50
+
+
 def test_a_snapshot_goes_where_the_answer_may_need_its_room(folder):
     context = 600
     small = moeflux.load(folder, memory=smallest_budget(folder, context=context), context=context)

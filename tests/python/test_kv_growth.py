@@ -88,6 +88,118 @@ def test_a_snapshot_at_a_border_is_gone_back_to_and_outlives_its_session(folder,
     assert np.array_equal(other.step(TOKENS[at:], all_logits=True), whole[at:])
 
 
+@pytest.mark.parametrize("at", BORDERS)
+def test_forks_of_forks_go_their_own_ways(folder, whole, at):
+    model = moeflux.load(folder, **FEW)
+    session = model.session()
+    session.step(TOKENS[:at])
+    one = session.fork()
+    other = one.fork()
+    assert one.position == other.position == at
+    one.step(TOKENS[:60])
+    assert np.array_equal(other.step(TOKENS[at : at + 60], all_logits=True), whole[at : at + 60])
+    del session, one
+    assert np.array_equal(other.step(TOKENS[at + 60 :], all_logits=True), whole[at + 60 :])
+
+
+def test_forks_that_step_together_have_the_bits_of_one_and_leave_nothing(folder, whole):
+    model = moeflux.load(folder, **FEW | {"max_slots": None})
+    session = model.session()
+    session.step(TOKENS)
+    session.reset()
+    session.step(TOKENS[:250])
+    live = model.stats["live_bytes"]
+    forks = [session.fork() for _ in range(8)]
+    for found in model.step_batch([(fork, TOKENS[250:270]) for fork in forks]):
+        assert np.array_equal(found, whole[269])
+    assert model.stats["live_bytes"] > live
+    del forks
+    assert model.stats["live_bytes"] == live
+
+
+def test_a_fork_has_the_routing_and_the_token_that_a_generation_showed_last(folder):
+    model = moeflux.load(folder, **FEW)
+    session = model.session(routing=moeflux.Routing(top_k=2))
+    options = {"max_tokens": 5, "logit_bias": {256: -1e9}}
+    moeflux.generate(model, TOKENS[:20], session=session, **options)
+    other = session.fork()
+    assert other.position == session.position == 25 and other.routing is session.routing
+    assert moeflux.generate(model, "", session=other, **options) == moeflux.generate(
+        model, "", session=session, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def attention(tmp_path_factory):
+    path = build(tmp_path_factory.mktemp("cut") / "m", family="qwen3_moe", form="mlx-q4", **SHAPE)
+    model = moeflux.load(path, **FEW)
+    return model, model.session().step(TOKENS, all_logits=True)
+
+
+@pytest.mark.parametrize("at", (1, *BORDERS))
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_truncated_session_goes_on_as_one_that_never_went_further(attention, at, shared):
+    model, whole = attention
+    session = model.session()
+    session.step(TOKENS[:530])
+    snapshot = session.save() if shared else None
+    session.truncate(min(at, 530))
+    assert session.position == at
+    assert np.array_equal(session.step(TOKENS[at : at + 9], all_logits=True), whole[at : at + 9])
+    live = model.stats["live_bytes"]
+    if shared:  # what was truncated is the snapshot's still
+        other = model.session()
+        other.restore(snapshot)
+        assert np.array_equal(other.step(TOKENS[530:], all_logits=True), whole[530:])
+    session.truncate(0)
+    assert model.stats["live_bytes"] < live + (1 << 20) and session.position == 0
+
+
+def test_truncating_to_what_is_not_held_is_refused(attention):
+    model, _ = attention
+    session = model.session()
+    session.step(TOKENS[:20])
+    assert session.truncatable
+    session.truncate(20)
+    for n in (-1, 21, None, 2**40):
+        with pytest.raises(moeflux.SessionError, match=r"an integer in 0\.\.20"):
+            session.truncate(n)
+    assert session.position == 20
+
+
+def test_recurrent_state_is_not_truncated(tmp_path):
+    path = build(tmp_path / "m", family="qwen3_next", form="mlx-q4", **SHAPE)
+    session = moeflux.load(path, **FEW).session()
+    session.step(TOKENS[:20])
+    assert not session.truncatable
+    session.truncate(20)
+    with pytest.raises(moeflux.SessionError, match="recurrent state"):
+        session.truncate(19)
+    assert session.position == 20
+    session.truncate(0)
+    assert session.position == 0
+
+
+def test_a_truncation_without_room_leaves_the_session_as_it_was(attention, tmp_path):
+    _, whole = attention
+    path = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4", **SHAPE)
+    memory = budget.smallest_budget(path, context=N, threads=2)
+    model = moeflux.load(path, memory=memory, context=N, threads=2)
+    session, crowd = model.session(), []
+    session.step(TOKENS[:512])
+    crowd.append(session.save())  # which takes nothing: both extents are shared
+    session.step(TOKENS[512:530])
+    with pytest.raises(moeflux.MemoryBudgetError):
+        while True:
+            crowd.append(model.session())
+    with pytest.raises(moeflux.MemoryBudgetError, match="the KV cache of a session"):
+        session.truncate(300)
+    assert session.position == 530
+    crowd.clear()
+    session.truncate(300)
+    assert np.array_equal(session.step(TOKENS[300:320], all_logits=True), whole[300:320])
+
+
 def test_a_session_of_a_long_context_takes_what_it_holds(folder):
     context = 32_768
     model = moeflux.load(folder, memory="2GiB", context=context, threads=2)
