@@ -13,6 +13,7 @@ import moeflux
 from moeflux import IoError, MemoryBudgetError
 from moeflux.serve.engine import Busy, EngineError, Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
+from moeflux.serve.memory import Room
 from oracle import build
 
 PROMPT = "The following example shows how to use the"
@@ -33,11 +34,11 @@ def expected(model, prompt, **options):
     return "".join(part.text for part in parts), tokens, parts[-1].finish_reason
 
 
-def serving(work, *, memory="24MiB", max_slots=64, folder=None, **settings):
+def serving(work, *, memory="24MiB", max_slots=64, folder=None, context=CONTEXT, **settings):
     """Runs `work` with a new engine, which then drains."""
 
     async def run():
-        model = moeflux.load(folder, memory=memory, context=CONTEXT, max_slots=max_slots)
+        model = moeflux.load(folder, memory=memory, context=context, max_slots=max_slots)
         engine = LocalEngine(model, "demo", EngineSettings(**settings))
         try:
             return await asyncio.wait_for(work(engine), 60)
@@ -569,3 +570,32 @@ def test_neither_the_package_nor_its_help_needs_the_extra():
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_session_that_outgrows_the_memory_pauses(monkeypatch):
+    """Room for three choices as far as admission looks, and not for what they go on to say."""
+    monkeypatch.setattr("moeflux.serve.loop.AHEAD", 15)
+    model = moeflux.load(memory="64MiB", context=512)
+    room = Room(model, 512)
+    memory = model.stats["live_bytes"] + 3 * room.bytes(256) + room.kept_bytes + 100_000
+    prompts = [list(range(i, i + 240)) for i in (7, 300, 600)]
+
+    async def work(engine):
+        asked = (answer(engine, ids, seed=1, max_tokens=120) for ids in prompts)
+        found = [one for one, _ in await asyncio.gather(*asked)]
+        return found, engine.metrics.text().decode()
+
+    found, metrics = serving(work, memory=memory, context=512, max_slots=None, cache_memory="0")
+    assert found == [expected(model, ids, seed=1, max_tokens=120) for ids in prompts]
+    assert "moeflux_preemptions_total 1.0" in metrics
+
+
+def test_snapshots_of_one_talk_share_its_memory():
+    async def work(engine):
+        ids = list(range(100, 900))
+        await answer(engine, ids, marks=(600, 700, 760), max_tokens=2)
+        room, stats = engine._loop._room, engine.stats()
+        return len(engine._cache), stats["cached_bytes"], room.bytes(801) - room.bytes(0)
+
+    kept, cached, one = serving(work, memory="48MiB", context=1024, cache_memory="20MiB")
+    assert kept == 4 and cached < 2 * one

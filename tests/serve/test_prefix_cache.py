@@ -5,13 +5,17 @@ from dataclasses import dataclass
 
 import pytest
 
-from moeflux.serve.prefix_cache import PrefixCache
+from moeflux.serve.prefix_cache import Kept, PrefixCache
 
 
 @dataclass(frozen=True)
-class Fake:
+class Snapshot:
     name: str
     nbytes: int = 10
+
+
+def Fake(name, nbytes=10, extents=()):
+    return Kept(Snapshot(name, nbytes), extents)
 
 
 def filled(*paths, max_bytes=1000, **options):
@@ -23,7 +27,7 @@ def filled(*paths, max_bytes=1000, **options):
 
 def found(cache, text, **options):
     match = cache.find(list(map(ord, text)), **options)
-    return match.snapshot and match.snapshot.name, match.position, match.known
+    return match.kept and match.kept.snapshot.name, match.position, match.known
 
 
 FINDS = [
@@ -59,7 +63,7 @@ def test_finds_agree_with_a_plain_search():
         )  # fmt: skip
         match = cache.find(asked)
         assert (match.position, match.known) == (len(best), common)
-        assert (match.snapshot.name if match.snapshot else None) == held.get(best)
+        assert (match.kept.snapshot.name if match.kept else None) == held.get(best)
     assert len(cache) == len(held) and cache.nbytes == 10 * len(held)
 
 
@@ -78,6 +82,16 @@ def test_bytes_stay_within_the_bound():
     assert len(cache) == 2
     assert not cache.insert([99], Fake("large", 26))
     assert not filled(max_bytes=0).insert([1], Fake("one", 1))
+
+
+def test_a_shared_extent_counts_once_and_is_free_with_its_last_owner():
+    cache, one, other = PrefixCache(1000, extent_bytes=100), object(), object()
+    cache.insert([1], Fake("a", 1, (one,)))
+    cache.insert([1, 2], Fake("b", 2, (one, other)))
+    assert cache.nbytes == 203
+    assert cache.evict(1) == 102  # what the other one holds is not free
+    assert cache.evict(1) == 101
+    assert cache.nbytes == 0 and len(cache) == 0
 
 
 @pytest.mark.parametrize(("hits", "stays"), [(0, "a system prompt"), (9, "short")])

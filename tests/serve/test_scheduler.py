@@ -1,5 +1,7 @@
 """The scheduler as a table: state and costs in, a plan out."""
 
+from dataclasses import replace
+
 import pytest
 
 from moeflux.serve.costs import Costs
@@ -104,6 +106,12 @@ def test_admission_by_bytes(case):
     state = State((Waiting(1, nbytes=10),), (Running(0),) if runs else (), free, cached)
     found = plan(state, costs(), Limits(max_running=4, kept_bytes=kept))
     assert (list(found.admit), found.evict) == (admitted, evicted)
+
+
+def test_what_running_ones_are_promised_is_not_given_away():
+    state = State((Waiting(1, nbytes=10),), (Running(0, growth=2, expected=6),), free_bytes=15)
+    assert plan(state, costs(), LIMITS).admit == ()
+    assert plan(replace(state, free_bytes=16), costs(), LIMITS).admit == (1,)
 
 
 def test_a_large_one_in_turn_is_not_passed_by_smaller_ones():

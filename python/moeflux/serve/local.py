@@ -13,7 +13,7 @@ from typing import Any
 
 from .. import files
 from ..arguments import Rule, check, integer, is_integer, number, optional
-from ..errors import MemoryBudgetError, SessionError
+from ..errors import SessionError
 from ..memory import parse_bytes
 from ..model import Model
 from ..session import token_ids
@@ -81,9 +81,6 @@ class LocalEngine:
         name: that clients call it by.
         settings: see EngineSettings.
         metrics: None makes new ones.
-
-    Raises:
-        MemoryBudgetError: the model has no room for a session.
     """
 
     def __init__(
@@ -100,14 +97,9 @@ class LocalEngine:
         self._info, rows = describe(model, name, context)
         self.metrics.describe(self._info)
         room = Room(model, context)
-        if room.free_bytes < room.bytes(context):
-            raise MemoryBudgetError(
-                f"[serve] expected {room.bytes(context)} free bytes for a session of {context} "
-                f"tokens, found {room.free_bytes}; give more memory or a smaller context"
-            )
         limits = Limits(rows=rows, max_running=s.max_running, min_rate=s.min_rate,
                         share=s.prefill_share, kept_bytes=room.kept_bytes)  # fmt: skip
-        self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes))
+        self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes), room.extent_bytes)
         self._loop = StepLoop(model, limits, self._cache, room, self.metrics)
         self._compiler = Compiler(
             files.read(model.path / "tokenizer.json", MAX_FILE_BYTES).decode(),

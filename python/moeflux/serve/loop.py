@@ -186,6 +186,14 @@ class StepLoop:
         state = State(waiting, running, self._room.free_bytes, self._cache.nbytes)
         return plan(state, self._costs, self._limits)
 
+    def _view(self, key: int, sequence: Sequence) -> Running:
+        """What the scheduler knows of a choice that runs."""
+        at, most, room = sequence.position, self._most(sequence), self._room
+        step = at + min(sequence.pending, most, self._limits.rows)
+        held = room.bytes(at)
+        return Running(key, sequence.job.client, sequence.pending, most, room.bytes(step) - held,
+                       room.bytes(sequence.expected(AHEAD)) - held)  # fmt: skip
+
     def _ready(self, sequence: Sequence) -> bool:
         """Choices after the first wait until that has the prompt, and go on from its snapshot."""
         first = self._tickets[sequence.key].sequences[0]
@@ -215,7 +223,7 @@ class StepLoop:
         use = match.position if match.position >= LEAST and not sequence.echoes else 0
         try:
             session = self._model.session()
-            sequence.restore(session, match.snapshot if use else None)
+            sequence.restore(session, match.kept if use else None)
         except MemoryBudgetError as error:
             sequence.session = None
             self._waiting[sequence.key] = sequence
@@ -329,18 +337,18 @@ class StepLoop:
 
     def _keep(self, sequence: Sequence) -> None:
         """Puts the session's state into the cache, where there is room."""
-        session, job = sequence.session, sequence.job
-        if session is None or sequence.position < LEAST or job.echo is not None:
+        job = sequence.job
+        if sequence.session is None or sequence.position < LEAST or job.echo is not None:
             return
         held, now = sequence.tokens[: sequence.position], time.monotonic()
         match = self._cache.find([*held, 0], job.scope)
         if match.position > len(held) - LEAST or not self._cache.max_bytes:
             return
         try:
-            snapshot = session.save()
+            kept = sequence.save(self._room.extent)
         except MemoryBudgetError:
             return
-        self._cache.insert(held, snapshot, job.scope, now)
+        self._cache.insert(held, kept, job.scope, now)
 
     def _tell(self, sequence: Sequence, delta: Delta) -> None:
         ticket = self._tickets.get(sequence.key)

@@ -4,36 +4,38 @@ from __future__ import annotations
 
 from ..model import Model
 
+STEP = 256  # tokens: a multiple of what sessions grow by, where they grow at all
+
 
 class Room:
-    """What a model has left. The step thread asks.
+    """What a model has left, and what sessions take of it. The step thread asks.
 
     Attributes:
+        extent: tokens that sessions grow by; a full extent is shared with snapshots.
+        extent_bytes: what it takes.
         kept_bytes: that stay for slots while several choices run, so that the experts of one token
             find a place; 0 where not even a single choice leaves them one.
     """
 
     def __init__(self, model: Model, context: int) -> None:
         self._model = model
-        stats = model.stats
-        self._least = stats["slots"] * stats["slot_bytes"]
-        before = self._other_bytes()
         session = model.session()
-        self._session_bytes = self._other_bytes() - before
+        ends = [*range(0, context, STEP), context]
+        self._bytes = [session.bytes(n) for n in ends]
+        grows = context > STEP and session.bytes(STEP) < session.bytes(STEP + 1)
+        self.extent = STEP if grows else context
+        self.extent_bytes = self._bytes[1] - self._bytes[0]
         del session
+        stats = model.stats
         cycle = sum(top_k for _, top_k in model._native.experts()) * stats["slot_bytes"]
-        kept = max(cycle - self._least, 0)
-        self.kept_bytes = kept if kept <= self.free_bytes - self.bytes(context) else 0
+        kept = max(cycle - stats["slots"] * stats["slot_bytes"], 0)  # a load takes the least slots
+        self.kept_bytes = kept if kept <= self.free_bytes - self._bytes[-1] else 0
 
     @property
     def free_bytes(self) -> int:
         """Bytes that are free, or held by slots beyond the least."""
-        return int(self._model.stats["memory_bytes"] - self._other_bytes() - self._least)
+        return self._model.free_bytes
 
     def bytes(self, n: int) -> int:
-        """What a session of n tokens takes."""
-        return self._session_bytes
-
-    def _other_bytes(self) -> int:
-        stats = self._model.stats
-        return int(stats["live_bytes"] - stats["slots"] * stats["slot_bytes"])
+        """What a session of n tokens takes at most."""
+        return self._bytes[min(-(-n // STEP), len(self._bytes) - 1)]

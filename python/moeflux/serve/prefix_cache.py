@@ -8,6 +8,7 @@ others will, too, and a snapshot there is worth its bytes.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -22,13 +23,27 @@ MAX_PATH_TOKENS = 1 << 20  # 4 bytes each, and a node a branch
 Tokens = NDArray[np.uint32]
 
 
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """A snapshot, and what it shares with others.
+
+    Attributes:
+        snapshot: of a session; its `nbytes` are its own.
+        extents: a mark for each full extent of the KV cache that it holds: the same object where
+            it is the same extent.
+    """
+
+    snapshot: _core.Snapshot
+    extents: tuple[object, ...] = ()
+
+
 @dataclass(eq=False)
 class _Node:
     edge: Tokens  # from its parent
     parent: _Node | None
     position: int  # tokens from the root to its end
     children: dict[int, _Node] = field(default_factory=dict)
-    snapshot: _core.Snapshot | None = None
+    kept: Kept | None = None
     hits: float = 0.0  # decayed
     when: float = 0.0  # of the last use
 
@@ -38,12 +53,12 @@ class Match:
     """What is known of a prompt.
 
     Attributes:
-        snapshot: the longest that the prompt begins with; None where there is none.
+        kept: the longest that the prompt begins with; None where there is none.
         position: tokens that it holds.
         known: tokens of the prompt that are on a path, with a snapshot or without.
     """
 
-    snapshot: _core.Snapshot | None
+    kept: Kept | None
     position: int
     known: int
 
@@ -53,14 +68,22 @@ class PrefixCache:
 
     Args:
         max_bytes: of all snapshots together.
+        extent_bytes: of an extent.
+        max_path_tokens: that are known, with snapshots or without.
+
+    Attributes:
+        nbytes: of all snapshots, each extent once.
     """
 
-    def __init__(self, max_bytes: int, max_path_tokens: int = MAX_PATH_TOKENS) -> None:
-        self.max_bytes = max_bytes
+    def __init__(
+        self, max_bytes: int, extent_bytes: int = 0, max_path_tokens: int = MAX_PATH_TOKENS
+    ) -> None:
+        self.max_bytes, self._extent_bytes = max_bytes, extent_bytes
         self.nbytes = 0
         self._max_path_tokens = max_path_tokens
         self._path_tokens = 0
         self._roots: dict[str, _Node] = {}
+        self._owners: Counter[object] = Counter()  # snapshots by extent
 
     def __len__(self) -> int:
         return len(self._holders())
@@ -72,27 +95,26 @@ class PrefixCache:
         for node, known in self._walk(tokens, scope):  # noqa: B007
             if now is not None:
                 node.when = now
-            if node.snapshot is not None and node.position < len(tokens):
+            if node.kept is not None and node.position < len(tokens):
                 best = node
         if best is None:
             return Match(None, 0, known)
         if now is not None:
             best.hits = self._hits(best, now) + 1
             best.when = now
-        return Match(best.snapshot, best.position, known)
+        return Match(best.kept, best.position, known)
 
-    def insert(
-        self, ids: Sequence[int], snapshot: _core.Snapshot, scope: str = "", now: float = 0.0
-    ) -> bool:
+    def insert(self, ids: Sequence[int], kept: Kept, scope: str = "", now: float = 0.0) -> bool:
         """Keeps a snapshot of a session that holds `ids`. False where it is worth no place."""
         node = self._path(np.asarray(ids, dtype=np.uint32), scope)
         node.when = max(node.when, now)
-        if node.snapshot is None and node.parent is not None:
-            node.snapshot = snapshot
-            self.nbytes += snapshot.nbytes
+        if node.kept is None and node.parent is not None:
+            node.kept = kept
+            self._owners.update(kept.extents)
+            self.nbytes += self._own_bytes(kept)
             self.evict(self.nbytes - self.max_bytes, now)
         self._forget_paths()
-        return node.snapshot is snapshot
+        return node.kept is kept
 
     def evict(self, nbytes: int, now: float = 0.0) -> int:
         """Lets the least valuable snapshots go until `nbytes` are free. Returns what was freed."""
@@ -102,9 +124,17 @@ class PrefixCache:
             freed += self._drop(worst)
         return freed
 
+    def _own_bytes(self, kept: Kept) -> int:
+        """Bytes that no other snapshot holds."""
+        alone = sum(self._owners[extent] == 1 for extent in kept.extents)
+        return kept.snapshot.nbytes + alone * self._extent_bytes
+
     def _drop(self, node: _Node) -> int:
-        freed = node.snapshot.nbytes if node.snapshot is not None else 0
-        node.snapshot = None
+        if (kept := node.kept) is None:
+            return 0
+        freed = self._own_bytes(kept)
+        self._owners -= Counter(kept.extents)  # which forgets those without an owner
+        node.kept = None
         self.nbytes -= freed
         return freed
 
@@ -114,15 +144,15 @@ class PrefixCache:
     def _value(self, node: _Node, now: float) -> tuple[float, float]:
         """Tokens that its hits save a byte; of equal ones the older goes first."""
         above = node.parent
-        while above is not None and above.snapshot is None:
+        while above is not None and above.kept is None:
             above = above.parent
         saved = node.position - (above.position if above is not None else 0)
-        size = max(node.snapshot.nbytes if node.snapshot is not None else 0, 1)
+        size = max(self._own_bytes(node.kept) if node.kept is not None else 0, 1)
         age = math.exp2(min(node.when - now, 0.0) / HALF_LIFE)
         return saved * (age + self._hits(node, now)) / size, node.when
 
     def _holders(self) -> list[_Node]:
-        return [node for node in self._nodes() if node.snapshot is not None]
+        return [node for node in self._nodes() if node.kept is not None]
 
     def _nodes(self) -> Iterator[_Node]:
         stack = list(self._roots.values())
@@ -161,7 +191,7 @@ class PrefixCache:
             ends = [n for n in self._nodes() if not n.children and n.parent is not None]
             if not ends:
                 return
-            end = min(ends, key=lambda node: (node.snapshot is not None, node.when))
+            end = min(ends, key=lambda node: (node.kept is not None, node.when))
             self._drop(end)
             self._path_tokens -= end.edge.size
             assert end.parent is not None

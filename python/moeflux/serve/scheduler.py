@@ -69,6 +69,7 @@ class Running:
         pending: 1 while it decodes.
         most: tokens that it takes in one pass at most, because a checkpoint lies behind them.
         growth: bytes that its session grows by in the next pass.
+        expected: bytes that its session still grows by, as far as admission looks ahead.
     """
 
     key: int
@@ -76,6 +77,7 @@ class Running:
     pending: int = 1
     most: int = 1 << 30
     growth: int = 0
+    expected: int = 0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def plan(state: State, costs: Costs, limits: Limits) -> StepPlan:
 def _feed(
     state: State, costs: Costs, limits: Limits
 ) -> tuple[tuple[tuple[int, int], ...], tuple[int, ...], int, int]:
-    """Feed, preempted keys, bytes to evict, and bytes that are free afterwards, snapshots too."""
+    """Feed, preempted keys, bytes to evict, and bytes that nobody is promised, snapshots' too."""
     room = state.free_bytes + state.cached_bytes
     running, preempt = sorted(state.running, key=lambda r: r.key), []
     while len(running) > 1 and sum(r.growth for r in running) > room:
@@ -127,7 +129,8 @@ def _feed(
     feed = _rows(running, costs, limits)
     growth = sum(r.growth for r in running)
     evict = max(0, min(growth - state.free_bytes, state.cached_bytes))
-    return feed, tuple(preempt), evict, state.free_bytes + state.cached_bytes - growth
+    promised = sum(max(r.growth, r.expected) for r in running)
+    return feed, tuple(preempt), evict, state.free_bytes + state.cached_bytes - promised
 
 
 def _rows(running: Iterable[Running], costs: Costs, limits: Limits) -> tuple[tuple[int, int], ...]:

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
 from ..generation import StopStrings
 from ..sampling import Sampler, largest, log_softmax
 from ..session import Session
 from ..tokenizer import Tokenizer
 from .engine import Constraint, Delta, Job, Sampling, Scores, TokenLogprob, Usage
+from .prefix_cache import Kept
 
 Logits = NDArray[np.float32]
 
@@ -136,6 +136,7 @@ class Sequence:
         self.job, self.choice, self.key = job, choice, key
         self.tokens = [*job.ids, *job.done]
         self.session: Session | None = None
+        self._extents: list[object] = []  # of the session's cache, as far as snapshots had them
         self.checkpoints: list[int] = []
         self.finish: str | None = None
         self.taken = Taken()
@@ -188,11 +189,23 @@ class Sequence:
         """The next n pending tokens."""
         return self.tokens[self.position : self.position + n]
 
-    def restore(self, session: Session, snapshot: _core.Snapshot | None) -> None:
-        """Takes a session, which goes on from `snapshot`."""
-        if snapshot is not None:
-            session.restore(snapshot)
+    def restore(self, session: Session, kept: Kept | None) -> None:
+        """Takes a session, which goes on from a snapshot."""
+        if kept is not None:
+            session.restore(kept.snapshot)
         self.session = session
+        self._extents = list(kept.extents) if kept is not None else []
+
+    def save(self, extent: int) -> Kept:
+        """Its session's state, whose KV cache has extents of so many tokens.
+
+        Raises:
+            MemoryBudgetError: it finds no room.
+        """
+        assert self.session is not None
+        snapshot, full = self.session.save(), self.position // extent
+        self._extents += [object() for _ in range(full - len(self._extents))]
+        return Kept(snapshot, tuple(self._extents[:full]))
 
     def push(self, n: int, logits: Any, now: float) -> Delta | None:
         """Goes on after a step of the next n tokens, which the session holds by now.
