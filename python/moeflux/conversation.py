@@ -9,8 +9,8 @@ before the last answer, or to the start.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 from . import _core
 from .arguments import TEXT, check, instance, optional
@@ -18,7 +18,7 @@ from .errors import MemoryBudgetError, SessionError
 from .generation import Part
 from .model import Model
 from .session import rewind
-from .stream import stream_generate
+from .stream import GenerateOptions, Watch, stream_generate
 from .templates import ChatOptions, check_options
 
 if TYPE_CHECKING:
@@ -66,8 +66,17 @@ class Conversation:
         """Tokens held, of `context`."""
         return len(self._held)
 
-    def reply(self, text: str, **options: Any) -> Iterator[Part]:
+    def reply(
+        self,
+        text: str,
+        *,
+        progress: Callable[[int, int], object] | None = None,
+        cancel: Callable[[], bool] | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> Iterator[Part]:
         """Asks, and yields the answer's parts. Options as for `stream_generate`.
+
+        `progress` counts the tokens that the session does not hold yet.
 
         An answer that is cut short (Ctrl-C, or the caller stops iterating) stays in the history
         as far as it went; a question that got no answer is taken back.
@@ -87,29 +96,33 @@ class Conversation:
         tokens: list[int] = []
         answer: list[str] = []
         try:
-            self._feed(ids)
-            for part in stream_generate(
-                self._model, ids[-1:], session=self._session, history=ids[:-1], **options
-            ):
+            if not self._feed(ids, Watch(self._model._chunk, progress, cancel)):
+                yield Part("", finish_reason="cancelled")
+                return
+            for part in stream_generate(self._model, ids[-1:], session=self._session,
+                                        history=ids[:-1], cancel=cancel, **options):  # fmt: skip
                 if part.token is not None:
                     tokens.append(part.token)
-                answer.append(part.text)
+                if tokens or part.finish_reason != "cancelled":
+                    answer.append(part.text)
                 yield part
         finally:
             self._held = (ids + tokens)[: self._session.position]  # less where feeding ended early
             if answer:
                 self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
 
-    def _feed(self, ids: list[int]) -> None:
-        """Brings the session to hold ids[:-1], the shortest way, and remembers that state."""
+    def _feed(self, ids: list[int], watch: Watch) -> bool:
+        """Brings the session to hold ids[:-1], the shortest way, and remembers that state.
+
+        False: it was cancelled on the way.
+        """
         rest = rewind(self._session, self._held, self._snapshot, ids[:-1])
         self._snapshot = None  # its memory first, then the new one's
-        if rest:
-            self._session.step(rest)
         session, model = self._session, self._model
-        if session.truncatable:
-            return
+        for piece in watch.pieces(session.position, rest):
+            session.step(piece)
         with contextlib.suppress(MemoryBudgetError):  # then the next turn may start over
-            self._snapshot = session.save()
+            self._snapshot = None if session.truncatable else session.save()
             if model.free_bytes < session.bytes(session.context) - session.bytes(session.position):
                 self._snapshot = None  # the answer may need that room
+        return session.position == len(ids) - 1

@@ -26,7 +26,7 @@ class Part:
         token: the id, or None for the closing part.
         logprob: natural log of the token's probability before temperature and filters.
         top: the `top_logprobs` most probable (id, logprob), best first.
-        finish_reason: None, "eos", "stop" or "length"; set on the last part only.
+        finish_reason: None, "eos", "stop", "length" or "cancelled"; set on the last part only.
         captured: with `capture`, what the step saw that chose this part's token, as `Session.step`
             returns it: over the prompt's tokens in the first part, then over the token of the part
             before. A closing "eos" part has the step that chose the end.
@@ -167,11 +167,16 @@ class Generation:
         top = tuple((int(i), float(logprobs[i])) for i in best)
         return Part(text, token, float(logprobs[token]), top, captured=captured)
 
-    def _close(self, reason: str, captured: dict[str, Any] | None = None) -> None:
+    def cancel(self) -> Part:
+        """Ends it where it is, unless it has ended. Returns the last part."""
+        return self.closing or self._close("cancelled")
+
+    def _close(self, reason: str, captured: dict[str, Any] | None = None) -> Part:
         """Ends with what was held back, which may hold a stop string."""
         tail, stopped = self._stops.push(self._stream.finish())
         text = tail if stopped else tail + self._stops.finish()
         self.closing = Part(text, finish_reason="stop" if stopped else reason, captured=captured)
+        return self.closing
 
 
 def stop_strings(stop: str | Iterable[str] | None) -> list[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from .errors import SessionError
 from .terminal import escape_controls
 
 logger = logging.getLogger("moeflux")
@@ -92,10 +93,11 @@ def reads_of(model: Model) -> Iterator[None]:
     try:
         yield
     finally:
-        after = model.stats
         names = ("tokens", "misses", "ahead_reads", "ahead_used", "bytes_read", "reading_seconds",
                  "wait_seconds")  # fmt: skip
-        _read(model, {name: after[name] - before[name] for name in names})
+        with contextlib.suppress(SessionError):  # the model was closed meanwhile
+            after = model.stats
+            _read(model, {name: after[name] - before[name] for name in names})
 
 
 def _read(model: Model, read: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+import weakref
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -134,8 +135,18 @@ def load(
     return model
 
 
+class _Closed:
+    """What a closed model, and its sessions, have in place of the native object."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise SessionError("[model] expected an open model, found one that was closed")
+
+
 class Model:
-    """An open model; make sessions from it. Safe to share between threads (calls take turns)."""
+    """An open model; make sessions from it. Safe to share between threads (calls take turns).
+
+    As a context manager it is closed at the end of the block.
+    """
 
     def __init__(
         self,
@@ -149,6 +160,8 @@ class Model:
         self._positions: int = spec.positions  # until a text was longer; see log.py
         self.path = folder
         self.config = config
+        self._chunk: int = spec.chunk  # of a prompt's tokens in a pass
+        self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._tokenizer: Tokenizer | None = None
         self._best_read_rate = 0.0  # bytes a second over a generation; see log.py
 
@@ -217,7 +230,32 @@ class Model:
             SessionError: the model cannot follow the override.
         """
         check("session", SessionError, SESSION_RULES, {"routing": routing})
-        return Session(self._native, routing)
+        return Session(self._native, routing, self._sessions)
+
+    def close(self) -> None:
+        """Gives all memory and files back; the model and its sessions refuse whatever comes later.
+
+        Snapshots that somebody holds, and calls in progress, keep it alive until they end. Closing
+        twice does nothing.
+        """
+        closed: Any = _Closed()
+        for session in list(self._sessions):
+            session._native = closed
+        self._native, self._tokenizer = closed, None
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        if isinstance(self._native, _Closed):
+            return f"<Model {self.path}, closed>"
+        stats = self.stats
+        return (f"<Model {self.path} ({self.config.get('model_type')}), {stats['precision']} on "
+                f"{stats['device']}, {stats['live_bytes'] / 1e6:.1f} of "
+                f"{stats['memory_bytes'] / 1e6:.1f} MB>")  # fmt: skip
 
     def abort(self) -> None:
         """Ends what is in progress, whichever thread has begun it: within a tenth of a second the

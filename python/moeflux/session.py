@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -106,7 +107,14 @@ class Session:
     it is one block, of the whole context, from the first step on.
     """
 
-    def __init__(self, model: _core.NativeModel, routing: Routing | None = None) -> None:
+    def __init__(
+        self,
+        model: _core.NativeModel,
+        routing: Routing | None = None,
+        siblings: weakref.WeakSet[Session] | None = None,
+    ) -> None:
+        self._siblings = weakref.WeakSet() if siblings is None else siblings  # to be closed at once
+        self._siblings.add(self)
         self._routing = routing
         self._routing_native = compile_routing(model, routing, and_session=True)
         self._native = model.session()
@@ -114,6 +122,14 @@ class Session:
         # and no longer waiting once the engine has passed the position.
         self._shown = _NOTHING
         self._logits: NDArray[np.float32] | None = None  # of the last step, when that came last
+
+    def __repr__(self) -> str:
+        try:
+            return (
+                f"<Session at {self.position} of {self.context}, {self.stats['routing']} routing>"
+            )
+        except SessionError:
+            return "<Session of a model that was closed>"
 
     @property
     def position(self) -> int:
@@ -264,6 +280,7 @@ class Session:
         self._go_on([])
         other = copy.copy(self)
         other._native = self._native.fork()
+        self._siblings.add(other)
         return other
 
     def truncate(self, n: int) -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import wraps
 from inspect import signature
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict
 
 from . import log
-from .arguments import TEXT, check, instance, optional
+from .arguments import TEXT, Rule, check, instance, optional
 from .errors import SessionError
 from .generation import RULES as GENERATION_RULES
 from .generation import Generation, Part, stop_strings
@@ -28,7 +28,68 @@ RULES = GENERATION_RULES | {
     "model": instance("a Model", Model),
     "session": optional(instance("a Session", Session)),
     "routing": SESSION_RULES["routing"],
+    "progress": optional(Rule("a function", callable)),
+    "cancel": optional(Rule("a function", callable)),
 }
+
+
+class GenerateOptions(TypedDict, total=False):
+    """Arguments of `stream_generate` that `Conversation.reply` hands on."""
+
+    max_tokens: int
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    logit_bias: Mapping[int, float] | None
+    seed: int | None
+    stop: str | Iterable[str] | None
+    top_logprobs: int
+
+
+class Watch:
+    """Who follows a generation, and may end it.
+
+    Args:
+        chunk: tokens of a prompt that go through the layers together.
+        progress: see `stream_generate`, as `cancel`.
+    """
+
+    def __init__(
+        self,
+        chunk: int,
+        progress: Callable[[int, int], object] | None,
+        cancel: Callable[[], bool] | None,
+    ) -> None:
+        self._chunk, self._progress, self._cancel = chunk, progress, cancel
+        self._ends = False
+
+    def is_cancelled(self) -> bool:
+        """Whether it is to end; asks until it is."""
+        self._ends = self._ends or (self._cancel is not None and bool(self._cancel()))
+        return self._ends
+
+    def told(self, done: int, total: int) -> None:
+        """Tells how many of the prompt's tokens are done."""
+        if self._progress is not None:
+            self._progress(done, total)
+
+    def pieces(self, position: int, ids: list[int]) -> Iterator[list[int]]:
+        """A prompt in the passes that it takes anyway, so that no bit changes; whole for nobody.
+
+        Each is done when the next is asked for. Ends early when it is cancelled.
+        """
+        if self._progress is None and self._cancel is None:
+            if ids:
+                yield ids
+            return
+        done = 0
+        while done < len(ids) and not self.is_cancelled():
+            n = self._chunk - (position + done) % self._chunk
+            yield ids[done : done + n]
+            done = min(done + n, len(ids))
+            self.told(done, len(ids))
 
 
 def stream_generate(
@@ -50,6 +111,8 @@ def stream_generate(
     history: Iterable[int] = (),
     capture: Iterable[str] | None = None,
     routing: Routing | None = None,
+    progress: Callable[[int, int], object] | None = None,
+    cancel: Callable[[], bool] | None = None,
     **chat: Unpack[ChatOptions],
 ) -> Iterator[Part]:
     """Generates part by part.
@@ -74,6 +137,10 @@ def stream_generate(
         history: tokens that `session` holds, for the repetition penalty to see.
         capture: any of "router", "experts", "hidden", for `Part.captured`.
         routing: an override of the router's choice, for a new session.
+        progress: called with the number of the prompt's tokens done and their total after each
+            pass; with `capture` once.
+        cancel: asked before each pass of the prompt and each token: True ends the generation, with
+            finish_reason "cancelled". `Model.abort` does not wait for the end of a pass.
         chat: what the chat template is given beside `messages`; see `ChatOptions`.
 
     Yields:
@@ -113,7 +180,8 @@ def stream_generate(
     generation = Generation(model.tokenizer, params, stop=stops, seen=seen + ids,
                             max_tokens=min(int(max_tokens), room - len(ids) + extra),
                             top_logprobs=top_logprobs)  # fmt: skip
-    return _stream(model, session, ids, names, generation, aborts_before)
+    watch = Watch(model._chunk, progress, cancel)
+    return _stream(model, session, ids, names, generation, watch, aborts_before)
 
 
 def _check_session(model: Model, session: Session | None, routing: Routing | None) -> None:
@@ -149,12 +217,18 @@ def _stream(
     ids: list[int],
     capture: list[str],
     generation: Generation,
+    watch: Watch,
     aborts_before: int,
 ) -> Iterator[Part]:
     with log.reads_of(model):
         log.length(model, session.position + len(ids))
-        found = session._step(session._item(ids), False, capture, aborts_before) if ids else None
-        while generation.closing is None:
+        pieces = [ids] if capture else watch.pieces(session.position, ids)
+        found = None
+        for piece in pieces:
+            found = session._step(session._item(piece), False, capture, aborts_before)
+            if capture:
+                watch.told(len(ids), len(ids))
+        while generation.closing is None and not watch.is_cancelled():
             found = found or session._go_on(capture, aborts_before)
             part = generation.take(found["logits"], found if capture else None)
             found = None
@@ -162,7 +236,7 @@ def _stream(
                 session._show(part.token)
                 log.length(model, session.position)
                 yield part
-        yield generation.closing
+        yield generation.cancel()
 
 
 def _whole(stream: Callable[P, Iterator[Part]]) -> Callable[P, str]:

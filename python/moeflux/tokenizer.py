@@ -67,6 +67,11 @@ class Tokenizer:
         found = self._tokenizer.token_to_id(self._named.get("eos_token", ""))
         return frozenset(ids if found is None else ids | {found})
 
+    def __repr__(self) -> str:
+        kind = "a" if self.has_template else "no"
+        size = self._tokenizer.get_vocab_size()
+        return f"<Tokenizer of {size} tokens, {kind} chat template, ends {sorted(self.eos_ids)}>"
+
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         """Token ids of a text. Raises SessionError for what is no Unicode text."""
         try:

@@ -46,6 +46,11 @@ class Trace:
     arrays: dict[str, NDArray[Any]] = field(default_factory=dict)
     info: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        tokens, layers, top_k = self.experts.shape
+        return (f"<Trace of {tokens} tokens in {len(self.starts)} sequences, {layers} layers, "
+                f"{top_k} of {self.n_experts} experts, with {sorted(self.arrays)}>")  # fmt: skip
+
     def sequences(self) -> Iterator[slice]:
         """The rows of each sequence."""
         ends = [*self.starts[1:].tolist(), len(self.experts)]
