@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
 import sys
 from typing import Annotated
 
@@ -77,16 +79,28 @@ def main() -> None:
     sys.exit(1)
 
 
+# Arguments of `load` in messages, and bytes in those about memory: here they are options and sizes.
+_OPTION = re.compile(r"(?<![\w/-])(memory|context|threads|precision|device|max_tokens)= ?")
+_BYTES = re.compile(r"\b(\d{4,})\b(?! expert)(?: bytes)?")
 INTERRUPTED = 130  # typer makes it of a KeyboardInterrupt
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, errors.MemoryBudgetError):
+        return _OPTION.sub(r"--\1 ", _BYTES.sub(_size, str(error)))
     if isinstance(error, errors.MoefluxError):
-        return str(error)
+        return _OPTION.sub(r"--\1 ", str(error))
     if isinstance(error, OSError):
         where = "" if error.filename is None else f" ({error.filename})"
         return f"[cli] cannot go on: {error.strerror or error}{where}"
     return f"[cli] {type(error).__name__}: {error}; a defect of moeflux: --verbose shows where"
+
+
+def _size(found: re.Match[str]) -> str:
+    """Bytes as --memory takes them: rounded up, so that what would do still does."""
+    unit, power = next((u, p) for u, p in (("GiB", 3), ("MiB", 2), ("KiB", 1))
+                       if int(found[1]) >= 1024**p or p == 1)  # fmt: skip
+    return f"{math.ceil(int(found[1]) * 100 / 1024**power) / 100}{unit}"
 
 
 def _forget_output() -> None:

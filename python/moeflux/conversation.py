@@ -54,6 +54,7 @@ class Conversation:
 
     def reset(self) -> None:
         """Forgets all but the system message."""
+        self.prompt_end = ""  # as the template wrote it last: it may begin the answer's thoughts
         self.messages: list[dict[str, str]] = (
             [] if self._system is None else [{"role": "system", "content": self._system}]
         )
@@ -93,6 +94,7 @@ class Conversation:
                 f"[chat] the conversation takes {len(ids)} tokens of a context of "
                 f"{self._session.context}; start over, or load with a larger context="
             )
+        self.prompt_end = self._model.tokenizer.decode(ids[-16:], skip_special_tokens=False)
         tokens: list[int] = []
         answer: list[str] = []
         try:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import files
-from .arguments import TEXT, show
+from .arguments import TEXT, check, show
 from .checkpoint import read_json
 from .errors import FormatError, SessionError, TemplateError
 from .renderer import Renderer
+from .sampling import RULES as SAMPLING_RULES
 from .special_text import SpecialText
 from .templates import (
     ChatOptions,
@@ -35,7 +36,12 @@ REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Tokenizer:
-    """A checkpoint's tokenizer, its end-of-text ids and its chat template."""
+    """A checkpoint's tokenizer, its end-of-text ids and its chat template.
+
+    Attributes:
+        eos_ids: tokens that end a text.
+        sampling: arguments of `generate` that generation_config.json recommends, by name.
+    """
 
     def __init__(self, folder: Path, config: dict[str, Any]) -> None:
         import tokenizers
@@ -54,6 +60,7 @@ class Tokenizer:
         generation = _optional_json(folder / "generation_config.json")
         self._named = _named_tokens(folder, settings)
         self.eos_ids = self._find_eos(config, generation)
+        self.sampling = _recommended(generation, folder / "generation_config.json")
         self._templates = _find_templates(folder, settings)
         self._renderers: dict[str, Renderer] = {}
         self._special_text: SpecialText | None = None
@@ -274,6 +281,19 @@ def _find_templates(folder: Path, config: dict[str, Any]) -> dict[str, str]:
         if files.mode(folder / path):
             named[name] = _read_text(folder / path)
     return {name: text for name in TEMPLATE_FILES if isinstance(text := named.get(name), str)}
+
+
+def _recommended(generation: dict[str, Any], path: Path) -> dict[str, Any]:
+    """How to sample by generation_config.json, which says nothing unless `do_sample` is true."""
+    names = ["temperature", "top_k", "top_p", "min_p", "repetition_penalty"]
+    if generation.get("do_sample") is not True:
+        names = names[-1:]
+    found = {name: generation[name] for name in names if generation.get(name) is not None}
+    try:
+        check("tokenizer", FormatError, SAMPLING_RULES, found)
+    except FormatError as error:
+        raise FormatError(f"{error} ({path})") from None
+    return {name: float(value) if name != "top_k" else value for name, value in found.items()}
 
 
 def _named_tokens(folder: Path, config: dict[str, Any]) -> dict[str, str]:

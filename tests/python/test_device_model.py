@@ -301,7 +301,9 @@ def test_auto_stays_within_what_a_device_advises(device):
 
 def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, capsys):
     def plan_of(*memory, device=device):
-        show(str(folder), list(memory), context=64, device=device, hit_rate=0.5, as_json=True)
+        show(
+            str(folder), memory=list(memory), context=64, device=device, hit_rate=0.5, as_json=True
+        )
         return json.loads(capsys.readouterr().out)
 
     def show(*args, **options):

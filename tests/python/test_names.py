@@ -98,7 +98,8 @@ def unknown(text):
     found = [name for name in FILE.findall(text) if name not in FOREIGN | ends]
     for dashes, name in NAME.findall(text):
         if dashes:
-            found += [dashes + name] * (not known(name.replace("-", "_"), words))
+            flag = name.replace("-", "_").removeprefix("no_")  # the other half of a switch
+            found += [dashes + name] * (not known(flag, words))
         else:
             found += [name] * any(not known(word, words) for word in re.findall(r"\w+", name))
     return found + [

@@ -23,10 +23,10 @@ def test_python_block_runs():
 
 
 def shown():
-    """The command of the transcript, and what it wrote, without the line of numbers."""
+    """The command of the transcript, and what it wrote, without the lines of numbers."""
     (block,) = re.findall(r"```text\n\$ (\S*moeflux.*?)```", README, re.S)
     command, *lines = block.splitlines()
-    return command, lines[:-1]
+    return command, lines[:-2]
 
 
 def test_shown_output_is_what_the_command_writes():
@@ -63,14 +63,14 @@ def test_packages_and_commands_are_found_for_a_bare_machine():
     assert listed == ["git make g++ python3-venv python3-dev", "make demo", "make test"]
 
 
-def test_shown_line_of_numbers_has_the_commands_words():
-    (line,) = re.findall(r"^\[\d+ tokens in .*\]$", README, re.M)
+def test_shown_lines_of_numbers_have_the_commands_words_and_fit_80_columns():
+    lines = re.findall(r"^\[.*tok.*\]$\n^\[experts.*\]$", README, re.M)[0].splitlines()
     done = subprocess.run(
         [sys.executable, "-m", "moeflux.cli", "generate", "def", "-n", "4", "--memory", "17MB",
          "--context", "64"], capture_output=True, text=True, check=True, timeout=60,
     )  # fmt: skip
-    shown, written = (
-        re.sub(r"\d+(\.\d+)?|direct|buffered", "_", text)
-        for text in (line, done.stderr.splitlines()[-1])
+    written = done.stderr.splitlines()[-2:]
+    shown, told = (
+        re.sub(r"\d+(\.\d+)?|direct|buffered", "_", "\n".join(text)) for text in (lines, written)
     )
-    assert shown == written
+    assert shown == told and max(map(len, lines + written)) <= 80

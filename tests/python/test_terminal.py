@@ -133,11 +133,11 @@ def test_lines_break_between_words_where_a_terminal_is_narrow(monkeypatch):
 class Terminal:
     """A command whose standard input is a terminal, read as it writes."""
 
-    def __init__(self, *args):
+    def __init__(self, *args, kind="dumb"):
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "moeflux.cli", *map(str, args)],
-            stdin=slave, stdout=slave, stderr=slave, env=os.environ | {"TERM": "dumb"},
+            stdin=slave, stdout=slave, stderr=slave, env=os.environ | {"TERM": kind},
         )  # fmt: skip
         os.close(slave)
         self.seen = ""
@@ -176,11 +176,11 @@ def test_control_c_at_the_prompt_keeps_the_talk_and_twice_ends_it(folder, way):
     try:
         chat.until("> ")
         os.write(chat.master, b"one\n")
-        first = int(re.search(r"(\d+) in the context", chat.until("\r\n> "))[1])
+        first = int(re.search(r"(\d+) in context", chat.until("\r\n> "))[1])
         chat.interrupt()
         chat.until("ends]\r\n> ")
         os.write(chat.master, b"two\n")
-        assert int(re.search(r"(\d+) in the context", chat.until("\r\n> "))[1]) > first + 5
+        assert int(re.search(r"(\d+) in context", chat.until("\r\n> "))[1]) > first + 5
         if way == "twice":
             chat.interrupt()
             chat.until("ends]\r\n> ")
@@ -195,6 +195,20 @@ def test_control_c_at_the_prompt_keeps_the_talk_and_twice_ends_it(folder, way):
     finally:
         chat.process.kill()
     assert status == 0 and left.endswith("\n")  # the shell's prompt begins a line
+
+
+def test_lines_that_are_pasted_are_one_question(folder):
+    chat = Terminal("chat", "-m", folder, "-n", "3", "-t", "0", "--context", "256", kind="xterm")
+    try:
+        chat.until("> ")
+        os.write(chat.master, b"\x1b[200~one\ntwo\x1b[201~\r")
+        shown = chat.until(" in context")
+        os.write(chat.master, b"\x04")
+        status, left = chat.end()
+    finally:
+        chat.process.kill()
+    assert status == 0 and (shown + left).count("tok/s") == 1
+    assert f"[{len('E<user>one_twoE<assistant>') - 2} tokens in" in shown
 
 
 def test_a_command_that_chat_does_not_have_is_no_question(folder):

@@ -29,12 +29,8 @@ RULES = {
 
 def bench(
     model: options.ModelArgument = None,
-    memory: Annotated[
-        str,
-        typer.Option(
-            envvar="MOEFLUX_MEMORY", help="Budgets to run, separated by commas: 4GiB,8GiB."
-        ),
-    ] = "auto",
+    named: options.Model = None,
+    memory: options.Memories = None,
     threads: Annotated[Optional[str], typer.Option(help="Thread counts: 1,2.")] = None,
     precision: Annotated[str, typer.Option(help="Precisions: float32,bfloat16.")] = "float32",
     device: options.Device = "cpu",
@@ -67,6 +63,7 @@ def bench(
     from ..device import default_threads, kind_of, open_device
     from ..families import build_spec
 
+    model = options.one_model(model, named)
     lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
     arguments.check("bench", errors.FormatError, RULES, lengths)
     native_device = open_device(device, *precision.split(","))
@@ -76,7 +73,7 @@ def bench(
     settings = [
         Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead)
         for budget, count, name, number in product(
-            memory.split(","), counts, precision.split(","), together
+            options.budgets(memory) or ["auto"], counts, precision.split(","), together
         )
     ]
     checkpoint = open_checkpoint(hub.resolve(model, revision, offline))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -13,11 +13,16 @@ import typer
 from .. import errors
 from ..terminal import escape_controls, note
 from . import options
+from .meter import Meter, Shown, waiting
 
 if TYPE_CHECKING:
     from ..conversation import Conversation
 
-HELP = "[/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C stops an answer]"
+QUOTES = '"""'
+HELP = (
+    f"[/reset starts over, /exit (or Ctrl-D) ends, Ctrl-C stops an answer, {QUOTES} begins and "
+    "ends several lines]"
+)
 
 
 def chat(
@@ -26,15 +31,16 @@ def chat(
     revision: options.Revision = None,
     offline: options.Offline = False,
     memory: options.Memory = "auto",
-    context: options.Context = 8192,
+    context: options.Context = options.CONTEXT,
     max_tokens: options.MaxTokens = 1024,
-    temperature: options.Temperature = 0.7,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 0.9,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
+    think: options.Think = None,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
     threads: options.Threads = None,
@@ -46,23 +52,28 @@ def chat(
     from ..model import load
 
     sampling = options.sampling(
-        max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
-    )
-    loaded = load(
-        model, memory=memory, context=context, device=device, precision=precision,
-        threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
+        max_tokens, seed, stop, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty,
     )  # fmt: skip
+    with waiting("loading"):
+        loaded = load(
+            model, memory=memory, context=context, device=device, precision=precision,
+            threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
+        )  # fmt: skip
     if not loaded.tokenizer.has_template:
         raise errors.TemplateError(
             f"[chat] this model has no chat template, it only continues text: use "
             f"`moeflux generate` ({loaded.path})"
         )
-    talk = Conversation(loaded, system)
+    talk = Conversation(loaded, system, **options.chat_options(think))
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  (line editing and history of questions)
-    if loaded.revision:
-        note(f"[{model} at {loaded.revision}]")
-    note(HELP)
+        import readline  # editing and history of questions
+
+        if os.environ.get("TERM", "dumb") != "dumb":
+            readline.parse_and_bind("set enable-bracketed-paste on")  # pasted lines: one question
+    sampling, told = options.completed(sampling, loaded, {"temperature": 0.7, "top_p": 0.9})
+    revision_told = loaded.revision and f"[{model} at {loaded.revision}]"
+    note("\n".join(line for line in (revision_told, told, HELP) if line))
     _talk(talk, sampling)
 
 
@@ -81,11 +92,11 @@ def _talk(talk: Conversation, sampling: dict[str, Any]) -> None:
 
 
 def _ask() -> str | None:
-    """The next line; None at the end of input, or after Ctrl-C twice at a terminal."""
+    """The next question; None at the end of input, or after Ctrl-C twice at a terminal."""
     is_terminal = sys.stdin.isatty()
     for is_last in (False, True):
         try:
-            return input("> " if is_terminal else "").strip()
+            return _question("> " if is_terminal else "", ". " if is_terminal else "")
         except EOFError:
             break
         except UnicodeDecodeError as error:
@@ -100,24 +111,26 @@ def _ask() -> str | None:
     return None
 
 
+def _question(prompt: str, more: str) -> str:
+    """A line, or all between one that begins and one that ends with three quotes."""
+    text = input(prompt).strip()
+    if not text.startswith(QUOTES):
+        return text
+    text = text[len(QUOTES) :]
+    while not text.rstrip().endswith(QUOTES):
+        text += "\n" + input(more)
+    return text.rstrip()[: -len(QUOTES)].strip()
+
+
 def _answer(talk: Conversation, question: str, sampling: dict[str, Any]) -> None:
-    begin = time.perf_counter()
-    first, n_tokens, end = None, 0, ""
+    meter, shown, end = Meter(), Shown(lambda: talk.prompt_end), ""
     try:
-        for part in talk.reply(question, **sampling):
-            first = first if first is not None else time.perf_counter()
-            n_tokens += part.token is not None
-            print(escape_controls(part.text), end="", flush=True)
+        for part in meter.follow(talk.reply(question, **sampling, progress=meter.progress)):
+            shown.write(part.text)
     except KeyboardInterrupt:
         end = ", stopped"
     except errors.SessionError as error:
         note(f"moeflux: {escape_controls(str(error))}; /reset starts over")
         return
-    print()
-    now = time.perf_counter()
-    first = first if first is not None else now
-    speed = (n_tokens - 1) / (now - first) if n_tokens > 1 and now > first else 0.0
-    note(
-        f"[{n_tokens} tokens, {speed:.1f} tok/s, first after {first - begin:.1f} s{end}; "
-        f"{talk.n_held} in the context]"
-    )
+    shown.end()
+    note(f"[{meter.line()}{end}; {talk.n_held} in context]")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -12,7 +11,9 @@ import typer
 
 from .. import errors
 from ..terminal import escape_controls, note
+from ..thinking import parted
 from . import options
+from .meter import Meter, Shown, waiting
 
 if TYPE_CHECKING:
     from ..generation import Part
@@ -48,13 +49,13 @@ def generate(
     revision: options.Revision = None,
     offline: options.Offline = False,
     memory: options.Memory = "auto",
-    context: options.Context = 4096,
+    context: options.Context = options.CONTEXT,
     max_tokens: options.MaxTokens = 256,
-    temperature: options.Temperature = 0.0,
-    top_k: options.TopK = 0,
-    top_p: options.TopP = 1.0,
-    min_p: options.MinP = 0.0,
-    repetition_penalty: options.RepetitionPenalty = 1.0,
+    temperature: options.Temperature = None,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = None,
     seed: options.Seed = None,
     stop: options.Stop = None,
     device: options.Device = "cpu",
@@ -62,6 +63,7 @@ def generate(
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = True,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
+    think: options.Think = None,
     echo: Annotated[bool, typer.Option(help="Print the prompt before its continuation.")] = False,
     as_json: options.AsJson = False,
     stats: Annotated[
@@ -74,56 +76,69 @@ def generate(
     from ..stream import stream_generate
 
     sampling = options.sampling(
-        max_tokens, temperature, top_k, top_p, min_p, repetition_penalty, seed, stop
-    )
-    text = _prompt(prompt, file)
-    loaded = load(
-        model, memory=memory, context=context, device=device, precision=precision,
-        threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
+        max_tokens, seed, stop, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty,
     )  # fmt: skip
-    source: dict[str, Any] = (
-        {"messages": [{"role": "user", "content": text}]} if chat else {"prompt": text}
-    )
-    begin = time.perf_counter()
+    text = _prompt(prompt, file)
+    if think is not None and not chat:
+        raise errors.SessionError("[cli] expected --chat with --think or --no-think")
+    with waiting("loading"):
+        loaded = load(
+            model, memory=memory, context=context, device=device, precision=precision,
+            threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
+        )  # fmt: skip
+    sampling, told = options.completed(sampling, loaded, {})
+    ids, end = _encoded(loaded, text, chat, think)
+    meter, shown, parts = Meter(), Shown((lambda: end) if chat else None), []
     if echo and not as_json:
-        _write(text)
-    parts = []
-    for part in stream_generate(loaded, **source, **sampling):
+        print(escape_controls(text), end="", flush=True)
+    written = stream_generate(loaded, ids, **sampling, progress=meter.progress)
+    for part in meter.follow(written):
         parts.append(part)
         if not as_json:
-            _write(part.text)
-    seconds = time.perf_counter() - begin
+            shown.write(part.text)
     if as_json:
-        print(json.dumps(_answer(loaded, parts, seconds), indent=2))
+        answer = _answer(loaded, parts, meter, sampling)
+        if chat:
+            answer["thinking"], answer["answer"] = parted(answer["text"], end)
+        print(json.dumps(answer, indent=2))
         return
-    print()
-    if stats and loaded.revision:
-        note(f"[{model} at {loaded.revision}]")
+    shown.end()
     if stats:
-        note(_summary(loaded.stats, parts, seconds))
+        lines = [loaded.revision and f"[{model} at {loaded.revision}]", told,
+                 f"[{meter.line()}]", _summary(loaded.stats)]  # fmt: skip
+        note("\n".join(line for line in lines if line))
 
 
-def _write(text: str) -> None:
-    print(escape_controls(text), end="", flush=True)
+def _encoded(model: Model, text: str, chat: bool, think: bool | None) -> tuple[list[int], str]:
+    """The prompt's ids, and the end of what a template made of it."""
+    tokenizer = model.tokenizer
+    if not chat:
+        return tokenizer.encode(text), ""
+    messages = [{"role": "user", "content": text}]
+    ids = tokenizer.encode_chat(messages, **options.chat_options(think))
+    return ids, tokenizer.decode(ids[-16:], skip_special_tokens=False)
 
 
-def _answer(model: Model, parts: list[Part], seconds: float) -> dict[str, Any]:
+def _answer(
+    model: Model, parts: list[Part], meter: Meter, sampling: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "text": "".join(part.text for part in parts),
         "tokens": [part.token for part in parts if part.token is not None],
         "finish_reason": parts[-1].finish_reason,
-        "seconds": seconds,
+        "seconds": meter.first_seconds + meter.decode_seconds,
+        **meter.numbers(),
+        "sampling": sampling,
         "revision": model.revision,
         "stats": model.stats,
     }
 
 
-def _summary(counters: dict[str, Any], parts: list[Part], seconds: float) -> str:
-    n_tokens = sum(part.token is not None for part in parts)
+def _summary(counters: dict[str, Any]) -> str:
     reads = counters["hits"] + counters["misses"]
     return (
-        f"[{n_tokens} tokens in {seconds:.1f} s, prompt included; experts: {counters['misses']}"
-        f" of {reads} missed, {counters['bytes_read'] / 1e6:.0f} MB read "
-        f"({counters['read_mode']}); memory {counters['live_bytes'] / 1e6:.0f} of "
-        f"{counters['memory_bytes'] / 1e6:.0f} MB]"
+        f"[experts: {counters['misses']} of {reads} missed, "
+        f"{counters['bytes_read'] / 1e6:.0f} MB read ({counters['read_mode']}); memory "
+        f"{counters['live_bytes'] / 1e6:.0f} of {counters['memory_bytes'] / 1e6:.0f} MB]"
     )

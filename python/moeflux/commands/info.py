@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import escape_controls
@@ -13,8 +14,10 @@ if TYPE_CHECKING:
 
 def info(
     model: options.ModelArgument = None,
+    named: options.Model = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
+    as_json: options.AsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
     """Show what a checkpoint is: family, shapes, sizes.
@@ -27,15 +30,20 @@ def info(
 
     from ..remote import open_headers
 
-    found = open_headers(model, revision, offline)
+    found = open_headers(options.one_model(model, named), revision, offline)
+    facts = _facts(found)
+    if as_json:
+        print(json.dumps(facts, indent=2))
+        return
     title = escape(escape_controls(str(found.checkpoint.path)))
     table = Table(show_header=False, title=title)
-    for key, value in _rows(found).items():
+    for key, value in _rows(facts).items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
 
 
-def _rows(found: Headers) -> dict[str, Any]:
+def _facts(found: Headers) -> dict[str, Any]:
+    """What is known, in bytes and counts; null where it does not apply."""
     from ..families import build_spec
     from ..formats import TABLE
     from ..planning.inventory import inventory
@@ -44,33 +52,65 @@ def _rows(found: Headers) -> dict[str, Any]:
     spec = build_spec(checkpoint)
     sizes = inventory(checkpoint, spec)
     mixers = [layer.mixer.kind for layer in spec.layers]
-    rows: dict[str, Any] = {
+    moe = spec.moes[0] if spec.moes else None
+    gate = moe.experts.gate if moe else None
+    return {
+        "model": escape_controls(str(checkpoint.path)),
         "family": escape_controls(str(checkpoint.config["model_type"])),
-        "layers": ", ".join(f"{mixers.count(m)} {m}" for m in sorted(set(mixers))),
-        "hidden size": spec.d_model,
+        "layers": {mixer: mixers.count(mixer) for mixer in sorted(set(mixers))},
+        "hidden_size": spec.d_model,
         "vocabulary": spec.vocab,
-        "tensors": f"{len(checkpoint.tensors)} in {len(checkpoint.files)} file(s)",
-        "size on disk": f"{checkpoint.nbytes / 1e6:.1f} MB"
-        + ("" if found.is_local else ", not here yet"),
+        "positions": spec.positions,
+        "tensors": len(checkpoint.tensors),
+        "files": len(checkpoint.files),
+        "bytes": checkpoint.nbytes,
+        "is_local": found.is_local,
+        "revision": found.revision,
+        "is_packed": any(tensor.stride for tensor in checkpoint.tensors.values()),
+        "experts_per_layer": moe and moe.n_experts,
+        "experts_per_token": moe and moe.top_k,
+        "expert_dtype": gate and gate.dtype,
+        "expert_bits": gate and TABLE[gate.format].bits,
+        "expert_group": gate and gate.group,
+        "expert_bytes": sizes.expert_bytes,
+        "routed_bytes": sizes.routed_bytes,
+        "resident_bytes": sizes.resident_bytes,
+        "token_bytes": sizes.token_bytes,
+        "ignored_bytes": sizes.ignored_bytes,
+        "ignored_tensors": sizes.n_ignored,
     }
-    if found.revision is not None:
-        rows["revision"] = found.revision
-    if spec.moes:
-        moe = spec.moes[0]
-        gate = moe.experts.gate
-        bits = TABLE[gate.format].bits
-        form = f"{bits}-bit, groups of {gate.group}" if bits else gate.dtype
+
+
+def _rows(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same for people."""
+    rows: dict[str, Any] = {
+        "family": facts["family"],
+        "layers": ", ".join(f"{n} {mixer}" for mixer, n in facts["layers"].items()),
+        "hidden size": facts["hidden_size"],
+        "vocabulary": facts["vocabulary"],
+        "tensors": f"{facts['tensors']} in {facts['files']} file(s)",
+        "size on disk": f"{facts['bytes'] / 1e6:.1f} MB"
+        + ("" if facts["is_local"] else ", not here yet"),
+    }
+    if facts["positions"]:
+        rows["made for"] = f"texts of {facts['positions']} tokens"
+    if facts["revision"] is not None:
+        rows["revision"] = facts["revision"]
+    if facts["experts_per_layer"]:
+        bits = facts["expert_bits"]
+        form = f"{bits}-bit, groups of {facts['expert_group']}" if bits else facts["expert_dtype"]
         rows |= {
-            "experts": f"{moe.n_experts} a layer, {moe.top_k} a token, {form}",
-            "one expert": f"{sizes.expert_bytes:,} bytes",
-            "routed experts": f"{sizes.routed_bytes / 1e6:.1f} MB",
+            "experts": f"{facts['experts_per_layer']} a layer, {facts['experts_per_token']} a "
+            f"token, {form}",
+            "one expert": f"{facts['expert_bytes']:,} bytes",
+            "routed experts": f"{facts['routed_bytes'] / 1e6:.1f} MB",
         }
-    rows["resident"] = f"{sizes.resident_bytes / 1e6:.1f} MB"
-    if spec.moes:
-        rows["read a token, cold"] = f"{sizes.token_bytes / 1e6:.2f} MB"
-    if any(tensor.stride for tensor in checkpoint.tensors.values()):
+    rows["resident"] = f"{facts['resident_bytes'] / 1e6:.1f} MB"
+    if facts["experts_per_layer"]:
+        rows["read a token, cold"] = f"{facts['token_bytes'] / 1e6:.2f} MB"
+    if facts["is_packed"]:
         rows["layout"] = "packed: one read an expert"
-    if sizes.n_ignored:
-        rows["ignored"] = (f"{sizes.ignored_bytes / 1e6:.1f} MB in {sizes.n_ignored} tensors that "
-                           "text does not need (vision, MTP)")  # fmt: skip
+    if facts["ignored_tensors"]:
+        rows["ignored"] = (f"{facts['ignored_bytes'] / 1e6:.1f} MB in {facts['ignored_tensors']} "
+                           "tensors that text does not need (vision, MTP)")  # fmt: skip
     return rows

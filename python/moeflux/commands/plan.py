@@ -14,16 +14,20 @@ from ..terminal import escape_controls
 from . import options
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from ..planning.plan import Row, Sizes, Speed
     from ..planning.rates import Machine
+
+WIDE = 80  # characters that the whole table of decode takes
+NARROW = ("memory", "routing", "hits", "tokens/s")  # its columns in fewer
 
 
 def plan(
     model: options.ModelArgument = None,
-    memory: Annotated[
-        Optional[list[str]], typer.Option(help="A budget such as 12GiB; repeatable.")
-    ] = None,
-    context: options.Context = 8192,
+    named: options.Model = None,
+    memory: options.Memories = None,
+    context: options.Context = options.CONTEXT,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
@@ -57,8 +61,9 @@ def plan(
     from ..planning import probe
     from ..remote import open_headers
 
+    model, asked = options.one_model(model, named), options.budgets(memory)
     rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
-    for text in memory or ("auto",):
+    for text in asked or ("auto",):
         check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
     native_device = devices.open_device(device, precision)
     devices.check_precision(precision, devices.kind_of(native_device))
@@ -68,7 +73,7 @@ def plan(
     spec = build_spec(checkpoint)
     sizes = planner.measure(checkpoint, spec, context, threads, precision, native_device,
                             read_ahead)  # fmt: skip
-    budgets = [devices.device_budget(text, native_device) for text in memory or ()]
+    budgets = [devices.device_budget(text, native_device) for text in asked]
     budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native_device))
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
@@ -81,7 +86,7 @@ def plan(
         "device": devices.kind_of(native_device),
         "precision": precision,
         "advised_bytes": devices.advised_bytes(native_device),
-        **_answer(sizes, machine, rows),
+        **_answer(sizes, machine, rows, spec.chunk),
     }
     if as_json:
         print(json.dumps(answer, indent=2))
@@ -91,8 +96,10 @@ def plan(
         _draw(plot, answer)
 
 
-def _answer(sizes: Sizes, machine: Machine, rows: list[Row]) -> dict[str, Any]:
+def _answer(sizes: Sizes, machine: Machine, rows: list[Row], chunk: int) -> dict[str, Any]:
     from ..planning import plan as planner
+
+    prompt_bytes = planner.prompt_bytes(sizes, chunk)
 
     def shown(speed: Speed) -> dict[str, Any]:
         bound = planner.bound(sizes, machine, speed.hit_rate)
@@ -104,6 +111,9 @@ def _answer(sizes: Sizes, machine: Machine, rows: list[Row]) -> dict[str, Any]:
         "cycle_slots": sizes.cycle_slots,
         "experts_bytes": sizes.slots_bytes(sizes.n_experts),
         "expert_bytes_per_token": sizes.expert_token_bytes,
+        "prompt_tokens": chunk,
+        "prompt_read_bytes": prompt_bytes,
+        "prompt_read_seconds": prompt_bytes / machine.disk.best,
         "machine": asdict(machine),
         "disturbed": machine.disturbed(),
         "rows": [asdict(row.fit) | {"speeds": [shown(s) for s in row.speeds]} for row in rows],
@@ -129,23 +139,7 @@ def _show(answer: dict[str, Any]) -> None:
         parts.add_row(name, value)
     console.print(parts)
     routing = ("uniform", "skewed") if len(answer["rows"][0]["speeds"]) > 1 else ("as given",)
-    speeds = Table(title="Decode")
-    for column in ("memory", "slots", "share", "routing", "hits", "read a token", "tokens/s",
-                   "bound"):  # fmt: skip
-        speeds.add_column(column, justify="right", no_wrap=True)
-    for row in answer["rows"]:
-        budget = (_gb(row["memory_bytes"]), str(row["slots"]), f"{row['share']:.0%}")
-        for name, speed in zip(routing, row["speeds"], strict=True):
-            speeds.add_row(
-                *budget,
-                name,
-                f"{speed['hit_rate']:.0%}",
-                _gb(speed["bytes_per_token"]),
-                _rate(speed["tokens_per_second"]),
-                _rate(speed["bound"]),
-            )
-            budget = ("", "", "")
-    console.print(speeds)
+    console.print(_speeds(answer, routing, console.width < WIDE))
     if answer["disturbed"]:
         apart = ", ".join(
             f"{name} {spread:.1f} times" for name, spread in answer["disturbed"].items()
@@ -157,6 +151,26 @@ def _show(answer: dict[str, Any]) -> None:
             "Hit rates: for uniform routing, the floor, and for routing that prefers some experts. "
             "A run's stats tell the real one: pass it as --hit-rate."
         )
+
+
+def _speeds(answer: dict[str, Any], routing: tuple[str, ...], is_narrow: bool) -> Table:
+    """The table of decode; in a narrow terminal what matters most of it."""
+    from rich.table import Table
+
+    columns = ["memory", "slots", "share", "routing", "hits", "read a token", "tokens/s", "bound"]
+    shown = [name for name in columns if not is_narrow or name in NARROW]
+    table = Table(title="Decode")
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in answer["rows"]:
+        budget = [_gb(row["memory_bytes"]), str(row["slots"]), f"{row['share']:.0%}"]
+        for name, speed in zip(routing, row["speeds"], strict=True):
+            cells = [*budget, name, f"{speed['hit_rate']:.0%}", _gb(speed["bytes_per_token"]),
+                     _rate(speed["tokens_per_second"]), _rate(speed["bound"])]  # fmt: skip
+            found = dict(zip(columns, cells, strict=True))
+            table.add_row(*(found[column] for column in shown))
+            budget = ["", "", ""]
+    return table
 
 
 def _parts(answer: dict[str, Any]) -> dict[str, str]:
@@ -175,6 +189,9 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
                                else f"at most {_gb(answer['advised_bytes'])}",
         "experts of one token": f"{_gb(answer['expert_bytes_per_token'])} in "
                                 f"{answer['cycle_slots']} slots",
+        f"a first prompt of {answer['prompt_tokens']}":
+            f"reads {_gb(answer['prompt_read_bytes'])}, so the first token comes after "
+            f"{answer['prompt_read_seconds']:.1f} s or more",
         "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"
                                for batch, rate in machine["disk"]["by_batch"].items())
                      + f" ({machine['disk']['mode']})",

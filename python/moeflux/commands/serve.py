@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def serve(
     model: options.ModelArgument = None,
+    named: options.Model = None,
     name: Annotated[
         Optional[str], typer.Option(help="What clients call the model; its folder's name else.")
     ] = None,
@@ -73,6 +74,7 @@ def serve(
 ) -> None:
     """Serve a model to agents and apps: OpenAI's and Anthropic's APIs."""
     _require_extra()
+    model = options.one_model(model, named)
     from ..memory import parse_bytes
     from ..serve.local import EngineSettings
     from ..serve.settings import Settings

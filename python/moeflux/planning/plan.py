@@ -222,6 +222,17 @@ def _native(sizes: Sizes, memory_bytes: int) -> dict[str, Any]:
     )
 
 
+def prompt_bytes(sizes: Sizes, n_tokens: int) -> int:
+    """What the first prompt after a load reads of experts, when its tokens route at random.
+
+    It goes through the layers in one pass, and each expert that it needs is read once.
+    """
+    if not sizes.n_experts:
+        return 0
+    used = 1 - (1 - sizes.top_k / sizes.experts_per_layer) ** n_tokens
+    return round(used * sizes.n_experts * sizes.expert_bytes)
+
+
 def expected_hit_rate(sizes: Sizes, slots: int, skew: float) -> float:
     """Hit rate of so many slots for independent tokens: 0 below one token's experts."""
     if slots < sizes.cycle_slots:
