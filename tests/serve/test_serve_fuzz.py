@@ -67,7 +67,7 @@ BODIES = st.builds(
 
 @pytest.mark.parametrize("path", PATHS)
 @given(body=BODIES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_no_body_is_the_servers_fault(path, body):
     async def go():
         async with http(APP) as client:

@@ -1,5 +1,6 @@
 """From a request to a job: prompts, marks, calls replayed, sampling, and grammars."""
 
+import asyncio
 import itertools
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ from moeflux.serve.parse.grammar import rule_of
 from moeflux.serve.parse.markup import Markup, find_markup
 from moeflux.serve.render import CHATML, Renderer
 from oracle.tokenizer_file import write_tokenizer
-from serve.asking import CALL, USER, WEATHER, ask
+from serve.asking import CALL, USER, WEATHER, app_of, ask, http
 from serve.scripted import TEMPLATE, TOKENS, ScriptedEngine, tokenizer
 
 CHAT, CLAUDE, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -144,9 +145,6 @@ def test_cache_control_makes_a_mark():
 def test_a_call_is_replayed_as_it_was_written():
     written = '<tool_call>\n{"name": "get_weather", "arguments": {"city":   "Paris"}}\n</tool_call>'
     engine = ScriptedEngine({"": written})
-    import asyncio
-
-    from serve.asking import app_of, http
 
     async def go():
         async with http(app_of(engine)) as client:
@@ -164,6 +162,52 @@ def test_a_call_is_replayed_as_it_was_written():
     same, changed = map(text, engine.jobs[1:])
     assert written in same
     assert '{"city":"Rome"}' in changed and written not in changed
+
+
+ANSWERS = {  # how a client gives an answer back, and a result of its call
+    CHAT: lambda answer: [
+        message := answer["choices"][0]["message"],
+        {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "sunny"},
+    ],
+    CLAUDE: lambda answer: [
+        {"role": "assistant", "content": answer["content"]},
+        {"role": "user", "content": [{"type": "tool_result", "content": "sunny",
+                                      "tool_use_id": answer["content"][-1]["id"]}]},
+    ],
+    RESPONSES: lambda answer: [
+        *({k: v for k, v in item.items() if k != "content" or item["type"] == "message"}
+          for item in answer["output"]),
+        {"type": "function_call_output", "call_id": answer["output"][-1]["call_id"],
+         "output": "sunny"},
+    ],
+}  # fmt: skip
+FIRST = {
+    CHAT: {"messages": [USER], "tools": [TOOL]},
+    CLAUDE: {"messages": [USER], "max_tokens": 99, "thinking": {"type": "enabled"},
+             "tools": [{"name": "get_weather", "input_schema": WEATHER["parameters"]}]},
+    RESPONSES: {"input": [USER], "tools": [{"type": "function", **WEATHER}],
+                "include": ["reasoning.encrypted_content"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FIRST)
+def test_the_next_prompt_begins_with_this_one_and_its_answer(path):
+    said = f"<think>\nHm.\n</think>\n\nSure.\n{CALL}<|im_end|>"
+    engine = ScriptedEngine({"": said.removesuffix("<|im_end|>")})
+
+    async def go():
+        async with http(app_of(engine)) as client:
+            body = FIRST[path]
+            answer = (await client.post(path, json=body)).json()
+            key = "input" if path == RESPONSES else "messages"
+            again = {**body, key: [*body[key], *ANSWERS[path](answer)]}
+            assert (await client.post(path, json=again)).status_code == 200
+
+    asyncio.run(go())
+    first, second = engine.jobs
+    held = [*first.ids, *tokenizer().encode(said)]
+    assert second.ids[: len(held)] == held
+    assert max(second.marks) >= len(held)
 
 
 def test_sampling_is_the_bodys_then_the_models_then_ours():

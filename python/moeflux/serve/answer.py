@@ -120,10 +120,11 @@ class Ask:
         rule = rule_of(self.dialogue, markup, prompt.opened, lambda tag: _is_token(renderer, tag))
         if rule is None and self.dialogue.choice not in ("auto", "none") and not markup.form:
             raise bad("the chat template of this model knows no calls of tools", "tool_choice")
+        where = "tools" if self.dialogue.output is None else "response_format"
+        grammar = await compiled(self.served.engine, rule, where)
         job = Job(
             ids=prompt.ids, sampling=self.sampling, marks=prompt.marks, n=self.n,
-            constraint=await compiled(self.served.engine, rule), client=self.client,
-            scope=self.scope, id=self.id,
+            constraint=grammar, client=self.client, scope=self.scope, id=self.id,
         )  # fmt: skip
         parsers = [self._parser(choice, markup, prompt.opened) for choice in range(self.n)]
         texts: dict[tuple[int, int], tuple[str, list[str]]] = {}
@@ -244,14 +245,16 @@ def check_length(count: int, served: Served) -> None:
         )  # fmt: skip
 
 
-async def compiled(engine: Engine, rule: OutputRule | None) -> Grammar | None:
+async def compiled(
+    engine: Engine, rule: OutputRule | None, where: str = "response_format"
+) -> Grammar | None:
     """A grammar ready for a job. Raises ApiError for one that is wrong."""
     if rule is None:
         return None
     try:
         return await engine.compile(rule.kind, rule.source, strict=rule.strict)
     except SessionError as error:
-        raise bad(str(error), "response_format") from None
+        raise bad(str(error), where) from None
 
 
 def timings(usage: Usage) -> dict[str, Any]:

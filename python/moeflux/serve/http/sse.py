@@ -60,53 +60,61 @@ class EventStream(Response):
     ) -> None:
         self._events, self._source, self._ping = events, source, ping
         self._silence, self._write_timeout = silence, write_timeout
+        self._lock = asyncio.Lock()
+        self._begin: float | None = None  # of the event that is being sent
+        self._last = 0.0  # when an event was sent
+        self._ended = False
         super().__init__(headers={**HEADERS, **(headers or {})})
         del self.headers["content-length"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends until the events end or their reader is gone."""
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        blocked = False
-
-        def give_up() -> None:
-            nonlocal blocked
-            blocked = True
-            task.cancel()
-
-        async def write(body: bytes, more: bool = True) -> None:
-            timer = loop.call_later(self._write_timeout, give_up)
-            try:
-                await send({"type": "http.response.body", "body": body, "more_body": more})
-            finally:
-                timer.cancel()
-
+        sender = asyncio.ensure_future(self._send_all(send))
         gone = asyncio.ensure_future(_until_gone(receive))
-        coming: asyncio.Future[bytes] | None = None
+        watch = asyncio.ensure_future(self._watch(send))
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            while not gone.done():
-                coming = coming or asyncio.ensure_future(anext(self._events, b""))
-                both: set[asyncio.Future[Any]] = {coming, gone}
-                await asyncio.wait(both, timeout=self._silence, return_when=FIRST_COMPLETED)
-                if not coming.done():
-                    if not gone.done():
-                        await write(self._ping())
-                    continue
-                found, coming = coming.result(), None
-                if not found:
-                    await write(b"", False)
-                    return
-                await write(found)
-        except OSError:  # what uvicorn's `send` raises once the client is gone
-            pass
-        except asyncio.CancelledError:
-            if not blocked:
-                raise
+            await asyncio.wait({sender, gone, watch}, return_when=FIRST_COMPLETED)
+            if sender.done():
+                with contextlib.suppress(OSError):  # what uvicorn raises once the client is gone
+                    sender.result()
         finally:
-            await _end(gone, coming)
+            await _end(sender, gone, watch)
             await self._events.aclose()
             await self._source.aclose()
+
+    async def _send_all(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async for data in self._events:
+            await self._write(send, data)
+        await self._write(send, b"", False)
+
+    async def _write(self, send: Send, data: bytes, more: bool = True) -> None:
+        async with self._lock:
+            if self._ended:  # while a ping waited
+                return
+            self._ended = not more
+            self._begin = self._last = asyncio.get_running_loop().time()
+            await send({"type": "http.response.body", "body": data, "more_body": more})
+            self._begin = None
+
+    async def _watch(self, send: Send) -> None:
+        """Breaks the silence; returns when an event has been left unread for too long."""
+        now = asyncio.get_running_loop().time
+        self._last = now()
+        while True:
+            if self._begin is not None:  # an event is being sent
+                left = self._begin + self._write_timeout - now()
+                if left <= 0:
+                    return
+            else:
+                left = self._last + self._silence - now()
+                if left <= 0:
+                    ping = asyncio.ensure_future(self._write(send, self._ping()))
+                    await asyncio.wait({ping}, timeout=self._write_timeout)
+                    if not ping.done():
+                        return await _end(ping)
+                    left = 0
+            await asyncio.sleep(min(left, self._write_timeout))
 
 
 async def _end(*futures: asyncio.Future[Any] | None) -> None:
