@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
-from moeflux.serve.dialogue import Dialogue, OutputRule, ToolSpec, Turn
+from moeflux.serve.dialogue import Call, Dialogue, OutputRule, ToolSpec, Turn
 from moeflux.serve.parse.grammar import rule_of
 from moeflux.serve.parse.markup import Markup, find_markup
-from moeflux.serve.render import CHATML, Renderer
+from moeflux.serve.render import CHATML, Renderer, Replay
 from oracle.tokenizer_file import write_tokenizer
 from serve.asking import CALL, USER, WEATHER, app_of, ask, http
 from serve.scripted import TEMPLATE, TOKENS, ScriptedEngine, tokenizer
@@ -190,8 +190,17 @@ FIRST = {
 }  # fmt: skip
 
 
+def without_reasoning(message):
+    content = message.get("content")
+    if isinstance(content, list):
+        content = [block for block in content if block["type"] != "thinking"]
+    kept = {key: value for key, value in message.items() if key != "reasoning_content"}
+    return kept | ({"content": content} if "content" in message else {})
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
 @pytest.mark.parametrize("path", FIRST)
-def test_the_next_prompt_begins_with_this_one_and_its_answer(path):
+def test_the_next_prompt_begins_with_this_one_and_its_answer(path, forgetful):
     said = f"<think>\nHm.\n</think>\n\nSure.\n{CALL}<|im_end|>"
     engine = ScriptedEngine({"": said.removesuffix("<|im_end|>")})
 
@@ -200,7 +209,10 @@ def test_the_next_prompt_begins_with_this_one_and_its_answer(path):
             body = FIRST[path]
             answer = (await client.post(path, json=body)).json()
             key = "input" if path == RESPONSES else "messages"
-            again = {**body, key: [*body[key], *ANSWERS[path](answer)]}
+            given = ANSWERS[path](answer)
+            if forgetful:
+                given = [without_reasoning(m) for m in given if m.get("type") != "reasoning"]
+            again = {**body, key: [*body[key], *given]}
             assert (await client.post(path, json=again)).status_code == 200
 
     asyncio.run(go())
@@ -384,3 +396,12 @@ def test_renderers_say_what_a_template_knows():
     assert Renderer(tokenizer()).markup == JSON
     assert Renderer(tokenizer(), "off").markup.think is None
     assert Renderer(tokenizer(CHATML)).markup == Markup()
+
+
+def test_calls_are_forgotten_before_they_fill_memory(monkeypatch):
+    monkeypatch.setattr("moeflux.serve.render.MAX_REPLAYED", 3 * 258 + 10)
+    replay = Replay()
+    for i in range(5):
+        replay.keep(f"c{i}", "{}", None if i else "thought")
+    known = [i for i in range(5) if replay.arguments(Call(f"c{i}", "f", " {}")) == "{}"]
+    assert known == [2, 3, 4]

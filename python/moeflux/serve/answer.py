@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import SessionError
+from .blocks import Blocks
 from .dialogue import Dialogue, OutputRule
 from .engine import Delta, Engine, Grammar, Job, Sampling, Usage
-from .events import CallArguments, CallStart, Event, Finish, Started, Text
+from .events import Event, Finish, Started
 from .http.errors import ApiError, as_api_error, bad
 from .http.limits import new_id
 from .parse.grammar import rule_of
@@ -127,16 +128,16 @@ class Ask:
             constraint=grammar, client=self.client, scope=self.scope, id=self.id,
         )  # fmt: skip
         parsers = [self._parser(choice, markup, prompt.opened) for choice in range(self.n)]
-        texts: dict[tuple[int, int], tuple[str, list[str]]] = {}
+        said = [Blocks() for _ in range(self.n)]
         async with aclosing(run(self.served, job)) as deltas:
             async for item in deltas:
                 for event in _heard(item, parsers):
-                    if isinstance(event, CallStart):
-                        texts[event.choice, event.index] = (event.id, [])
-                    elif isinstance(event, CallArguments):
-                        texts[event.choice, event.index][1].append(event.text)
-                    elif isinstance(event, Finish):
-                        _keep(renderer, event, texts)
+                    if not isinstance(event, Started):
+                        said[event.choice].add(event)
+                    if isinstance(event, Finish) and event.reason == "tool_calls":
+                        reasoning = said[event.choice].text("reasoning") or None
+                        for call in said[event.choice].calls():
+                            renderer.replay.keep(call.id, call.text or "{}", reasoning)
                     yield event
 
     def _parser(self, choice: int, markup: Markup, opened: bool) -> Parser:
@@ -150,16 +151,6 @@ class Ask:
 
 def _is_token(renderer: Renderer, tag: str) -> bool:
     return len(renderer.tokenizer.encode(tag, add_special_tokens=False)) == 1
-
-
-def _keep(
-    renderer: Renderer, end: Finish, texts: Mapping[tuple[int, int], tuple[str, list[str]]]
-) -> None:
-    """Remembers how the calls of a finished choice were written."""
-    if end.reason == "tool_calls":
-        for (choice, _), (call_id, parts) in texts.items():
-            if choice == end.choice:
-                renderer.replay.keep(call_id, "".join(parts) or "{}")
 
 
 def _heard(item: Delta, parsers: Sequence[Parser]) -> list[Event]:
@@ -282,6 +273,3 @@ def _rates(name: str, count: int, seconds: float, steps: int | None = None) -> d
         f"{name}_per_token_ms": seconds * 1000 / steps if steps else 0.0,
         f"{name}_per_second": steps / seconds if seconds else 0.0,
     }
-
-
-__all__ = ["Ask", "Models", "Served", "Text", "check_length", "compiled", "run", "timings", "total"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from .engine import TokenLogprob
-from .events import CallArguments, CallStart, Event, Finish, Reasoning, Started, Text
+from .events import CallArguments, CallStart, Event, Finish, Started, Text
 
 
 @dataclass
@@ -67,6 +67,3 @@ def by_choice(events: Sequence[Event], n: int) -> list[Blocks]:
         if not isinstance(event, Started):
             found[event.choice].add(event)
     return found
-
-
-__all__ = ["Block", "Blocks", "Reasoning", "by_choice"]

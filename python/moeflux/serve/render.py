@@ -14,7 +14,7 @@ from .dialogue import Call, Dialogue, Turn
 from .http.errors import bad
 from .parse.markup import Markup, find_markup
 
-MAX_REPLAYED = 100_000  # calls whose text is known
+MAX_REPLAYED = 32 << 20  # characters of calls that are remembered
 MAX_MARKS = 6
 TAIL = 8  # ids at the end of a prompt, in which reasoning may begin
 CHATML = (
@@ -33,26 +33,43 @@ class Prompt:
 
 
 class Replay:
-    """The text of calls as the model wrote it. Clients give it back with other spaces."""
+    """Calls as the model wrote them, by their ids, and what it thought before.
+
+    Clients give arguments back with other spaces, and some give no reasoning back. Either would
+    make another prompt of what has been computed.
+    """
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[str, str] = OrderedDict()
+        self._written: OrderedDict[str, tuple[str, str | None]] = OrderedDict()
         self._lock = threading.Lock()
+        self._size = 0
 
-    def keep(self, call_id: str, text: str) -> None:
-        """Remembers the arguments of a call that has been given out."""
+    def keep(self, call_id: str, arguments: str, reasoning: str | None) -> None:
+        """Remembers a call that has been given out."""
         with self._lock:
-            self._texts[call_id] = text
-            if len(self._texts) > MAX_REPLAYED:
-                self._texts.popitem(last=False)
+            self._written[call_id] = arguments, reasoning
+            self._size += _size(arguments, reasoning)
+            while self._size > MAX_REPLAYED:
+                self._size -= _size(*self._written.popitem(last=False)[1])
+
+    def _find(self, call: Call) -> tuple[str, str | None]:
+        with self._lock:
+            return self._written.get(call.id, (call.arguments, None))
 
     def arguments(self, call: Call) -> str:
         """The arguments as they were written, where they mean the same as the client's."""
-        with self._lock:
-            written = self._texts.get(call.id)
-        if written is None or json.loads(written) != json.loads(call.arguments):
-            return call.arguments
-        return written
+        written = self._find(call)[0]
+        return written if json.loads(written) == json.loads(call.arguments) else call.arguments
+
+    def reasoning(self, turn: Turn) -> str | None:
+        """The reasoning of a turn, or what was thought before its first call."""
+        if turn.reasoning is not None or not turn.calls:
+            return turn.reasoning
+        return self._find(turn.calls[0])[1]
+
+
+def _size(arguments: str, reasoning: str | None) -> int:
+    return len(arguments) + len(reasoning or "") + 256  # for what holds them
 
 
 class Renderer:
@@ -109,8 +126,9 @@ class Renderer:
     def _message(self, turn: Turn) -> dict[str, Any]:
         """A turn as templates know it."""
         message: dict[str, Any] = {"role": turn.role, "content": turn.text}
-        if turn.reasoning is not None:
-            message["reasoning_content"] = turn.reasoning
+        reasoning = self.replay.reasoning(turn)
+        if reasoning is not None:
+            message["reasoning_content"] = reasoning
         if turn.role == "tool":
             message["tool_call_id"] = turn.call_id
         if turn.calls:
