@@ -10,7 +10,7 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
-	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test metal-test \
+	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test agent-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
@@ -130,6 +130,12 @@ cross-test: cross-wheel  ## errors planted in the wheel, its sources and its lin
 
 sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
 	$(CROSS)/bin/python -m pytest -q tests/sdist
+
+AGENTS := build/agents
+agent-test: $(BIN)/moeflux  ## Claude Code, Codex and OpenCode, each through a call of a tool. Needs npm and root
+	$(BIN)/pip install -q $(TESTS)
+	npm install --silent --prefix $(AGENTS) @openai/codex @anthropic-ai/claude-code opencode-ai
+	AGENTS=$(AGENTS)/node_modules $(BIN)/python -m pytest -q tests/agents
 
 recipe-test: $(BIN)/moeflux  ## who follows the recipe for a kernel has one that is checked
 	$(BIN)/pip install -q $(PYTEST)

@@ -53,9 +53,10 @@ def test_an_agent_runs_a_tool_and_reads_its_result(agent, tmp_path):
         f"for i in $(seq 100); do curl -s {BASE}/health >health && break; sleep 0.2; done; "
         f'timeout -k 5 120 "$@" </dev/null >said 2>&1; status=$?; kill $!; exit $status'
     )
+    paths = [f"{ROOT}/tests", os.environ.get("PYTHONPATH", "")]
     environment = os.environ | CLAUDE | {
         "HOME": str(tmp_path), "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
-        "OPENCODE_DISABLE_MODELS_FETCH": "1", "PYTHONPATH": os.pathsep.join([f"{ROOT}/tests", os.environ.get("PYTHONPATH", "")]),
+        "OPENCODE_DISABLE_MODELS_FETCH": "1", "PYTHONPATH": os.pathsep.join(paths),
     }  # fmt: skip
     with (tmp_path / "shell.log").open("w") as log:
         done = subprocess.run(

@@ -24,6 +24,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 HUB_IDS = {"mlx-community/Qwen3.6-35B-A3B-4bit"}
+SERVED = {"server.md"}  # tests/serve/test_serve_docs.py starts its server first
 STDIN = "hello\n/exit\n"  # for chat
 
 
@@ -66,7 +67,8 @@ def test_every_block_says_what_it_is(page):
 
 
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if any(b[0] in ("python", "sh") for b in blocks(p))],
+    "page",
+    [p for p in PAGES if p.name not in SERVED and any(b[0] in ("python", "sh") for b in blocks(p))],
     ids=lambda p: p.name,
 )  # fmt: skip
 def test_every_block_runs_as_written(page, run):

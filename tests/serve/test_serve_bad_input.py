@@ -485,30 +485,3 @@ def test_errors_of_the_unexpected_tell_nothing():
     assert as_api_error(KeyError("secret")).message == "the server failed; its log says why"
     assert as_api_error(ApiError(418, "x")).status == 418
     assert json.dumps(ApiError(400, "\ud800").openai())
-
-
-def test_requests_are_counted_by_route_and_status():
-    from prometheus_client import CollectorRegistry, Counter, generate_latest
-
-    from moeflux.serve.app import create_app
-
-    class Metrics:
-        registry = CollectorRegistry()
-        requests = Counter("r", "Requests.", ["api", "code"], registry=registry)
-
-        def text(self):
-            return generate_latest(self.registry)
-
-    async def go():
-        async with http(create_app({"m": ScriptedEngine()}, Settings(), Metrics())) as client:
-            await client.post(CHAT, json=GOOD[CHAT])
-            await client.post(CHAT, json={})
-            await client.get("/v1/models/x")
-            await client.get("/nothing")
-            return (await client.get("/metrics")).text
-
-    found = asyncio.run(go())
-    assert 'r_total{api="/v1/chat/completions",code="200"} 1.0' in found
-    assert 'r_total{api="/v1/chat/completions",code="400"} 1.0' in found
-    assert 'r_total{api="/v1/models/{name:path}",code="404"} 1.0' in found
-    assert 'r_total{api="",code="404"} 1.0' in found

@@ -64,7 +64,7 @@ def serve(
     ] = None,
     max_body: Annotated[str, typer.Option(help="Of a request.")] = "16MiB",
     chat_template: Annotated[
-        Optional[Path], typer.Option(help="A jinja file in place of the model's template.")
+        Optional[str], typer.Option(help="chatml, or a jinja file, in place of the model's own.")
     ] = None,
     reasoning: Annotated[
         str, typer.Option(help="auto: told apart from the answer; off: left in its text.")
@@ -87,7 +87,7 @@ def serve(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,
         allowed_hosts=tuple(allowed_host or ()), cors_origins=tuple(cors_origin or ()),
         max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
-        chat_template=None if chat_template is None else _read(chat_template),
+        chat_template=_template(chat_template),
     )  # fmt: skip
     from ..model import load
     from ..serve.local import LocalEngine
@@ -135,6 +135,12 @@ def _running(text: str) -> int | None:
 def _keys(keys: list[str] | None, file: Path | None) -> tuple[str, ...]:
     lines = [] if file is None else [line.strip() for line in _read(file).splitlines()]
     return (*(keys or ()), *filter(None, lines))
+
+
+def _template(name: str | None) -> str | None:
+    from ..serve.render import CHATML
+
+    return CHATML if name == "chatml" else name and _read(Path(name))
 
 
 def _read(file: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel
@@ -28,15 +28,6 @@ from .http.limits import Gate
 from .settings import Settings
 
 logger = logging.getLogger("moeflux.serve")
-
-
-class Metrics(Protocol):
-    """What requests are counted in: `requests` has the labels api and code."""
-
-    requests: Any
-
-    def text(self) -> bytes:
-        """All of it, in the text format of Prometheus."""
 
 
 Handler = Callable[[Request], Awaitable[Response]]
@@ -64,15 +55,12 @@ POSTS: dict[tuple[str, ...], tuple[Handler, Body | None]] = {
 }
 
 
-def create_app(
-    engines: Mapping[str, Engine], settings: Settings, metrics: Metrics | None = None
-) -> FastAPI:
+def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     """The server.
 
     Args:
         engines: by the name of their model.
         settings: see Settings.
-        metrics: that GET /metrics shows, and that requests are counted in; None has no such path.
 
     Returns:
         An ASGI app. Its end drains the engines.
@@ -100,9 +88,7 @@ def create_app(
             CORSMiddleware, allow_origins=list(settings.cors_origins), allow_methods=["*"],
             allow_headers=["*"],
         )  # fmt: skip
-    if metrics is not None:
-        _add(app, "/metrics", _shown(metrics), ["GET", "HEAD"], None)
-    app.add_middleware(Gate, settings=settings, count=_counter(metrics))
+    app.add_middleware(Gate, settings=settings)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -117,21 +103,6 @@ def _add(app: FastAPI, path: str, handler: Handler, methods: list[str], body: Bo
         path, handler, methods=methods, response_class=Response, response_model=None,
         openapi_extra=extra, include_in_schema="HEAD" not in methods,
     )  # fmt: skip
-
-
-def _counter(metrics: Metrics | None) -> Callable[[str, int], None]:
-    def count(api: str, code: int) -> None:
-        if metrics is not None:
-            metrics.requests.labels(api, str(code)).inc()
-
-    return count
-
-
-def _shown(metrics: Metrics) -> Handler:
-    async def show(request: Request) -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
-
-    return show
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import json
 import math
 import secrets
 import string
-from collections.abc import Callable
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -30,16 +29,10 @@ def new_id(prefix: str) -> str:
 
 
 class Gate:
-    """ASGI middleware: the id of a request, its Host, its Origin and its key.
+    """ASGI middleware: the id of a request, its Host, its Origin and its key."""
 
-    Args:
-        app: behind it.
-        settings: see Settings.
-        count: is told the path of each request's route, "" where there is none, and its status.
-    """
-
-    def __init__(self, app: ASGIApp, settings: Settings, count: Callable[[str, int], None]) -> None:
-        self.app, self.settings, self._count = app, settings, count
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self.app, self.settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets a request through, or answers it with the error."""
@@ -56,7 +49,6 @@ class Gate:
             if message["type"] == "http.response.start":
                 answer = MutableHeaders(raw=message.setdefault("headers", []))
                 answer["X-Request-Id"] = answer["request-id"] = request_id
-                self._count(getattr(scope.get("route"), "path", ""), message["status"])
             await send(message)
 
         try:
