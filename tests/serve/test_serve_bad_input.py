@@ -176,30 +176,34 @@ def test_messages_name_the_field(change, param):
     assert body["error"]["message"].startswith(param)
 
 
+HEAD = b'{"messages": [{"role": "user", "content": "hi"}], "max_tokens": 5, '
 BODIES = [
-    b"",
-    b"hi",
-    b"[]",
-    b"3",
-    b"[" * 100_000,
-    b'{"a": ' * 201 + b"1" + b"}" * 201,
-    b'{"messages": [], "x": NaN}',
-    b'{"messages": [], "x": 1e999}',
-    b'{"messages": [], "messages": []}',
-    b'{"messages": "\xff"}',
-    b'{"messages": [{"role": "user", "content": "\\ud800"}]}',
-    b'{"\\udfff": 1}',
-    b"\xef\xbb\xbf{}",
-    b'{"x": ' + b"9" * 5000 + b"}",
+    (b"", "no JSON"),
+    (b"hi", "no JSON"),
+    (b"[]", "no JSON object"),
+    (b"3", "no JSON object"),
+    (b"[" * 100_000, "deeper than 200"),
+    (HEAD + b'"a": ' + b'{"a": ' * 200 + b"1" + b"}" * 201, "deeper than 200"),
+    (HEAD + b'"x": NaN}', "NaN is no JSON"),
+    (HEAD + b'"x": [-Infinity]}', "-Infinity is no JSON"),
+    (HEAD + b'"x": [1e999]}', "beyond a float"),
+    (HEAD + b'"x": 1, "x": 1}', "'x' is there twice"),
+    (HEAD + b'"x": {"y": 1, "y": 1}}', "'y' is there twice"),
+    (HEAD + b'"x": "\xff"}', "no UTF-8"),
+    (HEAD + b'"x": "\\ud800"}', "half of a surrogate pair"),
+    (HEAD + b'"\\udfff": 1}', "half of a surrogate pair"),
+    (b"\xef\xbb\xbf" + HEAD + b'"x": 1}', "no JSON"),
+    (HEAD + b'"x": ' + b"9" * 5000 + b"}", "no JSON"),
 ]
 
 
-@pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
+@pytest.mark.parametrize(("body", "why"), BODIES, ids=range(len(BODIES)))
 @pytest.mark.parametrize("path", [CHAT, CLAUDE])
-def test_what_is_no_json_object_is_refused(path, body):
+def test_what_is_no_json_object_is_refused(path, body, why):
     answer = ask(ScriptedEngine(), path, body)
     assert answer.status_code == 400, answer.text
-    assert answer.json()["error"]["type"] == "invalid_request_error"
+    error = answer.json()["error"]
+    assert error["type"] == "invalid_request_error" and why in error["message"]
     assert (answer.json().get("type") == "error") == (path == CLAUDE)
 
 

@@ -108,3 +108,11 @@ def test_a_prompt_is_scored_as_the_engine_scores_it(client):
     expected = model.session().score(ids)
     assert found["token_logprobs"][0] is None
     assert found["token_logprobs"][1:] == pytest.approx(expected[1:].tolist(), abs=1e-5)
+
+
+def test_who_does_not_serve_imports_no_framework():
+    program = (
+        "import sys, moeflux, moeflux.cli;"
+        "print({'fastapi', 'uvicorn', 'starlette', 'pydantic', 'llguidance'} & {*sys.modules})"
+    )
+    assert run([sys.executable, "-c", program], "").strip() == "set()"

@@ -80,13 +80,14 @@ def test_anthropic_stream():
         "thinking": {"type": "enabled", "budget_tokens": 1024},
         "tools": [{"name": WEATHER["name"], "input_schema": WEATHER["parameters"]}],
     }
-    found = events(ask(engine(), "/v1/messages", body).text)
+    scripted = engine()
+    found = events(ask(scripted, "/v1/messages", body).text)
     assert all(name == data["type"] for name, data in found)
     start = found[0][1]["message"]
     assert ID.match(start["id"])
     assert start["content"] == [] and start["stop_reason"] is None
     assert start["usage"]["cache_read_input_tokens"] == 8
-    assert start["usage"]["input_tokens"] > 8
+    assert start["usage"]["input_tokens"] == len(scripted.jobs[0].ids) - 8
 
     def key(item):
         name, data = item
@@ -199,4 +200,5 @@ def test_a_completion_streams_its_echo_first():
     assert [c["text"] for c in choices] == ["ab", "H", "e", "l", ""]
     assert choices[0]["logprobs"]["token_logprobs"][0] is None
     assert [c["finish_reason"] for c in choices] == [None] * 4 + ["length"]
+    assert [bool(chunk.get("timings")) for chunk in found[:-1]] == [False] * 4 + [True]
     assert found[-1] == "[DONE]"

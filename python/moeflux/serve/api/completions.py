@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -238,8 +238,10 @@ class Asked:
                 if self._echo and (item.scores is not None or (admitted and job.echo is None)):
                     for choice in range(job.n):
                         yield self._echoed(number * job.n + choice, job, item)
+                last = len(usages) == len(self._jobs) * job.n
+                more = {"timings": timings(total(usages))} if item.finish and last else {}
                 if item.text or item.tokens or item.finish:
-                    yield self._chunk(number * job.n + item.choice, item)
+                    yield self._chunk(number * job.n + item.choice, item, more)
         except Exception as error:
             yield event(as_api_error(error).openai())
             return
@@ -255,15 +257,18 @@ class Asked:
         """The prompt, with its logprobs where they are asked for."""
         scored = Scored()
         self._add(scored, job.ids, item.scores.tokens if item.scores else (), 0)
-        return self._one(index, self._prompt_text(job), scored, None)
+        return self._one(index, self._prompt_text(job), scored, None, {})
 
-    def _chunk(self, index: int, item: Delta) -> bytes:
+    def _chunk(self, index: int, item: Delta, more: Mapping[str, Any]) -> bytes:
         scored = Scored()
         self._add(scored, item.tokens, item.logprobs, 0)
-        return self._one(index, item.text, scored, REASONS[item.finish] if item.finish else None)
+        reason = REASONS[item.finish] if item.finish else None
+        return self._one(index, item.text, scored, reason, more)
 
-    def _one(self, index: int, text: str, scored: Scored, reason: str | None) -> bytes:
+    def _one(
+        self, index: int, text: str, scored: Scored, reason: str | None, more: Mapping[str, Any]
+    ) -> bytes:
         logprobs = None if self._body.logprobs is None else vars(scored)
         one = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._body.include_usage else {}
-        return event({**self._head(), "choices": [one], **usage})
+        return event({**self._head(), "choices": [one], **usage, **more})
