@@ -4,6 +4,7 @@
 #include <bit>
 #include <cstring>
 
+#include "base/arena.h"
 #include "base/error.h"
 
 namespace moeflux::quant {
@@ -12,8 +13,8 @@ namespace {
 
 constexpr uint32_t kMlxGroups[] = {32, 64, 128};
 
-constexpr Format numbers(const char* name) {
-  return {.name = name, .planes = {{{.name = "weight"}}}};
+constexpr Format numbers(const char* name, DType dtype) {
+  return {.name = name, .planes = {{{.name = "weight"}}}, .dtype = dtype};
 }
 constexpr Format affine(const char* name, uint32_t bits) {
   return {.name = name,
@@ -23,11 +24,18 @@ constexpr Format affine(const char* name, uint32_t bits) {
                       {.name = "biases", .columns = 0, .finite = true}}},
           .groups = kMlxGroups};
 }
-
 constexpr Format kFormats[] = {
-    numbers("f32"),       numbers("f16"),       numbers("bf16"),  // in the order of DType
-    affine("affine2", 2), affine("affine3", 3), affine("affine4", 4),
-    affine("affine5", 5), affine("affine6", 6), affine("affine8", 8),
+    // in the order of DType
+    numbers("f32", DType::f32),
+    numbers("f16", DType::f16),
+    numbers("bf16", DType::bf16),
+    // MLX's
+    affine("affine2", 2),
+    affine("affine3", 3),
+    affine("affine4", 4),
+    affine("affine5", 5),
+    affine("affine6", 6),
+    affine("affine8", 8),
 };
 
 // "1, 2 or 3", of what get() gives.
@@ -95,14 +103,47 @@ uint64_t Shape::nbytes() const {
   return plane_bytes(kCodes) + plane_bytes(kScales) + plane_bytes(kSupers);
 }
 
+uint64_t Shape::file_bytes(size_t plane) const {
+  if (!format->in_file(plane)) return 0;
+  if (format->transcode == nullptr) return plane_bytes(plane);
+  return uint64_t(out) * (in / format->block_columns) * format->block_bytes;
+}
+
+std::array<uint64_t, kPlanes + 1> place_planes(const Shape& shape, uint64_t alignment) {
+  std::array<uint64_t, kPlanes + 1> places{};
+  for (size_t plane = 0; plane < kPlanes; ++plane) {
+    const uint64_t end = places[plane] + shape.plane_bytes(plane);
+    places[plane + 1] = plane + 1 < kPlanes && shape.format->planes[plane + 1].name
+                            ? base::round_up(end, alignment)
+                            : end;
+  }
+  return places;
+}
+
 Matrix contiguous(const Shape& shape, const std::byte* data) {
   Matrix matrix{shape, {}};
-  for (size_t plane = 0; plane < kPlanes; ++plane) {
-    if (shape.format->planes[plane].name == nullptr) continue;
-    matrix.planes[plane] = data;
-    data += shape.plane_bytes(plane);
-  }
+  const auto places = place_planes(shape, 1);
+  for (size_t plane = 0; plane < kPlanes; ++plane)
+    if (shape.format->planes[plane].name) matrix.planes[plane] = data + places[plane];
   return matrix;
+}
+
+Matrix transcode(const Shape& shape, std::span<const std::byte> blocks, uint64_t first,
+                 std::byte* data, uint64_t alignment) {
+  const Format& format = *shape.format;
+  const uint64_t n = blocks.size() / format.block_bytes;
+  const auto places = place_planes(shape, alignment);
+  Matrix made{shape, {}};
+  made.shape.out = 1;
+  made.shape.in = format.block_columns;
+  Planes<std::byte*> planes{};
+  for (size_t plane = 0; plane < kPlanes; ++plane)
+    if (format.planes[plane].name)
+      made.planes[plane] = planes[plane] =
+          data + places[plane] + first * made.shape.row_bytes(plane);
+  made.shape.in = static_cast<uint32_t>(n * format.block_columns);
+  format.transcode(blocks.data(), n, planes);
+  return made;
 }
 
 void check_shape(const Shape& shape, const std::string& name) {
@@ -111,12 +152,12 @@ void check_shape(const Shape& shape, const std::string& name) {
   };
   const Format& format = *shape.format;
   if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
-  if (format.levels != 1 || format.zero != 0 || format.table != nullptr ||
+  if (format.levels != 1 ||
       std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
-    fail("expected a format of one (scale, bias) a row and group, found ", format.name,
+    fail("expected a format of one scale a row and group, found ", format.name,
          ", which no kernel computes with");
-  if (format.bits == 0 && &format != &plain(shape.dtype))
-    fail("expected numbers of one type, found ", format.name, " and ", plain(shape.dtype).name);
+  if (format.dtype && *format.dtype != shape.dtype)
+    fail("expected numbers of ", plain(*format.dtype).name, ", found ", plain(shape.dtype).name);
   if (format.groups.empty()) return;
   if (std::ranges::find(format.groups, shape.group) == format.groups.end())
     fail("expected groups of ", alternatives(format.groups, [](uint32_t group) { return group; }),

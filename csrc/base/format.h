@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -32,24 +33,27 @@ struct Plane {
   bool finite = false;         // numbers that are checked as they are read
 };
 
-struct Shape;
-
-// Rows [first, first + n) of a matrix, as its file has them, into its planes. Writes nothing else.
-using Transcoder = void (*)(const Shape& shape, const std::byte* file_rows, uint64_t first,
-                            uint64_t n, const Planes<std::byte*>& planes);
+// n blocks, one after the other, into planes that begin at `planes`. Writes nothing else.
+using Transcoder = void (*)(const std::byte* blocks, uint64_t n, const Planes<std::byte*>& planes);
 
 struct Format {
   const char* name;
   uint32_t bits = 0;  // of a code; 0: weights are numbers of the matrix's dtype
   Planes<Plane> planes;
   std::span<const uint32_t> groups = {};  // columns that a scale may cover; none: no scales
+  std::optional<DType> dtype = {};        // of numbers; none: any
   uint32_t levels = 1;                    // of scales; two: a scale is a code times a super
-  uint32_t zero = 0;                      // what stands for 0: subtracted from every code
-  const int8_t* table = nullptr;          // what codes stand for; null: themselves
-  // Where a file's bytes are not the planes but rows of blocks, which a reader is to transcode. None
-  // does so yet. Levels, a zero and a table are refused by check_shape.
+  uint32_t zero = 0;               // instead of biases: subtracted from what a code stands for
+  const uint8_t* table = nullptr;  // what the 16 codes of 4 bits stand for; null: themselves
+  // Where a file's bytes are not the planes but blocks of so many columns of a row, which a reader
+  // transcodes. A block has whole bytes of each plane.
   uint32_t block_columns = 0, block_bytes = 0;
   Transcoder transcode = nullptr;
+
+  // Whether a file has a tensor of the plane's name. Blocks are the codes'.
+  bool in_file(size_t plane) const {
+    return planes[plane].name != nullptr && (plane == kCodes || transcode == nullptr);
+  }
 };
 
 std::span<const Format> formats();
@@ -66,8 +70,12 @@ struct Shape {  // of one stored matrix
   uint32_t bits() const { return format->bits; }
   uint64_t row_bytes(size_t plane = kCodes) const;
   uint64_t plane_bytes(size_t plane) const;
-  uint64_t nbytes() const;  // of all planes
+  uint64_t nbytes() const;                  // of all planes
+  uint64_t file_bytes(size_t plane) const;  // of the plane's tensor in a file
 };
+
+// Where planes lie that follow each other, each from a multiple of `alignment` on, and their end.
+std::array<uint64_t, kPlanes + 1> place_planes(const Shape& shape, uint64_t alignment);
 
 struct Matrix {
   Shape shape;
@@ -76,6 +84,11 @@ struct Matrix {
 
 // The matrix whose planes lie one behind the other from `data` on.
 Matrix contiguous(const Shape& shape, const std::byte* data);
+
+// Makes planes, which place_planes places from `data` on, of the matrix' blocks from number `first`
+// on. Returns what came of them, as a matrix of one row.
+Matrix transcode(const Shape& shape, std::span<const std::byte> blocks, uint64_t first,
+                 std::byte* data, uint64_t alignment);
 
 // Throws FormatError that names the tensor: an empty matrix, a group that its format has not, a
 // format that asks for what no kernel does.

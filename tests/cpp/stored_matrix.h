@@ -53,8 +53,14 @@ struct Stored {
     return x;
   }
 
-  Stored(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype, Random& random) {
-    m.shape = affine_shape(out, in, bits, group, dtype);
+  Stored(uint32_t out, uint32_t in, uint32_t bits, uint32_t group, DType dtype, Random& random)
+      : Stored(affine_shape(out, in, bits, group, dtype), random) {}
+
+  Stored(const quant::Shape& shape, Random& random) {
+    m.shape = shape;
+    const auto [out, in, format, group, dtype] = shape;
+    const uint32_t bits = format->bits;
+    const bool has_biases = format->planes[quant::kSupers].name != nullptr;
     for (uint32_t row = 0; row < out; ++row) {
       if (bits == 0) {
         for (uint32_t i = 0; i < in; ++i) value.push_back(put(weight, random(), dtype));
@@ -62,18 +68,21 @@ struct Stored {
       }
       std::vector<uint8_t> stream(m.shape.row_bytes());
       for (uint32_t g = 0; g < in / group; ++g) {
-        const double scale = put(scales, random(), dtype), bias = put(biases, random(), dtype);
+        const double scale = put(scales, random(), dtype);
+        const double bias = has_biases ? put(biases, random(), dtype) : 0;
         for (uint32_t i = g * group; i < (g + 1) * group; ++i) {
           const uint32_t code = random.engine() & ((1u << bits) - 1);
           for (uint32_t bit = 0; bit < bits; ++bit)
             if (code >> bit & 1) stream[(i * bits + bit) / 8] |= 1 << (i * bits + bit) % 8;
-          value.push_back(scale * code + bias);
+          const uint32_t meant = format->table ? format->table[code] : code;
+          value.push_back(scale * (double(meant) - format->zero) + bias);
         }
       }
       for (uint8_t byte : stream) weight.push_back(std::byte(byte));
     }
     m.planes[quant::kCodes] = weight.data();
-    if (bits) m.planes = {weight.data(), scales.data(), biases.data()};
+    if (bits) m.planes[quant::kScales] = scales.data();
+    if (has_biases) m.planes[quant::kSupers] = biases.data();
   }
 };
 

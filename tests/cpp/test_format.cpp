@@ -6,6 +6,8 @@
 
 #include "base/error.h"
 #include "base/format.h"
+#include "faulty_file.h"
+#include "other_formats.h"
 #include "stored_matrix.h"
 
 using namespace moeflux;
@@ -51,19 +53,46 @@ TEST_CASE("a shape that its format or the kernels have not is refused by name") 
   refused(affine_shape(1, 64, 4, 16, DType::bf16), "groups of 32, 64 or 128, found 16");
   refused(affine_shape(1, 64, 4, 0, DType::bf16), "groups of 32, 64 or 128, found 0");
   refused(affine_shape(1, 96, 4, 64, DType::bf16), "whole groups of 64, found 96");
-  refused({1, 64, &plain(DType::f16), 0, DType::bf16}, "one type, found f16 and bf16");
-  CHECK_THROWS_WITH_AS(find_format("affine7"), doctest::Contains("affine8, found affine7"),
-                       FormatError);
+  refused({1, 64, &plain(DType::f16), 0, DType::bf16}, "numbers of f16, found bf16");
+  CHECK_THROWS_WITH_AS(find_format("affine7"), doctest::Contains("found affine7"), FormatError);
   Format format = find_format("affine4");
-  const int8_t table[16] = {};
-  Format others[] = {format, format, format, format};
-  others[0].zero = 8;
-  others[1].levels = 2;
-  others[2].table = table;
-  others[3].planes[kScales].rows = 128;
+  Format others[] = {format, format};
+  others[0].levels = 2;
+  others[1].planes[kScales].rows = 128;
   for (Format& other : others) {
     other.name = "other";
     refused({1, 64, &other, 32, DType::bf16}, "found other, which no kernel computes with");
+  }
+  const Format blocks = moeflux::test::in_blocks();
+  refused({1, 64, &blocks, 16, DType::bf16}, "numbers of f16, found bf16");
+  refused({1, 48, &blocks, 16, DType::f16}, "whole groups of 32, found 48");
+  check_shape({1, 64, &blocks, 16, DType::f16}, "w");
+}
+
+TEST_CASE("blocks become the planes that they mean, wherever a reader begins, and nothing else") {
+  const Format blocks = moeflux::test::in_blocks();
+  const Shape shape{3, 96, &blocks, 16, DType::f16};  // of nine blocks
+  CHECK(shape.file_bytes(kCodes) == 9 * 20);
+  CHECK(shape.file_bytes(kScales) == 0);
+  const auto places = place_planes(shape, 64);
+  CHECK(places == std::array<uint64_t, 4>{0, 192, 192 + 36, 192 + 36});
+  const std::vector<std::byte> file = noise(9 * 20);
+  std::vector<std::byte> expected(places.back(), std::byte{0xA5});
+  for (size_t column = 0; column < 3 * 96; ++column) {
+    const std::byte* block = &file[column / 32 * 20];
+    std::byte& codes = expected[column / 2];
+    const std::byte code = block[4 + column % 16] >> (column % 32 < 16 ? 0 : 4) & std::byte{15};
+    codes = column % 2 ? (codes & std::byte{15}) | code << 4 : code;
+    if (column % 16 == 0) std::memcpy(&expected[192 + column / 8], block + column % 32 / 8, 2);
+  }
+  for (size_t cut = 0; cut <= 9; ++cut) {
+    std::vector<std::byte> planes(places.back(), std::byte{0xA5});
+    const std::span<const std::byte> all(file);
+    transcode(shape, all.first(20 * cut), 0, planes.data(), 64);
+    const Matrix last = transcode(shape, all.subspan(20 * cut), cut, planes.data(), 64);
+    CHECK(planes == expected);
+    CHECK(last.planes[kScales] == planes.data() + 192 + 4 * cut);
+    CHECK(last.shape.nbytes() == (9 - cut) * 20);
   }
 }
 

@@ -4,6 +4,7 @@
 #include "gpu_model.h"
 #include "gpu_rig.h"
 #include "io/file.h"
+#include "other_formats.h"
 
 using namespace moeflux;
 using Fault = FaultyDevice::Fault;
@@ -144,5 +145,23 @@ TEST_CASE("slots on pages larger than a slot are planned and taken as whole page
     const auto session = model.session();
     model.step(*session, prompt(20));  // asks for more slots than there is room for
     CHECK(model.engine().stats().slots == 3 + more / kGranule);
+  }
+}
+
+TEST_CASE("gpu: a format that no shader reads is refused by name when kernels are compiled") {
+  const quant::Format formats[] = {test::symmetric(4), test::by_table()};
+  for (const quant::Format& format : formats) {
+    const ops::Linear w{{{64, 64, &format, 64, quant::DType::bf16}, {}}};
+    const ops::GatedFfn ffn{w, w, w};
+    ops::Workload works[4];
+    works[0].head = &w;
+    works[1].embed = &w.weight;
+    works[2].dense = {&ffn};
+    works[3].moes = {{.expert = ffn}};
+    for (ops::Workload& work : works) {
+      work.rows = work.logit_rows = test::kRows;
+      test::GpuRig rig;
+      CHECK_THROWS_WITH_AS(rig.gpu->reserve(work), doctest::Contains(format.name), FormatError);
+    }
   }
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "ops/cpu/kernels.h"
+#include "other_formats.h"
 #include "stored_matrix.h"
 
 using namespace moeflux;
@@ -66,7 +67,7 @@ struct Rows {
     std::vector<const std::byte*> padded = records;
     padded.resize(blocks * kBlockTokens, nullptr);
     const uint64_t bytes = packed_bytes(format, w.shape.in);
-    Aligned packed(blocks * bytes), scratch(kernels.gemm_scratch(w.shape.in));
+    Aligned packed(blocks * bytes), scratch(kernels.gemm_scratch(w.shape.in, w.shape.group));
     for (uint32_t b = 0; b < blocks; ++b)
       kernels.pack(format, w.shape.in, padded.data() + b * kBlockTokens, packed.data + b * bytes);
     return outputs([&](float* const* y) {
@@ -117,6 +118,13 @@ void check(const Kernels& kernels, const Stored& stored, Precision precision,
   REQUIRE(std::memcmp(rows.gemm().data(), y.data(), y.size() * 4) == 0);
 }
 
+double number(const std::vector<std::byte>& from, size_t index, DType dtype) {
+  float value = 0;
+  const uint64_t bytes = quant::dtype_bytes(dtype);
+  if (!from.empty()) quant::to_float(from.data() + index * bytes, 1, dtype, &value);
+  return value;
+}
+
 std::vector<float> activations(uint32_t n, uint32_t in, Random& random) {
   std::vector<float> x(n * in);
   for (float& value : x) value = random() * std::exp(random(-3, 3));
@@ -157,6 +165,42 @@ TEST_CASE("many tokens and rows, in tiles that are full and not") {
             check(*kernels, Stored(out, 320, bits, 64, DType::bf16, random), precision,
                   activations(n, 320, random));
   }
+}
+
+TEST_CASE("so do formats with a zero in place of biases, with a table, and groups of 16") {
+  std::vector<quant::Format> formats = {test::by_table()};
+  for (uint32_t bits : {2, 3, 4, 5, 6, 8}) {
+    formats.push_back(test::in_any_groups(bits));
+    formats.push_back(test::symmetric(bits));
+  }
+  Random random;
+  for (const quant::Format& format : formats)
+    for (uint32_t group : test::kAllGroups)
+      for (uint32_t groups : {3, 17, 36})
+        for (DType dtype : {DType::f16, DType::bf16}) {
+          CAPTURE(format.name);
+          CAPTURE(format.bits);
+          const uint32_t in = group * groups;
+          const Stored stored({17, in, &format, group, dtype}, random);
+          Stored largest({3, in, &format, group, dtype}, random);
+          std::fill(largest.weight.begin(), largest.weight.end(), std::byte{255});
+          const uint32_t top = format.table ? 255 : (1u << format.bits) - 1;
+          for (size_t i = 0; i < largest.value.size(); ++i)
+            largest.value[i] =
+                number(largest.scales, i / group, dtype) * (double(top) - format.zero) +
+                number(largest.biases, i / group, dtype);
+          for (const Kernels* kernels : available_kernels()) {
+            CAPTURE(kernels->name);
+            std::vector<float> row(in);
+            kernels->dequant_row(stored.m, 16, row.data());
+            for (uint32_t i = 0; i < in; ++i)
+              REQUIRE(row[i] == doctest::Approx(stored.value[16 * in + i]).epsilon(1e-5));
+            for (Precision precision : kPrecisions) {
+              check(*kernels, stored, precision, activations(groups < 17 ? 17 : 1, in, random));
+              check(*kernels, largest, precision, std::vector<float>(2 * in, 1.0f));
+            }
+          }
+        }
 }
 
 // Sums that are kept in few bits for some steps: here every one is as large as it can be.

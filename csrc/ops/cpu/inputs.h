@@ -2,7 +2,7 @@
 // records that Kernels::prepare writes and matvec, pack and gemm read.
 //
 // Quantised weights. A record is `digits` rows of int8, then a step and a sum for each group and,
-// of three digits, the sum of the codes as two integers:
+// of centred products, the sum of the codes as two integers:
 //   c = sum over digits of digit[d] * 256^(digits - 1 - d), balanced digits in -128..127
 //   x ~ step * c;  sum = step * (sum of c);  256 * high + low = sum of c
 // One digit is int8 precision. Two hold 16 bits relative to the largest of the group, more than the
@@ -25,6 +25,7 @@ struct InputFormat {
   uint32_t planes = 0;      // codes a byte of weights: 4, 2 or 1 (also for 3, 5, 6 bits); 0: plain
   uint32_t group = 0;       // columns a step
   uint32_t digits = 0;      // 1, 2 or 3
+  bool centred = false;     // integer sums are kept, too (kernels.h: m)
   bool plain_bf16 = false;  // plain weights: keep x as bf16
   bool round_bf16 = false;  // plain weights: round x to bf16
   bool operator==(const InputFormat&) const = default;
@@ -36,8 +37,7 @@ struct InputFormat {
   uint32_t n_steps(uint32_t in) const {  // groups, in whole rounds of the chains
     return (in / group + kChains - 1) / kChains * kChains;
   }
-  bool centred() const { return digits == 3; }                // kernels.h: m
-  uint32_t group_words() const { return centred() ? 4 : 2; }  // step, sum (, high, low)
+  uint32_t group_words() const { return centred ? 4 : 2; }  // step, sum (, high, low)
 };
 
 constexpr uint32_t code_planes(uint32_t bits) {

@@ -8,7 +8,9 @@
 //     w . x = sum over groups g of  scale_g * s_g * sum_i (q_i - m) c_i
 //                                   + (bias_g + m scale_g) * s_g * sum_i c_i.
 // With three digits, m = 2^(bits - 1) keeps the two terms from cancelling. With fewer digits m = 0:
-// rounding x costs more than the cancellation. The inner sums are integers and exact, so that
+// rounding x costs more than the cancellation. Where the format has a zero instead of biases, w =
+// scale * (q - zero), m = zero and the second term is none; q is what the format's table has for a
+// code. The inner sums are integers and exact, so that
 // instruction set, blocking, and order of columns leave no trace; the outer sum is 16 chains (group
 // g in chain g mod 16, ascending), then a tree. matvec and gemm are two ways to the same bits.
 // Weights are unpacked in registers or, by gemm, a cache-sized tile at a time; they are never
@@ -43,10 +45,11 @@ struct Kernels {
   // 16 records (the last ones may be null: zeros) into packed_bytes(format, in).
   void (*pack)(const InputFormat& format, uint32_t in, const std::byte* const* records,
                std::byte* packed);
-  // As matvec, for quantised weights; `packed` holds ceil(n / 16) blocks, scratch gemm_scratch(in).
+  // As matvec, for quantised weights; `packed` holds ceil(n / 16) blocks, scratch what gemm_scratch
+  // says.
   void (*gemm)(const quant::Matrix& w, const InputFormat& format, uint32_t begin, uint32_t end,
                const std::byte* packed, float* const* y, uint32_t n, std::byte* scratch);
-  uint64_t (*gemm_scratch)(uint32_t in);                                  // bytes
+  uint64_t (*gemm_scratch)(uint32_t in, uint32_t group);                  // bytes
   void (*dequant_row)(const quant::Matrix& w, uint32_t row, float* out);  // out (in)
 
   // out = x * rsqrt(mean(x^2) + eps) * weight; weight (dim); in place allowed.

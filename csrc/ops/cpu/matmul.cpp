@@ -22,6 +22,7 @@ InputFormat input_format(const quant::Shape& w, Precision precision, const Kerne
   format.planes = code_planes(w.bits());
   format.group = w.group;
   format.digits = precision == Precision::float32 ? 3 : precision == Precision::bfloat16 ? 2 : 1;
+  format.centred = format.digits == 3 || w.format->zero != 0;
   return format;
 }
 
@@ -87,7 +88,8 @@ void Matmul::run(std::span<const Piece> pieces) {
   uint64_t gemm_bytes = 0;
   for (const Piece& piece : pieces)
     if (piece.product->input->packed)
-      gemm_bytes = std::max(gemm_bytes, kernels_.gemm_scratch(piece.product->w->in()));
+      gemm_bytes = std::max(
+          gemm_bytes, kernels_.gemm_scratch(piece.product->w->in(), piece.product->format.group));
   buffers_.workers.start();
   std::byte* scratch = buffers_.workers.take<std::byte>(gemm_bytes * pool_.size());
   const auto run_some = [&](int first, int last, int worker) {

@@ -39,7 +39,7 @@ struct GpuOps::Slots {
   static bool has_form(const GatedFfn& ffn) {
     const auto fits = [&](const Linear& w) {
       return w.bias == nullptr && w.weight.shape.bits() == ffn.gate.weight.shape.bits() &&
-             w.weight.shape.dtype == quant::DType::bf16;
+             w.weight.shape.dtype == quant::DType::bf16 && is_supported(w.weight.shape);
     };
     return ffn.gate.weight.shape.bits() != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
            ffn.gate.weight.shape.group == ffn.up.weight.shape.group;

@@ -27,9 +27,16 @@ constexpr Forms kQEmbed{"qembed_bf16_f32", "qembed_f16_f32", "qembed_f32_f32"};
 
 struct Rows {  // [first, first + count) of a matrix, as device memory
   Rows(const Recorder& recorder, const quant::Matrix& m, uint64_t first, uint64_t count)
-      : weight(plane(recorder, m, quant::kCodes, first, count)),
+      : weight(codes(recorder, m, first, count)),
         scales(plane(recorder, m, quant::kScales, first, count)),
         biases(plane(recorder, m, quant::kSupers, first, count)) {}
+  static device::Argument codes(const Recorder& recorder, const quant::Matrix& m, uint64_t first,
+                                uint64_t count) {
+    if (!is_supported(m.shape))
+      throw FormatError("[gpu::linear] expected numbers or MLX's affine codes, found weights of ",
+                        m.shape.format->name, ", which no kernel of a device reads; the CPU's do");
+    return plane(recorder, m, quant::kCodes, first, count);
+  }
   static device::Argument plane(const Recorder& recorder, const quant::Matrix& m, size_t index,
                                 uint64_t first, uint64_t count) {
     const uint64_t row_bytes = m.shape.row_bytes(index);
@@ -56,7 +63,7 @@ bool is_whole(const Recorder& recorder, const quant::Matrix& m) {
 // The contract's matvecs: scales and biases bf16, no bias of the output.
 bool has_contract_form(const Linear& w) {
   const quant::Shape& m = w.weight.shape;
-  return w.bias == nullptr && m.dtype == DType::bf16 &&
+  return is_supported(m) && w.bias == nullptr && m.dtype == DType::bf16 &&
          (m.bits() == 2 || m.bits() == 4 || m.bits() == 8);
 }
 
@@ -117,6 +124,11 @@ void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, flo
 }
 
 }  // namespace
+
+bool is_supported(const quant::Shape& shape) {
+  const quant::Format& format = *shape.format;
+  return format.bits == 0 || (format.planes[quant::kSupers].name && !format.zero && !format.table);
+}
 
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
   const quant::Shape& m = w.weight.shape;

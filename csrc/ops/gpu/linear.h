@@ -4,6 +4,10 @@
 
 namespace moeflux::ops::gpu {
 
+// Whether kernels read the format: numbers, or MLX's affine codes. What follows throws FormatError
+// for others.
+bool is_supported(const quant::Shape& shape);
+
 // y = w x (+ bias) for each of n rows; x (n, in), y (n, out). One row is a matvec, more are a tiled
 // matmul: a row's bits depend on n being 1 or more, and on nothing else of its neighbours. A matrix
 // that lies under several of the device's buffers is multiplied part by part, row by row of x. One

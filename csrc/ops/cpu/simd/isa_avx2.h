@@ -144,6 +144,11 @@ ALWAYS_INLINE void unpack(const uint8_t* p, const uint8_t* end, Bytes* planes) {
   }
 }
 
+ALWAYS_INLINE Bytes look_up(const uint8_t* table, Bytes codes) {  // of 16 bytes
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), codes);
+}
+
 ALWAYS_INLINE Ints pair_sums(Ints a, Ints b) {  // of neighbours: in 128 bits a01 a23 b01 b23
   const __m256 x = _mm256_castsi256_ps(a), y = _mm256_castsi256_ps(b);
   return _mm256_add_epi32(_mm256_castps_si256(_mm256_shuffle_ps(x, y, 0x88)),
@@ -155,7 +160,9 @@ ALWAYS_INLINE Ints quad_sums(const Ints* v) {
 // v: n vectors, in each of which 8 / n groups lie one after the other, in n lanes each. Returns the
 // 8 group sums in order.
 ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
-  if (n == 2) {
+  if (n == 1) {
+    return v[0];
+  } else if (n == 2) {
     return _mm256_permutevar8x32_epi32(pair_sums(v[0], v[1]),
                                        _mm256_setr_epi32(0, 1, 4, 5, 2, 3, 6, 7));
   } else if (n == 4) {

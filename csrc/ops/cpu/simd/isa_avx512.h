@@ -125,6 +125,11 @@ ALWAYS_INLINE void unpack(const uint8_t* p, const uint8_t* end, Bytes* planes) {
   }
 }
 
+ALWAYS_INLINE Bytes look_up(const uint8_t* table, Bytes codes) {  // of 16 bytes
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+  return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(bytes), codes);
+}
+
 ALWAYS_INLINE Ints pair_sums(Ints a, Ints b) {  // of neighbours: in 128 bits a01 a23 b01 b23
   const __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
   return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
@@ -139,7 +144,9 @@ ALWAYS_INLINE Ints lane_pair_sums(Ints a, Ints b) {  // of 128-bit neighbours
 // v: n vectors, in each of which 16 / n groups lie one after the other, in n lanes each. Returns
 // the 16 group sums in order.
 ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
-  if (n == 2) {
+  if (n == 1) {
+    return v[0];
+  } else if (n == 2) {
     return _mm512_permutexvar_epi32(
         _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15),
         pair_sums(v[0], v[1]));

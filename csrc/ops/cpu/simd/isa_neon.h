@@ -116,9 +116,14 @@ ALWAYS_INLINE void unpack(const uint8_t* p, const uint8_t* end, Bytes* planes) {
   }
 }
 
+ALWAYS_INLINE Bytes look_up(const uint8_t* table, Bytes codes) {  // of 16 bytes
+  return vqtbl1q_u8(vld1q_u8(table), codes);
+}
+
 // v: n vectors, in each of which 4 / n groups lie one after the other, in n lanes each. Returns the
 // 4 group sums in order.
 ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
+  if (n == 1) return v[0];
   const Ints pairs = vpaddq_s32(v[0], v[1]);
   return n == 2 ? pairs : vpaddq_s32(pairs, vpaddq_s32(v[2], v[3]));
 }

@@ -66,6 +66,11 @@ ALWAYS_INLINE void unpack(const uint8_t* p, const uint8_t* end, Bytes* planes) {
   }
 }
 
+ALWAYS_INLINE Bytes look_up(const uint8_t* table, Bytes codes) {  // of 16 bytes
+  for (uint8_t& code : codes.at) code = table[code];
+  return codes;
+}
+
 // v: n vectors, in each of which 4 / n groups lie one after the other, in n lanes each. Returns the
 // 4 group sums in order.
 ALWAYS_INLINE Ints group_sums(const Ints* v, uint32_t n) {
