@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/arena.h"
 #include "base/error.h"
 
 namespace moeflux::io {
@@ -30,6 +31,23 @@ class HoleFile final : public File {
                 ", file was opened with ", file.size(), " bytes (", file.path(), ")");
 }
 
+void require_range(const File& file, uint64_t offset, uint64_t nbytes) {
+  if (offset > file.size() || nbytes > file.size() - offset) throw_short(file, offset, nbytes);
+}
+
+// Reads what follows `begin`, a multiple of the file's alignment, until `least` bytes of it are in
+// `out`; returns how many there are.
+uint64_t fill(File& file, uint64_t begin, uint64_t least, std::span<std::byte> out) {
+  uint64_t have = 0;
+  while (have < least) {
+    const uint64_t at = have / file.alignment() * file.alignment();
+    const size_t got = file.read_at(begin + at, out.subspan(at));
+    if (at + got <= have) throw_short(file, begin + have, least - have);
+    have = at + got;
+  }
+  return have;
+}
+
 }  // namespace
 
 std::shared_ptr<File> open_hole(uint64_t size, std::string name) {
@@ -37,8 +55,7 @@ std::shared_ptr<File> open_hole(uint64_t size, std::string name) {
 }
 
 void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce) {
-  if (offset > file.size() || out.size() > file.size() - offset)
-    throw_short(file, offset, out.size());
+  require_range(file, offset, out.size());
   const uint64_t alignment = file.alignment();
   size_t done = 0;
   while (done < out.size()) {
@@ -66,6 +83,20 @@ void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte
     const size_t n = std::min<uint64_t>(got - skip, out.size() - done);
     std::memcpy(out.data() + done, bounce + skip, n);
     done += n;
+  }
+}
+
+void read_units(File& file, uint64_t offset, uint64_t nbytes, uint64_t unit, std::byte* bounce,
+                const Units& show) {
+  require_range(file, offset, nbytes);
+  if (file.is_hole()) return;
+  for (uint64_t done = 0; done < nbytes;) {
+    const uint64_t skip = (offset + done) % file.alignment(), left = nbytes - done;
+    const uint64_t wanted = std::min(base::round_up(skip + left, file.alignment()), kBounceBytes);
+    const uint64_t have = fill(file, offset + done - skip, skip + unit, {bounce, wanted});
+    const uint64_t shown = std::min(have - skip, left) / unit * unit;
+    show(done, {bounce + skip, shown});
+    done += shown;
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -34,9 +35,21 @@ inline constexpr size_t kBounceBytes = 1 << 18;  // a reader's aligned staging b
 // enough for several readers to share an expert or a tensor (benchmarks/notebook.md).
 inline constexpr uint64_t kPieceBytes = 1 << 20;
 
+// What a reader takes at once of units of so many bytes.
+constexpr uint64_t piece_bytes(uint64_t unit) {
+  return kPieceBytes - kPieceBytes % unit;
+}
+
 // Reads exactly out.size() bytes at any offset to any address: straight where offset and address
 // are aligned, else through `bounce` (page-aligned, kBounceBytes). Throws IoError on a failure or a
 // short file.
 void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte* bounce);
+
+// Reads nbytes at any offset and shows them in order, some whole units of `unit` bytes at a time,
+// as they lie in `bounce`; `begin` counts from `offset`. Of a hole nothing is shown. Throws as
+// read_exact. REQUIRES: a unit fits the bounce beside a block of the disk.
+using Units = std::function<void(uint64_t begin, std::span<const std::byte> units)>;
+void read_units(File& file, uint64_t offset, uint64_t nbytes, uint64_t unit, std::byte* bounce,
+                const Units& show);
 
 }  // namespace moeflux::io

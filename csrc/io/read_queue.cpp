@@ -16,13 +16,22 @@ ReadQueue::ReadQueue(base::Arena& arena, uint32_t n_threads)
 
 void ReadQueue::add(std::shared_ptr<File> file, uint64_t offset, std::span<std::byte> out,
                     Check check) {
-  const auto shared = check ? std::make_shared<const Check>(std::move(check)) : nullptr;
-  for (uint64_t begin = 0; begin < out.size(); begin += kPieceBytes) {
+  add(out.size(), 1,
+      [file = std::move(file), offset, out, check = std::move(check)](
+          uint64_t begin, uint64_t nbytes, std::byte* bounce) {
+        const std::span<std::byte> piece = out.subspan(begin, nbytes);
+        read_exact(*file, offset + begin, piece, bounce);
+        if (check) check(piece);
+      });
+}
+
+void ReadQueue::add(uint64_t nbytes, uint64_t unit, Read read) {
+  const auto shared = std::make_shared<const Read>(std::move(read));
+  for (uint64_t begin = 0; begin < nbytes; begin += piece_bytes(unit)) {
     base::Lock lock(mutex_);
     while (!error_ && queue_.size() >= n_threads_ * kQueuedPerReader) done_.wait(mutex_);
     if (error_) break;
-    const uint64_t nbytes = std::min<uint64_t>(kPieceBytes, out.size() - begin);
-    queue_.push_back({added_++, file, offset + begin, out.subspan(begin, nbytes), shared});
+    queue_.push_back({added_++, shared, begin, std::min(piece_bytes(unit), nbytes - begin)});
     readers_.wake();
   }
   bool failed;
@@ -50,8 +59,7 @@ bool ReadQueue::take(Piece& piece) {
 void ReadQueue::read(const Piece& piece, std::byte* bounce) {
   std::exception_ptr error;
   try {
-    read_exact(*piece.file, piece.offset, piece.out, bounce);
-    if (piece.check) (*piece.check)(piece.out);
+    (*piece.read)(piece.begin, piece.nbytes, bounce);
   } catch (...) {
     error = std::current_exception();
   }

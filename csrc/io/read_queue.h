@@ -25,6 +25,11 @@ class ReadQueue {
     return Readers<Piece>::bytes(arena, n_threads);
   }
 
+  // Of bytes [begin, begin + nbytes) of what was added, by a reader with its buffer.
+  using Read = std::function<void(uint64_t begin, uint64_t nbytes, std::byte* bounce)>;
+
+  // Runs `read` on all of `nbytes`, in pieces of whole units. Waits and throws as the next one.
+  void add(uint64_t nbytes, uint64_t unit, Read read);
   // Reads out.size() bytes from `offset`. Waits while many pieces are under way; after an error it
   // is finish(). REQUIRES: out stays until finish() or the destructor.
   void add(std::shared_ptr<File> file, uint64_t offset, std::span<std::byte> out, Check check = {});
@@ -35,10 +40,8 @@ class ReadQueue {
  private:
   struct Piece {
     uint64_t number;  // in order of add()
-    std::shared_ptr<File> file;
-    uint64_t offset;
-    std::span<std::byte> out;
-    std::shared_ptr<const Check> check;
+    std::shared_ptr<const Read> read;
+    uint64_t begin, nbytes;
   };
   bool take(Piece& piece) REQUIRES(mutex_);
   void read(const Piece& piece, std::byte* bounce);

@@ -28,20 +28,28 @@ ops::GatedFfn ExpertLayout::at(const std::byte* slot) const {
 }
 
 void place_experts(store::LayerExperts& layer, uint64_t alignment, ExpertLayout& layout) {
-  store::place_parts(layer, alignment);
   size_t n_parts = 0;
-  each_plane(layout.ffn, [&](const char* name, const quant::Shape& shape, size_t matrix,
-                             size_t plane) {
-    const uint64_t nbytes = shape.plane_bytes(plane);
+  each_plane(layout.ffn, [&](const char* name, const quant::Shape& shape, size_t, size_t plane) {
+    if (!shape.format->in_file(plane)) return;
+    const uint64_t nbytes = shape.file_bytes(plane);
     const uint64_t found = n_parts < layer.parts.size() ? layer.parts[n_parts].nbytes : 0;
     if (found != nbytes)
       throw FormatError("[model::place_experts] expected ", nbytes, " bytes an expert, found ",
                         found, " (", shape.format->planes[plane].name, " of experts.", name, ")");
-    layout.offsets[matrix][plane] = layer.parts[n_parts++].slot_offset;
+    if (shape.format->transcode) layer.parts[n_parts].blocks = shape;
+    ++n_parts;
   });
   if (n_parts != layer.parts.size())
     throw FormatError("[model::place_experts] expected ", n_parts, " parts of an expert, found ",
                       layer.parts.size());
+  store::place_parts(layer, alignment);
+  const store::Part* part = layer.parts.data() - 1;  // of the plane
+  each_plane(layout.ffn, [&](const char*, const quant::Shape& shape, size_t matrix, size_t plane) {
+    if (shape.format->in_file(plane)) ++part;
+    const uint64_t within =
+        part->blocks ? quant::place_planes(shape, store::kPartAlignment)[plane] : 0;
+    layout.offsets[matrix][plane] = part->slot_offset + within;
+  });
 }
 
 }  // namespace moeflux::model

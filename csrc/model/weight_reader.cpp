@@ -11,13 +11,17 @@ using quant::DType;
 
 namespace {
 constexpr uint32_t kReaders = io::kReadThreads - 1;  // with the caller, who reads vectors
+
+void require_finite(bool is_finite, const std::string& name, const std::string& file) {
+  if (!is_finite)
+    throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity in ",
+                      name, " (", file, ")");
+}
 }  // namespace
 
 void check_finite(const std::byte* data, uint64_t count, DType dtype, const std::string& name,
                   const std::string& file) {
-  if (!quant::all_finite(data, count, dtype))
-    throw FormatError("[model::WeightReader] expected finite numbers, found NaN or infinity in ",
-                      name, " (", file, ")");
+  require_finite(quant::all_finite(data, count, dtype), name, file);
 }
 
 WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena,
@@ -113,11 +117,43 @@ const std::byte* WeightReader::rows(const MatrixSource& source, size_t plane) {
   return data;
 }
 
+quant::Planes<const std::byte*> WeightReader::transcoded(const MatrixSource& source,
+                                                         const quant::Shape& made) {
+  const TensorRef& tensor = *source.planes[quant::kCodes];
+  const uint64_t unit = made.format->block_bytes, row_blocks = made.in / made.format->block_columns;
+  const auto& file = files_.at(tensor.file);
+  const auto places = quant::place_planes(made, store::kPartAlignment);
+  std::byte* data = allocate(places.back(), tensor.name);
+  auto ranges = source.rows;
+  if (ranges.empty()) ranges.emplace_back(0, made.out);
+  uint64_t first = 0;  // of the blocks that are made
+  for (const auto& [begin, count] : ranges) {
+    const uint64_t offset = begin * row_blocks * unit, nbytes = count * row_blocks * unit;
+    check_range(tensor, offset, nbytes);
+    queue_.add(nbytes, unit,
+               [=, at = tensor.offset + offset, name = tensor.name](uint64_t from, uint64_t n,
+                                                                    std::byte* bounce) {
+                 io::read_units(*file, at + from, n, unit, bounce,
+                                [&](uint64_t done, std::span<const std::byte> blocks) {
+                                  require_finite(quant::all_finite(quant::transcode(
+                                                     made, blocks, first + (from + done) / unit,
+                                                     data, store::kPartAlignment)),
+                                                 name, file->path());
+                                });
+               });
+    first += count * row_blocks;
+  }
+  quant::Planes<const std::byte*> planes{};
+  for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+    if (made.format->planes[plane].name) planes[plane] = data + places[plane];
+  return planes;
+}
+
 ops::Linear WeightReader::matrix(const MatrixSource& source) {
   const quant::Shape& shape = source.shape;
   quant::check_shape(shape, source.name());
-  if (source.planes[quant::kCodes]->nbytes != shape.plane_bytes(quant::kCodes))
-    throw FormatError("[model::WeightReader] expected ", shape.plane_bytes(quant::kCodes),
+  if (source.planes[quant::kCodes]->nbytes != shape.file_bytes(quant::kCodes))
+    throw FormatError("[model::WeightReader] expected ", shape.file_bytes(quant::kCodes),
                       " bytes, found ", source.planes[quant::kCodes]->nbytes, " (tensor ",
                       source.name(), ")");
   ops::Linear linear{{shape, {}}};
@@ -126,8 +162,11 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
     throw FormatError("[model::WeightReader] expected fewer than 2^32 rows, found ",
                       source.n_rows(), " (tensor ", source.name(), ")");
   m.shape.out = static_cast<uint32_t>(source.n_rows());
-  for (size_t plane = 0; plane < quant::kPlanes; ++plane)
-    if (shape.format->planes[plane].name) m.planes[plane] = rows(source, plane);
+  if (shape.format->transcode)
+    m.planes = transcoded(source, m.shape);
+  else
+    for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+      if (shape.format->planes[plane].name) m.planes[plane] = rows(source, plane);
   if (source.bias) {
     if (source.rows.empty()) {
       linear.bias = vector({*source.bias, m.shape.out, 0});

@@ -63,6 +63,8 @@ class WeightReader {
   void numbers(const TensorRef& tensor, uint64_t begin, uint64_t count, float* out);
   // Rows of a plane as `source` picks them.
   const std::byte* rows(const MatrixSource& source, size_t plane);
+  // Planes of the blocks of those rows; `made` is the shape that they make.
+  quant::Planes<const std::byte*> transcoded(const MatrixSource& source, const quant::Shape& made);
 
   std::vector<std::shared_ptr<io::File>> files_;
   base::Arena& arena_;

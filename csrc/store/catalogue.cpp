@@ -18,8 +18,9 @@ Catalogue::Catalogue(std::vector<std::shared_ptr<io::File>> files, std::vector<L
   for (const std::vector<Part>& reads : reads_) {
     std::vector<Piece>& pieces = pieces_.emplace_back();
     for (const Part& read : reads)
-      for (uint64_t begin = 0; begin < read.nbytes; begin += io::kPieceBytes)
-        pieces.push_back({&read, begin, std::min(io::kPieceBytes, read.nbytes - begin)});
+      for (uint64_t begin = 0, step = io::piece_bytes(read.unit_bytes()); begin < read.nbytes;
+           begin += step)
+        pieces.push_back({&read, begin, std::min(step, read.nbytes - begin)});
   }
 }
 
@@ -42,7 +43,10 @@ void Catalogue::check(const LayerExperts& layer) const {
 
 // Reads are parts or several in one, apart in the slot: each ends with one short piece at most.
 uint64_t Catalogue::max_pieces(const LayerExperts& layer) {
-  return layer.parts.size() + layer.slot_bytes() / io::kPieceBytes;
+  uint64_t pieces = layer.parts.size() + layer.slot_bytes() / io::kPieceBytes;
+  for (const Part& part : layer.parts)
+    if (part.blocks) pieces += part.nbytes / io::piece_bytes(part.unit_bytes());
+  return pieces;
 }
 
 size_t Catalogue::n_keys(const std::vector<LayerExperts>& layers) {
@@ -78,8 +82,13 @@ uint64_t Catalogue::read_bytes(int64_t key) const {
 void Catalogue::read(int64_t key, const Piece& piece, std::byte* slot, std::byte* bounce) const {
   const Part& read = *piece.read;
   const uint32_t expert = expert_of(key);
-  io::read_exact(*files_[read.file[expert]], read.offset[expert] + piece.begin,
-                 {slot + read.slot_offset + piece.begin, piece.nbytes}, bounce);
+  io::File& file = *files_[read.file[expert]];
+  const uint64_t offset = read.offset[expert] + piece.begin, unit = read.unit_bytes();
+  std::byte* to = slot + read.slot_offset;
+  if (!read.blocks) return io::read_exact(file, offset, {to + piece.begin, piece.nbytes}, bounce);
+  io::read_units(file, offset, piece.nbytes, unit, bounce, [&](uint64_t begin, auto blocks) {
+    quant::transcode(*read.blocks, blocks, (piece.begin + begin) / unit, to, kPartAlignment);
+  });
 }
 
 const std::string& Catalogue::first_path(int64_t key) const {

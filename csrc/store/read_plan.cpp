@@ -13,8 +13,10 @@ using base::kPageBytes;
 // A stretch that is worth pages of its own: they cost two pages of memory at most.
 constexpr uint64_t kLongBytes = 128 << 10;
 
-// Whether every expert has `next` in the file of `read`, `distance` bytes behind its begin.
+// Whether every expert has `next` in the file of `read`, `distance` bytes behind its begin, and both
+// go to the slot as they are.
 bool follows(const Part& read, const Part& next, uint64_t distance) {
+  if (read.blocks || next.blocks) return false;
   for (size_t expert = 0; expert < read.file.size(); ++expert)
     if (next.file[expert] != read.file[expert] || next.offset[expert] < read.offset[expert] ||
         next.offset[expert] - read.offset[expert] != distance)
@@ -33,7 +35,8 @@ bool begins_at(const Part& part, uint64_t place) {
 void widen(Part& read, uint64_t free_from, uint64_t free_to,
            const std::vector<std::shared_ptr<io::File>>& files) {
   const uint64_t place = read.slot_offset % kPageBytes;
-  if (read.offset.empty() || read.slot_offset - place < free_from || !begins_at(read, place))
+  if (read.blocks || read.offset.empty() || read.slot_offset - place < free_from ||
+      !begins_at(read, place))
     return;
   read.slot_offset -= place;
   read.nbytes += place;
@@ -56,7 +59,7 @@ void place_parts(LayerExperts& layer, uint64_t alignment) {
   for (size_t first = 0; first < layer.parts.size();) {
     Part& head = layer.parts[first];
     head.slot_offset = 0;
-    uint64_t nbytes = head.nbytes;
+    uint64_t nbytes = head.slot_bytes();
     size_t last = first + 1;
     for (; last < layer.parts.size(); ++last) {
       Part& part = layer.parts[last];
@@ -65,7 +68,8 @@ void place_parts(LayerExperts& layer, uint64_t alignment) {
       nbytes = part.slot_offset + part.nbytes;
     }
     const uint64_t place = head.offset.empty() ? 0 : head.offset[0] % kPageBytes;
-    const bool straight = nbytes >= kLongBytes && place % alignment == 0 && begins_at(head, place);
+    const bool straight =
+        !head.blocks && nbytes >= kLongBytes && place % alignment == 0 && begins_at(head, place);
     const uint64_t begin =
         straight ? base::round_up(end, kPageBytes) + place : base::round_up(end, kPartAlignment);
     for (size_t i = first; i < last; ++i) layer.parts[i].slot_offset += begin;
@@ -90,7 +94,7 @@ std::vector<Part> plan_reads(const LayerExperts& layer,
   for (size_t i = 0; i < reads.size(); ++i) {
     const bool is_last = i + 1 == reads.size();
     widen(reads[i], end, is_last ? layer.slot_bytes() : reads[i + 1].slot_offset, files);
-    end = reads[i].slot_offset + reads[i].nbytes;
+    end = reads[i].slot_offset + reads[i].slot_bytes();
   }
   return reads;
 }

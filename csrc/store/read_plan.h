@@ -5,6 +5,7 @@
 // costs a third of what computing does (benchmarks/notebook.md). So a long range keeps its place
 // within a page: where an expert's weights begin at byte 14 of a block on disk, they begin at byte
 // 14 of a page of the slot, and the blocks around them are read straight to the pages around them.
+// What comes in blocks goes through a buffer anyway, and needs no such place.
 #pragma once
 #include <memory>
 #include <vector>

@@ -37,6 +37,29 @@ void check_reads(io::File& file, const std::vector<std::byte>& bytes) {
   CHECK_THROWS_AS(io::read_exact(file, UINT64_MAX - 3, tail, bounce.data), moeflux::IoError);
 }
 
+void check_units(io::File& file, const std::vector<std::byte>& bytes) {
+  Bounce bounce;
+  for (uint64_t offset : {0, 1, 511, 4095, 5001})
+    for (uint64_t unit : {1, 18, 210, 4099})
+      for (uint64_t n : {uint64_t(0), uint64_t(1), io::kBounceBytes / unit + 1}) {
+        std::vector<std::byte> seen;
+        io::read_units(file, offset, n * unit, unit, bounce.data,
+                       [&](uint64_t begin, std::span<const std::byte> units) {
+                         REQUIRE(begin == seen.size());
+                         REQUIRE(!units.empty());
+                         REQUIRE(units.size() % unit == 0);
+                         seen.insert(seen.end(), units.begin(), units.end());
+                       });
+        REQUIRE(seen.size() == n * unit);
+        REQUIRE(std::memcmp(seen.data(), bytes.data() + offset, seen.size()) == 0);
+      }
+  const auto none = [](uint64_t, std::span<const std::byte>) {};
+  CHECK_THROWS_AS(io::read_units(file, bytes.size() - 17, 18, 18, bounce.data, none),
+                  moeflux::IoError);
+  CHECK_THROWS_AS(io::read_units(file, UINT64_MAX - 3, 18, 18, bounce.data, none),
+                  moeflux::IoError);
+}
+
 struct Folder {
   std::filesystem::path path =
       std::filesystem::temp_directory_path() / ("moeflux-test-" + std::to_string(getpid()));
@@ -75,7 +98,24 @@ TEST_CASE("posix files read the same, direct and buffered") {
     CHECK(file->size() == bytes.size());
     if (!direct) CHECK(file->alignment() == 1);
     check_reads(*file, bytes);
+    check_units(*file, bytes);
   }
+}
+
+TEST_CASE("units are shown whole and in order, however few bytes a read gives") {
+  const auto bytes = noise(io::kBounceBytes + 30'000);
+  for (const size_t alignment : {1, 512, 4096}) {
+    FaultyFile file(bytes, {.short_reads = true}, alignment);
+    check_units(file, bytes);
+    FaultyFile shrunk(bytes, {.pretend_size = bytes.size() + 100}, alignment);
+    Bounce bounce;
+    CHECK_THROWS_AS(io::read_units(shrunk, bytes.size() - 17, 18, 18, bounce.data,
+                                   [](uint64_t, std::span<const std::byte>) {}),
+                    moeflux::IoError);
+  }
+  const auto hole = io::open_hole(100, "hole");
+  io::read_units(*hole, 0, 100, 20, nullptr,
+                 [](uint64_t, std::span<const std::byte>) { FAIL("nothing is there"); });
 }
 
 TEST_CASE("what is no regular file is refused without hanging") {
