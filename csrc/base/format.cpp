@@ -6,12 +6,13 @@
 
 #include "base/arena.h"
 #include "base/error.h"
+#include "base/transcoders.h"
 
 namespace moeflux::quant {
 
 namespace {
 
-constexpr uint32_t kMlxGroups[] = {32, 64, 128};
+constexpr uint32_t kMlxGroups[] = {32, 64, 128}, kGgufGroup[] = {32};
 
 constexpr Format numbers(const char* name, DType dtype) {
   return {.name = name, .planes = {{{.name = "weight"}}}, .dtype = dtype};
@@ -24,6 +25,20 @@ constexpr Format affine(const char* name, uint32_t bits) {
                       {.name = "biases", .columns = 0, .finite = true}}},
           .groups = kMlxGroups};
 }
+// A block is a group, with an f16 scale and an f16 minimum or a zero in the middle.
+constexpr Format gguf(const char* name, uint32_t bits, bool has_minimum, Transcoder transcode) {
+  Format format = affine(name, bits);
+  format.groups = kGgufGroup;
+  format.dtype = DType::f16;
+  format.block_columns = 32;
+  format.block_bytes = (has_minimum ? 4 : 2) + 4 * bits;
+  format.transcode = transcode;
+  if (has_minimum) return format;
+  format.planes[kSupers] = {};
+  format.zero = 1u << (bits - 1);
+  return format;
+}
+
 constexpr Format kFormats[] = {
     // in the order of DType
     numbers("f32", DType::f32),
@@ -36,6 +51,12 @@ constexpr Format kFormats[] = {
     affine("affine5", 5),
     affine("affine6", 6),
     affine("affine8", 8),
+    // GGUF's
+    gguf("q8_0", 8, false, signed_bytes),
+    gguf("q4_0", 4, false, halves<4, false>),
+    gguf("q4_1", 4, true, halves<4, true>),
+    gguf("q5_0", 5, false, halves<5, false>),
+    gguf("q5_1", 5, true, halves<5, true>),
 };
 
 // "1, 2 or 3", of what get() gives.

@@ -1,10 +1,12 @@
 // The table of weight formats, for Python: which there are, and what tensors a matrix consists of.
 #include "bindings/formats.h"
 
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "ops/cpu/kernels.h"
 
 namespace py = pybind11;
 
@@ -14,15 +16,17 @@ namespace {
 
 using namespace py::literals;
 
+constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8";
 constexpr const char* kDTypes[] = {"F32", "F16", "BF16"};  // in the order of DType
 
-using Row = std::tuple<std::string, uint32_t, std::vector<uint32_t>>;
+using Row = std::tuple<std::string, uint32_t, std::vector<uint32_t>, bool>;
 
 std::vector<Row> formats() {
   std::vector<Row> rows;
   for (const quant::Format& format : quant::formats())
     rows.emplace_back(format.name, format.bits,
-                      std::vector<uint32_t>(format.groups.begin(), format.groups.end()));
+                      std::vector<uint32_t>(format.groups.begin(), format.groups.end()),
+                      format.transcode != nullptr);
   return rows;
 }
 
@@ -35,15 +39,38 @@ std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_
   quant::check_shape(shape, "of a spec");
   std::vector<Tensor> found;
   for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
+    if (!shape.format->in_file(plane)) continue;
     const quant::Plane& part = shape.format->planes[plane];
-    if (part.name == nullptr) continue;
-    const uint64_t nbytes = shape.row_bytes(plane);
-    if (part.bits)
-      found.emplace_back(part.name, "U32", nbytes / 4);
+    const uint64_t nbytes = shape.file_bytes(plane);
+    if (shape.format->transcode)
+      found.emplace_back(part.name, kBlockBytes, nbytes);
+    else if (part.bits)
+      found.emplace_back(part.name, kCodeWords, nbytes / 4);
     else
       found.emplace_back(part.name, dtype, nbytes / quant::dtype_bytes(shape.dtype));
   }
   return found;
+}
+
+// Rows (n, columns) of a matrix of blocks that a file has as `blocks`.
+py::array_t<float> decode(const std::string& format, uint32_t columns, const py::bytes& blocks) {
+  const quant::Format& row = quant::find_format(format);
+  if (row.transcode == nullptr)
+    throw FormatError("[bindings] expected a format of blocks, found ", format);
+  quant::Shape shape{1, columns, &row, row.groups[0], row.dtype.value_or(quant::DType::f32)};
+  quant::check_shape(shape, "of blocks");
+  const std::string_view bytes = blocks;
+  const uint64_t row_bytes = shape.file_bytes(quant::kCodes), n = bytes.size() / row_bytes;
+  if (n == 0 || n > UINT32_MAX || bytes.size() % row_bytes)
+    throw FormatError("[bindings] expected rows of ", row_bytes, " bytes, found ", bytes.size());
+  shape.out = static_cast<uint32_t>(n);
+  std::vector<std::byte> planes(shape.nbytes());
+  quant::transcode(shape, std::as_bytes(std::span(bytes)), 0, planes.data(), 1);
+  const quant::Matrix matrix = quant::contiguous(shape, planes.data());
+  py::array_t<float> out({py::ssize_t(n), py::ssize_t(columns)});
+  for (uint32_t i = 0; i < n; ++i)
+    ops::cpu::select_kernels(nullptr).dequant_row(matrix, i, out.mutable_data(i));
+  return out;
 }
 
 }  // namespace
@@ -54,8 +81,13 @@ quant::DType dtype_of(const std::string& name) {
   throw FormatError("[bindings] expected dtype F32, F16 or BF16, found ", name);
 }
 
+bool is_packed(const std::string& dtype) {
+  return dtype == kCodeWords || dtype == kBlockBytes;
+}
+
 void register_formats(py::module_& module) {
   module.def("formats", &formats);
+  module.def("decode", &decode, "format"_a, "columns"_a, "blocks"_a);
   module.def("tensors", &tensors, "format"_a, "columns"_a, "group"_a, "dtype"_a);
 }
 

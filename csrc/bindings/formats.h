@@ -7,5 +7,6 @@
 namespace moeflux::bindings {
 
 quant::DType dtype_of(const std::string& name);  // throws FormatError
+bool is_packed(const std::string& dtype);        // of codes, of blocks: no numbers
 
 }  // namespace moeflux::bindings

@@ -17,7 +17,7 @@ model::TensorRef parse_tensor(const py::handle& source) {
   const auto t = py::reinterpret_borrow<py::tuple>(source);
   const auto dtype = t[4].cast<std::string>();
   return {t[0].cast<std::string>(), t[1].cast<uint32_t>(), t[2].cast<uint64_t>(),
-          t[3].cast<uint64_t>(), dtype == "U32" ? quant::DType::f32 : dtype_of(dtype)};
+          t[3].cast<uint64_t>(), is_packed(dtype) ? quant::DType::f32 : dtype_of(dtype)};
 }
 
 // One number of 32 bits, or a list of such.
@@ -56,9 +56,10 @@ class Loader {
     const py::dict source = parent[key];
     model::MatrixSource matrix;
     matrix.shape = parse_shape(source);
+    const quant::Format& format = *matrix.shape.format;
     for (size_t plane = 0; plane < quant::kPlanes; ++plane)
-      if (const char* name = matrix.shape.format->planes[plane].name)
-        matrix.planes[plane] = parse_tensor(source[name]);
+      if (format.in_file(plane))
+        matrix.planes[plane] = parse_tensor(source[format.planes[plane].name]);
     if (source.contains("bias")) matrix.bias = parse_tensor(source["bias"]);
     if (source.contains("rows"))
       matrix.rows = number<std::vector<std::pair<uint32_t, uint32_t>>>(source, "rows");
@@ -81,9 +82,10 @@ void parse_experts(const py::dict& source, uint32_t n_experts, uint64_t alignmen
   const ops::GatedFfn& ffn = moe.experts.ffn;
   for (size_t i = 0; i < ffn.kMatrices.size(); ++i) {
     const py::dict matrix = source[ffn.kNames[i]];
-    for (const quant::Plane& plane : (ffn.*ffn.kMatrices[i]).weight.shape.format->planes) {
-      if (plane.name == nullptr) continue;
-      const py::tuple range = matrix[plane.name];
+    const quant::Format& format = *(ffn.*ffn.kMatrices[i]).weight.shape.format;
+    for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
+      if (!format.in_file(plane)) continue;
+      const py::tuple range = matrix[format.planes[plane].name];
       layer.parts.push_back({range[2].cast<uint64_t>(), 0, range[0].cast<std::vector<uint32_t>>(),
                              range[1].cast<std::vector<uint64_t>>()});
     }

@@ -140,7 +140,8 @@ class Compute:
     @property
     def precision(self) -> str: ...
 
-def formats() -> list[tuple[str, int, list[int]]]: ...  # name, bits, groups
+def decode(format: str, columns: int, blocks: bytes) -> Any: ...  # (rows, columns) f32, of blocks
+def formats() -> list[tuple[str, int, list[int], bool]]: ...  # name, bits, groups, blocks
 def tensors(
     format: str, columns: int, group: int, dtype: str
 ) -> list[tuple[str, str, int]]: ...  # name, dtype, elements a row

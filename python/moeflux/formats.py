@@ -8,13 +8,18 @@ from . import _core
 
 
 class Format(NamedTuple):
-    """A row: bits of a code (0: weights are numbers), columns that a scale may cover."""
+    """A row: bits of a code (0: weights are numbers), columns that a scale may cover.
+
+    `is_blocks`: a file has one tensor of blocks, which readers turn into codes and scales.
+    """
 
     bits: int
     groups: tuple[int, ...]
+    is_blocks: bool
 
 
-TABLE = {name: Format(bits, tuple(groups)) for name, bits, groups in _core.formats()}
+TABLE = {name: Format(bits, tuple(groups), blocks)
+         for name, bits, groups, blocks in _core.formats()}  # fmt: skip
 # Safetensors' names of plain numbers; bits and groups of MLX's affine codes.
 PLAIN = tuple(name.upper() for name, row in TABLE.items() if not row.bits)
 BITS = tuple(row.bits for name, row in TABLE.items() if name.startswith("affine"))
