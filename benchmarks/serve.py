@@ -2,7 +2,7 @@
 
     python benchmarks/serve.py [--rounds N] [--out FILE]
 
-The demo model, all of its experts in memory and a quarter; 1, 16 and 64 streams of 64 tokens after
+The demo model, all of its experts in memory and a quarter; 1, 16 and 64 streams of 32 tokens after
 prompts of 16, temperature 0.8. The plain loop steps sessions together and lets a `Generation` each
 choose: what any program must do. The engine has its queue, scheduler, step thread, event loop and
 delivery on top. Both take turns within a process; ratios are of medians. HTTP is not part of it.
@@ -26,7 +26,7 @@ from moeflux.sampling import SamplingParams
 from moeflux.serve.engine import Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
 
-STREAMS, TOKENS, PROMPT, CONTEXT = (1, 16, 64), 64, 16, 256
+STREAMS, TOKENS, PROMPT, CONTEXT = (1, 16, 64), 32, 16, 256
 SLOTS = {"all": None, "quarter": 80}
 
 

@@ -79,14 +79,14 @@ class PrefixCache:
         self, max_bytes: int, extent_bytes: int = 0, max_path_tokens: int = MAX_PATH_TOKENS
     ) -> None:
         self.max_bytes, self._extent_bytes = max_bytes, extent_bytes
-        self.nbytes = 0
+        self.nbytes = self._count = 0
         self._max_path_tokens = max_path_tokens
         self._path_tokens = 0
         self._roots: dict[str, _Node] = {}
         self._owners: Counter[object] = Counter()  # snapshots by extent
 
     def __len__(self) -> int:
-        return len(self._holders())
+        return self._count
 
     def find(self, ids: Sequence[int], scope: str = "", now: float | None = None) -> Match:
         """The longest snapshot that leaves a token of `ids` to compute. `now` counts a hit."""
@@ -110,6 +110,7 @@ class PrefixCache:
         node.when = max(node.when, now)
         if node.kept is None and node.parent is not None:
             node.kept = kept
+            self._count += 1
             self._owners.update(kept.extents)
             self.nbytes += self._own_bytes(kept)
             self.evict(self.nbytes - self.max_bytes, now)
@@ -135,6 +136,7 @@ class PrefixCache:
         freed = self._own_bytes(kept)
         self._owners -= Counter(kept.extents)  # which forgets those without an owner
         node.kept = None
+        self._count -= 1
         self.nbytes -= freed
         return freed
 

@@ -229,8 +229,9 @@ class Sequence:
         delta = self._close("length") if self.generated >= self._most else self._go_on(row)
         self.taken.first = self.taken.first if self.taken.first is not None else now
         self.taken.last = now
-        usage = self.usage() if delta.finish else None
-        return replace(delta, scores=scores, usage=usage)
+        if not delta.finish and scores is None:
+            return delta
+        return replace(delta, scores=scores, usage=self.usage() if delta.finish else None)
 
     def end(self, finish: str, error: str | None = None) -> Delta:
         """Ends it for a reason from outside: "cancelled" or "error"."""
