@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .arguments import Rule, check, integer, is_integer, is_number, number, optional
 from .errors import SessionError
@@ -67,12 +68,12 @@ class Sampler:
         self.params = params
         self._random = np.random.Generator(np.random.PCG64(params.seed))
 
-    def adjust(self, logits: Any, seen: Sequence[int]) -> Any:
+    def adjust(self, logits: Any, seen: Sequence[int] | NDArray[np.int64]) -> Any:
         """Logits (vocab,) float64 after penalty and bias; `seen` are prompt and output so far."""
         p = self.params
         adjusted = np.asarray(logits, dtype=np.float64).copy()
         if p.repetition_penalty != 1.0 and len(seen):
-            ids = np.unique(np.asarray(seen, dtype=np.int64))
+            ids = np.asarray(seen, dtype=np.int64)  # one that comes again is set alike again
             value = adjusted[ids]
             adjusted[ids] = np.where(
                 value > 0, value / p.repetition_penalty, value * p.repetition_penalty

@@ -181,9 +181,6 @@ class ScriptedEngine:
     def _scores(self, ids: Sequence[int], top: int) -> Scores:
         return Scores((None, *(_scored(token, top) for token in ids[1:])))
 
-    async def score(self, ids: Sequence[int], top: int) -> Scores:
-        return self._scores(ids, top)
-
     async def compile(self, kind: str, source: str, *, strict: bool = True) -> Recorded:
         if "no_such_keyword" in source:
             raise SessionError("[serve] grammar: no_such_keyword is not known")

@@ -74,6 +74,7 @@ REFUSED = {
     "a broken pattern": ("regex", "(a", "regex"),
     "an unknown rule": ("lark", "start: nowhere", "nowhere"),
     "no GBNF": ("gbnf", "root ::= ((", "GBNF|."),
+    "a huge GBNF": ("gbnf", "root ::= x #" + "a" * (1 << 16), "at most 65536 characters"),
     "a huge source": ("regex", "a" * (1 << 20 | 1), "at most 1048576 characters"),
 }
 

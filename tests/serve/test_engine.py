@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from contextlib import aclosing
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +15,7 @@ from moeflux import IoError, MemoryBudgetError
 from moeflux.serve.engine import Busy, EngineError, Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
 from moeflux.serve.memory import Room
+from moeflux.serve.sequence import Chooser
 from oracle import build
 
 PROMPT = "The following example shows how to use the"
@@ -181,6 +183,13 @@ def test_penalties_are_those_of_openai(alone):
     assert said != expected(alone, PROMPT, temperature=0)[1]
 
 
+async def only_scores(engine, ids):
+    async with aclosing(engine.submit(job(engine, ids, max_tokens=0, echo=1))) as deltas:
+        found = [delta async for delta in deltas]
+    assert found[-1].finish == "length" and found[-1].usage.generated == 0
+    return next(delta.scores for delta in found if delta.scores)
+
+
 def test_logprobs_and_scores_are_those_of_the_logits(alone):
     ids = alone.tokenizer.encode("import os\nimport sys\n" * 9)
     parts = list(moeflux.stream_generate(alone, ids, max_tokens=5, top_logprobs=3))
@@ -191,7 +200,7 @@ def test_logprobs_and_scores_are_those_of_the_logits(alone):
         async for delta in engine.submit(job(engine, ids, temperature=0.0, max_tokens=5,
                                              top_logprobs=3, echo=2)):  # fmt: skip
             told.append(delta)
-        return told, await engine.score(ids, 1), await engine.score(ids[:1], 1)
+        return told, *[await only_scores(engine, part) for part in (ids, ids[:1])]
 
     told, alone_scores, single = serving(work)
     logprobs = [one for delta in told for one in delta.logprobs]
@@ -427,6 +436,64 @@ def test_a_lone_job_without_memory_is_told():
     assert finish == "error" and "no room" in last.error
 
 
+@pytest.mark.parametrize("kind", [RuntimeError, type("PanicException", (BaseException,), {})])
+def test_an_error_of_one_choice_ends_that_one_alone(alone, kind):
+    class Broken:
+        stopped = False
+
+        def mask(self):
+            raise kind("the insides")
+
+    async def work(engine):
+        grammar = SimpleNamespace(start=Broken)
+        asked = answer(engine, PROMPT, seed=1), answer(engine, PROMPT, constraint=grammar)
+        return await asyncio.gather(*asked), engine.health()
+
+    ((one, _), ((_, _, finish), last)), health = serving(work)
+    assert one == expected(alone, PROMPT, seed=1) and health.state == "ok"
+    assert finish == "error" and "insides" not in last.error
+
+
+def test_a_step_that_finds_no_memory_lets_shares_of_the_snapshots_go(alone):
+    async def work(engine):
+        evicted = []
+
+        def evict(nbytes, now):
+            evicted.append(nbytes)
+            return nbytes if nbytes and len(evicted) < 2000 else 0
+
+        failing(engine, 600, times=1500, error=MemoryBudgetError("no room to grow"))
+        engine._cache.evict, engine._cache.nbytes = evict, 800
+        found, _ = await answer(engine, list(range(600, 620)), seed=1)
+        engine._cache.nbytes = 0
+        return found, set(evicted) & {1, 100}
+
+    found, evicted = serving(work)
+    assert found == expected(alone, list(range(600, 620)), seed=1) and evicted == {100}
+
+
+def test_a_choice_preempted_by_the_other_half_is_not_stepped(alone):
+    async def work(engine):
+        step, calls = engine._model.step_batch, []
+
+        def broken(batch, **options):
+            calls.append(len(batch))
+            if len(batch) == 4:
+                raise IoError("an expert is unreadable")
+            if calls.count(4) == 1 and calls.count(2) == 1 and len(batch) == 2:
+                raise MemoryBudgetError("no room to grow")
+            return step(batch, **options)
+
+        engine._cache.evict = lambda *_: 0
+        engine._model.step_batch = broken
+        asked = [answer(engine, TEXTS[i], seed=i, max_tokens=8) for i in range(4)]
+        return [one for one, _ in await asyncio.gather(*asked)], engine.health()
+
+    found, health = serving(work)
+    assert found == [expected(alone, TEXTS[i], seed=i, max_tokens=8) for i in range(4)]
+    assert health.state == "ok"
+
+
 def test_drain_finishes_what_runs_and_takes_nothing_new(alone):
     async def work(engine):
         asked = [asyncio.ensure_future(answer(engine, t, seed=3)) for t in TEXTS[:4]]
@@ -452,7 +519,7 @@ def test_a_drain_without_time_ends_everything():
         await engine.drain(0)
         return [one for one, _ in await asyncio.gather(*asked)]
 
-    assert {finish for _, _, finish in serving(work, max_running=2)} <= {"cancelled", "error"}
+    assert {finish for _, _, finish in serving(work, max_running=2)} == {"cancelled"}
 
 
 def test_a_failure_of_the_thread_ends_all_streams_and_is_told():
@@ -544,10 +611,30 @@ def test_a_grammar_that_takes_long_is_given_up(monkeypatch):
 
     async def work(engine):
         engine._compiler.compile = lambda *_: time.sleep(0.2)
-        with pytest.raises(moeflux.SessionError, match=r"compiled in 0\.01 seconds"):
+        for _ in range(2):
+            with pytest.raises(moeflux.SessionError, match=r"compiled in 0\.01 seconds"):
+                await engine.compile("regex", "a")
+        with pytest.raises(Busy):  # both threads go on
             await engine.compile("regex", "a")
 
     serving(work)
+
+
+def test_the_time_of_a_grammar_begins_with_its_work(monkeypatch):
+    monkeypatch.setattr("moeflux.serve.local.COMPILE_SECONDS", 1.0)
+
+    async def work(engine):
+        engine._compiler.compile = lambda kind, source, strict: time.sleep(0.6) or source
+        return await asyncio.gather(*(engine.compile("regex", str(i)) for i in range(4)))
+
+    assert serving(work) == ["0", "1", "2", "3"]
+
+
+def test_a_penalty_sees_each_token_once():
+    chooser = Chooser(Sampling(repetition_penalty=2.0), 0, frozenset(), [5, 3] * 1000, None)
+    for token in (3, 9, 9, 1):
+        chooser.take(token)
+    assert list(chooser._seen) == [1, 3, 5, 9]
 
 
 @pytest.mark.parametrize(

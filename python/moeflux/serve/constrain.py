@@ -17,6 +17,7 @@ from .engine import EngineError
 
 KINDS = ("json_schema", "json", "regex", "lark", "gbnf")
 MAX_SOURCE = 1 << 20  # characters
+MAX_GBNF = 1 << 16  # characters: its parser is in Python, and holds the interpreter
 MAX_KEPT = 64  # compiled grammars
 # Default is any run of white space: a model that likes it would never say anything else.
 JSON_OPTIONS = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}", "coerce_one_of": True}
@@ -85,8 +86,9 @@ class Compiler:
         rule = one_of(KINDS)
         if not rule.fits(kind):
             raise SessionError(f"[grammar] kind: expected {rule.expected}, found {show(kind)}")
-        if len(source) > MAX_SOURCE:
-            raise SessionError(f"[grammar] expected at most {MAX_SOURCE} characters, found "
+        most = MAX_GBNF if kind == "gbnf" else MAX_SOURCE
+        if len(source) > most:
+            raise SessionError(f"[grammar] expected at most {most} characters, found "
                                f"{len(source)}")  # fmt: skip
         key = kind, source, strict
         with self._lock:

@@ -255,9 +255,6 @@ class Engine(Protocol):
             SessionError: the prompt is empty, past the context, or has ids that are none.
         """
 
-    async def score(self, ids: Sequence[int], top: int) -> Scores:
-        """Logprobs of a text's own tokens, with `top` alternatives each."""
-
     async def compile(self, kind: str, source: str, *, strict: bool = True) -> Grammar:
         """Compiles a grammar for `Job.constraint`.
 
@@ -268,6 +265,7 @@ class Engine(Protocol):
 
         Raises:
             SessionError: the source is wrong, too large, or takes too long.
+            Busy: other sources take too long.
         """
 
     def health(self) -> Health:

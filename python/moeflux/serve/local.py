@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..model import Model
 from ..session import token_ids
 from ..tokenizer import MAX_FILE_BYTES, Tokenizer
 from .constrain import Compiled, Compiler
-from .engine import Busy, Delta, EngineError, Health, Job, ModelInfo, Sampling, Scores
+from .engine import Busy, Delta, EngineError, Health, Job, ModelInfo
 from .info import describe
 from .loop import StepLoop
 from .memory import Room
@@ -29,7 +28,7 @@ from .scheduler import Limits
 from .sequence import Sequence as Choice
 from .ticket import Ticket
 
-COMPILE_SECONDS = 2.0
+COMPILE_THREADS, COMPILE_SECONDS = 2, 2.0
 SHARE = Rule("a size such as 2GiB, or a share such as 25%", lambda value: _share(value) is not None)
 RULES = {
     "max_running": optional(integer(1)),
@@ -105,7 +104,8 @@ class LocalEngine:
             files.read(model.path / "tokenizer.json", MAX_FILE_BYTES).decode(),
             self._tokenizer.eos_ids, model.vocab_size,
         )  # fmt: skip
-        self._pool = ThreadPoolExecutor(2, "moeflux-grammar")
+        self._pool = ThreadPoolExecutor(COMPILE_THREADS, "moeflux-grammar")
+        self._compilers = asyncio.Semaphore(COMPILE_THREADS)  # threads that are free
         self._keys = itertools.count()
         self._open: set[Ticket] = set()
         self._draining = False
@@ -148,24 +148,18 @@ class LocalEngine:
             if not ticket.done:
                 self._loop.cancel(ticket)
 
-    async def score(self, ids: Sequence[int], top: int) -> Scores:
-        """Logprobs of a text's own tokens, with `top` alternatives each."""
-        job = Job(ids, Sampling(temperature=0.0, max_tokens=0), echo=top)
-        async with aclosing(self.submit(job)) as deltas:  # type: ignore[type-var]
-            async for delta in deltas:
-                if delta.scores is not None:
-                    return delta.scores
-                if delta.error is not None:
-                    raise EngineError(delta.error)
-        raise EngineError("[serve] the job was cancelled")
-
     async def compile(self, kind: str, source: str, *, strict: bool = True) -> Compiled:
         """Compiles a grammar; see `Engine.compile`."""
+        try:
+            await asyncio.wait_for(self._compilers.acquire(), COMPILE_SECONDS)
+        except (asyncio.TimeoutError, TimeoutError):
+            raise Busy("[grammar] other grammars take long to compile") from None
         work = asyncio.get_running_loop().run_in_executor(
             self._pool, self._compiler.compile, kind, source, strict
         )
+        work.add_done_callback(lambda _: self._compilers.release())
         try:
-            return await asyncio.wait_for(work, COMPILE_SECONDS)
+            return await asyncio.wait_for(asyncio.shield(work), COMPILE_SECONDS)
         except (asyncio.TimeoutError, TimeoutError):
             raise SessionError(
                 f"[grammar] expected a grammar that is compiled in {COMPILE_SECONDS:g} seconds"

@@ -28,6 +28,8 @@ Feed = list[tuple[Sequence, int]]
 
 AHEAD = 256  # tokens of an answer that admission sees room for
 SPACING = 4096  # tokens between checkpoints of a long prompt
+EVICTED = 8  # share of the snapshots that goes at once where memory runs out
+PANIC = "PanicException"  # of Rust code, such as llguidance's; it is no Exception
 LEAST = 16  # tokens that a snapshot saves at least
 ECHO_ROWS = 32  # of logits at a time, which are outside the budget
 BAD_READS, BAD_SECONDS = 3, 60.0  # so many jobs that reads have ended, within so long: degraded
@@ -129,12 +131,13 @@ class StepLoop:
 
     def _end_all(self) -> None:
         """Ends all jobs, in the step thread or after its end."""
-        why = "the engine has failed" if self.failure else "the server has ended"
+        why = "the engine has failed"
         with self._ending:
             self._take_inbox()
             for sequence in (*self._waiting.values(), *self._running.values()):
                 sequence.session = None
-                self._tell(sequence, sequence.end("error", why))
+                last = sequence.end("error", why) if self.failure else sequence.end("cancelled")
+                self._tell(sequence, last)
             self._waiting, self._running = {}, {}
             self._outbox.send()
 
@@ -180,9 +183,7 @@ class StepLoop:
                     self._room.bytes(q.expected(AHEAD)), now - q.taken.submitted, self._ready(q))
             for key, q in self._waiting.items()
         )  # fmt: skip
-        running = tuple(
-            Running(key, q.job.client, q.pending, self._most(q)) for key, q in self._running.items()
-        )
+        running = tuple(self._view(key, q) for key, q in self._running.items())
         state = State(waiting, running, self._room.free_bytes, self._cache.nbytes)
         return plan(state, self._costs, self._limits)
 
@@ -274,9 +275,8 @@ class StepLoop:
 
     def _compute(self, feed: Feed) -> list[tuple[Sequence, int, Any]]:
         """Steps those of the feed that can be; who makes the step fail ends with an error."""
-        for attempt in range(2):
-            if not feed:
-                break
+        tries = 2
+        while feed := [item for item in feed if item[0].session is not None]:
             try:
                 batch = [(q.session, q.next(n)) for q, n in feed if q.session is not None]
                 found = self._model.step_batch(batch, all_logits=feed[0][0].echoes)
@@ -284,33 +284,33 @@ class StepLoop:
             except Interrupted:
                 break
             except MemoryBudgetError as error:
-                return self._compute(self._make_room(feed, error))
+                self._make_room(error)
             except (IoError, FormatError, GpuError) as error:
                 if len(feed) > 1:
                     half = len(feed) // 2
                     return self._compute(feed[:half]) + self._compute(feed[half:])
-                if attempt:
+                tries -= 1
+                if not tries:
                     self._bad_reads.append(time.monotonic())
                     self._fail(feed[0][0], error)
         return []
 
-    def _make_room(self, feed: Feed, error: MemoryBudgetError) -> Feed:
-        """What can be stepped after a step found no memory: without snapshots, then without the
-        youngest choice.
-        """  # noqa: D205
-        if self._cache.evict(1, time.monotonic()):
-            return feed
+    def _make_room(self, error: MemoryBudgetError) -> None:
+        """Takes a share of the snapshots, then the session of the youngest choice."""
+        if self._cache.evict(max(self._cache.nbytes // EVICTED, 1), time.monotonic()):
+            return
         youngest = max(self._running.values(), key=lambda q: q.key)
         if len(self._running) == 1:
             self._fail(youngest, error)
         else:
             self._preempt(youngest)
-        return [item for item in feed if item[0] is not youngest]
 
     def _push(self, sequence: Sequence, n: int, logits: Any, now: float) -> None:
         try:
             delta = sequence.push(n, logits, now)
-        except MoefluxError as error:
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                raise
             self._fail(sequence, error)
             return
         if sequence.finish is not None and delta is not None:
@@ -322,9 +322,12 @@ class StepLoop:
         if delta is not None:
             self._tell(sequence, delta)
 
-    def _fail(self, sequence: Sequence, error: MoefluxError) -> None:
-        logger.warning("request %s: %s", sequence.job.id, error)
-        self._release(sequence, sequence.end("error", str(error)))
+    def _fail(self, sequence: Sequence, error: BaseException) -> None:
+        """Ends a choice. What went wrong unexpectedly is told by the log alone."""
+        known = isinstance(error, MoefluxError)
+        logger.warning("request %s: %s", sequence.job.id, error, exc_info=not known)
+        why = str(error) if known else "the choice failed; the server's log says why"
+        self._release(sequence, sequence.end("error", why))
 
     def _release(self, sequence: Sequence, last: Delta) -> None:
         """Ends a choice. What its session holds stays in the cache."""

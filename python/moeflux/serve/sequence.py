@@ -41,7 +41,7 @@ class Chooser:
         s = self._sampling = sampling
         self._sampler = Sampler(s.params(choice))
         self._ends = sorted(ends)
-        self._seen = list(prompt)
+        self._seen = np.unique(np.asarray(prompt, dtype=np.int64))
         self._said: Counter[int] = Counter()
         self._n_said = 0
         self._constraint = constraint
@@ -68,7 +68,9 @@ class Chooser:
 
     def take(self, token: int) -> None:
         """Goes on after a token."""
-        self._seen.append(token)
+        at = int(np.searchsorted(self._seen, token))
+        if at == self._seen.size or self._seen[at] != token:
+            self._seen = np.insert(self._seen, at, token)
         self._said[token] += 1
         self._n_said += 1
         if self._constraint is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,14 +11,14 @@ from starlette.responses import JSONResponse, Response
 
 from ..answer import Ask, Served, timings, total
 from ..blocks import Blocks, by_choice
-from ..dialogue import Dialogue, OutputRule, arranged, check_schema
+from ..dialogue import Dialogue, arranged
 from ..engine import Usage
 from ..events import CallArguments, CallStart, Event, Finish, Reasoning, Started, Text
 from ..http.errors import ApiError, bad
 from ..http.limits import new_id
 from ..http.sse import COMMENT, event
 from .common import Api, answer, api_of, client, now, request_id, scope
-from .content import output_of, tool_choice, tools, turns
+from .content import one_rule, tool_choice, tools, turns
 from .schema.fields import sampling, validated
 from .schema.openai import ChatBody
 
@@ -71,7 +70,7 @@ def dialogue_of(body: ChatBody) -> Dialogue:
         variables.setdefault("reasoning_effort", body.reasoning_effort)
     return Dialogue(
         arranged(turns(body.messages), "messages"), known, choice,
-        body.parallel_tool_calls is not False, _output(body), _thinking(body), variables,
+        body.parallel_tool_calls is not False, one_rule(body), _thinking(body), variables,
     )  # fmt: skip
 
 
@@ -84,52 +83,6 @@ def _thinking(body: ChatBody) -> bool | None:
             raise bad("expected enabled, disabled or adaptive", "thinking.type")
         return {"enabled": True, "disabled": False}.get(kind)
     return None if body.reasoning_effort is None else body.reasoning_effort != "none"
-
-
-def _output(body: ChatBody) -> OutputRule | None:
-    """The one rule of the content, in whichever of its names it comes."""
-    vllm = body.structured_outputs or {}
-    schemas = {"json_schema": body.json_schema, "guided_json": body.guided_json,
-               "structured_outputs.json": vllm.get("json")}  # fmt: skip
-    found = [output_of(body.response_format, "response_format")]
-    for where, schema in schemas.items():
-        if schema is not None:
-            found.append(_schema_rule(schema, where))
-    texts = {
-        "grammar": ("gbnf", body.grammar),
-        "guided_grammar": ("lark", body.guided_grammar),
-        "guided_regex": ("regex", body.guided_regex),
-        "structured_outputs.grammar": ("lark", vllm.get("grammar")),
-        "structured_outputs.regex": ("regex", vllm.get("regex")),
-    }
-    for where, (kind, source) in texts.items():
-        if source is not None and not isinstance(source, str):
-            raise bad("expected text", where)
-        if source:
-            found.append(OutputRule(kind, source))
-    choices = body.guided_choice or vllm.get("choice")
-    if choices:
-        found.append(_choice_rule(choices))
-    rules = [rule for rule in found if rule is not None]
-    if len(rules) > 1:
-        raise bad("expected one rule of the output, found several", "response_format")
-    return rules[0] if rules else None
-
-
-def _schema_rule(schema: Any, where: str) -> OutputRule:
-    if isinstance(schema, str):
-        try:
-            schema = json.loads(schema)
-        except (ValueError, RecursionError):
-            raise bad("expected a JSON schema", where) from None
-    check_schema(schema, where)
-    return OutputRule("json_schema", json.dumps(schema))
-
-
-def _choice_rule(choices: Any) -> OutputRule:
-    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
-        raise bad("expected texts", "structured_outputs.choice")
-    return OutputRule("lark", "start: " + " | ".join(json.dumps(choice) for choice in choices))
 
 
 def usage_of(usage: Usage, reasoning: int = 0) -> dict[str, Any]:

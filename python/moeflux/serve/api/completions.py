@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from ..answer import Served, check_length, compiled, run, timings, total
-from ..dialogue import OutputRule, check_schema
 from ..engine import Delta, Job, TokenLogprob, Usage
 from ..http.errors import as_api_error, bad
 from ..http.limits import new_id
@@ -20,7 +19,7 @@ from ..http.sse import Begun, EventStream, event, while_connected
 from ..tokens import finite
 from .chat import usage_of
 from .common import Api, api_of, client, now, request_id, scope
-from .content import output_of
+from .content import one_rule
 from .schema.fields import sampling, validated
 from .schema.openai import CompletionBody
 
@@ -75,15 +74,6 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _rule(body: CompletionBody) -> OutputRule | None:
-    if body.grammar:
-        return OutputRule("gbnf", body.grammar)
-    if body.json_schema is not None:
-        check_schema(body.json_schema, "json_schema")
-        return output_of({"type": "json_schema", "schema": body.json_schema}, "json_schema")
-    return output_of(body.response_format, "response_format")
-
-
 @dataclass
 class Scored:
     """Tokens with logprobs, as completions list them."""
@@ -116,7 +106,7 @@ class Asked:
             raise bad("expected at least one token, or echo", "max_tokens")
         chosen = sampling(body, served, limit, body.logprobs)
         echo = body.logprobs if body.echo and body.logprobs is not None else None
-        grammar = await compiled(served.engine, _rule(body))
+        grammar = await compiled(served.engine, one_rule(body))
         prompts = await prompts_of(body, served)
         whose = client(request, body.prompt_cache_key, body.user)
         jobs = [
@@ -134,19 +124,18 @@ class Asked:
         }  # fmt: skip
 
     async def _of_job(self, job: Job) -> AsyncGenerator[Delta, None]:
-        """Deltas of a job; of no tokens, its scores are all there is."""
-        if self._max != 0:
-            async with aclosing(run(self._served, job)) as deltas:
-                async for item in deltas:
-                    yield item
+        """Deltas of a job. Choices of no tokens are all alike, and without scores known."""
+        empty = self._max == 0
+        if empty and job.echo is None:
+            usage = Usage(prompt=len(job.ids))
+            for item in (Delta(usage=usage), *(Delta(i, finish="length", usage=usage)
+                                               for i in range(job.n))):  # fmt: skip
+                yield item
             return
-        scores = None
-        if job.echo is not None:
-            scores = await self._served.engine.score(job.ids, job.echo)
-        usage = Usage(prompt=len(job.ids))
-        yield Delta(scores=scores, usage=usage)
-        for choice in range(job.n):
-            yield Delta(choice, finish="length", usage=usage)
+        async with aclosing(run(self._served, replace(job, n=1) if empty else job)) as deltas:
+            async for item in deltas:
+                for choice in range(job.n) if empty and item.finish else (item.choice,):
+                    yield replace(item, choice=choice)
 
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:
         """(number of the prompt, delta), one prompt after another."""

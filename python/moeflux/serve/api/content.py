@@ -17,6 +17,7 @@ from ..dialogue import (
     tool,
 )
 from ..http.errors import bad
+from .schema.fields import Ruled
 
 ROLES = {
     "system": "system", "developer": "system", "user": "user", "assistant": "assistant",
@@ -143,7 +144,7 @@ def tool_choice(
         if mode not in ("auto", "required") or not isinstance(listed, list):
             raise bad("expected a mode, auto or required, and a list of tools", where)
         names = {_name_of(item, where) for item in listed}
-        return mode, tuple(item for item in known if item.name in names)
+        choice, known = mode, tuple(item for item in known if item.name in names)
     else:
         choice = _name_of(given, where)
         if all(item.name != choice for item in known):
@@ -177,3 +178,49 @@ def output_of(given: Mapping[str, Any] | None, where: str) -> OutputRule | None:
     schema = inner.get("schema")
     check_schema(schema, f"{where}.schema")
     return OutputRule("json_schema", json.dumps(schema), inner.get("strict") is not False)
+
+
+def one_rule(body: Ruled) -> OutputRule | None:
+    """The one rule of the content, in whichever of its names it comes."""
+    vllm = body.structured_outputs or {}
+    schemas = {"json_schema": body.json_schema, "guided_json": body.guided_json,
+               "structured_outputs.json": vllm.get("json")}  # fmt: skip
+    found = [output_of(body.response_format, "response_format")]
+    for where, schema in schemas.items():
+        if schema is not None:
+            found.append(_schema_rule(schema, where))
+    texts = {
+        "grammar": ("gbnf", body.grammar),
+        "guided_grammar": ("lark", body.guided_grammar),
+        "guided_regex": ("regex", body.guided_regex),
+        "structured_outputs.grammar": ("lark", vllm.get("grammar")),
+        "structured_outputs.regex": ("regex", vllm.get("regex")),
+    }
+    for where, (kind, source) in texts.items():
+        if source is not None and not isinstance(source, str):
+            raise bad("expected text", where)
+        if source:
+            found.append(OutputRule(kind, source))
+    choices = body.guided_choice or vllm.get("choice")
+    if choices:
+        found.append(_choice_rule(choices))
+    rules = [rule for rule in found if rule is not None]
+    if len(rules) > 1:
+        raise bad("expected one rule of the output, found several", "response_format")
+    return rules[0] if rules else None
+
+
+def _schema_rule(schema: Any, where: str) -> OutputRule:
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except (ValueError, RecursionError):
+            raise bad("expected a JSON schema", where) from None
+    check_schema(schema, where)
+    return OutputRule("json_schema", json.dumps(schema))
+
+
+def _choice_rule(choices: Any) -> OutputRule:
+    if not isinstance(choices, list) or not all(isinstance(c, str) and c for c in choices):
+        raise bad("expected texts", "structured_outputs.choice")
+    return OutputRule("lark", "start: " + " | ".join(json.dumps(choice) for choice in choices))

@@ -82,6 +82,19 @@ class Sampled(Body):
         return bool((self.stream_options or {}).get("include_usage"))
 
 
+class Ruled(Sampled):
+    """Fields of chat completions and completions that say what form the output has."""
+
+    response_format: dict[str, Any] | None = None
+    grammar: Annotated[str, Field(max_length=1 << 20)] | None = None
+    json_schema: dict[str, Any] | None = None
+    structured_outputs: dict[str, Any] | None = None
+    guided_json: dict[str, Any] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+
+
 def validated(kind: type[M], body: Mapping[str, Any]) -> M:
     """A body as a model. Raises ApiError with the path of the first field that is wrong."""
     try:

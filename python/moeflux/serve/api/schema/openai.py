@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
-from .fields import Body, Sampled, Unlimited
+from .fields import Body, Ruled, Unlimited
 
 Objects = list[dict[str, Any]]
 
 
-class ChatBody(Sampled):
+class ChatBody(Ruled):
     """A chat."""
 
     messages: Objects
@@ -23,21 +23,13 @@ class ChatBody(Sampled):
     tools: Annotated[Objects, Field(max_length=4096)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = True
-    response_format: dict[str, Any] | None = None
-    grammar: Annotated[str, Field(max_length=1 << 20)] | None = None
-    json_schema: dict[str, Any] | None = None
-    structured_outputs: dict[str, Any] | None = None
-    guided_json: dict[str, Any] | str | None = None
-    guided_regex: str | None = None
-    guided_choice: list[str] | None = None
-    guided_grammar: str | None = None
     reasoning_effort: str | None = None
     enable_thinking: bool | None = None
     thinking: dict[str, Any] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 
-class CompletionBody(Sampled):
+class CompletionBody(Ruled):
     """Texts that are gone on with."""
 
     prompt: str | list[Any]
@@ -47,9 +39,6 @@ class CompletionBody(Sampled):
     echo: bool | None = False
     suffix: str | None = None
     best_of: int | None = None
-    response_format: dict[str, Any] | None = None
-    grammar: Annotated[str, Field(max_length=1 << 20)] | None = None
-    json_schema: dict[str, Any] | None = None
 
 
 class TokenizeBody(Body):
@@ -70,6 +59,3 @@ class DetokenizeBody(Body):
     """Token ids."""
 
     tokens: list[Annotated[int, Field(ge=0)]]
-
-
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
