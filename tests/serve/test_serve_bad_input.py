@@ -8,6 +8,7 @@ import pytest
 from moeflux.errors import SessionError
 from moeflux.serve.engine import Busy, Health
 from moeflux.serve.http.errors import ApiError, as_api_error
+from moeflux.serve.http.limits import _unique
 from moeflux.serve.settings import Settings
 from serve.asking import USER, WEATHER, app_of, ask, events, http
 from serve.scripted import FAULT, ScriptedEngine
@@ -85,6 +86,11 @@ CHAT_RULES = [
     (tool(description="x" * (1 << 20)), "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"tool_choice": "sometimes"}, "tool_choice"),
+    (
+        {"tools": [TOOL], "tool_choice": {"type": "allowed_tools", "mode": "required",
+                                          "tools": [{"type": "function", "name": "g"}]}},
+        "tool_choice",
+    ),
     ({"tools": [TOOL], "tool_choice": {"function": {"name": "g"}}}, "tool_choice"),
     ({"response_format": {"type": "xml"}}, "response_format.type"),
     ({"response_format": {"type": "json_schema"}}, "response_format.schema"),
@@ -120,6 +126,9 @@ OTHERS = [
     (TEXT, {"suffix": "x"}, "suffix"),
     (TEXT, {"best_of": 3}, "best_of"),
     (TEXT, {"logprobs": 21}, "logprobs"),
+    (TEXT, {"grammar": "root ::= x", "guided_regex": "x"}, "response_format"),
+    (TEXT, {"structured_outputs": {"regex": 3}}, "structured_outputs.regex"),
+    (RESPONSES, {"max_output_tokens": 0}, "max_output_tokens"),
     (RESPONSES, {"previous_response_id": "resp_1"}, "previous_response_id"),
     (RESPONSES, {"conversation": "conv_1"}, "conversation"),
     (RESPONSES, {"background": True}, "background"),
@@ -207,6 +216,22 @@ def test_what_is_no_json_object_is_refused(path, body, why):
     assert (answer.json().get("type") == "error") == (path == CLAUDE)
 
 
+def test_a_key_that_comes_twice_is_found_without_comparing_all():
+    compared = 0
+
+    class Key(str):
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    with pytest.raises(ValueError, match="'twice' is there twice"):
+        _unique([(Key(i), 1) for i in range(500)] + [(Key("twice"), 1), (Key("twice"), 2)])
+    assert compared < 5000
+
+
 def test_a_body_of_200_levels_is_read():
     body = b'{"messages": [{"role": "user", "content": "hi"}], "x": '
     assert ask(ScriptedEngine(), CHAT, body + b"[" * 198 + b"]" * 198 + b"}").status_code == 200
@@ -277,6 +302,7 @@ HOSTS = [
     ({}, "10.0.0.1", 403),
     ({}, "", 403),
     ({"allowed_hosts": ("box.local",)}, "box.local:8080", 200),
+    ({"allowed_hosts": ("Box.Local",)}, "box.local", 200),
     ({"host": "0.0.0.0", "no_auth": True}, "10.0.0.1:8080", 200),
     ({"host": "0.0.0.0", "no_auth": True}, "evil.example", 403),
     ({"host": "box.local", "api_keys": ("k",)}, "box.local", 200),

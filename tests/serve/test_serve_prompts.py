@@ -3,12 +3,16 @@
 import asyncio
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from llguidance import LLMatcher, LLTokenizer
 
+from moeflux.serve import dialogue
+from moeflux.serve.api import anthropic_content
 from moeflux.serve.dialogue import Call, Dialogue, OutputRule, ToolSpec, Turn
+from moeflux.serve.http.errors import ApiError
 from moeflux.serve.parse.grammar import rule_of
 from moeflux.serve.parse.markup import Markup, find_markup
 from moeflux.serve.render import CHATML, Renderer, Replay
@@ -243,11 +247,56 @@ def test_who_asks():
         ask(engine, CHAT, {"messages": [USER], **body}, headers=headers)
         return engine.jobs[0].client
 
-    assert whose({"x-session-id": "s1"}) == whose({"session-id": "s1"}) == "/s1"
-    assert whose({"x-claude-code-session-id": "s2"}) == whose({}, prompt_cache_key="s2") == "/s2"
-    assert whose({}, user="me") == "/me"
-    keyed = whose({"authorization": "Bearer secret"}, user="me")
-    assert keyed.endswith("/me") and "secret" not in keyed and keyed != "/me"
+    here = whose({})
+    assert here == "127.0.0.1/"
+    assert whose({"x-session-id": "s1"}) == whose({"session-id": "s1"}) == f"{here}s1"
+    assert whose({"x-claude-code-session-id": "s2"}) == f"{here}s2"
+    assert whose({}, prompt_cache_key="s2") == f"{here}s2" and whose({}, user="me") == f"{here}me"
+    assert whose({"x-api-key": "made up"}) == here  # where no key is asked for
+
+
+def test_the_key_that_lets_a_request_in_says_whose_it_is():
+    def job_of(**headers):
+        engine = ScriptedEngine()
+        headers = {key.replace("_", "-"): value for key, value in headers.items()}
+        ask(engine, CHAT, {"messages": [USER]}, headers=headers, api_keys=("one", "two"))
+        return engine.jobs[0]
+
+    plain, other = job_of(authorization="Bearer one"), job_of(x_api_key="two")
+    more = job_of(authorization="Bearer one", x_api_key="random", x_session_id="s")
+    assert plain.scope == more.scope != other.scope
+    assert more.client == f"{plain.client}s" and "one" not in plain.client
+    assert plain.client.partition("/")[0] != other.client.partition("/")[0]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CLAUDE, RESPONSES])
+def test_warnings_are_a_short_header_of_ascii(path, stream):
+    odd = [{"type": "\u4e00\r\nX: y", "name": "x"}] * 40
+    body = {"tools": odd, "stream": stream, "messages": [USER], "max_tokens": 5, "input": "hi"}
+    answer = ask(ScriptedEngine(), path, body)
+    assert answer.status_code == 200
+    said = answer.headers["x-moeflux-warning"]
+    assert "\\u4e00\\r\\nX: y" in said and len(said) <= 1024
+
+
+def test_texts_are_joined_once(monkeypatch):
+    def parts(kind):
+        return [{"type": kind, "text": str(i)} for i in range(50)]
+
+    copies = []
+    monkeypatch.setattr(dialogue, "replace", lambda *a, **k: copies.append(a) or replace(*a, **k))
+    monkeypatch.setattr(anthropic_content, "replace", dialogue.replace, raising=False)
+    plain = job(CLAUDE, {"system": parts("text"), "max_tokens": 5, "messages": [
+        {"role": "user", "content": parts("text")}]})  # fmt: skip
+    assert text(plain).count("49") == 2 and len(copies) == 1
+
+
+def test_parts_of_an_answer_are_one_turn():
+    said = [{"role": "assistant", "content": word} for word in ("a", "b", "c")]
+    asked = job(RESPONSES, {"input": [{"role": "user", "content": "hi"}, *said,
+                                      {"role": "user", "content": "hi"}]})  # fmt: skip
+    assert text(asked) == f"{HI}{HEAD}abc<|im_end|>\n{HI}{HEAD}"
 
 
 def test_chatml_serves_a_model_without_a_template():
@@ -266,6 +315,16 @@ def test_a_completion_is_scored_with_its_prompt():
     assert second["logprobs"]["top_logprobs"][1] == {"e": -0.5, "d": -1.5}
     assert second["logprobs"]["text_offset"] == [0, 1, 2]
     assert found["usage"]["prompt_tokens"] == 5
+
+
+def test_a_completion_that_is_only_scored_is_a_job_of_its_client():
+    engine = ScriptedEngine()
+    body = {"prompt": "ab", "echo": True, "logprobs": 1, "max_tokens": 0, "n": 2, "user": "me"}
+    found = ask(engine, "/v1/completions", body, headers={"x-request-id": "r1"}).json()
+    (asked,) = engine.jobs
+    assert (asked.client, asked.id, asked.n, asked.echo) == ("127.0.0.1/me", "r1", 1, 1)
+    assert [choice["text"] for choice in found["choices"]] == ["ab", "ab"]
+    assert [choice["finish_reason"] for choice in found["choices"]] == ["length"] * 2
 
 
 def test_bytes_of_a_character_have_names_of_their_own():
@@ -383,6 +442,29 @@ def test_content_of_a_schema_may_come_behind_reasoning(accepts, kind):
     assert not accepts(asked, JSON, "Hm.", kind=kind)
     assert accepts(asked, JSON, 'Hm.</think>{"a": 1}', opened=True, kind=kind)
     assert rule_of(asked, Markup(), False, lambda tag: False) == asked.output
+
+
+def test_tools_that_are_not_strict_leave_out_what_cannot_be_held(accepts):
+    parameters = {"type": "object", "propertyNames": {"pattern": "^a"}, "properties": {"a": {}}}
+
+    def asked(strict):
+        return Dialogue(TURNS, (ToolSpec("f", "", parameters, strict),), "required")
+
+    assert accepts(asked(False), JSON, call("f", '{"a": 1}'))
+    with pytest.raises(AssertionError, match="propertyNames"):
+        accepts(asked(True), JSON, call("f", '{"a": 1}'))
+
+
+def test_white_space_within_a_call_is_bounded(accepts):
+    assert accepts(REQUIRED, JSON, PARIS.replace('"city": ', '"city":' + " " * 32))
+    assert not accepts(REQUIRED, JSON, PARIS.replace('"city": ', '"city":' + " " * 33))
+
+
+@pytest.mark.parametrize("enum", [5, {}, None])
+def test_an_enum_that_is_no_list_is_refused(enum):
+    spec = ToolSpec("f", "", {"properties": {"a": {"type": "string", "enum": enum}}})
+    with pytest.raises(ApiError, match="expected a list as the enum of 'a'"):
+        rule_of(Dialogue(TURNS, (spec,), "required"), XML, False, lambda tag: True)
 
 
 def test_content_or_a_call(accepts):

@@ -215,8 +215,10 @@ def test_responses(options):
 def test_responses_tool_round_trip_with_namespaces_and_custom_tools():
     space = {"type": "namespace", "name": "mcp", "description": "", "tools": [
         {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": False},
+        {"type": "custom", "name": "draw"},
     ]}  # fmt: skip
-    tools = [space, {"type": "custom", "name": "patch"}, {"type": "web_search"}]
+    grammar = {"type": "grammar", "syntax": "lark", "definition": 'start: "x"'}
+    tools = [space, {"type": "custom", "name": "patch", "format": grammar}, {"type": "web_search"}]
 
     async def go(client, _):
         asked = {"role": "user", "content": "go"}
@@ -234,14 +236,17 @@ def test_responses_tool_round_trip_with_namespaces_and_custom_tools():
 
     engine = ScriptedEngine({
         "go": '<tool_call>\n{"name": "mcp__look", "arguments": {}}\n</tool_call>\n'
-        '<tool_call>\n{"name": "patch", "arguments": {"input": "*** x"}}\n</tool_call>',
+        '<tool_call>\n{"name": "patch", "arguments": {"input": "*** x"}}\n</tool_call>\n'
+        '<tool_call>\n{"name": "mcp__draw", "arguments": {"input": "o"}}\n</tool_call>',
         "sunny": "Done.",
     })  # fmt: skip
     headers, first, second = run(go, engine)
-    look, patch = first.output
+    look, patch, draw = first.output
+    assert (draw.type, draw.namespace, draw.name) == ("custom_tool_call", "mcp", "draw")
     assert (look.type, look.namespace, look.name) == ("function_call", "mcp", "look")
     assert (patch.type, patch.name, patch.input) == ("custom_tool_call", "patch", "*** x")
     assert "web_search" in headers["x-moeflux-warning"]
+    assert "tools[1].format" in headers["x-moeflux-warning"]
     assert second.output_text == "Done."
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import Any
 
 from .http.errors import bad
@@ -157,18 +158,15 @@ def arranged(turns: list[Turn], where: str) -> tuple[Turn, ...]:
     """
     if not turns:
         raise bad("expected at least one message", where)
+    head = list(takewhile(lambda turn: turn.role == "system", turns))
     found: list[Turn] = []
+    if head:
+        text = "\n\n".join(turn.text for turn in head if turn.text)
+        found.append(replace(head[0], text=text, mark=any(turn.mark for turn in head)))
     open_calls: set[str] = set()
-    for turn in turns:
+    for turn in turns[len(head) :]:
         if turn.role == "tool" and turn.call_id not in open_calls:
             raise bad(f"no call before it has the id {turn.call_id[:80]!r}", turn.where)
         open_calls |= {call.id for call in turn.calls}
-        if turn.role == "system" and any(other.role != "system" for other in found):
-            turn = replace(turn, role="user")
-        last = found[-1] if found else None
-        if last and last.role == turn.role == "system":
-            text = "\n\n".join(filter(None, (last.text, turn.text)))
-            found[-1] = replace(last, text=text, mark=last.mark or turn.mark)
-        else:
-            found.append(turn)
+        found.append(replace(turn, role="user") if turn.role == "system" else turn)
     return tuple(found)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from ..dialogue import Call, Dialogue, ToolSpec, Turn, arranged, checked_tools, tool
@@ -86,19 +86,19 @@ def _turns(message: Mapping[str, Any], where: str) -> list[Turn]:
     if ROLES[role] == "assistant":
         return [_assistant(content, where)]
     found: list[Turn] = []
-    for i, block in enumerate(content):
-        at = f"{where}.content[{i}]"
-        if isinstance(block, dict) and block.get("type") == "tool_result" and role == "user":
-            found.append(_result(block, at))
+    for is_result, run in groupby(enumerate(content), lambda item: _is_result(item[1], role)):
+        blocks = [(block, f"{where}.content[{i}]") for i, block in run]
+        if is_result:
+            found += [_result(block, at) for block, at in blocks]
             continue
-        text = _text(block, at)
-        last = found[-1] if found else None
-        if last is not None and last.role == ROLES[role]:
-            mark = last.mark or _marked(block)
-            found[-1] = replace(last, text="\n".join((last.text, text)), mark=mark)
-        else:
-            found.append(Turn(ROLES[role], text, mark=_marked(block), where=at))
+        text = "\n".join(_text(block, at) for block, at in blocks)
+        mark = any(_marked(block) for block, _ in blocks)
+        found.append(Turn(ROLES[role], text, mark=mark, where=blocks[0][1]))
     return found or [Turn(ROLES[role], where=where)]
+
+
+def _is_result(block: Any, role: str) -> bool:
+    return isinstance(block, dict) and block.get("type") == "tool_result" and role == "user"
 
 
 def _result(block: Mapping[str, Any], where: str) -> Turn:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from ..answer import Ask, Models
 from ..events import Event
-from ..http.auth import client_of, scope_of
+from ..http.auth import client_of
 from ..http.errors import ApiError, as_api_error
 from ..http.limits import read_json
 from ..http.sse import Begun, EventStream, while_connected
@@ -21,6 +21,7 @@ from ..settings import Settings
 
 logger = logging.getLogger("moeflux.serve")
 WARNING = "X-Moeflux-Warning"  # what of a request was left out
+MAX_WARNING = 1024  # characters
 
 
 @dataclass
@@ -64,12 +65,13 @@ def request_id(request: Request) -> str:
 
 def client(request: Request, *named: str | None) -> str:
     """Whose a request is."""
-    return client_of(request.headers, request.client.host if request.client else "", *named)
+    address = request.client.host if request.client else ""
+    return client_of(request.headers, request.state.key or address, *named)
 
 
 def scope(request: Request, api: Api) -> str:
     """Whose prompts a request shares work with: everyone's, unless there are several keys."""
-    return scope_of(request.headers) if len(api.settings.api_keys) > 1 else ""
+    return str(request.state.key) if len(api.settings.api_keys) > 1 else ""
 
 
 def now() -> int:
@@ -81,7 +83,8 @@ async def answer(
     request: Request, api: Api, ask: Ask, writer: Writer, warnings: list[str] | None = None
 ) -> Response:
     """Asks, and answers as one object or as a stream. A client that goes cancels the job."""
-    headers = {WARNING: "; ".join(warnings)} if warnings else {}
+    said = ascii("; ".join(warnings or ()))[1:-1]  # what clients wrote is in it
+    headers = {WARNING: said[:MAX_WARNING]} if said else {}
     if ask.streamed:
         begun = Begun.wait(ask.events(), api.settings.keep_alive)
         source = await while_connected(request, begun)

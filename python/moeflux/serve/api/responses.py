@@ -14,7 +14,7 @@ from ..answer import Ask, Served, timings
 from ..blocks import Block, Blocks, by_choice
 from ..engine import Usage
 from ..events import Event, Finish, Started, Text
-from ..http.errors import ApiError
+from ..http.errors import ApiError, bad
 from ..http.limits import new_id
 from ..http.sse import event
 from .common import answer, api_of, client, now, request_id, scope
@@ -30,9 +30,11 @@ def _ask(
     request: Request, served: Served, body: ResponsesBody, warnings: list[str]
 ) -> tuple[Ask, ToolNames]:
     api = api_of(request)
+    if body.max_output_tokens == 0:
+        raise bad("expected at least one token", "max_output_tokens")
     dialogue, names = dialogue_of(body, warnings)
     wants = LOGPROBS in (body.include or ()) or bool(body.top_logprobs)
-    chosen = sampling(body, served, body.max_output_tokens or None,
+    chosen = sampling(body, served, body.max_output_tokens,
                       (body.top_logprobs or 0) if wants else None)  # fmt: skip
     whose = client(request, body.prompt_cache_key, body.user)
     ask = Ask(served, dialogue, chosen, request_id(request), whose, scope(request, api),
@@ -135,12 +137,12 @@ class ResponseWriter:
                     "content": [self._part(block)] if done else []}  # fmt: skip
             return item | ({"encrypted_content": sealed(block.text)} if self._seal and done else {})
         text = block.text if done else ""
-        if block.name in self.names.custom:
-            return {**head, "type": "custom_tool_call", "call_id": block.id, "name": block.name,
-                    "input": _custom_input(text)}  # fmt: skip
         space, name = self.names.namespaced.get(block.name, (None, block.name))
-        call = {**head, "type": "function_call", "call_id": block.id, "name": name,
-                "arguments": text}  # fmt: skip
+        call = {**head, "call_id": block.id, "name": name}
+        if block.name in self.names.custom:
+            call |= {"type": "custom_tool_call", "input": _custom_input(text)}
+        else:
+            call |= {"type": "function_call", "arguments": text}
         return call | ({"namespace": space} if space else {})
 
     def _part(self, block: Block, empty: bool = False) -> dict[str, Any]:

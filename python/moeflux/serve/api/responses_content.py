@@ -66,6 +66,9 @@ def _tool(
     kind, name = item.get("type"), item.get("name")
     if kind == "custom":
         names.custom.add(str(name))
+        form = item.get("format")
+        if form is not None and not (isinstance(form, dict) and form.get("type") == "text"):
+            warnings.append(f"{where}.format is left out: the input is not held to it")
         return [tool(name, item.get("description"), CUSTOM, False, where)]
     if kind != "function":
         warnings.append(f"{where} ({str(kind)[:40]}) is left out: no server runs it here")
@@ -125,9 +128,9 @@ class _Reader:
             call = self._call(item, kind, where)
             self._open(where)["calls"].append(call)
         elif kind == "reasoning":
-            if self._answer.get("calls") or self._answer.get("text"):
+            if self._answer.get("calls") or any(self._answer.get("text", ())):
                 self._end_answer()
-            self._open(where)["reasoning"] += _reasoning(item, where)
+            self._open(where)["reasoning"].append(_reasoning(item, where))
         elif kind in RESULTS:
             self._end_answer()
             call_id = item.get("call_id")
@@ -149,7 +152,7 @@ class _Reader:
         if role == "assistant":
             if self._answer.get("calls"):
                 self._end_answer()
-            self._open(where)["text"] += text
+            self._open(where)["text"].append(text)
             return
         self._end_answer()
         self._turns.append(Turn(ROLES[role], text, where=where))
@@ -163,15 +166,15 @@ class _Reader:
 
     def _open(self, where: str) -> dict[str, Any]:
         if not self._answer:
-            self._answer = {"text": "", "reasoning": "", "calls": [], "where": where}
+            self._answer = {"text": [], "reasoning": [], "calls": [], "where": where}
         return self._answer
 
     def _end_answer(self) -> None:
         if self._answer:
             found = self._answer
             self._turns.append(Turn(
-                "assistant", found["text"], found["reasoning"] or None, tuple(found["calls"]),
-                where=found["where"],
+                "assistant", "".join(found["text"]), "".join(found["reasoning"]) or None,
+                tuple(found["calls"]), where=found["where"],
             ))  # fmt: skip
         self._answer = {}
 

@@ -41,7 +41,8 @@ def check_host(headers: Headers, settings: Settings) -> None:
     bound = settings.host.lower()
     wild = bound in ("0.0.0.0", "::") and (_is_address(name) or name == "localhost")
     local = is_loopback(bound) and name in LOOPBACK
-    if not (wild or local or name == bound or {"*", name} & {*settings.allowed_hosts}):
+    allowed = {host.lower().rstrip(".") for host in (bound, *settings.allowed_hosts)}
+    if not (wild or local or {"*", name} & allowed):
         raise ApiError(403, f"Host {name!r} is not a name of this server; --allowed-host adds one")
 
 
@@ -54,39 +55,37 @@ def check_origin(headers: Headers, settings: Settings) -> None:
         raise ApiError(403, f"pages of {origin!r} may not ask; --cors-origin lets them")
 
 
-def check_key(headers: Headers, settings: Settings) -> None:
-    """Refuses a request without one of the keys. The time taken tells nothing about them."""
+def check_key(headers: Headers, settings: Settings) -> str:
+    """The hash of the key that lets a request in; "" where none is asked for.
+
+    Refuses a request without one of the keys. The time taken tells nothing about them.
+    """
     if not settings.api_keys:
-        return
+        return ""
     scheme, _, bearer = headers.get("authorization", "").partition(" ")
     given = [headers.get("x-api-key", ""), bearer.strip() if scheme.lower() == "bearer" else ""]
     equal = [
-        hmac.compare_digest(key.encode(), found.encode())
+        key
         for key in settings.api_keys
         for found in given
+        if hmac.compare_digest(key.encode(), found.encode())
     ]
-    if not any(equal):
+    if not equal:
         raise ApiError(401, "a key is wanted: Authorization: Bearer KEY, or x-api-key: KEY",
                        code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})  # fmt: skip
+    return hashlib.sha256(equal[0].encode()).hexdigest()[:16]
 
 
 SESSION_HEADERS = ("x-session-affinity", "x-session-id", "x-claude-code-session-id", "session-id")
 
 
-def client_of(headers: Headers, address: str, *named: str | None) -> str:
-    """Whose a request is, for fairness: its key and its session, the key as a hash.
+def client_of(headers: Headers, owner: str, *named: str | None) -> str:
+    """Whose a request is, for fairness: OWNER/SESSION.
 
     Args:
         headers: of the request.
-        address: that it comes from.
+        owner: who cannot be made up: the hash of the key, or the address without one.
         named: what its body calls the session or user.
     """
-    given = [*(headers.get(name) for name in SESSION_HEADERS), *named, address]
-    session = next(text for text in given if text or text == address)
-    return f"{scope_of(headers)}/{session or ''}"[:200]
-
-
-def scope_of(headers: Headers) -> str:
-    """The key of a request, as a hash; "" without one."""
-    key = headers.get("x-api-key") or headers.get("authorization", "")
-    return hashlib.sha256(key.encode()).hexdigest()[:16] if key else ""
+    given = (*(headers.get(name) for name in SESSION_HEADERS), *named)
+    return f"{owner}/{next(filter(None, given), '')}"[:200]

@@ -7,6 +7,7 @@ import json
 import math
 import secrets
 import string
+from collections import Counter
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -55,7 +56,7 @@ class Gate:
             check_host(headers, self.settings)
             check_origin(headers, self.settings)
             if scope["method"] != "OPTIONS" and scope["path"] not in OPEN:
-                check_key(headers, self.settings)
+                scope["state"]["key"] = check_key(headers, self.settings)
         except ApiError as error:
             response = error_response(error, scope["path"], request_id)
             await response(scope, receive, send_with_id)
@@ -122,8 +123,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in found if keys.count(key) > 1)
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice[:80]!r} is there twice")
     return found
 

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ..constrain import JSON_OPTIONS
 from ..dialogue import Dialogue, OutputRule, ToolSpec
+from ..http.errors import bad
 from .markup import Markup
 
 HEAD = "%llguidance {}\n"
@@ -31,14 +33,13 @@ def rule_of(
     if tools and markup.form and dialogue.choice not in ("auto", "none"):
         more = ' ("\\n" call)*' if dialogue.parallel and dialogue.choice == "required" else ""
         start = f"start: {write.thinking(opened)} call{more}\n"
-        strict = any(tool.strict for tool in tools)
-        return OutputRule("lark", HEAD + start + write.calls(tools), strict)
+        return OutputRule("lark", HEAD + start + write.calls(tools))
     free = tools if dialogue.choice == "auto" and markup.form else ()
     if dialogue.output is not None:
         return write.output(dialogue.output, opened, free)
     if any(tool.strict for tool in free) and is_token(markup.call[0]):
         start = f"start: {write.thinking(opened)} (TEXT? call)* TEXT?\nTEXT: /(.|\\n)+/\n"
-        return OutputRule("lark", HEAD + start + write.calls(free), False)
+        return OutputRule("lark", HEAD + start + write.calls(free))
     return None
 
 
@@ -78,15 +79,15 @@ class _Writer:
     def _json_call(self, rule: str, tool: ToolSpec) -> str:
         head = json.dumps(f'{{"name": "{tool.name}", "arguments": ')
         return f'{rule}: {head} {rule}_arguments "}}"\n' + _json(
-            f"{rule}_arguments", tool.parameters
+            f"{rule}_arguments", tool.parameters, tool.strict
         )
 
     def _xml_call(self, rule: str, tool: ToolSpec) -> str:
         """Parameters in the schema's order; those that are not required may be missing."""
         given = tool.parameters.get("properties")
         properties: dict[str, Any] = given if isinstance(given, dict) else {}
-        listed = tool.parameters.get("required")
-        required = listed if isinstance(listed, list) else []
+        needed = tool.parameters.get("required")
+        required = needed if isinstance(needed, list) else []
         definitions = {key: tool.parameters[key] for key in ("$defs", "definitions")
                        if key in tool.parameters}  # fmt: skip
         parts, rules = [], ""
@@ -95,16 +96,19 @@ class _Writer:
             parts.append(part if name in required else f"{part}?")
             head = json.dumps(f"<parameter={name}>\n")
             kind = schema.get("type") if isinstance(schema, dict) else None
+            listed = schema.get("enum", []) if kind == "string" else []
+            if not isinstance(listed, list):
+                raise bad(f"expected a list as the enum of {name[:80]!r} of {tool.name}", "tools")
             if kind == "string" and "enum" not in schema:
                 rules += f"{part}: {head} {part}_v\n"
                 rules += f'{part}_v[suffix="\\n</parameter>\\n"]: /(.|\\n)*/\n'
             elif kind == "string":
-                values = " | ".join(json.dumps(str(value)) for value in schema["enum"])
+                values = " | ".join(json.dumps(str(value)) for value in listed)
                 rules += f'{part}: {head} ({values}) "\\n</parameter>\\n"\n'
             else:
                 value = {**schema, **definitions} if isinstance(schema, dict) else schema
                 rules += f'{part}: {head} {part}_v "\\n</parameter>\\n"\n' + _json(
-                    f"{part}_v", value
+                    f"{part}_v", value, tool.strict
                 )
         head = json.dumps(f"<function={tool.name}>\n")
         return f'{rule}: {head} {" ".join(parts)} "</function>"\n{rules}'
@@ -118,8 +122,10 @@ class _Writer:
         calls = ' | call ("\\n" call)*' if tools else ""
         start = f"start: {self.thinking(opened)} (body{calls})\n"
         rules = self.calls(tools) if tools else self._thinking_rules()
-        return OutputRule("lark", HEAD + start + rules + _json("body", schema), output.strict)
+        return OutputRule("lark", HEAD + start + rules + _json("body", schema, output.strict))
 
 
-def _json(rule: str, schema: Any) -> str:
+def _json(rule: str, schema: Any, strict: bool) -> str:
+    if isinstance(schema, dict):
+        schema = {**schema, "x-guidance": JSON_OPTIONS | {"lenient": not strict}}
     return f"{rule}: %json {json.dumps(schema)}\n"
