@@ -125,6 +125,19 @@ def test_a_path_is_known_when_its_snapshot_is_gone():
     assert found(cache, "abcxyz") == (None, 0, 3)
 
 
+def test_nodes_are_not_walked_for_each_step_or_victim():
+    cache, walks = PrefixCache(10_000, max_path_tokens=400), []
+    nodes = cache._nodes
+    cache._nodes = lambda: walks.append(1) or nodes()
+    for i in range(100):
+        cache.insert([i] * 4, Fake(str(i)))
+    assert len(cache) == 100 and cache.evict(100) == 100 and not walks
+    for i in range(100, 200):
+        cache.insert([i] * 4, Fake(str(i)))
+    assert 0 < len(walks) <= 10 and cache._path_tokens <= 400
+    assert len(cache) == cache.nbytes // 10
+
+
 def test_paths_are_bounded():
     cache = filled("abcdef", max_path_tokens=20)
     for i in range(50):

@@ -170,7 +170,29 @@ def test_prompts_owe_nothing_when_nobody_writes():
 def test_time_is_shared_by_rows_and_forgotten_by_half_a_minute():
     found = Costs()
     found.observe(0.0, 4.0, {"a": 3, "b": 1}, 0, 4)
-    assert (found.used("a"), found.used("b"), found.used("c")) == (3.0, 1.0, 0.0)
+    assert [found.used(name, 0.0) for name in "abc"] == [3.0, 1.0, 0.0]
     assert found.used("a", 60.0) == 1.5
     found.observe(60.0, 4.0, {"a": 1}, 0, 1)
-    assert found.used("a") == 5.5
+    assert found.used("a", 60.0) == 5.5
+
+
+def test_the_turn_is_that_of_who_had_less_of_late():
+    found = Costs()
+    found.observe(0.0, 10.0, {"early": 1}, 0, 0)
+    found.observe(600.0, 1.0, {"late": 1}, 0, 0)
+    waiting = (*client("late", 1), *client("early", 2))
+    state = State(waiting=waiting, now=600.0)
+    assert plan(state, found, replace(LIMITS, max_running=1)).admit == (2,)
+    state = State(running=(Running(1, "late", 90), Running(2, "early", 90)), now=600.0)
+    assert dict(plan(state, found, LIMITS).feed) == {2: 90, 1: 10}
+
+
+def test_sessions_of_one_owner_do_not_take_all_turns():
+    limits = replace(LIMITS, max_running=2)
+    waiting = (*client("one/b", 1), *client("one/c", 2), *client("two/d", 3))
+    found = plan(State(waiting, (Running(0, "one/a"),)), Costs(), limits)
+    assert found.admit == (3,)
+    spent = Costs()
+    spent.observe(0.0, 5.0, {"one/z": 1}, 0, 0)
+    assert plan(State(waiting), spent, limits).admit == (3, 1)
+    assert spent.used("one", 0.0) == spent.used("one/z", 0.0) == 5.0

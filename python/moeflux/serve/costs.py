@@ -9,6 +9,11 @@ NEW = 0.25  # weight of a new measurement
 HALF_LIFE = 60.0  # seconds, of what a client has used
 
 
+def owner_of(client: str) -> str:
+    """The key or address of a client, who is OWNER/SESSION."""
+    return client.partition("/")[0]
+
+
 class Costs:
     """Measured seconds. A pass is observed once; times are given, so there is no clock here.
 
@@ -21,7 +26,7 @@ class Costs:
         self.share = share
         self.debt = 0.0
         self._decode: dict[int, float] = {}  # by rows, of passes without prompts
-        self._used: dict[str, tuple[float, float]] = {}  # by client: seconds, and when
+        self._used: dict[str, tuple[float, float]] = {}  # by client and owner: seconds, and when
 
     def observe(
         self, now: float, seconds: float, rows: Mapping[str, int], prompt: int, decoding: int
@@ -37,7 +42,8 @@ class Costs:
         """
         n_rows = sum(rows.values())
         for client, count in rows.items():
-            self._used[client] = self.used(client, now) + seconds * count / n_rows, now
+            for name in {client, owner_of(client)}:
+                self._used[name] = self.used(name, now) + seconds * count / n_rows, now
         if len(self._used) > 1024:
             self._used = {c: e for c, e in self._used.items() if self.used(c, now) > 1e-3}
         if not prompt:
@@ -50,10 +56,10 @@ class Costs:
         else:
             self.debt -= seconds
 
-    def used(self, client: str, now: float | None = None) -> float:
-        """Seconds that a client has had, half of those of a minute ago."""
-        seconds, when = self._used.get(client, (0.0, 0.0))
-        return seconds if now is None else seconds * math.exp2((when - now) / HALF_LIFE)
+    def used(self, name: str, now: float) -> float:
+        """Seconds that a client or an owner has had, half of those of a minute ago."""
+        seconds, when = self._used.get(name, (0.0, now))
+        return seconds * math.exp2((when - now) / HALF_LIFE)
 
     def decode_seconds(self, rows: int) -> float:
         """What a pass of so many decoding choices will take; 0 where nothing is known.

@@ -100,7 +100,7 @@ class Job:
         n: choices, which share the prompt.
         echo: report the prompt's own logprobs with this many alternatives; None does not.
         done: tokens of an earlier run of this job: taken as chosen, and not delivered again.
-        client: a key or session, for fairness.
+        client: OWNER/SESSION, for fairness: owners take turns, and so do the sessions of each.
         scope: jobs of different scopes share no snapshots, so that none learns from the time that
             its answer takes what another one has asked.
         id: of the request, for the log.

@@ -184,7 +184,7 @@ class StepLoop:
             for key, q in self._waiting.items()
         )  # fmt: skip
         running = tuple(self._view(key, q) for key, q in self._running.items())
-        state = State(waiting, running, self._room.free_bytes, self._cache.nbytes)
+        state = State(waiting, running, self._room.free_bytes, self._cache.nbytes, now)
         return plan(state, self._costs, self._limits)
 
     def _view(self, key: int, sequence: Sequence) -> Running:

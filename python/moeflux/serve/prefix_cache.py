@@ -7,6 +7,8 @@ others will, too, and a snapshot there is worth its bytes.
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -79,14 +81,15 @@ class PrefixCache:
         self, max_bytes: int, extent_bytes: int = 0, max_path_tokens: int = MAX_PATH_TOKENS
     ) -> None:
         self.max_bytes, self._extent_bytes = max_bytes, extent_bytes
-        self.nbytes = self._count = 0
+        self.nbytes = 0
         self._max_path_tokens = max_path_tokens
         self._path_tokens = 0
         self._roots: dict[str, _Node] = {}
+        self._holders: dict[_Node, None] = {}  # nodes with a snapshot, in the order of insertion
         self._owners: Counter[object] = Counter()  # snapshots by extent
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._holders)
 
     def find(self, ids: Sequence[int], scope: str = "", now: float | None = None) -> Match:
         """The longest snapshot that leaves a token of `ids` to compute. `now` counts a hit."""
@@ -110,7 +113,7 @@ class PrefixCache:
         node.when = max(node.when, now)
         if node.kept is None and node.parent is not None:
             node.kept = kept
-            self._count += 1
+            self._holders[node] = None
             self._owners.update(kept.extents)
             self.nbytes += self._own_bytes(kept)
             self.evict(self.nbytes - self.max_bytes, now)
@@ -120,8 +123,8 @@ class PrefixCache:
     def evict(self, nbytes: int, now: float = 0.0) -> int:
         """Lets the least valuable snapshots go until `nbytes` are free. Returns what was freed."""
         freed = 0
-        while freed < nbytes and (holders := self._holders()):
-            worst = min(holders, key=lambda node: self._value(node, now))
+        while freed < nbytes and self._holders:
+            worst = min(self._holders, key=lambda node: self._value(node, now))
             freed += self._drop(worst)
         return freed
 
@@ -136,7 +139,7 @@ class PrefixCache:
         freed = self._own_bytes(kept)
         self._owners -= Counter(kept.extents)  # which forgets those without an owner
         node.kept = None
-        self._count -= 1
+        del self._holders[node]
         self.nbytes -= freed
         return freed
 
@@ -152,9 +155,6 @@ class PrefixCache:
         size = max(self._own_bytes(node.kept) if node.kept is not None else 0, 1)
         age = math.exp2(min(node.when - now, 0.0) / HALF_LIFE)
         return saved * (age + self._hits(node, now)) / size, node.when
-
-    def _holders(self) -> list[_Node]:
-        return [node for node in self._nodes() if node.kept is not None]
 
     def _nodes(self) -> Iterator[_Node]:
         stack = list(self._roots.values())
@@ -188,16 +188,25 @@ class PrefixCache:
         return node
 
     def _forget_paths(self) -> None:
-        """Lets ends of paths without a snapshot go, the oldest first, where paths are too many."""
-        while self._path_tokens > self._max_path_tokens:
-            ends = [n for n in self._nodes() if not n.children and n.parent is not None]
-            if not ends:
-                return
-            end = min(ends, key=lambda node: (node.kept is not None, node.when))
+        """Lets ends of paths without a snapshot go, the oldest first, where paths are too many.
+
+        An eighth goes at once: to find the ends takes a walk of all nodes.
+        """
+        if self._path_tokens <= self._max_path_tokens:
+            return
+        number = itertools.count()  # of equal ones the first found goes first
+        leaves = (n for n in self._nodes() if not n.children and n.parent is not None)
+        ends = [(node.kept is not None, node.when, next(number), node) for node in leaves]
+        heapq.heapify(ends)
+        while ends and self._path_tokens > self._max_path_tokens * 7 // 8:
+            end = heapq.heappop(ends)[-1]
             self._drop(end)
             self._path_tokens -= end.edge.size
-            assert end.parent is not None
-            del end.parent.children[int(end.edge[0])]
+            parent = end.parent
+            assert parent is not None
+            del parent.children[int(end.edge[0])]
+            if not parent.children and parent.parent is not None:
+                heapq.heappush(ends, (parent.kept is not None, parent.when, next(number), parent))
 
 
 def _common(one: Tokens, other: Tokens) -> int:

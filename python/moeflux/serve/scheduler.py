@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from .costs import Costs
+from .costs import Costs, owner_of
 
 MOST_RUNNING = 64  # choices, where no number is given
 
@@ -82,12 +82,15 @@ class Running:
 
 @dataclass(frozen=True)
 class State:
-    """What there is: choices, bytes that sessions can take, bytes of snapshots among the rest."""
+    """What there is: choices, bytes that sessions can take, bytes of snapshots among the rest, and
+    the time in seconds of the clock that `Costs` are told of.
+    """  # noqa: D205
 
     waiting: tuple[Waiting, ...] = ()
     running: tuple[Running, ...] = ()
     free_bytes: int = 1 << 62
     cached_bytes: int = 0
+    now: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -126,18 +129,20 @@ def _feed(
         youngest = running.pop()
         preempt.append(youngest.key)
         room += youngest.growth  # at least: its session goes
-    feed = _rows(running, costs, limits)
+    feed = _rows(running, costs, limits, state.now)
     growth = sum(r.growth for r in running)
     evict = max(0, min(growth - state.free_bytes, state.cached_bytes))
     promised = sum(max(r.growth, r.expected) for r in running)
     return feed, tuple(preempt), evict, state.free_bytes + state.cached_bytes - promised
 
 
-def _rows(running: Iterable[Running], costs: Costs, limits: Limits) -> tuple[tuple[int, int], ...]:
+def _rows(
+    running: Iterable[Running], costs: Costs, limits: Limits, now: float
+) -> tuple[tuple[int, int], ...]:
     decoding = [r for r in running if r.pending == 1]
     prompts = sorted(
         (r for r in running if r.pending > 1),
-        key=lambda r: (costs.used(r.client), r.pending, r.key),
+        key=lambda r: (*_used(r.client, costs, now), r.pending, r.key),
     )
     feed = [(r.key, 1) for r in decoding]
     left = max(limits.rows - len(feed), min(limits.short, limits.rows))
@@ -158,7 +163,7 @@ def _admit(
     clients = [r.client for r in state.running]
     queue = [w for w in state.waiting if w.ready]
     while queue and _has_place(len(clients), costs, limits):
-        best = min(queue, key=lambda w: _order(w, clients.count(w.client), costs, limits))
+        best = min(queue, key=lambda w: _order(w, clients, costs, limits, state.now))
         if clients and free - best.nbytes < limits.kept_bytes:
             break  # the first in turn waits for room; no smaller one passes it for ever
         queue.remove(best)
@@ -171,10 +176,20 @@ def _admit(
     return admitted, evict
 
 
-def _order(waiting: Waiting, running: int, costs: Costs, limits: Limits) -> tuple[float, ...]:
+def _order(
+    waiting: Waiting, running: list[str], costs: Costs, limits: Limits, now: float
+) -> tuple[float, ...]:
+    """Owners take turns, and so do the sessions of one; anyone can make up a session."""
     if waiting.waited >= limits.patience:
         return (0, waiting.key)
-    return (1, running, costs.used(waiting.client), waiting.left, waiting.key)
+    client = waiting.client
+    of_owner = sum(owner_of(other) == owner_of(client) for other in running)
+    owner_used, used = _used(client, costs, now)
+    return (1, of_owner, owner_used, running.count(client), used, waiting.left, waiting.key)
+
+
+def _used(client: str, costs: Costs, now: float) -> tuple[float, float]:
+    return costs.used(owner_of(client), now), costs.used(client, now)
 
 
 def _has_place(running: int, costs: Costs, limits: Limits) -> bool:
