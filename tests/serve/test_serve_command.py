@@ -16,7 +16,8 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 import moeflux
-from moeflux import IoError
+from moeflux import IoError, SessionError
+from moeflux.commands.serve import _keys
 from moeflux.serve.engine import Health
 from moeflux.serve.run import FAILED, bind, run
 
@@ -107,6 +108,18 @@ def test_a_bad_flag_is_refused_in_a_sentence_before_the_load(flag):
     command = [sys.executable, "-m", "moeflux.cli", "serve", "/no/model", flag, value]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_keys_come_from_flags_or_the_environment_and_a_file(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOEFLUX_API_KEY", "a b")
+    assert _keys(None, None) == ("a b",) and _keys(["c"], None) == ("c",)
+    (tmp_path / "keys").write_text("one\n\n two \n")
+    assert _keys(["c"], tmp_path / "keys") == ("c", "one", "two")
+    (tmp_path / "empty").write_text("\n \n")
+    with pytest.raises(SessionError, match="empty: expected a key a line, found none"):
+        _keys(["c"], tmp_path / "empty")
+    monkeypatch.delenv("MOEFLUX_API_KEY")
+    assert _keys(None, None) == ()
 
 
 def test_an_address_that_is_taken_is_refused():

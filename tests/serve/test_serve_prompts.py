@@ -17,7 +17,7 @@ from moeflux.serve.parse.grammar import rule_of
 from moeflux.serve.parse.markup import Markup, find_markup
 from moeflux.serve.render import CHATML, Renderer, Replay
 from oracle.tokenizer_file import write_tokenizer
-from serve.asking import CALL, USER, WEATHER, app_of, ask, http
+from serve.asking import CALL, USER, WEATHER, app_of, ask, events, http
 from serve.scripted import TEMPLATE, TOKENS, ScriptedEngine, tokenizer
 
 CHAT, CLAUDE, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
@@ -224,6 +224,37 @@ def test_the_next_prompt_begins_with_this_one_and_its_answer(path, forgetful):
     held = [*first.ids, *tokenizer().encode(said)]
     assert second.ids[: len(held)] == held
     assert max(second.marks) >= len(held)
+
+
+def test_a_call_that_was_cut_short_is_not_replayed():
+    cut = CALL[: CALL.index("Paris") + 3]
+    engine = ScriptedEngine({"": cut, "sunny": "Done."})
+    app = app_of(engine)
+
+    async def go():
+        async with http(app) as client:
+            asked = {"tools": [TOOL], "messages": [USER], "stream": True}
+            stream = events((await client.post(CHAT, json=asked)).text)
+            deltas = [d["choices"][0]["delta"] for _, d in stream if d != "[DONE]"]
+            calls = [d["tool_calls"][0] for d in deltas if d.get("tool_calls")]
+            given = {"name": "get_weather", "arguments": '{"city": "Par"}'}
+            said = {"role": "assistant", "tool_calls": [
+                {"id": calls[0]["id"], "type": "function", "function": given}]}  # fmt: skip
+            result = {"role": "tool", "tool_call_id": calls[0]["id"], "content": "sunny"}
+            return await client.post(CHAT, json={"messages": [USER, said, result]})
+
+    assert asyncio.run(go()).status_code == 200
+
+
+def test_a_prompt_that_is_too_long_is_not_rendered_for_its_marks(monkeypatch):
+    engine, rendered = ScriptedEngine(context=20), []
+    encode = type(engine.tokenizer).encode_chat
+    monkeypatch.setattr(
+        type(engine.tokenizer), "encode_chat",
+        lambda *a, **k: rendered.append(1) or encode(*a, **k),
+    )  # fmt: skip
+    answer = ask(engine, CHAT, {"messages": [{"role": "user", "content": "x" * 30}]})
+    assert answer.json()["error"]["code"] == "context_length_exceeded" and len(rendered) == 1
 
 
 def test_sampling_is_the_bodys_then_the_models_then_ours():

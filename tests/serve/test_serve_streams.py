@@ -202,3 +202,13 @@ def test_a_completion_streams_its_echo_first():
     assert [c["finish_reason"] for c in choices] == [None] * 4 + ["length"]
     assert [bool(chunk.get("timings")) for chunk in found[:-1]] == [False] * 4 + [True]
     assert found[-1] == "[DONE]"
+    places = [at for chunk in choices for at in chunk["logprobs"]["text_offset"]]
+    assert places == [0, 1, 2, 3, 4]
+
+
+def test_a_streams_usage_is_that_of_the_whole_answer():
+    body = {"prompt": ["a long prompt", "another prompt"], "max_tokens": 3, "n": 2}
+    whole = ask(ScriptedEngine(), "/v1/completions", body).json()["usage"]
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
+    found = events(ask(ScriptedEngine(), "/v1/completions", body).text)
+    assert found[-2][1]["usage"] == whole and whole["prompt_tokens_details"]["cached_tokens"] == 16

@@ -50,7 +50,7 @@ def serve(
     ] = "25%",
     api_key: Annotated[
         Optional[list[str]],
-        typer.Option(envvar="MOEFLUX_API_KEY", help="Clients must send it; repeatable."),
+        typer.Option(help="Clients must send it; repeatable. MOEFLUX_API_KEY's in its place."),
     ] = None,
     api_key_file: Annotated[Optional[Path], typer.Option(help="Keys, one a line.")] = None,
     no_auth: Annotated[
@@ -133,8 +133,11 @@ def _running(text: str) -> int | None:
 
 
 def _keys(keys: list[str] | None, file: Path | None) -> tuple[str, ...]:
+    named = os.environ.get("MOEFLUX_API_KEY")  # typer would make two keys of one with a space
     lines = [] if file is None else [line.strip() for line in _read(file).splitlines()]
-    return (*(keys or ()), *filter(None, lines))
+    if file is not None and not any(lines):
+        raise errors.SessionError(f"[serve] {os.fspath(file)}: expected a key a line, found none")
+    return (*(keys or filter(None, [named])), *filter(None, lines))
 
 
 def _template(name: str | None) -> str | None:

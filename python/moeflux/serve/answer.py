@@ -105,8 +105,9 @@ class Ask:
 
     async def render(self) -> Prompt:
         """The prompt, checked against the context."""
-        self.prompt = await asyncio.to_thread(self.served.renderer.render, self.dialogue)
-        check_length(len(self.prompt.ids), self.served)
+        self.prompt = await asyncio.to_thread(
+            self.served.renderer.render, self.dialogue, lambda n: check_length(n, self.served)
+        )
         return self.prompt
 
     async def events(self) -> AsyncGenerator[Event, None]:

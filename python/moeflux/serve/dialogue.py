@@ -147,6 +147,14 @@ def arguments(value: Any, where: str) -> str:
     return value or "{}"
 
 
+def is_object(text: str) -> bool:
+    """Whether a text is JSON of an object."""
+    try:
+        return isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def arranged(turns: list[Turn], where: str) -> tuple[Turn, ...]:
     """Turns as templates take them: one system turn, at the beginning.
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SessionError, TemplateError
-from .dialogue import Call, Dialogue, Turn
+from .dialogue import Call, Dialogue, Turn, is_object
 from .http.errors import bad
 from .parse.markup import Markup, find_markup
 
@@ -45,7 +45,9 @@ class Replay:
         self._size = 0
 
     def keep(self, call_id: str, arguments: str, reasoning: str | None) -> None:
-        """Remembers a call that has been given out."""
+        """Remembers a call that has been given out, unless it was cut short."""
+        if not is_object(arguments):
+            return
         with self._lock:
             self._written[call_id] = arguments, reasoning
             self._size += _size(arguments, reasoning)
@@ -86,15 +88,21 @@ class Renderer:
         self.markup = markup if reasoning == "auto" else Markup(None, form=markup.form)
         self._text_arguments = "arguments is string" in template
 
-    def render(self, dialogue: Dialogue) -> Prompt:
+    def render(self, dialogue: Dialogue, check: Callable[[int], None] | None = None) -> Prompt:
         """The prompt of a request.
 
+        Args:
+            dialogue: what is said.
+            check: refuses a length, before marks are looked for.
+
         Raises:
-            ApiError: the template refuses it, or there is none.
+            ApiError: the template refuses it, there is none, or what `check` raises.
         """
         messages = [self._message(turn) for turn in dialogue.turns]
         go_on = dialogue.turns[-1].role == "assistant" and not dialogue.turns[-1].calls
         ids = self._encode(messages, dialogue, continue_final_message=go_on)
+        if check is not None:
+            check(len(ids))
         tail = self.tokenizer.decode(ids[-TAIL:], skip_special_tokens=False).rstrip()
         opened = self.markup.think is not None and tail.endswith(self.markup.think[0])
         return Prompt(ids, self._marks(ids, messages, dialogue, go_on), opened)

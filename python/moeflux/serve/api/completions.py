@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -74,6 +75,15 @@ def _is_id(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _usage(usages: Sequence[Usage]) -> dict[str, Any]:
+    """That of all prompts together."""
+    return usage_of(Usage(
+        prompt=sum(u.prompt for u in usages),
+        generated=sum(u.generated for u in usages),
+        cached_memory=sum(u.cached_memory + u.cached_disk for u in usages),
+    ))  # fmt: skip
+
+
 @dataclass
 class Scored:
     """Tokens with logprobs, as completions list them."""
@@ -92,6 +102,7 @@ class Asked:
         self._id, self._created, self._n = new_id("cmpl-"), now(), body.n or 1
         self._max = jobs[0].sampling.max_tokens
         self._echo = bool(body.echo)
+        self._told: Counter[int] = Counter()  # characters of a stream's choices, by their index
 
     @classmethod
     async def of(cls, request: Request, api: Api, body: CompletionBody) -> Asked:
@@ -164,13 +175,8 @@ class Asked:
                 own = [d for d in deltas if d.choice == choice]
                 choices.append(self._choice(number * job.n + choice, job, deltas, own))
             usages.append(total([d.usage for d in deltas if d.finish and d.usage]))
-        usage = Usage(
-            prompt=sum(u.prompt for u in usages),
-            generated=sum(u.generated for u in usages),
-            cached_memory=sum(u.cached_memory + u.cached_disk for u in usages),
-        )
         more = {"timings": timings(usages[0])} if len(usages) == 1 else {}
-        return {**self._head(), "choices": choices, "usage": usage_of(usage), **more}
+        return {**self._head(), "choices": choices, "usage": _usage(usages), **more}
 
     def _choice(
         self, index: int, job: Job, deltas: Sequence[Delta], own: Sequence[Delta]
@@ -217,42 +223,47 @@ class Asked:
 
     async def stream(self, source: Begun[tuple[int, Delta]]) -> AsyncGenerator[bytes, None]:
         """Chunks of text; usage where it is asked for; [DONE]."""
-        usages: list[Usage] = []
+        usages: list[list[Usage]] = [[] for _ in self._jobs]
         try:
             async for number, item in source:
                 job = self._jobs[number]
                 if item.finish and item.usage:
-                    usages.append(item.usage)
+                    usages[number].append(item.usage)
                 admitted = item.usage is not None and item.finish is None
                 if self._echo and (item.scores is not None or (admitted and job.echo is None)):
                     for choice in range(job.n):
                         yield self._echoed(number * job.n + choice, job, item)
-                last = len(usages) == len(self._jobs) * job.n
-                more = {"timings": timings(total(usages))} if item.finish and last else {}
+                ended = [usage for one in usages for usage in one]
+                last = len(ended) == len(self._jobs) * job.n
+                more = {"timings": timings(total(ended))} if item.finish and last else {}
                 if item.text or item.tokens or item.finish:
                     yield self._chunk(number * job.n + item.choice, item, more)
         except Exception as error:
             yield event(as_api_error(error).openai())
             return
         if self._body.include_usage:
-            usage = Usage(prompt=sum(len(job.ids) for job in self._jobs),
-                          generated=sum(u.generated for u in usages),
-                          cached_memory=max((u.cached_memory + u.cached_disk for u in usages),
-                                            default=0))  # fmt: skip
-            yield event({**self._head(), "choices": [], "usage": usage_of(usage)})
+            usage = _usage([total(one) for one in usages])
+            yield event({**self._head(), "choices": [], "usage": usage})
         yield event("[DONE]")
 
     def _echoed(self, index: int, job: Job, item: Delta) -> bytes:
         """The prompt, with its logprobs where they are asked for."""
-        scored = Scored()
-        self._add(scored, job.ids, item.scores.tokens if item.scores else (), 0)
+        scored = self._scored(index, job.ids, item.scores.tokens if item.scores else ())
         return self._one(index, self._prompt_text(job), scored, None, {})
 
     def _chunk(self, index: int, item: Delta, more: Mapping[str, Any]) -> bytes:
-        scored = Scored()
-        self._add(scored, item.tokens, item.logprobs, 0)
+        scored = self._scored(index, item.tokens, item.logprobs)
         reason = REASONS[item.finish] if item.finish else None
         return self._one(index, item.text, scored, reason, more)
+
+    def _scored(
+        self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
+    ) -> Scored:
+        """More tokens of a stream, whose places go on from the last ones."""
+        scored = Scored()
+        self._add(scored, ids, logprobs, self._told[index])
+        self._told[index] += sum(map(len, scored.tokens))
+        return scored
 
     def _one(
         self, index: int, text: str, scored: Scored, reason: str | None, more: Mapping[str, Any]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..dialogue import is_object
 from ..engine import TokenLogprob
 from ..events import CallArguments, CallStart, Event, Reasoning, Text
 from .calls import FORMS, CallParser
@@ -194,10 +194,7 @@ class Parser:
         """Gives out a call that was held. Returns whether it is one."""
         if self._started or self._enough():
             return True
-        try:
-            good = isinstance(json.loads(self._arguments), dict)
-        except (ValueError, RecursionError):
-            good = False
+        good = is_object(self._arguments)
         if good and call.name:
             self._start(call.name, out)
             out.append(CallArguments(self._choice, self.n_calls - 1, self._arguments))
