@@ -91,6 +91,14 @@ float widen_half(uint16_t half) {  // a finite one
 
 }  // namespace
 
+DType dtype_of(std::string_view name) {
+  constexpr std::string_view kNames[] = {"F32", "F16", "BF16"};
+  const auto found = std::ranges::find(kNames, name);
+  if (found == std::end(kNames))
+    throw FormatError("[quant::dtype_of] expected dtype F32, F16 or BF16, found ", name);
+  return static_cast<DType>(found - kNames);
+}
+
 std::span<const Format> formats() {
   return kFormats;
 }

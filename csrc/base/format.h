@@ -20,6 +20,7 @@ enum class DType : uint8_t { f32, f16, bf16 };
 constexpr uint64_t dtype_bytes(DType dtype) {
   return dtype == DType::f32 ? 4 : 2;
 }
+DType dtype_of(std::string_view name);  // as safetensors have it; throws FormatError
 
 enum : size_t { kCodes, kScales, kSupers, kPlanes };
 template <class T>

@@ -1,10 +1,9 @@
 // The table of weight formats, for Python: which there are, and what tensors a matrix consists of.
-#include "bindings/formats.h"
-
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include "base/error.h"
+#include "base/format.h"
 #include "bindings/bindings.h"
 #include "ops/cpu/kernels.h"
 
@@ -17,7 +16,6 @@ namespace {
 using namespace py::literals;
 
 constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8";
-constexpr const char* kDTypes[] = {"F32", "F16", "BF16"};  // in the order of DType
 
 using Row = std::tuple<std::string, uint32_t, std::vector<uint32_t>, bool>;
 
@@ -35,7 +33,7 @@ using Tensor = std::tuple<std::string, std::string, uint64_t>;
 
 std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_t group,
                             const std::string& dtype) {
-  const quant::Shape shape{1, columns, &quant::find_format(format), group, dtype_of(dtype)};
+  const quant::Shape shape{1, columns, &quant::find_format(format), group, quant::dtype_of(dtype)};
   quant::check_shape(shape, "of a spec");
   std::vector<Tensor> found;
   for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
@@ -74,16 +72,6 @@ py::array_t<float> decode(const std::string& format, uint32_t columns, const py:
 }
 
 }  // namespace
-
-quant::DType dtype_of(const std::string& name) {
-  for (size_t i = 0; i < std::size(kDTypes); ++i)
-    if (name == kDTypes[i]) return static_cast<quant::DType>(i);
-  throw FormatError("[bindings] expected dtype F32, F16 or BF16, found ", name);
-}
-
-bool is_packed(const std::string& dtype) {
-  return dtype == kCodeWords || dtype == kBlockBytes;
-}
 
 void register_formats(py::module_& module) {
   module.def("formats", &formats);

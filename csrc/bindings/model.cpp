@@ -7,6 +7,7 @@
 #include "bindings/native.h"
 #include "bindings/plan.h"
 #include "bindings/spec.h"
+#include "model/loader.h"
 #include "ops/gpu/device_arena.h"
 
 namespace py = pybind11;
@@ -28,10 +29,10 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
   }
   model->precision = name_of(compute_options.precision);
   model->arena = compute.arena;
-  std::vector<store::LayerExperts> experts =
-      read_weights(spec, files, *model->arena, *model->weights);
+  const model::Node tree = to_node(spec);
   compute.ops->set_poll(poll_signals);  // kernels of a device are compiled: Ctrl-C ends that
   model->engine = Owned(unlocked([&] {
+    auto experts = model::load(tree, files, *model->arena, poll_signals, *model->weights);
     return std::make_shared<engine::Engine>(
         engine::Parts{model->arena, std::move(compute.ops), model->weights, files,
                       std::move(experts)},
@@ -104,9 +105,10 @@ void register_native_model(py::module_& module) {
       .def("experts",
            [](const NativeModel& self) {  // (experts, experts a token) by layer; (0, 0): dense
              std::vector<std::pair<uint32_t, uint32_t>> layers;
-             for (const model::Layer& layer : self.weights->layers)
-               layers.emplace_back(layer.is_moe ? layer.moe.router.n_experts : 0,
-                                   layer.is_moe ? layer.moe.router.top_k : 0);
+             for (const model::Layer& layer : self.weights->layers) {
+               const model::Moe* moe = layer.moe();
+               layers.emplace_back(moe ? moe->router.n_experts : 0, moe ? moe->router.top_k : 0);
+             }
              return layers;
            })
       .def("free_bytes", [](const NativeModel& self) { return self.engine->free_bytes(); })

@@ -6,10 +6,10 @@
 #include "base/error.h"
 #include "bindings/bindings.h"
 #include "bindings/compute.h"
-#include "bindings/formats.h"
 #include "bindings/native_device.h"
 #include "bindings/spec.h"
 #include "engine/probe.h"
+#include "model/loader.h"
 #include "ops/gpu/device_arena.h"
 #include "store/read_plan.h"
 
@@ -97,7 +97,7 @@ py::list probe_layer(const std::vector<std::string>& paths, const std::vector<La
                      double seconds) {
   Files files;
   for (const std::string& path : paths) files.push_back(io::open_posix(path, true));
-  const model::ExpertLayout layout{expert_shapes(experts)};
+  const model::ExpertLayout layout{model::expert_shapes(to_node(experts))};
   py::list out;
   for (const engine::Rate& rate : unlocked([&] {
          base::Account account(UINT64_MAX);
@@ -121,7 +121,7 @@ py::dict probe_experts(uint32_t d_model, uint32_t d_ff, const std::string& forma
                        const std::string& dtype, uint32_t top_k, uint64_t nbytes, double seconds,
                        const ComputeOptions& compute_options) {
   const auto matrix = [&](uint32_t out, uint32_t in) {
-    const quant::Shape shape{out, in, &quant::find_format(format), group, dtype_of(dtype)};
+    const quant::Shape shape{out, in, &quant::find_format(format), group, quant::dtype_of(dtype)};
     quant::check_shape(shape, "probe");
     return ops::Linear{{shape, {}}};
   };
@@ -142,7 +142,7 @@ Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
   base::Account account(UINT64_MAX);
   const Compute compute = open_compute(account, compute_options);
   model::Weights weights;
-  const auto experts = read_weights(spec, files, *compute.arena, weights);
+  const auto experts = model::load(to_node(spec), files, *compute.arena, check_signals, weights);
   const engine::SessionLayout layout(weights, options.context, *compute.ops, *compute.arena);
   return {engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options),
           layout.bytes(0), layout.extent(), layout.extent_bytes(layout.n_blocks(0))};

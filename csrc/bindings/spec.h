@@ -1,25 +1,13 @@
-// Reads what the dict that moeflux.families builds says: resident weights into an arena, and where
-// the experts lie.
+// What moeflux.families builds, as the core's loader reads it.
 #pragma once
 #include <pybind11/pybind11.h>
 
-#include <memory>
-#include <vector>
-
-#include "io/file.h"
-#include "model/model.h"
-#include "store/expert_store.h"
+#include "model/node.h"
 
 namespace moeflux::bindings {
 
-// Fills `weights`; returns the experts by MoE layer. Throws FormatError, IoError,
-// MemoryBudgetError; of several errors the one of the tensor that is asked for first. Signals are
-// seen between tensors.
-std::vector<store::LayerExperts> read_weights(const pybind11::dict& spec,
-                                              const std::vector<std::shared_ptr<io::File>>& files,
-                                              base::Arena& arena, model::Weights& weights);
-
-// The shapes of a layer's experts (its dict "experts"); no planes. Throws FormatError.
-ops::GatedFfn expert_shapes(const pybind11::dict& source);
+// Of `tree` (spec.py): dicts, lists and values. A tuple is a tensor (name, file, offset, nbytes,
+// dtype), a range of each expert (files, offsets, nbytes), or a list. Throws FormatError.
+model::Node to_node(const pybind11::handle& source);
 
 }  // namespace moeflux::bindings

@@ -55,17 +55,12 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
   work.head = &weights.head.linear;
   work.embed = &weights.embed;
   for (const model::Layer& layer : weights.layers) {
-    if (layer.mixer == model::Mixer::attention)
-      work.attentions.push_back(&layer.attention);
+    work.mixers.push_back(&layer.mixer);
+    if (const model::Moe* moe = layer.moe())
+      work.moes.push_back({&moe->router, moe->experts.ffn, moe->has_shared ? &moe->shared : nullptr,
+                           moe->has_shared ? &moe->shared_gate : nullptr});
     else
-      work.delta_nets.push_back(&layer.delta_net);
-    if (!layer.is_moe) {
-      work.dense.push_back(&layer.dense);
-      continue;
-    }
-    const model::Moe& moe = layer.moe;
-    work.moes.push_back({&moe.router, moe.experts.ffn, moe.has_shared ? &moe.shared : nullptr,
-                         moe.has_shared ? &moe.shared_gate : nullptr});
+      work.dense.push_back(&std::get<ops::GatedFfn>(layer.ffn));
   }
   return work;
 }

@@ -62,7 +62,7 @@ Engine::Engine(Parts parts, const Options& options)
   store_options.read_threads = options.read_threads;
   std::vector<const model::ExpertLayout*> layouts(parts.experts.size());  // in weights_
   for (const model::Layer& layer : weights_->layers)
-    if (layer.is_moe) layouts[layer.moe.store_layer] = &layer.moe.experts;
+    if (const model::Moe* moe = layer.moe()) layouts[moe->store_layer] = &moe->experts;
   store_options.check = [weights = weights_, layouts](uint32_t layer, uint32_t expert,
                                                       const std::byte* slot,
                                                       const std::string& path) {

@@ -45,27 +45,27 @@ void Engine::forward(const Pass& pass) {
   capture_hidden(pass, 0);
   for (size_t index = 0; index < weights_->layers.size(); ++index) {
     const model::Layer& layer = weights_->layers[index];
+    const model::Moe* moe = layer.moe();
     mix(pass, index);
-    if (layer.is_moe) look_ahead_->guess(pass, index);
+    if (moe) look_ahead_->guess(pass, index);
     normed.id = ++n_normed_;
     pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, act_.normed.as<float>());
-    if (layer.is_moe) {
-      pipeline_.enqueue().route(pass.router_of(layer.moe), normed, act_.routing());
+    if (moe) {
+      pipeline_.enqueue().route(pass.router_of(*moe), normed, act_.routing());
       pipeline_.finish();  // the one wait of a layer: which experts it needs
       override_routing(pass, index);
     } else {
-      pipeline_.enqueue().ffn(layer.dense, normed, shared);
+      pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), normed, shared);
       pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
     }
     capture_routing(pass, index);
-    if (layer.is_moe) ExpertPass(tools(), *look_ahead_, layer.moe, pass, normed).run();
+    if (moe) ExpertPass(tools(), *look_ahead_, *moe, pass, normed).run();
     capture_hidden(pass, index + 1);
   }
   emit(pass);
 }
 
 void Engine::mix(const Pass& pass, size_t index) {
-  const model::Layer& layer = weights_->layers[index];
   std::vector<ops::Segment> segments;
   uint32_t row = 0;
   for (const Share& share : pass.shares) {
@@ -78,15 +78,16 @@ void Engine::mix(const Pass& pass, size_t index) {
     segments.push_back(segment);
     row += share.n;
   }
-  if (layer.mixer == model::Mixer::attention)
-    pipeline_.enqueue().attention(layer.attention, segments, row, act_.x.as<float>());
-  else
-    pipeline_.enqueue().delta_net(layer.delta_net, segments, row, act_.x.as<float>());
+  const model::Layer& layer = weights_->layers[index];
+  const model::Spec& spec = weights_->spec;
+  float *x = act_.x.as<float>(), *normed = act_.normed.as<float>();
+  pipeline_.enqueue().norm(layer.norm, spec.eps, x, row, spec.d_model, normed);
+  pipeline_.enqueue().mix(layer.mixer, segments, {normed, row}, x);
 }
 
 // Rewrites what the router has chosen for rows of requests that override it.
 void Engine::override_routing(const Pass& pass, size_t index) {
-  const ops::Router router = pass.router_of(weights_->layers[index].moe);
+  const ops::Router router = pass.router_of(*weights_->layers[index].moe());
   const uint32_t k = router.top_k, e = router.n_experts;
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
     if (request.routing == nullptr) return;
@@ -102,8 +103,8 @@ void Engine::override_routing(const Pass& pass, size_t index) {
 }
 
 void Engine::capture_routing(const Pass& pass, size_t index) {
-  const model::Layer& layer = weights_->layers[index];
-  const ops::Router router = layer.is_moe ? pass.router_of(layer.moe) : ops::Router{};
+  const model::Moe* moe = weights_->layers[index].moe();
+  const ops::Router router = moe ? pass.router_of(*moe) : ops::Router{};
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
     if (request.capture.experts || request.capture.router)
       copy_routing(request.capture, router.top_k, router.n_experts, act_, row,

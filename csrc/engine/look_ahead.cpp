@@ -24,15 +24,15 @@ bool LookAhead::helps(const Pass& pass) const {
 void LookAhead::guess(const Pass& pass, size_t index) {
   const auto& layers = tools_.weights.layers;
   const auto next = std::find_if(layers.begin() + index + 1, layers.end(),
-                                 [](const model::Layer& layer) { return layer.is_moe; });
+                                 [](const model::Layer& layer) { return layer.moe() != nullptr; });
   if (next == layers.end() || !helps(pass)) return;
-  next_ = &next->moe;
+  next_ = next->moe();
   n_rows_ = pass.n_rows();
   float* normed = tools_.act.expert_out.as<float>();  // not in use before this layer's experts
   const model::Spec& spec = tools_.weights.spec;
   tools_.pipeline.enqueue().norm(next->ffn_norm, spec.eps, tools_.act.x.as<float>(), n_rows_,
                                  spec.d_model, normed);
-  tools_.pipeline.enqueue().route(next->moe.router, {normed, n_rows_}, tools_.act.guess());
+  tools_.pipeline.enqueue().route(next_->router, {normed, n_rows_}, tools_.act.guess());
 }
 
 void LookAhead::judge(uint32_t store_layer, std::span<const uint32_t> chosen) {

@@ -46,13 +46,14 @@ void check_override(const model::Weights& weights, RoutingOverride& o) {
     const model::Layer& layer = weights.layers[index];
     const std::string where = cat(" (layer ", index, ")");
     const uint8_t* masked = o.masked.empty() ? nullptr : o.masked.data() + index * width;
-    const uint32_t n_experts = layer.is_moe ? layer.moe.router.n_experts : 0;
+    const model::Moe* moe = layer.moe();
+    const uint32_t n_experts = moe ? moe->router.n_experts : 0;
     if (masked != nullptr &&
         std::any_of(masked + n_experts, masked + width, [](uint8_t m) { return m != 0; }))
       refuse("expected masked experts below ", n_experts, where);
-    if (layer.is_moe) {
-      const uint32_t top_k = o.top_k ? o.top_k : layer.moe.router.top_k;
-      own = own && top_k == layer.moe.router.top_k;
+    if (moe) {
+      const uint32_t top_k = o.top_k ? o.top_k : moe->router.top_k;
+      own = own && top_k == moe->router.top_k;
       if (top_k > n_experts || top_k > most)
         refuse("expected a top_k of 1..", std::min<uint64_t>(n_experts, most), ", found ", top_k,
                where);

@@ -23,19 +23,12 @@ void Session::reset() {
 }
 
 ops::Segment Session::segment(size_t index, bool first) const {
-  const SessionLayout::Layer& layer = layout_.layers()[index];
-  ops::Segment segment;
-  if (layer.block_bytes) {
-    segment.cache = cache_.of_layer(index);
-    return segment;
-  }
   const base::Memory& working = states_[index].memory[committed_ ^ 1];
   const base::Memory& from = first ? states_[index].memory[committed_] : working;
-  const uint64_t conv = layer.recurrent_bytes / sizeof(float);
+  ops::Segment segment;
+  segment.cache = cache_.of_layer(index);
   segment.state_in = from.as<float>();
-  segment.conv_in = from.as<float>() + conv;
   segment.state_out = working.as<float>();
-  segment.conv_out = working.as<float>() + conv;
   return segment;
 }
 

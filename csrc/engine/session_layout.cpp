@@ -13,16 +13,15 @@ SessionLayout::SessionLayout(const model::Weights& weights, uint32_t context, co
         layers_.empty() ? 0 : layers_.back().cache_begin + 2 * layers_.back().block_bytes;
     Layer& own = layers_.emplace_back();
     own.cache_begin = begin;
-    if (layer.mixer == model::Mixer::attention) {
-      const ops::CacheForm form = ops.cache_form(layer.attention);
-      own.block_bytes = form.block_bytes;
-      extent = std::min(extent, form.extent);
-    } else {
-      const ops::DeltaNet& w = layer.delta_net;
-      own.recurrent_bytes = uint64_t(w.n_value_heads) * w.value_dim * w.key_dim * sizeof(float);
-      own.state_bytes =
-          own.recurrent_bytes + uint64_t(w.conv_width - 1) * w.channels() * sizeof(float);
-    }
+    std::visit(
+        [&](const auto& mixer) {
+          own.state_bytes = mixer.state_floats() * sizeof(float);
+          if (mixer.cache().n_heads == 0) return;
+          const ops::CacheForm form = ops.cache_form(mixer.cache());
+          own.block_bytes = form.block_bytes;
+          extent = std::min(extent, form.extent);
+        },
+        layer.mixer);
     arena.check_written(own.state_bytes, "a layer's recurrent state");
   }
   n_blocks_ = static_cast<uint32_t>(base::round_up(context, ops::kCacheBlock) / ops::kCacheBlock);

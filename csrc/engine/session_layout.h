@@ -18,10 +18,9 @@ class SessionLayout {
                 const base::Arena& arena);
 
   struct Layer {
-    uint64_t block_bytes = 0;      // of keys, and of values: kCacheBlock positions; 0: no cache
-    uint64_t cache_begin = 0;      // bytes of a block of all layers before it
-    uint64_t recurrent_bytes = 0;  // of a state, which the conv state follows
-    uint64_t state_bytes = 0;      // of both
+    uint64_t block_bytes = 0;  // of keys, and of values: kCacheBlock positions; 0: no cache
+    uint64_t cache_begin = 0;  // bytes of a block of all layers before it
+    uint64_t state_bytes = 0;  // of a recurrent state
   };
   const std::vector<Layer>& layers() const { return layers_; }
   uint32_t context() const { return context_; }

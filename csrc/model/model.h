@@ -2,6 +2,7 @@
 #pragma once
 #include <memory>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "base/memory.h"
@@ -9,8 +10,6 @@
 #include "model/experts.h"
 
 namespace moeflux::model {
-
-enum class Mixer { attention, delta_net };
 
 struct Moe {
   ops::Router router;
@@ -21,14 +20,12 @@ struct Moe {
   ops::Linear shared_gate;
 };
 
-struct Layer {
-  Mixer mixer = Mixer::attention;
-  ops::Attention attention;
-  ops::DeltaNet delta_net;
+struct Layer {                  // x += mixer(norm(x)), then x += ffn(norm(x))
+  const float* norm = nullptr;  // (d_model)
+  ops::Mixer mixer;
   const float* ffn_norm = nullptr;  // (d_model)
-  bool is_moe = true;
-  Moe moe;
-  ops::GatedFfn dense;
+  std::variant<Moe, ops::GatedFfn> ffn;
+  const Moe* moe() const { return std::get_if<Moe>(&ffn); }  // null: a dense layer
 };
 
 struct Spec {

@@ -57,11 +57,6 @@ uint64_t MatrixSource::n_rows() const {
   return n;
 }
 
-const WeightReader::Stored* WeightReader::find(const void* data) const {
-  const auto found = stored_.find(data);
-  return found == stored_.end() ? nullptr : &found->second;
-}
-
 const float* WeightReader::vector(const VectorSource& source) {
   check_range(source.tensor, 0, uint64_t(source.count) * quant::dtype_bytes(source.tensor.dtype));
   float* out = reinterpret_cast<float*>(
@@ -69,7 +64,6 @@ const float* WeightReader::vector(const VectorSource& source) {
   numbers(source.tensor, 0, source.count, out);
   if (source.add != 0 && !files_[source.tensor.file]->is_hole())
     for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
-  stored_[out] = {source.tensor.name, 1, source.count};
   return out;
 }
 
@@ -180,7 +174,6 @@ ops::Linear WeightReader::matrix(const MatrixSource& source) {
       }
     }
   }
-  stored_[m.planes[quant::kCodes]] = {source.name(), m.shape.out, m.shape.in};
   return linear;
 }
 

@@ -4,7 +4,6 @@
 // error of a matrix may come out of any call after its own; where a call fails, finish() throws
 // what failed before it.
 #pragma once
-#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -12,15 +11,9 @@
 
 #include "io/read_queue.h"
 #include "model/model.h"
+#include "model/node.h"
 
 namespace moeflux::model {
-
-struct TensorRef {
-  std::string name;  // for messages
-  uint32_t file = 0;
-  uint64_t offset = 0, nbytes = 0;
-  quant::DType dtype = quant::DType::f32;  // of a vector's numbers
-};
 
 struct MatrixSource {
   quant::Shape shape;  // of what the file holds
@@ -49,13 +42,6 @@ class WeightReader {
   // Returns when all matrices are there. Throws IoError, FormatError (NaN or infinity).
   void finish() { queue_.finish(); }
 
-  struct Stored {  // what a pointer of the weights leads to
-    std::string name;
-    uint32_t out = 1, in = 0;
-  };
-  // Null for a pointer that came from elsewhere.
-  const Stored* find(const void* data) const;
-
  private:
   void check_range(const TensorRef& tensor, uint64_t offset, uint64_t nbytes) const;
   std::byte* allocate(uint64_t nbytes, const std::string& name);
@@ -70,7 +56,6 @@ class WeightReader {
   base::Arena& arena_;
   Weights& weights_;
   base::Memory bounce_;  // of vectors, which are read in the call
-  std::map<const void*, Stored> stored_;
   io::ReadQueue queue_;  // last: its readers write what is above
 };
 

@@ -16,7 +16,6 @@
 //   what the poll throws, leaves the call itself. Callers are written for both.
 // - One thread. After an error: abandon(), wait for the tickets that are out, and go on.
 #pragma once
-#include <array>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -25,7 +24,7 @@
 #include <string_view>
 #include <vector>
 
-#include "base/format.h"
+#include "ops/mixer.h"
 
 namespace moeflux::ops {
 
@@ -33,96 +32,10 @@ namespace moeflux::ops {
 // router, gates, norms, recurrent state and logits are computed at float32.
 enum class Precision : uint8_t { float32, bfloat16, int8 };
 
-// The KV cache of a session grows by extents of so many positions, in blocks of positions that an
-// implementation may lay out together. Sessions and snapshots take whole blocks.
-inline constexpr uint32_t kCacheBlock = 16, kCacheExtent = 256;
-// Of an implementation that reads one extent alone: it is as long as the context.
-inline constexpr uint32_t kWholeContext = UINT32_MAX;
-
-struct CacheForm {  // how an implementation keeps a layer's cache
-  quant::DType dtype = quant::DType::f32;
-  uint32_t extent = kWholeContext;  // positions: kCacheExtent or kWholeContext
-  uint64_t block_bytes = 0;         // of kCacheBlock positions of keys, and of as many values
-};
-
-struct CacheExtent {  // where an extent of a layer lies: its blocks, one after the other
-  std::byte* keys = nullptr;
-  std::byte* values = nullptr;
-};
-
-struct Linear {
-  quant::Matrix weight;
-  const float* bias = nullptr;  // (out), or none
-  uint32_t out() const { return weight.shape.out; }
-  uint32_t in() const { return weight.shape.in; }
-};
-
-// Consecutive rows of one session, at positions position, position + 1, ...
-struct Segment {
-  uint32_t row = 0, n = 0, position = 0;
-  const CacheExtent* cache = nullptr;  // attention: position p lies in cache[p / extent]
-  const float* state_in = nullptr;     // delta net: (n_value_heads, value_dim, key_dim)
-  float* state_out = nullptr;          // may be state_in
-  const float* conv_in = nullptr;      // (conv_width - 1, channels): the last inputs, oldest first
-  float* conv_out = nullptr;           // may be conv_in
-};
-
-struct Attention {
-  const float* norm = nullptr;    // (d_model)
-  Linear q, k, v, o, gate;        // q, gate (n_heads*head_dim, d_model); gate.out() == 0: none
-  const float* q_norm = nullptr;  // (head_dim) or none
-  const float* k_norm = nullptr;
-  const float* inv_freq = nullptr;  // (rotary_dim / 2)
-  uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0, rotary_dim = 0;
-  float rope_scale = 1;  // multiplies cos and sin (YaRN's attention factor)
-  float eps = 1e-6f;
-};
-
-struct DeltaNet {
-  const float* norm = nullptr;  // (d_model)
-  Linear qkv;                   // (channels, d_model): all q, all k, all v
-  Linear z, b, a, out;
-  const float* conv = nullptr;      // (channels, conv_width)
-  const float* a_log = nullptr;     // (n_value_heads)
-  const float* dt_bias = nullptr;   // (n_value_heads)
-  const float* out_norm = nullptr;  // (value_dim)
-  uint32_t n_key_heads = 0, n_value_heads = 0, key_dim = 0, value_dim = 0, conv_width = 0;
-  float eps = 1e-6f;
-  uint32_t channels() const { return 2 * n_key_heads * key_dim + n_value_heads * value_dim; }
-};
-
-struct GatedFfn {  // down(silu(gate x) * (up x))
-  Linear gate, up, down;
-  static const std::array<Linear GatedFfn::*, 3> kMatrices;
-  static constexpr std::array kNames = {"gate", "up", "down"};  // of kMatrices
-};
-inline constexpr std::array<Linear GatedFfn::*, 3> GatedFfn::kMatrices = {
-    &GatedFfn::gate, &GatedFfn::up, &GatedFfn::down};
-
-struct Router {
-  Linear gate;  // (n_experts, d_model)
-  uint32_t n_experts = 0, top_k = 0;
-  bool normalise = true;  // chosen probabilities sum to one
-};
-
-struct Head {                   // linear(norm(x))
-  const float* norm = nullptr;  // (d_model)
-  float eps = 1e-6f;
-  Linear linear;  // (vocab, d_model)
-};
-
 struct Routing {                // in the arena: written by route, read by combine and by the caller
   uint32_t* experts = nullptr;  // (n, top_k) ascending
   float* weights = nullptr;     // (n, top_k)
   float* logits = nullptr;      // (n, n_experts)
-};
-
-// Rows (n, width) that stages read. An implementation may keep what it makes of them for the next
-// stage that reads rows of the same id; rows of another id, or of none, end that.
-struct Rows {
-  const float* data = nullptr;
-  uint32_t n = 0;
-  uint64_t id = 0;  // which the caller gives to no other rows; 0: a single stage reads them
 };
 
 struct ExpertJob {  // one expert in memory, and the (row, output) pairs that it computes
@@ -136,8 +49,7 @@ struct Workload {     // all that a model will ask of its ops, so that scratch c
   uint32_t logit_rows = 0;  // of a head, at most
   uint32_t context = 0;     // positions a session holds
   uint32_t d_model = 0;
-  std::vector<const Attention*> attentions;
-  std::vector<const DeltaNet*> delta_nets;
+  std::vector<const Mixer*> mixers;
   std::vector<const GatedFfn*> dense;
   struct Moe {  // routed experts, and what reads the same rows beside them; null: none
     const Router* router = nullptr;
@@ -173,7 +85,7 @@ class Ops {
   // Once, before the first stage. What a device must compile is compiled here.
   virtual void reserve(const Workload& workload) = 0;
   // A copy of whole blocks is a copy of their positions.
-  virtual CacheForm cache_form(const Attention& w) const = 0;
+  virtual CacheForm cache_form(const CacheShape& cache) const = 0;
   // For implementations that compute in the call: called there between tasks, at most every 50 ms.
   // And by reserve() between kernels, where they are compiled: what it throws leaves reserve().
   virtual void set_poll(std::function<void()> poll) = 0;
@@ -184,10 +96,8 @@ class Ops {
   virtual void abandon() = 0;  // forgets what was enqueued and not submitted
 
   virtual void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) = 0;
-  virtual void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
-                         float* x) = 0;  // x += attention(norm(x))
-  virtual void delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n,
-                         float* x) = 0;  // x += delta_net(norm(x))
+  virtual void mix(const Mixer& w, Segments segments, const Rows& normed,
+                   float* x) = 0;  // x += w(normed)
   virtual void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
                     float* out) = 0;
   virtual void route(const Router& w, const Rows& normed, const Routing& out) = 0;

@@ -17,8 +17,8 @@ class DecoratedOps : public moeflux::ops::Ops {
     return inner_->scratch_bytes(workload);
   }
   void reserve(const moeflux::ops::Workload& workload) override { inner_->reserve(workload); }
-  moeflux::ops::CacheForm cache_form(const moeflux::ops::Attention& w) const override {
-    return inner_->cache_form(w);
+  moeflux::ops::CacheForm cache_form(const moeflux::ops::CacheShape& cache) const override {
+    return inner_->cache_form(cache);
   }
   void set_poll(std::function<void()> poll) override { inner_->set_poll(std::move(poll)); }
   std::unique_ptr<moeflux::ops::Ticket> submit(std::function<void()> on_done) override {
@@ -28,43 +28,25 @@ class DecoratedOps : public moeflux::ops::Ops {
 
   void embed(const moeflux::quant::Matrix& table, std::span<const uint32_t> tokens,
              float* x) override {
+    d_model_ = table.shape.in;
     saw(table);
     saw(x, tokens.size() * table.shape.in);
     run([this, table, tokens = copy(tokens), x] { inner_->embed(table, tokens, x); });
   }
-  void attention(const moeflux::ops::Attention& w, std::span<const moeflux::ops::Segment> segments,
-                 uint32_t n, float* x) override {
-    for (const auto* linear : {&w.q, &w.k, &w.v, &w.o, &w.gate}) saw(*linear);
-    const moeflux::ops::CacheForm form = inner_->cache_form(w);
-    for (const auto& s : segments)
-      for (uint64_t begin = 0, end = s.position + s.n; begin < end; begin += form.extent) {
-        saw_bytes(&s.cache[begin / form.extent], sizeof(moeflux::ops::CacheExtent));
-        const uint64_t n = std::min<uint64_t>(end - begin, form.extent);
-        for (const std::byte* at :
-             {s.cache[begin / form.extent].keys, s.cache[begin / form.extent].values})
-          saw_bytes(at, (n - 1) / moeflux::ops::kCacheBlock * form.block_bytes + form.block_bytes);
-      }
-    for (const float* norm : {w.q_norm, w.k_norm}) saw(norm, w.head_dim);
-    saw(w.inv_freq, w.rotary_dim / 2);
-    saw(w.norm, w.o.out());
-    saw(x, uint64_t(n) * w.o.out());
-    run([this, w, segments = copy(segments), n, x] { inner_->attention(w, segments, n, x); });
-  }
-  void delta_net(const moeflux::ops::DeltaNet& w, std::span<const moeflux::ops::Segment> segments,
-                 uint32_t n, float* x) override {
-    for (const auto* linear : {&w.qkv, &w.z, &w.b, &w.a, &w.out}) saw(*linear);
-    const uint64_t state = uint64_t(w.n_value_heads) * w.value_dim * w.key_dim,
-                   conv = uint64_t(w.conv_width - 1) * w.channels();
-    for (const auto& s : segments) {
-      for (const float* at : {s.state_in, static_cast<const float*>(s.state_out)}) saw(at, state);
-      for (const float* at : {s.conv_in, static_cast<const float*>(s.conv_out)}) saw(at, conv);
-    }
-    for (const float* head : {w.a_log, w.dt_bias}) saw(head, w.n_value_heads);
-    saw(w.conv, uint64_t(w.channels()) * w.conv_width);
-    saw(w.out_norm, w.value_dim);
-    saw(w.norm, w.out.out());
-    saw(x, uint64_t(n) * w.out.out());
-    run([this, w, segments = copy(segments), n, x] { inner_->delta_net(w, segments, n, x); });
+  void mix(const moeflux::ops::Mixer& mixer, std::span<const moeflux::ops::Segment> segments,
+           const moeflux::ops::Rows& normed, float* x) override {
+    std::visit(
+        [&](auto w) {
+          Operands operands{*this};
+          w.fields(operands);
+          for (const auto& segment : segments) saw(w, segment);
+        },
+        mixer);
+    for (const float* rows : {normed.data, static_cast<const float*>(x)})
+      saw(rows, uint64_t(normed.n) * d_model_);
+    run([this, mixer, segments = copy(segments), normed, x] {
+      inner_->mix(mixer, segments, normed, x);
+    });
   }
   void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
             float* out) override {
@@ -134,6 +116,31 @@ class DecoratedOps : public moeflux::ops::Ops {
   static std::vector<std::remove_const_t<T>> copy(std::span<T> values) {
     return {values.begin(), values.end()};
   }
+  struct Operands {  // a visitor of fields()
+    DecoratedOps& ops;
+    const uint32_t d_model = 0;  // any
+    void number(const char*, const auto&) const {}
+    void vector(const char*, const float* data, uint64_t count, bool = false) const {
+      ops.saw(data, count);
+    }
+    void matrix(const char*, const moeflux::ops::Linear& linear, uint64_t, uint64_t,
+                bool = false) const {
+      ops.saw(linear);
+    }
+  };
+  void saw(const auto& w, const moeflux::ops::Segment& s) {
+    const moeflux::ops::CacheForm form = inner_->cache_form(w.cache());
+    for (uint64_t begin = 0, end = w.cache().n_heads ? s.position + s.n : 0; begin < end;
+         begin += form.extent) {
+      const moeflux::ops::CacheExtent& extent = s.cache[begin / form.extent];
+      saw_bytes(&extent, sizeof extent);
+      const uint64_t n = std::min<uint64_t>(end - begin, form.extent);
+      for (const std::byte* at : {extent.keys, extent.values})
+        saw_bytes(at, (n - 1) / moeflux::ops::kCacheBlock * form.block_bytes + form.block_bytes);
+    }
+    for (const float* at : {s.state_in, static_cast<const float*>(s.state_out)})
+      saw(at, w.state_floats());
+  }
   void saw(const float* data, uint64_t floats) {
     if (data != nullptr && floats != 0) saw_bytes(data, floats * sizeof(float));
   }
@@ -155,4 +162,5 @@ class DecoratedOps : public moeflux::ops::Ops {
   }
 
   std::unique_ptr<moeflux::ops::Ops> inner_;
+  uint64_t d_model_ = 0;  // of the table that was embedded from last
 };

@@ -135,7 +135,6 @@ TEST_CASE("attention finds room for a chunk, a full context, and rows of many se
   w.n_heads = 6;
   w.n_kv_heads = 2;
   w.head_dim = w.rotary_dim = 24;
-  w.norm = rig.floats(kModel);
   w.inv_freq = rig.floats(w.rotary_dim / 2);
   w.q = rig.linear(6 * 24, kModel);
   w.k = w.v = rig.linear(2 * 24, kModel);
@@ -143,7 +142,8 @@ TEST_CASE("attention finds room for a chunk, a full context, and rows of many se
   w.o = rig.linear(kModel, 6 * 24, 0);
   CpuOps ops = rig.ops();
   ops::Workload work = workload();
-  work.attentions = {&w};
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
   reserve(rig, ops, work);
   std::deque<std::vector<ops::CacheExtent>> caches;
   float* x = rig.floats(uint64_t(kRows) * kModel);
@@ -154,15 +154,15 @@ TEST_CASE("attention finds room for a chunk, a full context, and rows of many se
     segment.n = 1;
     segment.position = kContext - 1 - row;
     segment.cache = caches
-                        .emplace_back(cache_table(ops.cache_form(w), kContext,
+                        .emplace_back(cache_table(ops.cache_form(w.cache()), kContext,
                                                   [&](uint64_t n) { return rig.bytes(n); }))
                         .data();
     alone.push_back(segment);
   }
-  ops.attention(w, alone, kRows, x);
+  ops.mix(mixer, alone, {x, kRows}, x);
   alone[0].n = kRows;
   alone[0].position = kContext - kRows;
-  ops.attention(w, {alone.data(), 1}, kRows, x);
+  ops.mix(mixer, {alone.data(), 1}, {x, kRows}, x);
 }
 
 TEST_CASE("delta net and head find theirs, and a stage beyond the workload is refused") {
@@ -172,7 +172,6 @@ TEST_CASE("delta net and head find theirs, and a stage beyond the workload is re
   w.n_value_heads = 4;
   w.key_dim = w.value_dim = 32;
   w.conv_width = 4;
-  w.norm = rig.floats(kModel);
   w.qkv = rig.linear(w.channels(), kModel);
   w.z = rig.linear(4 * 32, kModel);
   w.a = w.b = rig.linear(4, kModel, 0);
@@ -181,21 +180,21 @@ TEST_CASE("delta net and head find theirs, and a stage beyond the workload is re
   w.a_log = w.dt_bias = rig.floats(4);
   w.out_norm = rig.floats(32);
   ops::Head head;
-  head.norm = w.norm;
+  head.norm = rig.floats(kModel);
   head.linear = rig.linear(500, kModel);
   CpuOps ops = rig.ops(ops::Precision::bfloat16);
   ops::Workload work = workload();
-  work.delta_nets = {&w};
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
   work.head = &head.linear;
   reserve(rig, ops, work);
   ops::Segment segment;
   segment.n = kRows;
-  segment.state_in = segment.state_out = rig.floats(4 * 32 * 32);
-  segment.conv_in = segment.conv_out = rig.floats(uint64_t(3) * w.channels());
+  segment.state_in = segment.state_out = rig.floats(w.state_floats());
   float* x = rig.floats(uint64_t(kRows + 1) * kModel);
-  ops.delta_net(w, {&segment, 1}, kRows, x);
+  ops.mix(mixer, {&segment, 1}, {x, kRows}, x);
   ops.head(head, x, std::vector<uint32_t>(kRows), rig.floats(uint64_t(kRows) * 500));
   segment.n = kRows + 1;
-  CHECK_THROWS_WITH_AS(ops.delta_net(w, {&segment, 1}, kRows + 1, x),
+  CHECK_THROWS_WITH_AS(ops.mix(mixer, {&segment, 1}, {x, kRows + 1}, x),
                        doctest::Contains("beyond the reserved workload"), Error);
 }

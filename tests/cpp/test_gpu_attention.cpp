@@ -23,22 +23,19 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
         ops::Attention w;
         w.n_heads = 4, w.n_kv_heads = 2, w.head_dim = 16, w.rotary_dim = rotary;
         w.rope_scale = 1.25f;
-        // Small, so that no score is in the thousands: where two keys nearly tie there, the
-        // rounding of their scores alone makes 2e-5 (seen on arm64, with and without fused
-        // multiply-add).
-        w.norm = rig.floats(d, -0.05f, 0.05f);
         w.q = rig.linear(64, d, 4, 32, DType::bf16, true), w.k = rig.linear(32, d, 4);
         w.v = rig.linear(32, d, 0, 0, DType::bf16, true), w.o = rig.linear(d, 64, 8);
         if (gated) w.gate = rig.linear(64, d, 6);
         if (normed) w.q_norm = rig.floats(16), w.k_norm = rig.floats(16);
         w.inv_freq = rig.floats(rotary / 2, 0.1f, 1);
         auto work = workload();
-        work.attentions = {&w};
+        const ops::Mixer mixer = w;
+        work.mixers = {&mixer};
         rig.reserve(work);
 
         // Two sessions on each side: prompts, then single tokens, then both at once.
         const auto session = [&](const ops::Ops& ops) {
-          return cache_table(ops.cache_form(w), kContext, [&](uint64_t nbytes) {
+          return cache_table(ops.cache_form(w.cache()), kContext, [&](uint64_t nbytes) {
             return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
           });
         };
@@ -63,9 +60,13 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
           }
           float* x = rig.floats(n * d, -2, 2);
           float* expected = rig.copy(x, n * d);
-          rig.gpu->attention(w, gpu, n, x);
+          // Small, so that no score is in the thousands: where two keys nearly tie there, the
+          // rounding of their scores alone makes 2e-5 (seen on arm64, with and without fused
+          // multiply-add).
+          const ops::Rows normed{rig.floats(n * d, -0.1f, 0.1f), n};
+          rig.gpu->mix(mixer, gpu, normed, x);
           rig.run();
-          rig.cpu->attention(w, cpu, n, expected);
+          rig.cpu->mix(mixer, cpu, normed, expected);
           require_close({x, n * d}, {expected, n * d});
         };
         step({{0, 5}});
@@ -81,15 +82,16 @@ TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
   const uint32_t d = 32;
   ops::Attention w;
   w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
-  w.norm = rig.floats(d), w.inv_freq = rig.floats(8, 0.1f, 1);
+  w.inv_freq = rig.floats(8, 0.1f, 1);
   w.q = rig.linear(32, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d),
   w.o = rig.linear(d, 32);
   auto work = workload();
   work.rows = 256;
-  work.attentions = {&w};
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
   rig.reserve(work);
   const auto cache = [&](const ops::Ops& ops) {
-    return cache_table(ops.cache_form(w), kContext, [&](uint64_t nbytes) {
+    return cache_table(ops.cache_form(w.cache()), kContext, [&](uint64_t nbytes) {
       return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
     });
   };
@@ -102,9 +104,10 @@ TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
     gpu.n = cpu.n = std::clamp(1022 - std::min(position, 1021u), 1u, work.rows);
     float* x = rig.floats(gpu.n * d, -2, 2);
     float* expected = rig.copy(x, gpu.n * d);
-    rig.gpu->attention(w, {&gpu, 1}, gpu.n, x);
+    const ops::Rows normed{rig.floats(gpu.n * d, -2, 2), gpu.n};
+    rig.gpu->mix(mixer, {&gpu, 1}, normed, x);
     rig.run();
-    rig.cpu->attention(w, {&cpu, 1}, cpu.n, expected);
+    rig.cpu->mix(mixer, {&cpu, 1}, normed, expected);
     require_close({x, gpu.n * d}, {expected, gpu.n * d});
   }
   CHECK(rig.gpu->counts().kernels.at("attention_decode_f32") == 2);
@@ -116,12 +119,13 @@ TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and
   const uint32_t d = 32, heads = 32, n = 50, before = 21;
   ops::Attention w;
   w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
-  w.norm = rig.floats(d), w.inv_freq = rig.floats(8, 0.1f, 1);
+  w.inv_freq = rig.floats(8, 0.1f, 1);
   w.q = rig.linear(heads, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d);
   w.o = rig.linear(d, heads);
   auto work = workload();
   work.rows = n;
-  work.attentions = {&w};
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
   rig.reserve(work);
   const float *first = rig.floats(before * d, -2, 2), *second = rig.floats(n * d, -2, 2);
   // Of the second call, with dispatches of at most so many groups of 16 rows.
@@ -135,11 +139,11 @@ TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and
     segment.cache = &cache;
     float *x = rig.copy(first, before * d), *y = rig.copy(second, n * d);
     segment.n = before;
-    gpu->attention(w, {&segment, 1}, before, x);
+    gpu->mix(mixer, {&segment, 1}, {first, before}, x);
     gpu->submit({})->wait();
     const uint64_t done = gpu->counts().kernels.at("attention_prefill_f32");
     segment.position = before, segment.n = n;
-    gpu->attention(w, {&segment, 1}, n, y);
+    gpu->mix(mixer, {&segment, 1}, {second, n}, y);
     gpu->submit({})->wait();
     CHECK(gpu->counts().kernels.at("attention_prefill_f32") - done == dispatches);
     return std::vector<float>(y, y + n * d);

@@ -27,7 +27,8 @@ uint64_t beside_buffers(const GpuModel& gpu) {
   constexpr uint64_t kListBytes = TinyModel::kChunk * TinyModel::kTopK * 128;  // activations.cpp
   return store::ExpertStore::fixed_bytes(gpu.model->experts(), defaults.read_threads, *gpu.arena) -
          store::ExpertTable::bytes(*gpu.arena, store::Catalogue::n_keys(gpu.model->experts())) -
-         gpu.arena->booked_bytes(defaults.read_threads * io::kBounceBytes) + kListBytes;
+         gpu.arena->booked_bytes(defaults.read_threads * io::kBounceBytes) + kListBytes +
+         gpu.model->weights().tables.nbytes();
 }
 
 }  // namespace

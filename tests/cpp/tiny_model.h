@@ -1,13 +1,11 @@
 // TinyModel: a small model of random weights with every kind of layer (attention and delta net,
-// experts with and without a shared one, a dense layer), its experts in a memory file. For tests.
+// experts with and without a shared one, a dense layer), loaded from memory files. For tests.
 #pragma once
-#include <cmath>
-#include <cstring>
-#include <random>
-
 #include "engine/engine.h"
 #include "faulty_file.h"
+#include "model/loader.h"
 #include "ops/cpu/cpu_ops.h"
+#include "spec_writer.h"
 #include "tracking_arena.h"
 
 class TinyModel {
@@ -33,11 +31,10 @@ class TinyModel {
       : account_(options.budget),
         arena_(options.make_arena ? options.make_arena(account_)
                                   : std::make_shared<TrackingArena>(account_, 4096)) {
-    for (uint32_t layer = 0; layer < kLayers; ++layer) add_layer(layer);
-    weights_->spec = {kVocab, kModel, 1e-6f, kChunk};
-    weights_->embed = matrix(kVocab, kModel).weight;
-    weights_->head = {vector(kModel), 1e-6f, matrix(kVocab, kModel)};
+    const Node tree = spec();
     file_ = std::make_shared<FaultyFile>(std::move(bytes_), options.faults, 512);
+    auto resident = moeflux::io::open_memory(std::move(resident_.bytes), "resident");
+    experts_ = moeflux::model::load(tree, {file_, resident}, *arena_, [] {}, *weights_);
     std::unique_ptr<moeflux::ops::Ops> ops = std::make_unique<moeflux::ops::cpu::CpuOps>(
         *arena_, moeflux::ops::cpu::select_kernels("portable"), options.threads,
         moeflux::ops::Precision::float32);
@@ -54,6 +51,7 @@ class TinyModel {
 
   moeflux::engine::Engine& engine() { return *engine_; }
   moeflux::base::Arena& arena() { return *arena_; }
+  const moeflux::model::Weights& weights() const { return *weights_; }
   FaultyFile& file() { return *file_; }
   const std::vector<moeflux::store::LayerExperts>& experts() const { return experts_; }
   std::shared_ptr<moeflux::engine::Session> session() { return engine_->new_session(); }
@@ -74,86 +72,97 @@ class TinyModel {
   std::atomic<int> violations{0};  // counted by checks that run on another thread
 
  private:
-  using Linear = moeflux::ops::Linear;
+  using Node = moeflux::model::Node;
 
-  float next() { return static_cast<float>(random_()) / 4294967296.0f * 2 - 1; }
-  float* vector(uint32_t n, float scale = 1, float shift = 0) {
-    weights_->memory.emplace_back(*arena_, uint64_t(n) * 4, "test weights");
-    float* values = weights_->memory.back().as<float>();
-    for (uint32_t i = 0; i < n; ++i) values[i] = next() * scale + shift;
-    return values;
-  }
-  Linear matrix(uint32_t out, uint32_t in) {
-    const float* values = vector(out * in, 2 / std::sqrt(static_cast<float>(in)));
-    return {moeflux::quant::contiguous({out, in}, reinterpret_cast<const std::byte*>(values))};
-  }
-  moeflux::ops::GatedFfn ffn() {
-    return {matrix(kHidden, kModel), matrix(kHidden, kModel), matrix(kModel, kHidden)};
+  Node spec() {
+    SpecWriter writer(resident_, kModel);
+    writer.number("vocab", kVocab);
+    writer.number("d_model", kModel);
+    writer.number("eps", 1e-6f);
+    writer.number("chunk", kChunk);
+    for (const char* name : {"embed", "head"}) writer.matrix(name, {}, kVocab, kModel);
+    writer.vector("final_norm", nullptr, kModel);
+    Node::List layers;
+    for (uint32_t index = 0; index < kLayers; ++index) layers.push_back(layer(index));
+    writer.dict["layers"] = {std::move(layers)};
+    return {std::move(writer.dict)};
   }
 
-  void add_layer(uint32_t index) {
-    moeflux::model::Layer layer;
-    layer.ffn_norm = vector(kModel, 0.1f, 1);
+  Node layer(uint32_t index) {
+    SpecWriter writer(resident_, kModel);
+    for (const char* name : {"norm", "ffn_norm"}) writer.vector(name, nullptr, kModel);
+    moeflux::ops::Mixer mixer;
     if (index % 2 == 0) {
-      moeflux::ops::Attention& a = layer.attention;
+      auto& a = mixer.emplace<moeflux::ops::Attention>();
       a.n_heads = 4, a.n_kv_heads = 2, a.head_dim = 16, a.rotary_dim = 8;
-      a.norm = vector(kModel, 0.1f, 1);
-      a.q = matrix(64, kModel), a.k = matrix(32, kModel), a.v = matrix(32, kModel);
-      a.o = matrix(kModel, 64), a.gate = matrix(64, kModel);
-      a.q_norm = vector(16, 0.1f, 1), a.k_norm = vector(16, 0.1f, 1);
-      a.inv_freq = vector(4, 0.4f, 0.5f);
     } else {
-      layer.mixer = moeflux::model::Mixer::delta_net;
-      moeflux::ops::DeltaNet& d = layer.delta_net;
+      auto& d = mixer.emplace<moeflux::ops::DeltaNet>();
       d.n_key_heads = 2, d.n_value_heads = 4, d.key_dim = 16, d.value_dim = 16, d.conv_width = 4;
-      d.norm = vector(kModel, 0.1f, 1);
-      d.qkv = matrix(d.channels(), kModel), d.z = matrix(64, kModel), d.b = matrix(4, kModel);
-      d.a = matrix(4, kModel), d.out = matrix(kModel, 64);
-      d.conv = vector(d.channels() * 4), d.a_log = vector(4), d.dt_bias = vector(4);
-      d.out_norm = vector(16, 0.1f, 1);
     }
-    layer.is_moe = index != 2;
-    if (layer.is_moe)
-      add_experts(layer.moe, index != 1);
+    std::visit(
+        [&](const auto& of_kind) {
+          writer.dict["mixer"] = {std::string(of_kind.kKind)};
+          writer.part(of_kind.kKind, of_kind);
+        },
+        mixer);
+    if (index == 2)
+      writer.part("dense", ffn());
     else
-      layer.dense = ffn();
-    weights_->layers.push_back(layer);
+      writer.dict["moe"] = moe(index != 1);
+    return {std::move(writer.dict)};
   }
 
-  void add_experts(moeflux::model::Moe& moe, bool shared) {
-    moe.router = {matrix(kExperts, kModel), kExperts, kTopK, true};
-    moe.has_shared = shared;
-    if (shared) moe.shared = ffn(), moe.shared_gate = matrix(1, kModel);
-    moe.store_layer = static_cast<uint32_t>(experts_.size());
-    const auto shape = [](uint32_t out, uint32_t in) {
-      return moeflux::quant::Shape{out, in, &moeflux::quant::find_format("affine4"), 32,
-                                   moeflux::quant::DType::bf16};
-    };
-    moeflux::ops::GatedFfn& ffn = moe.experts.ffn;
-    ffn = {{{shape(kHidden, kModel)}}, {{shape(kHidden, kModel)}}, {{shape(kModel, kHidden)}}};
-    moeflux::store::LayerExperts layer;
-    layer.n_experts = kExperts;
-    for (int part = 0; part < 9; ++part) {
-      const uint64_t nbytes = (ffn.*ffn.kMatrices[part / 3]).weight.shape.plane_bytes(part % 3);
-      layer.parts.push_back({nbytes, 0, {}, {}});
-      for (uint32_t expert = 0; expert < kExperts; ++expert) {
-        layer.parts.back().file.push_back(0);
-        layer.parts.back().offset.push_back(bytes_.size());
-        for (uint64_t i = 0; i < nbytes; i += 2) {
-          // Codes are noise; scales and biases are bf16 of about 0.03, biases around -8 scales.
-          uint16_t word = static_cast<uint16_t>(random_());
-          if (part % 3 == 1) word = 0x3d00 | (word & 0x7f);
-          if (part % 3 == 2) word = 0xbe80 | (word & 0x7f);
-          const std::byte pair[] = {std::byte(word & 255), std::byte(word >> 8)};
-          bytes_.insert(bytes_.end(), pair, pair + 2);
-        }
-      }
+  static moeflux::ops::GatedFfn ffn() {
+    moeflux::ops::GatedFfn ffn;
+    ffn.gate.weight.shape.out = kHidden;
+    return ffn;
+  }
+
+  Node moe(bool shared) {
+    SpecWriter writer(resident_, kModel);
+    moeflux::ops::Router{{}, kExperts, kTopK, true}.fields(writer);
+    if (shared) {
+      writer.part("shared", ffn());
+      writer.matrix("shared_gate", {}, 1, kModel);
     }
-    moeflux::model::place_experts(layer, 1, moe.experts);
-    experts_.push_back(layer);
+    ExpertWriter experts{bytes_, resident_.random};
+    ffn().fields(experts);
+    writer.dict["experts"] = {std::move(experts.dict)};
+    return {std::move(writer.dict)};
   }
 
-  std::mt19937 random_{7};
+  struct ExpertWriter {  // of experts, which lie in the first file
+    std::vector<std::byte>& bytes;
+    std::mt19937& random;
+    Node::Dict dict = {};
+    const uint32_t d_model = kModel;
+
+    void matrix(const char* name, const moeflux::ops::Linear&, uint64_t out, uint64_t in) {
+      const moeflux::quant::Shape shape{uint32_t(out), uint32_t(in),
+                                        &moeflux::quant::find_format("affine4"), 32,
+                                        moeflux::quant::DType::bf16};
+      Node::Dict matrix = SpecWriter::shape(out, in, "affine4", 32, "BF16");
+      for (size_t plane = 0; plane < moeflux::quant::kPlanes; ++plane) {
+        moeflux::store::Part part{shape.plane_bytes(plane), 0, {}, {}};
+        for (uint32_t expert = 0; expert < kExperts; ++expert) {
+          part.file.push_back(0);
+          part.offset.push_back(bytes.size());
+          for (uint64_t i = 0; i < part.nbytes; i += 2) {
+            // Codes are noise; scales and biases are bf16 of about 0.03, biases around -8 scales.
+            uint16_t word = static_cast<uint16_t>(random());
+            if (plane == 1) word = 0x3d00 | (word & 0x7f);
+            if (plane == 2) word = 0xbe80 | (word & 0x7f);
+            bytes.push_back(std::byte(word & 255));
+            bytes.push_back(std::byte(word >> 8));
+          }
+        }
+        matrix[shape.format->planes[plane].name] = {std::move(part)};
+      }
+      dict[name] = {std::move(matrix)};
+    }
+  };
+
+  SpecWriter::File resident_{1};
   moeflux::base::Account account_;
   std::shared_ptr<moeflux::base::Arena> arena_;
   std::shared_ptr<moeflux::model::Weights> weights_ = std::make_shared<moeflux::model::Weights>();

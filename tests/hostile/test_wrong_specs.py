@@ -116,8 +116,6 @@ def test_a_wrong_number_is_refused(checkpoint, change):
         for number in range(len(list(numbers(layer)))):
             wrong = copy.deepcopy(spec)
             node, key = list(numbers(wrong["layers"][index]))[number]
-            if key == "rotary_dim" and change(node[key]) in (0, 2 * node[key]):
-                continue  # another model, and a possible one
             node[key] = change(node[key])
             refused(checkpoint, wrong, "expected")
 
@@ -151,7 +149,9 @@ def test_wrong_outer_numbers_are_refused(checkpoint, key):
 
 def test_too_few_rotary_frequencies_are_refused(checkpoint):
     spec = built(checkpoint)
-    refused(checkpoint, spec | {"inv_freq": spec["inv_freq"][:-1]}, "frequencies")
+    refused(
+        checkpoint, spec | {"inv_freq": spec["inv_freq"][:-1]}, r"inv_freq: expected \d+ numbers"
+    )
 
 
 def test_a_number_of_more_than_32_bits_is_refused_by_its_name(checkpoint):
@@ -164,4 +164,4 @@ def test_a_number_of_more_than_32_bits_is_refused_by_its_name(checkpoint):
     for key in ("vocab", "chunk"):
         refused(checkpoint, spec | {key: -1}, f"{key}: expected integers below 2\\^32, found -1")
     spec["embed"]["rows"] = [(0, 2**32)]
-    refused(checkpoint, spec, r"rows: expected integers below 2\^32, found \[\(0, 4294967296\)\]")
+    refused(checkpoint, spec, r"rows: expected integers below 2\^32, found 4294967296")

@@ -26,15 +26,14 @@ uint32_t batch_rows(const Workload& work) {
 void CpuOps::rehearse(const Workload& work) {
   float nowhere = 0, *x = &nowhere;
   const uint32_t n = work.rows;
-  for (const Attention* w : work.attentions) {
+  for (const Mixer* w : work.mixers) {
     Segment segment;
     segment.n = n;
-    attention(*w, {&segment, 1}, n, x);
+    mix(*w, {&segment, 1}, {x, n}, x);
     segment.n = 1;
     segment.position = std::max(work.context, 1u) - 1;
-    attention(*w, {&segment, 1}, 1, x);
+    mix(*w, {&segment, 1}, {x, 1}, x);
   }
-  for (const DeltaNet* w : work.delta_nets) delta_net(*w, {}, n, x);
   for (const GatedFfn* w : work.dense) ffn(*w, {x, n}, x);
   Rows normed{x, n};
   for (const Workload::Moe& w : work.moes) {

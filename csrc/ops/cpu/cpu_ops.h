@@ -22,12 +22,11 @@ class CpuOps final : public Ops {
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override;
   void abandon() override {}
   Counts counts() const override { return {pool_.jobs(), {}}; }
-  CacheForm cache_form(const Attention& w) const override;
+  CacheForm cache_form(const CacheShape& cache) const override;
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override;
-  void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
-                 float* x) override;
-  void delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n,
-                 float* x) override;
+  void mix(const Mixer& w, Segments segments, const Rows& normed, float* x) override {
+    std::visit([&](const auto& mixer) { ops::mix(*this, mixer, segments, normed, x); }, w);
+  }
   void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
             float* out) override;
   void route(const Router& w, const Rows& normed, const Routing& out) override;
@@ -39,6 +38,26 @@ class CpuOps final : public Ops {
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
+  // For mixers.
+  base::ThreadPool& pool() { return pool_; }
+  const Kernels& kernels() const { return kernels_; }
+  Precision precision() const { return precision_; }
+  Buffers& buffers() { return buffers_; }
+  float* worker_floats(uint64_t floats) {  // (pool_.size(), floats)
+    buffers_.workers.start();
+    return buffers_.workers.take(pool_.size() * floats);
+  }
+  void project(std::initializer_list<Dense> products, const Rows& x) {
+    matmul_.dense({products.begin(), products.size()}, x);
+  }
+  struct RopeKey {  // what buffers().rope holds
+    const float* inv_freq = nullptr;
+    float scale = 0;
+    uint32_t half = 0;
+    std::vector<uint32_t> positions;
+    bool operator==(const RopeKey&) const = default;
+  } rope_key;
+
  private:
   CpuOps(const CpuOps& of, base::ThreadPool::Idle idle)
       : arena_(of.arena_),
@@ -47,32 +66,6 @@ class CpuOps final : public Ops {
         precision_(of.precision_) {}
   Buffers needs(const Workload& work) const;  // what reserve() books
   void rehearse(const Workload& work);
-  float* worker_floats(uint64_t floats) {  // (pool_.size(), floats)
-    buffers_.workers.start();
-    return buffers_.workers.take(pool_.size() * floats);
-  }
-  void project(std::initializer_list<Dense> products, const Rows& x) {
-    matmul_.dense({products.begin(), products.size()}, x);
-  }
-
-  struct AttentionRows;
-  struct RowTile {  // consecutive rows of one session
-    uint32_t row, n;
-  };
-  const float* rope(const Attention& w, const std::vector<uint32_t>& positions);
-  void rotate_and_cache(const AttentionRows& rows);
-  void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
-                   uint32_t span, float* states, float* scratch) const;
-  void attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles);
-  void attend_single(const AttentionRows& rows, std::span<const uint32_t> single);
-  void finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head,
-                   const float* states) const;
-
-  struct DeltaRows;
-  void convolve(const DeltaRows& rows);
-  void prepare_delta(const DeltaRows& rows);
-  void recur(const DeltaRows& rows);
-
   base::Arena& arena_;
   base::ThreadPool pool_;
   const Kernels& kernels_;
@@ -80,13 +73,6 @@ class CpuOps final : public Ops {
   base::Booking stacks_;  // of the pool's threads
   Buffers buffers_;       // booked by reserve()
   Matmul matmul_{pool_, kernels_, precision_, buffers_};
-  struct RopeKey {  // what buffers_.rope holds
-    const float* inv_freq = nullptr;
-    float scale = 0;
-    uint32_t half = 0;
-    std::vector<uint32_t> positions;
-    bool operator==(const RopeKey&) const = default;
-  } rope_key_;
 };
 
 }  // namespace moeflux::ops::cpu

@@ -31,13 +31,11 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
   const CacheExtent cache{reinterpret_cast<std::byte*>(x), reinterpret_cast<std::byte*>(x)};
   Segment segment;
   segment.cache = &cache;
-  segment.n = n;
-  for (const DeltaNet* w : work.delta_nets) delta_net(*w, {&segment, 1}, n, x);
   segment.n = std::min(n, work.context);
   for (const uint32_t position : {0u, work.context - segment.n})
-    for (const Attention* w : work.attentions) {
+    for (const Mixer* w : work.mixers) {
       segment.position = position;
-      attention(*w, {&segment, 1}, n, x);
+      mix(*w, {&segment, 1}, {x, n}, x);
     }
 
   for (const GatedFfn* w : work.dense) ffn(*w, {x, n}, x);

@@ -34,7 +34,7 @@ class GpuOps final : public Ops {
   Counts counts() const override { return recorder_.counts(); }
   uint64_t scratch_bytes(const Workload& workload) const override;
   void reserve(const Workload& workload) override;
-  CacheForm cache_form(const Attention& w) const override;
+  CacheForm cache_form(const CacheShape& cache) const override;
   void set_poll(std::function<void()> poll) override { poll_ = std::move(poll); }
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override {
     return recorder_.submit(std::move(on_done));
@@ -44,10 +44,9 @@ class GpuOps final : public Ops {
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override {
     gpu::embed(recorder_, table, tokens, x);
   }
-  void attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
-                 float* x) override;
-  void delta_net(const DeltaNet& w, std::span<const Segment> segments, uint32_t n,
-                 float* x) override;
+  void mix(const Mixer& w, Segments segments, const Rows& normed, float* x) override {
+    std::visit([&](const auto& mixer) { ops::mix(*this, mixer, segments, normed, x); }, w);
+  }
   void norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
             float* out) override;
   void route(const Router& w, const Rows& normed, const Routing& out) override;
@@ -59,12 +58,9 @@ class GpuOps final : public Ops {
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
- private:
-  // Of a workload, without a dispatch: its stages over a recorder and a bump that only take notes.
-  Rehearsal rehearse(const Workload& workload) const;
-  void run_through(const Workload& workload);
-  void run_through(const Workload& workload, uint32_t n);  // of n rows
-
+  // For mixers.
+  Recorder& recorder() { return recorder_; }
+  uint64_t attention_macs() const { return attention_macs_; }
   Bump bump() const {
     if (rehearsal_) return Bump(rehearsal_->floats);
     return {scratch_.as<float>(), scratch_.nbytes() / sizeof(float)};
@@ -73,13 +69,12 @@ class GpuOps final : public Ops {
     gpu::project(recorder_, w, x, n, y);
   }
 
-  struct AttentionRows;
-  void cache(const AttentionRows& rows, const Segment& segment);
-  void attend(const AttentionRows& rows, const Segment& segment);
-  void attend_part(const AttentionRows& rows, const Segment& segment);
-  void attend_one(const AttentionRows& rows, const Segment& segment);
-  struct DeltaRows;
-  void recur(const DeltaRows& rows, const Segment& segment);
+ private:
+  // Of a workload, without a dispatch: its stages over a recorder and a bump that only take notes.
+  Rehearsal rehearse(const Workload& workload) const;
+  void run_through(const Workload& workload);
+  void run_through(const Workload& workload, uint32_t n);  // of n rows
+
   struct FfnRows {
     FfnRows(Bump& bump, const GatedFfn& w, uint64_t n)
         : gate(bump.take(n * w.gate.out())), up(bump.take(n * w.gate.out())) {}

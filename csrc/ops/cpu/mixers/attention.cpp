@@ -5,10 +5,19 @@
 
 #include "ops/cpu/cpu_ops.h"
 
-namespace moeflux::ops::cpu {
+namespace moeflux::ops {
+
+using namespace cpu;
+
+namespace {
+
+struct RowTile {  // consecutive rows of one session
+  uint32_t row, n;
+};
 
 // What the steps of one attention stage share. Rows are of all segments.
-struct CpuOps::AttentionRows {
+struct AttentionRows {
+  CpuOps& ops;
   const Attention& w;
   quant::DType dtype;      // of the cache
   uint32_t group;          // query heads of a key head
@@ -27,23 +36,15 @@ struct CpuOps::AttentionRows {
   }
 };
 
-CacheForm CpuOps::cache_form(const Attention& w) const {
-  const quant::DType dtype =
-      precision_ == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
-  return {
-      dtype, kCacheExtent,
-      uint64_t(kCacheBlock) * w.n_kv_heads * cache_width(w.head_dim) * quant::dtype_bytes(dtype)};
-}
-
 // cos and sin of the rows' angles, the same for every layer: kept until the positions change.
-const float* CpuOps::rope(const Attention& w, const std::vector<uint32_t>& positions) {
+const float* rope(CpuOps& ops, const Attention& w, const std::vector<uint32_t>& positions) {
   const uint32_t half = w.rotary_dim / 2;
-  const RopeKey key{w.inv_freq, w.rope_scale, half, positions};
-  buffers_.rope.start();
-  float* table = buffers_.rope.take(positions.size() * 2 * half);
-  if (rope_key_ == key) return table;
-  rope_key_ = {};  // an interrupt may leave the table half filled
-  pool_.parallel_for(static_cast<int>(positions.size()), [&](int row, int) {
+  const CpuOps::RopeKey key{w.inv_freq, w.rope_scale, half, positions};
+  ops.buffers().rope.start();
+  float* table = ops.buffers().rope.take(positions.size() * 2 * half);
+  if (ops.rope_key == key) return table;
+  ops.rope_key = {};  // an interrupt may leave the table half filled
+  ops.pool().parallel_for(static_cast<int>(positions.size()), [&](int row, int) {
     float* cosine = table + uint64_t(row) * 2 * half;
     for (uint32_t i = 0; i < half; ++i) {  // angles in f32, as transformers computes them
       const float angle = static_cast<float>(positions[row]) * w.inv_freq[i];
@@ -51,20 +52,20 @@ const float* CpuOps::rope(const Attention& w, const std::vector<uint32_t>& posit
       cosine[half + i] = std::sin(angle) * w.rope_scale;
     }
   });
-  rope_key_ = key;
+  ops.rope_key = key;
   return table;
 }
 
 // Norms and rotates queries and keys; appends keys and values to the caches.
-void CpuOps::rotate_and_cache(const AttentionRows& rows) {
+void rotate_and_cache(const AttentionRows& rows) {
   const Attention& w = rows.w;
   const uint32_t half = w.rotary_dim / 2;
-  const float* table = rope(w, rows.position);
-  pool_.parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
+  const float* table = rope(rows.ops, w, rows.position);
+  rows.ops.pool().parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
     const float* cosine = table + uint64_t(row) * 2 * half;
     const auto prepare = [&](float* head, const float* norm_weight) {
-      if (norm_weight) kernels_.rms_norm(head, norm_weight, w.head_dim, w.eps, head);
-      kernels_.rotate(head, cosine, cosine + half, half);
+      if (norm_weight) rows.ops.kernels().rms_norm(head, norm_weight, w.head_dim, w.eps, head);
+      rows.ops.kernels().rotate(head, cosine, cosine + half, half);
     };
     for (uint32_t h = 0; h < w.n_heads; ++h)
       prepare(rows.q + uint64_t(row) * rows.heads + h * w.head_dim, w.q_norm);
@@ -75,16 +76,16 @@ void CpuOps::rotate_and_cache(const AttentionRows& rows) {
       const uint64_t of_head = uint64_t(row) * rows.kv_dim + h * w.head_dim;
       const uint64_t at = (uint64_t(block) * w.n_kv_heads + h) * rows.head_bytes;
       prepare(rows.k + of_head, w.k_norm);
-      kernels_.cache_put(rows.dtype, rows.k + of_head, rows.v + of_head, w.head_dim,
-                         position % kCacheBlock, extent.keys + at, extent.values + at);
+      rows.ops.kernels().cache_put(rows.dtype, rows.k + of_head, rows.v + of_head, w.head_dim,
+                                   position % kCacheBlock, extent.keys + at, extent.values + at);
     }
   });
 }
 
 // The queries of `n` rows of one session from `row` on that share a key head, over one span, into
 // states (n, group).
-void CpuOps::attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
-                         uint32_t span, float* states, float* scratch) const {
+void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
+                 uint32_t span, float* states, float* scratch) {
   const Attention& w = rows.w;
   const uint32_t n_queries = n * rows.group, first = span * kSpan;
   std::vector<const float*> queries(n_queries);
@@ -100,32 +101,32 @@ void CpuOps::attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, ui
   const uint64_t block_bytes = w.n_kv_heads * rows.head_bytes;
   const CacheExtent& extent = rows.segment[row]->cache[first / kCacheExtent];
   const uint64_t at = first % kCacheExtent / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
-  kernels_.attend({rows.dtype, extent.keys + at, extent.values + at, block_bytes, w.head_dim,
-                   1.0f / std::sqrt(static_cast<float>(w.head_dim)), n_queries, queries.data(),
-                   lens.data(), to.data(), scratch, scratch + uint64_t(n_queries) * kSpan});
+  rows.ops.kernels().attend({rows.dtype, extent.keys + at, extent.values + at, block_bytes,
+                             w.head_dim, 1.0f / std::sqrt(static_cast<float>(w.head_dim)),
+                             n_queries, queries.data(), lens.data(), to.data(), scratch,
+                             scratch + uint64_t(n_queries) * kSpan});
 }
 
-void CpuOps::finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head,
-                         const float* states) const {
+void finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head, const float* states) {
   const Attention& w = rows.w;
   for (uint32_t g = 0; g < rows.group; ++g) {
     const float* state = states + uint64_t(g) * rows.state_floats;
     const uint64_t at = row * rows.heads + uint64_t(kv_head * rows.group + g) * w.head_dim;
     for (uint32_t d = 0; d < w.head_dim; ++d) rows.mixed[at + d] = state[16 + d] / state[1];
-    if (w.gate.out()) kernels_.sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
+    if (w.gate.out()) rows.ops.kernels().sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
   }
 }
 
 // Runs of rows: a task takes all spans of a tile, one after the other.
-void CpuOps::attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
+void attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
   const uint32_t n_kv = rows.w.n_kv_heads;
   uint32_t most = 0;
   for (const RowTile& tile : tiles) most = std::max(most, tile.n);
   const uint32_t queries = most * rows.group;
   const uint64_t floats =
       uint64_t(queries) * rows.state_floats + attend_scratch_floats(rows.w.head_dim, queries);
-  float* workers = worker_floats(floats);
-  pool_.parallel_for(static_cast<int>(tiles.size() * n_kv), [&](int task, int worker) {
+  float* workers = rows.ops.worker_floats(floats);
+  rows.ops.pool().parallel_for(static_cast<int>(tiles.size() * n_kv), [&](int task, int worker) {
     const auto [row, n] = tiles[tiles.size() - 1 - task / n_kv];  // the longest contexts first
     const uint32_t kv_head = task % n_kv;
     float* states = workers + worker * floats;
@@ -141,7 +142,7 @@ void CpuOps::attend_tiles(const AttentionRows& rows, std::span<const RowTile> ti
 // Single rows: a task takes one span, so that a long context uses every thread; a row's spans are
 // merged in the order in which attend_tiles computes them. Takes as many rows at a time as the
 // states of all their spans have room for.
-void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> single) {
+void attend_single(const AttentionRows& rows, std::span<const uint32_t> single) {
   struct Piece {
     uint32_t row, kv_head, span;
     float* states;  // (group)
@@ -149,12 +150,12 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
   const uint64_t piece_floats = uint64_t(rows.group) * rows.state_floats;
   uint64_t most = 0;
   for (uint32_t row : single) most = std::max<uint64_t>(most, rows.n_spans(row));
-  buffers_.spans.start();
-  float* states = buffers_.spans.take(most * rows.w.n_kv_heads * piece_floats);
-  const uint64_t room = buffers_.spans.most() / sizeof(float) / piece_floats;
+  rows.ops.buffers().spans.start();
+  float* states = rows.ops.buffers().spans.take(most * rows.w.n_kv_heads * piece_floats);
+  const uint64_t room = rows.ops.buffers().spans.most() / sizeof(float) / piece_floats;
   const uint64_t floats = attend_scratch_floats(rows.w.head_dim, rows.group);
-  float* workers = worker_floats(floats);
-  if (pool_.idle()) return;
+  float* workers = rows.ops.worker_floats(floats);
+  if (rows.ops.pool().idle()) return;
   for (size_t begin = 0; begin < single.size();) {
     std::vector<Piece> pieces;
     for (; begin < single.size(); ++begin) {
@@ -164,7 +165,7 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
         for (uint32_t span = 0; span < n_spans; ++span)
           pieces.push_back({row, kv_head, span, states + pieces.size() * piece_floats});
     }
-    pool_.parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
+    rows.ops.pool().parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
       const Piece& piece = pieces[task];
       rows.clear(piece.states, rows.group);
       attend_span(rows, piece.row, 1, piece.kv_head, piece.span, piece.states,
@@ -174,23 +175,33 @@ void CpuOps::attend_single(const AttentionRows& rows, std::span<const uint32_t> 
       const Piece& whole = pieces[i];
       for (++i; i < pieces.size() && pieces[i].span > 0; ++i)
         for (uint32_t g = 0; g < rows.group; ++g)
-          kernels_.attend_merge(pieces[i].states + uint64_t(g) * rows.state_floats, rows.w.head_dim,
-                                whole.states + uint64_t(g) * rows.state_floats);
+          rows.ops.kernels().attend_merge(pieces[i].states + uint64_t(g) * rows.state_floats,
+                                          rows.w.head_dim,
+                                          whole.states + uint64_t(g) * rows.state_floats);
       finish_head(rows, whole.row, whole.kv_head, whole.states);
     }
   }
 }
 
-void CpuOps::attention(const Attention& w, std::span<const Segment> segments, uint32_t n,
-                       float* x) {
-  const uint32_t d_model = w.o.out(), heads = w.n_heads * w.head_dim,
+}  // namespace
+
+CacheForm cpu::CpuOps::cache_form(const CacheShape& cache) const {
+  const quant::DType dtype =
+      precision_ == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
+  return {dtype, kCacheExtent,
+          uint64_t(kCacheBlock) * cache.n_heads * cache_width(cache.head_dim) *
+              quant::dtype_bytes(dtype)};
+}
+
+void mix(CpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
+  const uint32_t n = normed.n, d_model = w.o.out(), heads = w.n_heads * w.head_dim,
                  kv_dim = w.n_kv_heads * w.head_dim;
-  Scratch& stage = buffers_.stage;
+  Scratch& stage = ops.buffers().stage;
   stage.start();
-  float* normed = stage.take(uint64_t(n) * d_model);
   float* out = stage.take(uint64_t(n) * d_model);
-  const CacheForm form = cache_form(w);
-  AttentionRows rows{w,
+  const CacheForm form = ops.cache_form(w.cache());
+  AttentionRows rows{ops,
+                     w,
                      form.dtype,
                      w.n_heads / w.n_kv_heads,
                      heads,
@@ -219,17 +230,16 @@ void CpuOps::attention(const Attention& w, std::span<const Segment> segments, ui
         single.push_back(segment.row + i);
     }
 
-  norm(w.norm, w.eps, x, n, d_model, normed);
-  project({{&w.q, rows.q, precision_},
-           {&w.k, rows.k, precision_},
-           {&w.v, rows.v, precision_},
-           {&w.gate, rows.gate, precision_}},
-          {normed, n});
+  ops.project({{&w.q, rows.q, ops.precision()},
+               {&w.k, rows.k, ops.precision()},
+               {&w.v, rows.v, ops.precision()},
+               {&w.gate, rows.gate, ops.precision()}},
+              normed);
   rotate_and_cache(rows);
   attend_tiles(rows, tiles);
   attend_single(rows, single);
-  project({{&w.o, out, inner_precision(precision_)}}, {rows.mixed, n});
-  add(out, uint64_t(n) * d_model, x);
+  ops.project({{&w.o, out, inner_precision(ops.precision())}}, {rows.mixed, n});
+  ops.add(out, uint64_t(n) * d_model, x);
 }
 
-}  // namespace moeflux::ops::cpu
+}  // namespace moeflux::ops

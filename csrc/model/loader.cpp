@@ -1,0 +1,228 @@
+#include "model/loader.h"
+
+#include <utility>
+
+#include "model/weight_reader.h"
+
+namespace moeflux::model {
+
+namespace {
+
+template <class T = uint32_t>
+T number(const Node& node, const char* key) {
+  T value;
+  node.at(key).get(key, value);
+  return value;
+}
+
+quant::Shape shape_of(const Node& node) {
+  return {number(node, "out"), number(node, "in"),
+          &quant::find_format(node.at("format").as<std::string>("format")), number(node, "group"),
+          quant::dtype_of(node.at("dtype").as<std::string>("dtype"))};
+}
+
+// `where`: what has the shape. A size of 0 is any.
+void expect_shape(const std::string& part, uint64_t out, uint64_t in, uint64_t found_out,
+                  uint64_t found_in, const std::string& where) {
+  if ((out == 0 || out == found_out) && (in == 0 || in == found_in)) return;
+  throw FormatError("[model::load] ", part, ": expected (", out ? cat(out) : "any", ", ",
+                    in ? cat(in) : "any", "), found (", found_out, ", ", found_in, ")", where);
+}
+
+struct Loading {
+  base::Arena& arena;
+  const std::function<void()>& poll;
+  Weights& weights;
+  WeightReader reader;
+  std::vector<store::LayerExperts> experts = {};
+  std::map<const Node*, const float*> lists = {};  // that layers share
+};
+
+// A visitor of fields(): reads parts of a dict of the spec, or of those around it.
+struct Fields {
+  Loading& loading;
+  const Node& node;
+  std::string place;
+  const Fields* around = nullptr;
+  uint32_t d_model = loading.weights.spec.d_model;
+
+  Fields within(const char* key) const { return {loading, node.at(key), place, this}; }
+  void require(bool holds, const auto&... what) const {
+    if (!holds) throw FormatError("[model::load] ", what..., place);
+  }
+  const Node* find(const char* name, bool optional = false) const {
+    for (const Fields* fields = this; fields; fields = fields->around)
+      if (const Node* found = fields->node.find(name)) return found;
+    require(optional, name, ": expected a part of that name, found none");
+    return nullptr;
+  }
+  void number(const char* name, auto& to) const { find(name)->get(name, to); }
+  void vector(const char* name, const float*& to, uint64_t count, bool optional = false) const;
+  void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in,
+              bool optional = false) const;
+  const float* list(const Node& of, const Node::List& values) const;
+};
+
+const float* Fields::list(const Node& of, const Node::List& values) const {
+  const float*& data = loading.lists[&of];
+  if (data) return data;
+  std::vector<float> numbers(values.size());
+  for (size_t i = 0; i < numbers.size(); ++i) values[i].get("a list", numbers[i]);
+  base::Memory& memory = loading.weights.memory.emplace_back(
+      loading.arena, numbers.size() * sizeof(float) + 4, "list of numbers");
+  memory.write<float>(0, numbers);
+  return data = memory.as<float>();
+}
+
+void Fields::vector(const char* name, const float*& to, uint64_t count, bool optional) const {
+  const Node* of = find(name, optional);
+  if (!of) return;
+  if (const auto* values = std::get_if<Node::List>(&of->value)) {
+    require(values->size() == count, name, ": expected ", count, " numbers, found ",
+            values->size());
+    to = list(*of, *values);
+    return;
+  }
+  const VectorSource source{of->at("tensor").as<TensorRef>("tensor"), model::number(*of, "count"),
+                            model::number<float>(*of, "add")};
+  require(source.count == count, name, ": expected ", count, " numbers, found ", source.count,
+          " (tensor ", source.tensor.name, ")");
+  loading.poll();
+  to = loading.reader.vector(source);
+}
+
+void Fields::matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in,
+                    bool optional) const {
+  const Node* of = find(name, optional);
+  if (!of) return;
+  MatrixSource source{shape_of(*of)};
+  for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+    if (source.shape.format->in_file(plane)) {
+      const char* key = source.shape.format->planes[plane].name;
+      source.planes[plane] = of->at(key).as<TensorRef>(key);
+    }
+  if (const Node* bias = of->find("bias")) source.bias = bias->as<TensorRef>("bias");
+  if (const Node* rows = of->find("rows"))
+    for (const Node& range : rows->as<Node::List>("rows")) {
+      auto& [begin, count] = source.rows.emplace_back();
+      range.as<Node::List>("rows").at(0).get("rows", begin);
+      range.as<Node::List>("rows").at(1).get("rows", count);
+    }
+  expect_shape(name, out, in, source.n_rows(), source.shape.in,
+               cat(" (tensor ", source.name(), ")"));
+  loading.poll();
+  to = loading.reader.matrix(source);
+}
+
+// The same for a layer's experts, which stay in the files: shapes, and a part for each plane.
+struct ExpertFields {
+  const Node& experts;
+  std::string place = {};
+  uint32_t d_model = 0;                       // any
+  std::vector<store::Part>* parts = nullptr;  // not asked for
+
+  void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in) const {
+    const Node& of = experts.at(name);
+    const std::string part = cat("experts.", name);
+    const quant::Shape& shape = to.weight.shape = shape_of(of);
+    quant::check_shape(shape, part);
+    expect_shape(part, out, in, shape.out, shape.in, place);
+    if (!parts) return;
+    for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
+      if (!shape.format->in_file(plane)) continue;
+      const char* key = shape.format->planes[plane].name;
+      parts->push_back(of.at(key).as<store::Part>(key));
+    }
+  }
+};
+
+void read_moe(const Fields& fields, Moe& moe) {
+  moe.router.fields(fields);
+  const uint32_t n = moe.router.n_experts, k = moe.router.top_k;
+  fields.require(k >= 1 && k <= n, "expected a top_k of 1..", n, ", found ", k);
+  moe.has_shared = fields.node.find("shared") != nullptr;
+  if (moe.has_shared) {
+    moe.shared.fields(fields.within("shared"));
+    fields.matrix("shared_gate", moe.shared_gate, 1, fields.d_model, ops::kOptional);
+  }
+  moe.store_layer = static_cast<uint32_t>(fields.loading.experts.size());
+  store::LayerExperts& layer = fields.loading.experts.emplace_back();
+  layer.n_experts = n;
+  moe.experts.ffn.fields(
+      ExpertFields{fields.node.at("experts"), fields.place, fields.d_model, &layer.parts});
+  place_experts(layer, fields.loading.arena.weight_alignment(), moe.experts);
+}
+
+// Whether it is of that kind, one of ops::Mixer's.
+template <class M>
+bool read_mixer(const Fields& layer, const std::string& kind, ops::Mixer& mixer) {
+  if (kind != M::kKind) return false;
+  M& read = mixer.emplace<M>();
+  read.fields(layer.within(M::kKind));
+  layer.require(read.fault().empty(), "expected ", read.fault());
+  return true;
+}
+template <class... M>
+void read_mixer(const Fields& layer, std::variant<M...>& mixer) {
+  const auto& kind = layer.node.at("mixer").as<std::string>("mixer");
+  layer.require((read_mixer<M>(layer, kind, mixer) || ...), "expected a known mixer, found ", kind);
+}
+
+void read_layer(const Fields& fields, Layer& layer) {
+  fields.vector("norm", layer.norm, fields.d_model);
+  read_mixer(fields, layer.mixer);
+  fields.vector("ffn_norm", layer.ffn_norm, fields.d_model);
+  if (fields.node.find("dense"))
+    layer.ffn.emplace<ops::GatedFfn>().fields(fields.within("dense"));
+  else
+    read_moe(fields.within("moe"), std::get<Moe>(layer.ffn));
+}
+
+void read_all(const Node& node, Loading& loading) {
+  Weights& weights = loading.weights;
+  Spec& spec = weights.spec;
+  spec = {number(node, "vocab"), number(node, "d_model"), number<float>(node, "eps"),
+          number(node, "chunk")};
+  const Fields fields{loading, node, ""};
+  fields.require(spec.vocab && spec.d_model && spec.chunk,
+                 "expected a vocabulary, a width and a chunk of at least one");
+  ops::Linear embed;
+  fields.matrix("embed", embed, spec.vocab, spec.d_model);
+  weights.embed = embed.weight;
+  weights.head = {nullptr, spec.eps, {embed.weight}};  // where there is no other
+  fields.vector("final_norm", weights.head.norm, spec.d_model);
+  fields.matrix("head", weights.head.linear, spec.vocab, spec.d_model, ops::kOptional);
+  for (const Node& layer : node.at("layers").as<Node::List>("layers")) {
+    const std::string place = cat(" (layer ", weights.layers.size(), ")");
+    read_layer({loading, layer, place, &fields}, weights.layers.emplace_back());
+  }
+}
+
+}  // namespace
+
+ops::GatedFfn expert_shapes(const Node& experts) {
+  ops::GatedFfn ffn;
+  ffn.fields(ExpertFields{experts});
+  return ffn;
+}
+
+std::vector<store::LayerExperts> load(const Node& spec,
+                                      const std::vector<std::shared_ptr<io::File>>& files,
+                                      base::Arena& arena, const std::function<void()>& poll,
+                                      Weights& weights) {
+  Loading loading{arena, poll, weights, WeightReader(files, arena, weights)};
+  try {
+    read_all(spec, loading);
+  } catch (const Error&) {  // what was asked for before, and fails as well, is told instead
+    loading.reader.finish();
+    throw;
+  }
+  loading.reader.finish();
+  weights.tables = base::Booking(
+      arena.account(),
+      weights.layers.capacity() * sizeof(Layer) + weights.memory.capacity() * sizeof(base::Memory),
+      "tables of layers");
+  return std::move(loading.experts);
+}
+
+}  // namespace moeflux::model

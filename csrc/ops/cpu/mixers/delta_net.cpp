@@ -1,0 +1,151 @@
+#include <algorithm>
+#include <cmath>
+#include <vector>
+
+#include "ops/cpu/cpu_ops.h"
+
+namespace moeflux::ops {
+
+using namespace cpu;
+
+namespace {
+constexpr uint32_t kConvChannels = 1024;  // of a task: a few microseconds a token
+constexpr uint32_t kStateTaskRows = 32;   // of a task: 16 KB of state at 128 columns
+
+float sigmoid(float x) {
+  return 1.0f / (1.0f + std::exp(-x));
+}
+float softplus(float x) {
+  return x > 20.0f ? x : std::log1p(std::exp(x));
+}
+
+struct DeltaRows {
+  CpuOps& ops;
+  const DeltaNet& w;
+  Segments segments;
+  uint32_t n, keys, values;  // rows; numbers of a row of k, of v
+  float *qkv, *convolved, *z, *b, *a, *mixed;
+  float* tail;  // (conv_width - 1, channels)
+};
+
+// Convolution and SiLU of q, k and v; the last inputs become the next history.
+void convolve(const DeltaRows& rows) {
+  const DeltaNet& w = rows.w;
+  const uint32_t channels = w.channels(), history = w.conv_width - 1;
+  std::vector<std::vector<const float*>> inputs;  // by segment: its history, then its rows
+  for (const Segment& segment : rows.segments) {
+    std::vector<const float*>& input = inputs.emplace_back();
+    for (uint32_t i = 0; i < history; ++i)
+      input.push_back(segment.state_in + w.recurrent_floats() + uint64_t(i) * channels);
+    for (uint64_t i = 0; i < segment.n; ++i)
+      input.push_back(rows.qkv + (segment.row + i) * channels);
+  }
+  if (rows.ops.pool().idle()) return;
+  const uint32_t parts = (channels + kConvChannels - 1) / kConvChannels;
+  rows.ops.pool().parallel_for(static_cast<int>(inputs.size() * parts), [&](int task, int) {
+    const Segment& segment = rows.segments[task / parts];
+    const uint32_t begin = task % parts * kConvChannels;
+    rows.ops.kernels().conv_silu(
+        {inputs[task / parts].data(), w.conv, rows.convolved + uint64_t(segment.row) * channels,
+         channels, w.conv_width, segment.n, begin, std::min(begin + kConvChannels, channels)});
+  });
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    for (uint32_t j = 0; j < history; ++j)  // state_out may be state_in
+      std::copy_n(inputs[i][rows.segments[i].n + j], channels, rows.tail + uint64_t(j) * channels);
+    std::copy_n(rows.tail, uint64_t(history) * channels,
+                rows.segments[i].state_out + w.recurrent_floats());
+  }
+}
+
+// Norms q and k; turns a into the decay g, b into beta.
+void prepare_delta(const DeltaRows& rows) {
+  const DeltaNet& w = rows.w;
+  rows.ops.pool().parallel_for(static_cast<int>(rows.n), [&](int row, int) {
+    float* y = rows.convolved + uint64_t(row) * w.channels();
+    for (uint32_t h = 0; h < w.n_key_heads; ++h) {
+      rows.ops.kernels().l2_norm(y + h * w.key_dim, w.key_dim, 1e-6f,
+                                 1.0f / std::sqrt(static_cast<float>(w.key_dim)));
+      rows.ops.kernels().l2_norm(y + rows.keys + h * w.key_dim, w.key_dim, 1e-6f, 1.0f);
+    }
+    float* g = rows.a + uint64_t(row) * w.n_value_heads;
+    float* beta = rows.b + uint64_t(row) * w.n_value_heads;
+    for (uint32_t h = 0; h < w.n_value_heads; ++h) {
+      g[h] = std::exp(-std::exp(w.a_log[h]) * softplus(g[h] + w.dt_bias[h]));
+      beta[h] = sigmoid(beta[h]);
+    }
+  });
+}
+
+void recur(const DeltaRows& rows) {
+  const DeltaNet& w = rows.w;
+  const uint32_t parts = (w.value_dim + kStateTaskRows - 1) / kStateTaskRows;
+  const uint32_t per_segment = w.n_value_heads * parts;
+  rows.ops.pool().parallel_for(
+      static_cast<int>(rows.segments.size() * per_segment), [&](int task, int) {
+        const Segment& segment = rows.segments[task / per_segment];
+        const uint32_t head = task % per_segment / parts, begin = task % parts * kStateTaskRows;
+        const uint32_t key_head = head / (w.n_value_heads / w.n_key_heads);
+        const uint64_t state_at = uint64_t(head) * w.value_dim * w.key_dim, row = segment.row;
+        const float* y = rows.convolved + row * w.channels();
+        DeltaRule rule;
+        rule.state_in = segment.state_in + state_at;
+        rule.state_out = segment.state_out + state_at;
+        rule.q = y + key_head * w.key_dim;
+        rule.k = y + rows.keys + key_head * w.key_dim;
+        rule.v = y + 2 * rows.keys + head * w.value_dim;
+        rule.g = rows.a + row * w.n_value_heads + head;
+        rule.beta = rows.b + row * w.n_value_heads + head;
+        rule.out = rows.mixed + row * rows.values + uint64_t(head) * w.value_dim;
+        rule.qk_stride = rule.v_stride = w.channels();
+        rule.gate_stride = w.n_value_heads;
+        rule.out_stride = rows.values;
+        rule.n = segment.n;
+        rule.dk = w.key_dim;
+        rule.begin = begin;
+        rule.end = std::min(begin + kStateTaskRows, w.value_dim);
+        rows.ops.kernels().delta_rule(rule);
+      });
+}
+
+}  // namespace
+
+void mix(CpuOps& ops, const DeltaNet& w, Segments segments, const Rows& normed, float* x) {
+  const uint32_t n = normed.n, d_model = w.out.out(), channels = w.channels(),
+                 values = w.n_value_heads * w.value_dim;
+  Scratch& stage = ops.buffers().stage;
+  stage.start();
+  float* out = stage.take(uint64_t(n) * d_model);
+  const DeltaRows rows{ops,
+                       w,
+                       segments,
+                       n,
+                       w.n_key_heads * w.key_dim,
+                       values,
+                       stage.take(uint64_t(n) * channels),
+                       stage.take(uint64_t(n) * channels),
+                       stage.take(uint64_t(n) * values),
+                       stage.take(uint64_t(n) * w.n_value_heads),
+                       stage.take(uint64_t(n) * w.n_value_heads),
+                       stage.take(uint64_t(n) * values),
+                       stage.take(uint64_t(w.conv_width - 1) * channels)};
+
+  ops.project({{&w.qkv, rows.qkv, ops.precision()},
+               {&w.z, rows.z, ops.precision()},
+               {&w.b, rows.b, Precision::float32},
+               {&w.a, rows.a, Precision::float32}},
+              normed);
+  convolve(rows);
+  prepare_delta(rows);
+  recur(rows);
+  ops.pool().parallel_for(static_cast<int>(n), [&](int row, int) {
+    for (uint32_t h = 0; h < w.n_value_heads; ++h) {
+      const uint64_t at = uint64_t(row) * values + uint64_t(h) * w.value_dim;
+      ops.kernels().rms_norm(rows.mixed + at, w.out_norm, w.value_dim, w.eps, rows.mixed + at);
+      ops.kernels().swiglu(rows.z + at, rows.mixed + at, w.value_dim, rows.mixed + at);
+    }
+  });
+  ops.project({{&w.out, out, inner_precision(ops.precision())}}, {rows.mixed, n});
+  ops.add(out, uint64_t(n) * d_model, x);
+}
+
+}  // namespace moeflux::ops

@@ -1,0 +1,56 @@
+// What stages compute over: rows of activations, and what sessions keep between them.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/format.h"
+
+namespace moeflux::ops {
+
+namespace cpu {
+class CpuOps;
+}
+namespace gpu {
+class GpuOps;
+}
+
+// The KV cache of a session grows by extents of so many positions, in blocks of positions that an
+// implementation may lay out together. Sessions and snapshots take whole blocks.
+inline constexpr uint32_t kCacheBlock = 16, kCacheExtent = 256;
+// Of an implementation that reads one extent alone: it is as long as the context.
+inline constexpr uint32_t kWholeContext = UINT32_MAX;
+
+struct CacheShape {  // of a position of a layer's keys, and of its values; no heads: it has none
+  uint32_t n_heads = 0, head_dim = 0;
+};
+
+struct CacheForm {  // how an implementation keeps a layer's cache
+  quant::DType dtype = quant::DType::f32;
+  uint32_t extent = kWholeContext;  // positions: kCacheExtent or kWholeContext
+  uint64_t block_bytes = 0;         // of kCacheBlock positions of keys, and of as many values
+};
+
+struct CacheExtent {  // where an extent of a layer lies: its blocks, one after the other
+  std::byte* keys = nullptr;
+  std::byte* values = nullptr;
+};
+
+// Rows (n, width) that stages read. An implementation may keep what it makes of them for the next
+// stage that reads rows of the same id; rows of another id, or of none, end that.
+struct Rows {
+  const float* data = nullptr;
+  uint32_t n = 0;
+  uint64_t id = 0;  // which the caller gives to no other rows; 0: a single stage reads them
+};
+
+// Consecutive rows of one session, at positions position, position + 1, ...
+struct Segment {
+  uint32_t row = 0, n = 0, position = 0;
+  const CacheExtent* cache = nullptr;  // position p lies in cache[p / extent]
+  const float* state_in = nullptr;     // state_floats() of the mixer
+  float* state_out = nullptr;          // may be state_in
+};
+using Segments = std::span<const Segment>;
+
+}  // namespace moeflux::ops
