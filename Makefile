@@ -137,7 +137,7 @@ agent-test: $(BIN)/moeflux  ## Claude Code, Codex and OpenCode, each through a c
 	npm install --silent --prefix $(AGENTS) @openai/codex @anthropic-ai/claude-code opencode-ai
 	AGENTS=$(AGENTS)/node_modules $(BIN)/python -m pytest -q tests/agents
 
-recipe-test: $(BIN)/moeflux  ## who follows the recipes for a kernel and a format has one that is checked
+recipe-test: $(BIN)/moeflux  ## who follows the recipe for a kernel, a mixer or a format has one that is checked
 	$(BIN)/pip install -q $(PYTEST)
 	$(BIN)/python -m pytest -q tests/recipes
 
