@@ -13,18 +13,21 @@ namespace {
 using model::Node;
 
 constexpr size_t kTensor = 5, kRange = 3;  // members of their tuples
+constexpr int kMaxDepth = 16;              // a spec has 7
 
 bool is_packed(const std::string& dtype) {  // codes or blocks: no numbers
   return dtype == "U32" || dtype == "U8";
 }
 
-Node of_list(const py::handle& source) {
+Node node_of(const py::handle& source, int depth);
+
+Node of_list(const py::handle& source, int depth) {
   Node::List list;
-  for (const py::handle& item : source) list.push_back(to_node(item));
+  for (const py::handle& item : source) list.push_back(node_of(item, depth));
   return {std::move(list)};
 }
 
-Node of_tuple(const py::tuple& t) {
+Node of_tuple(const py::tuple& t, int depth) {
   if (t.size() == kTensor) {
     const auto dtype = t[4].cast<std::string>();
     return {model::TensorRef{t[0].cast<std::string>(), t[1].cast<uint32_t>(), t[2].cast<uint64_t>(),
@@ -34,7 +37,7 @@ Node of_tuple(const py::tuple& t) {
   if (t.size() == kRange)
     return {store::Part{t[2].cast<uint64_t>(), 0, t[0].cast<std::vector<uint32_t>>(),
                         t[1].cast<std::vector<uint64_t>>()}};
-  return of_list(t);
+  return of_list(t, depth);
 }
 
 int64_t integer(const py::handle& source) {
@@ -46,19 +49,29 @@ int64_t integer(const py::handle& source) {
   }
 }
 
+Node node_of(const py::handle& source, int depth) {
+  if (depth > kMaxDepth) throw FormatError("[bindings] expected a spec, found endless nesting");
+  if (py::isinstance<py::bool_>(source)) return {source.cast<bool>()};
+  if (PyIndex_Check(source.ptr())) return {integer(source)};
+  if (py::isinstance<py::float_>(source)) return {source.cast<double>()};
+  if (py::isinstance<py::str>(source)) return {source.cast<std::string>()};
+  if (py::isinstance<py::tuple>(source))
+    return of_tuple(py::reinterpret_borrow<py::tuple>(source), depth + 1);
+  if (py::isinstance<py::list>(source)) return of_list(source, depth + 1);
+  Node::Dict dict;
+  for (const auto& [key, value] : source.cast<py::dict>())
+    dict.emplace(key.cast<std::string>(), node_of(value, depth + 1));
+  return {std::move(dict)};
+}
+
 }  // namespace
 
 Node to_node(const py::handle& source) {
-  if (py::isinstance<py::bool_>(source)) return {source.cast<bool>()};
-  if (py::isinstance<py::int_>(source)) return {integer(source)};
-  if (py::isinstance<py::float_>(source)) return {source.cast<double>()};
-  if (py::isinstance<py::str>(source)) return {source.cast<std::string>()};
-  if (py::isinstance<py::tuple>(source)) return of_tuple(py::reinterpret_borrow<py::tuple>(source));
-  if (py::isinstance<py::list>(source)) return of_list(source);
-  Node::Dict dict;
-  for (const auto& [key, value] : source.cast<py::dict>())
-    dict.emplace(key.cast<std::string>(), to_node(value));
-  return {std::move(dict)};
+  try {
+    return node_of(source, 0);
+  } catch (const py::cast_error& error) {
+    throw FormatError("[bindings] expected a spec's types: ", error.what());
+  }
 }
 
 }  // namespace moeflux::bindings

@@ -1,5 +1,6 @@
 #include "model/loader.h"
 
+#include <cmath>
 #include <utility>
 
 #include "model/weight_reader.h"
@@ -67,7 +68,10 @@ const float* Fields::list(const Node& of, const Node::List& values) const {
   const float*& data = loading.lists[&of];
   if (data) return data;
   std::vector<float> numbers(values.size());
-  for (size_t i = 0; i < numbers.size(); ++i) values[i].get("a list", numbers[i]);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    values[i].get("a list", numbers[i]);
+    require(std::isfinite(numbers[i]), "expected finite numbers, found one that is none");
+  }
   base::Memory& memory = loading.weights.memory.emplace_back(
       loading.arena, numbers.size() * sizeof(float) + 4, "list of numbers");
   memory.write<float>(0, numbers);
@@ -104,10 +108,13 @@ void Fields::matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in
   if (const Node* bias = of->find("bias")) source.bias = bias->as<TensorRef>("bias");
   if (const Node* rows = of->find("rows"))
     for (const Node& range : rows->as<Node::List>("rows")) {
+      const auto& pair = range.as<Node::List>("rows");
+      require(pair.size() == 2, name, ": expected pairs of rows, found ", pair.size(), " numbers");
       auto& [begin, count] = source.rows.emplace_back();
-      range.as<Node::List>("rows").at(0).get("rows", begin);
-      range.as<Node::List>("rows").at(1).get("rows", count);
+      pair[0].get("rows", begin);
+      pair[1].get("rows", count);
     }
+  require(source.n_rows() > 0, name, ": expected rows, found none");
   expect_shape(name, out, in, source.n_rows(), source.shape.in,
                cat(" (tensor ", source.name(), ")"));
   loading.poll();

@@ -75,6 +75,41 @@ def all_of(spec, kind):
             yield f"layer {index}", entry
 
 
+def test_a_matrix_without_rows_is_refused(checkpoint):
+    """Others of its network take their width from it."""
+    reference = built(checkpoint)
+    for layer in range(len(reference["layers"])):
+        for index in range(sum(1 for _ in matrices(reference["layers"][layer]))):
+            spec = copy.deepcopy(reference)
+            list(matrices(spec["layers"][layer]))[index]["rows"] = [(0, 0)]
+            with pytest.raises(moeflux.FormatError):
+                load(checkpoint, spec)
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [([(0,)], "expected pairs of rows, found 1"), ([(0, 1, 2, 3)], "found 4"), ("all", "rows")],
+)
+def test_ranges_of_rows_are_pairs(checkpoint, rows, words):
+    spec = built(checkpoint)
+    spec["embed"]["rows"] = rows
+    refused(checkpoint, spec, words)
+
+
+@pytest.mark.parametrize("value", [None, b"8", object()])
+def test_a_spec_of_other_types_is_a_format_error(checkpoint, value):
+    spec = built(checkpoint)
+    spec["vocab"] = value
+    refused(checkpoint, spec, "expected a spec's types")
+
+
+def test_a_spec_that_holds_itself_is_refused(checkpoint):
+    spec = built(checkpoint)
+    spec["layers"] = [spec]
+    spec["layers"][0]["again"] = spec
+    refused(checkpoint, spec, "endless nesting")
+
+
 def test_a_matrix_of_fewer_rows_is_refused_by_its_tensors_name(checkpoint):
     """The rows that are left are well-formed: only the shape beside the others is wrong."""
     spec = built(checkpoint)
