@@ -322,7 +322,8 @@ class Session:
         Raises:
             SessionError: the snapshot is another model's.
             MemoryBudgetError: the last extent of the KV cache finds no room. The session is as it
-                was. A session that has gone on since `save` has that extent already.
+                was. A session that has gone on since `save` has that extent already,
+                unless a later snapshot shares it.
         """
         check("session", SessionError, RULES, {"snapshot": snapshot})
         self._native.restore(snapshot)
