@@ -25,7 +25,7 @@ Node::Dict spec(SpecWriter::File& file) {
   for (int index = 0; index < 2; ++index) {
     ops::Attention attention;
     attention.n_heads = 4, attention.n_kv_heads = 2, attention.head_dim = 8;
-    attention.rotary_dim = 4;
+    attention.rotary_dim = 4, attention.eps = 1e-5f;
     ops::GatedFfn ffn;
     ffn.gate.weight.shape.out = 16;
     SpecWriter layer(file, kModel);
@@ -95,7 +95,7 @@ TEST_CASE("what a spec gets wrong is refused by its name") {
           [&](Node::Dict& layer) { attention(layer).erase("q"); });
   refused("n_heads: expected an integer, found a text",
           [&](Node::Dict& layer) { attention(layer)["n_heads"] = {std::string("4")}; });
-  refused("ffn_norm: expected a dict, found a truth value",
+  refused("tensor: expected a dict, found a truth value",
           [](Node::Dict& layer) { layer["ffn_norm"] = {true}; });
   refused("k: expected (24, 32), found (16, 32) (tensor k)",
           [&](Node::Dict& layer) { attention(layer)["n_kv_heads"] = {int64_t(3)}; });
