@@ -75,18 +75,15 @@ class Watch:
         if self._progress is not None:
             self._progress(done, total)
 
-    def pieces(self, position: int, ids: list[int]) -> Iterator[list[int]]:
-        """A prompt in the passes that it takes anyway, so that no bit changes; whole for nobody.
+    def pieces(self, position: int, ids: list[int], whole: bool = False) -> Iterator[list[int]]:
+        """A prompt in the passes that it takes anyway, so that no bit changes; or whole.
 
         Each is done when the next is asked for. Ends early when it is cancelled.
         """
-        if self._progress is None and self._cancel is None:
-            if ids:
-                yield ids
-            return
+        whole = whole or (self._progress is None and self._cancel is None)
         done = 0
         while done < len(ids) and not self.is_cancelled():
-            n = self._chunk - (position + done) % self._chunk
+            n = len(ids) if whole else self._chunk - (position + done) % self._chunk
             yield ids[done : done + n]
             done = min(done + n, len(ids))
             self.told(done, len(ids))
@@ -222,12 +219,9 @@ def _stream(
 ) -> Iterator[Part]:
     with log.reads_of(model):
         log.length(model, session.position + len(ids))
-        pieces = [ids] if capture else watch.pieces(session.position, ids)
         found = None
-        for piece in pieces:
+        for piece in watch.pieces(session.position, ids, bool(capture)):
             found = session._step(session._item(piece), False, capture, aborts_before)
-            if capture:
-                watch.told(len(ids), len(ids))
         while generation.closing is None and not watch.is_cancelled():
             found = found or session._go_on(capture, aborts_before)
             part = generation.take(found["logits"], found if capture else None)
