@@ -58,8 +58,10 @@ Node node_of(const py::handle& source, int depth) {
   if (py::isinstance<py::tuple>(source))
     return of_tuple(py::reinterpret_borrow<py::tuple>(source), depth + 1);
   if (py::isinstance<py::list>(source)) return of_list(source, depth + 1);
+  if (!py::isinstance<py::dict>(source))
+    throw FormatError("[bindings] expected a spec's types, found ", Py_TYPE(source.ptr())->tp_name);
   Node::Dict dict;
-  for (const auto& [key, value] : source.cast<py::dict>())
+  for (const auto& [key, value] : py::reinterpret_borrow<py::dict>(source))
     dict.emplace(key.cast<std::string>(), node_of(value, depth + 1));
   return {std::move(dict)};
 }

@@ -150,8 +150,12 @@ def test_many_are_driven_in_batches_and_say_what_each_says_alone(folder):
 class Held:
     """A session that only counts."""
 
-    def __init__(self, position):
-        self.position, self.done = position, []
+    def __init__(self, position, truncatable=False):
+        self.position, self.done, self.truncatable = position, [], truncatable
+
+    def truncate(self, n_tokens):
+        self.position = n_tokens
+        self.done.append("truncate")
 
     def restore(self, snapshot):
         self.position = snapshot.position
@@ -180,6 +184,12 @@ def test_a_session_goes_back_as_little_as_it_can(held, saved, wanted, done, rest
     snapshot = Held(saved) if saved is not None else None
     assert rewind(session, held, snapshot, wanted) == rest
     assert session.done == done and session.position == len(wanted) - len(rest)
+
+
+def test_a_session_that_can_be_cut_needs_no_snapshot():
+    session = Held(3, truncatable=True)
+    assert rewind(session, [1, 2, 3], None, [1, 9, 3]) == [9, 3]
+    assert session.done == ["truncate"] and session.position == 1
 
 
 @pytest.mark.parametrize("seen", [[-1], [1.5], "text", None, 3, [[1]]])
