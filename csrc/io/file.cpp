@@ -92,7 +92,8 @@ void read_units(File& file, uint64_t offset, uint64_t nbytes, uint64_t unit, std
   if (file.is_hole()) return;
   for (uint64_t done = 0; done < nbytes;) {
     const uint64_t skip = (offset + done) % file.alignment(), left = nbytes - done;
-    const uint64_t wanted = std::min(base::round_up(skip + left, file.alignment()), kBounceBytes);
+    const uint64_t wanted =
+        std::min<uint64_t>(base::round_up(skip + left, file.alignment()), kBounceBytes);
     const uint64_t have = fill(file, offset + done - skip, skip + unit, {bounce, wanted});
     const uint64_t shown = std::min(have - skip, left) / unit * unit;
     show(done, {bounce + skip, shown});
