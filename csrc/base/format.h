@@ -21,6 +21,8 @@ constexpr uint64_t dtype_bytes(DType dtype) {
   return dtype == DType::f32 ? 4 : 2;
 }
 DType dtype_of(std::string_view name);  // as safetensors have it; throws FormatError
+// Safetensors' dtypes of tensors that are no numbers: packed codes, blocks.
+inline constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8";
 
 enum : size_t { kCodes, kScales, kSupers, kPlanes };
 template <class T>

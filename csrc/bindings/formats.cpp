@@ -15,8 +15,6 @@ namespace {
 
 using namespace py::literals;
 
-constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8";
-
 using Row = std::tuple<std::string, uint32_t, std::vector<uint32_t>, bool>;
 
 std::vector<Row> formats() {
@@ -41,9 +39,9 @@ std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_
     const quant::Plane& part = shape.format->planes[plane];
     const uint64_t nbytes = shape.file_bytes(plane);
     if (shape.format->transcode)
-      found.emplace_back(part.name, kBlockBytes, nbytes);
+      found.emplace_back(part.name, quant::kBlockBytes, nbytes);
     else if (part.bits)
-      found.emplace_back(part.name, kCodeWords, nbytes / 4);
+      found.emplace_back(part.name, quant::kCodeWords, nbytes / 4);
     else
       found.emplace_back(part.name, dtype, nbytes / quant::dtype_bytes(shape.dtype));
   }

@@ -15,8 +15,8 @@ using model::Node;
 constexpr size_t kTensor = 5, kRange = 3;  // members of their tuples
 constexpr int kMaxDepth = 16;              // a spec has 7
 
-bool is_packed(const std::string& dtype) {  // codes or blocks: no numbers
-  return dtype == "U32" || dtype == "U8";
+bool is_packed(const std::string& dtype) {
+  return dtype == quant::kCodeWords || dtype == quant::kBlockBytes;
 }
 
 Node node_of(const py::handle& source, int depth);

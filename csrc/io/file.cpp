@@ -76,8 +76,8 @@ void read_exact(File& file, uint64_t offset, std::span<std::byte> out, std::byte
     }
     const uint64_t begin = at / alignment * alignment;
     const uint64_t skip = at - begin;
-    const uint64_t wanted = std::min<uint64_t>(
-        (skip + out.size() - done + alignment - 1) / alignment * alignment, kBounceBytes);
+    const uint64_t wanted =
+        std::min<uint64_t>(base::round_up(skip + out.size() - done, alignment), kBounceBytes);
     const size_t got = file.read_at(begin, {bounce, wanted});
     if (got <= skip) throw_short(file, at, out.size() - done);
     const size_t n = std::min<uint64_t>(got - skip, out.size() - done);
