@@ -8,21 +8,16 @@ import sys
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
-PACKAGE, WORK = map(Path, sys.argv[1:])
-# Without site packages' hooks: an editable installation would be found first.
-sys.meta_path[:] = [f for f in sys.meta_path if not type(f).__name__.startswith("ScikitBuild")]
-sys.path[:0] = [str(PACKAGE), str(Path(__file__).parents[1])]
+import numpy as np
 
-import numpy as np  # noqa: E402
+from moeflux import _core
+from moeflux.checkpoint import open_checkpoint
+from moeflux.families import build_spec
+from moeflux.model import Model
+from moeflux.spec import ExpertMatrix, Matrix, Slices, tree
+from oracle import Reference, build
 
-import moeflux  # noqa: E402
-from moeflux import _core  # noqa: E402
-from moeflux.checkpoint import open_checkpoint  # noqa: E402
-from moeflux.families import build_spec  # noqa: E402
-from moeflux.model import Model  # noqa: E402
-from moeflux.spec import ExpertMatrix, Matrix, Slices, tree  # noqa: E402
-from oracle import Reference, build  # noqa: E402
-
+WORK = Path(sys.argv[1])
 TABLE = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113])
 TOKENS = list(range(3, 60, 4))
 
@@ -82,7 +77,6 @@ class Converter:
 
 
 def main():
-    assert Path(moeflux.__file__).is_relative_to(PACKAGE), moeflux.__file__
     folder = build(WORK / "twin", "qwen3_moe", "hf-f32", experts="split", branch_gain=0.25)
     checkpoint = open_checkpoint(folder)
     with (WORK / "blocks").open("wb") as blocks:
