@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from .arguments import TEXT, check, integer, is_integer, listed, show
 from .errors import SessionError
+from .pieces import begun
 from .sampling import Sampler, SamplingParams, largest, log_softmax
 from .tokenizer import Tokenizer
 
@@ -60,18 +61,13 @@ class StopStrings:
             at, self.met = min(found)
             out, self._held = self._held[:at], ""
             return out, True
-        keep = max((self._overlap(stop) for stop in self._stops), default=0)
-        cut = len(self._held) - keep
+        cut = len(self._held) - begun(self._held, self._stops)
         out, self._held = self._held[:cut], self._held[cut:]
         return out, False
 
     def finish(self) -> str:
         """What is held back."""
         return self._held
-
-    def _overlap(self, stop: str) -> int:
-        longest = min(len(stop) - 1, len(self._held))
-        return next((n for n in range(longest, 0, -1) if self._held.endswith(stop[:n])), 0)
 
 
 class Generation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .pieces import begun
+
 TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
 
 
@@ -24,7 +26,7 @@ class Thinking:
         while True:
             wanted = [self._close] if self._close else [opened for opened, _ in TAGS]
             found = [(at, tag) for tag in wanted if (at := self._held.find(tag)) >= 0]
-            at, tag = min(found, default=(len(self._held) - self._overlap(wanted), ""))
+            at, tag = min(found, default=(len(self._held) - begun(self._held, wanted), ""))
             if at:
                 out.append((bool(self._close), self._held[:at]))
             self._held = self._held[at + len(tag) :]
@@ -36,12 +38,6 @@ class Thinking:
         """What was held back as the beginning of a tag."""
         held, self._held = self._held, ""
         return [(bool(self._close), held)] if held else []
-
-    def _overlap(self, tags: list[str]) -> int:
-        """Characters at the end that a tag may begin with."""
-        longest = max(map(len, tags)) - 1
-        ends = (n for n in range(longest, 0, -1) for tag in tags if self._held.endswith(tag[:n]))
-        return next(ends, 0)
 
 
 def parted(text: str, prompt: str = "") -> tuple[str, str]:

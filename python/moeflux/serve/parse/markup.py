@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...thinking import TAGS
+
+THINK = TAGS[0]
+
 
 @dataclass(frozen=True)
 class Markup:
@@ -26,7 +30,7 @@ def find_markup(template: str) -> Markup:
 
     json is that of Hermes 2 and Qwen 2.5 to 3.5, xml that of Qwen3-Coder and Qwen3.6.
     """
-    think = ("<think>", "</think>") if "<think>" in template or "</think>" in template else None
+    think = THINK if any(tag in template for tag in THINK) else None
     if "<tool_call>" not in template:
         return Markup(think)
     return Markup(think, form="xml" if "<function=" in template else "json")

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ...pieces import begun
 from ..dialogue import is_object
 from ..engine import TokenLogprob
 from ..events import CallArguments, CallStart, Event, Reasoning, Text
@@ -146,7 +147,7 @@ class Parser:
             self._buffer = stripped
             self._strip = not stripped
         if at < 0 and not ended and tags:
-            held = max(_overlap(self._buffer, tag) for tag in tags)
+            held = begun(self._buffer, tags)
             at = len(self._buffer[: len(self._buffer) - held].rstrip())
         elif at < 0:
             at = len(self._buffer)
@@ -206,9 +207,3 @@ class Parser:
         out.append(Text(self._choice, self._raw))
         self._call, self._strip = None, False
         return bool(self._buffer)
-
-
-def _overlap(text: str, tag: str) -> int:
-    """Characters at the end of `text` that begin `tag`."""
-    longest = min(len(tag) - 1, len(text))
-    return next((n for n in range(longest, 0, -1) if text.endswith(tag[:n])), 0)
