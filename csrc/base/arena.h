@@ -36,7 +36,9 @@ class Arena {
   uint64_t booked_bytes(uint64_t nbytes) const { return round_up(nbytes, granule_bytes_); }
   // What the address of a weight must be a multiple of for compute to read it.
   virtual uint64_t weight_alignment() const { return 1; }
-  // Throws where compute could not write to a block of that size: of a device, one buffer.
+  // Bytes of a block that compute can write: of a device, one buffer.
+  virtual uint64_t most_written() const { return UINT64_MAX; }
+  // Throws where compute could not write to a block of that size.
   virtual void check_written(uint64_t /*nbytes*/, const std::string& /*what*/) const {}
 
  private:

@@ -26,7 +26,9 @@ SessionLayout::SessionLayout(const model::Weights& weights, uint32_t context, co
   }
   n_blocks_ = static_cast<uint32_t>(base::round_up(context, ops::kCacheBlock) / ops::kCacheBlock);
   extent_blocks_ = std::max(std::min(extent / ops::kCacheBlock, n_blocks_), 1u);
-  apart_ = extent == ops::kWholeContext;  // a long context shall not need a buffer of all layers
+  // A cache of one extent shall not need a buffer of all layers; an arena may have small ones.
+  apart_ = extent == ops::kWholeContext ||
+           arena.booked_bytes(parts(extent_blocks_).front()) > arena.most_written();
   for (const uint64_t part : parts(extent_blocks_)) arena.check_written(part, "a layer's KV cache");
 }
 

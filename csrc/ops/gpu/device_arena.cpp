@@ -39,7 +39,7 @@ DeviceArena::DeviceArena(std::shared_ptr<device::Device> device, base::Account& 
 }
 
 void DeviceArena::check_written(uint64_t nbytes, const std::string& what) const {
-  const uint64_t most = device_->limits().max_buffer_bytes;
+  const uint64_t most = most_written();
   if (booked_bytes(nbytes) > most)
     fail(what, ": expected at most ", most, " bytes in a buffer of ", device_->name(), ", found ",
          nbytes, "; a smaller context= may do");

@@ -41,6 +41,7 @@ class DeviceArena final : public base::Arena {
   uint64_t reach(const void* data) const;
 
   uint64_t weight_alignment() const override { return kWeightAlignment; }
+  uint64_t most_written() const override { return device_->limits().max_buffer_bytes; }
   // Throws GpuError, with both numbers, for more than the device's largest buffer.
   void check_written(uint64_t nbytes, const std::string& what) const override;
 
