@@ -18,6 +18,7 @@ from .commands.chat import chat
 from .commands.doctor import doctor
 from .commands.generate import generate
 from .commands.info import info
+from .commands.launch import launch
 from .commands.pack import pack
 from .commands.plan import plan
 from .commands.serve import serve
@@ -47,7 +48,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, serve, info, plan, pack, synth, bench, doctor):
+for command in (generate, chat, serve, launch, info, plan, pack, synth, bench, doctor):
     app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 

@@ -1,4 +1,4 @@
-"""Real agents, headless, each through a tool round trip with a scripted model.
+"""Real agents, headless, each through a tool round trip with a scripted model by `moeflux launch`.
 
 AGENTS names the folder with their programs (npm i @openai/codex @anthropic-ai/claude-code
 opencode-ai). They run in a network namespace that has only loopback, with a home of their own.
@@ -16,51 +16,33 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(os.environ.get("AGENTS", "node_modules")).resolve() / ".bin"
 PORT = 8199  # in a namespace of its own
 BASE = f"http://127.0.0.1:{PORT}"
-PROVIDER = f'model_providers.m={{name="m",base_url="{BASE}/v1",wire_api="responses"}}'
-OPENCODE = {
-    "provider": {
-        "m": {
-            "npm": "@ai-sdk/openai-compatible",
-            "options": {"baseURL": f"{BASE}/v1", "apiKey": "x"},
-            "models": {"demo": {}},
-        }
-    },
-    "permission": {"bash": "allow"},
-}
-CLAUDE = {
-    "ANTHROPIC_BASE_URL": BASE,
-    "ANTHROPIC_AUTH_TOKEN": "x",
-    "ANTHROPIC_MODEL": "demo",
-    "ANTHROPIC_SMALL_FAST_MODEL": "demo",
-    "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-    "DISABLE_AUTOUPDATER": "1",
-}
 ASKED = "Run the tool"
-COMMANDS = {
-    "claude": ["claude", "-p", ASKED, "--allowedTools", "Bash(echo:*)"],
-    "codex": ["codex", "exec", "--skip-git-repo-check", "-s", "read-only", "-c",
-              "model_provider=m", "-c", PROVIDER, "-c", "model=demo", ASKED],
-    "opencode": ["opencode", "run", "-m", "m/demo", ASKED],
-}  # fmt: skip
+ARGUMENTS = {
+    "claude": ["-p", ASKED, "--allowedTools", "Bash(echo:*)"],
+    "codex": ["exec", "--skip-git-repo-check", "-s", "read-only", ASKED],
+    "opencode": ["run", ASKED],
+}
 APIS = {"claude": "/v1/messages", "codex": "/v1/responses", "opencode": "/v1/chat/completions"}
 
 
-@pytest.mark.parametrize("agent", COMMANDS)
+@pytest.mark.parametrize("agent", ARGUMENTS)
 def test_an_agent_runs_a_tool_and_reads_its_result(agent, tmp_path):
-    (tmp_path / "opencode.json").write_text(json.dumps(OPENCODE))
+    (tmp_path / "opencode.json").write_text(json.dumps({"permission": {"bash": "allow"}}))
     script = (
         f"ip link set lo up; {sys.executable} {ROOT}/tests/agents/server.py {PORT} >server.log & "
         f"for i in $(seq 100); do curl -s {BASE}/health >health && break; sleep 0.2; done; "
         f'timeout -k 5 120 "$@" </dev/null >said 2>&1; status=$?; kill $!; exit $status'
     )
     paths = [f"{ROOT}/tests", os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | CLAUDE | {
+    environment = os.environ | {
         "HOME": str(tmp_path), "PATH": f"{PROGRAMS}:{os.environ['PATH']}",
-        "OPENCODE_DISABLE_MODELS_FETCH": "1", "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "ANTHROPIC_API_KEY": "a cloud's", "OPENAI_API_KEY": "a cloud's",
     }  # fmt: skip
+    launch = [sys.executable, "-m", "moeflux.cli", "launch", agent, "--url", BASE, "--"]
     with (tmp_path / "shell.log").open("w") as log:
         done = subprocess.run(
-            ["unshare", "--net", "bash", "-c", script, "run", *COMMANDS[agent]],
+            ["unshare", "--net", "bash", "-c", script, "run", *launch, *ARGUMENTS[agent]],
             cwd=tmp_path, env=environment, stdout=log, stderr=log, timeout=180, check=False,
         )  # fmt: skip
     said = (tmp_path / "said").read_text()

@@ -73,7 +73,7 @@ def serve(
     verbose: options.Verbose = False,
 ) -> None:
     """Serve a model to agents and apps: OpenAI's and Anthropic's APIs."""
-    _require_extra()
+    require_extra()
     model = options.one_model(model, named)
     from ..memory import parse_bytes
     from ..serve.local import EngineSettings
@@ -115,7 +115,8 @@ def _serve(engine: LocalEngine, settings: Settings, listener: socket.socket) -> 
         sys.exit(status)
 
 
-def _require_extra() -> None:
+def require_extra() -> None:
+    """Raises SessionError where a package that the server needs is missing."""
     import importlib.util
 
     for package in ("fastapi", "uvicorn", "llguidance", "prometheus_client"):
