@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 MAX_FILE, MAX_FUNCTION = 400, 50  # lines
-SOURCES = {".py", ".pyi", ".h", ".cpp", ".inc", ".mm", ".metal"}
+SOURCES = {".py", ".pyi", ".h", ".cpp", ".inc", ".mm", ".metal", ".js", ".css", ".html"}
 # Commands: options are parameters, most of them on a line of their own.
 LONG = {
     "commands/bench.py: bench",

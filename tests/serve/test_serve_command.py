@@ -86,8 +86,9 @@ def test_a_second_signal_does_not_wait_for_answers():
         assert process.wait(30) in (0, -signal.SIGINT, 130)
 
 
-def test_metrics_need_the_key_where_there_is_one():
-    with server("--api-key", "secret") as (_, url):
+def test_metrics_need_the_key_where_there_is_one_and_the_page_can_be_left_out():
+    with server("--api-key", "secret", "--no-page") as (_, url):
+        assert ask(url).read().startswith(b"moeflux serves demo")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             ask(f"{url}/metrics")
         assert b"moeflux_requests_running" in ask(f"{url}/metrics", key="secret").read()

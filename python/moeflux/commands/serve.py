@@ -69,6 +69,7 @@ def serve(
     reasoning: Annotated[
         str, typer.Option(help="auto: told apart from the answer; off: left in its text.")
     ] = "auto",
+    no_page: Annotated[bool, typer.Option("--no-page", help="Serve no page to chat on.")] = False,
     drain: Annotated[float, typer.Option(help="Seconds for answers to finish in at the end.")] = 30,
     verbose: options.Verbose = False,
 ) -> None:
@@ -87,7 +88,7 @@ def serve(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,
         allowed_hosts=tuple(allowed_host or ()), cors_origins=tuple(cors_origin or ()),
         max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
-        chat_template=_template(chat_template),
+        page=not no_page, chat_template=_template(chat_template),
     )  # fmt: skip
     from ..model import load
     from ..serve.local import LocalEngine

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from .. import __version__
 from ..errors import MoefluxError
 from .answer import Models
-from .api import anthropic, chat, completions, meta, responses
+from .api import anthropic, chat, completions, meta, page, responses
 from .api.common import Api
 from .api.schema.anthropic import CountBody, MessagesBody
 from .api.schema.openai import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
@@ -33,8 +33,9 @@ logger = logging.getLogger("moeflux.serve")
 Handler = Callable[[Request], Awaitable[Response]]
 Body = type[BaseModel]
 
+PAGE: dict[tuple[str, ...], Handler] = {("/",): page.index, ("/page/{name}",): page.file}
+NO_PAGE: dict[tuple[str, ...], Handler] = {("/",): meta.index}
 GETS: dict[tuple[str, ...], Handler] = {
-    ("/",): meta.index,
     ("/health", "/v1/health"): meta.health,
     ("/v1/models", "/models"): meta.models,
     ("/v1/models/{name:path}", "/models/{name:path}"): meta.model,
@@ -75,7 +76,7 @@ def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     app = FastAPI(title="moeflux", version=__version__, lifespan=lifespan, docs_url=None,
                   redoc_url=None, redirect_slashes=False)  # fmt: skip
     app.state.api = Api(Models(engines, settings), settings)
-    for paths, handler in GETS.items():
+    for paths, handler in (GETS | (PAGE if settings.page else NO_PAGE)).items():
         for path in paths:
             _add(app, path, handler, ["GET", "HEAD"], None)
     for paths, (handler, body) in POSTS.items():

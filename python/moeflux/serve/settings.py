@@ -38,6 +38,7 @@ RULES = {
     "aliases": Rule("a mapping of names or globs to models", _is_names),
     "chat_template": optional(TEXT),
     "reasoning": one_of(["auto", "off"]),
+    "page": FLAG,
 }
 
 
@@ -61,6 +62,7 @@ class Settings:
         chat_template: jinja source in place of the checkpoint's own.
         reasoning: "auto" takes reasoning out of answers where the template has such markup; "off"
             leaves it in the text.
+        page: there is a page to chat on.
 
     Raises:
         SessionError: a value breaks its rule, or all machines would be served without a key.
@@ -80,6 +82,7 @@ class Settings:
     aliases: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None
     reasoning: str = "auto"
+    page: bool = True
 
     def __post_init__(self) -> None:
         check("serve", SessionError, RULES, vars(self))

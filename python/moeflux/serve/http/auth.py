@@ -12,7 +12,8 @@ from starlette.datastructures import Headers
 from ..settings import Settings, is_loopback
 from .errors import ApiError
 
-OPEN = ("/", "/health", "/v1/health")  # without a key
+OPEN = ("/", "/health", "/v1/health")
+OPEN_FOLDER = "/page/"  # what the page is made of
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -53,6 +54,11 @@ def check_origin(headers: Headers, settings: Settings) -> None:
         return
     if origin.partition("://")[2] != headers.get("host"):
         raise ApiError(403, f"pages of {origin!r} may not ask; --cors-origin lets them")
+
+
+def is_open(path: str) -> bool:
+    """Whether no key is wanted for a path: nothing there tells or takes what is said."""
+    return path in OPEN or path.startswith(OPEN_FOLDER)
 
 
 def check_key(headers: Headers, settings: Settings) -> str:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..settings import Settings
-from .auth import OPEN, check_host, check_key, check_origin
+from .auth import check_host, check_key, check_origin, is_open
 from .errors import ApiError, bad, error_response
 
 MAX_DEPTH = 200  # of JSON
@@ -55,7 +55,7 @@ class Gate:
         try:
             check_host(headers, self.settings)
             check_origin(headers, self.settings)
-            if scope["method"] != "OPTIONS" and scope["path"] not in OPEN:
+            if scope["method"] != "OPTIONS" and not is_open(scope["path"]):
                 scope["state"]["key"] = check_key(headers, self.settings)
         except ApiError as error:
             response = error_response(error, scope["path"], request_id)

@@ -1,0 +1,64 @@
+// Shows Markdown that grows: blocks that have not changed keep their elements.
+
+import { blocks } from "./blocks.js";
+import { element, inline } from "./inline.js";
+
+const shown = new WeakMap(); // the sources of a place's children
+
+// Makes the children of `place` those of a text.
+export function show(place, text) {
+  const wanted = blocks(text);
+  const before = shown.get(place) ?? [];
+  wanted.forEach((block, i) => {
+    if (before[i] === block.source && place.children[i]) return;
+    const made = build(block);
+    if (place.children[i]) place.children[i].replaceWith(made);
+    else place.append(made);
+  });
+  while (place.children.length > wanted.length) place.lastElementChild.remove();
+  shown.set(place, wanted.map((block) => block.source));
+}
+
+const BUILDERS = {
+  heading: (block) => element(`h${Math.min(block.level + 1, 6)}`, ...inline(block.text)),
+  rule: () => element("hr"),
+  quote: (block) => element("blockquote", ...block.blocks.map(build)),
+  paragraph: (block) => element("p", ...inline(block.text)),
+  code,
+  list,
+  table,
+};
+
+function build(block) {
+  return BUILDERS[block.kind](block);
+}
+
+function code({ language, text }) {
+  const copy = element("button", "Copy");
+  copy.type = "button";
+  copy.dataset.action = "copy-code";
+  const box = element("div", element("div", element("span", language), copy), element("pre", element("code", text)));
+  box.className = "code";
+  return box;
+}
+
+function list({ ordered, start, items }) {
+  const made = element(ordered ? "ol" : "ul", ...items.map(item));
+  if (ordered && start !== 1) made.start = start;
+  return made;
+}
+
+// The first paragraph of an item is its text, without space around it.
+function item(inner) {
+  const [first, ...rest] = inner;
+  const text = first?.kind === "paragraph" ? inline(first.text) : first ? [build(first)] : [];
+  return element("li", ...text, ...rest.map(build));
+}
+
+function table({ head, rows }) {
+  const row = (cells, name) => element("tr", ...cells.map((text) => element(name, ...inline(text))));
+  const made = element("table", element("thead", row(head, "th")), element("tbody", ...rows.map((cells) => row(cells, "td"))));
+  const box = element("div", made);
+  box.className = "table";
+  return box;
+}
