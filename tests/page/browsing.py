@@ -48,6 +48,14 @@ class Site:
         self._thread.join(30)
 
 
+def overhang(page):
+    """Pixels by which the page, or the talk in it, is wider than what is seen of it."""
+    return page.evaluate(
+        "Math.max(...[document.documentElement, document.getElementById('scroll')]"
+        ".map((e) => e.scrollWidth - e.clientWidth))"
+    )
+
+
 def started(driver):
     """A browser without windows."""
     return driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)

@@ -3,6 +3,8 @@
 import pytest
 from playwright.sync_api import expect
 
+from page.browsing import overhang
+
 TEXT = "# Title\n\nA line.\n\n```py\n" + "x = 1  # " + "long " * 60 + "\n```\n\n" + (
     "| a | b | c | d |\n|--|--|--|--|\n" + "| some words | some words | some words | words |\n" * 3
 ) + "\n" + "word" * 200  # fmt: skip
@@ -18,7 +20,7 @@ def answered(page):
 def test_nothing_stands_beyond_the_edge(width, sites, look):
     page = look(sites({"": TEXT}), viewport={"width": width, "height": 700})
     answered(page)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert overhang(page) == 0
     for shown in page.locator("button:visible, textarea:visible, .told").all():
         box = shown.bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width, shown.inner_text()

@@ -8,6 +8,8 @@ import pytest
 from markdown_it import MarkdownIt
 from playwright.sync_api import expect
 
+from page.browsing import overhang
+
 SHOW = """async (text) => {
   const { show } = await import("/page/markdown.js");
   const place = document.createElement("div");
@@ -180,7 +182,7 @@ def test_hostile_text_is_shown_and_does_nothing(sites, look):
     assert page.evaluate("window.pwned") is None
     assert page.locator("#talk :is(script, img, svg, iframe, style, base, meta)").count() == 0
     assert page.locator("script").count() == 1
-    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    assert overhang(page) == 0
     assert page.evaluate(
         "[...document.querySelectorAll('#talk *')]"
         ".every((e) => ![...e.attributes].some((a) => a.name.startsWith('on')))"
