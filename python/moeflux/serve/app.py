@@ -17,7 +17,7 @@ from starlette.responses import Response
 from .. import __version__
 from ..errors import MoefluxError
 from .answer import Models
-from .api import anthropic, chat, completions, meta, page, responses
+from .api import anthropic, chat, completions, llama_cpp, meta, page, responses
 from .api.common import Api
 from .api.schema.anthropic import CountBody, MessagesBody
 from .api.schema.openai import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody
@@ -40,6 +40,8 @@ GETS: dict[tuple[str, ...], Handler] = {
     ("/v1/models", "/models"): meta.models,
     ("/v1/models/{name:path}", "/models/{name:path}"): meta.model,
     ("/tokenizer_info", "/v1/tokenizer_info"): meta.tokenizer_info,
+    ("/props",): llama_cpp.props,
+    ("/slots",): llama_cpp.slots,
 }
 POSTS: dict[tuple[str, ...], tuple[Handler, Body | None]] = {
     ("/v1/chat/completions", "/chat/completions"): (chat.chat, ChatBody),
