@@ -5,9 +5,11 @@ prompt that this one begins with.
 """
 
 import json
+import os
 import sys
 
 import uvicorn
+from recording import Recorded
 
 from moeflux.serve.app import create_app
 from moeflux.serve.settings import Settings
@@ -61,4 +63,6 @@ class Told:
 if __name__ == "__main__":
     port = int(sys.argv[1])
     app = create_app({"demo": AgentsModel(name="demo", context=1 << 20)}, Settings(port=port))
+    if folder := os.environ.get("RECORD"):
+        app = Recorded(app, folder)
     uvicorn.run(Told(app), host="127.0.0.1", port=port, log_level="warning")
