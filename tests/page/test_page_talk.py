@@ -30,6 +30,7 @@ def test_an_answer_is_shown_before_it_ends_and_then_what_it_took(sites, look):
     for part in ("hit rate 75 %", "4.1 kB read", "0.3 s waiting for reads", "(8 remembered)"):
         expect(told).to_contain_text(part)
     expect(page.locator("#stop")).to_be_hidden()
+    expect(page.locator("#state")).to_have_text("0 running, 0 waiting", timeout=3000)
 
 
 def test_reasoning_stands_apart_from_the_answer(sites, look):
@@ -98,6 +99,20 @@ def test_an_edited_question_takes_the_place_of_what_followed_it(way, sites, look
     ask(page, "other")
     expect(answers(page)).to_have_text("Two.")
     expect(page.locator("#talk > .user > .text")).to_have_text("other")
+
+
+def test_an_edit_of_what_has_gone_is_left(sites, look):
+    page = look(sites({"": "One.", "more": "Two."}))
+    for text, said in {"hi": ["One."], "more": ["One.", "Two."]}.items():
+        ask(page, text)
+        expect(answers(page)).to_have_text(said)
+    page.keyboard.press("ArrowUp")
+    expect(page.locator("#editing")).to_be_visible()
+    page.locator("#talk [data-action=retry]").first.click()
+    expect(page.locator("#editing")).to_be_hidden()
+    expect(answers(page)).to_have_text(["One."])
+    ask(page, "more")
+    expect(answers(page)).to_have_text(["One.", "Two."])
 
 
 def test_an_edit_can_be_left(sites, look):

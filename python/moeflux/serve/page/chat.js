@@ -17,6 +17,7 @@ let settings = loadSettings();
 let writing = null; // the AbortController of the answer that is being written
 let edited = null; // the index of the question that is edited
 let load = "";
+let known = false; // whether the model's line is complete
 
 function draw() {
   list.replaceChildren(...messages.map(item));
@@ -69,7 +70,7 @@ async function ask() {
     }
   } catch (error) {
     if (!controller.signal.aborted) message.failure = error.message;
-    if (error.status === 401) dialog.showModal();
+    if (error.status === 401 && !dialog.open) dialog.showModal();
   }
   clearInterval(clock);
   cancelAnimationFrame(drawn);
@@ -77,6 +78,7 @@ async function ask() {
   setBusy(null);
   follow(() => fill(place, message, false));
   saveTalk(messages);
+  look();
 }
 
 function send() {
@@ -106,6 +108,7 @@ function leaveEdit() {
 
 function retry(index) {
   if (writing) return;
+  leaveEdit(); // what is edited may be among what goes
   messages.length = index;
   draw();
   ask();
@@ -187,12 +190,15 @@ async function look() {
     const [name] = Object.keys(health.models);
     const { running, waiting, state: word, detail } = health.models[name];
     load = waiting ? `; ${running} running, ${waiting} waiting` : "";
-    at("model").textContent = name;
     state.textContent = word === "ok" ? `${running} running, ${waiting} waiting` : `${word}: ${detail}`;
     state.classList.toggle("bad", word !== "ok");
+    if (known) return;
+    at("model").textContent = name;
     const { meta } = (await get("v1/models", settings.key)).data[0];
     at("model").textContent = `${name}, ${bytes(meta.memory)}, context ${meta.context}`;
+    known = true;
   } catch (error) {
+    known = false; // another server may come
     state.textContent = error.status === 401 ? "a key is wanted: Settings" : error.message;
     state.classList.add("bad");
   }
