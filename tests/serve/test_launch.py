@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from moeflux.commands.launch import _there
 from moeflux.errors import SessionError
 from moeflux.launch.agents import AGENTS, CLOUD, arguments, environment
 from moeflux.launch.run import Signals, installed
@@ -84,19 +85,26 @@ def told(process):
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_an_agent_is_told_of_the_server_alone_and_its_status_comes_back(name, programs):
-    clouds = dict.fromkeys(CLOUD, "a cloud's") | {"http_proxy": "http://127.0.0.1:1", "MINE": "1"}
+def test_an_agent_is_told_of_the_server_alone(name):
+    outer = dict.fromkeys(CLOUD, "a cloud's") | {"MINE": "1", "NO_PROXY": "example.org"}
+    served = Served("http://10.0.0.7:1", "secret", "m", 4096)
+    found = environment(AGENTS[name], served, outer)
+    assert found["MINE"] == "1" and "a cloud's" not in found.values()
+    assert found["NO_PROXY"] == "example.org,10.0.0.7" and found["no_proxy"] == "10.0.0.7"
+    assert not set(CLOUD) & set(found) - set(AGENTS[name].environment)
+    told = json.dumps([arguments(AGENTS[name], served), found])
+    assert all(fact in told for fact in ("http://10.0.0.7:1", "secret", "4096"))
+
+
+def test_an_agent_is_given_its_arguments_and_its_status_comes_back(programs):
+    more = {"http_proxy": "http://127.0.0.1:1", "ANTHROPIC_API_KEY": "a cloud's"}
     with answering(SERVES) as (url, _):
-        status, out, err = told(launch(programs, name, "--url", f"{url}/v1", "--", "-p", "hi",
-                                       **clouds))  # fmt: skip
+        status, out, err = told(launch(programs, "claude", "--url", f"{url}/v1", "--", "-p", "hi",
+                                       **more))  # fmt: skip
     assert status == 7, err
     given, found, _ = json.loads(out)
-    assert given[-2:] == ["-p", "hi"] and found["MINE"] == "1"
-    assert found["NO_PROXY"].endswith("127.0.0.1")
-    mine = json.dumps([given, [found[key] for key in AGENTS[name].environment]])
-    assert url in mine and "4096" in mine
-    assert not set(CLOUD) & set(found) - set(AGENTS[name].environment)
-    assert "a cloud's" not in found.values()
+    assert given == ["-p", "hi"] and found["ANTHROPIC_BASE_URL"] == url
+    assert found["ANTHROPIC_MODEL"] == "m" and "ANTHROPIC_API_KEY" not in found
 
 
 def test_a_server_is_started_for_an_agent_and_ends_with_it(programs):
@@ -166,11 +174,17 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("answers", "says"), REFUSED)
-def test_a_server_that_will_not_do_is_refused(answers, says, programs):
-    with answering(answers) as (url, _):
-        port = url.rpartition(":")[2]
-        status, out, err = told(launch(programs, "claude", "--port", port, "-m", "some/other"))
-    assert (status, out) == (1, "") and says in err
+def test_a_server_that_will_not_do_is_refused(answers, says):
+    with answering(answers) as (url, _), pytest.raises(SessionError, match=says):
+        _there(None, int(url.rpartition(":")[2]), "", "some/other")
+
+
+def test_a_server_that_is_named_must_be_there_and_may_have_any_model():
+    with answering(SERVES) as (url, _):
+        assert _there(url, 1, "", "some/other") == Served(url, "", "m", 4096)
+        assert _there(None, int(url.rpartition(":")[2]), "", "some/m").model == "m"
+    with pytest.raises(SessionError, match=f"expected a server at {url}, found none"):
+        _there(url, 1, "", None)
 
 
 OTHERS = [
