@@ -48,11 +48,12 @@ def look(browser):
     with contextlib.ExitStack() as ends:
         seen = Seen()
 
-        def look(site, *, fine=True, ready="context", **context):
+        def look(site, *, fine=True, ready="context", before="", **context):
             made = browser.new_context(**context)
             ends.callback(made.close)
             page = made.new_page()
             page.set_default_timeout(20_000)
+            page.add_init_script(before)
             if fine:
                 seen.watch(page)
             page.goto(site.url)

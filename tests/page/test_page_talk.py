@@ -148,6 +148,23 @@ def test_a_talk_that_is_none_is_left_out(kept, sites, look):
     expect(answers(page)).to_have_text("One.")
 
 
+def test_answers_and_their_code_are_copied(sites, look):
+    page = look(sites({"": "A *word*.\n\n```py\nx < 1\n```"}))
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    ask(page, "hi")
+    for action, text in {"copy": "A *word*.\n\n```py\nx < 1\n```", "copy-code": "x < 1"}.items():
+        page.locator(f"#talk [data-action={action}]").click()
+        expect(page.locator(f"#talk [data-action={action}]")).to_have_text("Copied")
+        assert page.evaluate("navigator.clipboard.readText()") == text
+
+
+def test_there_is_nothing_to_copy_with_where_the_browser_forbids_it(sites, look):
+    page = look(sites({"": "`a`\n\n```\nb\n```"}), before="delete Navigator.prototype.clipboard")
+    ask(page, "hi")
+    expect(page.locator("#talk .told")).to_contain_text("tokens/s")
+    assert page.locator("#talk button").all_inner_texts() == ["Edit", "Retry"]
+
+
 def test_settings_reach_the_engine_and_stay(sites, look):
     site = sites({"": "One."})
     page = look(site)

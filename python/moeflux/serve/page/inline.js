@@ -1,6 +1,8 @@
 // Text with emphasis, code and links into nodes. Nodes are made one by one: no HTML is parsed, so
 // that whatever a model writes is text.
 
+import { element } from "./elements.js";
+
 const LONGEST = 20000; // characters; more than that stays plain text
 const SAFE = ["http:", "https:", "mailto:"];
 // Each ends at the next of its own marks, so that a text of marks alone costs no more than another.
@@ -42,13 +44,6 @@ export function inline(text, deep = 0) {
   }
   if (plain) nodes.push(document.createTextNode(plain));
   return nodes;
-}
-
-// An element with children.
-export function element(name, ...children) {
-  const made = document.createElement(name);
-  made.append(...children);
-  return made;
 }
 
 function match(form, text, at) {

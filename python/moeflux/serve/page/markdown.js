@@ -1,7 +1,8 @@
 // Shows Markdown that grows: blocks that have not changed keep their elements.
 
 import { blocks } from "./blocks.js";
-import { element, inline } from "./inline.js";
+import { box, button, element } from "./elements.js";
+import { inline } from "./inline.js";
 
 const shown = new WeakMap(); // the sources of a place's children
 
@@ -34,12 +35,8 @@ function build(block) {
 }
 
 function code({ language, text }) {
-  const copy = element("button", "Copy");
-  copy.type = "button";
-  copy.dataset.action = "copy-code";
-  const box = element("div", element("div", element("span", language), copy), element("pre", element("code", text)));
-  box.className = "code";
-  return box;
+  const head = element("div", element("span", language), ...button("Copy", "copy-code"));
+  return box("div", "code", head, element("pre", element("code", text)));
 }
 
 function list({ ordered, start, items }) {
@@ -58,7 +55,5 @@ function item(inner) {
 function table({ head, rows }) {
   const row = (cells, name) => element("tr", ...cells.map((text) => element(name, ...inline(text))));
   const made = element("table", element("thead", row(head, "th")), element("tbody", ...rows.map((cells) => row(cells, "td"))));
-  const box = element("div", made);
-  box.className = "table";
-  return box;
+  return box("div", "table", made);
 }

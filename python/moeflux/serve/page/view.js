@@ -1,20 +1,7 @@
 // The elements of messages.
 
-import { element } from "./inline.js";
+import { box, button, element } from "./elements.js";
 import { show } from "./markdown.js";
-
-function button(text, action) {
-  const made = element("button", text);
-  made.type = "button";
-  made.dataset.action = action;
-  return made;
-}
-
-function box(name, className, ...children) {
-  const made = element(name, ...children);
-  made.className = className;
-  return made;
-}
 
 // A message as an item of the talk.
 export function item(message) {
@@ -22,12 +9,12 @@ export function item(message) {
 }
 
 function question(message) {
-  return box("li", "user", box("div", "text", message.content), box("div", "tools", button("Edit", "edit")));
+  return box("li", "user", box("div", "text", message.content), box("div", "tools", ...button("Edit", "edit")));
 }
 
 function answer(message) {
   const reasoning = box("details", "reasoning", element("summary", "Reasoning"), box("div", "markdown"));
-  const tools = box("div", "tools", box("span", "told"), button("Copy", "copy"), button("Retry", "retry"));
+  const tools = box("div", "tools", box("span", "told"), ...button("Copy", "copy"), ...button("Retry", "retry"));
   const made = box("li", "assistant", reasoning, box("div", "markdown"), box("p", "failure"), tools);
   fill(made, message, false);
   return made;
