@@ -1,5 +1,6 @@
 """What Claude Code, Codex and OpenCode sent, sent again: requests recorded by tests/agents."""
 
+import functools
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def recorded(agent):
     return json.loads((FOLDER / f"{agent}.json").read_text())
 
 
+@functools.cache
 def answered(agent):
     """An engine that calls the agent's shell, after all requests, and the answers."""
     call = json.dumps({"name": SHELLS[agent], "arguments": {"command": "ls"}})
