@@ -1,4 +1,4 @@
-"""Reads a checkpoint folder: config.json and safetensors headers. Knows no model family.
+"""Reads a checkpoint: config.json and safetensors headers of a folder, or the head of a GGUF file.
 
 Everything here treats the files as hostile: sizes are checked before anything is allocated, every
 tensor's range against its shape, its neighbours and the real file size. No weights are read.
@@ -14,6 +14,7 @@ from typing import Any
 from . import files, lookalikes, packed
 from .arguments import show
 from .errors import IoError
+from .gguf import contents as gguf
 from .safetensors_header import MAX_JSON_BYTES, Tensor, fail, parse_object, read_header
 
 __all__ = ["INDEX_NAME", "Checkpoint", "Tensor", "fail", "open_checkpoint", "read_json"]
@@ -24,7 +25,11 @@ INDEX_NAME = "model.safetensors.index.json"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A folder's config, data files and tensor table."""
+    """A model's config, data files and tensor table.
+
+    Attributes:
+        path: the folder, or one of its GGUF files.
+    """
 
     path: Path
     config: dict[str, Any]
@@ -35,6 +40,11 @@ class Checkpoint:
     def nbytes(self) -> int:
         """Of all tensors."""
         return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @property
+    def config_file(self) -> Path:
+        """Where the config stands."""
+        return self.path if gguf.is_gguf(self.path) else self.path / "config.json"
 
     def where(self, tensor: Tensor) -> str:
         """Names tensor and file for a message."""
@@ -69,17 +79,23 @@ def _shard_names(folder: Path) -> tuple[list[str], dict[str, str] | None]:
     return sorted(set(weight_map.values())), weight_map
 
 
-def open_checkpoint(folder: Path, *, allow_replaced: bool = False) -> Checkpoint:
-    """Reads config and headers of a checkpoint folder.
+def open_checkpoint(path: Path, *, allow_replaced: bool = False) -> Checkpoint:
+    """Reads config and headers of a checkpoint.
 
     Args:
-        folder: with config.json and safetensors files.
+        path: a folder with config.json and safetensors files, or any of a model's GGUF files.
         allow_replaced: even one whose experts `pack --replace` has moved away.
 
     Raises:
         IoError: a file is missing or unreadable.
         FormatError: a file contradicts itself or another.
     """
+    if gguf.is_gguf(path):
+        return Checkpoint(path, **vars(gguf.read(path)))
+    return _open_folder(path, allow_replaced)
+
+
+def _open_folder(folder: Path, allow_replaced: bool) -> Checkpoint:
     lookalikes.refuse(folder, allow_replaced=allow_replaced)
     config = read_json(folder / "config.json")
     names, weight_map = _shard_names(folder)

@@ -24,11 +24,18 @@ TABLE = {name: Format(bits, tuple(groups), blocks)
 PLAIN = tuple(name.upper() for name, row in TABLE.items() if not row.bits)
 BITS = tuple(row.bits for name, row in TABLE.items() if name.startswith("affine"))
 GROUPS = TABLE["affine4"].groups
+# GGUF's formats by the names of its types, in small letters.
+BLOCKS = tuple(name for name, row in TABLE.items() if row.is_blocks)
 
 
 def affine(bits: int) -> str:
     """The format of MLX's affine codes of so many bits."""
     return f"affine{bits}"
+
+
+def of_blocks(name: str) -> tuple[str, int, str]:
+    """Format, columns a scale and dtype of its numbers that a matrix of blocks has."""
+    return name, TABLE[name].groups[0], "F16"
 
 
 def tensors(name: str, columns: int, group: int, dtype: str) -> dict[str, tuple[str, int]]:

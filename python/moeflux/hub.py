@@ -1,7 +1,8 @@
-"""From what a person types to a checkpoint folder: a folder, a hub id, or the demo model."""
+"""From what a person types to a checkpoint on disk: a folder or file, a hub id, the demo model."""
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import stat
@@ -10,14 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 from . import files
 from .errors import DownloadError, IoError, MoefluxError
-from .lookalikes import refuse_gguf
+from .gguf import choice
+from .gguf.contents import is_gguf
 
 # Data only: nothing that could be executed is fetched.
 ALLOWED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w./-]+))?")
 _FILE = re.compile(r".*\.(gguf|json|safetensors|bin|jinja|model)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -37,53 +40,71 @@ _REASONS = {
 }
 
 
-def local_folder(path: str | os.PathLike[str]) -> Path | None:
-    """The folder of that name, ~ expanded; None: there is none.
+class HubId(NamedTuple):
+    """owner/name, or owner/name:label where the label says which of its GGUF models is meant."""
+
+    repo: str
+    label: str
+
+
+def local(path: str | os.PathLike[str]) -> Path | None:
+    """The folder or GGUF file of that name, ~ expanded; None: there is none.
+
+    Of a folder that holds a GGUF model and no other, that model's first file.
 
     Raises:
         IoError: the system does not tell, for want of a permission for example.
+        FormatError: a folder of several GGUF models.
     """
     try:
-        folder = Path(path).expanduser()
+        found = Path(path).expanduser()
     except RuntimeError:  # ~ of nobody: a name like others
-        folder = Path(path)
-    return folder if os.fspath(path) and stat.S_ISDIR(files.mode(folder)) else None
+        found = Path(path)
+    mode = files.mode(found) if os.fspath(path) else 0
+    if stat.S_ISDIR(mode):
+        names = [file.name for file in found.glob("*") if is_gguf(file)]
+        if names and not any(found.glob("*.safetensors")):
+            return found / choice.choose(names, "", found)[0]
+        return found
+    return found if mode and is_gguf(found) else None
 
 
-def require_hub_id(path: str | os.PathLike[str]) -> str:
+def require_hub_id(path: str | os.PathLike[str]) -> HubId:
     """`path` if a hub may be asked for it: owner/name, and no sign that it is a name on this disk.
 
     Raises:
-        FormatError: it is a GGUF file.
         IoError: it is none, or looks like a path: names of one's own files are told to nobody.
     """
     text = str(path)
-    refuse_gguf([text], text)
     if os.path.isfile(text):
-        raise IoError(f"[hub] expected a checkpoint folder, found a file ({text})")
+        raise IoError(f"[hub] expected a checkpoint folder or a GGUF file, found another file "
+                      f"({text})")  # fmt: skip
     first = text.split("/")[0]
     why = f"; {first} is a folder here, so no hub was asked" if os.path.isdir(first) else ""
-    if why or _FILE.fullmatch(text) or not _HUB_ID.fullmatch(text):
-        raise IoError(f"[hub] expected a checkpoint folder or a hub id owner/name{why} ({text})")
-    return text
+    found = _HUB_ID.fullmatch(text)
+    if why or found is None or _FILE.fullmatch(found[1]):
+        raise IoError(f"[hub] expected a checkpoint folder, a GGUF file or a hub id owner/name"
+                      f"{why} ({text})")  # fmt: skip
+    return HubId(found[1], found[2] or "")
 
 
 def resolve(
     path: str | os.PathLike[str] | None, revision: str | None = None, offline: bool = False
 ) -> Path:
-    """A folder on disk for `path`; downloads a hub id.
+    """A folder or GGUF file on disk for `path`; downloads a hub id.
 
     huggingface_hub shows the progress, resumes what was interrupted and keeps files in its cache
     (HF_HOME), so that a second call asks for nothing that is there.
 
     Args:
-        path: a folder, a hub id "owner/name", or None for the demo model.
+        path: a folder, a GGUF file, a hub id "owner/name" or "owner/name:Q4_K_M", or None for the
+            demo model.
         revision: branch, tag or commit of a hub id.
         offline: use what the cache holds, ask no hub (HF_HUB_OFFLINE=1 does the same).
 
     Raises:
-        IoError: no such folder.
-        FormatError: a GGUF file, or a hub id that has its weights as GGUF only.
+        IoError: no such folder or file.
+        FormatError: several GGUF models, of which none is named.
         DownloadError: the hub refused, could not be reached, or the cache does not hold it.
     """
     if path is None:
@@ -91,21 +112,44 @@ def resolve(
         if not (demo / "config.json").exists():
             raise IoError(f"[hub] this build ships no demo model; name a checkpoint ({demo})")
         return demo
-    folder = local_folder(path)
-    if folder is not None:
-        return folder
-    repo = require_hub_id(path)
+    found = local(path)
+    if found is not None:
+        return found
+    wanted = require_hub_id(path)
+    what = f"[hub] cannot fetch {path}{' offline' if offline else ''}"
+    with asking(what, revision):
+        folder = None if wanted.label else _snapshot(wanted.repo, ALLOWED, revision, offline)
+        if folder is not None and any(folder.glob("*.safetensors")):
+            return folder
+        names = _gguf_names(wanted.repo, revision, offline)
+        if not names and folder is not None:
+            return folder
+        chosen = choice.choose(names, wanted.label, wanted.repo)
+        patterns = [glob.escape(name) for name in chosen]
+        return _snapshot(wanted.repo, patterns, revision, offline) / chosen[0]
+
+
+def _snapshot(repo: str, patterns: list[str], revision: str | None, offline: bool) -> Path:
     import huggingface_hub
 
-    with asking(f"[hub] cannot fetch {repo}{' offline' if offline else ''}", revision):
-        folder = Path(
-            huggingface_hub.snapshot_download(
-                repo, revision=revision, allow_patterns=ALLOWED, local_files_only=offline
-            )
+    return Path(
+        huggingface_hub.snapshot_download(
+            repo, revision=revision, allow_patterns=patterns, local_files_only=offline
         )
-        if not offline and not any(folder.glob("*.safetensors")):
-            refuse_gguf(huggingface_hub.HfApi().list_repo_files(repo, revision=revision), repo)
-    return folder
+    )
+
+
+def _gguf_names(repo: str, revision: str | None, offline: bool) -> list[str]:
+    """The repository's GGUF files; those in the cache where no hub may be asked."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    if offline or constants.HF_HUB_OFFLINE:
+        folder = _snapshot(repo, ["*.gguf"], revision, True)
+        names = [file.relative_to(folder).as_posix() for file in folder.rglob("*")]
+    else:
+        names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
+    return [name for name in names if is_gguf(Path(name))]
 
 
 @contextmanager
@@ -149,7 +193,9 @@ def _reason(error: BaseException) -> str:
     return known or f"{names[0]}: {lines[0] if lines else ''}"
 
 
-def commit_of(folder: Path) -> str | None:
-    """The commit that a folder of the hub's cache holds (snapshots/COMMIT); None for others."""
-    is_snapshot = folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name)
-    return folder.name if is_snapshot else None
+def commit_of(path: Path) -> str | None:
+    """The commit of a folder of the hub's cache (snapshots/COMMIT), or of a file there, or None."""
+    for folder in (path, *path.parents) if is_gguf(path) else (path,):
+        if folder.parent.name == "snapshots" and _COMMIT.fullmatch(folder.name):
+            return folder.name
+    return None

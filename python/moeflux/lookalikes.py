@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from . import files
@@ -32,17 +30,3 @@ def refuse(folder: Path, *, allow_replaced: bool = False) -> None:
         if files.mode(folder / note):
             raise FormatError(f"[checkpoint] expected a whole checkpoint, found an unfinished one: "
                               f"run the same `moeflux {command}` again ({folder})")  # fmt: skip
-    refuse_gguf((file.name for file in folder.glob("*.gguf")), folder)
-
-
-def refuse_gguf(names: Iterable[str], where: Path | str) -> None:
-    """Raises FormatError when weights are there as GGUF and in no other form.
-
-    Args:
-        names: of files.
-        where: for the message.
-    """
-    suffixes = {os.path.splitext(name)[1].lower() for name in names}
-    if ".gguf" in suffixes and ".safetensors" not in suffixes:
-        raise FormatError(f"[checkpoint] GGUF files cannot be read yet: expected safetensors, in "
-                          f"the layout of the hub or of MLX ({where})")  # fmt: skip

@@ -34,7 +34,8 @@ class Tensor:
     """Where a tensor lies. `offset` counts bytes from the start of file number `file`.
 
     A stack of experts in a packed file is in slices: `stride` bytes from one to the next. 0: the
-    tensor lies in one piece.
+    tensor lies in one piece. One of a GGUF file's `blocks` (a row's name in `formats.TABLE`) has
+    dtype U8, and its shape counts bytes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Tensor:
     dtype: str
     shape: tuple[int, ...]
     stride: int = 0
+    blocks: str = ""
 
 
 def fail(tag: str, what: str, file: Path | str) -> FormatError:

@@ -187,7 +187,18 @@ def test_other_peoples_tracebacks_are_not_shown_above_ours(tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    "name", ["models/qwen", "org/config.json", "org/x.SafeTensors", "a/b/c", "./x", "../x", "~/x"]
+    "name",
+    [
+        "models/qwen",
+        "org/config.json",
+        "org/x.SafeTensors",
+        "org/x.gguf",
+        "a/b/c",
+        "./x",
+        "../x",
+        "~/x",
+        "a/b/c:Q8_0",
+    ],
 )
 def test_names_on_this_disk_are_told_to_no_hub(tmp_path, command, name):
     """`models` is a folder here, `qwen` is none in it: a slip of the keyboard."""
@@ -200,36 +211,15 @@ def test_names_on_this_disk_are_told_to_no_hub(tmp_path, command, name):
             capture_output=True, timeout=120, check=False,
         )  # fmt: skip
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert "expected a checkpoint folder or a hub id owner/name" in done.stderr
+    assert "a GGUF file or a hub id owner/name" in done.stderr
     assert ("models is a folder here" in done.stderr) == name.startswith("models")
     assert not asked.paths
 
 
 def test_a_file_of_a_checkpoint_is_no_folder(folders, monkeypatch):
     monkeypatch.chdir(folders["v1"].parent)
-    with pytest.raises(moeflux.IoError, match=r"expected a checkpoint folder, found a file"):
+    with pytest.raises(moeflux.IoError, match=r"a GGUF file, found another file"):
         moeflux.load("v1/config.json")
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-@pytest.mark.parametrize("form", ["file", "folder", "repository", "repository with a config"])
-def test_gguf_is_refused_by_name(tmp_path, folders, command, form):
-    folder = tmp_path / "gguf"
-    folder.mkdir()
-    (folder / "model-Q4_K_M.gguf").write_bytes(b"GGUF")
-    if form == "repository with a config":
-        (folder / "config.json").write_text((folders["v1"] / "config.json").read_text())
-    name = {"file": str(folder / "model-Q4_K_M.gguf"), "folder": str(folder)}.get(form, REPO)
-    with FakeHub(REPO, {"main": folder}) as server:
-        done = subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", *command, name], text=True,
-            env=os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")},
-            capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
-    last = done.stderr.splitlines()[-1]  # above it huggingface_hub may say that nothing matched
-    assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "GGUF files cannot be read yet" in last and name in last
-    assert not server.fetched["model-Q4_K_M.gguf"]
 
 
 def test_the_cache_of_the_hub_is_not_emptied_by_pack(run, tmp_path):
@@ -264,7 +254,7 @@ def test_info_of_what_was_downloaded_needs_no_hub(fake, run, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../etc", "a/b/c", "/no/such", "no such", "x", "https://a/b"])
 def test_what_is_neither_folder_nor_hub_id_is_refused_without_asking(name):
-    with pytest.raises(moeflux.IoError, match="expected a checkpoint folder or a hub id"):
+    with pytest.raises(moeflux.IoError, match="a GGUF file or a hub id owner/name"):
         hub.resolve(name)
 
 

@@ -26,7 +26,8 @@ HELP = (
 
 
 def chat(
-    model: options.Model = None,
+    model: options.ModelArgument = None,
+    named: options.Model = None,
     system: Annotated[Optional[str], typer.Option(help="The system message.")] = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
@@ -51,6 +52,7 @@ def chat(
     from ..conversation import Conversation
     from ..model import load
 
+    model = options.one_model(model, named)
     sampling = options.sampling(
         max_tokens, seed, stop, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty,
@@ -61,10 +63,8 @@ def chat(
             threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
         )  # fmt: skip
     if not loaded.tokenizer.has_template:
-        raise errors.TemplateError(
-            f"[chat] this model has no chat template, it only continues text: use "
-            f"`moeflux generate` ({loaded.path})"
-        )
+        raise errors.TemplateError(f"[chat] this model has no chat template, it only continues "
+                                   f"text: use `moeflux generate` ({loaded.path})")  # fmt: skip
     talk = Conversation(loaded, system, **options.chat_options(think))
     with contextlib.suppress(ImportError):
         import readline  # editing and history of questions

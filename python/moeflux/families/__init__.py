@@ -31,5 +31,5 @@ def build_spec(checkpoint: Checkpoint) -> Spec:
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         known = ", ".join(sorted(FAMILIES))
         raise fail("families", f"unknown model_type {model_type!r}: expected one of {known}",
-                   checkpoint.path / "config.json")  # fmt: skip
+                   checkpoint.config_file)  # fmt: skip
     return FAMILIES[model_type](checkpoint)

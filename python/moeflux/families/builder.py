@@ -14,7 +14,7 @@ import numpy as np
 from .. import spec
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..formats import BITS, GROUPS, PLAIN, affine
+from ..formats import BITS, GROUPS, PLAIN, affine, of_blocks
 from ..spec import Rows, Slices
 from .config import MAX_EACH, Config
 from .rope import Rope
@@ -113,6 +113,8 @@ class Tensors:
         *lead, out, columns = stored
         if self.has(name + ".scales"):
             said = (*self._said(name, columns), self._plain(self.get(name + ".scales")))
+        elif blocks := self.get(name + ".weight").blocks:
+            said = of_blocks(blocks)
         else:
             dtype = self._plain(self.get(name + ".weight"))
             said = (dtype.lower(), 0, dtype)

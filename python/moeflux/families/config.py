@@ -28,10 +28,10 @@ class Config:
 
     def __init__(self, checkpoint: Checkpoint, values: dict[str, Any] | None = None) -> None:
         self.values = checkpoint.config if values is None else values
-        self.path = checkpoint.path / "config.json"
+        self.path = checkpoint.config_file
 
     def bad(self, what: str) -> Exception:
-        """Builds a FormatError that names config.json."""
+        """Builds a FormatError that names the file of the config."""
         return fail("config", what, self.path)
 
     def require(self, fields: OneWay) -> None:

@@ -24,6 +24,7 @@ from ..checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_json
 from ..durable import claim, existing_parent, require_space, whole_file, write_json
 from ..errors import FormatError, IoError
 from ..families import build_spec
+from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS, REPLACED_NAME
 from ..packed import dense_header, expand, is_packed, layer_header
 from ..safetensors_header import Entry, read_header
@@ -110,6 +111,9 @@ def _errors_of_ours(folder: Path) -> Iterator[None]:
 
 
 def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path:
+    if is_gguf(source):
+        raise FormatError(f"[pack] expected a checkpoint folder, found a GGUF file, which is not "
+                          f"packed yet ({source})")  # fmt: skip
     goes_on = _is_replaced_by(source, target)
     checkpoint = open_checkpoint(source, allow_replaced=goes_on)
     if not goes_on:

@@ -1,0 +1,1 @@
+"""GGUF files but their weights: heads, names and numbers of architectures, vocabularies."""

@@ -1,0 +1,239 @@
+"""A tiny checkpoint as a GGUF file, and its twin: the same weights, decoded, in safetensors.
+
+Written with the `gguf` package: its writer, its table of names, its quantisers and decoders. What
+llama.cpp's converter does to the numbers of each architecture is done here, too, from
+its source: nothing here knows how moeflux reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+
+from oracle import build, safetensors_file, writer
+from oracle.checkpoint import Checkpoint
+from oracle.layout import stack_experts
+from oracle.safetensors_file import encode
+from oracle.tokenizer_file import CHAT_TEMPLATE, byte_alphabet
+
+Array = np.ndarray
+Kind = gguf.GGMLQuantizationType
+ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwen35moe"}
+
+
+@dataclass
+class Matrix:
+    """Rows as a file has them, and the numbers that they mean."""
+
+    raw: Array
+    values: Array
+    kind: Any
+
+    @classmethod
+    def of(cls, values: Array, kind: Any) -> Matrix:
+        raw = gguf.quants.quantize(values, kind)
+        return cls(raw, gguf.quants.dequantize(raw, kind).reshape(values.shape), kind)
+
+    def rows(self, order: Any) -> Matrix:
+        return Matrix(self.raw[order], self.values[order], self.kind)
+
+
+def mixed(name: str) -> Any:
+    """Several types in one file, as real ones have them; llama.cpp keeps routers at F32."""
+    kinds = {
+        "down_proj": Kind.Q5_1,
+        "v_proj": Kind.Q8_0,
+        "lm_head": Kind.Q5_0,
+        "gate_proj": Kind.Q4_1,
+        "k_proj": Kind.BF16,
+        "o_proj": Kind.F16,
+        ".mlp.gate.": Kind.F32,
+        "shared_expert_gate": Kind.F32,
+    }
+    return next((kind for part, kind in kinds.items() if part in name), Kind.Q4_0)
+
+
+def make(
+    folder: Path, family: str, kinds: Callable[[str], Any] | str = "F32", *, split: int = 0,
+    seed: int = 0, **options: Any,
+) -> tuple[Path, Path]:  # fmt: skip
+    """The GGUF file (the first of several with `split` tensors each) and the twin's folder.
+
+    Args:
+        folder: where both go.
+        family: of the oracle's.
+        kinds: the type of a matrix by its hub name, or of all by its name.
+        split: tensors a file; 0: one file.
+        seed: of the values.
+        **options: of `oracle.build`.
+    """
+    source = build(folder / "source", family, "hf-f32", seed, experts="split", **options)
+    found = Checkpoint(source)
+    tensors = stack_experts(family, {name: safetensors_file.decode(stored)
+                                     for name, stored in found.stored.items()
+                                     if "mtp." not in name and "visual" not in name},
+                            "experts")  # fmt: skip
+    of = (lambda _: Kind[kinds]) if isinstance(kinds, str) else kinds
+    text, prefix = found.text, found.family.hub_prefix
+    tensors = {name.replace(prefix, "model.", 1): value for name, value in tensors.items()}
+    stored: dict[str, Any] = {}
+    twin: dict[str, Array] = {}
+    for name, value in tensors.items():
+        is_matrix = value.ndim > 1 and "conv1d" not in name
+        order = _columns(name, text, family)
+        matrix = Matrix.of(
+            np.ascontiguousarray(value[..., order]), of(name) if is_matrix else Kind.F32
+        )
+        stored[name] = matrix
+        twin[name] = np.empty_like(matrix.values)
+        twin[name][..., order] = matrix.values
+    renamed = {name.replace("model.", prefix, 1): value for name, value in twin.items()}
+    writer.write_checkpoint(folder / "twin", found.config,
+                            {name: encode(value, "F32") for name, value in renamed.items()},
+                            "hf", 1)  # fmt: skip
+    path = folder / "model.gguf"
+    _write(path, family, text, dict(_converted(stored, text, family)), split)
+    return next(iter(sorted(folder.glob("model*.gguf")))), folder / "twin"
+
+
+def _tiled(text: dict[str, Any]) -> Array:
+    """Value heads as Qwen3.5's converter orders them: those of all key heads in turns."""
+    n_k, n_v = text["linear_num_key_heads"], text["linear_num_value_heads"]
+    return np.arange(n_v).reshape(n_k, n_v // n_k).T.reshape(-1)
+
+
+def _heads(text: dict[str, Any], width: int, begin: int = 0) -> Array:
+    """Rows of value heads in that order, behind `begin` others that stay."""
+    rows = (_tiled(text)[:, None] * width + np.arange(width)).reshape(-1)
+    return np.concatenate([np.arange(begin), begin + rows])
+
+
+def _columns(name: str, text: dict[str, Any], family: str) -> Any:
+    if family == "qwen3_5_moe" and name.endswith("linear_attn.out_proj.weight"):
+        return _heads(text, text["linear_value_head_dim"])
+    return slice(None)
+
+
+def _converted(stored: dict[str, Matrix], text: dict[str, Any], family: str) -> Any:
+    """GGUF's names and rows."""
+    arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCHS[family])
+    names = gguf.get_tensor_name_map(arch, text["num_hidden_layers"])
+    for name, matrix in stored.items():
+        module, _, suffix = name.rpartition(".")
+        if "linear_attn" in name:
+            yield from _delta_net(names, name, matrix, text, family)
+            continue
+        if family != "qwen3_moe" and name.endswith("norm.weight"):
+            matrix.raw = matrix.raw + np.float32(1)
+        if name.endswith("shared_expert_gate.weight"):
+            matrix.raw = matrix.raw.reshape(-1)
+        yield f"{names.get_name(module)}.{suffix}", matrix
+
+
+def _delta_net(names: Any, name: str, m: Matrix, text: dict[str, Any], family: str) -> Any:
+    layer, part = name.split(".linear_attn.")
+    n_k, n_v = text["linear_num_key_heads"], text["linear_num_value_heads"]
+    d_k, d_v = text["linear_key_head_dim"], text["linear_value_head_dim"]
+    tiled = family == "qwen3_5_moe"
+
+    def call(part: str) -> str:
+        return str(names.get_name(f"{layer}.linear_attn.{part}"))
+
+    if part == "A_log":
+        m.raw = -np.exp(m.raw)
+        yield call("A_log"), m.rows(_tiled(text)) if tiled else m
+    elif part == "dt_bias":
+        yield call("dt_proj") + ".bias", m.rows(_tiled(text)) if tiled else m
+    elif part == "conv1d.weight":
+        m.raw = m.raw.reshape(m.raw.shape[0], -1)
+        m.values = m.values.reshape(m.raw.shape)
+        yield call("conv1d") + ".weight", m.rows(_heads(text, d_v, 2 * n_k * d_k)) if tiled else m
+    elif part == "in_proj_qkvz.weight":
+        ratio = n_v // n_k
+        rows = np.arange(len(m.raw)).reshape(n_k, -1)
+        q, k, v, z = np.split(rows, np.cumsum([d_k, d_k, ratio * d_v]), axis=1)
+        yield (
+            call("in_proj_qkv") + ".weight",
+            m.rows(np.concatenate([x.reshape(-1) for x in (q, k, v)])),
+        )
+        yield call("in_proj_z") + ".weight", m.rows(z.reshape(-1))
+    else:
+        order: Any = slice(None)
+        if tiled and part == "in_proj_qkv.weight":
+            order = _heads(text, d_v, 2 * n_k * d_k)
+        elif tiled and part == "in_proj_z.weight":
+            order = _heads(text, d_v)
+        elif tiled and part in ("in_proj_a.weight", "in_proj_b.weight"):
+            order = _tiled(text)
+        yield f"{call(part.removesuffix('.weight'))}.weight", m.rows(order)
+
+
+def _write(path: Path, family: str, text: dict[str, Any], tensors: dict[str, Matrix],
+           split: int) -> None:  # fmt: skip
+    out = gguf.GGUFWriter(path, ARCHS[family], split_max_tensors=split)
+    _metadata(out, text)
+    if family != "qwen3_moe":
+        _linear_metadata(out, text)
+    add_tokenizer(out, text["vocab_size"])
+    for name, matrix in tensors.items():
+        plain = matrix.kind in (Kind.F32, Kind.F16)
+        out.add_tensor(name, matrix.raw, raw_dtype=None if plain else matrix.kind)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+
+def _metadata(out: Any, text: dict[str, Any]) -> None:
+    out.add_type("model")
+    out.add_block_count(text["num_hidden_layers"])
+    out.add_context_length(text["max_position_embeddings"])
+    out.add_embedding_length(text["hidden_size"])
+    out.add_feed_forward_length(text.get("intermediate_size", 0))
+    out.add_head_count(text["num_attention_heads"])
+    out.add_head_count_kv(text["num_key_value_heads"])
+    out.add_key_length(text["head_dim"])
+    out.add_value_length(text["head_dim"])
+    out.add_layer_norm_rms_eps(text["rms_norm_eps"])
+    out.add_expert_count(text["num_experts"])
+    out.add_expert_used_count(text["num_experts_per_tok"])
+    out.add_expert_feed_forward_length(text["moe_intermediate_size"])
+    rope = text.get("rope_parameters", text)
+    out.add_rope_freq_base(rope["rope_theta"])
+    rotary = int(text["head_dim"] * rope.get("partial_rotary_factor", 1))
+    if rotary != text["head_dim"]:
+        out.add_rope_dimension_count(rotary)
+    if scaling := text.get("rope_scaling"):
+        out.add_rope_scaling_type(gguf.RopeScalingType(scaling["rope_type"]))
+        out.add_rope_scaling_factor(scaling["factor"])
+        out.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+
+
+def _linear_metadata(out: Any, text: dict[str, Any]) -> None:
+    out.add_expert_shared_feed_forward_length(text["shared_expert_intermediate_size"])
+    out.add_ssm_conv_kernel(text["linear_conv_kernel_dim"])
+    out.add_ssm_state_size(text["linear_key_head_dim"])
+    out.add_ssm_group_count(text["linear_num_key_heads"])
+    out.add_ssm_time_step_rank(text["linear_num_value_heads"])
+    out.add_ssm_inner_size(text["linear_value_head_dim"] * text["linear_num_value_heads"])
+    out.add_full_attention_interval(text.get("full_attention_interval", 4))
+
+
+def add_tokenizer(out: Any, size: int) -> None:
+    """The tokenizer that `oracle.tokenizer_file` writes as tokenizer.json."""
+    tokens = [*byte_alphabet(), "<|im_end|>"]
+    tokens += [f"[PAD{i}]" for i in range(len(tokens), size)]
+    kinds = [gguf.TokenType.NORMAL] * 256 + [gguf.TokenType.CONTROL]
+    kinds += [gguf.TokenType.UNUSED] * (size - len(kinds))
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("qwen2")
+    out.add_token_list(tokens[:size])
+    out.add_token_types(kinds[:size])
+    out.add_token_merges(["<|im_end|> <|im_end|>"])  # one is wanted; no text is cut so
+    out.add_eos_token_id(256)
+    out.add_chat_template(CHAT_TEMPLATE)
