@@ -12,6 +12,8 @@ from . import files
 from .arguments import TEXT, check, show
 from .checkpoint import read_json
 from .errors import FormatError, SessionError, TemplateError
+from .gguf import vocabulary
+from .gguf.contents import is_gguf
 from .renderer import Renderer
 from .sampling import RULES as SAMPLING_RULES
 from .special_text import SpecialText
@@ -43,7 +45,19 @@ class Tokenizer:
         sampling: arguments of `generate` that generation_config.json recommends, by name.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+    def __init__(self, path: Path, config: dict[str, Any]) -> None:
+        self._renderers: dict[str, Renderer] = {}
+        self._special_text: SpecialText | None = None
+        if is_gguf(path):
+            found = vocabulary.read(path)
+            self._tokenizer, self.eos_ids, self._named = found.tokenizer, found.eos_ids, found.named
+            self._templates = {name: text for name, text in found.templates.items()
+                               if name in TEMPLATE_FILES}  # fmt: skip
+            self.sampling = _checked(found.sampling, path)
+        else:
+            self._read_folder(path, config)
+
+    def _read_folder(self, folder: Path, config: dict[str, Any]) -> None:
         import tokenizers
 
         path = folder / "tokenizer.json"
@@ -62,8 +76,6 @@ class Tokenizer:
         self.eos_ids = self._find_eos(config, generation)
         self.sampling = _recommended(generation, folder / "generation_config.json")
         self._templates = _find_templates(folder, settings)
-        self._renderers: dict[str, Renderer] = {}
-        self._special_text: SpecialText | None = None
 
     def _find_eos(self, config: dict[str, Any], generation: dict[str, Any]) -> frozenset[int]:
         """generation_config wins over config, as in transformers; the tokenizer's own is added."""
@@ -289,6 +301,11 @@ def _recommended(generation: dict[str, Any], path: Path) -> dict[str, Any]:
     if generation.get("do_sample") is not True:
         names = names[-1:]
     found = {name: generation[name] for name in names if generation.get(name) is not None}
+    return _checked(found, path)
+
+
+def _checked(found: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Arguments of `generate` that a file recommends, each in its range."""
     try:
         check("tokenizer", FormatError, SAMPLING_RULES, found)
     except FormatError as error:

@@ -1,0 +1,251 @@
+"""The tokenizer that a GGUF file's keys describe (`tokenizer.ggml.*`), built with `tokenizers`.
+
+Vocabularies of merges over bytes ("gpt2": Qwen, Llama 3, DeepSeek, ...) and SentencePiece's of
+scores ("llama": Mixtral). Ids are those of the model's own tokenizer.json.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..arguments import TEXT, show
+from ..safetensors_header import fail
+from .pretokenizers import BEGINS, COMPOSED, PATTERNS, WHOLE_WORDS
+from .splits import read_all
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
+_SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
+_KEY = "tokenizer.ggml."
+# Tokens that end a text wherever a vocabulary has them among its special ones.
+ENDS = frozenset((
+    "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "</s>",
+    "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<eos>", "<turn|>", "[e~[",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+))  # fmt: skip
+# What is not the end of a text beside these (harmony: it ends a message).
+_HARMONY, _MESSAGE_END = {"<|return|>", "<|call|>"}, "<|end|>"
+# Recommended sampling, by the names of `generate`.
+_SAMPLING = {"temperature": "temp", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+             "repetition_penalty": "penalty_repeat"}  # fmt: skip
+
+
+class Vocabulary(NamedTuple):
+    """What a tokenizer is made of.
+
+    Attributes:
+        tokenizer: of `tokenizers`.
+        eos_ids: tokens that end a text.
+        named: texts of bos_token, eos_token and others.
+        templates: chat templates, "default" and others by their names.
+        sampling: arguments of `generate` that the file recommends, by name.
+    """
+
+    tokenizer: Any
+    eos_ids: frozenset[int]
+    named: dict[str, str]
+    templates: dict[str, str]
+    sampling: dict[str, Any]
+
+
+class _Keys:
+    """The keys of a file, and its tokens."""
+
+    def __init__(self, metadata: dict[str, Any], path: Path) -> None:
+        self.metadata, self.path = metadata, path
+        found = [token or f"[EMPTY_{i}]" for i, token in enumerate(self.texts("tokens"))]
+        self.tokens = found
+        self.ids = {token: i for i, token in enumerate(found)}
+        types = self.get("token_type")
+        self.types = [_NORMAL] * len(found) if types is None else self.numbers("token_type")
+        if len(self.ids) != len(found) or len(self.types) != len(found):
+            raise self.bad(f"expected {len(found)} tokens that differ and a type for each, found "
+                           f"{len(self.ids)} and {len(self.types)}")  # fmt: skip
+
+    def bad(self, what: str) -> Exception:
+        return fail("tokenizer", what, self.path)
+
+    def get(self, key: str) -> Any:
+        return self.metadata.get(_KEY + key)
+
+    def numbers(self, key: str) -> list[Any]:
+        value = self.get(key)
+        if not isinstance(value, np.ndarray):
+            raise self.bad(f"expected an array of numbers in {_KEY}{key}, found {show(value)}")
+        numbers: list[Any] = value.tolist()
+        return numbers
+
+    def texts(self, key: str) -> list[str]:
+        value = self.get(key)
+        if not isinstance(value, list):
+            raise self.bad(f"expected an array of texts in {_KEY}{key}, found {show(value)}")
+        try:
+            return [text.decode() for text in value]
+        except UnicodeDecodeError:
+            raise self.bad(f"expected UTF-8 in {_KEY}{key}") from None
+
+    def id(self, name: str, default: int | None = None) -> int | None:
+        """The id of the token that is named so; None where there is none."""
+        value = self.get(f"{name}_token_id")
+        value = default if value is None else value
+        if isinstance(value, int) and 0 <= value < len(self.tokens):
+            return value
+        return None
+
+
+def read(path: Path) -> Vocabulary:
+    """The vocabulary of a model, given any of its files.
+
+    Raises:
+        IoError: a file cannot be read.
+        FormatError: a kind of vocabulary that is not known, or keys that contradict each other.
+    """
+    keys = _Keys(read_all(path)[0].metadata, path)
+    kind = keys.get("model")
+    if kind not in _KINDS:
+        raise keys.bad(f"expected {_KEY}model {' or '.join(_KINDS)}, found {show(kind)}")
+    try:
+        tokenizer, begins = _KINDS[kind](keys)
+        _add_special(tokenizer, keys)
+    except BaseException as error:  # `tokenizers` panics with a BaseException of its own
+        if isinstance(error, (KeyboardInterrupt, SystemExit, ValueError)):
+            raise
+        raise keys.bad(f"expected a tokenizer, found: {str(error)[:300]}") from None
+    bos = keys.id("bos", 1 if kind == "llama" else None)
+    said = keys.get("add_bos_token")
+    if bos is not None and (begins if said is None else said is True):
+        _begin_with(tokenizer, keys.tokens[bos], bos)
+    return Vocabulary(tokenizer, _ends(keys, kind), _named(keys), _templates(keys), _sampling(keys))
+
+
+def _of_merges(keys: _Keys) -> tuple[Any, bool]:
+    """The tokenizer, and whether a text begins with bos where no key says so."""
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    pre = keys.get("pre")
+    if not isinstance(pre, str) or pre not in PATTERNS:
+        raise keys.bad(f"expected a {_KEY}pre of {', '.join(sorted(PATTERNS))}, found {show(pre)}")
+    model = models.BPE(vocab=keys.ids, merges=_merges(keys), ignore_merges=pre in WHOLE_WORDS)
+    tokenizer = Tokenizer(model)
+    if pre in COMPOSED:
+        tokenizer.normalizer = normalizers.NFC()
+    cuts = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in PATTERNS[pre]]
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*cuts, to_bytes])
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer, pre in BEGINS
+
+
+def _merges(keys: _Keys) -> list[tuple[str, str]]:
+    pairs = []
+    for number, line in enumerate(keys.texts("merges")):
+        cut = line.find(" ", 1)  # a part may be a blank
+        left, right = line[:cut], line[cut + 1 :]
+        if cut < 0 or not {left, right} <= keys.ids.keys():
+            raise keys.bad(f"expected merge {number} of two tokens, found {show(line)}")
+        if left + right in keys.ids:  # else nothing comes of it
+            pairs.append((left, right))
+    return pairs
+
+
+def _of_scores(keys: _Keys) -> tuple[Any, bool]:
+    """As `_of_merges`, for SentencePiece's rule: of all pairs that are a token, the best first."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+
+    scores = keys.numbers("scores")
+    if len(scores) != len(keys.tokens):
+        raise keys.bad(f"expected {len(keys.tokens)} scores, found {len(scores)}")
+    unknown = keys.id("unknown", 0)
+    model = models.BPE(
+        vocab=keys.ids,
+        merges=_pairs(keys, scores),
+        byte_fallback=True,
+        fuse_unk=True,
+        unk_token=None if unknown is None else keys.tokens[unknown],
+    )
+    tokenizer = Tokenizer(model)
+    has_prefix = keys.get("add_space_prefix") is not False
+    replaced = normalizers.Replace(" ", _SPACE)
+    before = [normalizers.Prepend(_SPACE)] if has_prefix else []
+    tokenizer.normalizer = normalizers.Sequence([*before, replaced])
+    after = [decoders.Strip(" ", 1, 0)] if has_prefix else []
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *after]
+    )
+    return tokenizer, True
+
+
+def _pairs(keys: _Keys, scores: list[float]) -> list[tuple[str, str]]:
+    left_out = (_CONTROL, _UNKNOWN, _BYTE, _UNUSED)
+    ids = {token: i for token, i in keys.ids.items() if keys.types[i] not in left_out}
+    found = []
+    for token, i in ids.items():
+        if len(token) > _LONGEST:
+            raise keys.bad(f"expected tokens of at most {_LONGEST} letters, found {len(token)}")
+        for cut in range(1, len(token)):
+            left, right = token[:cut], token[cut:]
+            if left in ids and right in ids:
+                found.append((-scores[i], ids[left], ids[right], left, right))
+    found.sort(key=lambda pair: pair[:3])
+    return [pair[3:] for pair in found]
+
+
+_LONGEST = 1024  # letters; each may begin a pair
+_KINDS = {"gpt2": _of_merges, "llama": _of_scores}
+
+
+def _add_special(tokenizer: Any, keys: _Keys) -> None:
+    """Tokens that are found in a text before it is cut: control tokens, and the user's own."""
+    from tokenizers import AddedToken
+
+    added = [(i, kind) for i, kind in enumerate(keys.types)
+             if kind in (_CONTROL, _UNKNOWN, _USER_DEFINED)]  # fmt: skip
+    tokenizer.add_tokens(
+        [AddedToken(keys.tokens[i], special=kind != _USER_DEFINED, normalized=False)
+         for i, kind in added]
+    )  # fmt: skip
+    for i, _ in added:
+        if tokenizer.token_to_id(keys.tokens[i]) != i:
+            raise keys.bad(f"expected id {i} of {show(keys.tokens[i])}, found "
+                           f"{tokenizer.token_to_id(keys.tokens[i])}")  # fmt: skip
+
+
+def _begin_with(tokenizer: Any, token: str, number: int) -> None:
+    from tokenizers import processors
+
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[token, "$A"], special_tokens=[(token, number)]
+    )
+
+
+def _ends(keys: _Keys, kind: str) -> frozenset[int]:
+    named = {keys.id("eos", 2 if kind == "llama" else None), keys.id("eot"), keys.id("eom")}
+    known = {token: i for token in ENDS
+             if (i := keys.ids.get(token)) is not None
+             and keys.types[i] in (_CONTROL, _USER_DEFINED)}  # fmt: skip
+    if known.keys() >= _HARMONY:
+        known.pop(_MESSAGE_END, None)
+    return frozenset({i for i in named if i is not None} | set(known.values()))
+
+
+def _named(keys: _Keys) -> dict[str, str]:
+    ids = {f"{to}_token": keys.id(name) for name, to in
+           (("bos", "bos"), ("eos", "eos"), ("unknown", "unk"), ("padding", "pad"))}  # fmt: skip
+    return {name: keys.tokens[i] for name, i in ids.items() if i is not None}
+
+
+def _templates(keys: _Keys) -> dict[str, str]:
+    prefix = "tokenizer.chat_template"
+    found = {
+        key[len(prefix) + 1 :] or "default": value
+        for key, value in keys.metadata.items()
+        if key == prefix or key.startswith(f"{prefix}.")
+    }
+    return {name: text for name, text in found.items() if TEXT.fits(text)}
+
+
+def _sampling(keys: _Keys) -> dict[str, Any]:
+    found = {name: keys.metadata.get(f"general.sampling.{key}") for name, key in _SAMPLING.items()}
+    return {name: value for name, value in found.items() if value is not None}
