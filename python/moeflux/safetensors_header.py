@@ -12,7 +12,7 @@ import json
 import math
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ class Tensor:
 
     A stack of experts in a packed file is in slices: `stride` bytes from one to the next. 0: the
     tensor lies in one piece. One of a GGUF file's `blocks` (a row's name in `formats.TABLE`) has
-    dtype U8, and its shape counts bytes.
+    dtype U8, and its shape counts bytes. Where a matrix or vector stands for something else than
+    what is stored: `rows` (begin, count) of a matrix, in that order; `numbers` (numpy) of a vector.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Tensor:
     shape: tuple[int, ...]
     stride: int = 0
     blocks: str = ""
+    rows: tuple[tuple[int, int], ...] | None = None
+    numbers: Any = field(default=None, compare=False)
 
 
 def fail(tag: str, what: str, file: Path | str) -> FormatError:

@@ -7,7 +7,7 @@ Matrices are [out, columns]; offsets and sizes are in bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -36,11 +36,12 @@ class Slices(NamedTuple):
 
 @dataclass(frozen=True)
 class Vector:
-    """`count` numbers, kept as f32 with `add` added to each."""
+    """`count` numbers, kept as f32 with `add` added to each: `numbers` (numpy), else the stored."""
 
     tensor: Tensor
     count: int
     add: float
+    numbers: Any = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -266,9 +267,11 @@ def tree(node: Any) -> Any:
         return [tree(item) for item in node]
     if not is_dataclass(node):
         return node
+    if isinstance(node, Vector) and node.numbers is not None:
+        return (node.numbers.reshape(-1) + node.add).tolist()
     out: dict[str, Any] = {}
-    for field in fields(node):
-        key, value = field.name, getattr(node, field.name)
+    for own in fields(node):
+        key, value = own.name, getattr(node, own.name)
         if key in _ALTERNATIVES:
             out[key] = value.kind
             key = value.kind

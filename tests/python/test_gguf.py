@@ -1,29 +1,181 @@
 """A GGUF file is a checkpoint: the logits are those of its weights, decoded by `gguf` itself."""
 
+import gguf
 import numpy as np
 import pytest
 
 import moeflux
+from moeflux.checkpoint import open_checkpoint
 from oracle import goldens
 from support import gguf_twin
+from support.budget import smallest_budget
 
+FAMILIES = list(gguf_twin.ARCHS)
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 40)]
 ROOM = {"memory": "256MiB", "context": 64}
+U32, STRING, ARRAY = (gguf.GGUFValueType[name] for name in ("UINT32", "STRING", "ARRAY"))
 
 
 def logits(path, **options):
     return moeflux.load(path, **ROOM | options).session().step(TOKENS, all_logits=True)
 
 
-def test_numbers_as_f32_give_the_bits_of_the_same_numbers_in_safetensors(tmp_path):
-    path, twin = gguf_twin.make(tmp_path, "qwen3_moe")
+def assert_close(family, found, expected):
+    worst, mean = goldens.TOLERANCE[family]
+    difference = np.abs(found - expected)
+    assert difference.max() <= worst and difference.mean() <= mean
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_golden_model_as_gguf_computes_what_transformers_does(family, tmp_path):
+    golden = goldens.load(f"{family}-hf")
+    path, _ = gguf_twin.make(tmp_path, family, **golden.case.options)
+    session = moeflux.load(path, memory="256MiB", context=128).session()
+    found = session.step(golden.tokens, all_logits=True)
+    assert_close(family, found, golden.arrays["logits"])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_types_of_any_mixture_compute_what_they_mean(family, tmp_path):
+    path, twin = gguf_twin.make(tmp_path, family, gguf_twin.mixed, branch_gain=0.25)
+    kinds = {tensor.tensor_type.name for tensor in gguf.GGUFReader(path).tensors}
+    assert {"F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"} <= kinds
+    assert_close(family, logits(path), logits(twin))
+
+
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0"])
+def test_plain_numbers_give_the_bits_of_the_same_numbers_in_safetensors(kind, tmp_path):
+    path, twin = gguf_twin.make(tmp_path, "qwen3_moe", kind, branch_gain=0.25)
+    if kind == "F32":
+        assert np.array_equal(logits(path), logits(twin))
+    else:
+        assert_close("qwen3_moe", logits(path), logits(twin))
+
+
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
+SHAPES = {
+    "no head": {"tie_word_embeddings": True},
+    "biases": {"attention_bias": True},
+    "yarn": {"rope_scaling": YARN},
+    "another head dim": {"head_dim": 64},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_option_of_the_family_is_read_from_the_keys(shape, tmp_path):
+    options = SHAPES[shape] | {"branch_gain": 0.25}
+    path, twin = gguf_twin.make(tmp_path, "qwen3_moe", **options)
     assert np.array_equal(logits(path), logits(twin))
 
 
-@pytest.mark.parametrize("kind", ["Q8_0", "F16", "BF16", "mixed"])
-def test_a_file_computes_what_its_weights_mean(kind, tmp_path):
-    kinds = gguf_twin.mixed if kind == "mixed" else kind
-    path, twin = gguf_twin.make(tmp_path, "qwen3_moe", kinds, branch_gain=0.25)
-    difference = np.abs(logits(path) - logits(twin))
-    worst, mean = goldens.TOLERANCE["qwen3_moe"]
-    assert difference.max() <= worst and difference.mean() <= mean
+@pytest.mark.parametrize("ratio", [1, 4])
+def test_value_heads_find_their_key_heads_whatever_their_ratio(ratio, tmp_path):
+    options = {"linear_num_key_heads": 4 // ratio, "linear_value_head_dim": 64}
+    path, twin = gguf_twin.make(tmp_path, "qwen3_5_moe", gguf_twin.mixed, **options,
+                                branch_gain=0.25)  # fmt: skip
+    assert_close("qwen3_5_moe", logits(path), logits(twin))
+
+
+def test_attention_is_where_the_file_says(tmp_path):
+    """By layer, in place of an interval: here the first and the last one."""
+    kinds = ["full_attention", "linear_attention", "full_attention"]
+    path, twin = gguf_twin.make(tmp_path, "qwen3_next", num_hidden_layers=3, layer_types=kinds)
+    keys = {"qwen3next.attention.recurrent_layers": ([False, True, False], ARRAY)}
+    other = changed(tmp_path / "other.gguf", path, keys=keys)
+    assert_close("qwen3_next", logits(other), logits(twin))
+    with pytest.raises(moeflux.FormatError):
+        moeflux.load(path, **ROOM)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    path, _ = gguf_twin.make(tmp_path_factory.mktemp("mixed"), "qwen3_moe", gguf_twin.mixed)
+    return path
+
+
+def test_budget_and_files_change_no_bit(mixed, tmp_path):
+    first, _ = gguf_twin.make(tmp_path, "qwen3_moe", gguf_twin.mixed, split=7)
+    whole = logits(mixed)
+    least = smallest_budget(mixed, context=64)
+    model = moeflux.load(mixed, memory=least, context=64)
+    assert np.array_equal(model.session().step(TOKENS, all_logits=True), whole)
+    assert model.stats["evictions"] > 0
+    assert np.array_equal(logits(first, max_slots=4), whole)
+    others = sorted(tmp_path.glob("*.gguf"))
+    assert len(others) > 3 and np.array_equal(logits(others[-1]), whole)
+
+
+def test_text_goes_in_and_out(mixed):
+    with moeflux.load(mixed, **ROOM) as model:
+        text = moeflux.generate(model, "ab", max_tokens=4)
+        session = model.session()
+        row = session.step(model.tokenizer.encode("ab"))
+        assert text.startswith(model.tokenizer.decode([int(np.argmax(row))])[:1])
+        assert moeflux.generate(model, messages=[{"role": "user", "content": "a"}], max_tokens=2)
+        assert np.isfinite(model.session().score(TOKENS)[1:]).all()
+        assert model.config["model_type"] == "qwen3_moe" and model.revision is None
+
+
+def changed(path, source, *, keys=None, drop=(), add=None, of_type=None):
+    """The same file, with other keys or tensors; with the dropped ones of another type."""
+    reader = gguf.GGUFReader(source)
+    out = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith(("GGUF.", "general.architecture")) and name not in (keys or {}):
+            kind = field.types[0]
+            sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+            out.add_key_value(name, field.contents(), kind, sub)
+    for name, (value, kind) in (keys or {}).items():
+        out.add_key_value(name, value, kind)
+    for tensor in reader.tensors:
+        if tensor.name not in drop:
+            out.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
+        elif of_type is not None:
+            kind = gguf.GGMLQuantizationType[of_type]
+            rows = np.zeros((4, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
+            out.add_tensor(tensor.name, rows, raw_dtype=kind)
+    for name, data in (add or {}).items():
+        out.add_tensor(name, data)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path
+
+
+def test_layers_that_predict_further_tokens_and_towers_for_images_are_left_alone(mixed, tmp_path):
+    _, two = gguf_twin.make(tmp_path, "qwen3_moe", gguf_twin.mixed, num_hidden_layers=2)
+    path = changed(tmp_path / "further.gguf", mixed,
+                   keys={"qwen3moe.nextn_predict_layers": (1, U32)},
+                   add={"v.blk.0.ln1.weight": np.ones(8, np.float32)})  # fmt: skip
+    assert_close("qwen3_moe", logits(path), logits(two))
+    assert "v.blk.0.ln1.weight" in open_checkpoint(path).tensors
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"keys": {"qwen3moe.block_count": (2, U32)}}, "no place for, found 'model.layers.2"),
+        ({"keys": {"qwen3moe.nextn_predict_layers": (3, U32)}}, "found 3 of which 3"),
+        ({"keys": {"qwen3moe.block_count": (4, U32)}}, "layers.3.input_layernorm"),
+        ({"keys": {"qwen3moe.embedding_length": (96, U32)}}, "expected"),
+        ({"keys": {"qwen3moe.embedding_length": ("x", STRING)}}, "embedding_length|hidden_size"),
+        ({"keys": {"qwen3moe.rope.scaling.type": ("longrope", STRING)}}, "found 'longrope'"),
+        ({"keys": {"qwen3moe.attention.sliding_window": (64, U32)}}, "sliding_window 0, found 64"),
+        ({"keys": {"qwen3moe.expert_gating_func": (2, U32)}}, "expert_gating_func 0 or 1, found 2"),
+        ({"keys": {"qwen3moe.attention.value_length": (64, U32)}}, "value_length 32"),
+        ({"keys": {"qwen3moe.attention.head_count_kv": ([2, 1, 2], ARRAY)}}, "one qwen3moe.attent"),
+        ({"keys": {"qwen3moe.expert_used_count": (0, U32)}}, "num_experts_per_tok"),
+        ({"drop": ["blk.1.attn_k.weight"]}, "layers.1.self_attn.k_proj"),
+        ({"drop": ["token_embd.weight"]}, "token_embd.weight"),
+        ({"add": {"rope_freqs.weight": np.ones(16, np.float32)}}, "no place for.*rope_freqs"),
+        ({"add": {"blk.0.attn_sinks.weight": np.ones(4, np.float32)}}, "no place for.*attn_sinks"),
+        ({"drop": ["blk.1.attn_q.weight"], "of_type": "TQ1_0"},
+         "tensor blk.1.attn_q.weight of type TQ1_0: not supported; expected F32, F16"),
+    ],
+)  # fmt: skip
+def test_what_the_engine_does_not_do_is_refused_by_name(mixed, tmp_path, change, words):
+    path = changed(tmp_path / "model.gguf", mixed, **change)
+    with pytest.raises(moeflux.FormatError, match=words) as refused:
+        moeflux.load(path, **ROOM)
+    assert str(path) in str(refused.value)

@@ -93,12 +93,15 @@ class Tensors:
         self._plain(tensor)
         if math.prod(tensor.shape) != count:
             raise self._bad(tensor, f"expected {count} numbers, found shape {list(tensor.shape)}")
-        return spec.Vector(tensor, count, add)
+        return spec.Vector(tensor, count, add, tensor.numbers)
 
     def matrix(
         self, name: str, out: int, columns: int, rows: Rows | None = None, bias: bool = False
     ) -> spec.Matrix:
         """A stored matrix [out, columns], or the `rows` (begin, count) of it, in that order."""
+        stored = self.get(f"{name}.weight")
+        if stored.rows is not None and rows is None:
+            out, rows = self._stored_rows(stored, out), list(stored.rows)
         shape = self._shape(name, (out, columns))
         parts: dict[str, Any] = {part: self.get(f"{name}.{part}") for part in shape.tensors}
         if bias:
@@ -107,6 +110,13 @@ class Tensors:
             if tensor.shape != (out,):
                 raise self._bad(tensor, f"expected shape [{out}], found {list(tensor.shape)}")
         return spec.Matrix(**vars(shape) | parts, rows=rows)
+
+    def _stored_rows(self, tensor: Tensor, out: int) -> int:
+        """Rows of a stored matrix that stands for `out` rows."""
+        found = sum(count for _, count in tensor.rows or ())
+        if found != out:
+            raise self._bad(tensor, f"expected {out} rows, found {found}")
+        return tensor.shape[0]
 
     def _shape(self, name: str, stored: tuple[int, ...]) -> spec.Shape:
         """Shape and format of a matrix (or a stack of them): what the config says, checked."""

@@ -57,19 +57,23 @@ class _Linear:
         return [((2 * head + part) * self.ratio, self.ratio) for head in range(self.key_heads)]
 
     def projections(self, tensors: Tensors, name: str) -> dict[str, Matrix]:
-        """qkv, z, b and a: one matrix each (Qwen3.5), or rows of two."""
-        if tensors.has(f"{name}.in_proj_qkv.weight"):
-            sizes = {"qkv": self.channels, "z": self.values,
-                     "b": self.value_heads, "a": self.value_heads}  # fmt: skip
-            return {key: tensors.matrix(f"{name}.in_proj_{key}", out, tensors.d_model)
-                    for key, out in sizes.items()}  # fmt: skip
+        """qkv, z, b and a: a matrix each (Qwen3.5), or rows of one for two."""
+        sizes = {"qkv": self.channels, "z": self.values,
+                 "b": self.value_heads, "a": self.value_heads}  # fmt: skip
         of_qkvz = {"qkv": self.rows("q", "k", "v"), "z": self.rows("z")}
         of_ba = {"b": self.gate_rows(0), "a": self.gate_rows(1)}
-        n_rows = {"qkvz": self.channels + self.values, "ba": 2 * self.value_heads}
-        return {key: tensors.matrix(f"{name}.in_proj_{stored}", n_rows[stored], tensors.d_model,
-                                    rows)
-                for stored, parts in (("qkvz", of_qkvz), ("ba", of_ba))
-                for key, rows in parts.items()}  # fmt: skip
+        found = {}
+        for stored, parts in (("qkvz", of_qkvz), ("ba", of_ba)):
+            total = sum(sizes[key] for key in parts)
+            for key, rows in parts.items():
+                apart = tensors.has(f"{name}.in_proj_{key}.weight")
+                found[key] = tensors.matrix(
+                    f"{name}.in_proj_{key if apart else stored}",
+                    sizes[key] if apart else total,
+                    tensors.d_model,
+                    None if apart else rows,
+                )
+        return found
 
     def delta_net(self, tensors: Tensors, name: str) -> DeltaNet:
         """The delta net of a layer whose tensors' names begin with `name`."""

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import transforms
+from .transforms import Transform
+
 # Tensors outside of layers and of any layer, without `.weight` and `.bias`.
 TOP = {
     "token_embd": "model.embed_tokens",
@@ -36,20 +39,49 @@ FFN = {
     "ffn_down_exps": "mlp.experts.down_proj",
 }
 
-# Fields of a config by the keys that hold them.
+SHARED_EXPERT = {
+    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
+    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
+    "ffn_up_shexp": "mlp.shared_expert.up_proj",
+    "ffn_down_shexp": "mlp.shared_expert.down_proj",
+}
+DELTA_NET = {
+    "attn_qkv": "linear_attn.in_proj_qkv",
+    "attn_gate": "linear_attn.in_proj_z",
+    "ssm_in": "linear_attn.in_proj_qkvz",
+    "ssm_ba": "linear_attn.in_proj_ba",
+    "ssm_beta": "linear_attn.in_proj_b",
+    "ssm_alpha": "linear_attn.in_proj_a",
+    "ssm_conv1d": "linear_attn.conv1d",
+    "ssm_norm": "linear_attn.norm",
+    "ssm_out": "linear_attn.out_proj",
+    # by their whole names
+    "ssm_a": "linear_attn.A_log",
+    "ssm_dt.bias": "linear_attn.dt_bias",
+}
+
+# Fields of a config, and the keys that hold them.
 FIELDS = {
-    "context_length": "max_position_embeddings",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.key_length": "head_dim",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-    "expert_count": "num_experts",
-    "expert_used_count": "num_experts_per_tok",
-    "expert_feed_forward_length": "moe_intermediate_size",
-    "expert_weights_norm": "norm_topk_prob",
+    "max_position_embeddings": "context_length",
+    "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length",
+    "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base",
+    "num_experts": "expert_count",
+    "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length",
+    "norm_topk_prob": "expert_weights_norm",
+}
+HYBRID_FIELDS = FIELDS | {
+    "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+    "full_attention_interval": "full_attention_interval",
+    "linear_conv_kernel_dim": "ssm.conv_kernel",
+    "linear_key_head_dim": "ssm.state_size",
+    "linear_num_key_heads": "ssm.group_count",
+    "linear_num_value_heads": "ssm.time_step_rank",
 }
 # Keys that mean what the engine does only with these values.
 ONE_WAY: dict[str, tuple[Any, ...]] = {
@@ -82,19 +114,49 @@ class Arch:
         model_type: of the family.
         tensors: those of a layer, without `.weight` and `.bias`.
         says: fields of the config that no key holds.
-        fields: of the config, by key.
+        fields: of the config, and their keys.
+        transforms: of tensors that hold something else than the family's.
     """
 
     model_type: str
     tensors: Mapping[str, str]
     says: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=lambda: FIELDS)
+    transforms: Mapping[str, Transform] = field(default_factory=dict)
 
+
+HYBRID = {
+    **ATTENTION,
+    "post_attention_norm": "post_attention_layernorm",
+    **FFN,
+    **SHARED_EXPERT,
+    **DELTA_NET,
+}
+HYBRID_TRANSFORMS = {
+    "ffn_gate_inp_shexp.weight": transforms.as_row,
+    "ssm_conv1d.weight": transforms.as_column,
+    "ssm_a": transforms.log_of_negative,
+}
 
 ARCHS = {
     "qwen3moe": Arch(
         "qwen3_moe",
         {**ATTENTION, "ffn_norm": "post_attention_layernorm", **FFN},
         {"norm_topk_prob": True},
+    ),
+    "qwen3next": Arch(
+        "qwen3_next", HYBRID, {"norm_topk_prob": True}, HYBRID_FIELDS, HYBRID_TRANSFORMS
+    ),
+    # The family has value heads beside each other that share a key head; here each has its own.
+    "qwen35moe": Arch(
+        "qwen3_5_moe_text",
+        HYBRID,
+        {},
+        HYBRID_FIELDS | {"linear_num_key_heads": "ssm.time_step_rank"},
+        HYBRID_TRANSFORMS
+        | {
+            "attn_qkv.weight": transforms.with_keys_of_values,
+            "ssm_conv1d.weight": transforms.conv_with_keys_of_values,
+        },
     ),
 }

@@ -3,86 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..arguments import show
-from ..safetensors_header import fail
 from .archs import ARCHS, ONE_WAY, Arch
+from .keys import Keys
 
 # What YaRN's settings are called in a config.
 _YARN = {"factor": "factor", "original_context_length": "original_max_position_embeddings",
          "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}  # fmt: skip
 
 
-class Keys:
-    """The keys of a file's architecture."""
-
-    def __init__(self, metadata: dict[str, Any], path: Path) -> None:
-        self._metadata, self._path = metadata, path
-        kind = metadata.get("general.type", "model")
-        if kind != "model":
-            raise self.bad(f"expected general.type 'model', found {show(kind)}: it is no language "
-                           "model but goes with one")  # fmt: skip
-        self.name = metadata.get("general.architecture")
-        if not isinstance(self.name, str) or self.name not in ARCHS:
-            known = ", ".join(sorted(ARCHS))
-            raise self.bad(f"unknown general.architecture {show(self.name)}: expected one of "
-                           f"{known}")  # fmt: skip
-        self.arch: Arch = ARCHS[self.name]
-
-    def bad(self, what: str) -> Exception:
-        """Builds a FormatError that names the file."""
-        return fail("gguf", what, self._path)
-
-    def get(self, key: str) -> Any:
-        """A key's value; None where there is none. Of an array for all layers their one value."""
-        value = self._metadata.get(f"{self.name}.{key}")
-        if not isinstance(value, np.ndarray):
-            return value
-        different = sorted({item for item in value.tolist() if item})
-        if len(different) > 1 or not len(value):
-            raise self.bad(f"expected one {self.name}.{key} for all layers, found "
-                           f"{show(different)}")  # fmt: skip
-        return different[0] if different else 0
-
-    def array(self, key: str) -> list[Any] | None:
-        """An array of numbers or truth values."""
-        value = self._metadata.get(f"{self.name}.{key}")
-        return value.tolist() if isinstance(value, np.ndarray) else None
-
-    def count(self, key: str, default: int | None = None) -> int:
-        """A whole number from 0 on."""
-        value = self.get(key)
-        value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.bad(f"expected a whole number for {self.name}.{key}, found {show(value)}")
-        return value
-
-    @property
-    def n_layers(self) -> int:
-        """Those that predict the next token: the others, which predict further ones, are last."""
-        n_all, n_further = self.count("block_count"), self.count("nextn_predict_layers", 0)
-        if n_further >= n_all:
-            raise self.bad(f"expected layers, found {n_all} of which {n_further} predict further "
-                           "tokens")  # fmt: skip
-        return n_all - n_further
+def arch_of(keys: Keys) -> Arch:
+    """The table's row of a file's architecture. Raises FormatError: it has none."""
+    found = ARCHS.get(keys.name) if isinstance(keys.name, str) else None
+    if found is None:
+        raise keys.bad(f"unknown general.architecture {show(keys.name)}: expected one of "
+                       f"{', '.join(sorted(ARCHS))}")  # fmt: skip
+    return found
 
 
-def config(keys: Keys, names: Collection[str], vocab: int) -> dict[str, Any]:
+def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[str, Any]:
     """The fields that the architecture's family reads.
 
     Args:
         keys: of the file.
+        arch: its architecture.
         names: of its tensors.
         vocab: rows of its embedding.
 
     Raises:
         FormatError: a key is missing, is no number, or asks for what the engine does not do.
     """
-    arch = keys.arch
     for key, accepted in ONE_WAY.items():
         value = keys.get(key)
         if value is not None and value not in accepted:
@@ -93,7 +45,7 @@ def config(keys: Keys, names: Collection[str], vocab: int) -> dict[str, Any]:
         raise keys.bad(f"expected {keys.name}.attention.value_length {head_dim}, as keys have it, "
                        f"found {keys.get('attention.value_length')}")  # fmt: skip
     rotary = keys.count("rope.dimension_count", head_dim)
-    said = {to: value for key, to in arch.fields.items() if (value := keys.get(key)) is not None}
+    said = {to: value for to, key in arch.fields.items() if (value := keys.get(key)) is not None}
     n_layers = keys.n_layers
     dense = [i for i in range(min(n_layers, len(names)))
              if f"blk.{i}.ffn_gate_inp.weight" not in names]  # fmt: skip
@@ -107,6 +59,7 @@ def config(keys: Keys, names: Collection[str], vocab: int) -> dict[str, Any]:
         "partial_rotary_factor": rotary / head_dim if head_dim else 1.0,
         **({"mlp_only_layers": dense} if dense else {}),
         **_scaling(keys),
+        **_linear(keys, n_layers),
         **arch.says,
         **said,
     }
@@ -125,3 +78,18 @@ def _scaling(keys: Keys) -> dict[str, Any]:
     found = {to: keys.get(f"rope.scaling.{key}") for key, to in _YARN.items()}
     return {"rope_scaling": {"rope_type": kind}
             | {key: value for key, value in found.items() if value is not None}}  # fmt: skip
+
+
+def _linear(keys: Keys, n_layers: int) -> dict[str, Any]:
+    """What several keys say of delta nets together."""
+    if keys.get("ssm.inner_size") is None:
+        return {}
+    values, heads = keys.count("ssm.inner_size"), keys.count("ssm.time_step_rank")
+    if not heads or values % heads:
+        raise keys.bad(f"expected {keys.name}.ssm.inner_size of {heads} heads of one width, found "
+                       f"{values}")  # fmt: skip
+    found: dict[str, Any] = {"linear_value_head_dim": values // heads}
+    if is_linear := keys.array("attention.recurrent_layers"):
+        kinds = ("full_attention", "linear_attention")
+        found["layer_types"] = [kinds[bool(linear)] for linear in is_linear[:n_layers]]
+    return found

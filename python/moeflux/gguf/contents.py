@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import formats
+import numpy as np
+
+from .. import files, formats
 from ..safetensors_header import Tensor, fail
-from .archs import TOP
-from .config import Keys, config
+from .archs import TOP, Arch
+from .config import arch_of, config
 from .header import Entry, Header
+from .keys import Keys
 from .splits import read_all
+from .transforms import Numbers
 from .types import NUMBERS
 
 # Tensors of what Ollama and others keep in the same file: towers for images and sound.
 _OTHER_PARTS = ("v.", "mm.", "a.")
+MAX_VECTOR_BYTES = 16 << 20
 _LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
 
 
@@ -41,25 +47,34 @@ def read(path: Path) -> Contents:
         IoError: a file is missing or cannot be read.
         FormatError: a file contradicts itself or another, or needs what the engine does not do.
     """
-    return contents(read_all(path))
+    headers = read_all(path)
+    return contents(headers, lambda tensor: _numbers(tensor, headers[tensor.file].path))
 
 
-def contents(headers: list[Header]) -> Contents:
-    """The model of all of its files' heads."""
-    first = headers[0]
+def contents(headers: list[Header], numbers: Numbers | None = None) -> Contents:
+    """The model of all of its files' heads.
+
+    Args:
+        headers: in the order of the files.
+        numbers: reads vectors; None: what is made of them is only described.
+    """
+    first, numbers = headers[0], numbers or _unread
     keys = Keys(first.metadata, first.path)
+    arch = arch_of(keys)
     entries = {entry.name: entry for header in headers for entry in header.entries}
     embedding = entries.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise fail("gguf", "expected a matrix token_embd.weight, found none", first.path)
-    said = config(keys, entries.keys(), embedding.shape[0])
+    said = config(keys, arch, entries.keys(), embedding.shape[0])
     tensors = {}
     for number, header in enumerate(headers):
         for entry in header.entries:
-            name = _hub_name(entry.name, keys, header.path)
+            name = _hub_name(entry.name, keys, arch, header.path)
             tensor = _tensor(entry, name or entry.name, number)
             if name is not None:
                 _check_type(entry, header.path)
+                if transform := arch.transforms.get(entry.name.partition(".")[2].partition(".")[2]):
+                    tensor = transform(tensor, keys, numbers)
             if tensor.name in tensors:
                 raise fail("gguf", f"expected one tensor for {tensor.name}, found {entry.name!r}, "
                            "too", header.path)  # fmt: skip
@@ -67,14 +82,14 @@ def contents(headers: list[Header]) -> Contents:
     return Contents(said, tuple(header.path for header in headers), tensors)
 
 
-def _hub_name(name: str, keys: Keys, path: Path) -> str | None:
+def _hub_name(name: str, keys: Keys, arch: Arch, path: Path) -> str | None:
     """What the family calls a tensor; None where a text needs it not."""
     if name.startswith(_OTHER_PARTS):
         return None
     found = _LAYER.fullmatch(name)
-    if found and int(found[1]) >= keys.n_layers:  # it predicts further tokens
-        return None
-    part, table = (found[2], keys.arch.tensors) if found else (name, TOP)
+    if found and keys.n_layers <= int(found[1]) < keys.count("block_count"):
+        return None  # it predicts further tokens
+    part, table = (found[2], arch.tensors) if found else (name, TOP)
     prefix = f"model.layers.{int(found[1])}." if found else ""
     module, _, suffix = part.rpartition(".")
     if part in table:
@@ -100,3 +115,24 @@ def _check_type(entry: Entry, path: Path) -> None:
     if entry.type.name not in known:
         raise fail("gguf", f"tensor {entry.name} of type {entry.type.name}: not supported; "
                    f"expected {', '.join(known)}", path)  # fmt: skip
+
+
+def _numbers(tensor: Tensor, path: Path) -> Any:
+    """All numbers of a vector."""
+    if tensor.dtype not in formats.PLAIN or tensor.nbytes > MAX_VECTOR_BYTES:
+        raise fail("gguf", f"expected {', '.join(formats.PLAIN)} of at most {MAX_VECTOR_BYTES} "
+                   f"bytes for {tensor.name}, found {tensor.dtype} of {tensor.nbytes}",
+                   path)  # fmt: skip
+    with files.regular_file(path) as (stream, _):
+        stream.seek(tensor.offset)
+        data = stream.read(tensor.nbytes)
+    if len(data) < tensor.nbytes:
+        raise fail("gguf", f"expected {tensor.nbytes} bytes of {tensor.name}, found {len(data)}",
+                   path)  # fmt: skip
+    if tensor.dtype == "BF16":
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, "<f2" if tensor.dtype == "F16" else "<f4").astype(np.float32)
+
+
+def _unread(tensor: Tensor) -> Any:
+    return np.full(math.prod(tensor.shape), -1, np.float32)
