@@ -26,6 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 # What the classes of huggingface_hub and of its HTTP clients come to, by name: they move between
 # modules from version to version.
+_UNREACHED = "the hub cannot be reached"
 _REASONS = {
     "GatedRepoError": "its owner wants terms accepted on the hub, and a login (`hf auth login`)",
     "RepositoryNotFoundError": "the hub has no such model, or shows it after a login only "
@@ -34,9 +35,9 @@ _REASONS = {
     "EntryNotFoundError": "the model has no config.json",
     "NotASafetensorsRepoError": "the model has no safetensors files",
     "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set",
-    "TransportError": "the hub cannot be reached",
-    "ConnectionError": "the hub cannot be reached",
-    "Timeout": "the hub cannot be reached",
+    "TransportError": _UNREACHED,
+    "ConnectionError": _UNREACHED,
+    "Timeout": _UNREACHED,
 }
 
 
@@ -140,15 +141,23 @@ def _snapshot(repo: str, patterns: list[str], revision: str | None, offline: boo
 
 
 def _gguf_names(repo: str, revision: str | None, offline: bool) -> list[str]:
-    """The repository's GGUF files; those in the cache where no hub may be asked."""
+    """The repository's GGUF files; those in the cache where no hub may be asked or can be."""
     import huggingface_hub
     from huggingface_hub import constants
 
+    def cached() -> list[str]:
+        folder = _snapshot(repo, [], revision, True)  # whatever it holds
+        return [file.relative_to(folder).as_posix() for file in folder.rglob("*")]
+
     if offline or constants.HF_HUB_OFFLINE:
-        folder = _snapshot(repo, ["*.gguf"], revision, True)
-        names = [file.relative_to(folder).as_posix() for file in folder.rglob("*")]
+        names = cached()
     else:
-        names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
+        try:
+            names = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
+        except Exception as error:
+            if _reason(error) != _UNREACHED:
+                raise
+            names = cached()
     return [name for name in names if is_gguf(Path(name))]
 
 

@@ -11,11 +11,13 @@ experts of a layer lie in one file of their own, one aligned record an expert:
 To safetensors it is one U8 tensor `experts` [n_experts, record_bytes]. `__metadata__` says more:
     format        "moeflux-pack"
     version       "1"
-    layout        JSON list of what a record holds: name, dtype, shape, offset in the record
+    layout        JSON list of what a record holds: name, dtype, shape, offset in the record; of a
+                  GGUF file's blocks their format, too
     piece_bytes   how many bytes of the data each checksum covers: a record
     crc32         8 hex digits a piece, in order
 A record is laid out as a slot in memory, so that one direct read brings an expert. The file with
-the dense tensors has format, version, piece_bytes and crc32 too, and no layout.
+the dense tensors has format, version, piece_bytes and crc32 too, and no layout; where there are
+blocks, `blocks` is a JSON object of their formats by tensor.
 """
 
 from __future__ import annotations
@@ -24,10 +26,12 @@ import json
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from . import formats
+from .arguments import show
 from .safetensors_header import DTYPE_BYTES, Entry, Tensor, encode, fail
 
 FORMAT, VERSION = "moeflux-pack", "1"
@@ -38,12 +42,13 @@ PART_ALIGNMENT = 64  # store::kPartAlignment
 
 @dataclass(frozen=True)
 class Part:
-    """A tensor of an expert and its place in the record."""
+    """A tensor of an expert and its place in the record; `blocks` as in `Tensor`."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     offset: int
+    blocks: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -66,6 +71,7 @@ def layer_header(parts: Sequence[Part], n_experts: int, checksums: str) -> bytes
     size = record_bytes(parts)
     layout = [
         {"name": p.name, "dtype": p.dtype, "shape": list(p.shape), "offset": p.offset}
+        | ({"blocks": p.blocks} if p.blocks else {})
         for p in parts
     ]
     metadata = {"format": FORMAT, "version": VERSION,
@@ -75,10 +81,14 @@ def layer_header(parts: Sequence[Part], n_experts: int, checksums: str) -> bytes
     return encode([entry], metadata, RECORD_ALIGNMENT)
 
 
-def dense_header(entries: Sequence[Entry], piece_bytes: int, checksums: str) -> bytes:
-    """Header of the file of dense tensors."""
+def dense_header(
+    entries: Sequence[Entry], blocks: dict[str, str], piece_bytes: int, checksums: str
+) -> bytes:
+    """Header of the file of dense tensors, some of which are blocks of a format."""
     metadata = {"format": FORMAT, "version": VERSION, "piece_bytes": str(piece_bytes),
                 "crc32": checksums}  # fmt: skip
+    if blocks:
+        metadata["blocks"] = json.dumps(blocks, separators=(",", ":"))
     return encode(entries, metadata, RECORD_ALIGNMENT)
 
 
@@ -100,7 +110,7 @@ def expand(stored: dict[str, Tensor], metadata: dict[str, str], path: Path) -> d
                    f"{metadata.get('version')!r}; write it anew with this version's `moeflux pack`",
                    path)  # fmt: skip
     if "layout" not in metadata:
-        return stored
+        return _with_blocks(stored, metadata.get("blocks", "{}"), path)
     tensor = stored.get(TENSOR)
     if len(stored) != 1 or tensor is None or tensor.dtype != "U8" or len(tensor.shape) != 2:
         raise fail("packed", f"expected one U8 tensor {TENSOR!r} [experts, record_bytes], found "
@@ -116,9 +126,28 @@ def expand(stored: dict[str, Tensor], metadata: dict[str, str], path: Path) -> d
     parts = _parse_layout(metadata["layout"], record, path)
     return {
         part.name: Tensor(part.name, tensor.file, tensor.offset + part.offset,
-                          n_experts * part.nbytes, part.dtype, (n_experts, *part.shape), record)
+                          n_experts * part.nbytes, part.dtype, (n_experts, *part.shape), record,
+                          part.blocks)
         for part in parts
     }  # fmt: skip
+
+
+def _with_blocks(stored: dict[str, Tensor], text: str, path: Path) -> dict[str, Tensor]:
+    try:
+        blocks = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise fail("packed", f"expected blocks in JSON, found: {error}", path) from None
+    named: Any = blocks.items() if isinstance(blocks, dict) else [("", None)]
+    for name, form in named:
+        if name not in stored or not _are_blocks(form, stored[name].dtype):
+            raise fail("packed", f"expected formats of blocks by U8 tensors, found "
+                       f"{show(name)}: {show(form)}", path)  # fmt: skip
+        stored[name] = replace(stored[name], blocks=form)
+    return stored
+
+
+def _are_blocks(form: Any, dtype: str) -> bool:
+    return isinstance(form, str) and form in formats.BLOCKS and dtype == "U8"
 
 
 def _parse_layout(text: str, record: int, path: Path) -> list[Part]:
@@ -149,10 +178,12 @@ def _parse_part(entry: Any, path: Path) -> Part:
         or not all(type(number) is int and 0 <= number < 1 << 40 for number in numbers)
         or not isinstance(entry.get("name"), str)
         or entry.get("dtype") not in DTYPE_BYTES
+        or ("blocks" in entry and not _are_blocks(entry["blocks"], entry["dtype"]))
     ):
         raise fail("packed", f"expected name, dtype, shape and offset of a part, found "
                    f"{str(entry)[:120]}", path)  # fmt: skip
-    return Part(entry["name"], entry["dtype"], tuple(entry["shape"]), entry["offset"])
+    return Part(entry["name"], entry["dtype"], tuple(entry["shape"]), entry["offset"],
+                entry.get("blocks", ""))  # fmt: skip
 
 
 def checksums(metadata: dict[str, str], data_bytes: int, path: Path) -> tuple[int, list[int]]:

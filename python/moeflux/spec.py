@@ -153,7 +153,8 @@ class Experts:
         for matrix in (self.gate, self.up, self.down):
             for name, (dtype, count) in matrix.tensors.items():
                 offset = round_up(end, PART_ALIGNMENT)
-                part = Part(f"{matrix.module}.{name}", dtype, (matrix.out, count), offset)
+                blocks = matrix.format if matrix.format in formats.BLOCKS else ""
+                part = Part(f"{matrix.module}.{name}", dtype, (matrix.out, count), offset, blocks)
                 found[part] = getattr(matrix, name)
                 end = offset + part.nbytes
         return found

@@ -42,7 +42,7 @@ class Tokenizer:
 
     Attributes:
         eos_ids: tokens that end a text.
-        sampling: arguments of `generate` that generation_config.json recommends, by name.
+        sampling: arguments of `generate` that generation_config.json or a GGUF file recommends.
     """
 
     def __init__(self, path: Path, config: dict[str, Any]) -> None:
@@ -119,6 +119,11 @@ class Tokenizer:
         if found := re.fullmatch("<0x([0-9A-F]{2})>", spelled):  # byte fallback
             return bytes.fromhex(found[1])
         return bytes(_BYTE_OF.get(letter, ord("?")) for letter in spelled)
+
+    @property
+    def json(self) -> str:
+        """It as tokenizer.json has it."""
+        return str(self._tokenizer.to_str())
 
     @property
     def named_tokens(self) -> Mapping[str, str]:

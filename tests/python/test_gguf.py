@@ -1,12 +1,16 @@
 """A GGUF file is a checkpoint: the logits are those of its weights, decoded by `gguf` itself."""
 
+import json
+
 import gguf
 import numpy as np
 import pytest
 
 import moeflux
 from moeflux.checkpoint import open_checkpoint
+from moeflux.packing import pack, verify
 from oracle import goldens
+from oracle.corrupt import join_file, split_file
 from support import gguf_twin
 from support.budget import smallest_budget
 
@@ -179,3 +183,38 @@ def test_what_the_engine_does_not_do_is_refused_by_name(mixed, tmp_path, change,
     with pytest.raises(moeflux.FormatError, match=words) as refused:
         moeflux.load(path, **ROOM)
     assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_packed_file_computes_the_same_bits_with_one_read_an_expert(family, tmp_path):
+    path, _ = gguf_twin.make(tmp_path, family, gguf_twin.mixed)
+    folder = pack(path, tmp_path / "packed")
+    verify(folder)
+    assert np.array_equal(logits(folder), logits(path))
+    one, other = (moeflux.load(p, **ROOM) for p in (path, folder))
+    assert one.tokenizer.json == other.tokenizer.json
+    for name in ("eos_ids", "named_tokens", "chat_template", "sampling"):
+        assert getattr(one.tokenizer, name) == getattr(other.tokenizer, name)
+    assert pack(path, folder) == folder  # the same again finds all done
+    with pytest.raises(moeflux.FormatError, match="--replace: expected a checkpoint folder"):
+        pack(path, tmp_path / "other", replace=True)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "words"),
+    [
+        ("{", "blocks in JSON"),
+        ("[]", "formats of blocks by U8 tensors"),
+        ('{"model.norm.weight":"q4_0"}', "formats of blocks"),
+        ('{"model.embed_tokens.weight":"q9_9"}', "found .*embed_tokens.*q9_9"),
+        ('{"model.embed_tokens.weight":"q8_0"}', "found U8 for"),
+        ("{}", "expected dtype F32, F16, BF16, found U8"),
+    ],
+)
+def test_a_packed_folder_that_lies_about_blocks_is_refused(mixed, tmp_path, blocks, words):
+    folder = pack(mixed, tmp_path / "packed")
+    header, body = split_file(folder / "dense.safetensors")
+    header["__metadata__"]["blocks"] = blocks
+    join_file(folder / "dense.safetensors", json.dumps(header).encode(), body)
+    with pytest.raises(moeflux.FormatError, match=words):
+        moeflux.load(folder, **ROOM)

@@ -49,7 +49,9 @@ def run(fake, tmp_path):
     return run
 
 
-def test_a_quantisation_is_fetched_alone_and_runs_offline_afterwards(fake, folder, run):
+def test_a_quantisation_is_fetched_alone_and_runs_without_the_hub_afterwards(
+    fake, folder, run, monkeypatch
+):
     done = run("generate", "abc", "-m", f"{REPO}:Q8_0", *SMALL)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
@@ -59,7 +61,13 @@ def test_a_quantisation_is_fetched_alone_and_runs_offline_afterwards(fake, folde
     assert answer["text"] == moeflux.generate(model, "abc", max_tokens=3, temperature=0)
     fake.fetched.clear()
     again = run("generate", "abc", "-m", f"{REPO}:Q8_0", "--offline", *SMALL)
+    assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)["text"] == answer["text"] and not fake.fetched
+    monkeypatch.setattr(type(fake), "url", "http://127.0.0.1:9")
+    again = run("generate", "abc", "-m", f"{REPO}:Q8_0", *SMALL)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["text"] == answer["text"]
+    assert "not here yet" not in run("info", f"{REPO}:Q8_0").stdout
 
 
 def test_info_reads_the_head_of_a_file_alone_of_all_files_of_a_split_one(fake, folder, run):

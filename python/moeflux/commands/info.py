@@ -72,6 +72,13 @@ def _facts(found: Headers) -> dict[str, Any]:
         "expert_dtype": gate and gate.dtype,
         "expert_bits": gate and TABLE[gate.format].bits,
         "expert_group": gate and gate.group,
+        "expert_formats": sorted(
+            {
+                m.format
+                for moe in spec.moes
+                for m in (moe.experts.gate, moe.experts.up, moe.experts.down)
+            }
+        ),
         "expert_bytes": sizes.expert_bytes,
         "routed_bytes": sizes.routed_bytes,
         "resident_bytes": sizes.resident_bytes,
@@ -83,6 +90,8 @@ def _facts(found: Headers) -> dict[str, Any]:
 
 def _rows(facts: dict[str, Any]) -> dict[str, Any]:
     """The same for people."""
+    from ..formats import BLOCKS
+
     rows: dict[str, Any] = {
         "family": facts["family"],
         "layers": ", ".join(f"{n} {mixer}" for mixer, n in facts["layers"].items()),
@@ -99,6 +108,8 @@ def _rows(facts: dict[str, Any]) -> dict[str, Any]:
     if facts["experts_per_layer"]:
         bits = facts["expert_bits"]
         form = f"{bits}-bit, groups of {facts['expert_group']}" if bits else facts["expert_dtype"]
+        if blocks := [name for name in facts["expert_formats"] if name in BLOCKS]:
+            form = ", ".join(name.upper() for name in blocks)
         rows |= {
             "experts": f"{facts['experts_per_layer']} a layer, {facts['experts_per_token']} a "
             f"token, {form}",

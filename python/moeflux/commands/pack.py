@@ -14,7 +14,7 @@ from . import options, progress
 
 
 def pack(
-    source: Annotated[Path, typer.Argument(help="Checkpoint folder.")],
+    source: Annotated[Path, typer.Argument(help="Checkpoint folder or GGUF file.")],
     target: Annotated[
         Optional[Path], typer.Argument(help="New folder, or one of an interrupted run.")
     ] = None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
 import shutil
 from collections import deque
@@ -27,9 +28,9 @@ from ..families import build_spec
 from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS, REPLACED_NAME
 from ..packed import dense_header, expand, is_packed, layer_header
-from ..safetensors_header import Entry, read_header
+from ..safetensors_header import read_header
 from ..spec import Experts, Range, Spec
-from . import pieces, punch
+from . import dense, of_gguf, pieces, punch
 from .pieces import Report
 from .sources import SourceFiles
 
@@ -65,7 +66,7 @@ def pack(
     """Writes `target`, a self-contained packed folder; goes on where an earlier run stopped.
 
     Args:
-        source: a checkpoint folder.
+        source: a checkpoint folder, or any of a model's GGUF files.
         target: a new folder, or one of an interrupted run from the same source.
         replace: free each range of the source as soon as its copy has been read back. The source
             is no checkpoint any more from the first range on, and cannot be had back.
@@ -79,6 +80,9 @@ def pack(
             `replace` would empty files that other folders use.
         IoError: the disk is short (nothing is written then), cannot free ranges, or fails.
     """
+    if is_gguf(source) and replace:
+        raise FormatError(f"[pack] --replace: expected a checkpoint folder, found a GGUF file "
+                          f"({source})")  # fmt: skip
     with _errors_of_ours(target):
         return _pack(source, target, replace, progress)
 
@@ -111,9 +115,6 @@ def _errors_of_ours(folder: Path) -> Iterator[None]:
 
 
 def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path:
-    if is_gguf(source):
-        raise FormatError(f"[pack] expected a checkpoint folder, found a GGUF file, which is not "
-                          f"packed yet ({source})")  # fmt: skip
     goes_on = _is_replaced_by(source, target)
     checkpoint = open_checkpoint(source, allow_replaced=goes_on)
     if not goes_on:
@@ -157,7 +158,7 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
                 punch.free(files, job.frees())
     finally:
         source_files.close()
-    _copy_small(source, target, [job.path.name for job in jobs])
+    _finish(source, target, checkpoint, [job.path.name for job in jobs])
     build_spec(open_checkpoint(target))  # what was written means what was read
     return target
 
@@ -166,39 +167,24 @@ def _identity(source: Path, checkpoint: Checkpoint) -> dict[str, Any]:
     """What makes two runs write the same bytes, as far as can be seen without reading weights."""
     return {
         "version": 1,
-        "config_sha256": hashlib.sha256((source / "config.json").read_bytes()).hexdigest(),
+        "config_sha256": hashlib.sha256(_config_bytes(source, checkpoint)).hexdigest(),
         "files": {file.name: file.stat().st_size for file in checkpoint.files},
     }
 
 
 def _dense_job(target: Path, spec: Spec, files: SourceFiles) -> _Job:
-    entries = [Entry(t.name, t.dtype, t.shape, t.nbytes) for t in spec.resident]
-    ranges = [Range(t.file, t.offset, t.nbytes) for t in spec.resident]
+    tensors = [dense.written(tensor) for tensor in spec.resident]
+    blocks = {t.name: t.blocks for t in spec.resident if t.blocks}
+    entries = [tensor.entry for tensor in tensors]
     nbytes = sum(entry.nbytes for entry in entries)
     return _Job(
         target / DENSE_NAME,
-        lambda checksums: dense_header(entries, DENSE_PIECE_BYTES, checksums),
-        lambda: _dense_pieces(ranges, files),
+        lambda checksums: dense_header(entries, blocks, DENSE_PIECE_BYTES, checksums),
+        lambda: dense.pieces(tensors, files, DENSE_PIECE_BYTES),
         -(-nbytes // DENSE_PIECE_BYTES),
         nbytes,
-        lambda: iter(ranges),
+        lambda: (place for tensor in tensors for place in tensor.ranges),
     )
-
-
-def _dense_pieces(ranges: list[Range], files: SourceFiles) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(DENSE_PIECE_BYTES))
-    filled = 0
-    for place in ranges:
-        done = 0
-        while done < place.nbytes:
-            n = min(place.nbytes - done, len(buffer) - filled)
-            files.read(Range(place.file, place.offset + done, n), buffer[filled : filled + n])
-            done, filled = done + n, filled + n
-            if filled == len(buffer):
-                yield buffer
-                filled = 0
-    if filled:
-        yield buffer[:filled]
 
 
 def _layer_job(target: Path, number: int, experts: Experts, files: SourceFiles) -> _Job:
@@ -262,13 +248,34 @@ def _mark_replaced(source: Path, target: Path) -> None:
         write_json(source / REPLACED_NAME, {"packed_into": os.path.realpath(target)}, indent=1)
 
 
-def _copy_small(source: Path, target: Path, written: list[str]) -> None:
-    """Config, tokenizer, template, licence; then the index. The config comes last."""
+def _config_bytes(source: Path, checkpoint: Checkpoint) -> bytes:
+    if is_gguf(source):
+        return json.dumps(checkpoint.config, sort_keys=True).encode()
+    return (source / "config.json").read_bytes()
+
+
+def _finish(source: Path, target: Path, checkpoint: Checkpoint, written: list[str]) -> None:
+    """What is beside the weights. The config comes last: a folder that has one is whole."""
+    if is_gguf(source):
+        of_gguf.write_small(source, target)
+        _write_index(target, written)
+        write_json(target / "config.json", checkpoint.config, indent=1)
+    else:
+        _copy_small(source, target)
+        _write_index(target, written)
+        _copy(source / "config.json", target / "config.json")
+
+
+def _copy_small(source: Path, target: Path) -> None:
+    """Tokenizer, template, licence."""
     skipped = {INDEX_NAME, REPLACED_NAME, CLAIM_NAME, "config.json", "synth.json"}
     for pattern in COPIED:
         for file in sorted(source.glob(pattern)):
             if file.name not in skipped and file.is_file():
                 _copy(file, target / file.name)
+
+
+def _write_index(target: Path, written: list[str]) -> None:
     weight_map: dict[str, str] = {}
     total = 0
     for name in written:
@@ -278,7 +285,6 @@ def _copy_small(source: Path, target: Path, written: list[str]) -> None:
         total += sum(tensor.nbytes for tensor in expanded.values())
     write_json(target / INDEX_NAME, {"metadata": {"total_size": total},
                                      "weight_map": dict(sorted(weight_map.items()))})  # fmt: skip
-    _copy(source / "config.json", target / "config.json")
 
 
 def _copy(file: Path, to: Path) -> None:

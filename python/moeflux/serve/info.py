@@ -12,6 +12,7 @@ from ..checkpoint import open_checkpoint, read_json
 from ..errors import MoefluxError
 from ..families import build_spec
 from ..files import mode
+from ..gguf.contents import is_gguf
 from ..model import Model
 from ..spec import Experts, Shape, Spec, Vector
 from .engine import ModelInfo, Sampling
@@ -63,7 +64,9 @@ def parameters(spec: Spec) -> int:
 
 
 def _defaults(model: Model) -> dict[str, Any]:
-    """Fields of Sampling that generation_config.json asks for, where they are in their range."""
+    """Fields of Sampling that the model's files ask for, where they are in their range."""
+    if is_gguf(model.path):
+        return model.tokenizer.sampling
     path = model.path / "generation_config.json"
     said = read_json(path) if mode(path) else {}
     found: dict[str, Any] = {}

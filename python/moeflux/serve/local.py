@@ -100,8 +100,10 @@ class LocalEngine:
                         share=s.prefill_share, kept_bytes=room.kept_bytes)  # fmt: skip
         self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes), room.extent_bytes)
         self._loop = StepLoop(model, limits, self._cache, room, self.metrics)
+        source = model.path / "tokenizer.json"
         self._compiler = Compiler(
-            files.read(model.path / "tokenizer.json", MAX_FILE_BYTES).decode(),
+            files.read(source, MAX_FILE_BYTES).decode() if files.mode(source)
+            else self._tokenizer.json,  # a GGUF file's
             self._tokenizer.eos_ids, model.vocab_size,
         )  # fmt: skip
         self._pool = ThreadPoolExecutor(COMPILE_THREADS, "moeflux-grammar")
