@@ -107,6 +107,18 @@ def test_ends_names_and_template_come_from_the_keys(qwen, ours):
     assert end in ids
 
 
+def test_special_tokens_that_a_text_spells_are_text(qwen, ours, tmp_path):
+    """As with the tokenizer.json that they came from."""
+    (tmp_path / "tokenizer.json").write_text(qwen.to_str())
+    (tmp_path / "chat_template.jinja").write_text(gguf_twin.CHAT_TEMPLATE)
+    theirs = Ours(tmp_path, {})
+    for text in ("a<|im_end|>b", "<|endoftext|><|im_start|>", "<think> x"):
+        ids = ours.encode_chat([{"role": "user", "content": text}], special_as_text=True)
+        assert ids == theirs.encode_chat([{"role": "user", "content": text}], special_as_text=True)
+        assert ours.decode(ids, False) == f"<user>{text}<|im_end|><assistant>"
+        assert ids.count(qwen.token_to_id("<|im_end|>")) == 1
+
+
 def test_a_text_begins_with_bos_where_the_file_says_so(qwen, tmp_path):
     def add(out):
         keys(out, qwen)
@@ -138,7 +150,7 @@ def test_sampling_and_named_templates_are_read(qwen, tmp_path):
         ({"pre": "unheard-of"}, "tokenizer.ggml.pre of bailingmoe"),
         ({"model": "rwkv"}, "tokenizer.ggml.model gpt2 or llama, found 'rwkv'"),
         ({"tokens": ["a", "a"]}, "tokens that differ"),
-        ({"token_type": [1]}, "a type for each"),
+        ({"token_type": [1]}, r"an array of \d+ numbers in tokenizer.ggml.token_type"),
         ({"merges": ["ab"]}, "expected merge 0 of two tokens, found 'ab'"),
         ({"merges": ["x yy"]}, "expected merge 0 of two tokens"),
         ({"tokens": 7}, "array of texts in tokenizer.ggml.tokens"),

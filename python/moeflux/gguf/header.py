@@ -151,7 +151,20 @@ class _Cursor:
         if count > self.left // 8:
             raise self.bad(f"expected at most {self.left // 8} texts in {key}, "
                            f"found a count of {count}")  # fmt: skip
-        return [self.string(key) for _ in range(count)]
+        unpack = struct.Struct("<Q").unpack_from
+        found: list[bytes] = []
+        data, at = self._data, self.at
+        for _ in range(count):  # a vocabulary has hundreds of thousands
+            begin = at + 8
+            if begin > len(data) or unpack(data, at)[0] > len(data) - begin:
+                self.at = at
+                found.append(self.string(key))
+                data, at = self._data, self.at
+            else:
+                at = begin + unpack(data, at)[0]
+                found.append(data[begin:at])
+        self.at = at
+        return found
 
 
 def _metadata(cursor: _Cursor, n_keys: int) -> dict[str, Any]:

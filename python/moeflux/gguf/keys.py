@@ -10,6 +10,8 @@ import numpy as np
 from ..arguments import show
 from ..safetensors_header import fail
 
+MAX_LAYERS = 1 << 12  # of which an array can tell
+
 
 class Keys:
     """The keys of a file's architecture."""
@@ -31,6 +33,9 @@ class Keys:
         value = self._metadata.get(f"{self.name}.{key}")
         if not isinstance(value, np.ndarray):
             return value
+        if len(value) > MAX_LAYERS:
+            raise self.bad(f"expected at most {MAX_LAYERS} values in {self.name}.{key}, found "
+                           f"{len(value)}")  # fmt: skip
         different = sorted({item for item in value.tolist() if item})
         if len(different) > 1 or not len(value):
             raise self.bad(f"expected one {self.name}.{key} for all layers, found "
@@ -40,7 +45,7 @@ class Keys:
     def array(self, key: str) -> list[Any] | None:
         """An array of numbers or truth values."""
         value = self._metadata.get(f"{self.name}.{key}")
-        return value.tolist() if isinstance(value, np.ndarray) else None
+        return value[:MAX_LAYERS].tolist() if isinstance(value, np.ndarray) else None
 
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number from 0 on."""

@@ -19,6 +19,7 @@ from .splits import read_all
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _KEY = "tokenizer.ggml."
+_MOST_TEXTS = 1 << 20  # tokens, merges; real vocabularies have half a million of these
 # Tokens that end a text wherever a vocabulary has them among its special ones.
 ENDS = frozenset((
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "</s>",
@@ -58,11 +59,10 @@ class _Keys:
         found = [token or f"[EMPTY_{i}]" for i, token in enumerate(self.texts("tokens"))]
         self.tokens = found
         self.ids = {token: i for i, token in enumerate(found)}
+        if len(self.ids) != len(found):
+            raise self.bad(f"expected {len(found)} tokens that differ, found {len(self.ids)}")
         types = self.get("token_type")
         self.types = [_NORMAL] * len(found) if types is None else self.numbers("token_type")
-        if len(self.ids) != len(found) or len(self.types) != len(found):
-            raise self.bad(f"expected {len(found)} tokens that differ and a type for each, found "
-                           f"{len(self.ids)} and {len(self.types)}")  # fmt: skip
 
     def bad(self, what: str) -> Exception:
         return fail("tokenizer", what, self.path)
@@ -71,9 +71,11 @@ class _Keys:
         return self.metadata.get(_KEY + key)
 
     def numbers(self, key: str) -> list[Any]:
+        """A number for each token."""
         value = self.get(key)
-        if not isinstance(value, np.ndarray):
-            raise self.bad(f"expected an array of numbers in {_KEY}{key}, found {show(value)}")
+        if not isinstance(value, np.ndarray) or len(value) != len(self.tokens):
+            raise self.bad(f"expected an array of {len(self.tokens)} numbers in {_KEY}{key}, found "
+                           f"{show(value)}")  # fmt: skip
         numbers: list[Any] = value.tolist()
         return numbers
 
@@ -81,6 +83,9 @@ class _Keys:
         value = self.get(key)
         if not isinstance(value, list):
             raise self.bad(f"expected an array of texts in {_KEY}{key}, found {show(value)}")
+        if len(value) > _MOST_TEXTS:
+            raise self.bad(f"expected at most {_MOST_TEXTS} texts in {_KEY}{key}, found "
+                           f"{len(value)}")  # fmt: skip
         try:
             return [text.decode() for text in value]
         except UnicodeDecodeError:
@@ -155,8 +160,6 @@ def _of_scores(keys: _Keys) -> tuple[Any, bool]:
     from tokenizers import Tokenizer, decoders, models, normalizers
 
     scores = keys.numbers("scores")
-    if len(scores) != len(keys.tokens):
-        raise keys.bad(f"expected {len(keys.tokens)} scores, found {len(scores)}")
     unknown = keys.id("unknown", 0)
     model = models.BPE(
         vocab=keys.ids,
@@ -192,7 +195,7 @@ def _pairs(keys: _Keys, scores: list[float]) -> list[tuple[str, str]]:
     return [pair[3:] for pair in found]
 
 
-_LONGEST = 1024  # letters; each may begin a pair
+_LONGEST = 128  # letters; each may begin a pair
 _KINDS = {"gpt2": _of_merges, "llama": _of_scores}
 
 
