@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import moeflux
+from moeflux import formats
 from moeflux.checkpoint import open_checkpoint
 from moeflux.packing import pack, verify
 from oracle import goldens
@@ -54,6 +55,16 @@ def test_plain_numbers_give_the_bits_of_the_same_numbers_in_safetensors(kind, tm
         assert np.array_equal(logits(path), logits(twin))
     else:
         assert_close("qwen3_moe", logits(path), logits(twin))
+
+
+WIDE = {"hidden_size": 256, "moe_intermediate_size": 256, "num_attention_heads": 8,
+        "num_hidden_layers": 2, "num_experts": 6, "num_experts_per_tok": 2}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", formats.BLOCKS)
+def test_every_format_of_blocks_that_the_core_has_runs_from_a_file(name, tmp_path):
+    path, twin = gguf_twin.make(tmp_path, "qwen3_moe", name.upper(), branch_gain=0.25, **WIDE)
+    assert_close("qwen3_moe", logits(path), logits(twin))
 
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
@@ -218,3 +229,13 @@ def test_a_packed_folder_that_lies_about_blocks_is_refused(mixed, tmp_path, bloc
     join_file(folder / "dense.safetensors", json.dumps(header).encode(), body)
     with pytest.raises(moeflux.FormatError, match=words):
         moeflux.load(folder, **ROOM)
+
+
+def test_the_number_of_tensors_of_all_files_is_what_the_first_says(tmp_path):
+    first, _ = gguf_twin.make(tmp_path, "qwen3_moe", split=5, num_hidden_layers=1)
+    content = first.read_bytes()
+    at = content.index(b"split.tensors.count") + len("split.tensors.count") + 4
+    total = int.from_bytes(content[at : at + 4], "little")
+    first.write_bytes(content[:at] + (total + 1).to_bytes(4, "little") + content[at + 4 :])
+    with pytest.raises(moeflux.FormatError, match=rf"expected {total + 1} tensors .*found {total}"):
+        moeflux.load(first, **ROOM)

@@ -25,6 +25,29 @@ Array = np.ndarray
 Kind = gguf.GGMLQuantizationType
 ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwen35moe"}
 
+# Where blocks that the package decodes and cannot make have f16 numbers, in bytes.
+HALVES = {
+    "q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,),
+    "iq4_nl": (0,), "iq4_xs": (0,),
+}  # fmt: skip
+
+
+def _random_blocks(values: Array, kind: Any) -> Array:
+    """Rows of random codes and scales that are as large as `values` on average."""
+    columns, nbytes = gguf.GGML_QUANT_SIZES[kind]
+    rng = np.random.default_rng(values.size)
+    blocks = rng.integers(0, 256, (values.size // columns, nbytes), np.uint8)
+    halves = rng.uniform(0.5, 1.5, (2, len(blocks))).astype(np.float32)
+
+    def with_scale(factor: float) -> Array:
+        for row, at in zip(halves, HALVES[kind.name.lower()], strict=False):
+            scaled = (row * np.float32(factor)).astype("<f2")
+            blocks[:, at : at + 2] = scaled[:, None].view(np.uint8).reshape(-1, 2)
+        return blocks.reshape(*values.shape[:-1], -1)
+
+    found = gguf.quants.dequantize(with_scale(1 / 64), kind).std()
+    return with_scale(float(values.std() / found) / 64)
+
 
 @dataclass
 class Matrix:
@@ -36,7 +59,10 @@ class Matrix:
 
     @classmethod
     def of(cls, values: Array, kind: Any) -> Matrix:
-        raw = gguf.quants.quantize(values, kind)
+        if kind.name.lower() in HALVES:
+            raw = _random_blocks(values, kind)
+        else:
+            raw = gguf.quants.quantize(values, kind)
         return cls(raw, gguf.quants.dequantize(raw, kind).reshape(values.shape), kind)
 
     def rows(self, order: Any) -> Matrix:
