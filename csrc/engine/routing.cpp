@@ -87,19 +87,22 @@ void apply_override(const RoutingOverride& o, const ops::Router& router, uint64_
   if (forced != nullptr) {
     chosen.assign(forced, forced + top_k);
   } else {
-    ops::choose(logits, top_k, chosen);
+    std::vector<float> scores(router.n_experts), ranks(router.n_experts);
+    ops::score(router.score, logits, open, scores.data());
+    ops::choose(ops::rank(router, logits, scores.data(), open, ranks.data()), top_k, chosen);
     chosen.resize(top_k);
   }
   // Where the router has chosen the same, its weights stand: a replay has the bits of the original.
-  if ((router.normalise || masked == nullptr) &&
+  const bool alone = router.score == ops::Score::sigmoid;  // a score asks for its own logit
+  if ((router.normalise || masked == nullptr || alone) &&
       std::equal(chosen.begin(), chosen.end(), experts, experts + top_k))
     return;
   // Normalised weights are scores among the chosen: the others' probabilities cancel, and would
   // round those of forced experts to nothing.
   std::vector<double> scores(router.n_experts);
-  ops::score(logits, router.normalise ? chosen : open, scores.data());
+  ops::score(router.score, logits, router.normalise ? chosen : open, scores.data());
   std::copy(chosen.begin(), chosen.end(), experts);
-  ops::weigh(scores.data(), router.normalise, chosen, weights);
+  ops::weigh(router, scores.data(), chosen, weights);
 }
 
 }  // namespace moeflux::engine

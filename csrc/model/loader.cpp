@@ -58,11 +58,25 @@ struct Fields {
     return nullptr;
   }
   void number(const char* name, auto& to) const { find(name)->get(name, to); }
+  void choice(const char* name, auto& to, const auto& names) const;
   void vector(const char* name, const float*& to, uint64_t count, bool optional = false) const;
   void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in,
               bool optional = false) const;
   const float* list(const Node& of, const Node::List& values) const;
 };
+
+void Fields::choice(const char* name, auto& to, const auto& names) const {
+  const auto& found = find(name)->as<std::string>(name);
+  std::string known;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (found == names[i]) {
+      to = static_cast<std::remove_reference_t<decltype(to)>>(i);
+      return;
+    }
+    known += cat(i ? ", " : "", names[i]);
+  }
+  require(false, name, ": expected one of ", known, ", found ", found);
+}
 
 const float* Fields::list(const Node& of, const Node::List& values) const {
   const float*& data = loading.lists[&of];
@@ -145,8 +159,7 @@ struct ExpertFields {
 
 void read_moe(const Fields& fields, Moe& moe) {
   moe.router.fields(fields);
-  const uint32_t n = moe.router.n_experts, k = moe.router.top_k;
-  fields.require(k >= 1 && k <= n, "expected a top_k of 1..", n, ", found ", k);
+  fields.require(moe.router.fault().empty(), "expected ", moe.router.fault());
   moe.has_shared = fields.node.find("shared") != nullptr;
   if (moe.has_shared) {
     moe.shared.fields(fields.within("shared"));
@@ -154,7 +167,7 @@ void read_moe(const Fields& fields, Moe& moe) {
   }
   moe.store_layer = static_cast<uint32_t>(fields.loading.experts.size());
   store::LayerExperts& layer = fields.loading.experts.emplace_back();
-  layer.n_experts = n;
+  layer.n_experts = moe.router.n_experts;
   moe.experts.ffn.fields(
       ExpertFields{fields.node.at("experts"), fields.place, fields.d_model, &layer.parts});
   place_experts(layer, fields.loading.arena.weight_alignment(), moe.experts);

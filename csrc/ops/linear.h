@@ -1,14 +1,15 @@
 // What layers are made of beside their mixers: stored matrices, and networks and routers of them.
 //
-// fields(visit) names all that a part is made of, here and nowhere else. A visitor has three verbs:
-// number(name, value), vector(name, data, count) and matrix(name, linear, out, in), the last two
-// with kOptional where a model may do without, and d_model. Names are those of a spec; a matrix's
-// size of 0 is any.
+// fields(visit) names all that a part is made of, here and nowhere else. A visitor has four verbs:
+// number(name, value), choice(name, value, names of all values), vector(name, data, count) and
+// matrix(name, linear, out, in), the last two with kOptional where a model may do without, and
+// d_model. Names are those of a spec; a matrix's size of 0 is any.
 #pragma once
 #include <array>
 #include <cstdint>
 #include <string>
 
+#include "base/cat.h"
 #include "base/format.h"
 
 namespace moeflux::ops {
@@ -37,17 +38,49 @@ struct GatedFfn {  // down(silu(gate x) * (up x))
 inline constexpr std::array<Linear GatedFfn::*, 3> GatedFfn::kMatrices = {
     &GatedFfn::gate, &GatedFfn::up, &GatedFfn::down};
 
+// What a router makes of its logits: the softmax over all experts, or the sigmoid of each.
+enum class Score : uint8_t { softmax, sigmoid };
+inline constexpr std::array kScoreNames = {"softmax", "sigmoid"};
+
+// From logits to experts and their weights, in steps (choose.h): scores; ranks, which are scores
+// plus a bias; all but the best groups out; the top_k of the highest ranks; their scores as
+// weights, divided by their sum (which makes a softmax one over the chosen alone); a factor.
 struct Router {
   Linear gate;  // (n_experts, d_model)
   uint32_t n_experts = 0, top_k = 0;
-  bool normalise = true;  // chosen probabilities sum to one
+  bool normalise = true;  // weights are divided by their sum plus sum_eps
+  Score score = Score::softmax;
+  float sum_eps = 0;
+  float scale = 1;                        // of weights
+  uint32_t n_groups = 1, top_groups = 1;  // of consecutive experts; those that are chosen among
+  const float* selection_bias = nullptr;  // (n_experts), for the choice alone; or none
 
   template <class V>
   void fields(V&& visit) {
     visit.number("n_experts", n_experts);
     visit.number("top_k", top_k);
     visit.number("normalise", normalise);
+    visit.choice("score", score, kScoreNames);
+    visit.number("sum_eps", sum_eps);
+    visit.number("scale", scale);
+    visit.number("n_groups", n_groups);
+    visit.number("top_groups", top_groups);
     visit.matrix("router", gate, n_experts, visit.d_model);
+    visit.vector("selection_bias", selection_bias, n_experts, kOptional);
+  }
+  // Whether experts are chosen by something else than the order of their logits.
+  bool ranks() const { return selection_bias != nullptr || n_groups > 1; }
+  std::string fault() const {  // as a mixer's
+    if (top_k < 1 || top_k > n_experts) return cat("a top_k of 1..", n_experts, ", found ", top_k);
+    if (n_groups < 1 || n_experts % n_groups || (n_groups > 1 && n_experts / n_groups < 2))
+      return cat("groups of two experts or more out of ", n_experts, ", found ", n_groups,
+                 " groups");
+    if (top_groups < 1 || top_groups > n_groups)
+      return cat("a choice of 1..", n_groups, " groups, found ", top_groups);
+    if (top_k > n_experts / n_groups * top_groups)
+      return cat("a top_k of 1..", n_experts / n_groups * top_groups, " out of ", top_groups,
+                 " groups, found ", top_k);
+    return {};
   }
 };
 

@@ -89,7 +89,12 @@ class ExpertMatrix(Shape):
 
 @dataclass(frozen=True)
 class Attention:
-    """Grouped-query attention; `gate` multiplies its output through a sigmoid."""
+    """Grouped-query attention.
+
+    Attributes:
+        gate: multiplies the output through a sigmoid.
+        whole_norms: `q_norm` and `k_norm` are over all heads at once, not over each.
+    """
 
     kind: ClassVar[str] = "attention"
     q: Matrix
@@ -104,6 +109,7 @@ class Attention:
     head_dim: int
     rotary_dim: int
     rope_scale: float
+    whole_norms: bool = False
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,17 @@ class Experts:
 
 @dataclass(frozen=True)
 class Moe:
-    """Routed experts; `normalise`: the weights of the chosen ones sum to 1."""
+    """Routed experts, a shared one, and how the router chooses and weighs, in steps.
+
+    Attributes:
+        score: "softmax" over all experts' logits, or the "sigmoid" of each.
+        selection_bias: added to the scores, for the choice alone.
+        n_groups: of consecutive experts. A group is worth the sum of its two best; the `top_groups`
+            best are chosen among.
+        normalise: weights, the scores of the chosen, are divided by their sum plus `sum_eps`. This
+            makes of a softmax one over the chosen alone.
+        scale: multiplies the weights; not the shared expert.
+    """
 
     kind: ClassVar[str] = "moe"
     router: Matrix
@@ -192,6 +208,12 @@ class Moe:
     experts: Experts
     shared: GatedFfn | None = None
     shared_gate: Matrix | None = None
+    score: str = "softmax"
+    selection_bias: Vector | None = None
+    n_groups: int = 1
+    top_groups: int = 1
+    sum_eps: float = 0.0
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)

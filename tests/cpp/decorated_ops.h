@@ -57,7 +57,7 @@ class DecoratedOps : public moeflux::ops::Ops {
   }
   void route(const moeflux::ops::Router& w, const moeflux::ops::Rows& normed,
              const moeflux::ops::Routing& out) override {
-    saw(w.gate);
+    moeflux::ops::Router(w).fields(Operands{*this});
     saw(normed, w.gate.in());
     saw(out, normed.n, w.top_k);
     saw(out.logits, uint64_t(normed.n) * w.n_experts);
@@ -120,6 +120,7 @@ class DecoratedOps : public moeflux::ops::Ops {
     DecoratedOps& ops;
     const uint32_t d_model = 0;  // any
     void number(const char*, const auto&) const {}
+    void choice(const char*, const auto&, const auto&) const {}
     void vector(const char*, const float* data, uint64_t count, bool = false) const {
       ops.saw(data, count);
     }

@@ -2,8 +2,10 @@
 // formula.
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "ops/choose.h"
@@ -46,38 +48,106 @@ void check_row(const float* logits, bool normalise, const uint32_t* experts, con
               .epsilon(1e-5));
 }
 
-}  // namespace
+struct Routed {  // what the CPU's router makes of kRows rows
+  std::vector<uint32_t> experts = std::vector<uint32_t>(kRows * kTopK);
+  std::vector<float> weights = std::vector<float>(kRows * kTopK),
+                     logits = std::vector<float>(kRows * kExperts);
 
-TEST_CASE("experts of the highest logits are chosen and weighed by the softmax") {
-  const std::vector<float> gate = noise(kExperts * kModel, 1), x = noise(kRows * kModel, 2);
-  base::Account account(64 << 20);
-  base::HeapArena arena(account);
-  ops::Router router;
-  router.n_experts = kExperts;
-  router.gate.weight =
-      quant::contiguous({kExperts, kModel}, reinterpret_cast<const std::byte*>(gate.data()));
-  router.top_k = kTopK;
-  for (const bool normalise : {false, true}) {
-    router.normalise = normalise;
+  explicit Routed(ops::Router router) {
+    const std::vector<float> gate = noise(kExperts * kModel, 1), x = noise(kRows * kModel, 2);
+    base::Account account(64 << 20);
+    base::HeapArena arena(account);
+    router.n_experts = kExperts, router.top_k = kTopK;
+    router.gate.weight =
+        quant::contiguous({kExperts, kModel}, reinterpret_cast<const std::byte*>(gate.data()));
+    REQUIRE(router.fault() == "");
     ops::Workload work;
     work.rows = kRows;
     work.moes.push_back({&router, {}});
     ops::cpu::CpuOps cpu(arena, *ops::cpu::kernels_portable(), 2, ops::Precision::float32);
     cpu.reserve(work);
-    std::vector<uint32_t> experts(kRows * kTopK);
-    std::vector<float> weights(kRows * kTopK), logits(kRows * kExperts);
     cpu.route(router, {x.data(), kRows}, {experts.data(), weights.data(), logits.data()});
+  }
+};
+
+}  // namespace
+
+TEST_CASE("experts of the highest logits are chosen and weighed by the softmax") {
+  for (const bool normalise : {false, true}) {
+    ops::Router router{{}, kExperts, kTopK, normalise};
+    const Routed found(router);
     for (uint32_t row = 0; row < kRows; ++row) {
-      const float* own = logits.data() + row * kExperts;
-      check_row(own, normalise, experts.data() + row * kTopK, weights.data() + row * kTopK);
+      const float* own = found.logits.data() + row * kExperts;
+      check_row(own, normalise, found.experts.data() + row * kTopK,
+                found.weights.data() + row * kTopK);
       std::vector<uint32_t> ids = all_experts();
       ops::choose(own, kTopK, ids);
       std::vector<double> scores(kExperts);
-      ops::score(own, normalise ? std::span(ids).first(kTopK) : std::span(ids), scores.data());
+      ops::score(router.score, own, normalise ? std::span(ids).first(kTopK) : std::span(ids),
+                 scores.data());
       std::vector<float> weighed(kTopK);
-      ops::weigh(scores.data(), normalise, std::span(ids).first(kTopK), weighed.data());
+      ops::weigh(router, scores.data(), std::span(ids).first(kTopK), weighed.data());
       check_row(own, normalise, ids.data(), weighed.data());
     }
+  }
+}
+
+// DeepSeek-V3's router (github.com/deepseek-ai/DeepSeek-V3, inference/model.py, Gate), in doubles.
+TEST_CASE("sigmoid scores, a bias of the choice, groups, an epsilon and a factor") {
+  const std::vector<float> bias = noise(kExperts, 5);
+  for (const uint32_t n_groups : {1u, 2u, 4u, 12u}) {
+    const uint32_t size = kExperts / n_groups, top_groups = (kTopK + size - 1) / size;
+    ops::Router router;
+    router.score = ops::Score::sigmoid, router.sum_eps = 0.25f, router.scale = 2.5f;
+    router.selection_bias = bias.data();
+    router.n_groups = n_groups, router.top_groups = top_groups;
+    const Routed found(router);
+    for (uint32_t row = 0; row < kRows; ++row) {
+      std::vector<double> scores, ranks;
+      for (uint32_t i = 0; i < kExperts; ++i) {
+        scores.push_back(1 / (1 + std::exp(-double(found.logits[row * kExperts + i]))));
+        ranks.push_back(scores[i] + bias[i]);
+      }
+      std::vector<std::pair<double, uint32_t>> groups;
+      for (uint32_t g = 0; g < n_groups; ++g) {
+        std::vector<double> own(&ranks[g * size], &ranks[g * size] + size);
+        std::sort(own.rbegin(), own.rend());
+        groups.emplace_back(own[0] + own[1], g);
+      }
+      std::sort(groups.rbegin(), groups.rend());
+      std::vector<std::pair<double, uint32_t>> open;
+      for (uint32_t i = 0; i < top_groups; ++i)
+        for (uint32_t e = groups[i].second * size; e < (groups[i].second + 1) * size; ++e)
+          open.emplace_back(ranks[e], e);
+      std::sort(open.rbegin(), open.rend());
+      std::vector<uint32_t> expected;
+      double total = 0.25;
+      for (uint32_t i = 0; i < kTopK; ++i) {
+        expected.push_back(open[i].second);
+        total += scores[open[i].second];
+      }
+      std::sort(expected.begin(), expected.end());
+      for (uint32_t i = 0; i < kTopK; ++i) {
+        CHECK(found.experts[row * kTopK + i] == expected[i]);
+        CHECK(found.weights[row * kTopK + i] ==
+              doctest::Approx(scores[expected[i]] / total * 2.5).epsilon(1e-5));
+      }
+    }
+  }
+}
+
+TEST_CASE("a router that cannot choose says what is wrong") {
+  ops::Router router{{}, 8, 3, true};
+  CHECK(router.fault() == "");
+  router.n_groups = 4, router.top_groups = 2;
+  CHECK(router.fault() == "");
+  router.top_groups = 1;
+  CHECK(router.fault() == "a top_k of 1..2 out of 1 groups, found 3");
+  router.top_groups = 5;
+  CHECK(router.fault() == "a choice of 1..4 groups, found 5");
+  for (const uint32_t n_groups : {0u, 3u, 8u, 16u}) {
+    router.n_groups = n_groups;
+    CHECK(router.fault().starts_with("groups of two experts or more"));
   }
 }
 
@@ -100,9 +170,9 @@ TEST_CASE("forced experts keep their weights however improbable they are") {
   const std::vector<float> logits{500, 0, -1};
   const std::vector<uint32_t> forced{1, 2};
   std::vector<double> scores(3);
-  ops::score(logits.data(), forced, scores.data());
+  ops::score(ops::Score::softmax, logits.data(), forced, scores.data());
   float weights[2];
-  ops::weigh(scores.data(), true, forced, weights);
+  ops::weigh(ops::Router{{}, 3, 2, true}, scores.data(), forced, weights);
   CHECK(weights[0] == doctest::Approx(1 / (1 + std::exp(-1.0))));
   CHECK(weights[1] == doctest::Approx(1 / (1 + std::exp(1.0))));
 }

@@ -136,6 +136,26 @@ TEST_CASE("gpu: routing and combination, with and without normalisation and shar
     }
 }
 
+TEST_CASE("gpu: a router that no kernel does is refused by name as memory is reserved for it") {
+  GpuRig rig;
+  ops::Router router{rig.linear(8, 64, 8), 8, 2, true};
+  const auto refused = [&](const char* words) {
+    auto work = workload();
+    const ops::Linear square{{{64, 64}}};
+    work.moes = {{&router, {square, square, square}}};
+    CHECK_THROWS_WITH_AS(rig.reserve(work), doctest::Contains(words), FormatError);
+    router = {router.gate, 8, 2, true};
+  };
+  router.scale = 2;
+  refused("a factor");
+  router.n_groups = 2, router.top_groups = 1;
+  refused("2 groups of experts");
+  router.selection_bias = rig.floats(8);
+  refused("a bias of the choice");
+  router.score = ops::Score::sigmoid;
+  refused("sigmoid scores");
+}
+
 TEST_CASE("gpu: feed-forward networks and experts of every format") {
   for (const Format& format : kFormats) {
     GpuRig rig;

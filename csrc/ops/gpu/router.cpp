@@ -1,9 +1,24 @@
 // The choice of experts, and the sum of what they gave.
+#include "base/error.h"
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops::gpu {
 
+namespace {
+// What of a router router_top_k_f32 does not do, "" where it does all.
+std::string beyond_kernel(const Router& w) {
+  if (w.score != Score::softmax) return cat(kScoreNames[static_cast<size_t>(w.score)], " scores");
+  if (w.n_groups > 1) return cat(w.n_groups, " groups of experts");
+  if (w.selection_bias) return "a bias of the choice";
+  if (w.scale != 1 || w.sum_eps != 0) return "weights times a factor or with an epsilon";
+  return {};
+}
+}  // namespace
+
 void GpuOps::route(const Router& w, const Rows& normed, const Routing& out) {
+  if (const std::string found = beyond_kernel(w); !found.empty())
+    throw FormatError("[gpu::route] expected a softmax router, found ", found,
+                      ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   const uint64_t pairs = uint64_t(n) * w.top_k;
   project(w.gate, normed.data, n, out.logits);

@@ -9,8 +9,9 @@ namespace moeflux::ops {
 struct Attention {
   static constexpr char kKind[] = "attention";
   Linear q, k, v, o, gate;        // gate.out() == 0: none
-  const float* q_norm = nullptr;  // (head_dim) or none
+  const float* q_norm = nullptr;  // (head_dim), with whole_norms (n_heads * head_dim); or none
   const float* k_norm = nullptr;
+  bool whole_norms = false;  // norms are over all heads at once
   const float* inv_freq = nullptr;  // (rotary_dim / 2)
   uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0, rotary_dim = 0;
   float rope_scale = 1;  // multiplies cos and sin (YaRN's attention factor)
@@ -24,14 +25,15 @@ struct Attention {
     visit.number("head_dim", head_dim);
     visit.number("rotary_dim", rotary_dim);
     visit.number("rope_scale", rope_scale);
+    visit.number("whole_norms", whole_norms);
     const uint64_t heads = uint64_t(n_heads) * head_dim, kv = uint64_t(n_kv_heads) * head_dim;
     visit.matrix("q", q, heads, visit.d_model);
     visit.matrix("k", k, kv, visit.d_model);
     visit.matrix("v", v, kv, visit.d_model);
     visit.matrix("o", o, visit.d_model, heads);
     visit.matrix("gate", gate, heads, visit.d_model, kOptional);
-    visit.vector("q_norm", q_norm, head_dim, kOptional);
-    visit.vector("k_norm", k_norm, head_dim, kOptional);
+    visit.vector("q_norm", q_norm, whole_norms ? heads : head_dim, kOptional);
+    visit.vector("k_norm", k_norm, whole_norms ? kv : head_dim, kOptional);
     visit.vector("inv_freq", inv_freq, rotary_dim / 2);
   }
   std::string fault() const {

@@ -63,8 +63,15 @@ void rotate_and_cache(const AttentionRows& rows) {
   const float* table = rope(rows.ops, w, rows.position);
   rows.ops.pool().parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
     const float* cosine = table + uint64_t(row) * 2 * half;
+    const auto norm = [&](float* x, const float* weight, uint32_t dim) {
+      if (weight) rows.ops.kernels().rms_norm(x, weight, dim, w.eps, x);
+    };
+    if (w.whole_norms) {
+      norm(rows.q + uint64_t(row) * rows.heads, w.q_norm, rows.heads);
+      norm(rows.k + uint64_t(row) * rows.kv_dim, w.k_norm, rows.kv_dim);
+    }
     const auto prepare = [&](float* head, const float* norm_weight) {
-      if (norm_weight) rows.ops.kernels().rms_norm(head, norm_weight, w.head_dim, w.eps, head);
+      if (!w.whole_norms) norm(head, norm_weight, w.head_dim);
       rows.ops.kernels().rotate(head, cosine, cosine + half, half);
     };
     for (uint32_t h = 0; h < w.n_heads; ++h)

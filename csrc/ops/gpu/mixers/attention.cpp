@@ -31,6 +31,7 @@ struct AttentionRows {
         v(bump.take(uint64_t(n) * kv_dim)),
         gate(bump.take(uint64_t(n) * w.gate.out())),
         mixed(bump.take(uint64_t(n) * heads)),
+        normed(bump.take(w.whole_norms ? uint64_t(n) * heads : 0)),
         scores(bump.take(uint64_t(w.n_heads) * std::min(context, kScoredPositions))),
         partial(bump.take(uint64_t(n_chunks(context)) * heads)),
         stats(bump.take(uint64_t(n_chunks(context)) * w.n_heads * 2)) {}
@@ -39,6 +40,7 @@ struct AttentionRows {
   const Attention& w;
   uint32_t n, heads, kv_dim;  // rows; numbers of a row of q, of k
   float *out, *q, *k, *v, *gate, *mixed;
+  float* normed;  // whole rows of q or of k
   float *scores, *partial, *stats;  // of one row
 
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(w.head_dim)); }
@@ -54,6 +56,10 @@ void cache(const AttentionRows& rows, const Segment& segment) {
                           float* out) {
     const uint32_t width = heads * w.head_dim;
     const uint64_t count = uint64_t(segment.n) * width;
+    if (w.whole_norms && weight) {
+      rows.ops.norm(weight, w.eps, x, segment.n, width, rows.normed);
+      x = rows.normed, weight = nullptr;
+    }
     rows.recorder.run({"norm_rope_f32"},
                       {rows.recorder.in(x, count), rows.recorder.in(weight, w.head_dim),
                        rows.recorder.in(w.inv_freq, rotary_dim / 2), rows.recorder.out(out, count)},
