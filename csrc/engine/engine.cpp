@@ -66,7 +66,7 @@ Engine::Engine(Parts parts, const Options& options)
   store_options.check = [weights = weights_, layouts](uint32_t layer, uint32_t expert,
                                                       const std::byte* slot,
                                                       const std::string& path) {
-    check_scales(layouts[layer]->at(slot), layer, expert, path);
+    check_scales(layouts[layer]->at(slot, expert), layer, expert, path);
   };
   store_options.on_arrival = [bell = bell_] { bell->ring(); };
   store_ = std::make_unique<store::ExpertStore>(files_, std::move(parts.experts), *arena_,

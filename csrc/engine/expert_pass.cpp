@@ -74,7 +74,7 @@ bool ExpertPass::enqueue_ready() {
       rest.push_back(std::move(p));
       continue;
     }
-    jobs.push_back({moe_.experts.at(p.pin.data()), {}, p.demand->pairs});
+    jobs.push_back({moe_.experts.at(p.pin.data(), p.demand->expert), {}, p.demand->pairs});
     for (uint32_t pair : p.demand->pairs) jobs.back().rows.push_back(pair / top_k_);
     tools_.pipeline.hold(std::move(p.pin));
   }

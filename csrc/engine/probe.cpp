@@ -201,19 +201,19 @@ class DecodedLayers {
  private:
   struct Held {
     store::ExpertStore::Pin pin;
-    uint32_t layer;
+    Key key;
     bool done = false;
   };
   void hold(const Key& key, bool in_memory) {  // where that is true of it
     if (experts_.store.contains(key.first, key.second) == in_memory)
-      held_.push_back({experts_.acquire(key), key.first});
+      held_.push_back({experts_.acquire(key), key});
   }
   uint32_t compute_ready() {
     std::vector<ops::ExpertJob> jobs;
     for (uint32_t rank = 0; rank < top_k_; ++rank) {
       Held& held = held_[rank];
       if (held.done || !held.pin.ready()) continue;
-      jobs.push_back({layouts_[held.layer].at(held.pin.data()), {0}, {rank}});
+      jobs.push_back({layouts_[held.key.first].at(held.pin.data(), held.key.second), {0}, {rank}});
       held.done = true;
     }
     if (jobs.empty()) return 0;

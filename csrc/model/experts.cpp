@@ -12,6 +12,7 @@ template <class F>
 void each_plane(const ops::GatedFfn& ffn, const F& f) {
   for (size_t matrix = 0; matrix < ffn.kMatrices.size(); ++matrix) {
     const quant::Shape& shape = (ffn.*ffn.kMatrices[matrix]).weight.shape;
+    if (shape.out == 0) continue;
     for (size_t plane = 0; plane < quant::kPlanes; ++plane)
       if (shape.format->planes[plane].name) f(ffn.kNames[matrix], shape, matrix, plane);
   }
@@ -19,8 +20,12 @@ void each_plane(const ops::GatedFfn& ffn, const F& f) {
 
 }  // namespace
 
-ops::GatedFfn ExpertLayout::at(const std::byte* slot) const {
+ops::GatedFfn ExpertLayout::at(const std::byte* slot, uint32_t index) const {
   ops::GatedFfn expert = ffn;
+  for (size_t matrix = 0; matrix < biases.size(); ++matrix) {
+    ops::Linear& linear = expert.*ffn.kMatrices[matrix];
+    if (biases[matrix]) linear.bias = biases[matrix] + uint64_t(index) * linear.out();
+  }
   each_plane(ffn, [&](const char*, const quant::Shape&, size_t matrix, size_t plane) {
     (expert.*ffn.kMatrices[matrix]).weight.planes[plane] = slot + offsets[matrix][plane];
   });

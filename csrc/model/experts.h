@@ -10,8 +10,10 @@ namespace moeflux::model {
 struct ExpertLayout {  // of every expert of a layer
   ops::GatedFfn ffn;   // its shapes; no planes
   std::array<quant::Planes<uint64_t>, ops::GatedFfn::kMatrices.size()> offsets{};  // in a slot
+  // (n_experts, out): of each matrix's outputs, which stay in memory; or none.
+  std::array<const float*, ops::GatedFfn::kMatrices.size()> biases{};
 
-  ops::GatedFfn at(const std::byte* slot) const;  // the expert in a slot
+  ops::GatedFfn at(const std::byte* slot, uint32_t expert) const;  // the expert in a slot
 };
 
 // Gives the parts of a layer's experts, which follow each other as the planes of gate, up and down

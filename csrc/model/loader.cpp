@@ -142,6 +142,7 @@ struct ExpertFields {
   uint32_t d_model = 0;                       // any
   std::vector<store::Part>* parts = nullptr;  // not asked for
 
+  void number(const char* name, auto& to) const { experts.at(name).get(name, to); }
   void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in) const {
     const Node& of = experts.at(name);
     const std::string part = cat("experts.", name);
@@ -157,12 +158,17 @@ struct ExpertFields {
   }
 };
 
+void read_ffn(const Fields& fields, ops::GatedFfn& ffn) {
+  ffn.fields(fields);
+  fields.require(ffn.fault().empty(), "expected ", ffn.fault());
+}
+
 void read_moe(const Fields& fields, Moe& moe) {
   moe.router.fields(fields);
   fields.require(moe.router.fault().empty(), "expected ", moe.router.fault());
   moe.has_shared = fields.node.find("shared") != nullptr;
   if (moe.has_shared) {
-    moe.shared.fields(fields.within("shared"));
+    read_ffn(fields.within("shared"), moe.shared);
     fields.matrix("shared_gate", moe.shared_gate, 1, fields.d_model, ops::kOptional);
   }
   moe.store_layer = static_cast<uint32_t>(fields.loading.experts.size());
@@ -170,6 +176,13 @@ void read_moe(const Fields& fields, Moe& moe) {
   layer.n_experts = moe.router.n_experts;
   moe.experts.ffn.fields(
       ExpertFields{fields.node.at("experts"), fields.place, fields.d_model, &layer.parts});
+  fields.require(moe.experts.ffn.fault().empty(), "experts: expected ", moe.experts.ffn.fault());
+  for (size_t matrix = 0; matrix < moe.experts.biases.size(); ++matrix) {
+    const ops::GatedFfn& ffn = moe.experts.ffn;
+    const uint64_t out = (ffn.*ffn.kMatrices[matrix]).out();
+    fields.vector(cat(ffn.kNames[matrix], "_bias").c_str(), moe.experts.biases[matrix],
+                  layer.n_experts * out, ops::kOptional);
+  }
   place_experts(layer, fields.loading.arena.weight_alignment(), moe.experts);
 }
 
@@ -193,7 +206,7 @@ void read_layer(const Fields& fields, Layer& layer) {
   read_mixer(fields, layer.mixer);
   fields.vector("ffn_norm", layer.ffn_norm, fields.d_model);
   if (fields.node.find("dense"))
-    layer.ffn.emplace<ops::GatedFfn>().fields(fields.within("dense"));
+    read_ffn(fields.within("dense"), layer.ffn.emplace<ops::GatedFfn>());
   else
     read_moe(fields.within("moe"), std::get<Moe>(layer.ffn));
 }

@@ -23,16 +23,31 @@ struct Linear {
   uint32_t in() const { return weight.shape.in; }
 };
 
-struct GatedFfn {  // down(silu(gate x) * (up x))
+// down(g * sigmoid(alpha * g) * (u + up_add)), g = min(gate x, limit), u = up x within +-limit: as
+// they are by default, SwiGLU.
+struct GatedFfn {
   Linear gate, up, down;
+  float limit = 0;  // 0: none
+  float alpha = 1, up_add = 0;
+  bool interleaved = false;  // rows of gate are in turns those of gate and of up; `up` is empty
+  uint32_t width() const { return interleaved ? gate.out() / 2 : gate.out(); }
+  bool is_swiglu() const { return limit == 0 && alpha == 1 && up_add == 0; }
   static const std::array<Linear GatedFfn::*, 3> kMatrices;
   static constexpr std::array kNames = {"gate", "up", "down"};  // of kMatrices
 
   template <class V>
   void fields(V&& visit) {
-    visit.matrix(kNames[0], gate, gate.out(), visit.d_model);  // its width is the gate's
-    visit.matrix(kNames[1], up, gate.out(), visit.d_model);
-    visit.matrix(kNames[2], down, visit.d_model, gate.out());
+    visit.number("limit", limit);
+    visit.number("alpha", alpha);
+    visit.number("up_add", up_add);
+    visit.number("interleaved", interleaved);
+    visit.matrix(kNames[0], gate, gate.out(), visit.d_model);  // which says the width
+    if (!interleaved) visit.matrix(kNames[1], up, gate.out(), visit.d_model);
+    visit.matrix(kNames[2], down, visit.d_model, width());
+  }
+  std::string fault() const {  // as a mixer's
+    if (interleaved && gate.out() % 2) return cat("an even number of rows, found ", gate.out());
+    return {};
   }
 };
 inline constexpr std::array<Linear GatedFfn::*, 3> GatedFfn::kMatrices = {

@@ -94,6 +94,8 @@ class Attention:
     Attributes:
         gate: multiplies the output through a sigmoid.
         whole_norms: `q_norm` and `k_norm` are over all heads at once, not over each.
+        window: positions that a query sees, its own among them; 0 for all before it.
+        sinks: (n_heads) what joins each softmax as the score of no value.
     """
 
     kind: ClassVar[str] = "attention"
@@ -110,6 +112,8 @@ class Attention:
     rotary_dim: int
     rope_scale: float
     whole_norms: bool = False
+    window: int = 0
+    sinks: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,23 @@ class DeltaNet:
 
 
 @dataclass(frozen=True)
-class GatedFfn:
-    """A resident SwiGLU: a dense layer's or a shared expert."""
+class Glu:
+    """What is between gate, up and down: g * sigmoid(alpha * g) * (u + up_add); SwiGLU as it is.
+
+    Attributes:
+        limit: g is at most that, u within that on both sides; 0 is none.
+        interleaved: the rows of `gate` are in turns those of gate and of up, and `up` is None.
+    """
+
+    limit: float = 0.0
+    alpha: float = 1.0
+    up_add: float = 0.0
+    interleaved: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedFfn(Glu):
+    """A resident gated network: a dense layer's or a shared expert."""
 
     kind: ClassVar[str] = "dense"
     gate: Matrix
@@ -143,20 +162,25 @@ class GatedFfn:
     down: Matrix
 
 
-@dataclass(frozen=True)
-class Experts:
+@dataclass(frozen=True, kw_only=True)
+class Experts(Glu):
     """The experts of a layer, which are read on demand."""
 
     gate: ExpertMatrix
-    up: ExpertMatrix
+    up: ExpertMatrix | None
     down: ExpertMatrix
+
+    @property
+    def matrices(self) -> list[ExpertMatrix]:
+        """Those that there are, in the order of a slot."""
+        return [matrix for matrix in (self.gate, self.up, self.down) if matrix]
 
     @cached_property
     def parts(self) -> dict[Part, Slices]:
         """The tensors of an expert as a record and a slot hold them, and where they lie."""
         found: dict[Part, Slices] = {}
         end = 0
-        for matrix in (self.gate, self.up, self.down):
+        for matrix in self.matrices:
             for name, (dtype, count) in matrix.tensors.items():
                 offset = round_up(end, PART_ALIGNMENT)
                 blocks = matrix.format if matrix.format in formats.BLOCKS else ""
@@ -191,6 +215,8 @@ class Moe:
     """Routed experts, a shared one, and how the router chooses and weighs, in steps.
 
     Attributes:
+        gate_bias, up_bias, down_bias: (n_experts * out) biases of the experts' matrices, which stay
+            in memory.
         score: "softmax" over all experts' logits, or the "sigmoid" of each.
         selection_bias: added to the scores, for the choice alone.
         n_groups: of consecutive experts. A group is worth the sum of its two best; the `top_groups`
@@ -209,6 +235,9 @@ class Moe:
     shared: GatedFfn | None = None
     shared_gate: Matrix | None = None
     score: str = "softmax"
+    gate_bias: Vector | None = None
+    up_bias: Vector | None = None
+    down_bias: Vector | None = None
     selection_bias: Vector | None = None
     n_groups: int = 1
     top_groups: int = 1

@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -54,6 +55,22 @@ TEST_CASE("exponentials stay finite and right from -100 to 100") {
       REQUIRE(std::fabs(gated[i] - sigmoid) <= 1e-6 * sigmoid + 1e-37);
       REQUIRE(std::fabs(silu[i] - x[i] * sigmoid) <= 1e-6 * std::fabs(x[i] * sigmoid) + 1e-35);
       REQUIRE(swiglu[i] == silu[i]);
+    }
+  }
+}
+
+// transformers' GptOssExperts._apply_gate, in doubles.
+TEST_CASE("a clamped gated unit is that of GPT-OSS") {
+  for (const Kernels* kernels : available_kernels()) {
+    std::vector<float> gate, up;
+    for (float v = -20; v <= 20; v += 0.37f) gate.push_back(v), up.push_back(0.7f * v + 1);
+    const uint32_t n = static_cast<uint32_t>(gate.size());
+    std::vector<float> found(n, std::nanf(""));
+    kernels->clamped_glu(gate.data(), up.data(), n, 7, 1.702f, 1, found.data());
+    for (uint32_t i = 0; i < n; ++i) {
+      const double g = std::min(double(gate[i]), 7.0), u = std::clamp(double(up[i]), -7.0, 7.0);
+      const double expected = (u + 1) * g / (1 + std::exp(-1.702f * g));
+      REQUIRE(std::fabs(found[i] - expected) <= 2e-6 * std::fabs(expected) + 1e-12);
     }
   }
 }

@@ -52,9 +52,10 @@ struct Cache {
     state[0] = -std::numeric_limits<float>::infinity();
     return state;
   }
-  // States of the queries after all spans that each sees.
+  // States of the queries after all spans that each sees, from the position `from` on.
   std::vector<std::vector<float>> attend(const std::vector<std::vector<float>>& queries,
-                                         const std::vector<uint32_t>& seen, float scale) const {
+                                         const std::vector<uint32_t>& seen, float scale,
+                                         const std::vector<uint32_t>& from = {}) const {
     const uint32_t n = static_cast<uint32_t>(queries.size());
     std::vector<std::vector<float>> states(n, empty_state());
     std::vector<const float*> q;
@@ -65,11 +66,16 @@ struct Cache {
     }
     std::vector<float> scratch(attend_scratch_floats(dim, n), std::nanf(""));
     for (uint32_t first = 0; first < len; first += kSpan) {
-      std::vector<uint32_t> lens;
-      for (uint32_t of : seen) lens.push_back(of <= first ? 0 : std::min(of - first, kSpan));
+      std::vector<uint32_t> begins, lens;
+      for (uint32_t i = 0; i < n; ++i) {
+        const uint32_t begin = from.empty() ? 0 : std::max(from[i], first) - first;
+        lens.push_back(seen[i] <= first + begin ? 0 : std::min(seen[i] - first, kSpan));
+        if (begin >= kSpan) lens.back() = 0;
+        begins.push_back(lens.back() ? begin : 0);
+      }
       const size_t at = first / kCacheBlock * block_bytes;
       kernels.attend({dtype, cached_keys.data() + at, cached_values.data() + at, block_bytes, dim,
-                      scale, n, q.data(), lens.data(), to.data(), scratch.data(),
+                      scale, n, q.data(), begins.data(), lens.data(), to.data(), scratch.data(),
                       scratch.data() + n * kSpan});
     }
     return states;
@@ -94,22 +100,23 @@ TEST_CASE("attention equals double precision for every length, dimension and cac
           const Cache cache(*kernels, dtype, len, dim, random);
           const float scale = 0.25f;
           std::vector<std::vector<float>> queries;
-          std::vector<uint32_t> seen;
+          std::vector<uint32_t> seen, from;
           for (uint32_t i = 0; i < 11; ++i) {
             queries.emplace_back(dim);
             for (float& number : queries.back()) number = random(-3, 3);
             seen.push_back(i < 5 ? len : 1 + random.engine() % len);
+            from.push_back(i % 2 ? random.engine() % seen.back() : 0);  // a window
           }
-          const auto states = cache.attend(queries, seen, scale);
+          const auto states = cache.attend(queries, seen, scale, from);
           for (uint32_t i = 0; i < queries.size(); ++i) {
             std::vector<double> p(seen[i]);
             double top = -1e300, total = 0;
-            for (uint32_t j = 0; j < seen[i]; ++j) {
+            for (uint32_t j = from[i]; j < seen[i]; ++j) {
               for (uint32_t d = 0; d < dim; ++d)
                 p[j] += double(queries[i][d]) * cache.keys[j * dim + d];
               top = std::max(top, p[j] *= scale);
             }
-            for (double& value : p) total += value = std::exp(value - top);
+            for (uint32_t j = from[i]; j < seen[i]; ++j) total += p[j] = std::exp(p[j] - top);
             REQUIRE(std::fabs(states[i][0] - top) <= 1e-5 * (1 + std::fabs(top)));
             for (uint32_t d = 0; d < dim; ++d) {
               double expected = 0;
@@ -143,11 +150,11 @@ TEST_CASE("a query attends to the same bits alone and among others, in one go an
           std::vector<float> state = cache.empty_state();
           const float* q = queries[i].data();
           float* to = state.data();
-          const uint32_t n = std::min(seen[i] - first, kSpan);
+          const uint32_t begin = 0, n = std::min(seen[i] - first, kSpan);
           std::vector<float> scratch(attend_scratch_floats(dim, 1));
           const size_t at = first / kCacheBlock * cache.block_bytes;
           kernels->attend({dtype, cache.cached_keys.data() + at, cache.cached_values.data() + at,
-                           cache.block_bytes, dim, 0.125f, 1, &q, &n, &to, scratch.data(),
+                           cache.block_bytes, dim, 0.125f, 1, &q, &begin, &n, &to, scratch.data(),
                            scratch.data() + kSpan});
           if (whole.empty())
             whole = state;

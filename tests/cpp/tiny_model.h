@@ -137,6 +137,8 @@ class TinyModel {
     Node::Dict dict = {};
     const uint32_t d_model = kModel;
 
+    void number(const char* name, float value) { dict[name] = {double(value)}; }
+    void number(const char* name, bool value) { dict[name] = {value}; }
     void matrix(const char* name, const moeflux::ops::Linear&, uint64_t out, uint64_t in) {
       const moeflux::quant::Shape shape{uint32_t(out), uint32_t(in),
                                         &moeflux::quant::find_format("affine4"), 32,

@@ -44,7 +44,8 @@ struct AttendSpan {
   float scale;
   uint32_t n;                   // queries
   const float* const* queries;  // (n) of (dim)
-  const uint32_t* lens;         // (n) positions of the span that each sees, 0 to kSpan
+  const uint32_t* begins;       // (n) the first position of the span that each sees
+  const uint32_t* lens;         // (n) where what it sees ends, up to kSpan; 0: it sees none
   float* const* states;         // (n) merged into
   float* scores;                // (n, kSpan)
   float* scratch;               // kMaxValueQueries * cache_width + attend_state_floats

@@ -1,18 +1,43 @@
 // The feed-forward networks of a batch of experts, in four passes over the pool:
 //   1  pack the rows of each expert that has many
 //   2  gate and up
-//   3  SwiGLU; prepare (and pack) the hidden rows
+//   3  the activation; prepare (and pack) the hidden rows
 //   4  down
 // A thread walks through whole matrices: gate and up in turns, a task of each, would read a tenth
 // slower (benchmarks/notebook.md).
 #include <algorithm>
+#include <limits>
 
 #include "ops/cpu/matmul.h"
 
 namespace moeflux::ops::cpu {
 
+namespace {
+void activate(const Kernels& kernels, const GatedFfn& w, const float* gate, const float* up,
+              uint32_t width, float* out) {
+  if (w.is_swiglu()) return kernels.swiglu(gate, up, width, out);
+  const float limit = w.limit == 0 ? std::numeric_limits<float>::infinity() : w.limit;
+  kernels.clamped_glu(gate, up, width, limit, w.alpha, w.up_add, out);
+}
+
+// The same of `both`, numbers of gate and up in turns, whose first half becomes the result.
+void activate_pairs(const Kernels& kernels, const GatedFfn& w, float* both) {
+  constexpr uint32_t kPiece = 256;
+  float gate[kPiece], up[kPiece];
+  for (uint32_t begin = 0, width = w.width(); begin < width; begin += kPiece) {
+    const uint32_t n = std::min(kPiece, width - begin);
+    for (uint32_t i = 0; i < n; ++i) {
+      gate[i] = both[2 * uint64_t(begin + i)];
+      up[i] = both[2 * uint64_t(begin + i) + 1];
+    }
+    activate(kernels, w, gate, up, n, both + begin);
+  }
+}
+}  // namespace
+
 struct Matmul::Batch {
   struct Expert {
+    const GatedFfn* ffn;
     Product gate, up, down;
     Input in[2], hidden;  // in[1]: of `up`, where its format is not that of `gate`
     std::byte* hidden_records = nullptr;
@@ -34,16 +59,17 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* o
   for (size_t i = 0; i < jobs.size(); ++i) {
     const ExpertJob& job = jobs[i];
     Batch::Expert& expert = batch.experts[i];
-    const uint32_t in = job.ffn.gate.in(), width = job.ffn.gate.out();
+    expert.ffn = &job.ffn;
+    const uint32_t in = job.ffn.gate.in(), width = job.ffn.width();
     expert.n = static_cast<uint32_t>(job.rows.size());
     const auto product = [&](const Linear& w, Precision precision, const Input& input) {
       return Product{&w, input_format(w.weight.shape, precision, kernels_), &input, {}};
     };
     expert.gate = product(job.ffn.gate, precision_, expert.in[0]);
-    expert.up = product(job.ffn.up, precision_, expert.in[1]);
+    if (!job.ffn.interleaved) expert.up = product(job.ffn.up, precision_, expert.in[1]);
     expert.down = product(job.ffn.down, inner_precision(precision_), expert.hidden);
     if (expert.up.format == expert.gate.format) expert.up.input = &expert.in[0];
-    for (int k = 0; k < 2; ++k) {
+    for (int k = 0; k < (job.ffn.interleaved ? 1 : 2); ++k) {
       const Product& of = k == 0 ? expert.gate : expert.up;
       if (of.input != &expert.in[k]) continue;
       const Prepared prepared = prepare(of.format, x, in);
@@ -88,7 +114,7 @@ void Matmul::run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* ou
   std::vector<Piece> pieces;
   for (const Batch::Expert& expert : batch.experts) {
     split(expert.gate, pieces);
-    split(expert.up, pieces);
+    if (!expert.ffn->interleaved) split(expert.up, pieces);
   }
   run(pieces);
 
@@ -101,7 +127,10 @@ void Matmul::run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* ou
     const uint32_t end = std::min(expert.n, (index + 1) * kBlockTokens);
     for (uint32_t r = index * kBlockTokens; r < end; ++r) {
       float* gate = expert.gate.y[r];
-      kernels_.swiglu(gate, expert.up.y[r], width, gate);
+      if (expert.ffn->interleaved)
+        activate_pairs(kernels_, *expert.ffn, gate);
+      else
+        activate(kernels_, *expert.ffn, gate, expert.up.y[r], width, gate);
       kernels_.prepare(expert.down.format, gate, width, expert.hidden_records + r * stride);
     }
     if (expert.hidden.packed) pack(expert.down, index);

@@ -56,6 +56,9 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, uint32_t dim, float eps, float* out);
   void (*l2_norm)(float* x, uint32_t dim, float eps, float scale);  // x * rsqrt(sum + eps) * scale
   void (*swiglu)(const float* gate, const float* up, uint32_t n, float* out);  // silu(gate) * up
+  // (up + up_add) * gate * sigmoid(alpha * gate), gate <= limit, up within +-limit (> 0).
+  void (*clamped_glu)(const float* gate, const float* up, uint32_t n, float limit, float alpha,
+                      float up_add, float* out);
   void (*silu)(float* x, uint32_t n);
   void (*sigmoid_gate)(float* x, const float* gate, uint32_t n);  // x *= sigmoid(gate)
   void (*softmax)(float* x, uint32_t n);

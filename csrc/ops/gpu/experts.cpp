@@ -135,6 +135,7 @@ void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float*
   };
   for (const ExpertJob& job : jobs) {
     if (job.rows.empty()) continue;
+    require_swiglu(job.ffn);
     if (job.rows.size() > 1 || !Slots::fit(job.ffn, arena_)) {
       expert(job, normed.data, expert_out);
       continue;

@@ -1,7 +1,15 @@
 // Feed-forward networks over all rows: dense ones and the shared expert.
+#include "base/error.h"
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops::gpu {
+
+void require_swiglu(const GatedFfn& w) {
+  if (!w.is_swiglu() || w.interleaved)
+    throw FormatError("[gpu::ffn] expected SwiGLU, found ",
+                      w.interleaved ? "gate and up in one matrix" : "a clamped gated unit",
+                      ", which no kernel of a device does; the CPU's do");
+}
 
 void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n,
                       float* out) {
@@ -21,6 +29,7 @@ void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, ui
 }
 
 void GpuOps::ffn(const GatedFfn& w, const Rows& normed, float* out) {
+  require_swiglu(w);
   Bump scratch = bump();
   ffn_rows(w, FfnRows(scratch, w, normed.n), normed.data, normed.n, out);
 }

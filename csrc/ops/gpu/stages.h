@@ -16,6 +16,8 @@ namespace moeflux::ops::gpu {
 // Over more of them, chunks with an online softmax, so that no buffer grows with the context.
 inline constexpr uint32_t kScoredPositions = 1024;
 
+void require_swiglu(const GatedFfn& w);  // throws FormatError: no other activation has a kernel
+
 class GpuOps final : public Ops {
  public:
   struct Rehearsal {  // what a workload's stages take and ask for

@@ -11,10 +11,12 @@ struct Attention {
   Linear q, k, v, o, gate;        // gate.out() == 0: none
   const float* q_norm = nullptr;  // (head_dim), with whole_norms (n_heads * head_dim); or none
   const float* k_norm = nullptr;
-  bool whole_norms = false;  // norms are over all heads at once
+  bool whole_norms = false;         // norms are over all heads at once
   const float* inv_freq = nullptr;  // (rotary_dim / 2)
   uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0, rotary_dim = 0;
-  float rope_scale = 1;  // multiplies cos and sin (YaRN's attention factor)
+  uint32_t window = 0;  // positions that a query sees, its own among them; 0: all before it
+  const float* sinks = nullptr;  // (n_heads) what joins a softmax as the score of no value; or none
+  float rope_scale = 1;          // multiplies cos and sin (YaRN's attention factor)
   float eps = 1e-6f;
 
   template <class V>
@@ -26,6 +28,7 @@ struct Attention {
     visit.number("rotary_dim", rotary_dim);
     visit.number("rope_scale", rope_scale);
     visit.number("whole_norms", whole_norms);
+    visit.number("window", window);
     const uint64_t heads = uint64_t(n_heads) * head_dim, kv = uint64_t(n_kv_heads) * head_dim;
     visit.matrix("q", q, heads, visit.d_model);
     visit.matrix("k", k, kv, visit.d_model);
@@ -34,6 +37,7 @@ struct Attention {
     visit.matrix("gate", gate, heads, visit.d_model, kOptional);
     visit.vector("q_norm", q_norm, whole_norms ? heads : head_dim, kOptional);
     visit.vector("k_norm", k_norm, whole_norms ? kv : head_dim, kOptional);
+    visit.vector("sinks", sinks, n_heads, kOptional);
     visit.vector("inv_freq", inv_freq, rotary_dim / 2);
   }
   std::string fault() const {

@@ -220,8 +220,10 @@ def machine(
                        kernels(**how), threads)  # fmt: skip
     moe = spec.moes[0]
     experts, gate = moe.experts, moe.experts.gate
-    shape: dict[str, Any] = {"d_model": gate.columns, "d_ff": gate.out, "format": gate.format,
-             "group": gate.group, "dtype": gate.dtype, "top_k": moe.top_k}  # fmt: skip
+    shape: dict[str, Any] = {
+        "d_model": gate.columns, "d_ff": experts.down.columns, "format": gate.format,
+        "group": gate.group, "dtype": gate.dtype, "top_k": moe.top_k,
+    }  # fmt: skip
     with ExitStack() as stack:
         if files and folder is None:
             paths = [os.fsencode(file) for file in files]

@@ -48,7 +48,7 @@ def parameters(spec: Spec) -> int:
 
     def count(node: Any) -> int:
         if isinstance(node, Experts):
-            return node.n_experts * sum(m.out * m.columns for m in (node.gate, node.up, node.down))
+            return node.n_experts * sum(m.out * m.columns for m in node.matrices)
         if isinstance(node, Shape | Vector):
             tensor = node.tensor if isinstance(node, Vector) else node.weight  # type: ignore[attr-defined]
             rows = None if isinstance(node, Vector) else str(node.rows)  # type: ignore[attr-defined]

@@ -28,7 +28,15 @@ struct AttentionRows {
   std::vector<uint32_t> position;       // by row
   uint32_t state_floats;
 
-  uint32_t n_spans(uint32_t row) const { return position[row] / kSpan + 1; }
+  // The first position that a row sees. It and all up to the row's own lie in spans [first, end).
+  uint32_t first_seen(uint32_t row) const {
+    return w.window && position[row] >= w.window ? position[row] + 1 - w.window : 0;
+  }
+  uint32_t first_span(uint32_t row) const { return first_seen(row) / kSpan; }
+  uint32_t end_span(uint32_t row) const { return position[row] / kSpan + 1; }
+  uint32_t most_spans(uint32_t row) const {  // of this position or one before it
+    return w.window ? std::min(end_span(row), (w.window - 1) / kSpan + 2) : end_span(row);
+  }
   void clear(float* states, uint64_t count) const {
     std::fill_n(states, count * state_floats, 0.0f);
     for (uint64_t i = 0; i < count; ++i)
@@ -96,13 +104,16 @@ void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t k
   const Attention& w = rows.w;
   const uint32_t n_queries = n * rows.group, first = span * kSpan;
   std::vector<const float*> queries(n_queries);
-  std::vector<uint32_t> lens(n_queries);
+  std::vector<uint32_t> begins(n_queries), lens(n_queries);
   std::vector<float*> to(n_queries);
   for (uint32_t i = 0; i < n_queries; ++i) {
     const uint32_t of = row + i / rows.group, head = kv_head * rows.group + i % rows.group;
     const uint32_t seen = rows.position[of] + 1;
     queries[i] = rows.q + uint64_t(of) * rows.heads + head * w.head_dim;
-    lens[i] = seen <= first ? 0 : std::min(seen - first, kSpan);
+    const uint32_t begin = std::max(rows.first_seen(of), first) - first;
+    const uint32_t end = seen <= first ? 0 : std::min(seen - first, kSpan);
+    begins[i] = begin < end ? begin : 0;
+    lens[i] = begin < end ? end : 0;
     to[i] = states + uint64_t(i) * rows.state_floats;
   }
   const uint64_t block_bytes = w.n_kv_heads * rows.head_bytes;
@@ -110,16 +121,23 @@ void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t k
   const uint64_t at = first % kCacheExtent / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
   rows.ops.kernels().attend({rows.dtype, extent.keys + at, extent.values + at, block_bytes,
                              w.head_dim, 1.0f / std::sqrt(static_cast<float>(w.head_dim)),
-                             n_queries, queries.data(), lens.data(), to.data(), scratch,
-                             scratch + uint64_t(n_queries) * kSpan});
+                             n_queries, queries.data(), begins.data(), lens.data(), to.data(),
+                             scratch, scratch + uint64_t(n_queries) * kSpan});
 }
 
 void finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head, const float* states) {
   const Attention& w = rows.w;
   for (uint32_t g = 0; g < rows.group; ++g) {
     const float* state = states + uint64_t(g) * rows.state_floats;
-    const uint64_t at = row * rows.heads + uint64_t(kv_head * rows.group + g) * w.head_dim;
-    for (uint32_t d = 0; d < w.head_dim; ++d) rows.mixed[at + d] = state[16 + d] / state[1];
+    const uint32_t head = kv_head * rows.group + g;
+    const uint64_t at = row * rows.heads + uint64_t(head) * w.head_dim;
+    float scale = 1, total = state[1];
+    if (w.sinks) {
+      const float top = std::max(state[0], w.sinks[head]);
+      scale = std::exp(state[0] - top);
+      total = total * scale + std::exp(w.sinks[head] - top);
+    }
+    for (uint32_t d = 0; d < w.head_dim; ++d) rows.mixed[at + d] = state[16 + d] * scale / total;
     if (w.gate.out()) rows.ops.kernels().sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
   }
 }
@@ -139,7 +157,7 @@ void attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
     float* states = workers + worker * floats;
     float* scratch = states + uint64_t(n) * rows.group * rows.state_floats;
     rows.clear(states, n * rows.group);
-    for (uint32_t span = 0; span < rows.n_spans(row + n - 1); ++span)
+    for (uint32_t span = rows.first_span(row); span < rows.end_span(row + n - 1); ++span)
       attend_span(rows, row, n, kv_head, span, states, scratch);
     for (uint32_t i = 0; i < n; ++i)
       finish_head(rows, row + i, kv_head, states + uint64_t(i) * rows.group * rows.state_floats);
@@ -152,11 +170,14 @@ void attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
 void attend_single(const AttentionRows& rows, std::span<const uint32_t> single) {
   struct Piece {
     uint32_t row, kv_head, span;
-    float* states;  // (group)
+    float* states;                            // (group)
+    bool follows(const Piece& other) const {  // of the same head
+      return row == other.row && kv_head == other.kv_head;
+    }
   };
   const uint64_t piece_floats = uint64_t(rows.group) * rows.state_floats;
   uint64_t most = 0;
-  for (uint32_t row : single) most = std::max<uint64_t>(most, rows.n_spans(row));
+  for (uint32_t row : single) most = std::max<uint64_t>(most, rows.most_spans(row));
   rows.ops.buffers().spans.start();
   float* states = rows.ops.buffers().spans.take(most * rows.w.n_kv_heads * piece_floats);
   const uint64_t room = rows.ops.buffers().spans.most() / sizeof(float) / piece_floats;
@@ -166,10 +187,11 @@ void attend_single(const AttentionRows& rows, std::span<const uint32_t> single) 
   for (size_t begin = 0; begin < single.size();) {
     std::vector<Piece> pieces;
     for (; begin < single.size(); ++begin) {
-      const uint32_t row = single[begin], n_spans = rows.n_spans(row);
-      if (!pieces.empty() && pieces.size() + uint64_t(n_spans) * rows.w.n_kv_heads > room) break;
+      const uint32_t row = single[begin], first = rows.first_span(row), end = rows.end_span(row);
+      if (!pieces.empty() && pieces.size() + uint64_t(end - first) * rows.w.n_kv_heads > room)
+        break;
       for (uint32_t kv_head = 0; kv_head < rows.w.n_kv_heads; ++kv_head)
-        for (uint32_t span = 0; span < n_spans; ++span)
+        for (uint32_t span = first; span < end; ++span)
           pieces.push_back({row, kv_head, span, states + pieces.size() * piece_floats});
     }
     rows.ops.pool().parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
@@ -180,7 +202,7 @@ void attend_single(const AttentionRows& rows, std::span<const uint32_t> single) 
     });
     for (size_t i = 0; i < pieces.size();) {
       const Piece& whole = pieces[i];
-      for (++i; i < pieces.size() && pieces[i].span > 0; ++i)
+      for (++i; i < pieces.size() && pieces[i].follows(pieces[i - 1]); ++i)
         for (uint32_t g = 0; g < rows.group; ++g)
           rows.ops.kernels().attend_merge(pieces[i].states + uint64_t(g) * rows.state_floats,
                                           rows.w.head_dim,

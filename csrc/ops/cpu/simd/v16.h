@@ -29,6 +29,9 @@ namespace {
 ALWAYS_INLINE v16 larger(const v16& a, const v16& b) {  // b where they do not compare
   return choose(a, b, a, b, [](auto p, auto q) ALWAYS_INLINE_LAMBDA { return p > q; });
 }
+ALWAYS_INLINE v16 smaller(const v16& a, const v16& b) {
+  return choose(a, b, a, b, [](auto p, auto q) ALWAYS_INLINE_LAMBDA { return p < q; });
+}
 // A tree: i + (i + 8), then 4, 2, 1 apart.
 ALWAYS_INLINE float sum(const v16& v) {
   typedef float v4 __attribute__((vector_size(16)));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "base/error.h"
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops {
@@ -40,7 +41,7 @@ struct AttentionRows {
   const Attention& w;
   uint32_t n, heads, kv_dim;  // rows; numbers of a row of q, of k
   float *out, *q, *k, *v, *gate, *mixed;
-  float* normed;  // whole rows of q or of k
+  float* normed;                    // whole rows of q or of k
   float *scores, *partial, *stats;  // of one row
 
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(w.head_dim)); }
@@ -149,6 +150,10 @@ CacheForm gpu::GpuOps::cache_form(const CacheShape& cache) const {
 }
 
 void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
+  if (w.window || w.sinks)
+    throw FormatError("[gpu::mix] expected attention to all positions alone, found ",
+                      w.window ? "a sliding window" : "attention sinks",
+                      ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
