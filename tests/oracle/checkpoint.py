@@ -28,7 +28,8 @@ class Checkpoint:
         self.family = family = FAMILIES[self.text["model_type"].removesuffix("_text")]
         prefixes = (family.hub_prefix, family.mlx_prefix, "model.")
         self.prefix = next(p for p in prefixes if f"{p}norm.weight" in self.stored)
-        self.is_mlx = any(".switch_mlp." in name for name in self.stored)
+        stacked = f".{family.mlx_experts}.gate_proj.weight"
+        self.is_mlx = any(name.endswith(stacked) for name in self.stored)
         self._cache: dict[str, Array] = {}
 
     def has(self, name: str) -> bool:
@@ -73,9 +74,13 @@ class Checkpoint:
     def expert(self, layer: int, expert: int) -> tuple[Array, Array, Array]:
         """(gate [I,H], up [I,H], down [H,I]) of one expert, however it is stored."""
         base = f"layers.{layer}.{self.family.moe}"
-        if self.has(f"{base}.switch_mlp.gate_proj.weight"):
-            names = (f"{base}.switch_mlp.{kind}.weight" for kind in EXPERT_MATRICES)
+        if self.is_mlx:
+            names = (f"{base}.{self.family.mlx_experts}.{kind}.weight" for kind in EXPERT_MATRICES)
             gate, up, down = (self.get(name)[expert] for name in names)
+        elif self.family.interleaved_experts:
+            both = self.get(f"{base}.experts.gate_up_proj")[expert].T
+            gate, up = both[::2], both[1::2]
+            down = self.get(f"{base}.experts.down_proj")[expert].T
         elif self.has(f"{base}.experts.gate_up_proj"):
             gate, up = np.split(self.get(f"{base}.experts.gate_up_proj")[expert], 2)
             down = self.get(f"{base}.experts.down_proj")[expert]
@@ -83,3 +88,13 @@ class Checkpoint:
             names = (f"{base}.experts.{expert}.{kind}.weight" for kind in self.family.experts)
             gate, up, down = map(self.get, names)
         return gate, up, down
+
+    def expert_biases(self, layer: int, expert: int) -> tuple[Array | float, ...]:
+        """(gate [I], up [I], down [H]) of one expert; zeros where there are none."""
+        base = f"layers.{layer}.{self.family.moe}.experts"
+        if not self.family.biased_experts:
+            return 0.0, 0.0, 0.0
+        if self.has(f"{base}.gate_up_proj_bias"):
+            both = self.get(f"{base}.gate_up_proj_bias")[expert]
+            return both[::2], both[1::2], self.get(f"{base}.down_proj_bias")[expert]
+        return tuple(self.get(f"{base}.{kind}.bias")[expert] for kind in EXPERT_MATRICES)

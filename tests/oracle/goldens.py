@@ -1,7 +1,8 @@
 """The stored goldens: how each one's checkpoint is built, and how to read it.
 
 A golden holds what transformers (f32, eager) computed from the exactly dequantised weights; the
-mlx cases also `mlx_logits`, mlx-lm's with float32 activations, and its experts were the same.
+mlx cases of families that mlx-lm has were held to it, with float32 activations: the same experts,
+and the difference of logits in the JSON file. Those of the first families hold `mlx_logits`, too.
 Made by tools/goldens/make.py.
 """
 
@@ -30,12 +31,17 @@ _TIED = {"tie_word_embeddings": True, "branch_gain": 0.5}
 
 @dataclass(frozen=True)
 class Case:
-    """One golden. `same_as` are other forms that hold the same values and share it."""
+    """One golden.
+
+    `same_as` are other forms that hold the same values and share it; with `mlx`, mlx-lm computes
+    the same of an mlx form.
+    """
 
     family: str
     form: str
     options: dict[str, Any] = field(default_factory=dict)
     same_as: tuple[str, ...] = ()
+    mlx: bool = True
 
     def build(self, folder: Path, form: str | None = None) -> Path:
         """Write the checkpoint this golden was made from (or an equal form of it)."""
@@ -43,12 +49,20 @@ class Case:
 
 
 CASES: dict[str, Case] = {}
-for _family in FAMILIES:
+for _family in (name for name in FAMILIES if name != "gpt_oss"):
     CASES |= {
         f"{_family}-hf": Case(_family, "hf-f32", same_as=("hf-bf16", "hf-f16")),
-        f"{_family}-hf-wide": Case(_family, "hf-f32-wide", same_as=("hf-bf16-wide",)),
         f"{_family}-q4": Case(_family, "mlx-q4"),
     }
+# Mlx-lm has one limit, and does as if `truncate` was true, which no config of this family says.
+_AS_MLX = {"rope_scaling": FAMILIES["gpt_oss"].base["rope_scaling"] | {"truncate": True},
+           "swiglu_limit": 7.0}  # fmt: skip
+CASES |= {
+    "gpt_oss-mlx": Case("gpt_oss", "mlx-f32", same_as=("mlx-bf16", "mlx-f16"), mlx=False),
+    "gpt_oss-q4": Case("gpt_oss", "mlx-q4", _AS_MLX),
+}
+for _family in ("qwen3_moe", "qwen3_next", "qwen3_5_moe"):
+    CASES[f"{_family}-hf-wide"] = Case(_family, "hf-f32-wide", same_as=("hf-bf16-wide",))
 for _family in ("qwen3_moe", "qwen3_next"):
     CASES |= {
         f"{_family}-q4-odd": Case(_family, "mlx-q4-odd"),
@@ -70,17 +84,28 @@ for _family, _widths in {
 CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))
 CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
 # A golden in one of the forms that hold its values. MOEFLUX_GOLDENS=all takes every one (.ci/full);
-# few are a form or more of each family, which dispatch every kernel that the others do.
+# few are a form or more of each family.
 ALL = [(name, form) for name, case in CASES.items() for form in (case.form, *case.same_as)]
 FEW = [
     *((f"{_family}-q4", "mlx-q4") for _family in FAMILIES),
+    ("gpt_oss-mlx", "mlx-bf16"),
     ("qwen3_moe-yarn", "hf-f32"),
     ("qwen3_next-q3_6", "mlx-q3_6"),
     ("qwen3_next-hf", "hf-f16"),
     ("qwen3_next-q2", "mlx-q2"),
     ("qwen3_5_moe-hf", "hf-bf16"),
 ]
-FORMS = {"all": ALL, "few": FEW}[os.environ.get("MOEFLUX_GOLDENS", "few")]
+_SIZE = os.environ.get("MOEFLUX_GOLDENS", "few")
+FORMS = {"all": ALL, "few": FEW}[_SIZE]
+# For suites that take minutes: few families have all parts that there are.
+SOME_FAMILIES = {"all": tuple(FAMILIES), "few": ("qwen3_moe", "qwen3_next", "gpt_oss")}[_SIZE]
+# What devices compute; of the few, what dispatches every kernel that the others do.
+_LIKE_OTHERS = {"all": (), "few": ("qwen2_moe", "mixtral")}[_SIZE]
+ON_DEVICES = [
+    (name, form)
+    for name, form in FORMS
+    if not FAMILIES[CASES[name].family].beyond_devices and CASES[name].family not in _LIKE_OTHERS
+]
 
 
 @dataclass(frozen=True)

@@ -36,9 +36,14 @@ def hub_shapes(family: str, config: Config) -> dict[str, Shape]:
 def ignorable_shapes(family: str, config: Config) -> dict[str, Shape]:
     """Tensors that hub files carry and a text engine skips: the MTP head, a vision stub."""
     spec, hidden = FAMILIES[family], config["hidden_size"]
+    shapes: dict[str, Shape] = {}
+    for layer in later_layers(config):
+        block = _layer_shapes(family, config, "full_attention", True)
+        block |= {"eh_proj.weight": (hidden, 2 * hidden), "enorm.weight": (hidden,)}
+        shapes |= {f"{layer}{name}": shape for name, shape in block.items()}
     if not spec.mtp:
-        return {}
-    shapes: dict[str, Shape] = {"mtp.fc.weight": (hidden, 2 * hidden)}
+        return shapes
+    shapes["mtp.fc.weight"] = (hidden, 2 * hidden)
     for name in ("norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden"):
         shapes[f"mtp.{name}.weight"] = (hidden,)
     block = _layer_shapes(family, config | {spec.n_experts: 2}, "full_attention", True)
@@ -49,21 +54,36 @@ def ignorable_shapes(family: str, config: Config) -> dict[str, Shape]:
     return shapes
 
 
+def later_layers(config: Config) -> list[str]:
+    """What the names of layers begin with that predict more than the next token."""
+    first = config["num_hidden_layers"]
+    n = config.get("num_nextn_predict_layers", 0)
+    return [f"model.layers.{index}." for index in range(first, first + n)]
+
+
 def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[str, Shape]:
     spec, hidden = FAMILIES[family], config["hidden_size"]
-    mixer = _attention_shapes if kind == "full_attention" else _delta_net_shapes
+    mixer = _delta_net_shapes if kind == "linear_attention" else _attention_shapes
     shapes = {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
     shapes.update(mixer(family, config))
     if not sparse:
         return shapes | _ffn_shapes("mlp", hidden, config["intermediate_size"])
-    shapes[f"{spec.moe}.gate.weight"] = (config[spec.n_experts], hidden)
+    shapes[f"{spec.moe}.{spec.router}.weight"] = (config[spec.n_experts], hidden)
+    if spec.selection_bias:
+        shapes[f"{spec.moe}.{spec.selection_bias}"] = (config[spec.n_experts],)
     for expert in range(config[spec.n_experts]):
         base = f"{spec.moe}.experts.{expert}"
         shapes |= _ffn_shapes(base, hidden, config[spec.d_ff], spec.experts)
-    if config.get("shared_expert_intermediate_size"):
-        width = config["shared_expert_intermediate_size"]
-        shapes |= _ffn_shapes("mlp.shared_expert", hidden, width)
-        shapes["mlp.shared_expert_gate.weight"] = (1, hidden)
+    if spec.biased_experts:
+        shapes[f"{spec.moe}.{spec.router}.bias"] = (config[spec.n_experts],)
+        outs = (config[spec.d_ff], config[spec.d_ff], hidden)
+        for name, out in zip(EXPERT_MATRICES, outs, strict=True):
+            shapes[f"{spec.moe}.experts.{name}.bias"] = (config[spec.n_experts], out)
+    width = config.get(spec.shared_width, 0) * config.get(spec.shared_count, 1)
+    if width:
+        shapes |= _ffn_shapes(f"{spec.moe}.{spec.shared}", hidden, width)
+        if spec.shared_gated:
+            shapes[f"{spec.moe}.{spec.shared}_gate.weight"] = (1, hidden)
     return shapes
 
 
@@ -81,11 +101,14 @@ def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
     gated = 2 if spec.gated_attention else 1
     rows = {"q_proj": gated * query_rows, "k_proj": kv_rows, "v_proj": kv_rows, "o_proj": hidden}
     shapes: dict[str, Shape] = {}
+    if spec.sinks:
+        shapes["self_attn.sinks"] = (config["num_attention_heads"],)
     if spec.normed_heads:
-        shapes["self_attn.q_norm.weight"] = shapes["self_attn.k_norm.weight"] = (dim,)
+        shapes["self_attn.q_norm.weight"] = (query_rows if spec.whole_norms else dim,)
+        shapes["self_attn.k_norm.weight"] = (kv_rows if spec.whole_norms else dim,)
     for name, out in rows.items():
         shapes[f"self_attn.{name}.weight"] = (out, query_rows if name == "o_proj" else hidden)
-        if config["attention_bias"]:
+        if config.get(spec.bias) and name[0] in spec.biased:
             shapes[f"self_attn.{name}.bias"] = (out,)
     return shapes
 
@@ -140,11 +163,33 @@ def fuse_experts(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
     return out
 
 
+def interleave_experts(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
+    """Per-expert matrices -> gate_up_proj [E,H,2I], columns of gate and up in turns, and biases."""
+    stacked = stack_experts(family, tensors, "experts")
+    out: dict[str, Array] = {}
+    for name, value in stacked.items():
+        base, _, kind = name.rpartition(".experts.")
+        if not base or kind.startswith("up_proj"):
+            if not base:
+                out[name] = value
+            continue
+        part, _, leaf = kind.partition("_proj.")
+        if part == "gate":
+            up = stacked[f"{base}.experts.up_proj.{leaf}"]
+            value = np.stack([value, up], axis=2).reshape(len(value), -1, *value.shape[2:])
+        stored = f"{base}.experts.{'gate_up' if part == 'gate' else part}_proj"
+        if leaf == "bias":
+            out[f"{stored}_bias"] = value
+        else:
+            out[stored] = np.ascontiguousarray(np.swapaxes(value, 1, 2))
+    return out
+
+
 def to_mlx(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
     """Hub names and conventions -> those of mlx-lm (stacked experts, 1+w norms, [C,K,1] conv)."""
     spec = FAMILIES[family]
     out: dict[str, Array] = {}
-    for name, value in stack_experts(family, tensors, "switch_mlp").items():
+    for name, value in stack_experts(family, tensors, spec.mlx_experts).items():
         if name.startswith(spec.hub_prefix):
             name = spec.mlx_prefix + name[len(spec.hub_prefix) :]
         elif name.startswith(spec.hub_head):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from .checkpoint import Checkpoint
+from .families import layer_types
 
 Array = np.ndarray
 
@@ -96,7 +97,9 @@ class Reference:
         self.norm_offset = 1.0 if zero_centred else 0.0
         rope = text.get("rope_parameters") or {}
         part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
-        self.rope = rope_frequencies(text, int(text["head_dim"] * part))
+        rotary = text.get("rotary_dim", int(text["head_dim"] * part))
+        self.rope = rope_frequencies(text, rotary)
+        self.ranks: dict[int, Array] = {}  # [T, E] that the last forward chose by, by layer
 
     def forward(self, tokens: list[int]) -> Trace:
         """Run all tokens from position 0."""
@@ -106,9 +109,9 @@ class Reference:
             base = f"layers.{layer}"
             h = self._norm(x, f"{base}.input_layernorm")
             linear = self.files.has(f"{base}.linear_attn.A_log")
-            x = x + (self._delta_net(base, h) if linear else self._attention(base, h))
+            x = x + (self._delta_net(base, h) if linear else self._attention(layer, h))
             h = self._norm(x, f"{base}.post_attention_layernorm")
-            sparse = self.files.has(f"{base}.{self.family.moe}.gate.weight")
+            sparse = self.files.has(f"{base}.{self.family.moe}.{self.family.router}.weight")
             x = x + (self._moe(layer, h, trace) if sparse else self._swiglu(f"{base}.mlp", h))
             trace.hidden[layer] = x
         trace.logits = self._norm(x, "norm") @ self.files.head().T
@@ -122,22 +125,30 @@ class Reference:
         y = x @ self.files.get(f"{name}.weight").T
         return y + self.files.get(f"{name}.bias") if self.files.has(f"{name}.bias") else y
 
-    def _attention(self, base: str, x: Array) -> Array:
-        text, p, n = self.text, f"{base}.self_attn", len(x)
+    def _attention(self, layer: int, x: Array) -> Array:
+        text, p, n = self.text, f"layers.{layer}.self_attn", len(x)
         heads, kv_heads, dim = (
             text[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim")
         )
-        q = self._linear(x, f"{p}.q_proj").reshape(n, heads, -1)
+        q, k, v = (self._linear(x, f"{p}.{name}_proj") for name in "qkv")
+        if self.family.whole_norms:
+            q, k = self._norm(q, f"{p}.q_norm"), self._norm(k, f"{p}.k_norm")
+        q = q.reshape(n, heads, -1)
         q, gate = q[..., :dim], q[..., dim:]  # gate is empty unless the family has one
-        k = self._linear(x, f"{p}.k_proj").reshape(n, kv_heads, dim)
-        v = self._linear(x, f"{p}.v_proj").reshape(n, kv_heads, dim)
-        if self.family.normed_heads:
+        k, v = k.reshape(n, kv_heads, dim), v.reshape(n, kv_heads, dim)
+        if self.family.normed_heads and not self.family.whole_norms:
             q, k = self._norm(q, f"{p}.q_norm"), self._norm(k, f"{p}.k_norm")
         q, k = rotate(q, *self.rope), rotate(k, *self.rope)
         k, v = (np.repeat(t, heads // kv_heads, axis=1) for t in (k, v))
         scores = np.einsum("ihd,jhd->hij", q, k) * dim**-0.5
-        scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
-        out = np.einsum("hij,jhd->ihd", softmax(scores), v)
+        seen = np.tri(n, dtype=bool)
+        if layer_types(text)[layer] == "sliding_attention":
+            seen &= ~np.tri(n, k=-text["sliding_window"], dtype=bool)
+        scores = np.where(seen, scores, -np.inf)
+        if self.family.sinks:
+            sinks = np.broadcast_to(self.files.get(f"{p}.sinks")[:, None, None], (heads, n, 1))
+            scores = np.concatenate([scores, sinks], axis=2)
+        out = np.einsum("hij,jhd->ihd", softmax(scores)[..., :n], v)
         if self.gated:
             out = out * sigmoid(gate)
         return self._linear(out.reshape(n, -1), f"{p}.o_proj")
@@ -190,29 +201,57 @@ class Reference:
         gate, up = self._linear(x, f"{base}.gate_proj"), self._linear(x, f"{base}.up_proj")
         return self._linear(silu(gate) * up, f"{base}.down_proj")
 
+    def _glu(self, gate: Array, up: Array) -> Array:
+        if not self.family.clamped:
+            return silu(gate) * up
+        limit = self.text["swiglu_limit"]
+        gate, up = np.minimum(gate, limit), np.clip(up, -limit, limit)
+        return (up + 1) * gate * sigmoid(1.702 * gate)
+
     def choose(self, layer: int, logits: Array) -> tuple[Array, Array]:
-        """(expert ids [T, K] ascending, probabilities [T, E]) of router logits [T, E]."""
-        top_k = self.text["num_experts_per_tok"]
-        return np.sort(np.argsort(-logits, axis=1, kind="stable")[:, :top_k], axis=1), softmax(
-            logits
-        )
+        """(expert ids [T, K] ascending, scores [T, E]) of router logits [T, E]."""
+        family, top_k = self.family, self.text["num_experts_per_tok"]
+        scores = softmax(logits) if family.score == "softmax" else sigmoid(logits)
+        ranks = logits  # of which scores have the order
+        if family.selection_bias:
+            bias = self.files.get(f"layers.{layer}.{family.moe}.{family.selection_bias}")
+            ranks = self._best_groups(scores + bias)
+        self.ranks[layer] = ranks
+        return np.sort(np.argsort(-ranks, axis=1, kind="stable")[:, :top_k], axis=1), scores
+
+    def _best_groups(self, ranks: Array) -> Array:
+        """Ranks [T, E], -inf outside the groups whose two best sum to the most."""
+        n_groups, kept = self.text.get("n_group", 1), self.text.get("topk_group", 1)
+        groups = ranks.reshape(len(ranks), n_groups, -1)
+        worth = np.sort(groups, axis=2)[..., -2:].sum(axis=2)
+        best = np.argsort(-worth, axis=1, kind="stable")[:, :kept]
+        open_groups = np.zeros_like(worth, dtype=bool)
+        np.put_along_axis(open_groups, best, True, axis=1)
+        return np.where(open_groups[..., None], groups, -np.inf).reshape(ranks.shape)
+
+    def _weights(self, scores: Array, ids: Array) -> Array:
+        family, weights = self.family, np.take_along_axis(scores, ids, axis=1)
+        if family.normalised or self.text.get("norm_topk_prob", False):
+            weights = weights / (weights.sum(axis=1, keepdims=True) + family.sum_eps)
+        return weights * (self.text[family.factor] if family.factor else 1)
 
     def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
         base = f"layers.{layer}.{self.family.moe}"
-        logits = self._linear(x, f"{base}.gate")
-        ids, probabilities = self.choose(layer, logits)
-        weights = np.take_along_axis(probabilities, ids, axis=1)
-        if self.family.normalised or self.text.get("norm_topk_prob", False):
-            weights = weights / weights.sum(axis=1, keepdims=True)
+        logits = self._linear(x, f"{base}.{self.family.router}")
+        ids, scores = self.choose(layer, logits)
+        weights = self._weights(scores, ids)
         trace.router_logits[layer], trace.expert_ids[layer] = logits, ids.astype(np.int32)
         trace.expert_weights[layer] = weights
         y = np.zeros_like(x)
         for expert in np.unique(ids):
             gate, up, down = self.files.expert(layer, int(expert))
             rows, column = np.nonzero(ids == expert)
-            out = (silu(x[rows] @ gate.T) * (x[rows] @ up.T)) @ down.T
+            bias = self.files.expert_biases(layer, int(expert))
+            hidden = self._glu(x[rows] @ gate.T + bias[0], x[rows] @ up.T + bias[1])
+            out = hidden @ down.T + bias[2]
             y[rows] += weights[rows, column][:, None] * out
-        if self.files.has(f"{base}.shared_expert_gate.weight"):
-            gate = sigmoid(self._linear(x, f"{base}.shared_expert_gate"))
-            y = y + gate * self._swiglu(f"{base}.shared_expert", x)
+        shared = f"{base}.{self.family.shared}"
+        if self.files.has(f"{shared}.up_proj.weight"):
+            gate = sigmoid(self._linear(x, f"{shared}_gate")) if self.family.shared_gated else 1
+            y = y + gate * self._swiglu(shared, x)
         return y

@@ -19,7 +19,7 @@ Array = np.ndarray
 Shape = tuple[int, ...]
 
 # Names of the tensors that the `wide` forms keep at full f32 precision.
-SMALL_TENSORS = re.compile(r"norm\.weight$|layernorm\.weight$|A_log$|dt_bias$|conv1d\.weight$")
+SMALL_TENSORS = re.compile(r"norm\.weight$|layernorm\.weight$|A_log$|_bias$|conv1d\.weight$")
 
 
 def words(seed: int, name: str, count: int) -> Array:
@@ -81,11 +81,13 @@ def tensor(
     rules: list[tuple[str, Callable[[int, str, Shape], Array]]] = [
         (r"A_log$", lambda s, n, sh: uniform(s, n, sh, -4.0, 1.4)),
         (r"dt_bias$", lambda s, n, sh: uniform(s, n, sh, -3.0, 1.0)),
+        (r"_bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
         (r"norm[^.]*\.weight$", lambda s, n, sh: norm_base + 0.25 * normal(s, n, sh)),
         (r"embed_tokens\.weight$", lambda s, n, sh: (0.2 if tied else 1.0) * normal(s, n, sh)),
         (r"conv1d\.weight$", lambda s, n, sh: 0.5 * normal(s, n, sh)),
         (r"\.bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
-        (r"\.gate\.weight$", _scaled(2.5)),
+        (r"\.sinks$", lambda s, n, sh: normal(s, n, sh)),
+        (r"\.(gate|router)\.weight$", _scaled(2.5)),
         (r"lm_head\.weight$", _scaled(2.0)),
         (r"\.(o_proj|out_proj|down_proj)\.weight$", _scaled(branch_gain)),
         (r"", _scaled(1.0)),

@@ -12,7 +12,7 @@ import numpy as np
 
 from . import affine, safetensors_file, values
 from .families import FAMILIES, Config, stored_config, text_config
-from .layout import fuse_experts, hub_shapes, ignorable_shapes, to_mlx
+from .layout import fuse_experts, hub_shapes, ignorable_shapes, interleave_experts, to_mlx
 from .safetensors_file import Stored
 from .tokenizer_file import write_tokenizer
 from .values import SMALL_TENSORS
@@ -92,7 +92,8 @@ def build(
         form: see `parse_form`.
         shards: safetensors files; more than one adds an index.
         dialect: "hub" or "transformers5" spelling of config.json.
-        experts: hf forms: "hub" (the family's own layout), "split" (per expert) or "fused".
+        experts: hf forms: "hub" (the family's own layout), "split" (per expert) or "fused". A
+            family of interleaved ones has no other.
         branch_gain: see `values.tensor`.
         gate_bits: bits of routers and shared-expert gates in quantised forms.
         **overrides: fields of the text config in the hub dialect, e.g. num_hidden_layers=2.
@@ -118,12 +119,15 @@ def build(
     }
     config = stored_config(family, text, _DTYPE_NAMES[how.dtype], dialect)
     if how.writer == "mlx":
-        stored, modules = _quantised(to_mlx(family, tensors), how, gate_bits)
+        plain = f".{spec.router}" if spec.router_is_plain else None
+        stored, modules = _quantised(to_mlx(family, tensors), how, gate_bits, plain)
         if how.bits:
             top = {"group_size": how.group_size, "bits": how.bits, "mode": "affine"}
             config["quantization"] = config["quantization_config"] = top | modules
     else:
-        if experts == "fused" or (experts == "hub" and spec.fused_experts):
+        if spec.interleaved_experts:
+            tensors = interleave_experts(family, tensors)
+        elif experts == "fused" or (experts == "hub" and spec.fused_experts):
             tensors = fuse_experts(family, tensors)
         stored = {name: _stored(name, value, how) for name, value in tensors.items()}
     return write_checkpoint(Path(path), config, stored, how.writer, shards)
@@ -135,14 +139,20 @@ def _stored(name: str, value: Array, how: Form) -> Stored:
 
 
 def _quantised(
-    tensors: dict[str, Array], how: Form, gate_bits: int
+    tensors: dict[str, Array], how: Form, gate_bits: int, plain: str | None
 ) -> tuple[dict[str, Stored], dict[str, Config]]:
-    """MLX tensors with weights replaced by (weight, scales, biases), and the overrides' config."""
+    """MLX tensors with weights replaced by (weight, scales, biases), and the overrides' config.
+
+    Modules whose names end with `plain` are left as they are.
+    """
     stored: dict[str, Stored] = {}
     overrides: dict[str, Config] = {}
     for name, value in tensors.items():
         module = name.removesuffix(".weight")
-        is_matrix = value.ndim >= 2 and not name.endswith("conv1d.weight")
+        is_matrix = value.ndim >= 2 and not name.endswith(("conv1d.weight", ".bias"))
+        if plain and module.endswith(plain):
+            stored[name] = _stored(name, value, how)
+            continue
         bits, group = how.bits, how.group_size
         if how.bits and _GATE_MODULES.search(module):
             bits, group = gate_bits, _GATE_GROUP

@@ -18,7 +18,7 @@ from oracle import goldens
 from oracle.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
-ADDED = ROOT / "tests/recipes/family"  # the files that make Mixtral known, at their places
+ADDED = ROOT / "tests/recipes/family"  # the files that make dots.llm1 known, at their places
 PAGES = ("docs/models.md", "README.md")
 FIRST_TYPES = {build.__module__.rpartition(".")[2]: model_type
                for model_type, build in reversed(families.FAMILIES.items())}  # fmt: skip
@@ -39,12 +39,12 @@ from oracle.families import FAMILIES
 assert Path(moeflux.__file__).is_relative_to(sys.argv[1]), moeflux.__file__
 tokens, work = list(range(3, 60, 4)), Path(sys.argv[1]) / "work"
 for form in ("hf-f32", "hf-bf16", "mlx-q4"):
-    folder = build(work / form, "mixtral", form)
+    folder = build(work / form, "dots1", form)
     expected = Reference(folder).forward(tokens).logits
     for path in (folder, pack(folder, work / f"{form}-packed")):
         model = moeflux.load(path, memory="64MiB", context=64, max_slots=4)
         found = model.session().step(tokens, all_logits=True)
-        worst, mean = FAMILIES["mixtral"].tolerance
+        worst, mean = FAMILIES["dots1"].tolerance
         error = np.abs(found - expected)
         assert error.max() <= worst and error.mean() <= mean, (form, error.max(), error.mean())
         assert model.stats["misses"] > 4 and np.abs(expected).max() > 1
@@ -85,7 +85,7 @@ def copy(recipe, tmp_path_factory):
         shutil.copy(ROOT / path, root / path)
     shutil.copy(_core.__file__, root / "python/moeflux")
     named = re.findall(r"`([\w/]+/<name>\.py)`", recipe)
-    files = {path.replace("<name>", "mixtral") for path in named}
+    files = {path.replace("<name>", "dots1") for path in named}
     assert files == {str(path.relative_to(ADDED)) for path in ADDED.rglob("*.py")}
     for file in files:
         assert not (root / file).exists()
@@ -115,6 +115,6 @@ def test_the_lists_of_models_are_asked_for_a_new_familys_row(copy, recipe):
     for page in PAGES:
         assert f"`{page}`" in recipe
         text = (copy / page).read_text()
-        (copy / page).write_text(text.replace(row, f"\n| `mixtral` | Mixtral |{row}"))
+        (copy / page).write_text(text.replace(row, f"\n| `dots1` | dots.llm1 |{row}"))
     after = run(copy, program, test)
     assert after.returncode == 0, after.stdout[-2000:]

@@ -1,4 +1,4 @@
-"""What families share: matrices, vectors, attention and experts of a checkpoint as parts of a spec.
+"""What families share: matrices, vectors, experts and layers of a checkpoint as parts of a spec.
 
 Quantisation is what config.json says; the tensors' shapes are checked against it.
 """
@@ -6,6 +6,7 @@ Quantisation is what config.json says; the tensors' shapes are checked against i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,15 +31,19 @@ class MoeNames:
 
     Attributes:
         router: the router's matrix, below the layer's MoE module.
+        selection_bias: the tensor that joins the scores for the choice, below the same; or none.
         experts: gate, up and down of an expert. MLX's stacks have Qwen's names in every family.
         n_experts: the config's field of the number of experts.
         d_ff: that of an expert's width.
+        biased: router and experts have biases.
     """
 
     router: str = "gate"
+    selection_bias: str | None = None
     experts: tuple[str, str, str] = _QWEN
     n_experts: str = "num_experts"
     d_ff: str = "moe_intermediate_size"
+    biased: bool = False
 
 
 class Tensors:
@@ -67,14 +72,18 @@ class Tensors:
         self._used.add(name)
         return self.table[name]
 
-    def refuse_unused(self, parts: tuple[str, ...]) -> None:
+    def refuse_unused(self, parts: tuple[str, ...], others: tuple[str, ...]) -> None:
         """Refuses a tensor below `parts` that nothing asked for: it is of another model.
+
+        Those below `others` are of other parts.
 
         Raises:
             FormatError: there is one.
         """
         for name in self.table:
-            if name.startswith(parts) and name not in self._used and not name.endswith(NEEDLESS):
+            if not name.startswith(parts) or name.startswith(others) or name.endswith(NEEDLESS):
+                continue
+            if name not in self._used:
                 raise fail("families", f"expected no tensor that the config has no place for, "
                            f"found {show(name)}", self.checkpoint.path)  # fmt: skip
 
@@ -172,8 +181,8 @@ class Tensors:
 
         gate, up, down = own
         d_model = self.d_model
-        return spec.Experts(matrix(gate, d_ff, d_model), matrix(up, d_ff, d_model),
-                            matrix(down, d_model, d_ff))  # fmt: skip
+        return spec.Experts(gate=matrix(gate, d_ff, d_model), up=matrix(up, d_ff, d_model),
+                            down=matrix(down, d_model, d_ff))  # fmt: skip
 
     def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         shape = self._shape(name, (n_experts, out, columns))
@@ -196,9 +205,9 @@ class Tensors:
         half_form = (d_ff, d_model, both.dtype.lower(), 0, both.dtype)
         down_form = (d_model, d_ff, down.dtype.lower(), 0, down.dtype)
         return spec.Experts(
-            spec.ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
-            spec.ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
-            spec.ExpertMatrix(*down_form, f"{prefix}.down_proj", _slices(down, n_experts)),
+            gate=spec.ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
+            up=spec.ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
+            down=spec.ExpertMatrix(*down_form, f"{prefix}.down_proj", _slices(down, n_experts)),
         )
 
     def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
@@ -229,84 +238,110 @@ def _slices(tensor: Tensor, n: int) -> Slices:
     return Slices(np.full(n, tensor.file, dtype=np.uint32), offsets, nbytes)
 
 
-class Heads:
-    """Grouped-query attention: one shape for all layers.
-
-    With `gated`, q_proj holds [query | gate] for one head after the other; with `normed`, there are
-    norms of the queries and keys of a head.
-    """
-
-    def __init__(
-        self, config: Config, head_dim: int, rope: Rope, gated: bool = False, normed: bool = True
-    ) -> None:
-        self.head_dim, self.rope, self.gated, self.normed = head_dim, rope, gated, normed
-        self.bias = config.flag("attention_bias", False)
-        self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
-        self.n_kv_heads = config.count("num_key_value_heads", self.n_heads, most=MAX_EACH)
-        if self.n_heads % self.n_kv_heads:
-            raise config.bad(f"expected heads in whole groups, found {self.n_heads} heads, "
-                             f"{self.n_kv_heads} kv heads")  # fmt: skip
-        pairs = range(0, 2 * self.n_heads * head_dim, 2 * head_dim) if gated else ()
-        self._queries = [(begin, head_dim) for begin in pairs] or None
-        self._gates = [(begin + head_dim, head_dim) for begin in pairs]
-
-    def attention(self, tensors: Tensors, name: str, norm_add: float = 0.0) -> spec.Attention:
-        """The attention of a layer whose tensors' names begin with `name`."""
-        d_model = tensors.d_model
-        rows, kv_rows = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
-        q_rows = 2 * rows if self.gated else rows
-
-        def project(key: str, out: int, columns: int, part: Rows | None = None) -> spec.Matrix:
-            return tensors.matrix(f"{name}.{key}_proj", out, columns, part, self.bias)
-
-        def norm(key: str) -> spec.Vector | None:
-            full = f"{name}.{key}_norm.weight"
-            return tensors.vector(full, self.head_dim, norm_add) if self.normed else None
-
-        return spec.Attention(
-            q=project("q", q_rows, d_model, self._queries),
-            gate=project("q", q_rows, d_model, self._gates) if self.gated else None,
-            k=project("k", kv_rows, d_model),
-            v=project("v", kv_rows, d_model),
-            o=project("o", d_model, rows),
-            q_norm=norm("q"),
-            k_norm=norm("k"),
-            n_heads=self.n_heads,
-            n_kv_heads=self.n_kv_heads,
-            head_dim=self.head_dim,
-            rotary_dim=self.rope.rotary_dim,
-            rope_scale=self.rope.scale,
-        )
-
-
 def moe(
     tensors: Tensors, prefix: str, normalise: bool, names: MoeNames = MoeNames(),
-    shared: tuple[spec.GatedFfn, spec.Matrix] | None = None,
+    shared: tuple[spec.GatedFfn | None, spec.Matrix | None] = (None, None), **steps: Any,
 ) -> spec.Moe:  # fmt: skip
-    """The experts of a layer, their router, and the `shared` expert with its gate."""
+    """The experts of a layer, their router, and the `shared` expert with its gate.
+
+    `steps` are those of the router that are not a softmax's: fields of `spec.Moe`.
+    """
     config = tensors.config
     n_experts = config.count(names.n_experts, most=MAX_EACH)
     top_k = config.count("num_experts_per_tok")
     if top_k > n_experts:
         raise config.bad(f"expected num_experts_per_tok <= {n_experts} experts, found {top_k}")
     d_ff = config.count(names.d_ff)
-    router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model)
+    router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model, None,
+                            names.biased)  # fmt: skip
+    if names.biased:
+        widths = {"gate": d_ff, "up": d_ff, "down": tensors.d_model}
+        for own, (part, out) in zip(names.experts, widths.items(), strict=True):
+            bias = f"{prefix}.experts.{own}.bias"
+            steps[f"{part}_bias"] = tensors.vector(bias, n_experts * out)
+    if names.selection_bias:
+        steps["selection_bias"] = tensors.vector(f"{prefix}.{names.selection_bias}", n_experts)
     experts = tensors.experts(prefix, names, n_experts, d_ff)
-    return spec.Moe(router, n_experts, top_k, normalise, experts, *(shared or ()))
+    return spec.Moe(router, n_experts, top_k, normalise, experts, *shared, **steps)
+
+
+def qwen_moe(tensors: Tensors, prefix: str, normalise: bool) -> spec.Moe:
+    """Experts under Qwen's names, with a shared one whose output goes through a sigmoid."""
+    d_shared = tensors.config.count("shared_expert_intermediate_size")
+    shared = ffn(tensors, f"{prefix}.shared_expert", d_shared)
+    gate = tensors.matrix(f"{prefix}.shared_expert_gate", 1, tensors.d_model)
+    return moe(tensors, prefix, normalise, shared=(shared, gate))
+
+
+def sigmoid_steps(config: Config, scale: str) -> dict[str, Any]:
+    """The steps of a router of sigmoid scores: groups, as DeepSeek names them, and a factor.
+
+    Args:
+        config: of the family.
+        scale: the field of the factor.
+    """
+    return {
+        "score": "sigmoid",
+        "n_groups": config.count("n_group", 1, most=MAX_EACH),
+        "top_groups": config.count("topk_group", 1, most=MAX_EACH),
+        "sum_eps": 1e-20,
+        "scale": config.number(scale, 1.0, high=1e6),
+    }
 
 
 def ffn(tensors: Tensors, prefix: str, d_ff: int) -> spec.GatedFfn:
     """A resident gated FFN: a dense layer's or a shared expert."""
     d_model = tensors.d_model
     gate, up, down = (f"{prefix}.{name}" for name in _QWEN)
-    return spec.GatedFfn(tensors.matrix(gate, d_ff, d_model), tensors.matrix(up, d_ff, d_model),
-                         tensors.matrix(down, d_model, d_ff))  # fmt: skip
+    return spec.GatedFfn(gate=tensors.matrix(gate, d_ff, d_model),
+                         up=tensors.matrix(up, d_ff, d_model),
+                         down=tensors.matrix(down, d_model, d_ff))  # fmt: skip
 
 
 def is_moe_layer(config: Config, layer: int) -> bool:
     """Transformers' rule for Qwen: mlp_only_layers and decoder_sparse_step."""
     dense = config.listed("mlp_only_layers", "whole numbers", is_integer) or []
     return layer not in dense and (layer + 1) % config.count("decoder_sparse_step", 1) == 0
+
+
+def layers(
+    tensors: Tensors, mixer: Callable[[int, str], spec.Attention],
+    ffn: Callable[[int, str], spec.Moe | spec.GatedFfn],
+) -> list[spec.Layer]:  # fmt: skip
+    """Layers of Llama's names: a norm, a mixer, a norm, a network.
+
+    `mixer` and `ffn` make them of a layer's number and its name.
+    """
+
+    def layer(index: int) -> spec.Layer:
+        name = f"model.layers.{index}"
+        norm, ffn_norm = (tensors.vector(f"{name}.{part}_layernorm.weight", tensors.d_model)
+                          for part in ("input", "post_attention"))  # fmt: skip
+        return spec.Layer(norm, mixer(index, name), ffn_norm, ffn(index, name))
+
+    return [layer(i) for i in range(tensors.config.count("num_hidden_layers", most=MAX_EACH))]
+
+
+def is_sparse_layer(config: Config, layer: int, first: int = 1) -> bool:
+    """Whether a layer has experts: `mlp_layer_types`, or all behind `first_k_dense_replace`.
+
+    `first` stands for that where the config does not say it.
+    """
+    n_layers = config.count("num_hidden_layers", most=MAX_EACH)
+    kinds = ("dense", "sparse")
+    types = config.listed("mlp_layer_types", " or ".join(kinds), kinds.__contains__)
+    if types is None:
+        return layer >= config.count("first_k_dense_replace", first, minimum=0)
+    if len(types) != n_layers:
+        raise config.bad(f"expected {n_layers} mlp_layer_types, found {len(types)}")
+    return bool(types[layer] == "sparse")
+
+
+def later_layers(config: Config) -> tuple[str, ...]:
+    """What the names of layers begin with that predict more than the next token."""
+    first = config.count("num_hidden_layers", most=MAX_EACH)
+    n = config.count("num_nextn_predict_layers", 0, minimum=0, most=MAX_EACH)
+    return tuple(f"model.layers.{index}." for index in range(first, first + n))
 
 
 def chunk(d_model: int) -> int:
@@ -325,10 +360,12 @@ def trunk(
     norm_add: float = 0.0,
     prefix: str = "model.",
     head: str = "lm_head",
+    others: tuple[str, ...] = (),
 ) -> spec.Spec:
     """The spec around the layers: embedding, final norm, head, rotary frequencies.
 
-    To be called last: tensors of the text part that are unused by then are refused.
+    To be called last: tensors of the text part that are unused by then are refused, but not those
+    whose names begin as one of `others`.
     """
     config, d_model = tensors.config, tensors.d_model
     vocab = config.count("vocab_size")
@@ -346,5 +383,6 @@ def trunk(
         head=None if tied else tensors.matrix(head, vocab, d_model),
     )
     text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", "norm"))
-    tensors.refuse_unused(text if tied else (*text, f"{head}."))  # tied files may hold one, too
+    # Tied files may hold a head, too.
+    tensors.refuse_unused(text if tied else (*text, f"{head}."), others)
     return model

@@ -39,8 +39,8 @@ class Config:
         for key, accepted in fields.items():
             value = self.values.get(key)
             if value is not None and value not in accepted:
-                expected = " or ".join(map(repr, accepted))
-                raise self.bad(f"expected {key} {expected}, found {show(value)}: no other is done")
+                expected = f"{key} {' or '.join(map(repr, accepted))}" if accepted else f"no {key}"
+                raise self.bad(f"expected {expected}, found {show(value)}: no other is done")
 
     def count(
         self, key: str, default: int | None = None, minimum: int = 1, most: int = MAX_COUNT

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from ..checkpoint import Checkpoint
-from ..spec import GatedFfn, Layer, Moe, Spec
+from ..spec import GatedFfn, Moe, Spec
 from . import builder
-from .builder import Heads, Tensors
-from .config import MAX_EACH, MAX_HEAD_DIM, ONE_WAY, Config
+from .attention import Heads, head_dim
+from .builder import Tensors
+from .config import ONE_WAY, Config
 from .rope import rope
 
 MODEL_TYPES = ("qwen3_moe",)
@@ -18,24 +19,14 @@ def build(checkpoint: Checkpoint) -> Spec:
     config.require(ONE_WAY)
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
-    d_model, n_heads = tensors.d_model, config.count("num_attention_heads")
-    head_dim = config.count("head_dim", max(d_model // n_heads, 1), most=MAX_HEAD_DIM)
-    rotation = rope(config, head_dim, 1.0, least=1.0)
-    heads = Heads(config, head_dim, rotation)
+    rotation = rope(config, head_dim(config), 1.0, least=1.0)
+    heads = Heads(config, rotation)
 
-    def layer(index: int) -> Layer:
-        prefix = f"model.layers.{index}"
-        return Layer(
-            norm=tensors.vector(f"{prefix}.input_layernorm.weight", d_model),
-            mixer=heads.attention(tensors, f"{prefix}.self_attn"),
-            ffn_norm=tensors.vector(f"{prefix}.post_attention_layernorm.weight", d_model),
-            ffn=ffn(index, f"{prefix}.mlp"),
-        )
-
-    def ffn(index: int, name: str) -> Moe | GatedFfn:
+    def ffn(index: int, layer: str) -> Moe | GatedFfn:
+        name = f"{layer}.mlp"
         if builder.is_moe_layer(config, index):
             return builder.moe(tensors, name, config.flag("norm_topk_prob", False))
         return builder.ffn(tensors, name, config.count("intermediate_size"))
 
-    layers = [layer(index) for index in range(config.count("num_hidden_layers", most=MAX_EACH))]
+    layers = builder.layers(tensors, heads.mixer(tensors), ffn)
     return builder.trunk(tensors, layers, rotation)

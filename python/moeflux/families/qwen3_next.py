@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ..checkpoint import Checkpoint
 from ..spec import Attention, DeltaNet, GatedFfn, Layer, Matrix, Moe, Rows, Spec
 from . import builder
-from .builder import Heads, Tensors
+from .attention import Heads
+from .builder import Tensors
 from .config import MAX_EACH, MAX_HEAD_DIM, ONE_WAY, Config
 from .rope import rope
 
@@ -135,7 +136,7 @@ def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
     config.require(_ONE_WAY)
     head_dim = config.count("head_dim", 256, most=MAX_HEAD_DIM)
     rotation = rope(config, head_dim, 0.25)
-    heads = Heads(config, head_dim, rotation, gated=True)
+    heads = Heads(config, rotation, gated=True)
     linear = _linear(config)
     types = _layer_types(config)
     add = _norm_add(tensors, types, prefix)
@@ -162,8 +163,4 @@ def _ffn(tensors: Tensors, layer: int, name: str) -> Moe | GatedFfn:
     config = tensors.config
     if not builder.is_moe_layer(config, layer):
         return builder.ffn(tensors, name, config.count("intermediate_size"))
-    normalise = config.flag("norm_topk_prob", True)
-    d_shared = config.count("shared_expert_intermediate_size")
-    shared = builder.ffn(tensors, f"{name}.shared_expert", d_shared)
-    gate = tensors.matrix(f"{name}.shared_expert_gate", 1, tensors.d_model)
-    return builder.moe(tensors, name, normalise, shared=(shared, gate))
+    return builder.qwen_moe(tensors, name, config.flag("norm_topk_prob", True))

@@ -33,12 +33,14 @@ class Rope:
     """What rotates queries and keys.
 
     Attributes:
-        rotary_dim: channels of a head that are rotated.
+        head_dim: channels of a head.
+        rotary_dim: those of them that are rotated.
         inv_freq: (rotary_dim / 2) radians a position.
         scale: multiplies cos and sin.
         positions: tokens of a text that the model was made for; 0 when the config does not say.
     """
 
+    head_dim: int
     rotary_dim: int
     inv_freq: list[float]
     scale: float
@@ -81,7 +83,7 @@ def rope(config: Config, head_dim: int, fraction: float, least: float = 0.0) -> 
         inv_freq = _yarn(config, settings, theta, inv_freq, factor, original)
         scale = _yarn_scale(config, settings, factor)
         positions = max(positions, int(factor * original))
-    return Rope(rotary_dim, inv_freq.astype(np.float32).tolist(), scale, positions)
+    return Rope(head_dim, rotary_dim, inv_freq.astype(np.float32).tolist(), scale, positions)
 
 
 def _yarn(

@@ -23,11 +23,18 @@ FAMILIES: dict[str, Family] = {
 
 
 def text_config(family: str, overrides: Config) -> Config:
-    """The family's text config with `overrides` on top (hub dialect)."""
-    config = copy.deepcopy(FAMILIES[family].base)
-    config.update(copy.deepcopy(overrides))
+    """The family's text config with `overrides` on top (hub dialect).
+
+    An override of Qwen's name of the number or the width of experts is one of the family's own.
+    """
+    spec = FAMILIES[family]
+    own = {"num_experts": spec.n_experts, "moe_intermediate_size": spec.d_ff}
+    config = copy.deepcopy(spec.base)
+    config.update({own.get(key, key): copy.deepcopy(value) for key, value in overrides.items()})
     if "num_hidden_layers" in overrides and "layer_types" not in overrides:
-        config.pop("layer_types", None)
+        types, n_layers = config.pop("layer_types", []), config["num_hidden_layers"]
+        if "sliding_attention" in types:
+            config["layer_types"] = (types * n_layers)[:n_layers]
     if FAMILIES[family].wrapper and "layer_types" not in config:
         config["layer_types"] = layer_types(config)
     return config
@@ -45,6 +52,8 @@ def layer_types(config: Config) -> list[str]:
 def is_sparse(config: Config, layer: int) -> bool:
     """Whether `layer` holds experts (else one dense FFN of `intermediate_size`)."""
     step = config.get("decoder_sparse_step", 1)
+    if layer < config.get("first_k_dense_replace", 0):
+        return False
     return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % step == 0
 
 

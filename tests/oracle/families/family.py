@@ -21,14 +21,34 @@ class Family:
         hub_prefix / mlx_prefix: what stands before `layers.{i}.` and `embed_tokens`.
         hub_head / mlx_head: name of the output matrix.
         moe: the module of a layer that has router and experts.
+        router: its matrix, below `moe`.
+        router_is_plain: mlx-lm does not quantise it.
+        selection_bias: what joins the scores for the choice of experts, below `moe`; or none.
+        score: what weights are made of: the "softmax" of all logits or the "sigmoid" of each.
+        sum_eps: joins the sum of the chosen scores.
+        factor: the config's field of what multiplies weights, if there is one.
         experts: gate, up and down of an expert in hub files.
+        mlx_experts: the module of their stacks in MLX files.
         n_experts / d_ff: the config's fields of the number and the width of experts.
+        shared: the shared expert, below `moe`.
+        shared_gated: its output goes through a sigmoid.
+        shared_width / shared_count: the config's fields of its width and what multiplies that.
         normed_heads: queries and keys have a norm a head.
+        whole_norms: or one over all heads.
+        bias / biased: the config's field that says whether there are biases, and of which of the
+            projections q, k, v and o.
+        mlx: mlx-lm has it.
+        beyond_devices: what of it no kernel of a device does, in the words of the refusal.
         normalised: weights of the chosen experts always sum to 1; else `norm_topk_prob` says it.
         zero_centred_norms: hub files store w where the model multiplies by 1 + w.
         gated_attention: q_proj has per head [query | gate] rows.
         split_delta_net: in_proj_{qkv,z,b,a} instead of in_proj_{qkvz,ba} grouped by key head.
         fused_experts: hub files hold gate_up_proj [E,2I,H] and down_proj [E,H,I].
+        interleaved_experts: or gate_up_proj [E,H,2I], in turns a column of gate and one of up, and
+            down_proj [E,I,H].
+        biased_experts: router and experts have biases.
+        clamped: experts are clamped gated units.
+        sinks: heads have a sink.
         mtp: hub files hold a multi-token-prediction head, too.
         wrapper: the outer config, when the text config is nested in its `text_config`.
     """
@@ -41,15 +61,35 @@ class Family:
     hub_head: str = "lm_head"
     mlx_head: str = "lm_head"
     moe: str = "mlp"
+    router: str = "gate"
+    router_is_plain: bool = False
+    selection_bias: str = ""
+    score: str = "softmax"
+    sum_eps: float = 0.0
+    factor: str = ""
     experts: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
     n_experts: str = "num_experts"
     d_ff: str = "moe_intermediate_size"
+    shared: str = "shared_expert"
+    shared_gated: bool = True
+    shared_width: str = "shared_expert_intermediate_size"
+    shared_count: str = ""
     normed_heads: bool = True
+    whole_norms: bool = False
+    bias: str = "attention_bias"
+    biased: str = "qkvo"
+    mlx: bool = True
+    beyond_devices: str = ""
     normalised: bool = False
     zero_centred_norms: bool = False
     gated_attention: bool = False
     split_delta_net: bool = False
+    mlx_experts: str = "switch_mlp"
     fused_experts: bool = False
+    interleaved_experts: bool = False
+    biased_experts: bool = False
+    clamped: bool = False
+    sinks: bool = False
     mtp: bool = False
     wrapper: Config | None = None
 
@@ -90,3 +130,8 @@ DELTA_NET: Config = {
     "num_hidden_layers": 5,
     "shared_expert_intermediate_size": 64,
 }
+
+
+def renamed(config: Config, **names: str) -> Config:
+    """A config whose fields have other names: renamed(COMMON, num_experts="num_local_experts")."""
+    return {names.get(key, key): value for key, value in config.items()}
