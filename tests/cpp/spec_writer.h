@@ -35,7 +35,7 @@ class SpecWriter {
   void number(const char* name, float value) { dict[name] = {double(value)}; }
   void number(const char* name, uint32_t value) { dict[name] = {int64_t(value)}; }
   void choice(const char* name, auto value, const auto& names) {
-    dict[name] = {std::string(names[static_cast<size_t>(value)])};
+    dict.emplace(name, Node{std::string(names[static_cast<size_t>(value)])});
   }
   void vector(std::string_view name, const float*, uint64_t count, bool = false) {
     Node::Dict vector;

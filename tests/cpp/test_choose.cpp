@@ -92,7 +92,7 @@ TEST_CASE("experts of the highest logits are chosen and weighed by the softmax")
   }
 }
 
-// DeepSeek-V3's router (github.com/deepseek-ai/DeepSeek-V3, inference/model.py, Gate), in doubles.
+// The router of DeepSeek-V3 (transformers' DeepseekV3TopkRouter), in doubles.
 TEST_CASE("sigmoid scores, a bias of the choice, groups, an epsilon and a factor") {
   const std::vector<float> bias = noise(kExperts, 5);
   for (const uint32_t n_groups : {1u, 2u, 4u, 12u}) {

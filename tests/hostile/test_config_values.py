@@ -14,6 +14,7 @@ import moeflux
 from oracle import build
 from oracle.corrupt import join_file, split_file
 from oracle.families import FAMILIES
+from oracle.goldens import SOME_FAMILIES
 
 ROOM = {"memory": "64MiB", "context": 64}
 COUNTS = ("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
@@ -30,10 +31,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory):
-    """A hub form of every family."""
+    """A bf16 form of every family, the hub's where it is read."""
     root = tmp_path_factory.mktemp("others")
-    return {family: build(root / family, family=family, form="hf-bf16")
-            for family in FAMILIES}  # fmt: skip
+    return {
+        family: build(root / family, family, "mlx-bf16" if facts.interleaved_experts else "hf-bf16")
+        for family, facts in FAMILIES.items()
+    }
 
 
 def load_with(tmp_path, folder, **changes):
@@ -113,6 +116,11 @@ def test_other_bad_values_are_format_errors(tmp_path, folder, changes):
         load_with(tmp_path, folder, **changes)
 
 
+SPARSE = [
+    {"mlp_only_layers": ["1"]},
+    {"mlp_only_layers": [0]},  # the file has experts there
+    {"decoder_sparse_step": 2},
+]
 # What transformers would do, or refuse to do, and the engine does not.
 NOT_DONE = {
     "all": [
@@ -126,25 +134,63 @@ NOT_DONE = {
         {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}},
         {"rope_scaling": {"factor": 2.0}},  # of a type that has none
         {"rope_scaling": {"type": "yarn", "factor": 2.0, "short_factor": [1.0]}},
-        {"mlp_only_layers": ["1"]},
-        {"mlp_only_layers": [0]},  # the file has experts there
-        {"decoder_sparse_step": 2},
         {"quantization_config": {"quant_method": "fp8"}},
         {"quantization_config": {"quant_method": "gptq", "bits": 4}},
         {"num_hidden_layers": 2},  # of more
-        {"attention_bias": True},
     ],
     "qwen3_moe": [
+        *SPARSE,
         {"partial_rotary_factor": 0.5},
         {"rope_parameters": {"rope_theta": 1e4, "partial_rotary_factor": 0.5}},
         {"layer_types": ["full_attention", "linear_attention", "full_attention"]},
     ],
-    "qwen3_next": [{"attn_output_gate": False}, {"full_attention_interval": 2}],
-    "qwen3_5_moe": [{"attn_output_gate": False}, {"norm_topk_prob": False}],
+    "qwen3_next": [{"attn_output_gate": False}, {"full_attention_interval": 2}, *SPARSE],
+    "qwen3_5_moe": [{"attn_output_gate": False}, {"norm_topk_prob": False}, *SPARSE],
+    "qwen2_moe": [{"attention_bias": True}, {"partial_rotary_factor": 0.5}, *SPARSE],
+    "olmoe": [{"clip_qkv": 8.0}, {"partial_rotary_factor": 0.5}],
+    "mixtral": [{"sliding_window": 16}, {"partial_rotary_factor": 0.5}],
+    "glm4_moe": [
+        {"use_qk_norm": False},  # the file has norms
+        {"n_group": 5},
+        {"n_group": 24},
+        {"topk_group": 5},
+        {"n_group": 8, "topk_group": 1},  # of three experts, to choose four
+        {"routed_scaling_factor": -1.0},
+        {"mlp_layer_types": ["dense", "sparse"]},
+        {"mlp_layer_types": ["dense", "sparse", "none"]},
+        {"first_k_dense_replace": 2},
+        {"num_nextn_predict_layers": 0},
+    ],
+    "minimax_m2": [
+        {"qk_norm_type": "per_head"},
+        {"use_qk_norm": False},
+        {"scoring_func": "softmax"},
+        {"use_routing_bias": False},
+        {"shared_intermediate_size": 64},
+        {"attn_type_list": [0, 1, 1]},
+        {"rotary_dim": 34},
+    ],
+    "gpt_oss": [
+        {"layer_types": ["sliding_attention", "full_attention"]},
+        {"layer_types": ["linear_attention"] * 4},
+        {"sliding_window": 0},
+        {"sliding_window": "wide"},
+        {"swiglu_limit": 0.0},
+        {"swiglu_limit": float("inf")},
+        {"partial_rotary_factor": 0.5},
+        {"num_hidden_layers": 3},
+    ],
+    "hy_v3": [
+        {"qk_norm": False},
+        {"route_norm": False},
+        {"moe_router_use_sigmoid": False},
+        {"mlp_bias": True},
+        {"router_scaling_factor": float("inf")},
+    ],
 }
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", SOME_FAMILIES)
 @pytest.mark.parametrize("changes", NOT_DONE["all"], ids=str)
 def test_a_model_that_is_not_done_is_refused(tmp_path, others, family, changes):
     with pytest.raises(moeflux.FormatError):
@@ -162,6 +208,13 @@ def test_a_model_that_is_not_done_in_one_family_is_refused(tmp_path, others, fam
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_a_file_with_biases_or_without_is_not_read_as_the_other(tmp_path, others, family):
+    field = FAMILIES[family].bias
+    with pytest.raises(moeflux.FormatError):
+        load_with(tmp_path, others[family], **{field: not FAMILIES[family].base.get(field)})
+
+
+@pytest.mark.parametrize("family", SOME_FAMILIES)
 @pytest.mark.parametrize(
     "changes",
     [
@@ -173,15 +226,40 @@ def test_a_model_that_is_not_done_in_one_family_is_refused(tmp_path, others, fam
         {"mamba_ssm_dtype": "bfloat16", "initializer_range": 1.0, "use_cache": False},
         {"mlp_only_layers": None, "decoder_sparse_step": None},
         {"layer_types": None},
-        {"rope_scaling": None},
         {"a_field": "of tomorrow"},
     ],
     ids=str,
 )
 def test_what_changes_no_text_changes_no_logits(tmp_path, others, family, changes):
-    expected = moeflux.load(others[family], **ROOM).session().step([1, 2, 3])
-    found = load_with(tmp_path, others[family], **changes).session().step([1, 2, 3])
+    same_logits(tmp_path, others[family], changes)
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("qwen3_5_moe", {"rope_scaling": None}),
+        ("hy_v3", {"rope_scaling": None}),
+        ("glm4_moe", {"mlp_layer_types": ["dense", "sparse", "sparse"]}),
+        ("hy_v3", {"mlp_layer_types": ["dense", "sparse", "sparse"], "first_k_dense_replace": 3}),
+        ("minimax_m2", {"rotary_dim": None, "partial_rotary_factor": 0.5}),
+        ("gpt_oss", {"layer_types": None, "sliding_window": 16}),
+    ],
+    ids=str,
+)
+def test_the_same_in_other_fields_gives_the_same_logits(tmp_path, others, family, changes):
+    same_logits(tmp_path, others[family], changes)
+
+
+def same_logits(tmp_path, folder, changes):
+    expected = moeflux.load(folder, **ROOM).session().step([1, 2, 3])
+    found = load_with(tmp_path, folder, **changes).session().step([1, 2, 3])
     assert (found == expected).all()
+
+
+def test_the_hubs_layout_of_gpt_oss_is_refused_by_name(tmp_path):
+    build(tmp_path, "gpt_oss", "hf-bf16")
+    with pytest.raises(moeflux.FormatError, match=r"MLX's layout .*found gate_up_proj,"):
+        moeflux.load(tmp_path, **ROOM)
 
 
 def store_also(folder, name, shape=(128,)):

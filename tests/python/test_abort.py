@@ -8,12 +8,12 @@ import pytest
 
 import moeflux
 from oracle import build
-from oracle.families import FAMILIES
+from oracle.goldens import SOME_FAMILIES
 
 PROMPT = [(7 * i + 1) % 250 for i in range(3000)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=SOME_FAMILIES)
 def model(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("abort") / request.param
     build(path, family=request.param, form="mlx-q4", num_experts=24)

@@ -8,7 +8,7 @@ import pytest
 
 import moeflux
 from oracle import build
-from oracle.families import FAMILIES
+from oracle.goldens import SOME_FAMILIES
 
 SHAPE = {"num_experts": 24, "num_experts_per_tok": 3}
 OPTIONS = {"memory": "256MiB", "context": 256}
@@ -18,7 +18,7 @@ def ids(n, seed):
     return [int(t) for t in np.random.Generator(np.random.PCG64(seed)).integers(0, 250, n)]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=SOME_FAMILIES)
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("batch") / request.param
     return build(path, family=request.param, form="mlx-q4", seed=7, **SHAPE)

@@ -141,7 +141,12 @@ def first_refusal(path, memory, options):
 @pytest.mark.parametrize("read_ahead", [False, True])
 @pytest.mark.parametrize(
     ("family", "device", "context"),
-    [("qwen3_moe", "cpu", 64), ("qwen3_next", "cpu", 600), ("qwen3_next", "host", 64)],
+    [
+        ("qwen3_moe", "cpu", 64),
+        ("qwen3_next", "cpu", 600),
+        ("gpt_oss", "cpu", 600),
+        ("qwen3_next", "host", 64),
+    ],
 )
 def test_the_budget_that_a_refusal_names_is_the_smallest_that_does(
     tmp_path, family, device, context, read_ahead

@@ -8,14 +8,14 @@ import pytest
 
 import moeflux
 from oracle import build
+from oracle.goldens import SOME_FAMILIES
 from support.budget import smallest_budget
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 75)]
 SHAPE = {"num_experts": 12, "num_experts_per_tok": 3}
-FAMILIES = ("qwen3_moe", "qwen3_next")
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=SOME_FAMILIES)
 def folder(request, tmp_path_factory):
     path = tmp_path_factory.mktemp("exact") / request.param
     return build(path, family=request.param, form="mlx-q4", seed=7, **SHAPE)

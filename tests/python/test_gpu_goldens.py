@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import moeflux
-from oracle import goldens
+from oracle import build, goldens
+from oracle.families import FAMILIES
 from support.budget import smallest_budget
 from support.devices import DEVICES
 
@@ -63,7 +64,7 @@ def dispatched(device):
     return Counter()
 
 
-@pytest.mark.parametrize(("name", "form"), goldens.FORMS)
+@pytest.mark.parametrize(("name", "form"), goldens.ON_DEVICES)
 def test_prompt_and_continuation_equal_golden(name, form, device, dispatched, tmp_path):
     """A prompt as one chunk, with every layer looked at, then the continuation token by token."""
     golden = goldens.load(name)
@@ -93,6 +94,14 @@ def test_prompt_and_continuation_equal_golden(name, form, device, dispatched, tm
     assert_close(case, np.stack(logits), golden.arrays["logits"][n - 1 :][: len(logits)])
     assert model.stats["device"] == device
     dispatched.update(model.stats["kernels"])
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if FAMILIES[f].beyond_devices])
+def test_a_family_that_no_kernel_computes_is_refused_by_name(family, device, tmp_path):
+    build(tmp_path, family, "mlx-bf16")
+    words = FAMILIES[family].beyond_devices
+    with pytest.raises(moeflux.FormatError, match=f"found {words}, which no kernel of a device"):
+        moeflux.load(tmp_path, memory="512MiB", context=128, device=device)
 
 
 def test_every_kernel_of_the_contract_is_dispatched_or_explained(dispatched):
