@@ -79,15 +79,24 @@ void Engine::set_poll(std::function<void()> poll) {
   pipeline_.set_poll(std::move(poll));
 }
 
-void Engine::make_room(uint64_t nbytes, const std::string& what) {
+void Engine::find_room(uint64_t nbytes, const std::string& what) {
   for (;;) {
     const bool reading = store_->reading();  // asked first: a read that ends gives its slot back
     if (store_->make_room(nbytes)) return;
     if (!reading) arena_->account().refuse(nbytes, what, store_->spare_bytes());
-    const int64_t begin = base::now_ns();
     pipeline_.wait();  // slots that are read on a guess
-    publish(begin);
   }
+}
+
+void Engine::make_room(uint64_t nbytes, const std::string& what) {
+  const int64_t begin = base::now_ns();
+  try {
+    find_room(nbytes, what);
+  } catch (...) {
+    publish(begin);
+    throw;
+  }
+  publish(begin);
 }
 
 std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
@@ -200,7 +209,7 @@ void Engine::grow(std::span<const Request> requests) {
   uint64_t nbytes = 0;
   for (const Request& request : requests)
     nbytes += request.session->growth_bytes(request.tokens.size());
-  make_room(nbytes, "the KV cache of a step");
+  find_room(nbytes, "the KV cache of a step");
   for (const Request& request : requests) request.session->grow(request.tokens.size());
 }
 

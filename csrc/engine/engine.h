@@ -88,6 +88,8 @@ class Engine {
   Tools tools() { return {*weights_, act_, *store_, pipeline_}; }
   void grow(std::span<const Request> requests);  // their caches, for what they append
   // Gives slots back until nbytes are free. Throws MemoryBudgetError with the budget that it takes.
+  // find_room: as a part of a step, which publishes the time; make_room: by itself.
+  void find_room(uint64_t nbytes, const std::string& what);
   void make_room(uint64_t nbytes, const std::string& what);
 
   // forward.cpp

@@ -61,9 +61,6 @@ std::shared_ptr<Session::Snapshot> Session::save() const {
 }
 
 void Session::restore(const Snapshot& snapshot) {
-  if (snapshot.cache.positions > context())
-    throw SessionError("[engine::Session] snapshot of ", snapshot.cache.positions,
-                       " tokens does not fit a context of ", context());
   cache_.restore(snapshot.cache);
   const std::byte* in = snapshot.states.mapped();
   for (size_t i = 0; i < states_.size(); ++i) {

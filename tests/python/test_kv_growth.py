@@ -200,6 +200,27 @@ def test_a_truncation_without_room_leaves_the_session_as_it_was(attention, tmp_p
     assert np.array_equal(session.step(TOKENS[300:320], all_logits=True), whole[300:320])
 
 
+def test_going_back_without_room_leaves_the_session_as_it_was(attention, tmp_path):
+    _, whole = attention
+    path = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4", **SHAPE)
+    memory = budget.smallest_budget(path, context=N, threads=2)
+    model = moeflux.load(path, memory=memory, context=N, threads=2)
+    session, crowd = model.session(), []
+    session.step(TOKENS[:300])
+    snapshot = session.save()
+    session.reset()
+    session.step(TOKENS[:20])
+    with pytest.raises(moeflux.MemoryBudgetError):
+        while True:
+            crowd.append(model.session())
+    with pytest.raises(moeflux.MemoryBudgetError, match="the KV cache of a session"):
+        session.restore(snapshot)
+    assert session.position == 20
+    crowd.clear()
+    session.restore(snapshot)
+    assert np.array_equal(session.step(TOKENS[300:320], all_logits=True), whole[300:320])
+
+
 def test_a_session_of_a_long_context_takes_what_it_holds(folder):
     context = 32_768
     model = moeflux.load(folder, memory="2GiB", context=context, threads=2)
