@@ -47,10 +47,16 @@ LONGEST = [
     *("python/test_traps.py", "python/test_plan_model.py", "python/test_docs.py"),
     *("python/test_probe.py", "hostile/test_mutations.py", "python/test_gpu_exactness.py"),
 ]
+# Repeats of what another test asserts in a smaller way, and what takes most time: .ci/full has it.
+WITH_FULL = os.environ.get("MOEFLUX_FULL") == "1"
 RANK = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if not WITH_FULL:
+        full = [item for item in items if item.get_closest_marker("full")]
+        items[:] = [item for item in items if not item.get_closest_marker("full")]
+        config.hook.pytest_deselected(items=full)
     items.sort(key=lambda item: RANK.get(item.path, len(RANK)))  # stable: the rest as they were
     for item in items:
         if item.path in RANK:

@@ -145,7 +145,7 @@ def first_refusal(path, memory, options):
         ("qwen3_moe", "cpu", 64),
         ("qwen3_next", "cpu", 600),
         ("gpt_oss", "cpu", 600),
-        ("qwen3_next", "host", 64),
+        pytest.param("qwen3_next", "host", 64, marks=pytest.mark.full),
     ],
 )
 def test_the_budget_that_a_refusal_names_is_the_smallest_that_does(

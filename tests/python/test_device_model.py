@@ -246,6 +246,7 @@ def test_sessions_slots_and_snapshots_take_what_they_say_of_the_budget(folder, d
     assert model.stats["peak_bytes"] <= model.stats["memory_bytes"] == 64 << 20
 
 
+@pytest.mark.full
 def test_an_interrupted_step_leaves_the_session_as_it_was(tmp_path, device):
     """SIGINT in the middle of a prompt; the same call again gives the undisturbed result."""
     folder = build(tmp_path / "m", family="qwen3_next", form="mlx-q4", num_hidden_layers=8)

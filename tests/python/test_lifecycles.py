@@ -187,7 +187,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("host", marks=pytest.mark.full)])
 @pytest.mark.parametrize("loop", LOOPS)
 def test_program_ends_while_daemon_threads_work(device, loop):
     """The exit status is what the program says, and stopped threads say nothing."""
@@ -270,7 +270,9 @@ def test_interrupt_while_another_thread_has_the_model():
     )
 
 
-@pytest.mark.parametrize(("device", "tokens"), [("cpu", 1500), ("host", 20)])
+@pytest.mark.parametrize(
+    ("device", "tokens"), [("cpu", 1500), pytest.param("host", 20, marks=pytest.mark.full)]
+)
 def test_signal_handler_that_uses_the_model_it_interrupts_is_refused(device, tokens):
     run(
         """

@@ -68,7 +68,12 @@ def test_wide_small_tensors_do_not_fit_bf16(tmp_path):
         assert np.any(tensor.data.view(np.uint32) & 0xFFFF)
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+FEW = {name for name, _ in goldens.FEW}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in FEW else pytest.mark.full) for n in GOLDENS]
+)
 def test_reference_equals_golden(name, tmp_path):
     golden = goldens.load(name)
     trace = Reference(golden.case.build(tmp_path)).forward(golden.tokens)

@@ -6,11 +6,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
 
 import moeflux
+from moeflux import cli
 from moeflux.checkpoint import open_checkpoint
 from moeflux.device import PRECISIONS, default_threads
 from moeflux.families import build_spec
@@ -234,7 +236,9 @@ def test_hand_overs_are_counted_from_the_layers(tmp_path):
     assert measured(folder).hand_overs == expected
 
 
-@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
+@pytest.mark.parametrize(
+    "family", ["qwen3_moe", pytest.param("qwen3_next", marks=pytest.mark.full)]
+)
 def test_a_token_is_handed_to_threads_as_often_as_the_plan_counts(tmp_path, family):
     folder = build(tmp_path / "m", family=family, form="mlx-q4", **WIDE[family])
     spec = build_spec(open_checkpoint(folder))
@@ -298,15 +302,29 @@ def test_the_command_shows_draws_and_prints_json(tmp_path):
         assert speed["bytes_per_token"] == answer["expert_bytes_per_token"] / 2
 
 
-def test_the_command_plans_what_a_load_at_that_precision_needs(tmp_path):
+@pytest.fixture
+def planned(monkeypatch, capsys):
+    """The command in this process, with the rates of a machine that need no probe."""
+    monkeypatch.setattr(probe, "machine", lambda *args: MACHINE)
+
+    def planned(*args):
+        monkeypatch.setattr(sys, "argv", ["moeflux", "plan", "--json", *map(str, args)])
+        with suppress(SystemExit):
+            cli.main()
+        told = capsys.readouterr()
+        assert not told.err
+        return json.loads(told.out)
+
+    return planned
+
+
+def test_the_command_plans_what_a_load_at_that_precision_needs(tmp_path, planned):
     folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
     options = {"context": 1000, "threads": THREADS}
     minima = []
     for precision in PRECISIONS:
-        args = ["--context", "1000", "--threads", str(THREADS), "--precision", precision]
-        done = command(str(folder), "--json", *args)
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
+        args = ["--context", 1000, "--threads", THREADS, "--precision", precision]
+        answer = planned(folder, *args)
         minima.append(answer["minimum_bytes"])
         assert answer["precision"] == precision
         model = moeflux.load(folder, memory=minima[-1], precision=precision, **options)
@@ -327,7 +345,7 @@ def test_what_makes_no_plan_is_one_sentence(args, word):
     assert done.returncode == 1 and word in done.stderr and "Traceback" not in done.stderr
 
 
-def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path):
+def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path, planned):
     folder = build(tmp_path / "main", family="qwen3_next", form="mlx-q4", num_experts=64, shards=3)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     environment = {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
@@ -346,7 +364,7 @@ def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path):
     assert not any(server.fetched[path.name] > len(asked) for path in folder.iterdir())
     cached = [path for path in (tmp_path / "hf").rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in cached) < 1_000_000
-    local = json.loads(command(str(folder), "--json", "--context", "256").stdout)
+    local = planned(folder, "--context", 256)
     remote = json.loads(done.stdout)
     for key in ("sizes", "minimum_bytes", "expert_bytes_per_token"):
         assert remote[key] == local[key]

@@ -34,7 +34,10 @@ def complaints(source, file):
 
 
 @pytest.mark.skipif(CLANG is None, reason="needs clang")
-@pytest.mark.parametrize(("file", "old", "member"), PLANTED)
+@pytest.mark.parametrize(
+    ("file", "old", "member"),
+    [*PLANTED[:2], *(pytest.param(*case, marks=pytest.mark.full) for case in PLANTED[2:])],
+)
 def test_a_lock_that_is_taken_away_is_missed(file, old, member):
     source = (ROOT / "csrc" / file).read_text()
     assert source.count(old) == 1

@@ -43,7 +43,7 @@ def streamed(tokenizer, ids):
     return [*pieces, stream.finish()]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(ids=STREAMS)
 def test_any_bytes_stream_as_pythons_own_decoder_reads_them(of_bytes, ids):
     expected = bytes(i for i in ids if i != END).decode(errors="replace")
@@ -56,7 +56,7 @@ def test_text_that_stays_broken_is_decoded_in_windows(of_bytes):
     assert len(stream._ids) <= 2 * stream.MAX_IDS and text + stream.finish() == 300 * REPLACEMENT
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(text=st.text(st.one_of(CHARACTERS, st.characters(codec="utf-8"))), data=st.data())
 def test_tokens_of_several_bytes_stream_as_they_decode(of_demo, text, data):
     ids = of_demo.encode(text)

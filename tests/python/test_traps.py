@@ -22,6 +22,7 @@ def long_text(tmp_path_factory):
     return folder, tokens, Reference(folder).forward(tokens).logits
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("length", LENGTHS)
 def test_positions_past_4096_equal_the_reference(long_text, length):
     folder, tokens, expected = long_text

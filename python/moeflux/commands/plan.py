@@ -59,6 +59,7 @@ def plan(
     from ..model import RULES
     from ..planning import plan as planner
     from ..planning import probe
+    from ..planning.line_chart import write_svg
     from ..remote import open_headers
 
     model, asked = options.one_model(model, named), options.budgets(memory)
@@ -77,6 +78,8 @@ def plan(
     budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native_device))
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    if plot is not None:
+        write_svg(plot, "")  # and so is a chart that cannot be written
     files = checkpoint.files if found.is_local else ()
     machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device,
                             precision)  # fmt: skip
