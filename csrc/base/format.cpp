@@ -12,7 +12,7 @@ namespace moeflux::quant {
 
 namespace {
 
-constexpr uint32_t kMlxGroups[] = {32, 64, 128}, kGgufGroup[] = {32};
+constexpr uint32_t kMlxGroups[] = {32, 64, 128}, k32[] = {32}, k16[] = {16};
 
 constexpr Format numbers(const char* name, DType dtype) {
   return {.name = name, .planes = {{{.name = "weight"}}}, .dtype = dtype};
@@ -28,7 +28,7 @@ constexpr Format affine(const char* name, uint32_t bits) {
 // A block is a group, with an f16 scale and an f16 minimum or a zero in the middle.
 constexpr Format gguf(const char* name, uint32_t bits, bool has_minimum, Transcoder transcode) {
   Format format = affine(name, bits);
-  format.groups = kGgufGroup;
+  format.groups = k32;
   format.dtype = DType::f16;
   format.block_columns = 32;
   format.block_bytes = (has_minimum ? 4 : 2) + 4 * bits;
@@ -37,6 +37,24 @@ constexpr Format gguf(const char* name, uint32_t bits, bool has_minimum, Transco
   format.planes[kSupers] = {};
   format.zero = 1u << (bits - 1);
   return format;
+}
+
+// A block has groups of small integers, and an f16 of 256 columns that they multiply.
+constexpr Format gguf_k(const char* name, uint32_t bits, std::span<const uint32_t> group,
+                        Levels levels, uint32_t zero, Transcoder transcode) {
+  const uint32_t numbers = levels.has_minimum ? 2 : 1, scale_bits = numbers * levels.bits;
+  return {.name = name,
+          .bits = bits,
+          .planes = {{{.name = "weight", .bits = bits},
+                      {.name = "scales", .bits = scale_bits, .columns = 0},
+                      {.name = "supers", .bits = 16 * numbers, .columns = 256, .finite = true}}},
+          .groups = group,
+          .dtype = DType::f16,
+          .levels = levels,
+          .zero = zero,
+          .block_columns = 256,
+          .block_bytes = 32 * bits + 256 / group[0] * scale_bits / 8 + 2 * numbers,
+          .transcode = transcode};
 }
 
 constexpr Format kFormats[] = {
@@ -57,6 +75,11 @@ constexpr Format kFormats[] = {
     gguf("q4_1", 4, true, halves<4, true>),
     gguf("q5_0", 5, false, halves<5, false>),
     gguf("q5_1", 5, true, halves<5, true>),
+    gguf_k("q2_k", 2, k16, {4, 0, true}, 0, q2_k),
+    gguf_k("q3_k", 3, k16, {6, 32, false}, 4, q3_k),
+    gguf_k("q4_k", 4, k32, {6, 0, true}, 0, q4_k),
+    gguf_k("q5_k", 5, k32, {6, 0, true}, 0, q5_k),
+    gguf_k("q6_k", 6, k16, {8, 128, false}, 32, q6_k),
 };
 
 // "1, 2 or 3", of what get() gives.
@@ -181,8 +204,7 @@ void check_shape(const Shape& shape, const std::string& name) {
   };
   const Format& format = *shape.format;
   if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
-  if (format.levels != 1 ||
-      std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
+  if (std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
     fail("expected a format of one scale a row and group, found ", format.name,
          ", which no kernel computes with");
   if (format.dtype && *format.dtype != shape.dtype)
@@ -191,9 +213,10 @@ void check_shape(const Shape& shape, const std::string& name) {
   if (std::ranges::find(format.groups, shape.group) == format.groups.end())
     fail("expected groups of ", alternatives(format.groups, [](uint32_t group) { return group; }),
          ", found ", shape.group);
-  if (shape.in % shape.group != 0 || (format.transcode && shape.in % format.block_columns != 0))
-    fail("expected columns in whole groups of ", std::max(shape.group, format.block_columns),
-         ", found ", shape.in);
+  const uint32_t whole =
+      std::max({shape.group, format.block_columns, format.planes[kSupers].columns});
+  if (shape.in % whole != 0)
+    fail("expected columns in whole groups of ", whole, ", found ", shape.in);
 }
 
 bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
@@ -201,12 +224,16 @@ bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
   return no_word_has_all<uint16_t>(data, count, dtype == DType::bf16 ? 0x7f80 : 0x7c00);
 }
 
+bool all_finite(const Shape& shape, size_t index, std::span<const std::byte> piece) {
+  const Plane& plane = shape.format->planes[index];
+  if (!plane.finite) return true;
+  if (plane.bits == 8) return std::ranges::find(piece, std::byte{255}) == piece.end();
+  return all_finite(piece.data(), piece.size() / dtype_bytes(shape.dtype), shape.dtype);
+}
+
 bool all_finite(const Matrix& matrix) {
-  const Shape& shape = matrix.shape;
   for (size_t plane = 0; plane < kPlanes; ++plane)
-    if (shape.format->planes[plane].finite &&
-        !all_finite(matrix.planes[plane], shape.plane_bytes(plane) / dtype_bytes(shape.dtype),
-                    shape.dtype))
+    if (!all_finite(matrix.shape, plane, {matrix.planes[plane], matrix.shape.plane_bytes(plane)}))
       return false;
   return true;
 }

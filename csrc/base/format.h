@@ -3,7 +3,8 @@
 // table, its transcoders and the kernels' unpacking knows a layout.
 //
 // Affine (MLX): a row of codes is a little-endian bit stream; value = scale * code + bias with one
-// (scale, bias) a group of consecutive columns; the biases are the third plane.
+// (scale, bias) a group of consecutive columns; the biases are the third plane. With scales of two
+// levels (GGUF) the scales are a bit stream of small integers, and the supers what they multiply.
 #pragma once
 #include <array>
 #include <cstddef>
@@ -21,7 +22,7 @@ constexpr uint64_t dtype_bytes(DType dtype) {
   return dtype == DType::f32 ? 4 : 2;
 }
 DType dtype_of(std::string_view name);  // as safetensors have it; throws FormatError
-// Safetensors' dtypes of tensors that are no numbers: packed codes, blocks.
+// Safetensors' dtypes of tensors that are no numbers: packed codes; blocks, or exponents.
 inline constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8";
 
 enum : size_t { kCodes, kScales, kSupers, kPlanes };
@@ -39,13 +40,20 @@ struct Plane {
 // n blocks, one after the other, into planes that begin at `planes`. Writes nothing else.
 using Transcoder = void (*)(const std::byte* blocks, uint64_t n, const Planes<std::byte*>& planes);
 
+// Scales of two levels: a scale is (an integer - zero) * a super.
+struct Levels {
+  uint32_t bits = 0;  // of the integer: 4, 6 or 8; 0: scales have one level
+  uint32_t zero = 0;
+  bool has_minimum = false;  // elements and supers are pairs; the second ones make the bias
+};
+
 struct Format {
   const char* name;
   uint32_t bits = 0;  // of a code; 0: weights are numbers of the matrix's dtype
   Planes<Plane> planes;
   std::span<const uint32_t> groups = {};  // columns that a scale may cover; none: no scales
   std::optional<DType> dtype = {};        // of numbers; none: any
-  uint32_t levels = 1;                    // of scales; two: a scale is a code times a super
+  Levels levels = {};
   uint32_t zero = 0;               // instead of biases: subtracted from what a code stands for
   const uint8_t* table = nullptr;  // what the 16 codes of 4 bits stand for; null: themselves
   // Where a file's bytes are not the planes but blocks of so many columns of a row, which a reader
@@ -57,6 +65,8 @@ struct Format {
   bool in_file(size_t plane) const {
     return planes[plane].name != nullptr && (plane == kCodes || transcode == nullptr);
   }
+  // Whether scales are bytes e that mean 2^(e - 128).
+  bool has_exponents() const { return levels.bits == 0 && planes[kScales].bits == 8; }
 };
 
 std::span<const Format> formats();
@@ -98,7 +108,9 @@ Matrix transcode(const Shape& shape, std::span<const std::byte> blocks, uint64_t
 void check_shape(const Shape& shape, const std::string& name);
 
 bool all_finite(const std::byte* data, uint64_t count, DType dtype);
-bool all_finite(const Matrix& matrix);  // the planes that are to be checked
+// Whether a piece of a plane holds no NaN or infinity, where it is to be checked.
+bool all_finite(const Shape& shape, size_t plane, std::span<const std::byte> piece);
+bool all_finite(const Matrix& matrix);
 // Of finite numbers.
 void to_float(const std::byte* data, uint64_t count, DType dtype, float* out);
 

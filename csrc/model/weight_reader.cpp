@@ -96,9 +96,8 @@ const std::byte* WeightReader::rows(const MatrixSource& source, size_t plane) {
     const auto& file = files_[tensor.file];
     io::ReadQueue::Check check;
     if (format.finite && !file->is_hole())
-      check = [dtype = shape.dtype, name = tensor.name, file](std::span<const std::byte> piece) {
-        check_finite(piece.data(), piece.size() / quant::dtype_bytes(dtype), dtype, name,
-                     file->path());
+      check = [shape, plane, name = tensor.name, file](std::span<const std::byte> piece) {
+        require_finite(quant::all_finite(shape, plane, piece), name, file->path());
       };
     queue_.add(file, tensor.offset + offset, {out, nbytes}, std::move(check));
   };

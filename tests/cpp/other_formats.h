@@ -39,7 +39,23 @@ inline quant::Format by_table() {
   return format;
 }
 
-// The same in blocks of 32 columns: scales (f16) of the first and second 16, then 16 bytes, of which
+// Scales of two levels in groups of 16 or 32, with any codes.
+inline quant::Format two_levels(uint32_t bits, quant::Levels levels) {
+  quant::Format format = symmetric(bits);
+  format.name = "two_levels";
+  format.levels = levels;
+  const uint32_t numbers = levels.has_minimum ? 2 : 1;
+  format.planes[quant::kScales] = {.name = "scales", .bits = numbers * levels.bits, .columns = 0};
+  format.planes[quant::kSupers] = {
+      .name = "supers", .bits = 16 * numbers, .columns = 256, .finite = true};
+  format.dtype = quant::DType::f16;
+  if (levels.has_minimum) format.zero = 0;
+  return format;
+}
+inline constexpr quant::Levels kLevels[] = {
+    {4, 0, true}, {6, 0, true}, {6, 32, false}, {8, 128, false}};
+
+// Those of by_table in blocks of 32 columns: scales (f16) of the first and second 16, then 16 bytes, of which
 // byte j has the codes of column j (low) and j + 16.
 inline constexpr uint32_t kBlockBytes = 20;
 inline void read_blocks(const std::byte* blocks, uint64_t n,

@@ -55,14 +55,14 @@ TEST_CASE("a shape that its format or the kernels have not is refused by name") 
   refused(affine_shape(1, 96, 4, 64, DType::bf16), "whole groups of 64, found 96");
   refused({1, 64, &plain(DType::f16), 0, DType::bf16}, "numbers of f16, found bf16");
   CHECK_THROWS_WITH_AS(find_format("affine7"), doctest::Contains("found affine7"), FormatError);
-  Format format = find_format("affine4");
-  Format others[] = {format, format};
-  others[0].levels = 2;
-  others[1].planes[kScales].rows = 128;
-  for (Format& other : others) {
-    other.name = "other";
-    refused({1, 64, &other, 32, DType::bf16}, "found other, which no kernel computes with");
-  }
+  Format other = find_format("affine4");
+  other.name = "other";
+  other.planes[kScales].rows = 128;
+  refused({1, 64, &other, 32, DType::bf16}, "found other, which no kernel computes with");
+  const Format& k = find_format("q4_k");
+  refused({1, 384, &k, 32, DType::f16}, "whole groups of 256, found 384");
+  const Format levels = moeflux::test::two_levels(4, {6, 0, true});  // in planes
+  refused({1, 384, &levels, 32, DType::f16}, "whole groups of 256, found 384");
   const Format blocks = moeflux::test::in_blocks();
   refused({1, 64, &blocks, 16, DType::bf16}, "numbers of f16, found bf16");
   refused({1, 48, &blocks, 16, DType::f16}, "whole groups of 32, found 48");

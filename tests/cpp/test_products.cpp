@@ -203,6 +203,34 @@ TEST_CASE("so do formats with a zero in place of biases, with a table, and group
         }
 }
 
+TEST_CASE("so do formats of two levels of scales, in every position of a super") {
+  Random random;
+  for (const quant::Levels& levels : test::kLevels)
+    for (const uint32_t bits : {2, 3, 4, 5, 6, 8})
+      for (const uint32_t group : {16, 32})
+        for (const uint32_t in : {256, 4352}) {
+          const quant::Format format = test::two_levels(bits, levels);
+          CAPTURE(bits);
+          CAPTURE(levels.bits);
+          const Stored stored({3, in, &format, group, DType::f16}, random);
+          REQUIRE(stored.scales.size() == stored.m.shape.plane_bytes(quant::kScales));
+          for (const Kernels* kernels : available_kernels()) {
+            CAPTURE(kernels->name);
+            std::vector<float> row(in);
+            kernels->dequant_row(stored.m, 2, row.data());
+            for (uint32_t i = 0; i < in; ++i) {  // a sum, of exact numbers up to 6 bits
+              const double value = stored.value[2 * in + i];
+              if (bits < 8)
+                REQUIRE(row[i] == static_cast<float>(value));
+              else
+                REQUIRE(row[i] == doctest::Approx(value).epsilon(1e-6));
+            }
+            for (Precision precision : kPrecisions)
+              check(*kernels, stored, precision, activations(in == 256 ? 17 : 1, in, random));
+          }
+        }
+}
+
 // Sums that are kept in few bits for some steps: here every one is as large as it can be.
 TEST_CASE("the largest codes meet the largest digits in all columns") {
   Random random;
@@ -316,22 +344,30 @@ TEST_CASE("no byte behind the weights is read") {
     return to;
   };
   Random random;
-  for (const Kernels* kernels : available_kernels()) {
-    CAPTURE(kernels->name);
-    for (Precision precision : kPrecisions)
-      for (DType dtype : {DType::f32, DType::f16, DType::bf16})
-        for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
-          for (uint32_t in : {32, 96}) {
-            Stored stored(3, in, bits, 32, dtype, random);
-            stored.m.planes[quant::kCodes] = before_hole(2, stored.weight);
-            stored.m.planes[quant::kScales] = before_hole(5, stored.scales);
-            stored.m.planes[quant::kSupers] = before_hole(8, stored.biases);
-            check(*kernels, stored, precision, activations(2, in, random));
-            std::vector<float> row(in);
-            kernels->dequant_row(stored.m, 2, row.data());
-            for (uint32_t i = 0; i < in; ++i)
-              REQUIRE(row[i] == doctest::Approx(stored.value[2 * in + i]).epsilon(1e-5));
-          }
-  }
+  const auto check_before_holes = [&](Stored stored) {
+    const uint32_t in = stored.m.shape.in;
+    stored.m.planes[quant::kCodes] = before_hole(2, stored.weight);
+    stored.m.planes[quant::kScales] = before_hole(5, stored.scales);
+    if (stored.m.planes[quant::kSupers])
+      stored.m.planes[quant::kSupers] = before_hole(8, stored.biases);
+    for (const Kernels* kernels : available_kernels()) {
+      CAPTURE(kernels->name);
+      for (Precision precision : kPrecisions)
+        check(*kernels, stored, precision, activations(2, in, random));
+      std::vector<float> row(in);
+      kernels->dequant_row(stored.m, 2, row.data());
+      for (uint32_t i = 0; i < in; ++i)
+        REQUIRE(row[i] == doctest::Approx(stored.value[2 * in + i]).epsilon(1e-5));
+    }
+  };
+  for (DType dtype : {DType::f32, DType::f16, DType::bf16})
+    for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
+      for (uint32_t in : {32, 96}) check_before_holes({3, in, bits, 32, dtype, random});
+  for (const quant::Levels& levels : test::kLevels)
+    for (const uint32_t bits : {2, 3, 4, 5, 6, 8})
+      for (const uint32_t group : {16, 32}) {
+        const quant::Format format = test::two_levels(bits, levels);
+        check_before_holes({{3, 256, &format, group, DType::f16}, random});
+      }
   munmap(pages, 9 * page);
 }

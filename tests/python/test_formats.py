@@ -11,33 +11,47 @@ gguf = pytest.importorskip("gguf")
 BLOCKS = [name for name, row in formats.TABLE.items() if row.is_blocks]
 # f16: none, the least, the least normal one, one, a third, the largest; of either sign.
 EXTREMES = np.array([0, 1, 0x0400, 0x3C00, 0x3555, 0x7BFF], "<u2")
+# Where blocks have f16 numbers, in bytes.
+NUMBERS = {
+    **dict.fromkeys(("q8_0", "q4_0", "q5_0"), (0,)),
+    **dict.fromkeys(("q4_1", "q5_1", "q4_k", "q5_k"), (0, 2)),
+    "q2_k": (80, 82), "q3_k": (108,), "q6_k": (208,),
+}  # fmt: skip
 
 
-def blocks_of(kind, seed, n):
-    """Random blocks with the extremes as scales and minima in turns."""
+def blocks_of(name, seed, n):
+    """Random blocks with the extremes as f16 numbers, in turns.
+
+    Of every eighth the bytes are all 0 or all 255 beside them: the extremes of codes and of scales
+    of few bits.
+    """
     rng = np.random.default_rng(seed)
-    columns, nbytes = gguf.GGML_QUANT_SIZES[kind]
+    columns, nbytes = gguf.GGML_QUANT_SIZES[kind_of(name)]
     blocks = rng.integers(0, 256, (n, nbytes), np.uint8)
+    blocks[::16], blocks[8::16] = 0, 255
     numbers = np.concatenate([EXTREMES, EXTREMES | 0x8000])
-    has_minimum = kind.name.endswith("_1")
-    for at in (0, 2)[: 1 + has_minimum]:
+    for at in NUMBERS[name]:
         blocks[:, at : at + 2] = rng.choice(numbers, n)[:, None].view(np.uint8).reshape(n, 2)
     return columns, blocks
 
 
+def kind_of(name):
+    return gguf.GGMLQuantizationType[name.upper()]
+
+
 def test_the_formats_that_are_compared_are_all_of_blocks():
-    assert BLOCKS == ["q8_0", "q4_0", "q4_1", "q5_0", "q5_1"]
+    assert sorted(BLOCKS) == sorted(NUMBERS)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_code_under_every_scale_is_what_the_gguf_package_says(name):
-    kind = gguf.GGMLQuantizationType[name.upper()]
-    columns, blocks = blocks_of(kind, 5, 6000)
+    columns, blocks = blocks_of(name, 5, 6000)
     rows = blocks.reshape(1000, 6 * blocks.shape[1])
-    expected = gguf.dequantize(rows, kind)
+    expected = gguf.dequantize(rows, kind_of(name))
     found = _core.decode(name, 6 * columns, rows.tobytes())
     np.testing.assert_array_equal(found, expected)
-    scaled = np.isin(blocks[:, 1] & 0x7F, [0x3C]) & (blocks[:, 0] == 0)
+    first = NUMBERS[name][0]
+    scaled = (blocks[:, first : first + 2].view("<u2")[:, 0] & 0x7FFF) == 0x3C00
     codes = np.unique(found.reshape(-1, columns)[scaled])
     assert len(codes) >= 1 << formats.TABLE[name].bits
 
@@ -47,6 +61,7 @@ def test_blocks_that_are_no_rows_of_their_format_are_refused():
         ("q4_0", 32, 17, "rows of 18 bytes, found 17"),
         ("q4_0", 32, 0, "rows of 18 bytes, found 0"),
         ("q4_0", 48, 27, "whole groups of 32, found 48"),
+        ("q4_k", 384, 216, "whole groups of 256, found 384"),
         ("q4_0", 0, 18, "rows and columns"),
         ("affine4", 64, 32, "blocks, found affine4"),
         ("q9_9", 32, 18, "found q9_9"),

@@ -71,6 +71,9 @@ ALWAYS_INLINE u32x16 to_words(const u16x16& v) {
 ALWAYS_INLINE u16x16 to_halves(const u32x16& v) {
   return __builtin_convertvector(v, u16x16);
 }
+ALWAYS_INLINE i16 as_ints(const u32x16& v) {
+  return (i16)v;
+}
 typedef float v8 __attribute__((vector_size(32)));
 ALWAYS_INLINE v8 low_half(const v16& v) {
   return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);

@@ -45,6 +45,9 @@ ALWAYS_INLINE u16x16 to_halves(const u32x16& v) {
   memcpy(&to, part, sizeof to);
   return to;
 }
+ALWAYS_INLINE i16 as_ints(const u32x16& v) {
+  return {(int_lanes)v.low, (int_lanes)v.high};
+}
 typedef float_lanes v8;
 ALWAYS_INLINE v8 low_half(const v16& v) {
   return v.low;

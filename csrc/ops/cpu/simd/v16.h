@@ -115,6 +115,13 @@ ALWAYS_INLINE v16 widen_f16(u16x16 half) {
   bits = pick(rest >= 0x7c00, rest << 13 | 0x7f800000, bits);
   return from_bits(bits | sign);
 }
+// The same of finite numbers, as checked weights are.
+ALWAYS_INLINE v16 widen_finite_f16(u16x16 half) {
+  const i16 bits = as_ints(to_words(half) << 16) >> 3 & static_cast<int32_t>(0x8fffffff);
+  v16 v;
+  memcpy(&v, &bits, sizeof v);
+  return v * 0x1p112f;
+}
 template <quant::DType dtype>
 ALWAYS_INLINE v16 load_as(const std::byte* p) {  // 16 numbers, as f32
   if constexpr (dtype == quant::DType::f32) {
@@ -142,27 +149,19 @@ ALWAYS_INLINE v16 load_upto(const std::byte* p, uint32_t left, quant::DType dtyp
       return load_as_upto<quant::DType::f32>(p, left);
   }
 }
-ALWAYS_INLINE v16 load_16(const std::byte* p, quant::DType dtype) {
-  switch (dtype) {
-    case quant::DType::bf16:
-      return load_as<quant::DType::bf16>(p);
-    case quant::DType::f16:
-      return load_as<quant::DType::f16>(p);
-    default:
-      return load_as<quant::DType::f32>(p);
+// 16 numbers of weights, of which none behind `end` is touched; zeros there.
+template <quant::DType dtype>
+ALWAYS_INLINE v16 load_weights_before(const std::byte* p, const std::byte* end) {
+  constexpr uint64_t width = quant::dtype_bytes(dtype);
+  alignas(64) std::byte padded[64] = {};
+  if (end - p < static_cast<int64_t>(16 * width)) {
+    memcpy(padded, p, end - p);
+    p = padded;
   }
-}
-__attribute__((noinline)) void load_16_rare(const std::byte* p, uint64_t left, quant::DType dtype,
-                                            v16* out) {
-  *out = left >= 16 ? load_16(p, dtype) : load_upto(p, static_cast<uint32_t>(left), dtype);
-}
-// 16 numbers, of which none behind `end` is touched; zeros there. Written out for the common case
-// alone, as it stands in many places.
-ALWAYS_INLINE v16 load_16_before(const std::byte* p, const std::byte* end, quant::DType dtype) {
-  if (dtype == quant::DType::bf16 && end - p >= 32) return load_as<quant::DType::bf16>(p);
-  v16 v;
-  load_16_rare(p, (end - p) / quant::dtype_bytes(dtype), dtype, &v);
-  return v;
+  if constexpr (dtype != quant::DType::f16) return load_as<dtype>(p);
+  u16x16 half;
+  memcpy(&half, p, sizeof half);
+  return widen_finite_f16(half);
 }
 // To the nearest bf16, ties to even, in the upper half of each word. NaN stays NaN.
 ALWAYS_INLINE u32x16 round_bf16(v16 v) {
