@@ -39,6 +39,36 @@ constexpr Format gguf(const char* name, uint32_t bits, bool has_minimum, Transco
   return format;
 }
 
+// What codes of 4 bits stand for, with the zero added that is subtracted again: floats of 4 bits
+// (E2M1) doubled, whose exponents (E8M0) are of halves; a grid that is finer around zero.
+constexpr uint8_t kFloats[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+constexpr uint32_t kFloatZero = 12, kGridZero = 128;
+constexpr uint8_t kGrid[16] = {1,   24,  45,  63,  79,  93,  106, 118,
+                               129, 141, 153, 166, 181, 197, 217, 241};
+
+constexpr Format by_table(Format format, const uint8_t* table, uint32_t zero) {
+  format.table = table;
+  format.zero = zero;
+  return format;
+}
+// Floats of 4 bits, in planes as MLX and gpt-oss have them.
+constexpr Format floats(const char* name) {
+  return {.name = name,
+          .bits = 4,
+          .planes = {{{.name = "weight", .bits = 4},
+                      {.name = "scales", .bits = 8, .columns = 0, .finite = true},
+                      {}}},
+          .groups = k32,
+          .zero = kFloatZero,
+          .table = kFloats};
+}
+constexpr Format in_blocks(Format format, uint32_t block_bytes, Transcoder transcode) {
+  format.block_columns = format.groups[0];
+  format.block_bytes = block_bytes;
+  format.transcode = transcode;
+  return format;
+}
+
 // A block has groups of small integers, and an f16 of 256 columns that they multiply.
 constexpr Format gguf_k(const char* name, uint32_t bits, std::span<const uint32_t> group,
                         Levels levels, uint32_t zero, Transcoder transcode) {
@@ -80,6 +110,11 @@ constexpr Format kFormats[] = {
     gguf_k("q4_k", 4, k32, {6, 0, true}, 0, q4_k),
     gguf_k("q5_k", 5, k32, {6, 0, true}, 0, q5_k),
     gguf_k("q6_k", 6, k16, {8, 128, false}, 32, q6_k),
+    by_table(gguf("iq4_nl", 4, false, halves<4, false>), kGrid, kGridZero),
+    by_table(gguf_k("iq4_xs", 4, k32, {6, 32, false}, 0, iq4_xs), kGrid, kGridZero),
+    in_blocks(floats("mxfp4"), 17, mxfp4),
+    // the same in planes: MLX's, gpt-oss'
+    floats("mxfp4_planes"),
 };
 
 // "1, 2 or 3", of what get() gives.
@@ -137,6 +172,10 @@ const Format& find_format(std::string_view name) {
 
 const Format& plain(DType dtype) {
   return kFormats[static_cast<size_t>(dtype)];
+}
+
+uint32_t Format::width() const {
+  return table ? static_cast<uint32_t>(std::bit_width(*std::max_element(table, table + 16))) : bits;
 }
 
 uint64_t Shape::row_bytes(size_t index) const {

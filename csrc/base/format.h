@@ -65,6 +65,7 @@ struct Format {
   bool in_file(size_t plane) const {
     return planes[plane].name != nullptr && (plane == kCodes || transcode == nullptr);
   }
+  uint32_t width() const;  // bits of what a code stands for
   // Whether scales are bytes e that mean 2^(e - 128).
   bool has_exponents() const { return levels.bits == 0 && planes[kScales].bits == 8; }
 };

@@ -11,6 +11,7 @@ namespace moeflux::quant {
 // loaded as a word wait for the stores.
 using Bytes16 = uint8_t __attribute__((vector_size(16)));
 using Halves8 = uint16_t __attribute__((vector_size(16)));
+using Words2 = uint64_t __attribute__((vector_size(16)));
 
 template <class V>
 V load(const std::byte* from) {
@@ -37,21 +38,41 @@ void pack(Bytes16 first, Bytes16 second, std::byte* to) {
     constexpr uint64_t mask = (1u << bits) - 1, one = mask * 0x0001000100010001,
                        two = (mask << bits | mask) * 0x0000000100000001,
                        four = (1ull << 4 * bits) - 1;
-    const Bytes16 codes[] = {first, second};
-    uint64_t words[4];
-    std::memcpy(words, codes, sizeof words);
-    for (int i = 0; i < 4; ++i) {  // neighbours move together: two, four, eight codes
-      uint64_t w = words[i];
+    uint64_t words[4];  // eight codes each
+    for (int i = 0; i < 2; ++i) {
+      auto w = (Words2)(i ? second : first);  // neighbours move together: two, four, eight codes
       w = (w & one) | (w >> (8 - bits) & one << bits);
       w = (w & two) | (w >> (16 - 2 * bits) & two << 2 * bits);
       w = (w & four) | (w >> (32 - 4 * bits) & four << 4 * bits);
-      std::memcpy(to + i * bits, &w, bits);
+      words[2 * i] = w[0];
+      words[2 * i + 1] = w[1];
     }
+    uint64_t filled = 0;  // what is not written yet
+    int n = 0;            // bits of it
+    for (const uint64_t word : words) {
+      filled |= word << n;
+      n += 8 * bits;
+      if (n < 64) continue;
+      std::memcpy(to, &filled, 8);
+      to += 8;
+      n -= 64;
+      filled = word >> (8 * bits - n);
+    }
+    std::memcpy(to, &filled, bits * 4 % 8);
   }
 }
 
-// Q4_0, Q4_1, Q5_0, Q5_1: f16 scale, f16 minimum (of _1), four bytes with bit 4 of each code (of
-// Q5), 16 bytes of which byte j has the low bits of columns j and j + 16.
+// MXFP4: an exponent, 16 bytes as Q4_0's.
+inline void mxfp4(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
+  for (uint64_t block = 0; block < n; ++block, from += 17) {
+    planes[kScales][block] = from[0];
+    const auto low = load<Bytes16>(from + 1);
+    pack<4>(low & 15, low >> 4, planes[kCodes] + 16 * block);
+  }
+}
+
+// Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL: f16 scale, f16 minimum (of _1), four bytes with bit 4 of each code
+// (of Q5), 16 bytes of which byte j has the low bits of columns j and j + 16.
 template <int bits, bool has_minimum>
 void halves(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
   constexpr uint32_t head = has_minimum ? 4 : 2, high = bits == 5 ? 4 : 0;
@@ -146,7 +167,6 @@ inline void q3_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& pl
     const auto low = load<uint64_t>(from + 96);
     const uint64_t high = load<uint32_t>(from + 104);
     constexpr uint64_t four = 0x0f0f0f0f0f0f0f0f, two = 0x0303030303030303;
-    using Words2 = uint64_t __attribute__((vector_size(16)));
     pack_scales((Bytes16)(Words2){(low & four) | ((high | high >> 2 << 32) & two) << 4,
                                   (low >> 4 & four) | ((high >> 4 | high >> 6 << 32) & two) << 4},
                 planes[kScales] + 12 * block);
@@ -186,6 +206,23 @@ inline void q6_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& pl
     const Bytes16 scales = load<Bytes16>(from + 192) ^ 128;
     std::memcpy(planes[kScales] + 16 * block, &scales, sizeof scales);
     std::memcpy(planes[kSupers] + 2 * block, from + 208, 2);
+  }
+}
+
+// IQ4_XS: f16 scale; two bits and four bits of each of 8 scales; 16 bytes as Q4_0's for each.
+inline void iq4_xs(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
+  for (uint64_t block = 0; block < n; ++block, from += 136) {
+    std::memcpy(planes[kSupers] + 2 * block, from, 2);
+    const auto high = load<uint16_t>(from + 2);
+    const auto low = load<uint32_t>(from + 4);
+    uint64_t scales = 0;
+    for (int i = 0; i < 8; ++i)
+      scales |= uint64_t((low >> 4 * i & 15) | (high >> 2 * i & 3) << 4) << 6 * i;
+    std::memcpy(planes[kScales] + 6 * block, &scales, 6);
+    pack_256<4>(planes[kCodes] + 128 * block, [=](int j, int i) {
+      const auto v = load<Bytes16>(from + 8 + 16 * j);
+      return i ? v >> 4 : v & 15;
+    });
   }
 }
 

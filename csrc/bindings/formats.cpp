@@ -38,7 +38,7 @@ std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_
     if (!shape.format->in_file(plane)) continue;
     const quant::Plane& part = shape.format->planes[plane];
     const uint64_t nbytes = shape.file_bytes(plane);
-    if (shape.format->transcode)
+    if (shape.format->transcode || (plane == quant::kScales && shape.format->has_exponents()))
       found.emplace_back(part.name, quant::kBlockBytes, nbytes);
     else if (part.bits)
       found.emplace_back(part.name, quant::kCodeWords, nbytes / 4);

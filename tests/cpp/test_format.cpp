@@ -105,6 +105,21 @@ TEST_CASE(
   CHECK(shape.plane_bytes(kScales) == 3 * 2 * 4);
 }
 
+TEST_CASE("an exponent of 255 and a super that is no number are seen, in their planes alone") {
+  const auto is_finite = [](const char* format, uint32_t columns, size_t plane, size_t at) {
+    const Shape shape{1, columns, &find_format(format), 32, DType::f16};
+    std::vector<std::byte> bytes(shape.nbytes());
+    const std::array<uint64_t, kPlanes + 1> places = place_planes(shape, 1);
+    bytes[places[plane] + at] = std::byte{255};
+    return all_finite(contiguous(shape, bytes.data()));
+  };
+  CHECK_FALSE(is_finite("mxfp4", 96, kScales, 2));
+  CHECK(is_finite("mxfp4", 96, kCodes, 2));
+  CHECK_FALSE(is_finite("q4_k", 512, kSupers, 7));
+  CHECK(is_finite("q4_k", 512, kSupers, 6));
+  CHECK(is_finite("q4_k", 512, kScales, 7));
+}
+
 TEST_CASE("numbers become the floats that they stand for, and NaN and infinity are seen") {
   for (uint32_t half = 0; half < 65536; ++half) {
     const auto word = static_cast<uint16_t>(half);

@@ -150,7 +150,8 @@ TEST_CASE("slots on pages larger than a slot are planned and taken as whole page
 }
 
 TEST_CASE("gpu: a format that no shader reads is refused by name when kernels are compiled") {
-  const quant::Format formats[] = {test::symmetric(4), test::by_table()};
+  const quant::Format formats[] = {test::symmetric(4), test::by_table(),
+                                   test::two_levels(4, test::kLevels[1])};
   for (const quant::Format& format : formats) {
     const ops::Linear w{{{64, 64, &format, 64, quant::DType::bf16}, {}}};
     const ops::GatedFfn ffn{w, w, w};

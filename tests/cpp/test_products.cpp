@@ -231,6 +231,32 @@ TEST_CASE("so do formats of two levels of scales, in every position of a super")
         }
 }
 
+TEST_CASE("so do codes of floats under exponents, the least of which is no normal number") {
+  Random random;
+  const quant::Format& format = quant::find_format("mxfp4_planes");
+  for (const uint32_t in : {32, 544, 2880}) {
+    Stored stored({17, in, &format, 32, DType::f32}, random);
+    for (const Kernels* kernels : available_kernels()) {
+      CAPTURE(kernels->name);
+      for (Precision precision : kPrecisions)
+        check(*kernels, stored, precision, activations(in == 544 ? 17 : 1, in, random));
+    }
+    for (const uint32_t exponent : {0, 1, 2, 127, 253, 254}) {
+      stored.scales[0] = std::byte(exponent);
+      for (const Kernels* kernels : available_kernels()) {
+        CAPTURE(kernels->name);
+        std::vector<float> row(in);
+        kernels->dequant_row(stored.m, 0, row.data());
+        for (uint32_t i = 0; i < 32; ++i) {
+          const int code = int(stored.weight[i / 2]) >> (i % 2 ? 4 : 0) & 15;
+          const double value = std::ldexp(int(format.table[code]) - 12, int(exponent) - 128);
+          REQUIRE(row[i] == static_cast<float>(value));
+        }
+      }
+    }
+  }
+}
+
 // Sums that are kept in few bits for some steps: here every one is as large as it can be.
 TEST_CASE("the largest codes meet the largest digits in all columns") {
   Random random;
@@ -363,6 +389,8 @@ TEST_CASE("no byte behind the weights is read") {
   for (DType dtype : {DType::f32, DType::f16, DType::bf16})
     for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
       for (uint32_t in : {32, 96}) check_before_holes({3, in, bits, 32, dtype, random});
+  for (uint32_t in : {32, 96})
+    check_before_holes({{3, in, &quant::find_format("mxfp4_planes"), 32, DType::f32}, random});
   for (const quant::Levels& levels : test::kLevels)
     for (const uint32_t bits : {2, 3, 4, 5, 6, 8})
       for (const uint32_t group : {16, 32}) {
