@@ -2,6 +2,7 @@
 // Sources: the byte maps of docs/formats.md; held to the gguf package by tests/python/test_formats.py.
 #pragma once
 #include <cstring>
+#include <utility>
 
 #include "base/format.h"
 
@@ -38,27 +39,26 @@ void pack(Bytes16 first, Bytes16 second, std::byte* to) {
     constexpr uint64_t mask = (1u << bits) - 1, one = mask * 0x0001000100010001,
                        two = (mask << bits | mask) * 0x0000000100000001,
                        four = (1ull << 4 * bits) - 1;
-    uint64_t words[4];  // eight codes each
-    for (int i = 0; i < 2; ++i) {
-      auto w = (Words2)(i ? second : first);  // neighbours move together: two, four, eight codes
+    const auto join = [](Bytes16 codes) {  // neighbours move together: two, four, eight codes
+      auto w = (Words2)codes;
       w = (w & one) | (w >> (8 - bits) & one << bits);
       w = (w & two) | (w >> (16 - 2 * bits) & two << 2 * bits);
-      w = (w & four) | (w >> (32 - 4 * bits) & four << 4 * bits);
-      words[2 * i] = w[0];
-      words[2 * i + 1] = w[1];
+      return (w & four) | (w >> (32 - 4 * bits) & four << 4 * bits);
+    };
+    const Words2 w = join(first), v = join(second);  // eight codes each
+    const auto write = [to](uint64_t word, int at, int n) { std::memcpy(to + at, &word, n); };
+    if constexpr (bits == 3) {
+      write(w[0] | w[1] << 24 | v[0] << 48, 0, 8);
+      write(v[0] >> 16 | v[1] << 8, 8, 4);
+    } else if constexpr (bits == 5) {
+      write(w[0] | w[1] << 40, 0, 8);
+      write(w[1] >> 24 | v[0] << 16 | v[1] << 56, 8, 8);
+      write(v[1] >> 8, 16, 4);
+    } else {
+      write(w[0] | w[1] << 48, 0, 8);
+      write(w[1] >> 16 | v[0] << 32, 8, 8);
+      write(v[0] >> 32 | v[1] << 16, 16, 8);
     }
-    uint64_t filled = 0;  // what is not written yet
-    int n = 0;            // bits of it
-    for (const uint64_t word : words) {
-      filled |= word << n;
-      n += 8 * bits;
-      if (n < 64) continue;
-      std::memcpy(to, &filled, 8);
-      to += 8;
-      n -= 64;
-      filled = word >> (8 * bits - n);
-    }
-    std::memcpy(to, &filled, bits * 4 % 8);
   }
 }
 
@@ -85,8 +85,9 @@ void halves(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes)
     if constexpr (bits == 5)
       for (int i = 0; i < 2; ++i) {
         constexpr Bytes16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-        const auto x = uint8_t(from[head + 2 * i]), y = uint8_t(from[head + 2 * i + 1]);
-        const Bytes16 bits_of = {x, x, x, x, x, x, x, x, y, y, y, y, y, y, y, y};
+        const auto eight = [](std::byte byte) { return uint64_t(byte) * 0x0101010101010101; };
+        const auto bits_of =
+            (Bytes16)(Words2){eight(from[head + 2 * i]), eight(from[head + 2 * i + 1])};
         codes[i] |= (Bytes16)((bits_of & bit) == bit) & 16;
       }
     pack<bits>(codes[0], codes[1], planes[kCodes] + 4 * bits * block);
@@ -106,10 +107,12 @@ inline void signed_bytes(const std::byte* from, uint64_t n, const Planes<std::by
 
 // ---- blocks of 256 columns
 
-// codes(j, i): those of columns 32 j + 16 i and on.
+// codes(j, i): those of columns 32 j + 16 i and on. Written out: bytes have no shift by a variable.
 template <int bits, class F>
 void pack_256(std::byte* to, const F& codes) {
-  for (int j = 0; j < 8; ++j) pack<bits>(codes(j, 0), codes(j, 1), to + 4 * bits * j);
+  [&]<int... j>(std::integer_sequence<int, j...>) {
+    (pack<bits>(codes(j, 0), codes(j, 1), to + 4 * bits * j), ...);
+  }(std::make_integer_sequence<int, 8>());
 }
 // Four bits of column 64 n + i, i < 32, are the low ones of byte 32 n + i; of 64 n + 32 + i the high.
 inline Bytes16 nibbles_of(const std::byte* from, int j, int i) {
