@@ -1,6 +1,8 @@
 // The typed errors of the core; the bindings map each to the Python class of the same name.
 // Messages read "[room::What] what happened: expected X, found Y (file)".
 #pragma once
+#include <cstdint>
+#include <optional>
 #include <stdexcept>
 #include <string_view>
 
@@ -12,6 +14,7 @@ struct Error : std::runtime_error {
   template <class... Parts>
   explicit Error(std::string_view text, const Parts&... more)
       : std::runtime_error(cat(text, more...)) {}
+  std::optional<uint32_t> request;  // of a step: which of them is to blame, where one is
 };
 struct FormatError : Error {  // a file or argument does not say what it must
   using Error::Error;
@@ -43,5 +46,16 @@ struct KernelNotFoundError : GpuError {
 struct PipelineError : GpuError {  // a kernel compiles but makes no pipeline
   using GpuError::GpuError;
 };
+
+// f(); an error of it names the request of a step that it is about.
+template <class F>
+auto blaming(uint32_t request, F&& f) {
+  try {
+    return f();
+  } catch (Error& error) {
+    error.request = request;
+    throw;
+  }
+}
 
 }  // namespace moeflux

@@ -14,5 +14,6 @@ void register_model(pybind11::module_& module);
 void register_matvec(pybind11::module_& module);
 void register_options(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
+void register_sampling(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

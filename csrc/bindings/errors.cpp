@@ -10,11 +10,13 @@ namespace py = pybind11;
 namespace moeflux::bindings {
 
 namespace {
-void raise(const char* name, const std::exception& error) {
+void raise(const char* name, const Error& error) {
   const py::object cls = py::module_::import("moeflux.errors").attr(name);
   // As Python decodes names of files: a path need not be UTF-8.
   const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
-  py::set_error(cls, text);
+  const py::object raised = cls(text);
+  if (error.request) raised.attr("_request") = *error.request;  // session.py: the session
+  PyErr_SetObject(cls.ptr(), raised.ptr());
 }
 }  // namespace
 

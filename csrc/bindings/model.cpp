@@ -95,11 +95,11 @@ void register_native_model(py::module_& module) {
                 Owned(locked(*self, [](engine::Engine& engine) { return engine.new_session(); }))};
           },
           py::keep_alive<0, 1>())  // memory.py counts a model while Python's handle of it lives
-      .def("step_batch", &step_batch, py::arg("items"), py::arg("all_logits"), py::arg("capture"),
-           py::arg("aborts_before") = py::none())
+      .def("step_batch", &step_batch, py::arg("items"), py::arg("logits"), py::arg("capture"),
+           py::arg("aborts_before") = py::none(), py::arg("samples") = py::none())
       .def("abort", [](NativeModel& self) { ++self.aborts; })
       .def_property_readonly("aborts", [](const NativeModel& self) { return self.aborts.load(); })
-      .def("score", &score, py::arg("item"))
+      .def("score", &score, py::arg("item"), py::arg("top"), py::arg("following"))
       .def("routing", &make_routing, py::arg("top_k"), py::arg("mask"), py::arg("forced"),
            py::arg("repeat"), py::arg("name"), py::arg("and_session"))
       .def("experts",

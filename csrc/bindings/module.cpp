@@ -15,5 +15,6 @@ PYBIND11_MODULE(_core, module) {
   moeflux::bindings::register_model(module);
   moeflux::bindings::register_matvec(module);
   moeflux::bindings::register_plan(module);
+  moeflux::bindings::register_sampling(module);
   moeflux::bindings::register_eviction(module);
 }

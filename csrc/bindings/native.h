@@ -97,13 +97,20 @@ auto locked(NativeModel& model, F&& f, std::optional<uint64_t> aborts_before = {
 // Appends each item's token ids to its session, in common passes. An item is (NativeSession, ids
 // uint32, NativeRouting or None, the position that it counts tokens from). Gives a dict a item:
 // "logits" and what `capture` names (session.py has the shapes). An abort() after the first
-// `aborts_before` ones ends it; none: one after its begin.
-pybind11::list step_batch(NativeModel& model, const pybind11::list& items, bool all_logits,
-                          const std::vector<std::string>& capture,
-                          std::optional<uint64_t> aborts_before);
+// `aborts_before` ones ends it; none: one after its begin. `logits` is "none", "last" or "all" of
+// them. An item that `samples` has one for gives "token", "logprob" and "top" in place of logits
+// (native_sampler.h). Gives (the dicts, what the step took: "hits", "misses", "bytes_read",
+// "wait_seconds").
+pybind11::tuple step_batch(NativeModel& model, const pybind11::list& items,
+                           const std::string& logits, const std::vector<std::string>& capture,
+                           std::optional<uint64_t> aborts_before,
+                           const std::optional<pybind11::list>& samples);
 
-// Appends an item's token ids and gives (logprobs float32 (n), greedy bool (n)).
-pybind11::tuple score(NativeModel& model, const pybind11::tuple& item);
+// Appends an item's token ids and gives (logprobs float32 (n), greedy bool (n), ids uint32 (n, top)
+// and logprobs float32 (n, top) of the most probable tokens, what the step took).
+// With `following`, a token that comes after them, they have a row more.
+pybind11::tuple score(NativeModel& model, const pybind11::tuple& item, uint32_t top,
+                      std::optional<uint32_t> following);
 
 // mask uint8 (layers, experts) or None; forced int32 (tokens, layers, top_k) or None.
 // `and_session`: only where a new session finds room beside it.

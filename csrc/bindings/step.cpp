@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "bindings/native.h"
+#include "bindings/native_sampler.h"
 #include "engine/score.h"
 
 namespace py = pybind11;
@@ -42,26 +43,42 @@ struct Asked {
 // One request and the arrays that it fills.
 class Answer : public Asked {
  public:
-  Answer(const NativeModel& model, const py::handle& item, bool all_logits,
-         const std::vector<std::string>& capture)
+  Answer(const NativeModel& model, const py::handle& item, const std::string& logits,
+         const std::vector<std::string>& capture, const py::handle& sample)
       : Asked(model, item) {
-    const model::Weights& weights = *model.weights;
-    const py::ssize_t n = ids.size(), vocab = weights.spec.vocab;
-    request.all_logits = all_logits;
-    using Shape = std::vector<py::ssize_t>;
-    float* logits = array("logits", all_logits ? Shape{n, vocab} : Shape{vocab});
-    request.on_logits = [=](uint32_t token, const float* row) {
-      std::copy_n(row, vocab, logits + (all_logits ? token * vocab : 0));
-    };
-    for (const std::string& name : capture) add(weights, name);
+    if (!sample.is_none())
+      add_choice(model.weights->spec.vocab, sample);
+    else if (logits != "none")
+      add_logits(model.weights->spec.vocab, logits == "all");
+    for (const std::string& name : capture) add(*model.weights, name);
   }
 
-  py::dict out;
+  // What has been found; the samplers go on.
+  py::dict told() {
+    if (choice_) choice_->tell(out_);
+    return std::move(out_);
+  }
 
  private:
+  void add_logits(py::ssize_t vocab, bool all) {
+    using Shape = std::vector<py::ssize_t>;
+    request.all_logits = all;
+    float* logits = array("logits", all ? Shape{ids.size(), vocab} : Shape{vocab});
+    request.on_logits = [=](uint32_t token, const float* row) {
+      std::copy_n(row, vocab, logits + (all ? token * vocab : 0));
+    };
+  }
+
+  void add_choice(size_t vocab, const py::handle& sample) {
+    choice_ = std::make_unique<Wanted>(sample);
+    request.on_logits = [wanted = choice_.get(), vocab](uint32_t, const float* row) {
+      wanted->choose({row, vocab});
+    };
+  }
+
   float* array(const char* name, std::vector<py::ssize_t> shape) {
     py::array_t<float> values(std::move(shape));
-    out[name] = values;
+    out_[name] = values;
     return values.mutable_data();
   }
 
@@ -73,7 +90,7 @@ class Answer : public Asked {
     const py::ssize_t n = ids.size(), n_layers = static_cast<py::ssize_t>(weights.layers.size());
     if (name == "experts") {
       py::array_t<int32_t> experts({n, n_layers, py::ssize_t(capture.top_k)});
-      out["experts"] = experts;
+      out_["experts"] = experts;
       capture.experts = experts.mutable_data();
       capture.weights = array("expert_weights", {n, n_layers, py::ssize_t(capture.top_k)});
     } else if (name == "router") {
@@ -84,37 +101,66 @@ class Answer : public Asked {
       throw SessionError("[session] capture: expected router, experts or hidden, found ", name);
     }
   }
+
+  py::dict out_;
+  std::unique_ptr<Wanted> choice_;
 };
+
+// f(engine), a step, in this thread's turn; gives what it took.
+template <class F>
+py::dict counted(NativeModel& model, uint64_t aborts_before, F&& f) {
+  using namespace py::literals;
+  const auto [before, after] = locked(
+      model,
+      [&](engine::Engine& engine) {
+        const engine::Stats begin = engine.stats();
+        f(engine);
+        return std::pair(begin, engine.stats());
+      },
+      aborts_before);
+  const uint64_t wait_ns = after.pipeline.read_wait_ns - before.pipeline.read_wait_ns;
+  return py::dict("hits"_a = after.store.hits - before.store.hits,
+                  "misses"_a = after.store.misses - before.store.misses,
+                  "bytes_read"_a = after.store.bytes_read - before.store.bytes_read,
+                  "wait_seconds"_a = wait_ns * 1e-9);
+}
 
 }  // namespace
 
-py::list step_batch(NativeModel& model, const py::list& items, bool all_logits,
-                    const std::vector<std::string>& capture,
-                    std::optional<uint64_t> aborts_before) {
+py::tuple step_batch(NativeModel& model, const py::list& items, const std::string& logits,
+                     const std::vector<std::string>& capture, std::optional<uint64_t> aborts_before,
+                     const std::optional<py::list>& samples) {
   const uint64_t before = aborts_before.value_or(model.aborts);
   std::vector<Answer> answers;
   std::vector<engine::Request> requests;
-  for (const py::handle& item : items) {
-    answers.emplace_back(model, item, all_logits, capture);
+  for (uint32_t i = 0; i < items.size(); ++i) {
+    const py::object sample = samples ? py::object((*samples)[i]) : py::none();
+    blaming(i, [&] { answers.emplace_back(model, items[i], logits, capture, sample); });
     requests.push_back(answers.back().request);
   }
-  locked(model, [&](engine::Engine& engine) { engine.step(requests); }, before);
+  const py::dict counts =
+      counted(model, before, [&](engine::Engine& engine) { engine.step(requests); });
   py::list out;
-  for (Answer& answer : answers) out.append(std::move(answer.out));
-  return out;
+  for (Answer& answer : answers) out.append(answer.told());
+  return py::make_tuple(out, counts);
 }
 
-py::tuple score(NativeModel& model, const py::tuple& item) {
+py::tuple score(NativeModel& model, const py::tuple& item, uint32_t top,
+                std::optional<uint32_t> following) {
   const uint64_t before = model.aborts;
   const Asked asked(model, item);
-  py::array_t<float> logprobs(asked.ids.size());
-  py::array_t<bool> greedy(asked.ids.size());
-  float* logprob = logprobs.mutable_data();
-  bool* best = greedy.mutable_data();
-  locked(
-      model, [&](engine::Engine& engine) { engine::score(engine, asked.request, logprob, best); },
-      before);
-  return py::make_tuple(logprobs, greedy);
+  const py::ssize_t n = asked.ids.size() + following.has_value();
+  const py::ssize_t n_top = std::min(top, model.weights->spec.vocab);
+  py::array_t<float> logprobs(n), values({n, n_top});
+  py::array_t<bool> greedy(n);
+  py::array_t<uint32_t> ids({n, n_top});
+  const engine::Scores scores{logprobs.mutable_data(), greedy.mutable_data(),
+                              static_cast<uint32_t>(n_top), ids.mutable_data(),
+                              values.mutable_data()};
+  const py::dict counts = counted(model, before, [&](engine::Engine& engine) {
+    engine::score(engine, asked.request, following, scores);
+  });
+  return py::make_tuple(logprobs, greedy, ids, values, counts);
 }
 
 NativeRouting make_routing(const std::shared_ptr<NativeModel>& model, uint32_t top_k,

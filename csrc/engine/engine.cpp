@@ -168,22 +168,26 @@ Stats Engine::stats() const {
   return stats;
 }
 
+void Engine::check(const Request& request) const {
+  const Session& session = *request.session;
+  if (&session.weights() != weights_.get())
+    throw SessionError("[engine::Session] the session belongs to another model");
+  if (request.tokens.empty()) throw SessionError("[engine::Session] expected at least one token");
+  if (request.tokens.size() > session.context() - session.position())
+    throw SessionError("[engine::Session] ", request.tokens.size(), " tokens at position ",
+                       session.position(), " pass the context of ", session.context(),
+                       "; load with a larger context=");
+  for (uint32_t token : request.tokens)
+    if (token >= weights_->spec.vocab)
+      throw SessionError("[engine::Session] expected token ids below ", weights_->spec.vocab,
+                         ", found ", token);
+}
+
 void Engine::check(std::span<const Request> requests) const {
   std::vector<const Session*> seen;
-  for (const Request& request : requests) {
-    const Session& session = *request.session;
-    if (&session.weights() != weights_.get())
-      throw SessionError("[engine::Session] the session belongs to another model");
-    seen.push_back(&session);
-    if (request.tokens.empty()) throw SessionError("[engine::Session] expected at least one token");
-    if (request.tokens.size() > session.context() - session.position())
-      throw SessionError("[engine::Session] ", request.tokens.size(), " tokens at position ",
-                         session.position(), " pass the context of ", session.context(),
-                         "; load with a larger context=");
-    for (uint32_t token : request.tokens)
-      if (token >= weights_->spec.vocab)
-        throw SessionError("[engine::Session] expected token ids below ", weights_->spec.vocab,
-                           ", found ", token);
+  for (uint32_t i = 0; i < requests.size(); ++i) {
+    blaming(i, [&] { check(requests[i]); });
+    seen.push_back(requests[i].session);
   }
   std::sort(seen.begin(), seen.end(), std::less<>());
   if (std::adjacent_find(seen.begin(), seen.end()) != seen.end())

@@ -65,7 +65,8 @@ class Engine {
   // none does: after an error, an interrupt or a throwing on_logits all are as before. Throws
   // SessionError (no tokens, no such token, past the context, a session twice or of another model,
   // different numbers of experts a token), MemoryBudgetError or GpuError when a cache cannot grow,
-  // IoError when an expert cannot be read, FormatError when logits are not finite.
+  // IoError when an expert cannot be read, FormatError when logits are not finite. An error that is
+  // about one request (the first that needs the expert) says which.
   void step(std::span<const Request> requests);
 
   Stats stats() const;  // any thread, also while another steps: as after the last step
@@ -82,6 +83,7 @@ class Engine {
   const store::ExpertStore& store() const { return *store_; }
 
  private:
+  void check(const Request& request) const;
   void check(std::span<const Request> requests) const;
   uint32_t top_k_of(std::span<const Request> requests) const;
   void publish(int64_t begin_ns);  // what has been spent since then, waiting or not

@@ -29,6 +29,7 @@ void ExpertPass::find_demands(const Pass& pass) {
       if (expert >= demands_.size())
         throw Error("[engine::Engine] the router chose expert ", expert, " of ", demands_.size(),
                     ": the device has gone wrong");
+      if (demands_[expert].pairs.empty()) demands_[expert].request = share.request;
       demands_[expert].pairs.push_back(pair);
       if (share.n == 1) demands_[expert].use = store::Use::decode;  // a token that comes alone
     }
@@ -70,7 +71,8 @@ bool ExpertPass::enqueue_ready() {
   std::vector<ops::ExpertJob> jobs;
   std::vector<Pending> rest;
   for (Pending& p : pending_) {
-    if (jobs.size() == most || !p.pin.ready()) {
+    const auto ready = [&] { return p.pin.ready(); };
+    if (jobs.size() == most || !blaming(p.demand->request, ready)) {
       rest.push_back(std::move(p));
       continue;
     }

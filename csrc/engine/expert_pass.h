@@ -25,6 +25,7 @@ class ExpertPass {
  private:
   struct Demand {  // one expert, and what it computes
     uint32_t expert = 0;
+    uint32_t request = 0;         // the first that needs it
     std::vector<uint32_t> pairs;  // row * top_k + rank
     store::Use use = store::Use::sweep;
   };

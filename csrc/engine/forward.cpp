@@ -135,7 +135,7 @@ void Engine::emit(const Pass& pass) {
   };
   std::vector<Wanted> wanted;
   pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
-    if (request.all_logits || token + 1 == request.tokens.size())
+    if (request.on_logits && (request.all_logits || token + 1 == request.tokens.size()))
       wanted.push_back({static_cast<uint32_t>(row), &request, static_cast<uint32_t>(token)});
   });
   const uint64_t vocab = weights_->spec.vocab;
@@ -147,11 +147,16 @@ void Engine::emit(const Pass& pass) {
     for (const Wanted& w : group) rows.push_back(w.row);
     pipeline_.enqueue().head(weights_->head, act_.x.as<float>(), rows, act_.logits.as<float>());
     pipeline_.finish();
-    model::check_finite(act_.logits.mapped(), group.size() * vocab, quant::DType::f32,
-                        "logits (computed from weights that hold NaN, infinity or absurd scales)",
-                        files_.empty() ? "no file" : files_.front()->path());
-    for (size_t i = 0; i < group.size(); ++i)
-      group[i].request->on_logits(group[i].token, logits + i * vocab);
+    ops_->each(static_cast<uint32_t>(group.size()), [&](uint32_t i) {
+      const float* row = logits + i * vocab;
+      blaming(static_cast<uint32_t>(group[i].request - pass.requests.data()), [&] {
+        model::check_finite(
+            reinterpret_cast<const std::byte*>(row), vocab, quant::DType::f32,
+            "logits (computed from weights that hold NaN, infinity or absurd scales)",
+            files_.empty() ? "no file" : files_.front()->path());
+        group[i].request->on_logits(group[i].token, row);
+      });
+    });
   }
   if (wanted.empty()) pipeline_.finish();
 }

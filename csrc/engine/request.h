@@ -20,7 +20,8 @@ struct Request {
   Session* session = nullptr;
   std::span<const uint32_t> tokens;
   bool all_logits = false;  // after every token, not the last alone
-  // Called with the logits (vocab) after tokens[token]; they are gone when it returns.
+  // Called with the logits (vocab) after tokens[token], which are gone when it returns; on any
+  // thread, for several tokens and requests at once. Null: no logits are computed.
   std::function<void(uint32_t token, const float* logits)> on_logits;
   Capture capture;
   const RoutingOverride* routing = nullptr;  // null: the model's own

@@ -95,6 +95,12 @@ class Ops {
   virtual std::unique_ptr<Ticket> submit(std::function<void()> on_done) = 0;
   virtual void abandon() = 0;  // forgets what was enqueued and not submitted
 
+  // Calls f(i) for each i below n, on threads of this machine; several at once where the stages
+  // run on them, too. Returns when all are done; throws what one of them has thrown.
+  virtual void each(uint32_t n, const std::function<void(uint32_t)>& f) {
+    for (uint32_t i = 0; i < n; ++i) f(i);
+  }
+
   virtual void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) = 0;
   virtual void mix(const Mixer& w, Segments segments, const Rows& normed,
                    float* x) = 0;  // x += w(normed)

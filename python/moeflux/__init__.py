@@ -26,7 +26,7 @@ from .gpu.buffer import Buffer
 from .gpu.command import Command
 from .model import Model, load
 from .routing import Routing
-from .sampling import SamplingParams
+from .sampling import Choice, Sampler, SamplingParams
 from .session import Session
 from .stream import generate, stream_generate
 from .templates import ChatOptions
@@ -36,6 +36,7 @@ __all__ = [
     "Backend",
     "Buffer",
     "ChatOptions",
+    "Choice",
     "Command",
     "Conversation",
     "DownloadError",
@@ -53,6 +54,7 @@ __all__ = [
     "Part",
     "PipelineError",
     "Routing",
+    "Sampler",
     "SamplingParams",
     "Session",
     "SessionError",

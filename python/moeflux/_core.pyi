@@ -113,20 +113,46 @@ class NativeModel:
     def step_batch(
         self,
         items: list[Any],
-        all_logits: bool,
+        logits: str,  # "none", "last" or "all"
         capture: list[str],
         aborts_before: int | None = None,
-    ) -> list[dict[str, Any]]: ...
+        samples: list[tuple[NativeSampler, float, Any] | None] | None = None,
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]: ...
     def abort(self) -> None: ...
     @property
     def aborts(self) -> int: ...
-    def score(self, item: tuple[Any, ...]) -> tuple[Any, Any]: ...
+    def score(
+        self, item: tuple[Any, ...], top: int, following: int | None
+    ) -> tuple[Any, Any, Any, Any, Any]: ...
     def routing(
         self, top_k: int, mask: Any, forced: Any, repeat: bool, name: str, and_session: bool
     ) -> NativeRouting: ...
     def experts(self) -> list[tuple[int, int]]: ...
     def free_bytes(self) -> int: ...
     def stats(self) -> dict[str, Any]: ...
+
+class NativeSampler:
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        repetition_penalty: float,
+        presence_penalty: float,
+        frequency_penalty: float,
+        bias: list[tuple[int, float]],
+        ends: Any,
+        min_tokens: int,
+        top_logprobs: int | None,
+        seen: Any,
+    ) -> None: ...
+    def take(self, token: int) -> None: ...
+
+# Of a sample (sampler, uniform, mask): "token", "logprob" and "top"; ids and weights of a draw.
+def choose(logits: Any, sample: tuple[NativeSampler, float, Any]) -> dict[str, Any]: ...
+def distribution(logits: Any, sample: tuple[NativeSampler, float, Any]) -> tuple[Any, Any]: ...
 
 class Compute:
     def __init__(

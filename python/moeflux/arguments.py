@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import os
 import reprlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from .errors import MoefluxError
+from .errors import MoefluxError, SessionError
 
 SHOWN_CHARS = 80  # of a value in a message
 
@@ -131,3 +132,22 @@ def listed(
     if items is None:
         raise error(f"[{where}] {name}: expected {expected}, found {show(value)}")
     return list(items)
+
+
+def token_ids(
+    tokens: Iterable[int], name: str = "tokens", where: str = "session"
+) -> NDArray[np.uint32]:
+    """Token ids as the engine takes them. Raises SessionError for what is no list of ids."""
+    given: Any = tokens
+    what = "text or token ids" if name == "prompt" else "token ids"
+    if not isinstance(tokens, np.ndarray):
+        given = listed(where, SessionError, name, what, tokens)
+    try:
+        ids = np.asarray(given)
+    except ValueError:  # lists of different lengths
+        raise SessionError(f"[{where}] {name}: expected {what}, found {show(given)}") from None
+    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+        raise SessionError(f"[{where}] {name}: expected {what}, found {ids.dtype} {ids.shape}")
+    if ids.size and not (ids.min() >= 0 and ids.max() < 2**32):
+        raise SessionError(f"[{where}] {name}: expected {what}, found {ids.min()}..{ids.max()}")
+    return ids.astype(np.uint32)

@@ -162,7 +162,7 @@ def _decode(model: Model, sessions: Sequence[Session], fed: NDArray[np.int64]) -
     for tokens in fed.T:
         logits = _advance(model, sessions, [[int(token)] for token in tokens])
         begin = time.perf_counter()
-        sampler.choose(sampler.adjust(logits, []))
+        sampler.choose(logits)
         seconds += time.perf_counter() - begin
     return seconds
 

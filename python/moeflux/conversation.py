@@ -98,7 +98,7 @@ class Conversation:
         tokens: list[int] = []
         answer: list[str] = []
         try:
-            if not self._feed(ids, Watch(self._model._chunk, progress, cancel)):
+            if not self._feed(ids, Watch(self._model.chunk, progress, cancel)):
                 yield Part("", finish_reason="cancelled")
                 return
             for part in stream_generate(self._model, ids[-1:], session=self._session,

@@ -1,12 +1,29 @@
 """The exceptions of moeflux. The native core raises the classes of the same names."""
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class MoefluxError(Exception):
-    """Base of every error that moeflux raises by itself."""
+    """Base of every error that moeflux raises by itself.
+
+    Attributes:
+        session: of a step, the one that the error is about: whose token, sampler or logits are
+            wrong, or whose expert could not be read (the first of the batch that needed it). None
+            where no session is to blame.
+    """
+
+    session: Any = None
+    _request: int | None = None  # which of a step's, as the core tells
 
     def __str__(self) -> str:
         """The message as Unicode text: bytes of a path that are no UTF-8 are shown escaped."""
         return super().__str__().encode("utf-8", "backslashreplace").decode()
+
+    def _blame(self, sessions: Sequence[Any]) -> None:
+        """Of a step of these sessions."""
+        if self._request is not None:
+            self.session = sessions[self._request]
 
 
 class FormatError(MoefluxError, ValueError):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .arguments import TEXT, check, integer, is_integer, listed, show
+from .arguments import TEXT, check, integer, listed, token_ids
 from .errors import SessionError
 from .pieces import begun
-from .sampling import Sampler, SamplingParams, largest, log_softmax
+from .sampling import Sampler, SamplingParams
 from .tokenizer import Tokenizer
 
 RULES = {"max_tokens": integer(0), "top_logprobs": integer(0)}
@@ -25,7 +25,8 @@ class Part:
     Attributes:
         text: what can be shown now; empty while a character is incomplete.
         token: the id, or None for the closing part.
-        logprob: natural log of the token's probability before temperature and filters.
+        logprob: natural log of the token's probability by the model's logits, before bias,
+            penalties, temperature and filters.
         top: the `top_logprobs` most probable (id, logprob), best first.
         finish_reason: None, "eos", "stop", "length" or "cancelled"; set on the last part only.
         captured: with `capture`, what the step saw that chose this part's token, as `Session.step`
@@ -111,15 +112,13 @@ class Generation:
         top_logprobs: int = 0,
     ) -> None:
         check("generate", SessionError, RULES, locals())
-        self._sampler = Sampler(params or SamplingParams())
-        self._left, self._top = max_tokens, int(top_logprobs)
+        self._left = max_tokens
         self._stops = StopStrings(stop_strings(stop))
         self._stream = tokenizer.stream()
         self._eos = tokenizer.eos_ids
-        self._seen = listed("generate", SessionError, "seen", "token ids", seen)
-        if not all(is_integer(token) and token >= 0 for token in self._seen):
-            raise SessionError(f"[generate] seen: expected token ids, found {show(seen)}")
-        self._highest = max(self._seen, default=0)
+        ids = token_ids(seen, "seen", "generate")
+        self._highest = int(ids.max(initial=0))
+        self._sampler = Sampler(params, seen=ids, top_logprobs=top_logprobs)
         self.closing: Part | None = None
         if not max_tokens:
             self._close("length")
@@ -145,23 +144,18 @@ class Generation:
         if logits.ndim != 1 or self._highest >= logits.size:
             raise SessionError(f"[generate] expected logits of one position, for ids up to "
                                f"{self._highest}, found {logits.dtype} {logits.shape}")  # fmt: skip
-        adjusted = self._sampler.adjust(logits, self._seen)
-        token = self._sampler.choose(adjusted)
-        if token in self._eos:
+        choice = self._sampler.choose(logits)
+        if choice.token in self._eos:
             self._close("eos", captured)
             return None
-        logprobs = log_softmax(adjusted)
-        best = largest(logprobs, self._top)[: self._top] if self._top else ()
-        text, stopped = self._stops.push(self._stream.push(token))
-        self._seen.append(token)
-        self._highest = max(self._highest, token)
+        text, stopped = self._stops.push(self._stream.push(choice.token))
+        self._highest = max(self._highest, choice.token)
         self._left -= 1
         if stopped:
             self.closing = Part("", finish_reason="stop")
         elif not self._left:
             self._close("length")
-        top = tuple((int(i), float(logprobs[i])) for i in best)
-        return Part(text, token, float(logprobs[token]), top, captured=captured)
+        return Part(text, choice.token, choice.logprob, choice.top, captured=captured)
 
     def cancel(self) -> Part:
         """Ends it where it is, unless it has ended. Returns the last part."""

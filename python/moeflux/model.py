@@ -11,6 +11,7 @@ from typing import Any
 
 from . import _core, holes, hub, log
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
+from .batch import run
 from .checkpoint import open_checkpoint
 from .device import (
     READ_THREADS,
@@ -26,8 +27,9 @@ from .errors import FormatError, SessionError
 from .families import build_spec
 from .memory import SIZE, hold, promise
 from .routing import Routing
+from .sampling import Sampler
 from .session import RULES as SESSION_RULES
-from .session import Session, run
+from .session import Session
 from .spec import Spec, tree
 from .tokenizer import Tokenizer
 
@@ -161,7 +163,7 @@ class Model:
         self._positions: int = spec.positions  # until a text was longer; see log.py
         self.path = folder
         self.config = config
-        self._chunk: int = spec.chunk  # of a prompt's tokens in a pass
+        self._chunk: int = spec.chunk
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._tokenizer: Tokenizer | None = None
         self._best_read_rate = 0.0  # bytes a second over a generation; see log.py
@@ -182,6 +184,27 @@ class Model:
     def vocab_size(self) -> int:
         """Width of the logits."""
         return self._vocab_size
+
+    @property
+    def chunk(self) -> int:
+        """Tokens of a session after which a pass of a prompt ends: at positions that it divides.
+
+        A prompt that is cut there goes through the layers as it would anyway.
+        """
+        return self._chunk
+
+    @property
+    def rows(self) -> int:
+        """Tokens of all sessions that a pass takes at most; a step of more is several passes.
+
+        Example:
+            >>> model = load(memory="24MiB", context=512)
+            >>> before = model.stats["passes"]
+            >>> _ = model.session().step([1] * model.rows)
+            >>> model.stats["passes"] - before
+            1
+        """
+        return self._chunk
 
     @property
     def stats(self) -> dict[str, Any]:
@@ -274,6 +297,7 @@ class Model:
         *,
         all_logits: bool = False,
         capture: Iterable[str] | None = None,
+        sample: Iterable[Sampler | None] | None = None,
     ) -> list[Any]:
         """Steps several sessions at once: each needed expert is read once for all of them.
 
@@ -291,15 +315,23 @@ class Model:
             batch: (session, token ids) pairs; each session once, all of this model.
             all_logits: as in `Session.step`, for every session.
             capture: as in `Session.step`, for every session.
+            sample: for each session a Sampler that chooses its next token, or None where nothing
+                is wanted; without `all_logits` and `capture`. Rows are sampled in parallel, as the
+                step computes them, and no logits are kept: `generate` cannot go on from such a
+                session with an empty prompt.
 
         Returns:
-            What `Session.step` would return, in the order of the batch.
+            What `Session.step` would return, in the order of the batch; with `sample` a `Choice`
+            each, or None.
 
         Raises:
-            SessionError: a session twice or of another model, or what `Session.step` refuses.
+            SessionError: a session twice or of another model, what `Session.step` refuses, or what
+                `Sampler.choose` does.
             MemoryBudgetError: the KV caches find no room to grow.
             IoError: an expert could not be read.
             Interrupted: `abort` was called.
+
+            `MoefluxError.session` is the session that an error is about.
 
         Example:
             >>> model = load(memory="24MiB", context=512)
@@ -307,4 +339,4 @@ class Model:
             >>> [logits.shape for logits in model.step_batch([(one, [1, 2]), (other, [3])])]
             [(4096,), (4096,)]
         """
-        return run(self._native, batch, all_logits, capture)
+        return run(self._native, batch, all_logits, capture, sample)

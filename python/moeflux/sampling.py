@@ -1,19 +1,31 @@
-"""From logits to a token: penalties, temperature, top-k, top-p, min-p, one seeded draw."""
+"""From logits to a token: penalties, bias, mask, temperature, filters, one seeded draw."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from .arguments import Rule, check, integer, is_integer, is_number, number, optional
+from . import _core
+from .arguments import (
+    Rule,
+    check,
+    instance,
+    integer,
+    is_integer,
+    is_number,
+    number,
+    optional,
+    show,
+    token_ids,
+)
 from .errors import SessionError
 
-FIRST_RANKED = 4096  # of a vocabulary: top-p and min-p rarely keep more
-BLOCK_GROWTH = 8  # times as many are ranked where they do
+FINITE = number("of a finite size", lambda value: -np.inf < value < np.inf)
+MOST = 2**32 - 1  # what the core counts up to
 
 
 def _is_bias(value: Any) -> bool:
@@ -31,6 +43,8 @@ RULES = {
     "repetition_penalty": number("above 0 and below infinity", lambda value: 0 < value < np.inf),
     "logit_bias": Rule("a mapping of token ids to finite numbers or -inf", _is_bias),
     "seed": optional(integer(0)),
+    "presence_penalty": FINITE,
+    "frequency_penalty": FINITE,
 }
 
 
@@ -47,6 +61,8 @@ class SamplingParams:
             (Keskar et al. 2019, as in transformers); 1 does nothing.
         logit_bias: added to the logits, by token id; -inf forbids one.
         seed: of the draw; the same seed and logits give the same tokens.
+        presence_penalty: subtracted from the logits of tokens that were chosen.
+        frequency_penalty: subtracted once for each time that the token was chosen.
     """
 
     temperature: float = 0.0
@@ -56,105 +72,128 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int | None = None
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
 
     def __post_init__(self) -> None:
         check("sampling", SessionError, RULES, vars(self))
 
 
+SAMPLER_RULES = {
+    "params": optional(instance("SamplingParams", SamplingParams)),
+    "min_tokens": integer(0),
+    "top_logprobs": optional(integer(0)),
+}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A token that was chosen.
+
+    Attributes:
+        token: its id.
+        logprob: natural log of its probability by the logits as they are, before bias, penalties,
+            temperature and filters; 0 where `top_logprobs` is None.
+        top: the `top_logprobs` most probable (id, logprob), best first; of equals the lower id.
+    """
+
+    token: int
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
+
+
 class Sampler:
-    """Draws tokens by SamplingParams; owns the random state."""
+    """Chooses the tokens of one sequence; owns what it has seen and the random state.
 
-    def __init__(self, params: SamplingParams) -> None:
-        self.params = params
-        self._random = np.random.Generator(np.random.PCG64(params.seed))
+    The uniform numbers of its draws are those of numpy's PCG64 of the seed, one a token. Give it to
+    `Model.step_batch`, or logits to `choose`. One call at a time may use it.
 
-    def adjust(self, logits: Any, seen: Sequence[int] | NDArray[np.int64]) -> Any:
-        """Logits (vocab,) float64 after penalty and bias; `seen` are prompt and output so far."""
-        p = self.params
-        adjusted = np.asarray(logits, dtype=np.float64).copy()
-        if p.repetition_penalty != 1.0 and len(seen):
-            ids = np.asarray(seen, dtype=np.int64)  # one that comes again is set alike again
-            value = adjusted[ids]
-            adjusted[ids] = np.where(
-                value > 0, value / p.repetition_penalty, value * p.repetition_penalty
-            )
-        for token, bias in p.logit_bias.items():
-            if not 0 <= token < adjusted.size:
-                raise SessionError(f"[sampling] logit_bias: expected ids below {adjusted.size}, "
-                                   f"found {token}")  # fmt: skip
-            if not bias < np.inf:
-                raise SessionError(f"[sampling] logit_bias: expected a finite number or -inf, "
-                                   f"found {bias}")  # fmt: skip
-            adjusted[token] += bias
-        if not np.isfinite(adjusted.max()):
-            raise SessionError("[sampling] logit_bias: expected a token that is left, found all "
-                               "at -inf")  # fmt: skip
-        return adjusted
+    Args:
+        params: how tokens are chosen.
+        seen: token ids that come before what it chooses, for the repetition penalty.
+        ends: token ids that it does not choose before `min_tokens` others, unless nothing else is
+            left.
+        min_tokens: see `ends`.
+        top_logprobs: also tell how probable the token was, and so many others; None does not.
 
-    def choose(self, adjusted: Any) -> int:
-        """The next token, from adjusted logits."""
-        p = self.params
-        if p.temperature == 0:
-            return int(np.argmax(adjusted))
-        probability = keep(np.exp(log_softmax((adjusted - adjusted.max()) / p.temperature)), p)
-        drawn = np.searchsorted(np.cumsum(probability), self._random.random(), side="right")
-        if drawn == probability.size:  # rounding: the sum may end below a draw just below 1
-            drawn = np.flatnonzero(probability)[-1]
-        return int(drawn)
+    Attributes:
+        params: as given.
+        mask: of the next choices: uint32 (ceil(vocab / 32),), bit i of word w allows token
+            32 * w + i. None, as at first, allows all.
 
-    def skip(self) -> None:
-        """Draws as `choose` does, for a token that was chosen elsewhere."""
-        if self.params.temperature != 0:
-            self._random.random()
+    Raises:
+        SessionError: an argument is out of its range.
 
-
-def log_softmax(logits: Any) -> Any:
-    """Natural log of the softmax, float64."""
-    shifted = logits - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())
-
-
-def largest(values: Any, n: int) -> Any:
-    """Ids of the n largest values, best first, and of all others that equal the last of them.
-
-    Ties go to the lower id. To sort a whole vocabulary takes longer than many a model's step.
+    Example:
+        >>> model = load(memory="24MiB", context=512)
+        >>> session, ids = model.session(), model.tokenizer.encode("import os")
+        >>> sampler = Sampler(SamplingParams(temperature=0.8, top_p=0.9, seed=1), seen=ids)
+        >>> [choice] = model.step_batch([(session, ids)], sample=[sampler])
+        >>> 0 <= choice.token < model.vocab_size
+        True
     """
-    ids = np.arange(values.size)
-    if n < values.size:
-        ids = np.flatnonzero(values >= np.partition(values, values.size - n)[values.size - n])
-    return ids[np.argsort(-values[ids], kind="stable")]
 
+    def __init__(
+        self,
+        params: SamplingParams | None = None,
+        *,
+        seen: Iterable[int] = (),
+        ends: Iterable[int] = (),
+        min_tokens: int = 0,
+        top_logprobs: int | None = None,
+    ) -> None:
+        check("sampling", SessionError, SAMPLER_RULES, locals())
+        p = self.params = SamplingParams() if params is None else params
+        self.mask: NDArray[np.uint32] | None = None
+        self._native = _core.NativeSampler(
+            temperature=float(p.temperature),
+            top_k=min(int(p.top_k), MOST),
+            top_p=float(p.top_p),
+            min_p=float(p.min_p),
+            repetition_penalty=float(p.repetition_penalty),
+            presence_penalty=float(p.presence_penalty),
+            frequency_penalty=float(p.frequency_penalty),
+            bias=[(min(int(token), MOST), float(bias)) for token, bias in p.logit_bias.items()],
+            ends=token_ids(ends, "ends", "sampling"),
+            min_tokens=min(int(min_tokens), MOST),
+            top_logprobs=None if top_logprobs is None else min(int(top_logprobs), MOST),
+            seen=token_ids(seen, "seen", "sampling"),
+        )
+        self._random = np.random.Generator(np.random.PCG64(p.seed))
+        self._uniform: float | None = None  # of a draw that is not done
 
-def keep(probability: Any, params: SamplingParams) -> Any:
-    """Probabilities with everything outside top-k, top-p and min-p removed, summing to one.
+    def choose(self, logits: ArrayLike) -> Choice:
+        """The next token, which it has seen from then on.
 
-    top-p is a share of what top-k keeps, as in transformers, vLLM and llama.cpp. Ties at a boundary
-    go to the lower token id.
-    """
-    if not params.top_k and params.top_p == 1 and params.min_p == 0:
-        return probability / probability.sum()
-    size = probability.size
-    top_k = int(params.top_k)  # an np.int8 cannot be compared with a size
-    n = min(top_k or FIRST_RANKED, size)
-    while True:
-        ranked = _descending(probability, n)
-        kept = ranked >= params.min_p * ranked[0]
-        if params.top_p < 1:
-            total = ranked.sum() if top_k else 1.0
-            kept &= np.cumsum(ranked) - ranked < params.top_p * total
-        count = n if kept.all() else max(int(np.argmin(kept)), 1)
-        if count < n or n in (top_k, size):
-            break  # what is ranked below is not kept either
-        n = min(n * BLOCK_GROWTH, size)
-    least = ranked[count - 1]
-    above = probability > least
-    out = np.where(above, probability, 0.0)
-    equal = np.flatnonzero(probability == least)
-    out[equal[: count - np.count_nonzero(above)]] = least
-    return out / out.sum()
+        Args:
+            logits: float32 (vocab,), finite or -inf.
 
+        Raises:
+            SessionError: the logits or the mask are none, an id of the bias or of `seen` is not
+                below their number, or no token is left. Nothing has changed.
+        """
+        row = np.asarray(logits)
+        if row.ndim != 1 or not np.issubdtype(row.dtype, np.number):
+            raise SessionError(f"[sampling] expected logits of one position, found {row.dtype} "
+                               f"{row.shape}")  # fmt: skip
+        return self._chosen(_core.choose(row, self._sample()))
 
-def _descending(values: Any, n: int) -> Any:
-    """The n largest values. Without their ids: numbers are sorted ten times as fast as indices."""
-    last = values if n == values.size else np.partition(values, values.size - n)[-n:]
-    return np.sort(last)[::-1]
+    def take(self, token: int) -> None:
+        """Goes on after a token that was chosen elsewhere, as if it had been chosen here."""
+        check("sampling", SessionError, {"token": integer(0, MOST)}, {"token": token})
+        self._native.take(token)
+        self._sample()
+        self._uniform = None
+
+    def _sample(self) -> tuple[Any, float, Any]:
+        """What the core takes. A draw is kept for the next call when this one fails."""
+        if self._uniform is None:
+            self._uniform = self._random.random() if self.params.temperature else 0.0
+        mask = self.mask
+        if mask is not None and (mask.dtype != np.uint32 or mask.ndim != 1):
+            raise SessionError(f"[sampling] mask: expected uint32 words, found {show(mask)}")
+        return self._native, self._uniform, mask
+
+    def _chosen(self, found: dict[str, Any]) -> Choice:
+        self._uniform = None
+        return Choice(found["token"], found["logprob"], found["top"])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
-from .arguments import FLAG, check, instance, integer, listed, optional, show
-from .errors import SessionError
+from .arguments import FLAG, check, instance, integer, listed, optional, show, token_ids
+from .errors import MoefluxError, SessionError
 from .routing import Routing, compile_routing
 
 CAPTURES = ("router", "experts", "hidden")
@@ -22,24 +23,9 @@ RULES = {
     "greedy": FLAG,
     "routing": optional(instance("a Routing", Routing)),
     "snapshot": instance("a snapshot of `save`", _core.Snapshot),
+    "top": optional(integer(0)),
+    "following": optional(integer(0, 2**32 - 1)),
 }
-
-
-def token_ids(tokens: Iterable[int], name: str = "tokens") -> NDArray[np.uint32]:
-    """Token ids as the engine takes them. Raises SessionError for what is no list of ids."""
-    given: Any = tokens
-    what = "text or token ids" if name == "prompt" else "token ids"
-    if not isinstance(tokens, np.ndarray):
-        given = listed("session", SessionError, name, what, tokens)
-    try:
-        ids = np.asarray(given)
-    except ValueError:  # lists of different lengths
-        raise SessionError(f"[session] {name}: expected {what}, found {show(given)}") from None
-    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
-        raise SessionError(f"[session] {name}: expected {what}, found {ids.dtype} {ids.shape}")
-    if ids.size and not (ids.min() >= 0 and ids.max() < 2**32):
-        raise SessionError(f"[session] {name}: expected {what}, found {ids.min()}..{ids.max()}")
-    return ids.astype(np.uint32)
 
 
 def capture_names(capture: Iterable[str] | None) -> list[str]:
@@ -53,25 +39,25 @@ def capture_names(capture: Iterable[str] | None) -> list[str]:
     return sorted(set(found))
 
 
-def run(
-    model: _core.NativeModel,
-    batch: Iterable[tuple[Session, Iterable[int]]],
-    all_logits: bool,
-    capture: Iterable[str] | None,
-) -> list[Any]:
-    """Steps the sessions of a batch together; see `Model.step_batch`."""
-    check("session", SessionError, RULES, {"all_logits": all_logits})
-    names = capture_names(capture)
-    pairs, sessions, items = "pairs of a session and token ids", [], []
-    for pair in listed("session", SessionError, "batch", pairs, batch):
-        if not isinstance(pair, Sequence) or len(pair) != 2 or not isinstance(pair[0], Session):
-            raise SessionError(f"[session] batch: expected {pairs}, found {show(pair)}")
-        sessions.append(pair[0])
-        items.append(pair[0]._item(pair[1]))
-    found = model.step_batch(items, all_logits, names)
-    for session, out in zip(sessions, found, strict=True):
-        session._remember(out["logits"])
-    return found if names else [out["logits"] for out in found]
+def stepped(
+    model: _core.NativeModel, sessions: list[Session], items: list[Any], *how: Any
+) -> list[dict[str, Any]]:
+    """A step of the engine over items of these sessions (`_core.NativeModel.step_batch`)."""
+    with blaming(sessions):
+        found, counts = model.step_batch(items, *how)
+    for session in sessions:
+        session._last_step = counts
+    return found
+
+
+@contextlib.contextmanager
+def blaming(sessions: list[Session]) -> Iterator[None]:
+    """An error of a step of these sessions tells the one that it is about."""
+    try:
+        yield
+    except MoefluxError as error:
+        error._blame(sessions)
+        raise
 
 
 def rewind(
@@ -122,6 +108,7 @@ class Session:
         # and no longer waiting once the engine has passed the position.
         self._shown = _NOTHING
         self._logits: NDArray[np.float32] | None = None  # of the last step, when that came last
+        self._last_step: dict[str, Any] = {}
 
     def __repr__(self) -> str:
         try:
@@ -182,6 +169,22 @@ class Session:
         name = self._routing.name if self._routing else "native"
         return {"position": self.position, "context": self.context, "routing": name}
 
+    @property
+    def last_step(self) -> dict[str, Any]:
+        """What the last step of this session took, all sessions of its batch together.
+
+        hits and misses (experts found in memory, and not), bytes_read (of experts, on a guess, too)
+        and wait_seconds (asleep for reads, with nothing to compute meanwhile); empty before the
+        first step. The totals are in `Model.stats`.
+
+        Example:
+            >>> session = load(memory="24MiB", context=512).session()
+            >>> _ = session.step([1, 2, 3])
+            >>> session.last_step["misses"] > 0
+            True
+        """
+        return dict(self._last_step)
+
     def step(
         self,
         tokens: Iterable[int],
@@ -217,11 +220,19 @@ class Session:
         """  # noqa: D205
         check("session", SessionError, RULES, {"all_logits": all_logits, "routing": routing})
         names = capture_names(capture)
-        found = self._step(self._item(tokens, routing), all_logits, names)
+        item, logits = self._item(tokens, routing), "all" if all_logits else "last"
+        found = stepped(self._native.model, [self], [item], logits, names)[0]
+        self._remember(found["logits"])
         return found if names else found["logits"]
 
     def score(
-        self, tokens: Iterable[int], *, greedy: bool = False, routing: Routing | None = None
+        self,
+        tokens: Iterable[int],
+        *,
+        greedy: bool = False,
+        top: int | None = None,
+        following: int | None = None,
+        routing: Routing | None = None,
     ) -> Any:
         """Appends tokens and tells how probable the model found them.
 
@@ -231,13 +242,19 @@ class Session:
         Args:
             tokens: one or more token ids.
             greedy: also tell which tokens were the most probable ones.
+            top: also tell the so many most probable tokens in each place, the vocabulary at most.
+            following: a token that would come next, and is not appended: it is scored, too, as the
+                n + 1st of them. So a text can be scored in pieces.
             routing: as in `step`.
 
         Returns:
             float32 (n,): natural log of the probability of each token after all before it. The
             first is NaN: what it came after was an earlier call's. To score an answer after a
-            prompt, leave the prompt's last token to this call. With `greedy` a pair: that, and
-            bool (n,), False at the first.
+            prompt, leave the prompt's last token to this call. With `greedy` a tuple: that, and
+            bool (n,), False at the first. With `top` two more: their ids, uint32 (n, top), best
+            first and of equals the lower id first, and their logprobs, float32 (n, top). These are
+            computed as those of the tokens: a token that is among them has the same float. The
+            first row is 0 and NaN.
 
         Raises:
             SessionError, MemoryBudgetError, IoError, Interrupted: as `step`.
@@ -248,10 +265,15 @@ class Session:
             >>> bool(np.isnan(logprobs[0])), bool((logprobs[1:] < 0).all())
             (True, True)
         """
-        check("session", SessionError, RULES, {"greedy": greedy, "routing": routing})
-        logprobs, best = self._native.model.score(self._item(tokens, routing))
+        check("session", SessionError, RULES, locals())
+        n_top = min(int(top or 0), 2**32 - 1)
+        with blaming([self]):
+            found = self._native.model.score(self._item(tokens, routing), n_top, following)
+        logprobs, best, ids, values, self._last_step = found
         self._logits = None
-        return (logprobs, best) if greedy else logprobs
+        if not greedy and top is None:
+            return logprobs
+        return (logprobs, *((best,) if greedy else ()), *((ids, values) if top is not None else ()))
 
     def reset(self) -> None:
         """Forgets everything, and gives the KV cache's memory back."""
@@ -339,15 +361,18 @@ class Session:
         return self._native, ids, compiled, 0 if routing is None else self.position
 
     def _step(
-        self,
-        item: tuple[Any, ...],
-        all_logits: bool,
-        names: list[str],
-        aborts_before: int | None = None,
+        self, tokens: Iterable[int], names: list[str], aborts_before: int | None = None
     ) -> dict[str, Any]:
-        native = self._native.model
-        found: dict[str, Any] = native.step_batch([item], all_logits, names, aborts_before)[0]
-        self._remember(found["logits"])
+        """As `step` under the session's own routing, where `abort` may have been called before."""
+        return self._computed(self._item(tokens), names, aborts_before)
+
+    def _computed(
+        self, item: tuple[Any, ...], names: list[str], aborts_before: int | None
+    ) -> dict[str, Any]:
+        found = stepped(self._native.model, [self], [item], "last", names, aborts_before)[0]
+        self._logits = found["logits"]
+        if names:  # what was captured is shown
+            self._remember(found["logits"])
         return found
 
     def _remember(self, logits: NDArray[np.float32]) -> None:
@@ -363,4 +388,4 @@ class Session:
         if position != self._native.position:
             return {"logits": self._logits}
         item = self._native, token_ids([token]), self._routing_native, 0
-        return self._step(item, False, names, aborts_before)
+        return self._computed(item, names, aborts_before)

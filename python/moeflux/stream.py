@@ -8,7 +8,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict
 
 from . import log
-from .arguments import TEXT, Rule, check, instance, optional
+from .arguments import TEXT, Rule, check, instance, optional, token_ids
 from .errors import SessionError
 from .generation import RULES as GENERATION_RULES
 from .generation import Generation, Part, stop_strings
@@ -16,7 +16,7 @@ from .model import Model
 from .routing import Routing
 from .sampling import SamplingParams
 from .session import RULES as SESSION_RULES
-from .session import Session, capture_names, token_ids
+from .session import Session, capture_names
 from .templates import ChatOptions, check_options
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def stream_generate(
     generation = Generation(model.tokenizer, params, stop=stops, seen=seen + ids,
                             max_tokens=min(int(max_tokens), room - len(ids) + extra),
                             top_logprobs=top_logprobs)  # fmt: skip
-    watch = Watch(model._chunk, progress, cancel)
+    watch = Watch(model.chunk, progress, cancel)
     return _stream(model, session, ids, names, generation, watch, aborts_before)
 
 
@@ -221,7 +221,7 @@ def _stream(
         log.length(model, session.position + len(ids))
         found = None
         for piece in watch.pieces(session.position, ids, bool(capture)):
-            found = session._step(session._item(piece), False, capture, aborts_before)
+            found = session._step(piece, capture, aborts_before)
         while generation.closing is None and not watch.is_cancelled():
             found = found or session._go_on(capture, aborts_before)
             part = generation.take(found["logits"], found if capture else None)

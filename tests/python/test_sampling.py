@@ -1,223 +1,287 @@
-"""Sampling against the plain formulas, in float64."""
+"""The native sampler against numpy in float64: the same tokens, the same distributions."""
+
+import threading
 
 import numpy as np
 import pytest
 
 import moeflux
-from moeflux.sampling import FIRST_RANKED, Sampler, SamplingParams, keep, largest, log_softmax
+from moeflux import _core
+from moeflux.sampling import Sampler, SamplingParams
+from support import numpy_sampler
+from support.numpy_sampler import keep, log_softmax, softmax, warped
 
 LOGITS = np.random.Generator(np.random.PCG64(1)).normal(0, 2, 50).astype(np.float32)
+VOCAB = 151_936  # of Qwen3
 
 
-def softmax(x):
-    e = np.exp(np.asarray(x, dtype=np.float64) - np.max(x))
-    return e / e.sum()
+def floats(random, spread, size, step=0.0):
+    """Normal logits; with a step, many are equal."""
+    logits = random.normal(0, spread, size)
+    return (np.round(logits / step) * step if step else logits).astype(np.float32)
+
+
+def words(allowed):
+    """A mask of which tokens are allowed (bool)."""
+    padded = np.zeros(-(-allowed.size // 32) * 32, bool)
+    padded[: allowed.size] = allowed
+    return np.packbits(padded, bitorder="little").view(np.uint32)
+
+
+def distribution(logits, params, mask=None):
+    """What the native sampler draws from, (vocab,), summing to one."""
+    ids, weights = _core.distribution(logits, (Sampler(params)._native, 0.0, mask))
+    assert (np.diff(ids.astype(np.int64)) > 0).all()
+    out = np.zeros(len(logits))
+    out[ids] = weights
+    return out / out.sum()
 
 
 def draws(params, n=4000, logits=LOGITS):
     sampler = Sampler(params)
-    adjusted = sampler.adjust(logits, [])
-    return np.bincount([sampler.choose(adjusted) for _ in range(n)], minlength=len(logits)) / n
+    chosen = [sampler.choose(logits).token for _ in range(n)]
+    return np.bincount(chosen, minlength=len(logits))
 
 
-def test_greedy_takes_the_best_and_the_lowest_id_of_equals():
-    assert Sampler(SamplingParams()).choose(LOGITS) == int(np.argmax(LOGITS))
-    assert Sampler(SamplingParams()).choose(np.array([0.0, 3.0, 3.0])) == 1
+def settings(random, vocab):
+    """Some parameters, prompt, mask and ends, each of which is off half of the time."""
 
+    def some(value, off):
+        return value if random.random() < 0.5 else off
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_frequencies_follow_the_tempered_softmax(temperature):
-    got = draws(SamplingParams(temperature=temperature, seed=2))
-    expected = softmax(LOGITS.astype(np.float64) / temperature)
-    assert np.abs(got - expected).max() < 5 * np.sqrt(0.25 / 4000)
-
-
-def test_top_k_keeps_exactly_the_k_best():
-    kept = keep(softmax(LOGITS), SamplingParams(temperature=1, top_k=5))
-    assert set(np.flatnonzero(kept)) == set(np.argsort(-LOGITS)[:5])
-    assert kept.sum() == pytest.approx(1)
-    assert set(np.flatnonzero(draws(SamplingParams(temperature=1, top_k=5, seed=1)))) <= set(
-        np.flatnonzero(kept)
+    bias = {int(random.integers(vocab)): float(random.choice([-np.inf, -3, 5])) for _ in range(4)}
+    params = SamplingParams(
+        temperature=some(float(random.uniform(0.3, 2)), float(random.choice([0, 1]))),
+        top_k=some(int(random.choice([1, 2, 20, 100, 10**6])), 0),
+        top_p=some(float(random.uniform(0.01, 0.999)), 1.0),
+        min_p=some(float(random.uniform(0, 0.3)), 0.0),
+        repetition_penalty=some(float(random.uniform(0.7, 1.7)), 1.0),
+        logit_bias=some(bias, {}),
+        seed=int(random.integers(2**63)),
+        presence_penalty=some(float(random.uniform(-1, 1)), 0.0),
+        frequency_penalty=some(float(random.uniform(-1, 1)), 0.0),
     )
+    more = {"seen": some(random.integers(0, vocab, 30).tolist(), []),
+            "ends": some([3, 1, vocab - 1], []),
+            "min_tokens": int(random.choice([0, 5, 10**6]))}  # fmt: skip
+    return params, more, some(words(random.random(vocab) < 0.7), None)
 
 
-def test_top_p_keeps_the_smallest_set_that_reaches_p():
-    probability = softmax(LOGITS)
-    kept = keep(probability, SamplingParams(temperature=1, top_p=0.7))
-    inside = probability[kept > 0]
-    assert inside.sum() >= 0.7 > inside.sum() - inside.min()
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_are_those_of_numpy(seed):
+    """50 settings of 40 draws each: seen tokens, penalties and the random state go on."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    for _ in range(50):
+        vocab = int(random.choice([4, 33, 512]))
+        params, more, mask = settings(random, vocab)
+        more["ends"] = [token for token in more["ends"] if token < vocab]
+        rows = floats(random, float(random.choice([0.3, 2, 5])), (10, vocab),
+                      float(random.choice([0, 0.5])))  # fmt: skip
+        native, plain = Sampler(params, **more), numpy_sampler.Sampler(params, **more)
+        native.mask = plain.mask = mask
+        for i in range(40):
+            row = rows[i % 10]
+            if not np.isfinite(plain.adjust(row).max()):
+                with pytest.raises(moeflux.SessionError, match="-inf"):
+                    native.choose(row)
+                break
+            assert native.choose(row).token == plain.choose(row), (params, more, i)
 
 
-def test_min_p_is_relative_to_the_best():
-    probability = softmax(LOGITS)
-    kept = keep(probability, SamplingParams(temperature=1, min_p=0.2))
-    assert np.array_equal(kept > 0, probability >= 0.2 * probability.max())
-
-
-def test_filters_always_leave_one_token():
-    for options in ({"top_p": 1e-9}, {"top_k": 1}, {"min_p": 1.0}):
-        kept = keep(softmax(LOGITS), SamplingParams(temperature=1, **options))
-        assert np.count_nonzero(kept) == 1 and np.argmax(kept) == np.argmax(LOGITS)
-
-
-def test_repetition_penalty_divides_positive_and_multiplies_negative_logits():
-    logits = np.array([2.0, -2.0, 1.0, -1.0])
-    adjusted = Sampler(SamplingParams(repetition_penalty=2.0)).adjust(logits, [0, 1, 1])
-    assert adjusted.tolist() == [1.0, -4.0, 1.0, -1.0]
-
-
-def test_logit_bias_is_added_and_foreign_ids_are_refused():
-    sampler = Sampler(SamplingParams(logit_bias={3: 100.0}))
-    assert sampler.choose(sampler.adjust(LOGITS, [])) == 3
-    with pytest.raises(moeflux.SessionError, match="50"):
-        Sampler(SamplingParams(logit_bias={50: 1.0})).adjust(LOGITS, [])
-    for bias in (float("nan"), float("inf")):
-        with pytest.raises(moeflux.SessionError, match="finite"):
-            Sampler(SamplingParams(logit_bias={3: bias})).adjust(LOGITS, [])
-
-
-def test_a_bias_of_minus_infinity_forbids_a_token():
-    best = int(np.argmax(LOGITS))
-    for params in (SamplingParams(logit_bias={best: -np.inf}),
-                   SamplingParams(temperature=1, seed=1, logit_bias={best: -np.inf})):  # fmt: skip
-        sampler = Sampler(params)
-        adjusted = sampler.adjust(LOGITS, [])
-        assert best not in {sampler.choose(adjusted) for _ in range(200)}
-
-
-def test_the_same_seed_gives_the_same_tokens():
-    params = SamplingParams(temperature=1.0, seed=7)
-    assert np.array_equal(draws(params, 200), draws(params, 200))
-    assert not np.array_equal(
-        draws(params, 200), draws(SamplingParams(temperature=1.0, seed=8), 200)
-    )
+@pytest.mark.parametrize("spread", [0.1, 1, 4])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"top_k": 50, "top_p": 0.9}, {"top_p": 0.9}, {"top_k": 6000}, {"min_p": 0.05},
+     {"top_p": 0.99, "min_p": 1e-4, "repetition_penalty": 1.3}],
+)  # fmt: skip
+def test_tokens_of_a_whole_vocabulary_are_those_of_numpy(spread, options):
+    random = np.random.Generator(np.random.PCG64(7))
+    row, params = floats(random, spread, VOCAB), SamplingParams(0.8, **options, seed=5)
+    seen = random.integers(0, VOCAB, 300)
+    native, plain = Sampler(params, seen=seen), numpy_sampler.Sampler(params, seen=seen)
+    cumulative = np.cumsum(plain.probabilities(row))  # of the first draw
+    assert native.choose(row).token == plain.choose(row)
+    uniform = random.random(200)
+    found = [_core.choose(row, (Sampler(params, seen=seen)._native, float(u), None))["token"]
+             for u in uniform]  # fmt: skip
+    assert found == np.searchsorted(cumulative, uniform, side="right").tolist()
 
 
 @pytest.mark.parametrize(
-    "bad",
-    [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0},
-     {"top_p": 1.5}, {"min_p": -0.1}, {"repetition_penalty": 0}],
+    "options", [{"temperature": 0.5}, {"temperature": 1.0}, {"temperature": 2.0},
+                {"temperature": 1.0, "top_k": 9, "top_p": 0.8}],
 )  # fmt: skip
-def test_senseless_parameters_are_refused(bad):
-    with pytest.raises(moeflux.SessionError, match="expected"):
-        SamplingParams(**bad)
-
-
-def test_log_softmax_sums_to_one():
-    assert np.exp(log_softmax(LOGITS.astype(np.float64))).sum() == pytest.approx(1)
-
-
-def kept_by_a_sort(probability, params):
-    """What the filters keep, said with a sort of everything."""
-    order = np.argsort(-probability, kind="stable")
-    ranked = probability[order]
-    rank = np.arange(ranked.size)
-    kept = (rank < (params.top_k or ranked.size)) & (ranked >= params.min_p * ranked[0])
-    if params.top_p < 1:
-        total = ranked[: params.top_k].sum() if params.top_k else 1.0
-        kept &= np.cumsum(ranked) - ranked < params.top_p * total
-    kept[0] = True
-    out = np.zeros_like(probability)
-    out[order[kept]] = ranked[kept]
-    return out / out.sum()
-
-
-def warped(logits, top_k, top_p, min_p):
-    """transformers' warpers one after the other, as its documentation tells them: -inf is out."""
-    scores = logits.copy()
-    if top_k:  # TopKLogitsWarper: what is below the k-th highest
-        scores[scores < np.sort(scores)[-min(top_k, scores.size)]] = -np.inf
-    if (
-        top_p < 1
-    ):  # TopPLogitsWarper: the least likely that sum to at most 1 - top_p; never the best
-        order = np.argsort(scores, kind="stable")
-        cumulative = np.cumsum(softmax(scores)[order])
-        scores[order[:-1][cumulative[:-1] <= 1 - top_p]] = -np.inf
-    if min_p:  # MinPLogitsWarper: what is below this share of the best one's probability
-        probability = softmax(scores)
-        scores[probability < min_p * probability.max()] = -np.inf
-    return scores
+def test_frequencies_follow_the_distribution(options):
+    """Chi-square of 20,000 draws; tokens that expect fewer than five are one."""
+    params = SamplingParams(**options, seed=2)
+    expected = 20_000 * keep(softmax(LOGITS.astype(np.float64) / params.temperature), params)
+    found = draws(params, 20_000)
+    assert not found[expected == 0].any()
+    rare = expected < 5
+    bins = [(n, e) for n, e in zip(found[~rare], expected[~rare], strict=True)]
+    bins += [(found[rare].sum(), expected[rare].sum())] if expected[rare].sum() > 5 else []
+    square = sum((n - e) ** 2 / e for n, e in bins)
+    freedom = len(bins) - 1
+    assert square < freedom + 4 * np.sqrt(2 * freedom)
 
 
 def test_filters_together_keep_what_transformers_keeps():
     random = np.random.Generator(np.random.PCG64(5))
     for _ in range(3000):
-        logits = random.normal(0, random.choice([0.3, 1, 4]), random.integers(2, 60))
+        logits = floats(random, random.choice([0.3, 1, 4]), random.integers(2, 60))
         top_k = int(random.choice([0, 1, 2, 5, 20, 100]))
         top_p = float(random.choice([1.0, random.uniform(0.01, 0.999)]))
         min_p = float(random.choice([0.0, random.uniform(0, 1)]))
-        kept = keep(softmax(logits), SamplingParams(1.0, top_k, top_p, min_p))
+        kept = distribution(logits, SamplingParams(1.0, top_k, top_p, min_p))
         scores = warped(logits, top_k, top_p, min_p)
         assert np.array_equal(kept > 0, scores > -np.inf), (top_k, top_p, min_p)
-        assert np.allclose(kept, softmax(scores))
-
-
-def test_a_set_whose_share_is_exactly_p_is_enough():
-    probability = np.array([0.125, 0.5, 0.25, 0.125])
-    kept = keep(probability, SamplingParams(temperature=1, top_p=0.5))
-    assert np.flatnonzero(kept).tolist() == [1]
-    kept = keep(probability, SamplingParams(temperature=1, top_k=2, top_p=0.5))
-    assert np.flatnonzero(kept).tolist() == [1]
+        assert np.allclose(kept, softmax(scores), rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("spread", [0.01, 1, 4])  # with the first, top-p keeps most tokens
 @pytest.mark.parametrize("step", [0, 0.5])  # with a step, many are equal
 @pytest.mark.parametrize(
     "options",
-    [{}, {"top_k": 1}, {"top_k": 40}, {"top_k": 10**6}, {"top_p": 0.3}, {"top_p": 0.999},
-     {"min_p": 1e-3}, {"top_p": 0.5}, {"top_k": np.uint8(5)},
+    [{}, {"top_k": 1}, {"top_k": 40}, {"top_k": 10**6}, {"top_k": 900}, {"top_p": 0.3},
+     {"top_p": 0.999}, {"min_p": 1e-3}, {"min_p": 1.0}, {"top_p": 1e-9}, {"top_k": np.uint8(5)},
      {"top_k": 500, "top_p": 0.9, "min_p": 0.01}],
 )  # fmt: skip
 def test_filters_of_a_large_vocabulary_keep_what_a_whole_sort_would(spread, step, options):
-    logits = np.random.Generator(np.random.PCG64(3)).normal(0, spread, 5 * FIRST_RANKED)
-    if step:
-        logits = np.round(logits / step) * step
-    params = SamplingParams(temperature=1, **options)
-    probability = softmax(logits)
-    assert np.array_equal(keep(probability, params), kept_by_a_sort(probability, params))
+    logits = floats(np.random.Generator(np.random.PCG64(3)), spread, 20_480, step)
+    params = SamplingParams(1.0, **options)
+    expected = keep(softmax(logits), params)
+    found = distribution(logits, params)
+    assert np.array_equal(found > 0, expected > 0)
+    assert np.allclose(found, expected, rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("spread", [0.1, 3])
-@pytest.mark.parametrize("step", [0, 0.05, 0.5])  # with a step, many are equal
-@pytest.mark.parametrize("top_p", [0.9, 0.99])
-def test_a_whole_vocabulary_draws_what_a_whole_sort_would_and_sorts_no_indices(
-    monkeypatch, spread, step, top_p
-):
-    """Indices are sorted ten times as slowly as numbers: flat distributions took that for each."""
-    logits = np.random.Generator(np.random.PCG64(4)).normal(0, spread, 151_936)
-    if step:
-        logits = np.round(logits / step) * step
-    params = SamplingParams(temperature=0.8, top_p=top_p, seed=11)
-    kept = kept_by_a_sort(np.exp(log_softmax((logits - logits.max()) / 0.8)), params)
-    random = np.random.Generator(np.random.PCG64(11))
-    expected = [int(np.searchsorted(np.cumsum(kept), random.random(), "right")) for _ in range(3)]
-
-    def refused(*args, **options):
-        raise AssertionError("argsort")
-
-    monkeypatch.setattr(np, "argsort", refused)
-    sampler = Sampler(params)
-    assert [sampler.choose(logits) for _ in range(3)] == expected
+@pytest.mark.parametrize("n", [1, 3, 31, 32, 33, 4097])
+def test_the_best_are_the_first_of_a_stable_sort_wherever_they_stand(n):
+    random = np.random.Generator(np.random.PCG64(n))
+    for step in (0, 0.25):
+        logits = floats(random, 1, n, step)
+        for top in {0, 1, 2, n // 2, n, n + 5}:
+            choice = Sampler(top_logprobs=top).choose(logits)
+            order = np.argsort(-logits, kind="stable")[:top]
+            assert [token for token, _ in choice.top] == order.tolist()
+            expected = log_softmax(logits)
+            assert np.allclose([value for _, value in choice.top], expected[order], rtol=1e-13)
+            assert choice.token == np.argmax(logits)
+            assert choice.logprob == pytest.approx(expected[choice.token], rel=1e-13)
 
 
-def test_the_largest_come_best_first_with_all_that_equal_the_last():
-    values = np.array([1.0, 5.0, 3.0, 5.0, 3.0, 0.0])
-    assert largest(values, 1).tolist() == [1, 3]
-    assert largest(values, 3).tolist() == [1, 3, 2, 4]
-    assert largest(values, 6).tolist() == largest(values, 99).tolist() == [1, 3, 2, 4, 0, 5]
+def test_logprobs_are_those_of_the_logits_whatever_changes_them():
+    plain = Sampler(top_logprobs=3).choose(LOGITS)
+    params = SamplingParams(temperature=1.5, top_k=2, logit_bias={plain.token: -9.0}, seed=1)
+    other = Sampler(params, seen=range(50), top_logprobs=3).choose(LOGITS)
+    assert other.top == plain.top and other.token != plain.token
+    assert other.logprob == pytest.approx(log_softmax(LOGITS)[other.token])
 
 
-def test_a_draw_above_the_rounded_sum_takes_the_last_token_that_is_left():
-    class Highest:
-        def random(self):
-            return 1 - 2**-53
+def test_greedy_takes_the_lowest_id_of_equals():
+    assert Sampler().choose(np.array([0.0, 3.0, 3.0], np.float32)).token == 1
+    for at in (1, 31, 32, 400):
+        logits = np.zeros(500, np.float32)
+        logits[at:] = 2
+        assert Sampler().choose(logits).token == at
 
-    sampler = Sampler(SamplingParams(temperature=1, top_k=10))
-    sampler._random = Highest()
-    found = 0
+
+def test_a_sampler_has_seen_what_it_chose_and_what_it_was_told():
+    logits = np.array([9, 8, 7, -1], np.float32)
+    sampler = Sampler(SamplingParams(repetition_penalty=9.0))
+    assert [sampler.choose(logits).token for _ in range(4)] == [0, 1, 2, 0]
+    sampler = Sampler(SamplingParams(frequency_penalty=1.0))
+    sampler.take(0)
+    assert [sampler.choose(logits).token for _ in range(4)] == [0, 1, 0, 1]
+    drawn, told = (Sampler(SamplingParams(temperature=1.0, seed=4)) for _ in range(2))
+    for _ in range(20):  # a token that is told uses up a draw
+        told.take(drawn.choose(LOGITS).token)
+    assert drawn.choose(LOGITS) == told.choose(LOGITS)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("at", [0, 17, 49])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 3}])
+def test_logits_that_are_no_numbers_are_refused_by_place(bad, at, options):
+    logits = LOGITS.copy()
+    logits[at] = bad
+    sampler, other = (Sampler(SamplingParams(**options, seed=3)) for _ in range(2))
+    for top in (None, 2):
+        with pytest.raises(moeflux.SessionError, match=rf"(?i){bad} at token {at}"):
+            Sampler(SamplingParams(**options), top_logprobs=top).choose(logits)
+    with pytest.raises(moeflux.SessionError):
+        sampler.choose(logits)
+    assert sampler.choose(LOGITS) == other.choose(LOGITS)  # nothing has changed
+
+
+def test_ids_that_the_vocabulary_lacks_are_refused():
+    for options, more in (({"logit_bias": {50: 1.0}}, {}), ({}, {"seen": [50]}),
+                          ({"logit_bias": {2**40: 1.0}}, {})):  # fmt: skip
+        with pytest.raises(moeflux.SessionError, match="below 50"):
+            Sampler(SamplingParams(**options), **more).choose(LOGITS)
+    Sampler(ends=[50, 2**32 - 1], min_tokens=1).choose(LOGITS)  # cannot be chosen anyway
+
+
+@pytest.mark.parametrize("mask", [np.zeros(1, np.uint32), np.zeros(3, np.uint32), np.zeros(2),
+                                  np.zeros((2, 1), np.uint32)])  # fmt: skip
+def test_a_mask_of_another_size_is_refused(mask):
+    sampler = Sampler()
+    sampler.mask = mask
+    with pytest.raises(moeflux.SessionError, match="mask"):
+        sampler.choose(LOGITS)
+
+
+def test_a_sampler_is_used_by_one_call_at_a_time():
+    row = floats(np.random.Generator(np.random.PCG64(1)), 1, VOCAB)
+    sampler, told = Sampler(SamplingParams(temperature=1.0, seed=1)), []
+
+    def use():
+        for _ in range(200):
+            try:
+                sampler.choose(row)
+            except moeflux.SessionError as error:
+                told.append(str(error))
+
+    threads = [threading.Thread(target=use) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all("in use" in text for text in told)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"temperature": -1}, {"temperature": float("nan")}, {"top_k": -1}, {"top_p": 0},
+     {"top_p": 1.5}, {"min_p": -0.1}, {"repetition_penalty": 0},
+     {"presence_penalty": float("inf")}, {"frequency_penalty": float("nan")},
+     {"logit_bias": {3: float("nan")}}, {"logit_bias": {3: float("inf")}}],
+)  # fmt: skip
+def test_senseless_parameters_are_refused(bad):
+    with pytest.raises(moeflux.SessionError, match="expected"):
+        SamplingParams(**bad)
+
+
+@pytest.mark.parametrize("temperature", [5e-324, 1e-300, 1e-9, 1e300])
+def test_temperatures_at_the_ends_of_their_range_draw_tokens(temperature):
+    sampler = Sampler(SamplingParams(temperature=temperature, seed=1))
+    found = {sampler.choose(LOGITS).token for _ in range(50)}
+    assert found == {int(np.argmax(LOGITS))} if temperature < 1 else len(found) > 20
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 10}, {"top_p": 0.9}])
+def test_a_draw_just_below_one_takes_a_token_that_is_left(options):
+    params = SamplingParams(temperature=1, **options, seed=1)
+    native = Sampler(params)._native
     for seed in range(50):
-        logits = np.random.Generator(np.random.PCG64(seed)).normal(0, 2, 50)
-        probability = keep(softmax(logits), sampler.params)
-        found += np.cumsum(probability)[-1] <= 1 - 2**-53
-        assert probability[sampler.choose(logits)] > 0
-    assert found
+        logits = floats(np.random.Generator(np.random.PCG64(seed)), 2, 50)
+        token = _core.choose(logits, (native, 1 - 2**-53, None))["token"]
+        assert distribution(logits, params)[token] > 0
+
+
+def test_a_set_whose_share_is_exactly_p_is_enough():
+    logits = np.array([0, 0, 0, 0, -900], np.float32)  # equals, and what is below 1e-300
+    kept = distribution(logits, SamplingParams(temperature=1, top_p=0.5))
+    assert np.flatnonzero(kept).tolist() == [0, 1]
+    kept = distribution(logits, SamplingParams(temperature=1, top_k=2, top_p=0.5))
+    assert np.flatnonzero(kept).tolist() == [0]

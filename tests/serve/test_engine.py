@@ -8,6 +8,7 @@ import time
 from contextlib import aclosing
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import moeflux
@@ -631,10 +632,28 @@ def test_the_time_of_a_grammar_begins_with_its_work(monkeypatch):
 
 
 def test_a_penalty_sees_each_token_once():
-    chooser = Chooser(Sampling(repetition_penalty=2.0), 0, frozenset(), [5, 3] * 1000, None)
+    sampling = Sampling(temperature=0.0, repetition_penalty=2.0)
+    chooser = Chooser(sampling, 0, frozenset(), [5, 3] * 1000, None)
     for token in (3, 9, 9, 1):
-        chooser.take(token)
-    assert list(chooser._seen) == [1, 3, 5, 9]
+        chooser.replay(token)
+    logits = np.array([4.6, 9.3, 0, 9.5, 0, 9.4, 0, 0, 0, 9.9], np.float32)
+    found = [chooser.sampler().choose(logits).token for _ in range(2)]
+    assert found == [9, 9]  # 4.95; twice it would be less than 4.6
+
+
+def test_a_choice_that_no_token_is_left_to_ends_alone(alone):
+    nothing = dict.fromkeys(range(alone.vocab_size), float("-inf"))
+
+    async def work(engine):
+        bad = answer(engine, PROMPT, bias=nothing, max_tokens=5)
+        good = [answer(engine, text, seed=1, max_tokens=12) for text in TEXTS[:3]]
+        return await asyncio.gather(*good, bad)
+
+    *good, (bad, last) = serving(work)
+    assert [one for one, _ in good] == [
+        expected(alone, text, seed=1, max_tokens=12) for text in TEXTS[:3]
+    ]
+    assert bad[2] == "error" and "is left" in last.error
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ class CpuOps final : public Ops {
   void set_poll(std::function<void()> poll) override { pool_.set_poll(std::move(poll)); }
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override;
   void abandon() override {}
+  void each(uint32_t n, const std::function<void(uint32_t)>& f) override {
+    if (n == 1) return f(0);
+    pool_.parallel_for(static_cast<int>(n), [&](int i, int) { f(static_cast<uint32_t>(i)); });
+  }
   Counts counts() const override { return {pool_.jobs(), {}}; }
   CacheForm cache_form(const CacheShape& cache) const override;
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override;

@@ -84,7 +84,8 @@ class Sampling:
     def params(self, choice: int) -> SamplingParams:
         """Those of one choice. Raises SessionError for a value out of its range."""
         return SamplingParams(self.temperature, self.top_k, self.top_p, self.min_p,
-                              self.repetition_penalty, self.bias, self.seed + choice)  # fmt: skip
+                              self.repetition_penalty, self.bias, self.seed + choice,
+                              self.presence_penalty, self.frequency_penalty)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import files
-from ..arguments import Rule, check, integer, is_integer, number, optional
+from ..arguments import Rule, check, integer, is_integer, number, optional, token_ids
 from ..errors import SessionError
 from ..memory import parse_bytes
 from ..model import Model
-from ..session import token_ids
 from ..tokenizer import MAX_FILE_BYTES, Tokenizer
 from .constrain import Compiled, Compiler
 from .engine import Busy, Delta, EngineError, Health, Job, ModelInfo

@@ -9,12 +9,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
 
-from ..errors import FormatError, GpuError, Interrupted, IoError, MemoryBudgetError, MoefluxError
+from ..errors import (
+    FormatError,
+    GpuError,
+    Interrupted,
+    IoError,
+    MemoryBudgetError,
+    MoefluxError,
+    SessionError,
+)
 from ..log import logger
 from ..model import Model
+from ..sampling import Choice
 from .costs import Costs
 from .engine import Delta, Usage
 from .memory import Room
@@ -24,14 +34,15 @@ from .scheduler import MOST_RUNNING, Limits, Running, State, StepPlan, Waiting, 
 from .sequence import Sequence
 from .ticket import Outbox, Ticket
 
+T = TypeVar("T")
 Feed = list[tuple[Sequence, int]]
+Done = tuple[Sequence, int, Choice | None]  # the tokens that were stepped, and the next
 
 AHEAD = 256  # tokens of an answer that admission sees room for
 SPACING = 4096  # tokens between checkpoints of a long prompt
 EVICTED = 8  # share of the snapshots that goes at once where memory runs out
 PANIC = "PanicException"  # of Rust code, such as llguidance's; it is no Exception
 LEAST = 16  # tokens that a snapshot saves at least
-ECHO_ROWS = 32  # of logits at a time, which are outside the budget
 BAD_READS, BAD_SECONDS = 3, 60.0  # so many jobs that reads have ended, within so long: degraded
 COUNTERS = ("hits", "misses", "bytes_read", "wait_seconds")
 
@@ -202,7 +213,7 @@ class StepLoop:
 
     def _most(self, sequence: Sequence) -> int:
         until = sequence.until_checkpoint() or self._limits.rows
-        return min(until, ECHO_ROWS) if sequence.echoes else until
+        return min(until, sequence.scored) if sequence.echoes else until
 
     def _apply(self, wanted: StepPlan) -> None:
         now = time.monotonic()
@@ -265,35 +276,60 @@ class StepLoop:
         self.stats, now = self._model.stats, time.monotonic()
         counts = Counter({name: self.stats[name] - before[name] for name in COUNTERS})
         rows: Counter[str] = Counter()
-        for sequence, n, logits in done:
+        for sequence, n, chosen in done:
             rows[sequence.job.client] += n
-            sequence.taken.counts.update(counts)
-            self._push(sequence, n, logits, now)
+            if sequence.session is not None:
+                sequence.taken.counts.update(sequence.session.last_step)
+            self._push(sequence, chosen, now)
         if done:
             self._costs.observe(now, now - begin, rows, prompt, decoding)
             self._metrics.stepped(now - begin, sum(rows.values()), prompt > 0, counts)
 
-    def _compute(self, feed: Feed) -> list[tuple[Sequence, int, Any]]:
+    def _compute(self, feed: Feed) -> list[Done]:
         """Steps those of the feed that can be; who makes the step fail ends with an error."""
-        tries = 2
+        tried: set[int] = set()
         while feed := [item for item in feed if item[0].session is not None]:
             try:
-                batch = [(q.session, q.next(n)) for q, n in feed if q.session is not None]
-                found = self._model.step_batch(batch, all_logits=feed[0][0].echoes)
-                return [(q, n, out) for (q, n), out in zip(feed, found, strict=True)]
+                return self._run_step(feed)
             except Interrupted:
                 break
             except MemoryBudgetError as error:
                 self._make_room(error)
-            except (IoError, FormatError, GpuError) as error:
-                if len(feed) > 1:
+            except (IoError, FormatError, GpuError, SessionError) as error:
+                blamed = [q for q, _ in feed if q.session is error.session or len(feed) == 1]
+                if not blamed:
                     half = len(feed) // 2
                     return self._compute(feed[:half]) + self._compute(feed[half:])
-                tries -= 1
-                if not tries:
+                is_read = not isinstance(error, SessionError)
+                if is_read and blamed[0].key not in tried:
+                    tried.add(blamed[0].key)
+                    continue
+                if is_read:
                     self._bad_reads.append(time.monotonic())
-                    self._fail(feed[0][0], error)
+                self._fail(blamed[0], error)
         return []
+
+    def _run_step(self, feed: Feed) -> list[Done]:
+        """One step of them, or the scores of one that echoes."""
+        if feed[0][0].echoes:
+            feed[0][0].score(feed[0][1])
+            return [(*feed[0], None)]
+        samplers = [self._guarded(q, partial(q.sampler, n)) for q, n in feed]
+        wanted = [(q, n, one) for (q, n), one in zip(feed, samplers, strict=True)
+                  if q.session is not None]  # fmt: skip
+        batch = [(q.session, q.next(n)) for q, n, _ in wanted if q.session is not None]
+        found = self._model.step_batch(batch, sample=[one for _, _, one in wanted])
+        return [(q, n, chosen) for (q, n, _), chosen in zip(wanted, found, strict=True)]
+
+    def _guarded(self, sequence: Sequence, work: Callable[[], T]) -> T | None:
+        """What the work gives; None where it ends the choice with an error."""
+        try:
+            return work()
+        except BaseException as error:
+            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
+                raise
+            self._fail(sequence, error)
+            return None
 
     def _make_room(self, error: MemoryBudgetError) -> None:
         """Takes a share of the snapshots, then the session of the youngest choice."""
@@ -305,13 +341,9 @@ class StepLoop:
         else:
             self._preempt(youngest)
 
-    def _push(self, sequence: Sequence, n: int, logits: Any, now: float) -> None:
-        try:
-            delta = sequence.push(n, logits, now)
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
-                raise
-            self._fail(sequence, error)
+    def _push(self, sequence: Sequence, chosen: Choice | None, now: float) -> None:
+        delta = self._guarded(sequence, partial(sequence.push, chosen, now))
+        if sequence.finish == "error":
             return
         if sequence.finish is not None and delta is not None:
             self._metrics.finished(sequence.usage())
@@ -335,6 +367,7 @@ class StepLoop:
             self._keep(sequence)
         sequence.session = None
         self._running.pop(sequence.key, None)
+        self._waiting.pop(sequence.key, None)  # it lost its session in the step that ended it
         self._tell(sequence, last)
         self._tickets.pop(sequence.key, None)
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ..generation import StopStrings
-from ..sampling import Sampler, largest, log_softmax
+from ..sampling import Choice, Sampler
 from ..session import Session
 from ..tokenizer import Tokenizer
 from .engine import Constraint, Delta, Job, Sampling, Scores, TokenLogprob, Usage
 from .prefix_cache import Kept
 
-Logits = NDArray[np.float32]
+NEVER = 1 << 31  # tokens: no context is as long
 
 
 class Chooser:
@@ -35,50 +32,29 @@ class Chooser:
         sampling: Sampling,
         choice: int,
         ends: frozenset[int],
-        prompt: list[int],
+        prompt: Iterable[int],
         constraint: Constraint | None,
     ) -> None:
-        s = self._sampling = sampling
-        self._sampler = Sampler(s.params(choice))
-        self._ends = sorted(ends)
-        self._seen = np.unique(np.asarray(prompt, dtype=np.int64))
-        self._said: Counter[int] = Counter()
-        self._n_said = 0
+        s = sampling
+        least = NEVER if s.ignore_eos else s.min_tokens
+        self._sampler = Sampler(s.params(choice), seen=prompt, ends=sorted(ends), min_tokens=least,
+                                top_logprobs=s.top_logprobs)  # fmt: skip
         self._constraint = constraint
 
-    def choose(self, logits: Logits) -> int:
-        """The next token. Raises SessionError where the bias leaves none, EngineError for a
-        constraint that cannot go on.
-        """  # noqa: D205
-        row = self._sampler.adjust(logits, self._seen)
-        s = self._sampling
-        if self._said and (s.presence_penalty or s.frequency_penalty):
-            ids = np.fromiter(self._said, dtype=np.int64)
-            counts = np.fromiter(self._said.values(), dtype=np.float64)
-            row[ids] -= s.presence_penalty + s.frequency_penalty * counts
+    def sampler(self) -> Sampler:
+        """For the next token. Raises EngineError for a constraint that cannot go on."""
         if self._constraint is not None:
-            allowed = np.unpackbits(self._constraint.mask().view(np.uint8), bitorder="little")
-            row[allowed[: row.size] == 0] = -np.inf
-        if self._n_said < s.min_tokens or s.ignore_eos:
-            open_row = row.copy()
-            row[self._ends] = -np.inf
-            if not np.isfinite(row.max()):
-                row = open_row  # nothing but the end is allowed
-        return self._sampler.choose(row)
+            self._sampler.mask = self._constraint.mask()
+        return self._sampler
 
     def take(self, token: int) -> None:
-        """Goes on after a token."""
-        at = int(np.searchsorted(self._seen, token))
-        if at == self._seen.size or self._seen[at] != token:
-            self._seen = np.insert(self._seen, at, token)
-        self._said[token] += 1
-        self._n_said += 1
+        """Goes on after a token that the sampler chose."""
         if self._constraint is not None:
             self._constraint.consume(token)
 
     def replay(self, token: int) -> None:
-        """Goes on after a token that was chosen elsewhere, as if `choose` had chosen it here."""
-        self._sampler.skip()
+        """Goes on after a token that was chosen elsewhere, as if it had been chosen here."""
+        self._sampler.take(token)
         self.take(token)
 
     @property
@@ -154,7 +130,7 @@ class Sequence:
         self._stream = tokenizer.stream()
         self._stops = StopStrings(s.stop)
         self._scores: list[TokenLogprob | None] = [None]
-        self._scored = False
+        self._told_scores = choice > 0 or job.echo is None
         for token in job.done:
             self._chooser.replay(token)
             self._stops.push(self._stream.push(token))
@@ -176,8 +152,13 @@ class Sequence:
 
     @property
     def echoes(self) -> bool:
-        """Whether logits of all pending tokens are wanted."""
-        return self.choice == 0 and self.job.echo is not None and not self._scored
+        """Whether its next tokens are to be scored."""
+        return not self._told_scores and len(self._scores) < self._n_prompt
+
+    @property
+    def scored(self) -> int:
+        """Tokens that a step which scores can take: another one of the prompt follows them."""
+        return self._n_prompt - 1 - self.position
 
     def expected(self, ahead: int) -> int:
         """Tokens that it is going to hold, with so many of its answer at most."""
@@ -209,26 +190,50 @@ class Sequence:
         self._extents += [object() for _ in range(full - len(self._extents))]
         return Kept(snapshot, tuple(self._extents[:full]))
 
-    def push(self, n: int, logits: Any, now: float) -> Delta | None:
-        """Goes on after a step of the next n tokens, which the session holds by now.
+    def sampler(self, n: int) -> Sampler | None:
+        """What chooses a token after the next n; None where none is wanted.
+
+        Raises:
+            EngineError: the constraint cannot go on.
+        """
+        wanted = n == self.pending and self.generated < self._most
+        return self._chooser.sampler() if wanted else None
+
+    def score(self, n: int) -> None:
+        """Steps the next n tokens, and keeps the scores of those after them.
+
+        Raises:
+            SessionError, MemoryBudgetError, IoError, Interrupted: as `Session.step`.
+        """
+        assert self.session is not None
+        begin = self.position + 1  # of what is found out
+        following = self.tokens[self.position + n]
+        found = self.session.score(self.next(n), top=self.job.echo or 0, following=following)
+        logprobs, ids, values = (array[1:].tolist() for array in found)
+        for i in range(max(len(self._scores) - begin, 0), n):
+            top = tuple(zip(ids[i], values[i], strict=True))
+            self._scores.append(TokenLogprob(self.tokens[begin + i], logprobs[i], top))
+
+    def push(self, chosen: Choice | None, now: float) -> Delta | None:
+        """Goes on after a step of its next tokens.
 
         Args:
-            n: tokens that were stepped.
-            logits: float32 (vocab,) of the last of them, or (n, vocab) where the job echoes.
+            chosen: by its sampler. It counts though another's step took the session meanwhile: the
+                sampler has moved on.
             now: seconds of a clock.
 
         Returns:
             What is new for the client, if anything.
 
         Raises:
-            SessionError: the job's bias leaves no token.
             EngineError: the constraint cannot go on.
         """
-        scores = self._score(n, logits) if self.echoes else None
-        if self.pending:
+        scores = None
+        if not self._told_scores and not self.echoes:
+            self._told_scores, scores = True, Scores(tuple(self._scores))
+        if chosen is None and self.pending:
             return Delta(self.choice, scores=scores) if scores else None
-        row = logits[-1] if logits.ndim == 2 else logits
-        delta = self._close("length") if self.generated >= self._most else self._go_on(row)
+        delta = self._close("length") if chosen is None else self._go_on(chosen)
         self.taken.first = self.taken.first if self.taken.first is not None else now
         self.taken.last = now
         if not delta.finish and scores is None:
@@ -244,8 +249,8 @@ class Sequence:
         """What it took so far."""
         return self.taken.usage(self._n_prompt, self.generated + self._n_ends)
 
-    def _go_on(self, row: Logits) -> Delta:
-        token = self._chooser.choose(row)
+    def _go_on(self, chosen: Choice) -> Delta:
+        token = chosen.token
         if token in self._ends:
             self._n_ends = 1
             self._end = token
@@ -253,8 +258,8 @@ class Sequence:
         self._chooser.take(token)
         self.tokens.append(token)
         text, stopped = self._stops.push(self._stream.push(token))
-        top = self.job.sampling.top_logprobs
-        logprobs = () if top is None else (_logprob(row, token, top),)
+        told = self.job.sampling.top_logprobs is not None
+        logprobs = (TokenLogprob(token, chosen.logprob, chosen.top),) if told else ()
         closing = Delta()
         if stopped:
             self.finish, self._end = "stop", self._stops.met
@@ -272,19 +277,3 @@ class Sequence:
         else:
             self.finish, text = reason, text + self._stops.finish()
         return Delta(self.choice, text=text, finish=self.finish, stop=self._end)
-
-    def _score(self, n: int, logits: Any) -> Scores | None:
-        """The prompt's scores once all are there. Row i foretells the token after it."""
-        at, top = self.position - n, self.job.echo or 0
-        for i in range(max(at, len(self._scores) - 1), min(at + n, self._n_prompt - 1)):
-            self._scores.append(_logprob(logits[i - at], self.tokens[i + 1], top))
-        self._scored = len(self._scores) == self._n_prompt
-        return Scores(tuple(self._scores)) if self._scored else None
-
-
-def _logprob(row: Logits, token: int, top: int) -> TokenLogprob:
-    logprobs = log_softmax(np.asarray(row, dtype=np.float64))
-    best = largest(logprobs, top)[:top] if top else ()
-    return TokenLogprob(
-        token, float(logprobs[token]), tuple((int(i), float(logprobs[i])) for i in best)
-    )
