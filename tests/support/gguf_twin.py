@@ -7,6 +7,7 @@ its source: nothing here knows how moeflux reads it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +18,16 @@ import numpy as np
 
 from oracle import build, safetensors_file, writer
 from oracle.checkpoint import Checkpoint
-from oracle.layout import stack_experts
+from oracle.layout import EXPERT_MATRICES, stack_experts
 from oracle.safetensors_file import encode
 from oracle.tokenizer_file import CHAT_TEMPLATE, byte_alphabet
 
 Array = np.ndarray
 Kind = gguf.GGMLQuantizationType
-ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwen35moe"}
+ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwen35moe",
+         "qwen2_moe": "qwen2moe", "olmoe": "olmoe", "mixtral": "llama", "minimax_m2": "minimax-m2",
+         "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss"}  # fmt: skip
+HYBRID = ("qwen3_next", "qwen3_5_moe")
 
 # Where blocks that the package decodes and cannot make have f16 numbers, in bytes.
 HALVES = {
@@ -72,14 +76,17 @@ class Matrix:
 def mixed(name: str) -> Any:
     """Several types in one file, as real ones have them; llama.cpp keeps routers at F32."""
     kinds = {
+        "shared_expert_gate": Kind.F32,
+        ".gate.": Kind.F32,
+        "router": Kind.F32,
         "down_proj": Kind.Q5_1,
+        "w2": Kind.Q5_1,
         "v_proj": Kind.Q8_0,
         "lm_head": Kind.Q5_0,
         "gate_proj": Kind.Q4_1,
+        "w1": Kind.Q4_1,
         "k_proj": Kind.BF16,
         "o_proj": Kind.F16,
-        ".mlp.gate.": Kind.F32,
-        "shared_expert_gate": Kind.F32,
     }
     return next((kind for part, kind in kinds.items() if part in name), Kind.Q4_0)
 
@@ -98,19 +105,23 @@ def make(
         seed: of the values.
         **options: of `oracle.build`.
     """
-    source = build(folder / "source", family, "hf-f32", seed, experts="split", **options)
+    form = "mlx-f32" if family == "gpt_oss" else "hf-f32"  # the hub's has gate and up in turns
+    source = build(folder / "source", family, form, seed, experts="split", **options)
     found = Checkpoint(source)
     tensors = stack_experts(family, {name: safetensors_file.decode(stored)
                                      for name, stored in found.stored.items()
-                                     if "mtp." not in name and "visual" not in name},
+                                     if _is_text(name, found.text["num_hidden_layers"])},
                             "experts")  # fmt: skip
     of = (lambda _: Kind[kinds]) if isinstance(kinds, str) else kinds
     text, prefix = found.text, found.family.hub_prefix
     tensors = {name.replace(prefix, "model.", 1): value for name, value in tensors.items()}
+    for ours, own in zip(EXPERT_MATRICES, found.family.experts, strict=True):
+        tensors = {name.replace(f".experts.{ours}.", f".experts.{own}."): value
+                   for name, value in tensors.items()}  # fmt: skip
     stored: dict[str, Any] = {}
     twin: dict[str, Array] = {}
     for name, value in tensors.items():
-        is_matrix = value.ndim > 1 and "conv1d" not in name
+        is_matrix = value.ndim > 1 and name.endswith("weight") and "conv1d" not in name
         order = _columns(name, text, family)
         matrix = Matrix.of(
             np.ascontiguousarray(value[..., order]), of(name) if is_matrix else Kind.F32
@@ -123,6 +134,8 @@ def make(
                             {name: encode(value, "F32") for name, value in renamed.items()},
                             "hf", 1)  # fmt: skip
     path = folder / "model.gguf"
+    text = text | {"num_experts": text[found.family.n_experts],
+                   "moe_intermediate_size": text[found.family.d_ff]}  # fmt: skip
     _write(path, family, text, dict(_converted(stored, text, family)), split)
     return next(iter(sorted(folder.glob("model*.gguf")))), folder / "twin"
 
@@ -131,6 +144,19 @@ def _tiled(text: dict[str, Any]) -> Array:
     """Value heads as Qwen3.5's converter orders them: those of all key heads in turns."""
     n_k, n_v = text["linear_num_key_heads"], text["linear_num_value_heads"]
     return np.arange(n_v).reshape(n_k, n_v // n_k).T.reshape(-1)
+
+
+def _is_text(name: str, n_layers: int) -> bool:
+    """Whether it is of the text's part, and of a layer that predicts the next token."""
+    layer = re.search(r"layers\.(\d+)\.", name)
+    return "mtp." not in name and "visual" not in name and (not layer or int(layer[1]) < n_layers)
+
+
+def _pairs(text: dict[str, Any], heads: str) -> Array:
+    """Rows as Llama's converter orders them: a head's channels i and i + half beside each other."""
+    width = text["head_dim"]
+    rows = np.arange(text[heads] * width).reshape(text[heads], 2, width // 2)
+    return rows.swapaxes(1, 2).reshape(-1)
 
 
 def _heads(text: dict[str, Any], width: int, begin: int = 0) -> Array:
@@ -154,10 +180,17 @@ def _converted(stored: dict[str, Matrix], text: dict[str, Any], family: str) -> 
         if "linear_attn" in name:
             yield from _delta_net(names, name, matrix, text, family)
             continue
-        if family != "qwen3_moe" and name.endswith("norm.weight"):
+        if family in HYBRID and name.endswith("norm.weight"):
             matrix.raw = matrix.raw + np.float32(1)
         if name.endswith("shared_expert_gate.weight"):
             matrix.raw = matrix.raw.reshape(-1)
+        if family == "mixtral" and re.search(r"[qk]_proj", name):
+            matrix = matrix.rows(_pairs(text, "num_attention_heads" if "q_proj" in name
+                                        else "num_key_value_heads"))  # fmt: skip
+        if suffix == "sinks":
+            module, suffix = name, "weight"
+        if suffix == "e_score_correction_bias":
+            module, suffix = f"{module}.e_score_correction", "bias"
         yield f"{names.get_name(module)}.{suffix}", matrix
 
 
@@ -203,8 +236,21 @@ def _write(path: Path, family: str, text: dict[str, Any], tensors: dict[str, Mat
            split: int) -> None:  # fmt: skip
     out = gguf.GGUFWriter(path, ARCHS[family], split_max_tensors=split)
     _metadata(out, text)
-    if family != "qwen3_moe":
+    if family in HYBRID:
         _linear_metadata(out, text)
+    if family == "qwen2_moe":
+        out.add_expert_shared_feed_forward_length(text["shared_expert_intermediate_size"])
+    if family in ("minimax_m2", "glm4_moe"):
+        out.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+    if family == "gpt_oss":
+        out.add_sliding_window(text["sliding_window"])
+    if family == "glm4_moe":
+        out.add_expert_shared_count(text["n_shared_experts"])
+        out.add_leading_dense_block_count(text["first_k_dense_replace"])
+        out.add_expert_group_count(text["n_group"])
+        out.add_expert_group_used_count(text["topk_group"])
+        out.add_expert_weights_scale(text["routed_scaling_factor"])
+        out.add_expert_weights_norm(text["norm_topk_prob"])
     add_tokenizer(out, text["vocab_size"])
     for name, matrix in tensors.items():
         plain = matrix.kind in (Kind.F32, Kind.F16)
@@ -231,7 +277,7 @@ def _metadata(out: Any, text: dict[str, Any]) -> None:
     out.add_expert_feed_forward_length(text["moe_intermediate_size"])
     rope = text.get("rope_parameters", text)
     out.add_rope_freq_base(rope["rope_theta"])
-    rotary = int(text["head_dim"] * rope.get("partial_rotary_factor", 1))
+    rotary = text.get("rotary_dim", int(text["head_dim"] * rope.get("partial_rotary_factor", 1)))
     if rotary != text["head_dim"]:
         out.add_rope_dimension_count(rotary)
     if scaling := text.get("rope_scaling"):

@@ -39,6 +39,13 @@ FFN = {
     "ffn_down_exps": "mlp.experts.down_proj",
 }
 
+# The same under Mixtral's names.
+BLOCK_SPARSE = {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    "ffn_gate_exps": "block_sparse_moe.experts.w1",
+    "ffn_up_exps": "block_sparse_moe.experts.w3",
+    "ffn_down_exps": "block_sparse_moe.experts.w2",
+}
 SHARED_EXPERT = {
     "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
     "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
@@ -83,6 +90,9 @@ HYBRID_FIELDS = FIELDS | {
     "linear_num_key_heads": "ssm.group_count",
     "linear_num_value_heads": "ssm.time_step_rank",
 }
+# Where all that a file says of the width of networks is that of an expert's.
+OF_EXPERTS = {"num_local_experts": "expert_count", "intermediate_size": "feed_forward_length"}
+SIGMOID = {"expert_gating_func": (2,)}
 # Keys that mean what the engine does only with these values.
 ONE_WAY: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
@@ -116,6 +126,9 @@ class Arch:
         says: fields of the config that no key holds.
         fields: of the config, and their keys.
         transforms: of tensors that hold something else than the family's.
+        one_way: of `ONE_WAY` what is otherwise; without values: any are right.
+        biases: the field that says whether projections have biases.
+        yarn: settings of YaRN that no key holds.
     """
 
     model_type: str
@@ -123,6 +136,9 @@ class Arch:
     says: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=lambda: FIELDS)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
+    one_way: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    biases: str = "attention_bias"
+    yarn: Mapping[str, Any] = field(default_factory=dict)
 
 
 HYBRID = {
@@ -144,6 +160,14 @@ ARCHS = {
         {**ATTENTION, "ffn_norm": "post_attention_layernorm", **FFN},
         {"norm_topk_prob": True},
     ),
+    "qwen2moe": Arch(
+        "qwen2_moe",
+        {**ATTENTION, "ffn_norm": "post_attention_layernorm", **FFN, **SHARED_EXPERT},
+        {"norm_topk_prob": False},
+        FIELDS | {"shared_expert_intermediate_size": "expert_shared_feed_forward_length"},
+        {"ffn_gate_inp_shexp.weight": transforms.as_row},
+        biases="qkv_bias",
+    ),
     "qwen3next": Arch(
         "qwen3_next", HYBRID, {"norm_topk_prob": True}, HYBRID_FIELDS, HYBRID_TRANSFORMS
     ),
@@ -159,4 +183,79 @@ ARCHS = {
             "ssm_conv1d.weight": transforms.conv_with_keys_of_values,
         },
     ),
-}
+    "olmoe": Arch(
+        "olmoe",
+        {**ATTENTION, "ffn_norm": "post_attention_layernorm", **FFN},
+        {"norm_topk_prob": False},
+    ),
+    # Mixtral; dense models have no experts, and are refused.
+    "llama": Arch(
+        "mixtral",
+        {**ATTENTION, "ffn_norm": "post_attention_layernorm", **BLOCK_SPARSE},
+        {},
+        FIELDS | OF_EXPERTS,
+        {
+            "attn_q.weight": transforms.halves_of_heads("attention.head_count"),
+            "attn_k.weight": transforms.halves_of_heads("attention.head_count_kv"),
+        },
+    ),
+    "minimax-m2": Arch(
+        "minimax_m2",
+        {
+            **ATTENTION,
+            "ffn_norm": "post_attention_layernorm",
+            **BLOCK_SPARSE,
+            "exp_probs_b.bias": "block_sparse_moe.e_score_correction_bias",
+        },
+        {},
+        FIELDS
+        | OF_EXPERTS
+        | {"intermediate_size": "expert_feed_forward_length", "rotary_dim": "rope.dimension_count"},
+        one_way=SIGMOID,
+    ),
+    "gpt-oss": Arch(
+        "gpt_oss",
+        {
+            **ATTENTION,
+            "post_attention_norm": "post_attention_layernorm",
+            **FFN,
+            "ffn_gate_inp": "mlp.router",
+            "attn_sinks.weight": "self_attn.sinks",
+        },
+        {"swiglu_limit": 7.0},
+        FIELDS
+        | {
+            "num_local_experts": "expert_count",
+            "intermediate_size": "expert_feed_forward_length",
+            "sliding_window": "attention.sliding_window",
+        },
+        one_way={
+            "expert_gating_func": (3,),
+            "attention.sliding_window": (),
+            "attention.sliding_window_pattern": (2,),  # even layers have the window
+        },
+        yarn={"truncate": False},
+    ),
+    "glm4moe": Arch(
+        "glm4_moe",
+        {
+            **ATTENTION,
+            "post_attention_norm": "post_attention_layernorm",
+            **FFN,
+            **{gguf: name.replace("shared_expert", "shared_experts")
+               for gguf, name in SHARED_EXPERT.items()},
+            "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+        },
+        {"norm_topk_prob": False, "n_shared_experts": 0, "first_k_dense_replace": 0},
+        FIELDS
+        | {
+            "n_routed_experts": "expert_count",
+            "n_shared_experts": "expert_shared_count",
+            "first_k_dense_replace": "leading_dense_block_count",
+            "n_group": "expert_group_count",
+            "topk_group": "expert_group_used_count",
+            "routed_scaling_factor": "expert_weights_scale",
+        },
+        one_way=SIGMOID | {"expert_group_count": (), "expert_weights_scale": ()},
+    ),
+}  # fmt: skip

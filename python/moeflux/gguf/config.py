@@ -35,9 +35,11 @@ def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[s
     Raises:
         FormatError: a key is missing, is no number, or asks for what the engine does not do.
     """
-    for key, accepted in ONE_WAY.items():
+    if not keys.count("expert_count", 0):
+        raise keys.bad(f"expected {keys.name}.expert_count, of a model with experts, found none")
+    for key, accepted in (ONE_WAY | dict(arch.one_way)).items():
         value = keys.get(key)
-        if value is not None and value not in accepted:
+        if value is not None and accepted and value not in accepted:
             raise keys.bad(f"expected {keys.name}.{key} {' or '.join(map(str, accepted))}, found "
                            f"{show(value)}: no other is done")  # fmt: skip
     head_dim = keys.count("attention.key_length", _head_dim(keys))
@@ -54,11 +56,12 @@ def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[s
         "vocab_size": vocab,
         "num_hidden_layers": n_layers,
         "tie_word_embeddings": "output.weight" not in names,
-        "attention_bias": any(name.endswith(".attn_q.bias") for name in names),
+        arch.biases: any(name.endswith(".attn_q.bias") for name in names),
+        "use_qk_norm": any(name.endswith(".attn_q_norm.weight") for name in names),
         "head_dim": head_dim,
         "partial_rotary_factor": rotary / head_dim if head_dim else 1.0,
         **({"mlp_only_layers": dense} if dense else {}),
-        **_scaling(keys),
+        **_scaling(keys, arch),
         **_linear(keys, n_layers),
         **arch.says,
         **said,
@@ -70,13 +73,13 @@ def _head_dim(keys: Keys) -> int:
     return keys.count("embedding_length") // max(keys.count("attention.head_count"), 1)
 
 
-def _scaling(keys: Keys) -> dict[str, Any]:
+def _scaling(keys: Keys, arch: Arch) -> dict[str, Any]:
     """`rope_scaling`, where there is any."""
     kind = keys.get("rope.scaling.type")
     if kind is None or kind == "none":
         return {}
     found = {to: keys.get(f"rope.scaling.{key}") for key, to in _YARN.items()}
-    return {"rope_scaling": {"rope_type": kind}
+    return {"rope_scaling": {"rope_type": kind, **(arch.yarn if kind == "yarn" else {})}
             | {key: value for key, value in found.items() if value is not None}}  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from .keys import Keys
 # The numbers of a vector, float32, flat.
 Numbers = Callable[[Tensor], Any]
 Transform = Callable[[Tensor, Keys, Numbers], Tensor]
-MAX_HEADS = 1 << 12
+MAX_HEADS, MAX_ROWS = 1 << 12, 1 << 16
 
 
 def as_row(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
@@ -37,6 +37,28 @@ def log_of_negative(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
     if not (values < 0).all() or not np.isfinite(values).all():
         raise keys.bad(f"expected negative numbers in ssm_a, found others ({tensor.name})")
     return replace(tensor, numbers=np.log(-values).astype(np.float32))
+
+
+def halves_of_heads(key: str) -> Transform:
+    """Rows of heads, whose number is at `key`, of which rotated pairs lie beside each other.
+
+    The family pairs channel i of a head with i + half of them.
+    """
+
+    def transform(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
+        n_heads, n_rows = keys.count(key), tensor.shape[0]
+        if not 1 <= n_heads <= MAX_HEADS or n_rows % (2 * n_heads) or n_rows > MAX_ROWS:
+            raise keys.bad(f"expected rows of {n_heads} heads in pairs, at most {MAX_ROWS}, in "
+                           f"{tensor.name}, found {n_rows}")  # fmt: skip
+        width = n_rows // n_heads
+        return replace(tensor, rows=tuple(
+            (head * width + channel, 1)
+            for head in range(n_heads)
+            for first in (0, 1)
+            for channel in range(first, width, 2)
+        ))  # fmt: skip
+
+    return transform
 
 
 def with_keys_of_values(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
