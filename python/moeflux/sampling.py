@@ -172,10 +172,13 @@ class Sampler:
             SessionError: the logits or the mask are none, an id of the bias or of `seen` is not
                 below their number, or no token is left. Nothing has changed.
         """
-        row = np.asarray(logits)
-        if row.ndim != 1 or not np.issubdtype(row.dtype, np.number):
-            raise SessionError(f"[sampling] expected logits of one position, found {row.dtype} "
-                               f"{row.shape}")  # fmt: skip
+        try:
+            row = np.asarray(logits)
+        except ValueError:  # lists of different lengths
+            row = np.empty(())
+        if row.ndim != 1 or not row.size or row.dtype.kind not in "fiu":
+            raise SessionError(f"[sampling] logits: expected those of one position, found "
+                               f"{row.dtype} {row.shape}")  # fmt: skip
         return self._chosen(_core.choose(row, self._sample()))
 
     def take(self, token: int) -> None:

@@ -159,7 +159,8 @@ TABLE = [
     ("Sampler", "top_logprobs", f"none, {FROM_0}",
      lambda f, m, d, v: mf.Sampler(top_logprobs=v), ""),
     ("take", "token", "zero, one, numpy 1", lambda f, m, d, v: mf.Sampler().take(v), ""),
-    ("choose", "logits", "id array, -1s", lambda f, m, d, v: mf.Sampler().choose(v), ""),
+    ("choose", "logits", f"{IDS}, -1s, 1e9s, halves",
+     lambda f, m, d, v: mf.Sampler().choose(v), ""),
     *(("SamplingParams", name, f"minus, zero, 2^32, -half, numpy -1, {NUMBERS}",
        lambda f, m, d, v, name=name: mf.SamplingParams(**{name: v}), "")
       for name in ("presence_penalty", "frequency_penalty")),
