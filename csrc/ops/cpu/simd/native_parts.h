@@ -75,6 +75,19 @@ ALWAYS_INLINE i16 as_ints(const u32x16& v) {
   return (i16)v;
 }
 typedef float v8 __attribute__((vector_size(32)));
+ALWAYS_INLINE v16 halves(float a, float b) {  // eight times each
+  v16 to;
+  if constexpr (kLanes > 8) {
+    const v8 parts[] = {a - v8{}, b - v8{}};
+    memcpy(&to, parts, sizeof to);
+  } else {
+    for (uint32_t i = 0; i < 16 / kLanes; ++i) {
+      const float_lanes lanes = (i * kLanes < 8 ? a : b) - float_lanes{};
+      memcpy(reinterpret_cast<char*>(&to) + i * sizeof lanes, &lanes, sizeof lanes);
+    }
+  }
+  return to;
+}
 ALWAYS_INLINE v8 low_half(const v16& v) {
   return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7);
 }

@@ -15,6 +15,9 @@ ALWAYS_INLINE i16 broadcast_int(int32_t a) {
   const int_lanes lanes = a - int_lanes{};
   return {lanes, lanes};
 }
+ALWAYS_INLINE v16 halves(float a, float b) {  // eight times each
+  return {a - float_lanes{}, b - float_lanes{}};
+}
 // test(a, b) ? x : y, lane by lane.
 template <class Test>
 ALWAYS_INLINE v16 choose(const v16& a, const v16& b, const v16& x, const v16& y, Test test) {
