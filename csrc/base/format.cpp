@@ -237,11 +237,15 @@ Matrix transcode(const Shape& shape, std::span<const std::byte> blocks, uint64_t
   return made;
 }
 
+constexpr uint64_t kMostElements = UINT64_C(1) << 56;  // whose bytes are below 2^64
+
 void check_shape(const Shape& shape, const std::string& name) {
   const auto fail = [&](const auto&... what) {
     throw FormatError("[quant::check_shape] ", what..., " (tensor ", name, ")");
   };
   const Format& format = *shape.format;
+  if (uint64_t(shape.out) * shape.in > kMostElements)
+    fail("expected at most ", kMostElements, " numbers, found ", shape.out, " rows of ", shape.in);
   if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
   if (std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
     fail("expected a format of one scale a row and group, found ", format.name,
@@ -266,7 +270,7 @@ bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
 bool all_finite(const Shape& shape, size_t index, std::span<const std::byte> piece) {
   const Plane& plane = shape.format->planes[index];
   if (!plane.finite) return true;
-  if (plane.bits == 8) return std::ranges::find(piece, std::byte{255}) == piece.end();
+  if (plane.bits == 8) return piece.empty() || !std::memchr(piece.data(), 255, piece.size());
   return all_finite(piece.data(), piece.size() / dtype_bytes(shape.dtype), shape.dtype);
 }
 

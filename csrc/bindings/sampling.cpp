@@ -46,6 +46,7 @@ Wanted::Wanted(const py::handle& sample)
   uniform = given[1].cast<double>();
   if (given[2].is_none()) return;
   words = given[2].cast<Words>();
+  if (words.size() == 0) throw SessionError("[sampling] mask: expected words, found none");
   mask = {words.data(), static_cast<size_t>(words.size())};
 }
 

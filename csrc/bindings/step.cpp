@@ -46,6 +46,8 @@ class Answer : public Asked {
   Answer(const NativeModel& model, const py::handle& item, const std::string& logits,
          const std::vector<std::string>& capture, const py::handle& sample)
       : Asked(model, item) {
+    if (logits != "none" && logits != "last" && logits != "all")
+      throw SessionError("[moeflux._core] expected logits of none, last or all, found ", logits);
     if (!sample.is_none())
       add_choice(model.weights->spec.vocab, sample);
     else if (logits != "none")

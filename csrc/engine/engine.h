@@ -24,7 +24,7 @@ struct Stats {
   store::StoreStats store;
   PipelineStats pipeline;
   ops::Counts counts;       // of the device
-  uint64_t compute_ns = 0;  // in steps, less the time that waited for reads
+  uint64_t compute_ns = 0;  // in calls that compute or find room, less what waited for reads
   uint32_t slots = 0, max_slots = 0;
   bool holds_cycle = false;  // one token's experts fit: below it hits are rare
   uint64_t slot_bytes = 0, live_bytes = 0, peak_bytes = 0, limit_bytes = 0;

@@ -180,6 +180,7 @@ void read_moe(const Fields& fields, Moe& moe) {
   for (size_t matrix = 0; matrix < moe.experts.biases.size(); ++matrix) {
     const ops::GatedFfn& ffn = moe.experts.ffn;
     const uint64_t out = (ffn.*ffn.kMatrices[matrix]).out();
+    if (out == 0) continue;
     fields.vector(cat(ffn.kNames[matrix], "_bias").c_str(), moe.experts.biases[matrix],
                   layer.n_experts * out, ops::kOptional);
   }

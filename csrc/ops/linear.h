@@ -6,6 +6,7 @@
 // d_model. Names are those of a spec; a matrix's size of 0 is any.
 #pragma once
 #include <array>
+#include <cmath>
 #include <cstdint>
 #include <string>
 
@@ -46,6 +47,9 @@ struct GatedFfn {
     visit.matrix(kNames[2], down, visit.d_model, width());
   }
   std::string fault() const {  // as a mixer's
+    if (!(limit >= 0 && std::isfinite(limit))) return cat("a finite limit from 0, found ", limit);
+    if (!std::isfinite(alpha) || !std::isfinite(up_add))
+      return cat("finite alpha and up_add, found ", alpha, " and ", up_add);
     if (interleaved && gate.out() % 2) return cat("an even number of rows, found ", gate.out());
     return {};
   }
@@ -86,6 +90,8 @@ struct Router {
   // Whether experts are chosen by something else than the order of their logits.
   bool ranks() const { return selection_bias != nullptr || n_groups > 1; }
   std::string fault() const {  // as a mixer's
+    if (!(sum_eps >= 0 && std::isfinite(sum_eps))) return cat("a finite sum_eps from 0, found ", sum_eps);
+    if (!std::isfinite(scale)) return cat("a finite scale, found ", scale);
     if (top_k < 1 || top_k > n_experts) return cat("a top_k of 1..", n_experts, ", found ", top_k);
     if (n_groups < 1 || n_experts % n_groups || (n_groups > 1 && n_experts / n_groups < 2))
       return cat("groups of two experts or more out of ", n_experts, ", found ", n_groups,

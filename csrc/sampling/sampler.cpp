@@ -1,6 +1,7 @@
 #include "sampling/sampler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "base/error.h"
@@ -16,6 +17,11 @@ void check_id(const char* what, uint32_t id, uint32_t size) {
     throw SessionError("[sampling] ", what, ": expected ids below ", size, ", found ", id);
 }
 
+// What a program checked before; here so that no number leads past what is kept.
+void check(bool holds, const char* expected, double found) {
+  if (!holds) throw SessionError("[sampling] expected ", expected, ", found ", found);
+}
+
 void forbid(Values& values, std::span<const uint32_t> mask) {
   for (uint32_t word = 0; word < mask.size(); ++word) {
     static_assert(kBlock % 32 == 0);  // values are padded to whole words
@@ -27,6 +33,11 @@ void forbid(Values& values, std::span<const uint32_t> mask) {
 }  // namespace
 
 Sampler::Sampler(SampleSpec spec, std::span<const uint32_t> seen) : spec_(std::move(spec)) {
+  const Filters& f = spec_.filters;
+  check(f.temperature > 0 && std::isfinite(f.temperature), "a finite temperature from 0",
+        f.temperature);
+  check(f.top_p > 0 && f.top_p <= 1, "a top_p above 0 and up to 1", f.top_p);
+  check(f.min_p >= 0 && f.min_p <= 1, "a min_p of 0..1", f.min_p);
   for (const uint32_t id : seen) seen_.push_back({id, 0});
   std::sort(seen_.begin(), seen_.end());
   const auto same = [](const Seen& a, const Seen& b) { return a.id == b.id; };
@@ -79,6 +90,7 @@ void Sampler::adjust(Values& values, std::span<const uint32_t> mask) const {
 
 Choice Sampler::choose(std::span<const float> logits, double uniform,
                        std::span<const uint32_t> mask) const {
+  check(uniform >= 0 && uniform < 1, "a uniform number in [0, 1)", uniform);
   Values values(logits);
   Choice choice;
   LogTotal total{};

@@ -27,7 +27,8 @@ struct Choice {
 
 class Sampler {
  public:
-  // seen: ids that come before what it chooses, for the repetition penalty.
+  // seen: ids that come before what it chooses, for the repetition penalty. Throws SessionError for
+  // filters that keep nothing: numbers out of range, or none.
   Sampler(SampleSpec spec, std::span<const uint32_t> seen);
 
   // The next token. logits (vocab); uniform in [0, 1), for a draw; mask (ceil(vocab / 32)): bit i of

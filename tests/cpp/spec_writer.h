@@ -38,6 +38,7 @@ class SpecWriter {
     dict.emplace(name, Node{std::string(names[static_cast<size_t>(value)])});
   }
   void vector(std::string_view name, const float*, uint64_t count, bool = false) {
+    if (name == "sinks" || name == "selection_bias") return;  // which devices do without
     Node::Dict vector;
     if (name == "inv_freq") {
       Node::List list;

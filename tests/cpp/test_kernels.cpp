@@ -72,6 +72,9 @@ TEST_CASE("a clamped gated unit is that of GPT-OSS") {
       const double expected = (u + 1) * g / (1 + std::exp(-1.702f * g));
       REQUIRE(std::fabs(found[i] - expected) <= 2e-6 * std::fabs(expected) + 1e-12);
     }
+    gate[1] = up[2] = std::nanf("");  // what is no number stays none, so that logits show it
+    kernels->clamped_glu(gate.data(), up.data(), n, 7, 1.702f, 1, found.data());
+    for (uint32_t i = 0; i < 4; ++i) REQUIRE(std::isnan(found[i]) == (i == 1 || i == 2));
   }
 }
 

@@ -69,6 +69,17 @@ SampleSpec drawing(const Filters& filters) {
 
 }  // namespace
 
+TEST_CASE("filters that would keep nothing are refused, and so is no uniform number") {
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  for (const Filters& bad : {Filters{-1}, Filters{nan}, Filters{1, 0, 0}, Filters{1, 0, 1.5},
+                             Filters{1, 0, 1, 2}, Filters{1, 0, 1, -1}, Filters{1, 0, nan}})
+    CHECK_THROWS_AS(Sampler({false, bad}, {}), SessionError);
+  const Sampler sampler({false, Filters{1, 0, 1, 0}}, {});
+  const std::vector<float> logits(64);
+  for (const double uniform : {-0.1, 1.0, double(nan)})
+    CHECK_THROWS_AS(sampler.choose(logits, uniform, {}), SessionError);
+}
+
 TEST_CASE("exponentials are those of the C library, from 0 down to where they are none") {
   std::vector<double> values(64 * kBlock), out(values.size()), sums(64);
   for (size_t i = 0; i < values.size(); ++i) values[i] = -0.34 * double(i);

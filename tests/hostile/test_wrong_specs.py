@@ -156,6 +156,20 @@ def test_a_wrong_number_is_refused(checkpoint, change):
             refused(checkpoint, wrong, "expected")
 
 
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [("limit", -1.0), ("limit", float("inf")), ("alpha", float("nan")), ("up_add", float("inf")),
+     ("scale", float("nan")), ("sum_eps", -1.0)],
+)  # fmt: skip
+def test_numbers_of_routers_and_experts_that_are_none_are_refused(checkpoint, key, wrong):
+    spec = copy.deepcopy(built(checkpoint))
+    moe = spec["layers"][-1]["moe"]
+    node = moe if key in moe else moe["experts"]
+    assert key in node
+    node[key] = wrong
+    refused(checkpoint, spec, "finite")
+
+
 def test_wrong_numbers_of_experts_a_token_are_refused(checkpoint):
     spec = built(checkpoint)
     for top_k in (0, spec["layers"][-1]["moe"]["n_experts"] + 1):

@@ -222,7 +222,7 @@ def test_ids_that_the_vocabulary_lacks_are_refused():
     Sampler(ends=[50, 2**32 - 1], min_tokens=1).choose(LOGITS)  # cannot be chosen anyway
 
 
-@pytest.mark.parametrize("mask", [np.zeros(1, np.uint32), np.zeros(3, np.uint32), np.zeros(2),
+@pytest.mark.parametrize("mask", [np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(3, np.uint32), np.zeros(2),
                                   np.zeros((2, 1), np.uint32)])  # fmt: skip
 def test_a_mask_of_another_size_is_refused(mask):
     sampler = Sampler()

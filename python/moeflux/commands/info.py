@@ -77,6 +77,7 @@ def _facts(found: Headers) -> dict[str, Any]:
                 m.format
                 for moe in spec.moes
                 for m in (moe.experts.gate, moe.experts.up, moe.experts.down)
+                if m is not None  # up: one with gate, in turns
             }
         ),
         "expert_bytes": sizes.expert_bytes,
