@@ -5,6 +5,7 @@ import json
 
 import moeflux
 from moeflux.serve.app import create_app
+from moeflux.serve.info import describe
 from moeflux.serve.local import LocalEngine
 from moeflux.serve.settings import Settings
 from serve.asking import USER, http
@@ -29,3 +30,12 @@ def test_a_file_answers_chats_and_follows_a_grammar(tmp_path):
     answer = asyncio.run(go())
     assert answer.status_code == 200, answer.text
     assert json.loads(answer.json()["choices"][0]["message"]["content"]) == {"a": "x"}
+
+
+def test_formats_of_blocks_of_one_size_have_different_fingerprints(tmp_path):
+    found = set()
+    for kind in ("Q4_0", "IQ4_NL"):
+        path, _ = gguf_twin.make(tmp_path / kind, "qwen3_moe", kind)
+        with moeflux.load(path, memory="64MiB", context=64) as model:
+            found.add(describe(model, "tiny", 64)[0].fingerprint)
+    assert len(found) == 2

@@ -33,7 +33,7 @@ def describe(model: Model, name: str, context: int) -> tuple[ModelInfo, int]:
     spec, stats = build_spec(checkpoint), model.stats
     said = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
     for tensor in sorted(checkpoint.tensors.values(), key=lambda t: t.name):
-        said.update(repr((tensor.name, tensor.dtype, tensor.shape)).encode())
+        said.update(repr((tensor.name, tensor.dtype, tensor.blocks, tensor.shape)).encode())
     fingerprint = "-".join(
         (__version__, said.hexdigest()[:12], stats["precision"], stats["device"], stats["simd"])
     )
