@@ -172,7 +172,7 @@ def test_layers_that_predict_further_tokens_and_towers_for_images_are_left_alone
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"keys": {"qwen3moe.block_count": (2, U32)}}, "no place for, found 'model.layers.2"),
+        ({"keys": {"qwen3moe.block_count": (2, U32)}}, "no place for, found 'blk.2"),
         ({"keys": {"qwen3moe.nextn_predict_layers": (3, U32)}}, "found 3 of which 3"),
         ({"keys": {"qwen3moe.block_count": (4, U32)}}, "layers.3.input_layernorm"),
         ({"keys": {"qwen3moe.embedding_length": (96, U32)}}, "expected"),

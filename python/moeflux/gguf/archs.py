@@ -67,7 +67,8 @@ DELTA_NET = {
     "ssm_dt.bias": "linear_attn.dt_bias",
 }
 
-# Fields of a config, and the keys that hold them.
+# Fields of a config, and the keys that hold them. Those of `REQUIRED` have no default; what the
+# absence of others means in llama.cpp is in `ABSENT`.
 FIELDS = {
     "max_position_embeddings": "context_length",
     "hidden_size": "embedding_length",
@@ -82,6 +83,8 @@ FIELDS = {
     "moe_intermediate_size": "expert_feed_forward_length",
     "norm_topk_prob": "expert_weights_norm",
 }
+REQUIRED = ("attention.layer_norm_rms_epsilon",)
+ABSENT = {"rope_theta": 10000.0}
 HYBRID_FIELDS = FIELDS | {
     "shared_expert_intermediate_size": "expert_shared_feed_forward_length",
     "full_attention_interval": "full_attention_interval",
@@ -108,6 +111,7 @@ ONE_WAY: dict[str, tuple[Any, ...]] = {
     "expert_gating_func": (0, 1),
     "expert_group_count": (0, 1),
     "expert_weights_scale": (0, 1),
+    "rope.scale_linear": (0, 1),  # the factor of old files
     "rope.scaling.attn_factor": (0, 1),
     "rope.scaling.yarn_attn_factor": (0, 1),
     "rope.scaling.yarn_ext_factor": (0, 1),

@@ -21,7 +21,7 @@ def models(names: Iterable[str]) -> list[list[str]]:
     for name in sorted(names):
         path = PurePosixPath(name)
         if is_gguf(Path(name)) and not _BESIDE.fullmatch(path.name):
-            first = splits.names(path.name)[0]
+            first = splits.first(path.name)
             found.setdefault(str(path.with_name(first)), []).append(name)
     return list(found.values())
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..arguments import show
-from .archs import ARCHS, ONE_WAY, Arch
+from ..arguments import TEXT, show
+from .archs import ABSENT, ARCHS, ONE_WAY, REQUIRED, Arch
 from .keys import Keys
 
 # What YaRN's settings are called in a config.
@@ -42,6 +42,9 @@ def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[s
         if value is not None and accepted and value not in accepted:
             raise keys.bad(f"expected {keys.name}.{key} {' or '.join(map(str, accepted))}, found "
                            f"{show(value)}: no other is done")  # fmt: skip
+    for key in REQUIRED:
+        if keys.get(key) is None:
+            raise keys.bad(f"expected {keys.name}.{key}, found none")
     head_dim = keys.count("attention.key_length", _head_dim(keys))
     if keys.count("attention.value_length", head_dim) != head_dim:
         raise keys.bad(f"expected {keys.name}.attention.value_length {head_dim}, as keys have it, "
@@ -63,6 +66,7 @@ def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[s
         **({"mlp_only_layers": dense} if dense else {}),
         **_scaling(keys, arch),
         **_linear(keys, n_layers),
+        **ABSENT,
         **arch.says,
         **said,
     }
@@ -76,8 +80,15 @@ def _head_dim(keys: Keys) -> int:
 def _scaling(keys: Keys, arch: Arch) -> dict[str, Any]:
     """`rope_scaling`, where there is any."""
     kind = keys.get("rope.scaling.type")
+    factor = keys.get("rope.scaling.factor")
+    if kind is None and factor not in (None, 0, 1):  # llama.cpp's is linear then
+        raise keys.bad(f"expected {keys.name}.rope.scaling.type with a rope.scaling.factor, found "
+                       f"the factor {show(factor)} alone")  # fmt: skip
     if kind is None or kind == "none":
         return {}
+    if not TEXT.fits(kind):
+        raise keys.bad(f"expected {TEXT.expected} in {keys.name}.rope.scaling.type, found "
+                       f"{show(kind)}")  # fmt: skip
     found = {to: keys.get(f"rope.scaling.{key}") for key, to in _YARN.items()}
     return {"rope_scaling": {"rope_type": kind, **(arch.yarn if kind == "yarn" else {})}
             | {key: value for key, value in found.items() if value is not None}}  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from .config import arch_of, config
 from .header import Entry, Header
 from .keys import Keys
 from .splits import read_all
-from .transforms import Numbers
+from .transforms import MAX_VECTOR_BYTES
 from .types import NUMBERS
 
 # Tensors of what Ollama and others keep in the same file: towers for images and sound.
 _OTHER_PARTS = ("v.", "mm.", "a.")
-MAX_VECTOR_BYTES = 16 << 20
+# Of all tensors that hold something else than what is stored: a model of 100 layers with 128 heads
+# of 128 channels has 1.8 million rows.
+MAX_ROWS, MAX_MADE_BYTES = 1 << 21, 256 << 20
 _LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
 
 
@@ -48,17 +51,25 @@ def read(path: Path) -> Contents:
         FormatError: a file contradicts itself or another, or needs what the engine does not do.
     """
     headers = read_all(path)
-    return contents(headers, lambda tensor: _numbers(tensor, headers[tensor.file].path))
+    return contents(headers, _numbers)
 
 
-def contents(headers: list[Header], numbers: Numbers | None = None) -> Contents:
+def contents(headers: list[Header], load: Callable[[Tensor, Path], Any] | None = None) -> Contents:
     """The model of all of its files' heads.
 
     Args:
         headers: in the order of the files.
-        numbers: reads vectors; None: what is made of them is only described.
+        load: reads a vector of a file; None: what is made of them is only described.
+
+    Raises:
+        FormatError: as `read`.
     """
-    first, numbers = headers[0], numbers or _unread
+    first, load = headers[0], load or _unread
+
+    def numbers(tensor: Tensor) -> Any:
+        _check_vector(tensor, headers[tensor.file].path)
+        return load(tensor, headers[tensor.file].path)
+
     keys = Keys(first.metadata, first.path)
     arch = arch_of(keys)
     entries = {entry.name: entry for header in headers for entry in header.entries}
@@ -66,7 +77,8 @@ def contents(headers: list[Header], numbers: Numbers | None = None) -> Contents:
     if embedding is None or len(embedding.shape) != 2:
         raise fail("gguf", "expected a matrix token_embd.weight, found none", first.path)
     said = config(keys, arch, entries.keys(), embedding.shape[0])
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
+    n_rows = made = 0
     for number, header in enumerate(headers):
         for entry in header.entries:
             name = _hub_name(entry.name, keys, arch, header.path)
@@ -75,6 +87,12 @@ def contents(headers: list[Header], numbers: Numbers | None = None) -> Contents:
                 _check_type(entry, header.path)
                 if transform := arch.transforms.get(entry.name.partition(".")[2].partition(".")[2]):
                     tensor = transform(tensor, keys, numbers)
+                    n_rows += len(tensor.rows or ())
+                    made += 0 if tensor.numbers is None else tensor.numbers.nbytes
+            if n_rows > MAX_ROWS or made > MAX_MADE_BYTES:
+                raise fail("gguf", f"expected at most {MAX_ROWS} rows in another order and "
+                           f"{MAX_MADE_BYTES} bytes of other numbers, found {n_rows} and {made} "
+                           f"up to {entry.name!r}", header.path)  # fmt: skip
             if tensor.name in tensors:
                 raise fail("gguf", f"expected one tensor for {tensor.name}, found {entry.name!r}, "
                            "too", header.path)  # fmt: skip
@@ -87,14 +105,15 @@ def _hub_name(name: str, keys: Keys, arch: Arch, path: Path) -> str | None:
     if name.startswith(_OTHER_PARTS):
         return None
     found = _LAYER.fullmatch(name)
-    if found and keys.n_layers <= int(found[1]) < keys.count("block_count"):
+    is_layer = found is None or int(found[1]) < keys.count("block_count")
+    if found and is_layer and keys.n_layers <= int(found[1]):
         return None  # it predicts further tokens
     part, table = (found[2], arch.tensors) if found else (name, TOP)
     prefix = f"model.layers.{int(found[1])}." if found else ""
     module, _, suffix = part.rpartition(".")
-    if part in table:
+    if is_layer and part in table:
         return prefix + table[part]
-    if module not in table or suffix not in ("weight", "bias"):
+    if not is_layer or module not in table or suffix not in ("weight", "bias"):
         raise fail("gguf", f"expected no tensor that {keys.name} has no place for, found {name!r}",
                    path)  # fmt: skip
     return f"{prefix}{table[module]}.{suffix}"
@@ -117,12 +136,16 @@ def _check_type(entry: Entry, path: Path) -> None:
                    f"expected {', '.join(known)}", path)  # fmt: skip
 
 
-def _numbers(tensor: Tensor, path: Path) -> Any:
-    """All numbers of a vector."""
+def _check_vector(tensor: Tensor, path: Path) -> None:
+    """Refuses to make anything of a tensor that is too large or of another type."""
     if tensor.dtype not in formats.PLAIN or tensor.nbytes > MAX_VECTOR_BYTES:
         raise fail("gguf", f"expected {', '.join(formats.PLAIN)} of at most {MAX_VECTOR_BYTES} "
                    f"bytes for {tensor.name}, found {tensor.dtype} of {tensor.nbytes}",
                    path)  # fmt: skip
+
+
+def _numbers(tensor: Tensor, path: Path) -> Any:
+    """All numbers of a vector."""
     with files.regular_file(path) as (stream, _):
         stream.seek(tensor.offset)
         data = stream.read(tensor.nbytes)
@@ -134,5 +157,5 @@ def _numbers(tensor: Tensor, path: Path) -> Any:
     return np.frombuffer(data, "<f2" if tensor.dtype == "F16" else "<f4").astype(np.float32)
 
 
-def _unread(tensor: Tensor) -> Any:
+def _unread(tensor: Tensor, path: Path) -> Any:
     return np.full(math.prod(tensor.shape), -1, np.float32)

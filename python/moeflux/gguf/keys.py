@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..arguments import show
+from ..arguments import TEXT, Rule, is_integer, show
 from ..safetensors_header import fail
 
 MAX_LAYERS = 1 << 12  # of which an array can tell
+WHOLE = Rule("a whole number", lambda value: is_integer(value) and value >= 0)
+# Keys of which 0 says that a layer has none of it.
+_NONE_IS_ZERO = frozenset((
+    "attention.head_count", "attention.head_count_kv", "feed_forward_length",
+))  # fmt: skip
+
+
+def scalar(
+    metadata: Mapping[str, Any], key: str, rule: Rule, path: Path, default: Any = None,
+    tag: str = "gguf",
+) -> Any:  # fmt: skip
+    """The one value of a key that holds no array; `default` where the key is missing.
+
+    Raises:
+        FormatError: it is not what the rule says.
+    """
+    value = metadata.get(key)
+    if value is None:
+        return default
+    if not rule.fits(value):
+        raise fail(tag, f"expected {rule.expected} in {key}, found {show(value)}", path)
+    return value
 
 
 class Keys:
@@ -18,11 +41,12 @@ class Keys:
 
     def __init__(self, metadata: dict[str, Any], path: Path) -> None:
         self._metadata, self._path = metadata, path
-        kind = metadata.get("general.type", "model")
+        self._found: dict[str, Any] = {}
+        kind = scalar(metadata, "general.type", TEXT, path, "model")
         if kind != "model":
             raise self.bad(f"expected general.type 'model', found {show(kind)}: it is no language "
                            "model but goes with one")  # fmt: skip
-        self.name = metadata.get("general.architecture")
+        self.name = scalar(metadata, "general.architecture", TEXT, path)
 
     def bad(self, what: str) -> Exception:
         """Builds a FormatError that names the file."""
@@ -30,13 +54,20 @@ class Keys:
 
     def get(self, key: str) -> Any:
         """A key's value; None where there is none. Of an array for all layers their one value."""
+        if key not in self._found:  # tensors ask for the same ones again and again
+            self._found[key] = self._one(key)
+        return self._found[key]
+
+    def _one(self, key: str) -> Any:
         value = self._metadata.get(f"{self.name}.{key}")
+        if isinstance(value, list):
+            raise self.bad(f"expected one value in {self.name}.{key}, found {show(value)}")
         if not isinstance(value, np.ndarray):
             return value
         if len(value) > MAX_LAYERS:
             raise self.bad(f"expected at most {MAX_LAYERS} values in {self.name}.{key}, found "
                            f"{len(value)}")  # fmt: skip
-        different = sorted({item for item in value.tolist() if item})
+        different = sorted({item for item in value.tolist() if item or key not in _NONE_IS_ZERO})
         if len(different) > 1 or not len(value):
             raise self.bad(f"expected one {self.name}.{key} for all layers, found "
                            f"{show(different)}")  # fmt: skip
@@ -45,15 +76,17 @@ class Keys:
     def array(self, key: str) -> list[Any] | None:
         """An array of numbers or truth values."""
         value = self._metadata.get(f"{self.name}.{key}")
-        return value[:MAX_LAYERS].tolist() if isinstance(value, np.ndarray) else None
+        if value is not None and not isinstance(value, np.ndarray):
+            raise self.bad(f"expected an array in {self.name}.{key}, found {show(value)}")
+        return None if value is None else value[:MAX_LAYERS].tolist()
 
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number from 0 on."""
-        value = self.get(key)
-        value = default if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self.bad(f"expected a whole number for {self.name}.{key}, found {show(value)}")
-        return value
+        found = self.get(key)
+        value: Any = default if found is None else found
+        if not WHOLE.fits(value):
+            raise self.bad(f"expected {WHOLE.expected} for {self.name}.{key}, found {show(value)}")
+        return int(value)
 
     @property
     def n_layers(self) -> int:

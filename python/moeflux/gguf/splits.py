@@ -10,24 +10,38 @@ from typing import Any
 from ..errors import IoError
 from ..safetensors_header import fail
 from .header import Header, read_header
+from .keys import WHOLE, scalar
 
 _NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.DOTALL | re.IGNORECASE)
 
 
+def first(name: str) -> str:
+    """The name of the first of these files."""
+    found = _parts(name)
+    return _named(name, found, 1) if found else name
+
+
 def names(name: str) -> list[str]:
     """The names of all files of the model of which one has this name, in order."""
+    found = _parts(name)
+    return [_named(name, found, i + 1) for i in range(int(found[3]))] if found else [name]
+
+
+def _parts(name: str) -> re.Match[str] | None:
     found = _NAME.fullmatch(name)
-    if found is None or not 1 <= int(found[2]) <= int(found[3]):
-        return [name]
-    suffix = name[-len(".gguf") :]
-    return [f"{found[1]}-{i + 1:05}-of-{found[3]}{suffix}" for i in range(int(found[3]))]
+    return found if found and 1 <= int(found[2]) <= int(found[3]) else None
+
+
+def _named(name: str, parts: re.Match[str], number: int) -> str:
+    return f"{parts[1]}-{number:05}-of-{parts[3]}{name[-len('.gguf') :]}"
 
 
 def _split(header: Header) -> tuple[int, int]:
     """Number of the file, from 0 on, and how many there are."""
-    number, count = (header.metadata.get(f"split.{key}", 0) for key in ("no", "count"))
-    if type(number) is not int or type(count) is not int or not 0 <= number < max(count, 1):
-        raise fail("gguf", f"expected split.no below split.count, found {number!r} and {count!r}",
+    number, count = (scalar(header.metadata, f"split.{key}", WHOLE, header.path, 0)
+                     for key in ("no", "count"))  # fmt: skip
+    if number >= max(count, 1):
+        raise fail("gguf", f"expected split.no below split.count, found {number} and {count}",
                    header.path)  # fmt: skip
     return number, max(count, 1)
 
@@ -55,7 +69,8 @@ def read_all(path: Path, read: Callable[[Path], Header] = read_header) -> list[H
     for i, name in enumerate(every):
         other = header if i == number else _other(path.with_name(name), i, count, read)
         headers.append(other)
-    total, found = headers[0].metadata.get("split.tensors.count"), sum(1 for _ in _names(headers))
+    total = scalar(headers[0].metadata, "split.tensors.count", WHOLE, headers[0].path)
+    found = sum(1 for _ in _names(headers))
     if total != found:
         raise fail("gguf", f"expected {total!r} tensors (split.tensors.count) in {count} files, "
                    f"found {found}", path)  # fmt: skip

@@ -19,6 +19,7 @@ from .keys import Keys
 Numbers = Callable[[Tensor], Any]
 Transform = Callable[[Tensor, Keys, Numbers], Tensor]
 MAX_HEADS, MAX_ROWS = 1 << 12, 1 << 16
+MAX_VECTOR_BYTES = 16 << 20  # that are read or made
 
 
 def as_row(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
@@ -72,6 +73,10 @@ def with_keys_of_values(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
 def conv_with_keys_of_values(tensor: Tensor, keys: Keys, numbers: Numbers) -> Tensor:
     """The convolution [channels, width] of such rows."""
     rows = _rows(tensor, keys)
+    nbytes = sum(count for _, count in rows) * tensor.shape[1] * np.dtype(np.float32).itemsize
+    if nbytes > MAX_VECTOR_BYTES:
+        raise keys.bad(f"expected at most {MAX_VECTOR_BYTES} bytes of {tensor.name} with keys of "
+                       f"each value head, found {nbytes}")  # fmt: skip
     values = numbers(tensor).reshape(tensor.shape)
     chosen = np.concatenate([values[begin : begin + count] for begin, count in rows])
     return replace(tensor, numbers=chosen, shape=(*chosen.shape, 1))

@@ -11,14 +11,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..arguments import TEXT, show
+from ..arguments import FLAG, TEXT, Rule, is_integer, show
+from ..errors import MoefluxError
 from ..safetensors_header import fail
+from .keys import scalar
 from .pretokenizers import BEGINS, COMPOSED, PATTERNS, WHOLE_WORDS
 from .splits import read_all
 
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _SPACE = "\N{LOWER ONE EIGHTH BLOCK}"
 _KEY = "tokenizer.ggml."
+_ID = Rule("an integer", is_integer)  # -1: there is none
+_MOST_PAIRS = 1 << 22  # of a vocabulary of scores; those of 256,000 tokens have less
 _MOST_TEXTS = 1 << 20  # tokens, merges; real vocabularies have half a million of these
 # Tokens that end a text wherever a vocabulary has them among its special ones.
 ENDS = frozenset((
@@ -70,6 +74,10 @@ class _Keys:
     def get(self, key: str) -> Any:
         return self.metadata.get(_KEY + key)
 
+    def scalar(self, key: str, rule: Rule, default: Any = None) -> Any:
+        """A key that holds no array."""
+        return scalar(self.metadata, _KEY + key, rule, self.path, default, "tokenizer")
+
     def numbers(self, key: str) -> list[Any]:
         """A number for each token."""
         value = self.get(key)
@@ -93,11 +101,8 @@ class _Keys:
 
     def id(self, name: str, default: int | None = None) -> int | None:
         """The id of the token that is named so; None where there is none."""
-        value = self.get(f"{name}_token_id")
-        value = default if value is None else value
-        if isinstance(value, int) and 0 <= value < len(self.tokens):
-            return value
-        return None
+        value = self.scalar(f"{name}_token_id", _ID, default)
+        return value if value is not None and 0 <= value < len(self.tokens) else None
 
 
 def read(path: Path) -> Vocabulary:
@@ -108,20 +113,19 @@ def read(path: Path) -> Vocabulary:
         FormatError: a kind of vocabulary that is not known, or keys that contradict each other.
     """
     keys = _Keys(read_all(path)[0].metadata, path)
-    kind = keys.get("model")
+    kind = keys.scalar("model", TEXT)
     if kind not in _KINDS:
         raise keys.bad(f"expected {_KEY}model {' or '.join(_KINDS)}, found {show(kind)}")
     try:
         tokenizer, begins = _KINDS[kind](keys)
         _add_special(tokenizer, keys)
+        bos = keys.id("bos", 1 if kind == "llama" else None)
+        if bos is not None and keys.scalar("add_bos_token", FLAG, begins):
+            _begin_with(tokenizer, keys.tokens[bos], bos)
     except BaseException as error:  # `tokenizers` panics with a BaseException of its own
-        if isinstance(error, (KeyboardInterrupt, SystemExit, ValueError)):
+        if isinstance(error, (KeyboardInterrupt, SystemExit, MoefluxError)):
             raise
         raise keys.bad(f"expected a tokenizer, found: {str(error)[:300]}") from None
-    bos = keys.id("bos", 1 if kind == "llama" else None)
-    said = keys.get("add_bos_token")
-    if bos is not None and (begins if said is None else said is True):
-        _begin_with(tokenizer, keys.tokens[bos], bos)
     return Vocabulary(tokenizer, _ends(keys, kind), _named(keys), _templates(keys), _sampling(keys))
 
 
@@ -129,8 +133,8 @@ def _of_merges(keys: _Keys) -> tuple[Any, bool]:
     """The tokenizer, and whether a text begins with bos where no key says so."""
     from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-    pre = keys.get("pre")
-    if not isinstance(pre, str) or pre not in PATTERNS:
+    pre = keys.scalar("pre", TEXT)
+    if pre not in PATTERNS:
         raise keys.bad(f"expected a {_KEY}pre of {', '.join(sorted(PATTERNS))}, found {show(pre)}")
     model = models.BPE(vocab=keys.ids, merges=_merges(keys), ignore_merges=pre in WHOLE_WORDS)
     tokenizer = Tokenizer(model)
@@ -169,7 +173,7 @@ def _of_scores(keys: _Keys) -> tuple[Any, bool]:
         unk_token=None if unknown is None else keys.tokens[unknown],
     )
     tokenizer = Tokenizer(model)
-    has_prefix = keys.get("add_space_prefix") is not False
+    has_prefix = keys.scalar("add_space_prefix", FLAG, True)
     replaced = normalizers.Replace(" ", _SPACE)
     before = [normalizers.Prepend(_SPACE)] if has_prefix else []
     tokenizer.normalizer = normalizers.Sequence([*before, replaced])
@@ -190,9 +194,11 @@ def _pairs(keys: _Keys, scores: list[float]) -> list[tuple[str, str]]:
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in ids and right in ids:
-                found.append((-scores[i], ids[left], ids[right], left, right))
-    found.sort(key=lambda pair: pair[:3])
-    return [pair[3:] for pair in found]
+                found.append((-scores[i], ids[left], ids[right]))
+        if len(found) > _MOST_PAIRS:
+            raise keys.bad(f"expected at most {_MOST_PAIRS} pairs that are tokens, found more")
+    found.sort()
+    return [(keys.tokens[left], keys.tokens[right]) for _, left, right in found]
 
 
 _LONGEST = 128  # letters; each may begin a pair
@@ -216,10 +222,12 @@ def _add_special(tokenizer: Any, keys: _Keys) -> None:
 
 
 def _begin_with(tokenizer: Any, token: str, number: int) -> None:
+    """Sets a token before every text. By a name of ours: "$" and ":" have a meaning in names."""
     from tokenizers import processors
 
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=[token, "$A"], special_tokens=[(token, number)]
+        single=["bos", "$A"],
+        special_tokens=[{"id": "bos", "ids": [number], "tokens": [token]}],
     )
 
 
