@@ -90,7 +90,8 @@ struct Router {
   // Whether experts are chosen by something else than the order of their logits.
   bool ranks() const { return selection_bias != nullptr || n_groups > 1; }
   std::string fault() const {  // as a mixer's
-    if (!(sum_eps >= 0 && std::isfinite(sum_eps))) return cat("a finite sum_eps from 0, found ", sum_eps);
+    if (!(sum_eps >= 0 && std::isfinite(sum_eps)))
+      return cat("a finite sum_eps from 0, found ", sum_eps);
     if (!std::isfinite(scale)) return cat("a finite scale, found ", scale);
     if (top_k < 1 || top_k > n_experts) return cat("a top_k of 1..", n_experts, ", found ", top_k);
     if (n_groups < 1 || n_experts % n_groups || (n_groups > 1 && n_experts / n_groups < 2))

@@ -222,8 +222,9 @@ def test_ids_that_the_vocabulary_lacks_are_refused():
     Sampler(ends=[50, 2**32 - 1], min_tokens=1).choose(LOGITS)  # cannot be chosen anyway
 
 
-@pytest.mark.parametrize("mask", [np.zeros(0, np.uint32), np.zeros(1, np.uint32), np.zeros(3, np.uint32), np.zeros(2),
-                                  np.zeros((2, 1), np.uint32)])  # fmt: skip
+@pytest.mark.parametrize(
+    "mask", [*(np.zeros(n, np.uint32) for n in (0, 1, 3, (2, 1))), np.zeros(2)], ids=str
+)
 def test_a_mask_of_another_size_is_refused(mask):
     sampler = Sampler()
     sampler.mask = mask
