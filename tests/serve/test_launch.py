@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from moeflux.commands.launch import _there
 from moeflux.errors import SessionError
+from moeflux.launch import server
 from moeflux.launch.agents import AGENTS, CLOUD, arguments, environment
 from moeflux.launch.run import Signals, installed
-from moeflux.launch.server import Served, base, find
+from moeflux.launch.server import Served, base, find, started
 
 AGENT = """#!{python}
 import json, os, signal, sys, urllib.request
@@ -53,18 +55,20 @@ def answering(answers):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             seen.append(dict(self.headers))
-            status, body = answers.get(self.path, (404, {}))
+            status, body, *moved = answers.get(self.path, (404, {}))
             self.send_response(status)
+            for place in moved:
+                self.send_header("Location", place)
             self.end_headers()
             self.wfile.write(body if isinstance(body, bytes) else json.dumps(body).encode())
 
         def log_message(self, *_):
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", seen
-        server.shutdown()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as listener:
+        threading.Thread(target=listener.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.server_port}", seen
+        listener.shutdown()
 
 
 SERVES = {"/health": (200, OK), "/v1/models": (200, MODELS)}
@@ -119,6 +123,50 @@ def test_a_server_is_started_for_an_agent_and_ends_with_it(programs):
     assert found["ANTHROPIC_AUTH_TOKEN"] == "secret"
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
+
+
+def test_a_server_runs_nothing_of_the_folder_that_it_is_started_in(programs, tmp_path):
+    """A repository in which an agent is run may be a stranger's."""
+    trap = tmp_path / "trap"
+    (trap / "moeflux").mkdir(parents=True)
+    sprung = tmp_path / "sprung"
+    spring = f"open({str(sprung)!r}, 'a').write(__name__ + ' ')\nraise SystemExit(3)\n"
+    for name in ("typer", "uvicorn", "fastapi", "numpy", "json", "moeflux/__init__", "moeflux/cli"):
+        (trap / f"{name}.py").write_text(spring)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    flags = ["--memory", "24MiB", "--context", "512", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}"
+    for safe in ("", "1"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(trap)
+            patch.setenv("PYTHONSAFEPATH", safe)
+            with started(url, "", [*flags, "--chat-template", "chatml"], None) as served:
+                assert served.context == 512
+    assert not sprung.exists()
+
+
+def test_a_server_that_ended_is_not_taken_for_another_on_its_port():
+    with answering(SERVES) as (url, _):
+        port = url.rpartition(":")[2]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(server, "COMMAND", "raise SystemExit(4)")
+            patch.setattr(server, "find", lambda *_: time.sleep(1) or find(url, ""))
+            with (
+                pytest.raises(SessionError, match="ended with status 4"),
+                started(url, "", ["--port", port], None),
+            ):
+                pass
+
+
+def test_a_server_that_never_answers_is_given_up(monkeypatch):
+    monkeypatch.setattr(server, "COMMAND", "import time; time.sleep(600)")
+    monkeypatch.setattr(server, "START", 0.3)
+    with (
+        pytest.raises(SessionError, match="did not answer within 0 seconds"),
+        started("http://127.0.0.1:1", "", [], None),
+    ):
+        pass
 
 
 def test_a_server_that_cannot_start_says_why(programs):
@@ -206,6 +254,36 @@ def test_a_key_is_sent_for_the_models_alone():
     with answering(SERVES) as (url, seen):
         assert find(url, "secret") == Served(url, "secret", "m", 4096)
     assert [headers.get("X-Api-Key") for headers in seen] == [None, "secret"]
+
+
+def test_a_key_is_not_sent_on_by_a_redirect():
+    with answering(SERVES) as (other, seen):
+        moves = {"/health": (200, OK), "/v1/models": (302, {}, f"{other}/v1/models")}
+        with answering(moves) as (url, _):
+            assert find(url, "secret") is None
+    assert not seen
+
+
+def test_an_answer_that_drips_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(server, "ANSWER", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as dripping:
+
+        def drip():
+            asker, _ = dripping.accept()
+            with asker, contextlib.suppress(OSError):
+                for _ in range(50):
+                    asker.sendall(b"H")
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        begin = time.monotonic()
+        assert find(f"http://127.0.0.1:{dripping.getsockname()[1]}", "") is None
+    assert time.monotonic() - begin < 3
+
+
+def test_the_page_names_all_that_is_kept_from_an_agent():
+    page = (Path(__file__).parents[2] / "docs/server.md").read_text()
+    assert not [name for name in CLOUD if f"`{name}`" not in page]
 
 
 def test_a_name_of_a_model_cannot_add_settings():

@@ -46,7 +46,10 @@ def launch(
     """Run an agent on a local model: claude, codex or opencode.
 
     It asks the server at --url, or the one that listens on --port, or one that is started for it
-    and ends with it. Keys of clouds are kept from it. The exit status is the agent's.
+    and ends with it. Whatever listens there is trusted with the key and the talk. What would make
+    the agent prefer a cloud (ANTHROPIC_API_KEY, OPENAI_API_KEY and the rest of the list in
+    docs/server.md) is kept from it; other secrets of the environment (AWS_ACCESS_KEY_ID, HF_TOKEN)
+    are not. The exit status is the agent's.
     """
     from ..launch.agents import arguments as told
     from ..launch.agents import environment

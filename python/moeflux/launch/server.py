@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -24,6 +25,15 @@ ANSWER = 5.0  # seconds that a server has to answer in
 PAUSE = 0.1  # seconds between two looks
 END = 10.0  # seconds that a server which is told to end has
 MOST = 1 << 20  # bytes of an answer
+START = 6 * 3600.0  # seconds that a new server has to answer in: it may download its model first
+# `-m` would look for modules in the working folder, which may be a stranger's.
+COMMAND = """
+import sys
+if not getattr(sys.flags, "safe_path", False):
+    del sys.path[0]
+from moeflux.cli import main
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -98,9 +108,9 @@ def started(url: str, key: str, flags: Sequence[str], log: Path | None) -> Itera
 
     Raises:
         IoError: the log cannot be written.
-        SessionError: the server ended before it answered.
+        SessionError: the server ended before it answered, or did not answer within `START` seconds.
     """
-    command = [sys.executable, "-m", "moeflux.cli", "serve", *flags]
+    command = [sys.executable, "-c", COMMAND, "serve", *flags]
     environment = os.environ | ({"MOEFLUX_API_KEY": key} if key else {})
     with (
         _log(log) as said,
@@ -110,19 +120,46 @@ def started(url: str, key: str, flags: Sequence[str], log: Path | None) -> Itera
         ) as process,
     ):  # fmt: skip
         try:
-            while (found := find(url, key)) is None:
-                if (status := process.poll()) is not None:
-                    raise SessionError(f"[launch] the server ended with status {status}"
-                                       f"{_last(said)}")  # fmt: skip
-                time.sleep(PAUSE)
-            yield found
+            yield _answering(process, url, key, said)
         finally:
             _end(process)
 
 
+def _answering(process: subprocess.Popen[bytes], url: str, key: str, said: Any) -> Served:
+    """What a server that was started serves, once it answers."""
+    end = time.monotonic() + START
+    while True:
+        found = find(url, key)
+        # Whoever answers in place of a server that ended is another.
+        if (status := process.poll()) is not None:
+            raise SessionError(f"[launch] the server ended with status {status}{_last(said)}")
+        if found is not None:
+            return found
+        if time.monotonic() > end:
+            raise SessionError(f"[launch] the server did not answer within {START:.0f} seconds"
+                               f"{_last(said)}")  # fmt: skip
+        time.sleep(PAUSE)
+
+
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key is for the server that was named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
 def _get(url: str, key: str) -> tuple[int, Any]:
-    """Status and JSON of an answer; (0, None) without one. No proxy is asked for it."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    """Status and JSON of an answer; (0, None) without one in time. No proxy is asked for it."""
+    found: list[tuple[int, Any]] = []
+    # The timeout of a socket is one of each read of it: a thread ends with the whole.
+    asker = threading.Thread(target=lambda: found.append(_ask(url, key)), daemon=True)
+    asker.start()
+    asker.join(ANSWER)
+    return found[0] if found else (0, None)
+
+
+def _ask(url: str, key: str) -> tuple[int, Any]:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stays())
     request = urllib.request.Request(url, headers={"x-api-key": key} if key else {})
     try:
         try:
