@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -158,7 +158,16 @@ def _gguf_names(repo: str, revision: str | None, offline: bool) -> list[str]:
             if _reason(error) != _UNREACHED:
                 raise
             names = cached()
-    return [name for name in names if is_gguf(Path(name))]
+    return [name for name in inside(names) if is_gguf(Path(name))]
+
+
+def inside(names: Iterable[str]) -> list[str]:
+    """Those names of a hub's list that stay in the folder which they are put in."""
+
+    def stays(name: str) -> bool:
+        return not name.startswith("/") and "\\" not in name and ".." not in name.split("/")
+
+    return list(filter(stays, names))
 
 
 @contextmanager

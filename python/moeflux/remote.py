@@ -19,6 +19,7 @@ from .gguf import contents as gguf
 from .gguf.header import Header, parse
 from .safetensors_header import Tensor, parse_header
 
+PART = 1 << 20  # bytes of an answer that are taken at a time
 TIMEOUT_S = 10  # of the first question, as huggingface_hub waits for its others
 
 
@@ -93,7 +94,7 @@ def open_remote(model: str, revision: str | None = None) -> Headers:
         cached = _cached(model, commit)
         if cached is not None:
             return cached
-        names = [file.rfilename for file in info.siblings or ()]
+        names = hub.inside(file.rfilename for file in info.siblings or ())
         if label or (choice.models(names) and not any(n.endswith(".safetensors") for n in names)):
             chosen = choice.choose(names, label, repo)
             return Headers(_open_gguf(repo, chosen[0], commit), False, commit)
@@ -124,12 +125,32 @@ def _read_head(repo: str, path: Path, commit: str | None) -> Header:
 
     def read(offset: int, count: int) -> bytes:
         ranged = headers | {"range": f"bytes={offset}-{offset + count - 1}"}
-        answer = asker.get(url, headers=ranged, timeout=TIMEOUT_S)
-        utils.hf_raise_for_status(answer)
-        content: bytes = answer.content
-        return content[:count] if answer.status_code == 206 else content[offset : offset + count]
+        with _asked(asker, url, {"headers": ranged, "timeout": TIMEOUT_S}) as answer:
+            utils.hf_raise_for_status(answer)
+            if answer.status_code != 206 and count < size:
+                raise DownloadError(f"[remote] expected status 206, of a part of {path}, found "
+                                    f"{answer.status_code}")  # fmt: skip
+            return _first(answer, count)
 
     return parse(read, size, path)
+
+
+def _asked(asker: Any, url: str, more: dict[str, Any]) -> Any:
+    """An answer whose body is not read yet, of httpx or, in older hub libraries, of requests."""
+    if callable(asker.stream):
+        return asker.stream("GET", url, **more)
+    return asker.get(url, stream=True, **more)
+
+
+def _first(answer: Any, count: int) -> bytes:
+    """The first bytes of a body, however long it is."""
+    chunks = answer.iter_bytes if hasattr(answer, "iter_bytes") else answer.iter_content
+    found = b""
+    for chunk in chunks(PART):
+        found += chunk
+        if len(found) >= count:
+            break
+    return found[:count]
 
 
 def _table(file: Any, path: Path, number: int) -> dict[str, Tensor]:

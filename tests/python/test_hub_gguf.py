@@ -90,6 +90,24 @@ def test_without_a_name_the_models_there_are_listed(fake, run):
     assert not fake.fetched
 
 
+def test_a_hub_that_sends_whole_files_for_parts_is_refused(fake, run):
+    fake.ignores_ranges = True
+    done = run("info", f"{REPO}:Q8_0")
+    assert done.returncode == 1
+    assert (
+        "expected status 206, of a part of org/tiny-GGUF/tiny-Q8_0.gguf, found 200" in done.stderr
+    )
+
+
+@pytest.mark.parametrize("name", ["../tiny-Q6_K.gguf", "/tiny-Q6_K.gguf", "a/../../tiny-Q6_K.gguf"])
+def test_a_listed_name_that_leaves_its_folder_is_none(fake, run, name):
+    fake.listed = [name]
+    for command in (["info"], ["generate", "abc", "-m"]):
+        done = run(*command, f"{REPO}:Q6_K")
+        assert done.returncode == 1 and not any("Q6_K" in path for path in fake.paths)
+        assert "'Q6_K', which names 0 of them" in done.stderr and name not in done.stderr
+
+
 NAMES = ["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "m-IQ4_XS.gguf", "Q8_0/m-Q8_0-00001-of-00002.gguf",
          "Q8_0/m-Q8_0-00002-of-00002.gguf", "mmproj-m-Q8_0.gguf", "config.json"]  # fmt: skip
 

@@ -36,6 +36,8 @@ class FakeHub:
         self.fetched: Counter[str] = Counter()  # file name: GETs
         self.ranges: list[str] = []  # Range headers seen
         self.paths: list[str] = []  # all that was asked for
+        self.ignores_ranges = False
+        self.listed: list[str] = []  # names that its list has beside those of files
         self.cut: tuple[str, int] | None = None  # (file, bytes of it after which to hang up)
         hub = self
 
@@ -84,10 +86,12 @@ class FakeHub:
         commit = self.commits.get(revision, revision)
         if info:
             names = [{"rfilename": p.name} for p in sorted(folder.iterdir())]
+            names += [{"rfilename": name} for name in self.listed]
             answer = {"id": self.repo, "sha": commit, "siblings": names}
             return self._send(request, 200, json.dumps(answer).encode(), body, {})
         if tree:
             rows = [self._tree_row(p) for p in sorted(folder.iterdir())]
+            rows += [rows[0] | {"path": name} for name in self.listed]
             return self._send(request, 200, json.dumps(rows).encode(), body, {})
         data = folder / file[2]
         if not data.is_file():
@@ -110,7 +114,7 @@ class FakeHub:
         headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": commit}
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
         status, total = 200, len(data)
-        if wanted:
+        if wanted and not self.ignores_ranges:
             self.ranges.append(wanted[0])
             begin, end = int(wanted[1]), int(wanted[2] or total - 1)
             data = data[begin : end + 1]
