@@ -193,7 +193,8 @@ class Sampler:
         if self._uniform is None:
             self._uniform = self._random.random() if self.params.temperature else 0.0
         mask = self.mask
-        if mask is not None and (mask.dtype != np.uint32 or mask.ndim != 1):
+        fits = isinstance(mask, np.ndarray) and mask.dtype == np.uint32 and mask.ndim == 1
+        if mask is not None and not fits:
             raise SessionError(f"[sampling] mask: expected uint32 words, found {show(mask)}")
         return self._native, self._uniform, mask
 

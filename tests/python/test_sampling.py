@@ -223,7 +223,9 @@ def test_ids_that_the_vocabulary_lacks_are_refused():
 
 
 @pytest.mark.parametrize(
-    "mask", [*(np.zeros(n, np.uint32) for n in (0, 1, 3, (2, 1))), np.zeros(2)], ids=str
+    "mask",
+    [*(np.zeros(n, np.uint32) for n in (0, 1, 3, (2, 1))), np.zeros(2), [1, 2], 3, "all"],
+    ids=str,
 )
 def test_a_mask_of_another_size_is_refused(mask):
     sampler = Sampler()
