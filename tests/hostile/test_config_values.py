@@ -5,12 +5,16 @@ another way than the engine does is refused, not computed.
 """
 
 import json
+import time
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import moeflux
+from moeflux import families
+from moeflux.checkpoint import open_checkpoint
 from oracle import build
 from oracle.corrupt import join_file, split_file
 from oracle.families import FAMILIES
@@ -339,3 +343,64 @@ def test_a_large_number_is_refused_before_memory_is_taken_for_it(tmp_path, other
         assert tracemalloc.get_traced_memory()[1] < 20_000_000
     finally:
         tracemalloc.stop()
+
+
+# Fields whose absence means another number in transformers than in other families.
+NEEDED = {
+    "olmoe": ["rms_norm_eps"],
+    "mixtral": ["rms_norm_eps", "rope_theta"],
+    "glm4_moe": ["rms_norm_eps"],
+    "minimax_m2": ["rope_theta"],
+    "gpt_oss": ["rms_norm_eps", "rope_theta", "rope_scaling"],
+    "hy_v3": ["rms_norm_eps", "rope_theta", "router_scaling_factor"],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "field"), [(family, field) for family in NEEDED for field in NEEDED[family]]
+)
+def test_a_field_that_families_differ_in_is_not_guessed(tmp_path, others, family, field):
+    # null is absent, too
+    with pytest.raises(moeflux.FormatError, match=rf"expected .*{field}.*, found none"):
+        load_with(tmp_path, others[family], **{field: None})
+
+
+def test_theta_may_stand_in_either_place(tmp_path, others):
+    theta = FAMILIES["mixtral"].base["rope_theta"]
+    (tmp_path / "a").mkdir()
+    inner = {"rope_theta": None, "rope_parameters": {"rope_theta": theta, "rope_type": "default"}}
+    found = load_with(tmp_path / "a", others["mixtral"], **inner)
+    (tmp_path / "b").mkdir()
+    expected = load_with(tmp_path / "b", others["mixtral"])
+    np.testing.assert_array_equal(
+        found.session().step([1, 2, 3]), expected.session().step([1, 2, 3])
+    )
+
+
+def test_a_hybrid_without_a_delta_net_is_refused(tmp_path, others):
+    types = {"layer_types": ["full_attention"] * FAMILIES["qwen3_next"].base["num_hidden_layers"]}
+    with pytest.raises(moeflux.FormatError, match="expected a layer with a delta net, found none"):
+        load_with(tmp_path, others["qwen3_next"], **types)
+
+
+def test_a_long_list_of_dense_layers_is_refused_at_once(tmp_path, folder):
+    begin = time.process_time()
+    with pytest.raises(moeflux.FormatError, match="expected at most 4096 mlp_only_layers"):
+        load_with(tmp_path, folder, mlp_only_layers=[7] * 300_000)
+    assert time.process_time() - begin < 5
+
+
+def test_names_of_layers_are_read_once_however_many_are_ignored(tmp_path, others):
+    """A layer that predicts later tokens is left out by its number, another is refused."""
+    build_of = families.FAMILIES["glm4_moe"]
+    checkpoint = open_checkpoint(others["glm4_moe"])
+    first = checkpoint.config["num_hidden_layers"]
+    some = next(iter(checkpoint.tensors.values()))
+    more = {f"model.layers.{first + i % 4000}.t{i}": some for i in range(100_000)}
+    config = checkpoint.config | {"num_nextn_predict_layers": 4000}
+    begin = time.process_time()
+    build_of(replace(checkpoint, config=config, tensors=checkpoint.tensors | more))
+    assert time.process_time() - begin < 2
+    for name in (f"model.layers.{first + 4000}.t", f"model.layers.0{first}.t", "model.layers.x.t"):
+        with pytest.raises(moeflux.FormatError, match=name):
+            build_of(replace(checkpoint, config=config, tensors=checkpoint.tensors | {name: some}))

@@ -29,8 +29,8 @@ SOURCES = [
     ("qwen3_moe", "hf-bf16", {}),
     ("qwen3_moe", "hf-f32", {"tie_word_embeddings": True}),
     ("qwen3_next", "mlx-q4", {}),
-    ("qwen3_next", "hf-bf16", {"full_attention_interval": 1, "num_hidden_layers": 2}),
-    ("qwen3_next", "mlx-q4", {"full_attention_interval": 1, "num_hidden_layers": 2}),
+    ("qwen3_next", "hf-bf16", {"full_attention_interval": 2, "num_hidden_layers": 2}),
+    ("qwen3_next", "mlx-q4", {"full_attention_interval": 2, "num_hidden_layers": 2}),
     ("qwen3_5_moe", "hf-bf16", {}),
     ("qwen3_5_moe", "mlx-q8", {}),
 ]

@@ -6,6 +6,7 @@ Quantisation is what config.json says; the tensors' shapes are checked against i
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from .rope import Rope
 
 # Tensors of the text part that mean nothing beside its config.
 NEEDLESS = (".rotary_emb.inv_freq",)
+_NUMBER = re.compile(r"(0|[1-9][0-9]{0,6})\.")  # of a layer, as its tensors' names have it
 _QWEN = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -72,18 +74,19 @@ class Tensors:
         self._used.add(name)
         return self.table[name]
 
-    def refuse_unused(self, parts: tuple[str, ...], others: tuple[str, ...]) -> None:
+    def refuse_unused(self, parts: tuple[str, ...], layers: str, others: range) -> None:
         """Refuses a tensor below `parts` that nothing asked for: it is of another model.
 
-        Those below `others` are of other parts.
+        Those of the layers `others`, whose names begin with `layers`, are of other parts.
 
         Raises:
             FormatError: there is one.
         """
         for name in self.table:
-            if not name.startswith(parts) or name.startswith(others) or name.endswith(NEEDLESS):
+            if name in self._used or not name.startswith(parts) or name.endswith(NEEDLESS):
                 continue
-            if name not in self._used:
+            number = _NUMBER.match(name, len(layers)) if name.startswith(layers) else None
+            if number is None or int(number[1]) not in others:
                 raise fail("families", f"expected no tensor that the config has no place for, "
                            f"found {show(name)}", self.checkpoint.path)  # fmt: skip
 
@@ -298,10 +301,14 @@ def ffn(tensors: Tensors, prefix: str, d_ff: int) -> spec.GatedFfn:
                          down=tensors.matrix(down, d_model, d_ff))  # fmt: skip
 
 
-def is_moe_layer(config: Config, layer: int) -> bool:
-    """Transformers' rule for Qwen: mlp_only_layers and decoder_sparse_step."""
+def moe_layers(config: Config) -> frozenset[int]:
+    """Layers with experts, by transformers' rule for Qwen: mlp_only_layers, decoder_sparse_step."""
     dense = config.listed("mlp_only_layers", "whole numbers", is_integer) or []
-    return layer not in dense and (layer + 1) % config.count("decoder_sparse_step", 1) == 0
+    if len(dense) > MAX_EACH:
+        raise config.bad(f"expected at most {MAX_EACH} mlp_only_layers, found {len(dense)}")
+    n_layers = config.count("num_hidden_layers", most=MAX_EACH)
+    step = config.count("decoder_sparse_step", 1)
+    return frozenset(range(step - 1, n_layers, step)) - frozenset(dense)
 
 
 def layers(
@@ -322,8 +329,8 @@ def layers(
     return [layer(i) for i in range(tensors.config.count("num_hidden_layers", most=MAX_EACH))]
 
 
-def is_sparse_layer(config: Config, layer: int, first: int = 1) -> bool:
-    """Whether a layer has experts: `mlp_layer_types`, or all behind `first_k_dense_replace`.
+def sparse_layers(config: Config, first: int = 1) -> frozenset[int]:
+    """Layers with experts: those of `mlp_layer_types`, or all behind `first_k_dense_replace`.
 
     `first` stands for that where the config does not say it.
     """
@@ -331,17 +338,17 @@ def is_sparse_layer(config: Config, layer: int, first: int = 1) -> bool:
     kinds = ("dense", "sparse")
     types = config.listed("mlp_layer_types", " or ".join(kinds), kinds.__contains__)
     if types is None:
-        return layer >= config.count("first_k_dense_replace", first, minimum=0)
+        return frozenset(range(config.count("first_k_dense_replace", first, minimum=0), n_layers))
     if len(types) != n_layers:
         raise config.bad(f"expected {n_layers} mlp_layer_types, found {len(types)}")
-    return bool(types[layer] == "sparse")
+    return frozenset(layer for layer, kind in enumerate(types) if kind == "sparse")
 
 
-def later_layers(config: Config) -> tuple[str, ...]:
-    """What the names of layers begin with that predict more than the next token."""
+def later_layers(config: Config) -> range:
+    """Layers that predict more than the next token."""
     first = config.count("num_hidden_layers", most=MAX_EACH)
     n = config.count("num_nextn_predict_layers", 0, minimum=0, most=MAX_EACH)
-    return tuple(f"model.layers.{index}." for index in range(first, first + n))
+    return range(first, first + n)
 
 
 def chunk(d_model: int) -> int:
@@ -360,12 +367,12 @@ def trunk(
     norm_add: float = 0.0,
     prefix: str = "model.",
     head: str = "lm_head",
-    others: tuple[str, ...] = (),
+    others: range = range(0),
 ) -> spec.Spec:
     """The spec around the layers: embedding, final norm, head, rotary frequencies.
 
     To be called last: tensors of the text part that are unused by then are refused, but not those
-    whose names begin as one of `others`.
+    of the layers `others`.
     """
     config, d_model = tensors.config, tensors.d_model
     vocab = config.count("vocab_size")
@@ -384,5 +391,5 @@ def trunk(
     )
     text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", "norm"))
     # Tied files may hold a head, too.
-    tensors.refuse_unused(text if tied else (*text, f"{head}."), others)
+    tensors.refuse_unused(text if tied else (*text, f"{head}."), f"{prefix}layers.", others)
     return model

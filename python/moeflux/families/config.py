@@ -42,6 +42,17 @@ class Config:
                 expected = f"{key} {' or '.join(map(repr, accepted))}" if accepted else f"no {key}"
                 raise self.bad(f"expected {expected}, found {show(value)}: no other is done")
 
+    @property
+    def rotation(self) -> dict[str, Any]:
+        """Settings of the rotation, in whichever dialect; empty when absent."""
+        return self.section("rope_scaling") or self.section("rope_parameters")
+
+    def need(self, *fields: str) -> None:
+        """Refuses a config without fields whose absence means another number in each family."""
+        for key in fields:
+            if self.values.get(key) is None and self.rotation.get(key) is None:
+                raise self.bad(f"expected {key}, found none: families differ in what that means")
+
     def count(
         self, key: str, default: int | None = None, minimum: int = 1, most: int = MAX_COUNT
     ) -> int:

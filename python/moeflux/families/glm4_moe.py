@@ -18,17 +18,19 @@ def build(checkpoint: Checkpoint) -> Spec:
     """Maps a Glm4MoeForCausalLM checkpoint (hub or MLX layout) to the spec."""
     config = Config(checkpoint)
     config.require(ONE_WAY)
+    config.need("rms_norm_eps")
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 0.5)
     norms = "heads" if config.flag("use_qk_norm", False) else None
     biased = "qkv" if config.flag("attention_bias", False) else ""
     heads = Heads(config, rotation, norms=norms, biased=biased)
+    sparse = builder.sparse_layers(config)
     steps = builder.sigmoid_steps(config, "routed_scaling_factor")
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
         name = f"{layer}.mlp"
-        if not builder.is_sparse_layer(config, index):
+        if index not in sparse:
             return builder.ffn(tensors, name, config.count("intermediate_size"))
         d_shared = config.count("n_shared_experts", 1) * config.count("moe_intermediate_size")
         shared = builder.ffn(tensors, f"{name}.shared_experts", d_shared)

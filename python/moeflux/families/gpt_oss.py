@@ -27,6 +27,9 @@ def build(checkpoint: Checkpoint) -> Spec:
     """Maps a GptOssForCausalLM checkpoint (MLX layout) to the spec."""
     config = Config(checkpoint)
     config.require(ONE_WAY | {"attention_bias": (True,)})
+    config.need("rms_norm_eps", "rope_theta")
+    if config.rotation.get("rope_type") is None:  # transformers: YaRN, which MLX has not
+        raise config.bad("expected rope_type in rope_scaling, found none")
     tensors = Tensors(checkpoint, config)
     types = config.layer_types(_KINDS)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)

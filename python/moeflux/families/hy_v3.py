@@ -26,15 +26,17 @@ def build(checkpoint: Checkpoint) -> Spec:
     """Maps a HYV3ForCausalLM checkpoint (hub layout) to the spec."""
     config = Config(checkpoint)
     config.require(_ONE_WAY)
+    config.need("rms_norm_eps", "rope_theta", "router_scaling_factor")
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
     heads = Heads(config, rotation)
+    sparse = builder.sparse_layers(config)
     steps = builder.sigmoid_steps(config, "router_scaling_factor")
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
         name = f"{layer}.mlp"
-        if not builder.is_sparse_layer(config, index):
+        if index not in sparse:
             return builder.ffn(tensors, name, config.count("intermediate_size"))
         d_shared = config.count("num_shared_experts", 1) * config.count("moe_intermediate_size")
         shared = builder.ffn(tensors, f"{name}.shared_mlp", d_shared)

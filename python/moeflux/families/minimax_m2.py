@@ -28,6 +28,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     """Maps a MiniMaxM2ForCausalLM checkpoint (hub or MLX layout) to the spec."""
     config = Config(checkpoint)
     config.require(_ONE_WAY)
+    config.need("rope_theta")
     config.layer_types(("full_attention",))
     config.listed("attn_type_list", "1, full attention", lambda kind: kind == 1)
     tensors = Tensors(checkpoint, config)

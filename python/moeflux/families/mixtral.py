@@ -20,6 +20,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     """Maps a MixtralForCausalLM checkpoint (hub or MLX layout) to the spec."""
     config = Config(checkpoint)
     config.require(_ONE_WAY)
+    config.need("rms_norm_eps", "rope_theta")
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)

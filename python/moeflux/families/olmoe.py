@@ -18,6 +18,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     """Maps an OlmoeForCausalLM checkpoint (hub or MLX layout) to the spec."""
     config = Config(checkpoint)
     config.require(ONE_WAY | {"clip_qkv": ()})
+    config.need("rms_norm_eps")
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)

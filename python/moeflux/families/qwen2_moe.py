@@ -23,9 +23,10 @@ def build(checkpoint: Checkpoint) -> Spec:
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
     biased = "qkv" if config.flag("qkv_bias", True) else ""
     heads = Heads(config, rotation, norms=None, biased=biased)
+    sparse = builder.moe_layers(config)
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
-        if not builder.is_moe_layer(config, index):
+        if index not in sparse:
             return builder.ffn(tensors, f"{layer}.mlp", config.count("intermediate_size"))
         return builder.qwen_moe(tensors, f"{layer}.mlp", config.flag("norm_topk_prob", False))
 

@@ -21,10 +21,11 @@ def build(checkpoint: Checkpoint) -> Spec:
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
     heads = Heads(config, rotation)
+    sparse = builder.moe_layers(config)
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
         name = f"{layer}.mlp"
-        if builder.is_moe_layer(config, index):
+        if index in sparse:
             return builder.moe(tensors, name, config.flag("norm_topk_prob", False))
         return builder.ffn(tensors, name, config.count("intermediate_size"))
 

@@ -119,7 +119,8 @@ def _layer_types(config: Config) -> list[str]:
 def _norm_add(tensors: Tensors, types: list[str], prefix: str) -> float:
     """1 for hub files, 0 for MLX files."""
     if "linear_attention" not in types:
-        return 0.0 if tensors.has(f"{prefix}layers.0.mlp.switch_mlp.gate_proj.weight") else 1.0
+        raise tensors.config.bad("expected a layer with a delta net, found none: without one the "
+                                 "norms of hub files cannot be told from MLX's")  # fmt: skip
     first = types.index("linear_attention")
     conv = tensors.get(f"{prefix}layers.{first}.linear_attn.conv1d.weight")
     return 0.0 if conv.shape[-1:] == (1,) else 1.0
@@ -140,6 +141,7 @@ def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
     linear = _linear(config)
     types = _layer_types(config)
     add = _norm_add(tensors, types, prefix)
+    sparse = builder.moe_layers(config)
 
     def mixer(index: int, layer: str) -> Attention | DeltaNet:
         if types[index] == "full_attention":
@@ -152,15 +154,15 @@ def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
             norm=tensors.vector(f"{name}.input_layernorm.weight", d_model, add),
             ffn_norm=tensors.vector(f"{name}.post_attention_layernorm.weight", d_model, add),
             mixer=mixer(index, name),
-            ffn=_ffn(tensors, index, f"{name}.mlp"),
+            ffn=_ffn(tensors, index in sparse, f"{name}.mlp"),
         )
 
     layers = [layer(index) for index in range(len(types))]
     return builder.trunk(tensors, layers, rotation, add, prefix, head)
 
 
-def _ffn(tensors: Tensors, layer: int, name: str) -> Moe | GatedFfn:
+def _ffn(tensors: Tensors, is_moe: bool, name: str) -> Moe | GatedFfn:
     config = tensors.config
-    if not builder.is_moe_layer(config, layer):
+    if not is_moe:
         return builder.ffn(tensors, name, config.count("intermediate_size"))
     return builder.qwen_moe(tensors, name, config.flag("norm_topk_prob", True))

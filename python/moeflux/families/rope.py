@@ -56,7 +56,7 @@ def rope(config: Config, head_dim: int, fraction: float, least: float = 0.0) -> 
         fraction: `partial_rotary_factor` of a config that does not give it.
         least: the smallest one that the family has.
     """
-    settings = config.section("rope_scaling") or config.section("rope_parameters")
+    settings = config.rotation
     kind = settings.get("rope_type", settings.get("type", "default"))
     if not isinstance(kind, str) or kind not in _SETTINGS:
         raise config.bad(f"expected rope type {' or '.join(_SETTINGS)}, found {show(kind)}")

@@ -21,11 +21,12 @@ def build(checkpoint: Checkpoint) -> Spec:
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
+    sparse = builder.sparse_layers(config, first=0)
     steps = builder.sigmoid_steps(config, "routed_scaling_factor")
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
         name = f"{layer}.mlp"
-        if not builder.is_sparse_layer(config, index, first=0):
+        if index not in sparse:
             return builder.ffn(tensors, name, config.count("intermediate_size"))
         d_shared = config.count("n_shared_experts") * config.count("moe_intermediate_size")
         shared = builder.ffn(tensors, f"{name}.shared_experts", d_shared)
