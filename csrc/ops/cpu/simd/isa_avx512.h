@@ -107,7 +107,9 @@ ALWAYS_INLINE Bytes unpack_odd(const uint8_t* p,
         _mm512_mullo_epi16(_mm512_shuffle_epi8(lanes, _mm512_load_si512(kTables.window[half])),
                            _mm512_load_si512(kTables.lift[half])),
         16 - bits);
-  return _mm512_packus_epi16(codes[0], codes[1]);
+  Bytes all = _mm512_packus_epi16(codes[0], codes[1]);
+  asm("" : "+v"(all));  // who takes the low half alone gets codes[0] narrowed from GCC 12.2
+  return all;
 #endif
 }
 
