@@ -260,7 +260,7 @@ def same_logits(tmp_path, folder, changes):
     assert (found == expected).all()
 
 
-def test_the_hubs_layout_of_gpt_oss_is_refused_by_name(tmp_path):
+def test_transposed_experts_of_gpt_oss_are_refused_by_name(tmp_path):
     build(tmp_path, "gpt_oss", "hf-bf16")
     with pytest.raises(moeflux.FormatError, match=r"MLX's layout .*found gate_up_proj,"):
         moeflux.load(tmp_path, **ROOM)

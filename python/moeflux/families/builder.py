@@ -24,6 +24,7 @@ from .rope import Rope
 # Tensors of the text part that mean nothing beside its config.
 NEEDLESS = (".rotary_emb.inv_freq",)
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,6})\.")  # of a layer, as its tensors' names have it
+Biases = dict[str, spec.Vector]  # of experts, by the fields of `spec.Moe`
 _QWEN = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -49,18 +50,18 @@ class MoeNames:
 
 
 class Tensors:
-    """Builds matrices and vectors from a checkpoint's tensor table."""
+    """Builds matrices and vectors from a checkpoint's tensor table; `reads`: quant_methods."""
 
-    def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
+    def __init__(self, checkpoint: Checkpoint, config: Config, reads: tuple[str, ...] = ()) -> None:
         self.checkpoint = checkpoint
         self.table = checkpoint.tensors
         self.config = config
         self.d_model = config.count("hidden_size")
         self.quantization = config.section("quantization") or config.section("quantization_config")
-        method = self.quantization.get("quant_method")
-        if method is not None:
-            raise config.bad(f"expected weights that are plain or MLX's, found quant_method "
-                             f"{show(method)}")  # fmt: skip
+        self.method = self.quantization.get("quant_method")
+        if self.method is not None and self.method not in reads:
+            raise config.bad(f"expected weights that are {', '.join(('plain', *reads))} or "
+                             f"MLX's, found quant_method {show(self.method)}")  # fmt: skip
         self._used: set[str] = set()
 
     def has(self, name: str) -> bool:
@@ -187,9 +188,15 @@ class Tensors:
         return spec.Experts(gate=matrix(gate, d_ff, d_model), up=matrix(up, d_ff, d_model),
                             down=matrix(down, d_model, d_ff))  # fmt: skip
 
+    def expert_biases(self, module: str, names: MoeNames, n_experts: int, d_ff: int) -> Biases:
+        """The biases of a layer's experts."""
+        parts = {"gate": d_ff, "up": d_ff, "down": self.d_model}
+        return {f"{part}_bias": self.vector(f"{module}.{own}.bias", n_experts * out)
+                for own, (part, out) in zip(names.experts, parts.items(), strict=True)}  # fmt: skip
+
     def _stacked(self, name: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         shape = self._shape(name, (n_experts, out, columns))
-        parts = {part: _slices(self.get(f"{name}.{part}"), n_experts) for part in shape.tensors}
+        parts = {part: slices(self.get(f"{name}.{part}"), n_experts) for part in shape.tensors}
         return spec.ExpertMatrix(**vars(shape) | parts, module=name)
 
     def _fused(self, prefix: str, n_experts: int, d_ff: int) -> spec.Experts:
@@ -202,7 +209,7 @@ class Tensors:
             self._plain(tensor)
             if tensor.shape != shape:
                 raise self._bad(tensor, f"expected {list(shape)}, found {list(tensor.shape)}")
-        files, offsets, nbytes = _slices(both, n_experts)
+        files, offsets, nbytes = slices(both, n_experts)
         half = nbytes // 2
         gate, up = (Slices(files, offsets + np.uint64(begin), half) for begin in (0, half))
         half_form = (d_ff, d_model, both.dtype.lower(), 0, both.dtype)
@@ -210,7 +217,7 @@ class Tensors:
         return spec.Experts(
             gate=spec.ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
             up=spec.ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
-            down=spec.ExpertMatrix(*down_form, f"{prefix}.down_proj", _slices(down, n_experts)),
+            down=spec.ExpertMatrix(*down_form, f"{prefix}.down_proj", slices(down, n_experts)),
         )
 
     def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
@@ -233,7 +240,7 @@ def _listed(numbers: tuple[int, ...]) -> str:
     return f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
 
 
-def _slices(tensor: Tensor, n: int) -> Slices:
+def slices(tensor: Tensor, n: int) -> Slices:
     """The n equal slices of a stacked tensor."""
     nbytes = tensor.nbytes // n
     stride = np.uint64(tensor.stride or nbytes)
@@ -257,14 +264,11 @@ def moe(
     d_ff = config.count(names.d_ff)
     router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model, None,
                             names.biased)  # fmt: skip
+    experts = tensors.experts(prefix, names, n_experts, d_ff)
     if names.biased:
-        widths = {"gate": d_ff, "up": d_ff, "down": tensors.d_model}
-        for own, (part, out) in zip(names.experts, widths.items(), strict=True):
-            bias = f"{prefix}.experts.{own}.bias"
-            steps[f"{part}_bias"] = tensors.vector(bias, n_experts * out)
+        steps |= tensors.expert_biases(f"{prefix}.experts", names, n_experts, d_ff)
     if names.selection_bias:
         steps["selection_bias"] = tensors.vector(f"{prefix}.{names.selection_bias}", n_experts)
-    experts = tensors.experts(prefix, names, n_experts, d_ff)
     return spec.Moe(router, n_experts, top_k, normalise, experts, *shared, **steps)
 
 
