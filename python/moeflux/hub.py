@@ -20,6 +20,7 @@ from .gguf.contents import is_gguf
 
 # Data only: nothing that could be executed is fetched.
 ALLOWED = ["*.json", "*.safetensors", "*.jinja", "tokenizer.model"]
+_OTHERS = "*/*.safetensors"  # weights in folders are of other programs; chat templates are not
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w./-]+))?")
 _FILE = re.compile(r".*\.(gguf|json|safetensors|bin|jinja|model)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -119,7 +120,8 @@ def resolve(
     wanted = require_hub_id(path)
     what = f"[hub] cannot fetch {path}{' offline' if offline else ''}"
     with asking(what, revision):
-        folder = None if wanted.label else _snapshot(wanted.repo, ALLOWED, revision, offline)
+        folder = (None if wanted.label else
+                  _snapshot(wanted.repo, ALLOWED, revision, offline, _OTHERS))  # fmt: skip
         if folder is not None and any(folder.glob("*.safetensors")):
             return folder
         names = _gguf_names(wanted.repo, revision, offline)
@@ -130,14 +132,18 @@ def resolve(
         return _snapshot(wanted.repo, patterns, revision, offline) / chosen[0]
 
 
-def _snapshot(repo: str, patterns: list[str], revision: str | None, offline: bool) -> Path:
+def _snapshot(
+    repo: str, patterns: list[str], revision: str | None, offline: bool, but: str | None = None
+) -> Path:
+    """The folder of a repository's files that fit `patterns`, but not `but`."""
     import huggingface_hub
 
     return Path(
         huggingface_hub.snapshot_download(
-            repo, revision=revision, allow_patterns=patterns, local_files_only=offline
+            repo, revision=revision, allow_patterns=patterns, local_files_only=offline,
+            ignore_patterns=but,
         )
-    )
+    )  # fmt: skip
 
 
 def _gguf_names(repo: str, revision: str | None, offline: bool) -> list[str]:

@@ -89,6 +89,19 @@ def test_only_data_is_fetched(fake, run, command):
     assert fake.fetched and all(name.endswith((".json", ".safetensors")) for name in fake.fetched)
 
 
+def test_weights_in_folders_of_a_repository_are_left_there(fake, run):
+    fake.listed = ["original/model.safetensors"]  # as in gpt-oss'
+    done = run("generate", "abc", "-m", REPO, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in fake.paths if "original" in path]
+
+
+def test_chat_templates_in_a_folder_are_fetched(fake, run):
+    fake.listed = ["additional_chat_templates/tool_use.jinja"]  # which this hub has not
+    run("generate", "abc", "-m", REPO, *SMALL)
+    assert [path for path in fake.paths if path.endswith(fake.listed[0])]
+
+
 @pytest.mark.parametrize("pin", ["v1", "commit"])
 def test_a_revision_is_pinned_by_name_or_commit(fake, run, pin):
     pin = fake.commits["v1"] if pin == "commit" else pin
