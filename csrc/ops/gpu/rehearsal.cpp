@@ -31,6 +31,7 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
   const CacheExtent cache{reinterpret_cast<std::byte*>(x), reinterpret_cast<std::byte*>(x)};
   Segment segment;
   segment.cache = &cache;
+  segment.state_in = segment.state_out = x;
   segment.n = std::min(n, work.context);
   for (const uint32_t position : {0u, work.context - segment.n})
     for (const Mixer* w : work.mixers) {

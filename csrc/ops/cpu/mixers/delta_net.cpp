@@ -30,6 +30,7 @@ struct DeltaRows {
 
 // Convolution and SiLU of q, k and v; the last inputs become the next history.
 void convolve(const DeltaRows& rows) {
+  if (rows.ops.pool().idle()) return;
   const DeltaNet& w = rows.w;
   const uint32_t channels = w.channels(), history = w.conv_width - 1;
   std::vector<std::vector<const float*>> inputs;  // by segment: its history, then its rows
@@ -40,7 +41,6 @@ void convolve(const DeltaRows& rows) {
     for (uint64_t i = 0; i < segment.n; ++i)
       input.push_back(rows.qkv + (segment.row + i) * channels);
   }
-  if (rows.ops.pool().idle()) return;
   const uint32_t parts = (channels + kConvChannels - 1) / kConvChannels;
   rows.ops.pool().parallel_for(static_cast<int>(inputs.size() * parts), [&](int task, int) {
     const Segment& segment = rows.segments[task / parts];
