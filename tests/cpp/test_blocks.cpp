@@ -148,7 +148,8 @@ TEST_CASE("experts in blocks are placed as planes, and refused where bytes are m
   REQUIRE(down.blocks);
   CHECK(layout.offsets[2] == quant::Planes<uint64_t>{down.slot_offset, down.slot_offset + 3072, 0});
   CHECK(layer.slot_bytes() == store::kSlotAlignment);
-  const quant::Matrix matrix = layout.at(nullptr, 0).down.weight;
+  const std::vector<std::byte> slot(layer.slot_bytes());
+  const quant::Matrix matrix = layout.at(slot.data(), 0).down.weight;
   CHECK(matrix.planes[kSupers] == nullptr);
   --layer.parts.back().nbytes;
   CHECK_THROWS_WITH_AS(model::place_experts(layer, 1, layout),

@@ -2,6 +2,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -51,7 +52,7 @@ void check_units(io::File& file, const std::vector<std::byte>& bytes) {
                          seen.insert(seen.end(), units.begin(), units.end());
                        });
         REQUIRE(seen.size() == n * unit);
-        REQUIRE(std::memcmp(seen.data(), bytes.data() + offset, seen.size()) == 0);
+        REQUIRE(std::equal(seen.begin(), seen.end(), bytes.begin() + static_cast<long>(offset)));
       }
   const auto none = [](uint64_t, std::span<const std::byte>) {};
   CHECK_THROWS_AS(io::read_units(file, bytes.size() - 17, 18, 18, bounce.data, none),
