@@ -203,7 +203,7 @@ def test_a_truncation_without_room_leaves_the_session_as_it_was(attention, tmp_p
 def test_going_back_without_room_leaves_the_session_as_it_was(attention, tmp_path):
     _, whole = attention
     path = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4", **SHAPE)
-    memory = budget.smallest_budget(path, context=N, threads=2)
+    memory = budget.smallest_budget(path, context=N, threads=2) + (1 << 20)  # the snapshot
     model = moeflux.load(path, memory=memory, context=N, threads=2)
     session, crowd = model.session(), []
     session.step(TOKENS[:300])
