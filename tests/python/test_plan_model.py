@@ -345,6 +345,15 @@ def test_what_makes_no_plan_is_one_sentence(args, word):
     assert done.returncode == 1 and word in done.stderr and "Traceback" not in done.stderr
 
 
+def test_a_chart_is_left_as_it_is_until_it_is_drawn(tmp_path):
+    chart = tmp_path / "chart.svg"
+    line_chart.require_writable(chart)
+    assert not chart.exists()
+    chart.write_text("drawn before")
+    line_chart.require_writable(chart)
+    assert chart.read_text() == "drawn before"
+
+
 def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path, planned):
     folder = build(tmp_path / "main", family="qwen3_next", form="mlx-q4", num_experts=64, shards=3)
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))

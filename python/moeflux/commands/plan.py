@@ -59,7 +59,7 @@ def plan(
     from ..model import RULES
     from ..planning import plan as planner
     from ..planning import probe
-    from ..planning.line_chart import write_svg
+    from ..planning.line_chart import require_writable
     from ..remote import open_headers
 
     model, asked = options.one_model(model, named), options.budgets(memory)
@@ -79,7 +79,7 @@ def plan(
     for budget in budgets:
         planner.fit(sizes, budget)  # one that is too small is refused before the probe
     if plot is not None:
-        write_svg(plot, "")  # and so is a chart that cannot be written
+        require_writable(plot)  # and so is a chart that cannot be written
     files = checkpoint.files if found.is_local else ()
     machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device,
                             precision)  # fmt: skip

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -83,9 +84,24 @@ def svg(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
     return "\n".join([*out, "</svg>", ""])
 
 
+def require_writable(path: Path) -> None:
+    """Leaves the file as it is, or absent; raises IoError where a chart cannot be written."""
+    with _reported(path):
+        absent = not path.exists()
+        path.open("ab").close()
+        if absent:
+            path.unlink()
+
+
 def write_svg(path: Path, text: str) -> None:
     """Writes a chart; raises IoError where that cannot be."""
-    try:
+    with _reported(path):
         path.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def _reported(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise IoError(f"[line_chart] cannot write: {error.strerror} ({path})") from error
