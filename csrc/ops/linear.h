@@ -99,11 +99,12 @@ struct Router {
                  " groups");
     if (top_groups < 1 || top_groups > n_groups)
       return cat("a choice of 1..", n_groups, " groups, found ", top_groups);
-    if (top_k > n_experts / n_groups * top_groups)
-      return cat("a top_k of 1..", n_experts / n_groups * top_groups, " out of ", top_groups,
-                 " groups, found ", top_k);
+    if (top_k > most_chosen())
+      return cat("a top_k of 1..", most_chosen(), " out of ", top_groups, " groups, found ", top_k);
     return {};
   }
+  // Experts that a token can take, whatever top_k says.
+  uint32_t most_chosen() const { return n_experts / n_groups * top_groups; }
 };
 
 struct Head {                   // linear(norm(x))
