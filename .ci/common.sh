@@ -4,11 +4,15 @@ export MOEFLUX_CI=1 DEBIAN_FRONTEND=noninteractive PIP_DISABLE_PIP_VERSION_CHECK
 if command -v apt-get >/dev/null; then
   apt-get update -qq
   apt-get install -y -qq --no-install-recommends g++ cmake make ninja-build python3-venv \
-    doctest-dev git clang-19 libclang-rt-19-dev lld-19 llvm-19 g++-aarch64-linux-gnu qemu-user-static >/dev/null
+    doctest-dev git ccache clang-19 libclang-rt-19-dev lld-19 llvm-19 g++-aarch64-linux-gnu qemu-user-static >/dev/null
 fi
 
 # Ninja compiles tests beside the libraries that they are linked with, make one target after the other.
 export CMAKE_GENERATOR=Ninja
+
+# Steps compile the same sources with the same flags into builds of their own: each is compiled once.
+export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$PWD/build/ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
+export SKBUILD_CMAKE_DEFINE=MOEFLUX_WERROR=ON  # of the package, too: as the tests' builds
 
 kernels_here() {  # whose kernels this machine runs (csrc/ops/cpu/select.cpp), for MOEFLUX_KERNELS
   local sets=portable name flags flag

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <random>
+#include <span>
 #include <utility>
 #include <vector>
 
+#include "engine/routing.h"
 #include "ops/choose.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -92,46 +94,100 @@ TEST_CASE("experts of the highest logits are chosen and weighed by the softmax")
   }
 }
 
-// The router of DeepSeek-V3 (transformers' DeepseekV3TopkRouter), in doubles.
-TEST_CASE("sigmoid scores, a bias of the choice, groups, an epsilon and a factor") {
-  const std::vector<float> bias = noise(kExperts, 5);
-  for (const uint32_t n_groups : {1u, 2u, 4u, 12u}) {
-    const uint32_t size = kExperts / n_groups, top_groups = (kTopK + size - 1) / size;
-    ops::Router router;
+// The router of DeepSeek-V3 (transformers' DeepseekV3TopkRouter), in doubles, with experts that are
+// not there.
+struct DeepSeek {
+  std::vector<float> bias = noise(kExperts, 5);
+  ops::Router router;
+  std::vector<uint32_t> experts;
+  std::vector<double> weights;
+
+  explicit DeepSeek(uint32_t n_groups) {
+    const uint32_t size = kExperts / n_groups;
+    router.n_experts = kExperts, router.top_k = kTopK;
     router.score = ops::Score::sigmoid, router.sum_eps = 0.25f, router.scale = 2.5f;
     router.selection_bias = bias.data();
-    router.n_groups = n_groups, router.top_groups = top_groups;
-    const Routed found(router);
+    router.n_groups = n_groups, router.top_groups = (kTopK + size - 1) / size;
+  }
+  void choose(const float* logits, const std::vector<uint8_t>& masked) {
+    const uint32_t size = kExperts / router.n_groups;
+    std::vector<double> scores, ranks;
+    for (uint32_t i = 0; i < kExperts; ++i) {
+      scores.push_back(1 / (1 + std::exp(-double(logits[i]))));
+      ranks.push_back(masked[i] ? -INFINITY : scores[i] + bias[i]);
+    }
+    std::vector<std::pair<double, uint32_t>> groups;
+    for (uint32_t g = 0; g < router.n_groups; ++g) {
+      std::vector<double> own(&ranks[g * size], &ranks[g * size] + size);
+      std::sort(own.rbegin(), own.rend());
+      groups.emplace_back(own[0] + own[1], g);
+    }
+    std::sort(groups.rbegin(), groups.rend());
+    std::vector<std::pair<double, uint32_t>> open;
+    for (uint32_t i = 0; i < router.top_groups; ++i)
+      for (uint32_t e = groups[i].second * size; e < (groups[i].second + 1) * size; ++e)
+        open.emplace_back(ranks[e], e);
+    std::sort(open.rbegin(), open.rend());
+    experts.clear();
+    for (uint32_t i = 0; i < kTopK; ++i) experts.push_back(open[i].second);
+    std::sort(experts.begin(), experts.end());
+    weigh(scores);
+  }
+  void weigh(const std::vector<double>& scores) {
+    double total = 0.25;
+    for (const uint32_t expert : experts) total += scores[expert];
+    weights.clear();
+    for (const uint32_t expert : experts) weights.push_back(scores[expert] / total * 2.5);
+  }
+  void check(const uint32_t* found, const float* found_weights) const {
+    for (uint32_t i = 0; i < kTopK; ++i) {
+      CHECK(found[i] == experts[i]);
+      CHECK(found_weights[i] == doctest::Approx(weights[i]).epsilon(1e-5));
+    }
+  }
+};
+
+TEST_CASE("sigmoid scores, a bias of the choice, groups, an epsilon and a factor") {
+  for (const uint32_t n_groups : {1u, 2u, 4u, 12u}) {
+    DeepSeek expected(n_groups);
+    const Routed found(expected.router);
     for (uint32_t row = 0; row < kRows; ++row) {
-      std::vector<double> scores, ranks;
-      for (uint32_t i = 0; i < kExperts; ++i) {
-        scores.push_back(1 / (1 + std::exp(-double(found.logits[row * kExperts + i]))));
-        ranks.push_back(scores[i] + bias[i]);
-      }
-      std::vector<std::pair<double, uint32_t>> groups;
-      for (uint32_t g = 0; g < n_groups; ++g) {
-        std::vector<double> own(&ranks[g * size], &ranks[g * size] + size);
-        std::sort(own.rbegin(), own.rend());
-        groups.emplace_back(own[0] + own[1], g);
-      }
-      std::sort(groups.rbegin(), groups.rend());
-      std::vector<std::pair<double, uint32_t>> open;
-      for (uint32_t i = 0; i < top_groups; ++i)
-        for (uint32_t e = groups[i].second * size; e < (groups[i].second + 1) * size; ++e)
-          open.emplace_back(ranks[e], e);
-      std::sort(open.rbegin(), open.rend());
-      std::vector<uint32_t> expected;
-      double total = 0.25;
-      for (uint32_t i = 0; i < kTopK; ++i) {
-        expected.push_back(open[i].second);
-        total += scores[open[i].second];
-      }
-      std::sort(expected.begin(), expected.end());
-      for (uint32_t i = 0; i < kTopK; ++i) {
-        CHECK(found.experts[row * kTopK + i] == expected[i]);
-        CHECK(found.weights[row * kTopK + i] ==
-              doctest::Approx(scores[expected[i]] / total * 2.5).epsilon(1e-5));
-      }
+      expected.choose(found.logits.data() + row * kExperts, std::vector<uint8_t>(kExperts));
+      expected.check(found.experts.data() + row * kTopK, found.weights.data() + row * kTopK);
+    }
+  }
+}
+
+TEST_CASE("an override of a router with groups masks and forces experts as the formula does") {
+  for (const uint32_t n_groups : {1u, 2u, 4u}) {
+    DeepSeek expected(n_groups);
+    const Routed routed(expected.router);
+    for (uint32_t row = 0; row < kRows; ++row) {
+      const float* logits = routed.logits.data() + row * kExperts;
+      const auto own = std::span(routed.experts).subspan(row * kTopK, kTopK);
+      const auto override_with = [&](const engine::RoutingOverride& o) {
+        std::vector<uint32_t> experts(own.begin(), own.end());
+        std::vector<float> weights(kTopK);
+        engine::apply_override(o, expected.router, 0, 1, kExperts, 0, logits, experts.data(),
+                               weights.data());
+        expected.check(experts.data(), weights.data());
+      };
+      engine::RoutingOverride mask;  // of what the router would take
+      mask.masked.resize(kExperts);
+      mask.masked[own[1]] = 1;
+      expected.choose(logits, mask.masked);
+      override_with(mask);
+
+      engine::RoutingOverride forced;  // of every group
+      forced.n_forced = 1;
+      forced.forced = {1, 7, 12, 13, 23};
+      if (std::equal(own.begin(), own.end(), forced.forced.begin())) forced.forced[0] = 2;
+      std::vector<double> scores;
+      for (uint32_t i = 0; i < kExperts; ++i)
+        scores.push_back(1 / (1 + std::exp(-double(logits[i]))));
+      expected.experts.assign(forced.forced.begin(), forced.forced.end());
+      expected.weigh(scores);
+      override_with(forced);
     }
   }
 }
