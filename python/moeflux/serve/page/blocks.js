@@ -1,5 +1,4 @@
-// Markdown into blocks: plain data, no elements. Whatever the text, the time of a call is linear in it. A text that grows is parsed whole at
-// every call, so that the time of an answer is quadratic in its length; only the elements are kept.
+// Markdown into blocks: plain data, no elements. Whatever the text, the time of a call is linear in it.
 
 const DEEPEST = 8; // quotes and lists within each other
 const FENCE = /^ {0,3}(`{3,}|~{3,})[ \t]*([^`\s]{0,40})/;
@@ -14,14 +13,29 @@ export function blocks(text) {
   return parse(text.split("\n"), 0);
 }
 
+// The blocks of a text that may have grown since `before`, the result of the last call: the first
+// `kept` are as they were, `blocks` come behind them. Further text cannot change the first `settled`.
+export function grow(before, text) {
+  const same = before && text.slice(0, before.prefix.length) === before.prefix; // startsWith takes a hundred times as long
+  const kept = same ? before.settled : 0;
+  const prefix = same ? before.prefix : "";
+  const lines = text.slice(prefix.length).split("\n");
+  const found = parse(lines, 0);
+  // What ends a block are its next line and, behind a blank one, the line after that: both must be
+  // whole, so neither is the last.
+  const whole = found.filter(({ end }) => end + 1 < lines.length - 1);
+  const end = whole.length ? whole[whole.length - 1].end : 0;
+  const length = lines.slice(0, end).reduce((sum, line) => sum + line.length + 1, 0);
+  return { kept, blocks: found, settled: kept + whole.length, prefix: text.slice(0, prefix.length + length) };
+}
+
 function parse(lines, depth) {
   const found = [];
   let at = 0;
   while (at < lines.length) {
     if (!lines[at].trim()) { at += 1; continue; }
     const [block, end] = take(lines, at, depth);
-    block.source = lines.slice(at, end).join("\n");
-    found.push(block);
+    found.push({ ...block, end, source: lines.slice(at, end).join("\n") });
     at = end;
   }
   return found;

@@ -1,23 +1,24 @@
 // Shows Markdown that grows: blocks that have not changed keep their elements.
 
-import { blocks } from "./blocks.js";
+import { grow } from "./blocks.js";
 import { box, button, element } from "./elements.js";
 import { inline } from "./inline.js";
 
-const shown = new WeakMap(); // the sources of a place's children
+const shown = new WeakMap(); // what grow() made of a place's text
 
 // Makes the children of `place` those of a text.
 export function show(place, text) {
-  const wanted = blocks(text);
-  const before = shown.get(place) ?? [];
-  wanted.forEach((block, i) => {
-    if (before[i] === block.source && place.children[i]) return;
+  const before = shown.get(place);
+  const now = grow(before, text);
+  now.blocks.forEach((block, i) => {
+    const index = now.kept + i, old = place.children[index];
+    if (old && before?.blocks[index - before.kept]?.source === block.source) return;
     const made = build(block);
-    if (place.children[i]) place.children[i].replaceWith(made);
+    if (old) old.replaceWith(made);
     else place.append(made);
   });
-  while (place.children.length > wanted.length) place.lastElementChild.remove();
-  shown.set(place, wanted.map((block) => block.source));
+  while (place.children.length > now.kept + now.blocks.length) place.lastElementChild.remove();
+  shown.set(place, now);
 }
 
 const BUILDERS = {
