@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 
@@ -98,7 +99,8 @@ class MoefluxLM(LM):
                 end = min(done + self.session.context - 1, len(tokens))
                 window = tokens[max(0, end - self.session.context) : end]
                 self.session.reset()
-                total += float(self.session.score(window)[len(window) - (end - done) :].sum())
+                found = self.session.score(window)[len(window) - (end - done) :]
+                total += float(found.sum(dtype=np.float64))
                 done = end
             answers.append(total)
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
@@ -151,7 +153,7 @@ class MoefluxLM(LM):
     def _score(self, tokens: list[int]) -> tuple[float, bool]:
         tokens = tokens[-(self.session.context - self.session.position) :]
         logprobs, greedy = self.session.score(tokens, greedy=True)
-        return float(logprobs[1:].sum()), bool(greedy[1:].all())
+        return float(logprobs[1:].sum(dtype=np.float64)), bool(greedy[1:].all())
 
 
 if __name__ == "__main__":
