@@ -35,6 +35,7 @@ def test_every_combination_is_run_and_counted(tmp_path):
     assert "<svg" in plot.read_text()
 
 
+@pytest.mark.full
 def test_a_device_is_named_and_what_it_was_handed_is_counted():
     args = ("--device", "host", "--memory", "30MB", "--prompt", "2", "--warmup", "1")
     done = bench(*args, "-n", "2", "--json")

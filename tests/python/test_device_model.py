@@ -331,7 +331,10 @@ def test_a_plan_stays_within_what_a_device_advises(folder, device, monkeypatch, 
         plan_of()
 
 
-@pytest.mark.parametrize("command", [("generate", "def", "-n", "3"), ("plan",)])
+@pytest.mark.parametrize(
+    "command",
+    [("generate", "def", "-n", "3"), pytest.param(("plan",), marks=pytest.mark.full)],
+)
 def test_commands_take_a_device(command, device):
     done = subprocess.run(
         [sys.executable, "-m", "moeflux.cli", *command, "--device", device, "--context", "64",

@@ -279,29 +279,6 @@ def command(*args, name="plan", **environment):
     )  # fmt: skip
 
 
-def test_the_command_shows_draws_and_prints_json(tmp_path):
-    folder = synthesize(tmp_path / "m", Recipe("small"))
-    chart = tmp_path / "chart.svg"
-    done = command(str(folder), "--context", "512", "--plot", str(chart))
-    assert done.returncode == 0, done.stderr
-    assert "minimum memory" in done.stdout and "skewed" in done.stdout
-    root = ElementTree.parse(chart).getroot()
-    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
-    assert len(lines) == 4 and all(line.get("points") for line in lines)
-    done = command(str(folder), "--context", "512", "--json", "--memory", "100MB", "--memory",
-                   "1GB", "--hit-rate", "0.5")  # fmt: skip
-    answer = json.loads(done.stdout)
-    checkpoint = open_checkpoint(folder)
-    threads = default_threads(checkpoint.nbytes)
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, threads)
-    assert answer["minimum_bytes"] == plan.minimum_bytes(sizes)
-    assert [row["memory_bytes"] for row in answer["rows"]] == [100_000_000, 1_000_000_000]
-    for row in answer["rows"]:
-        (speed,) = row["speeds"]
-        assert speed["hit_rate"] == 0.5 and speed["tokens_per_second"] > 0
-        assert speed["bytes_per_token"] == answer["expert_bytes_per_token"] / 2
-
-
 @pytest.fixture
 def planned(monkeypatch, capsys):
     """The command in this process, with the rates of a machine that need no probe."""
@@ -316,6 +293,28 @@ def planned(monkeypatch, capsys):
         return json.loads(told.out)
 
     return planned
+
+
+def test_the_command_shows_draws_and_prints_json(tmp_path, planned):
+    folder = synthesize(tmp_path / "m", Recipe("small"))
+    chart = tmp_path / "chart.svg"
+    done = command(str(folder), "--context", "512", "--plot", str(chart))
+    assert done.returncode == 0, done.stderr
+    assert "minimum memory" in done.stdout and "skewed" in done.stdout
+    root = ElementTree.parse(chart).getroot()
+    lines = root.findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) == 4 and all(line.get("points") for line in lines)
+    answer = planned(folder, "--context", 512, "--memory", "100MB", "--memory", "1GB",
+                     "--hit-rate", 0.5)  # fmt: skip
+    checkpoint = open_checkpoint(folder)
+    threads = default_threads(checkpoint.nbytes)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, threads)
+    assert answer["minimum_bytes"] == plan.minimum_bytes(sizes)
+    assert [row["memory_bytes"] for row in answer["rows"]] == [100_000_000, 1_000_000_000]
+    for row in answer["rows"]:
+        (speed,) = row["speeds"]
+        assert speed["hit_rate"] == 0.5 and speed["tokens_per_second"] > 0
+        assert speed["bytes_per_token"] == answer["expert_bytes_per_token"] / 2
 
 
 def test_the_command_plans_what_a_load_at_that_precision_needs(tmp_path, planned):
