@@ -16,7 +16,7 @@ import safetensors
 
 import moeflux
 from moeflux import packed
-from moeflux.packing import pack, pieces, punch, verify
+from moeflux.packing import beside, pack, pieces, punch, read_back, verify
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support import kill
@@ -224,7 +224,7 @@ def test_cut_after_any_step_it_goes_on(tmp_path, monkeypatch, name):
     folder = synthesize(tmp_path / "m", Recipe("small", 3))
     expected = digest(pack(folder, tmp_path / "whole"))
     holders = {"publish": [durable, pieces], "free": [punch], "require_space": [packing],
-               "read_header": [packing], "write_json": [packing]}[name]  # fmt: skip
+               "read_header": [packing, beside], "write_json": [packing, beside]}[name]  # fmt: skip
     original = getattr(holders[0], name)
     for cut_at in range(1, 40):
         calls = 0
@@ -390,7 +390,7 @@ def test_lying_checksums_are_errors(copy, key, value):
 @pytest.mark.parametrize("crc32", ["0" * 8, None])
 def test_a_piece_of_any_size_is_verified_in_little_memory(copy, monkeypatch, crc32):
     """One checksum over all data, and a size that no machine has memory for."""
-    monkeypatch.setattr(pieces, "READ_BYTES", 2 * packed.RECORD_ALIGNMENT)
+    monkeypatch.setattr(read_back, "READ_BYTES", 2 * packed.RECORD_ALIGNMENT)
     file = copy / "experts-00000.safetensors"
     blob = file.read_bytes()
     whole = zlib.crc32(blob[8 + int.from_bytes(blob[:8], "little") :])
@@ -472,7 +472,7 @@ def test_an_unfinished_folder_is_told_from_a_broken_one(tmp_path, source, monkey
 
     folder = tmp_path / "m"
     with monkeypatch.context() as patch:
-        patch.setattr(packing, "_copy_small", cut)
+        patch.setattr(packing.beside, "copy_small", cut)
         patch.setattr(synth.mlx, "write", cut)
         with pytest.raises(moeflux.IoError):
             pack(source, folder) if command == "pack" else synthesize(folder, Recipe("small", 2))

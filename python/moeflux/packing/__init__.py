@@ -7,31 +7,26 @@ again goes on behind the complete ones, and ends with the same bytes as an undis
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from .. import holes
-from ..checkpoint import INDEX_NAME, Checkpoint, open_checkpoint, read_json
-from ..durable import claim, existing_parent, require_space, whole_file, write_json
-from ..errors import FormatError, IoError
+from ..checkpoint import Checkpoint, open_checkpoint, read_json
+from ..durable import claim, existing_parent, require_space, write_json
+from ..errors import FormatError
 from ..families import build_spec
 from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS, REPLACED_NAME
-from ..packed import dense_header, expand, is_packed, layer_header
+from ..packed import dense_header, is_packed, layer_header
 from ..safetensors_header import read_header
 from ..spec import Experts, Range, Spec
-from . import dense, of_gguf, pieces, punch
-from .pieces import Report
+from . import beside, dense, of_gguf, pieces, punch
+from .beside import Progress, errors_of_ours, silent
 from .sources import SourceFiles
 
 __all__ = ["pack", "verify"]
@@ -40,12 +35,6 @@ CLAIM_NAME = CLAIMS["pack"]
 DENSE_NAME = "dense.safetensors"
 DENSE_PIECE_BYTES = 16 << 20
 READERS = 4  # threads that gather records
-COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
-Progress = Callable[[str, int], Report]
-
-
-def _silent(what: str, total: int) -> Report:
-    return lambda nbytes: None
 
 
 @dataclass(frozen=True)
@@ -60,9 +49,7 @@ class _Job:
     frees: Callable[[], Iterator[Range]]
 
 
-def pack(
-    source: Path, target: Path, *, replace: bool = False, progress: Progress = _silent
-) -> Path:
+def pack(source: Path, target: Path, *, replace: bool = False, progress: Progress = silent) -> Path:
     """Writes `target`, a self-contained packed folder; goes on where an earlier run stopped.
 
     Args:
@@ -83,18 +70,18 @@ def pack(
     if is_gguf(source) and replace:
         raise FormatError(f"[pack] --replace: expected a checkpoint folder, found a GGUF file "
                           f"({source})")  # fmt: skip
-    with _errors_of_ours(target):
+    with errors_of_ours("pack", target):
         return _pack(source, target, replace, progress)
 
 
-def verify(folder: Path, progress: Progress = _silent) -> None:
+def verify(folder: Path, progress: Progress = silent) -> None:
     """Reads all packed files and compares every piece with its checksum.
 
     Raises:
         FormatError: a piece differs, or there is nothing packed in the folder.
         IoError: a file cannot be read.
     """
-    with _errors_of_ours(folder):
+    with errors_of_ours("pack", folder):
         checkpoint = open_checkpoint(folder)
         packed = [file for file in checkpoint.files if is_packed(read_header(file, 0)[1])]
         if not packed:
@@ -102,16 +89,6 @@ def verify(folder: Path, progress: Progress = _silent) -> None:
         report = progress("verified", sum(file.stat().st_size for file in packed))
         for file in packed:
             pieces.verify(file, report)
-
-
-@contextmanager
-def _errors_of_ours(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if isinstance(error, IoError):
-            raise
-        raise IoError(f"[pack] {error.strerror} ({error.filename or folder})") from error
 
 
 def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path:
@@ -126,7 +103,7 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
     if replace:
         punch.require_unshared(source, checkpoint.files)
         punch.require_support(files)
-    source_files = SourceFiles(files)
+    source_files = SourceFiles(files, "pack")
     try:
         jobs = [_dense_job(target, spec, source_files)]
         jobs += [_layer_job(target, n, moe.experts, source_files)
@@ -138,7 +115,7 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
             first, *others = [*missing.values(), 0]
             need = first + max(others, default=0)
         require_space(target, need, "pack", missing)
-        claim(target, CLAIM_NAME, _identity(source, checkpoint), "pack", "checkpoint")
+        claim(target, CLAIM_NAME, beside.identity(source, checkpoint), "pack", "checkpoint")
         wrote, verified = (progress(what, sum(job.nbytes for job in jobs))
                            for what in ("packed", "verified"))  # fmt: skip
         for job in jobs:
@@ -161,15 +138,6 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
     _finish(source, target, checkpoint, [job.path.name for job in jobs])
     build_spec(open_checkpoint(target))  # what was written means what was read
     return target
-
-
-def _identity(source: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What makes two runs write the same bytes, as far as can be seen without reading weights."""
-    return {
-        "version": 1,
-        "config_sha256": hashlib.sha256(_config_bytes(source, checkpoint)).hexdigest(),
-        "files": {file.name: file.stat().st_size for file in checkpoint.files},
-    }
 
 
 def _dense_job(target: Path, spec: Spec, files: SourceFiles) -> _Job:
@@ -248,45 +216,14 @@ def _mark_replaced(source: Path, target: Path) -> None:
         write_json(source / REPLACED_NAME, {"packed_into": os.path.realpath(target)}, indent=1)
 
 
-def _config_bytes(source: Path, checkpoint: Checkpoint) -> bytes:
-    if is_gguf(source):
-        return json.dumps(checkpoint.config, sort_keys=True).encode()
-    return (source / "config.json").read_bytes()
-
-
 def _finish(source: Path, target: Path, checkpoint: Checkpoint, written: list[str]) -> None:
     """What is beside the weights. The config comes last: a folder that has one is whole."""
     if is_gguf(source):
         of_gguf.write_small(source, target)
-        _write_index(target, written)
+    else:
+        beside.copy_small(source, target)
+    beside.write_index(target, written)
+    if is_gguf(source):
         write_json(target / "config.json", checkpoint.config, indent=1)
     else:
-        _copy_small(source, target)
-        _write_index(target, written)
-        _copy(source / "config.json", target / "config.json")
-
-
-def _copy_small(source: Path, target: Path) -> None:
-    """Tokenizer, template, licence."""
-    skipped = {INDEX_NAME, REPLACED_NAME, CLAIM_NAME, "config.json", "synth.json"}
-    for pattern in COPIED:
-        for file in sorted(source.glob(pattern)):
-            if file.name not in skipped and file.is_file():
-                _copy(file, target / file.name)
-
-
-def _write_index(target: Path, written: list[str]) -> None:
-    weight_map: dict[str, str] = {}
-    total = 0
-    for name in written:
-        stored, metadata = read_header(target / name, 0)
-        expanded = expand(stored, metadata, target / name)
-        weight_map |= dict.fromkeys(expanded, name)
-        total += sum(tensor.nbytes for tensor in expanded.values())
-    write_json(target / INDEX_NAME, {"metadata": {"total_size": total},
-                                     "weight_map": dict(sorted(weight_map.items()))})  # fmt: skip
-
-
-def _copy(file: Path, to: Path) -> None:
-    with file.open("rb") as stream, whole_file(to) as out:
-        shutil.copyfileobj(stream, out)
+        beside.copy(source / "config.json", target / "config.json")

@@ -1,0 +1,82 @@
+"""What goes with the weights of a folder that is made of another checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint import INDEX_NAME, Checkpoint
+from ..durable import whole_file, write_json
+from ..errors import IoError
+from ..gguf.contents import is_gguf
+from ..lookalikes import CLAIMS, REPLACED_NAME
+from ..packed import expand
+from ..safetensors_header import read_header
+
+_COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
+_NOT_COPIED = {INDEX_NAME, REPLACED_NAME, "config.json", *CLAIMS.values()}
+Report = Callable[[int], None]
+Progress = Callable[[str, int], Report]
+
+
+def silent(what: str, total: int) -> Report:
+    """The progress of nobody."""
+    return lambda nbytes: None
+
+
+@contextmanager
+def errors_of_ours(tag: str, folder: Path) -> Iterator[None]:
+    """The system's errors become IoErrors of the command's."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, IoError):
+            raise
+        raise IoError(f"[{tag}] {error.strerror} ({error.filename or folder})") from error
+
+
+def identity(source: Path, checkpoint: Checkpoint) -> dict[str, Any]:
+    """What makes two runs write the same bytes, as far as can be seen without reading weights."""
+    return {
+        "version": 1,
+        "config_sha256": hashlib.sha256(_config_bytes(source, checkpoint)).hexdigest(),
+        "files": {file.name: file.stat().st_size for file in checkpoint.files},
+    }
+
+
+def _config_bytes(source: Path, checkpoint: Checkpoint) -> bytes:
+    if is_gguf(source):
+        return json.dumps(checkpoint.config, sort_keys=True).encode()
+    return (source / "config.json").read_bytes()
+
+
+def copy_small(source: Path, target: Path) -> None:
+    """Tokenizer, template, licence."""
+    for pattern in _COPIED:
+        for file in sorted(source.glob(pattern)):
+            if file.name not in _NOT_COPIED and file.is_file():
+                copy(file, target / file.name)
+
+
+def copy(file: Path, to: Path) -> None:
+    """A copy, whole or absent."""
+    with file.open("rb") as stream, whole_file(to) as out:
+        shutil.copyfileobj(stream, out)
+
+
+def write_index(target: Path, written: list[str]) -> None:
+    """The index of files of the target."""
+    weight_map: dict[str, str] = {}
+    total = 0
+    for name in written:
+        stored, metadata = read_header(target / name, 0)
+        expanded = expand(stored, metadata, target / name)
+        weight_map |= dict.fromkeys(expanded, name)
+        total += sum(tensor.nbytes for tensor in expanded.values())
+    write_json(target / INDEX_NAME, {"metadata": {"total_size": total},
+                                     "weight_map": dict(sorted(weight_map.items()))})  # fmt: skip
