@@ -15,6 +15,7 @@ from . import errors, log
 from ._version import __version__
 from .commands.bench import bench
 from .commands.chat import chat
+from .commands.convert import convert
 from .commands.doctor import doctor
 from .commands.generate import generate
 from .commands.info import info
@@ -48,7 +49,7 @@ def _main(
     pass
 
 
-for command in (generate, chat, serve, launch, info, plan, pack, synth, bench, doctor):
+for command in (generate, chat, serve, launch, info, plan, pack, convert, synth, bench, doctor):
     app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 

@@ -9,7 +9,7 @@ from .errors import FormatError
 
 REPLACED_NAME = "moeflux-replaced.json"  # in a source whose bytes `pack --replace` has freed
 # The note that a command leaves in a folder that it fills; config.json is the last file to come.
-CLAIMS = {"pack": "pack.json", "synth": "synth.json"}
+CLAIMS = {"convert": "convert.json", "pack": "pack.json", "synth": "synth.json"}
 
 
 def refuse(folder: Path, *, allow_replaced: bool = False) -> None:

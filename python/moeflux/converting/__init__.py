@@ -1,0 +1,116 @@
+"""Converts a checkpoint to MLX's affine codes: any source that loads, a matrix at a time.
+
+Every file is written under another name, read back from disk, and only then given its name. So a
+run that is killed at any moment leaves complete files and at most one part of a file; the same call
+again goes on behind the complete ones, and ends with the same bytes as an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from .. import holes
+from ..arguments import check, integer, optional
+from ..checkpoint import open_checkpoint
+from ..durable import claim, require_space, write_json
+from ..errors import FormatError
+from ..families import build_spec
+from ..gguf import vocabulary
+from ..gguf.contents import is_gguf
+from ..lookalikes import CLAIMS
+from ..packing import beside, of_gguf
+from ..packing.beside import Progress, errors_of_ours, silent
+from ..packing.sources import SourceFiles
+from . import config, shards
+from .pieces import narrowed
+from .plan import Plan
+from .rows import memory_bytes
+from .settings import Settings
+
+DEFAULTS = Settings()
+__all__ = ["Settings", "convert"]
+
+CLAIM_NAME = CLAIMS["convert"]
+SHARD_BYTES = 1 << 30  # at most this much work is lost with a run that is cut
+MAX_THREADS = 256
+WORK_BYTES = 512 << 20  # of all threads together
+
+
+def convert(
+    source: Path, target: Path, settings: Settings = DEFAULTS, *, threads: int | None = None,
+    progress: Progress = silent,
+) -> Path:  # fmt: skip
+    """Writes `target`, a checkpoint in MLX's layout; goes on where an earlier run stopped.
+
+    Args:
+        source: a checkpoint folder, or any of a model's GGUF files. Nothing is written to it.
+        target: a new folder, or one of an interrupted run from the same source and settings.
+        settings: bits and groups.
+        threads: that compute; as many as this process may use where None.
+        progress: asked for a callback for writing and one for reading back.
+
+    Returns:
+        The target.
+
+    Raises:
+        FormatError: the source is no checkpoint or has numbers that cannot be written (infinite, or
+            too large for the dtype), the target holds something else, a rule fits nothing, or
+            `threads` is no number of threads.
+        IoError: the disk is short (nothing is written then) or fails.
+    """
+    check("convert", FormatError, {"threads": optional(integer(1, MAX_THREADS))}, locals())
+    with errors_of_ours("convert", target):
+        return _convert(source, target, settings, threads or _processors(), progress)
+
+
+def _convert(
+    source: Path, target: Path, settings: Settings, threads: int, progress: Progress
+) -> Path:
+    checkpoint = open_checkpoint(source)
+    holes.refuse(checkpoint)
+    plan = Plan(checkpoint, build_spec(checkpoint), settings)
+    if is_gguf(source):
+        vocabulary.read(source)  # what has no tokenizer is refused before hours of work
+    source_files = SourceFiles([file.resolve() for file in checkpoint.files], "convert")
+    try:
+        items = [narrowed(item, plan.dtype, source_files) for item in plan.items]
+        files = shards.cut(items, target, SHARD_BYTES)
+        missing = {shard.path: shard.nbytes for shard in files if not shard.path.exists()}
+        require_space(target, sum(missing.values()), "convert", missing)
+        note = beside.identity(source, checkpoint) | settings.note()
+        claim(target, CLAIM_NAME, note, "convert", "conversion")
+        wrote, verified = (progress(what, sum(shard.nbytes for shard in files))
+                           for what in ("converted", "verified"))  # fmt: skip
+        least = memory_bytes([item.rows for item in items])
+        threads = max(1, min(threads, WORK_BYTES // least))
+        for shard in files:
+            if shard.path.exists():
+                shards.check_done(shard)
+                wrote(shard.nbytes)
+                verified(shard.nbytes)
+            else:
+                shards.write(shard, checkpoint, source_files, threads, wrote, verified)
+    finally:
+        source_files.close()
+    said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
+    _finish(source, target, said, [shard.path.name for shard in files])
+    build_spec(open_checkpoint(target))  # what was written means what was read
+    return target
+
+
+def _finish(source: Path, target: Path, said: dict[str, Any], written: list[str]) -> None:
+    """What is beside the weights. The config comes last: a folder that has one is whole."""
+    if is_gguf(source):
+        of_gguf.write_small(source, target)
+    else:
+        beside.copy_small(source, target)
+    beside.write_index(target, written)
+    write_json(target / "config.json", said, indent=1)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,170 @@
+"""Which tensors a conversion writes, by the names of MLX, and the rows that each is made of.
+
+Made from the spec of the source, so that every family and layout has one way: what loads converts.
+What no spec names is left out: parts for images, layers that predict more than the next token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, NamedTuple
+
+from .. import formats, spec
+from ..checkpoint import Checkpoint, fail
+from ..safetensors_header import Tensor
+from . import decode
+from .config import is_text_only
+from .rows import Rows, of_experts, of_matrix, of_tensor, of_vector
+from .settings import DTYPES, Codes, Settings
+
+_EXPERT = ("gate_proj", "up_proj", "down_proj")
+# What names of a text part begin with in the hub's files, without any other part, and in MLX's.
+_HUB, _ALONE, _MLX = "model.language_model.", "model.", "language_model.model."
+_HEAD = "lm_head."
+
+
+class Item(NamedTuple):
+    """What is written.
+
+    Attributes:
+        name: of a matrix without `.weight`, of a vector as it is.
+        rows: where the numbers come from.
+        shape: of what is written, without the columns of a matrix.
+        dtype: of numbers, scales and biases.
+        codes: None for plain numbers.
+        as_is: the codes are those of the source.
+        is_matrix: it is named by `.weight`, and has columns.
+    """
+
+    name: str
+    rows: Rows
+    shape: tuple[int, ...]
+    dtype: str
+    codes: Codes | None = None
+    as_is: bool = False
+    is_matrix: bool = True
+
+
+class Plan:
+    """The items of a conversion, in order."""
+
+    def __init__(self, checkpoint: Checkpoint, model: spec.Spec, settings: Settings) -> None:
+        """Raises FormatError: a rule does not fit the model, or a format is not read."""
+        self._checkpoint, self._settings = checkpoint, settings
+        embedding = model.embed.weight.name
+        own = (_HUB, _ALONE) if is_text_only(checkpoint.config) else (_HUB,)
+        self._prefix = next((prefix for prefix in own if embedding.startswith(prefix)), "")
+        self.dtype = DTYPES[settings.dtype] if settings.dtype else _dtype(model.embed)
+        found: dict[str, Item] = {}
+        for item in self._items(model):
+            found.setdefault(item.name, item)  # rows of one matrix can be parts of two
+        self.items = list(found.values())
+        settings.require_use(item.name for item in self.items if item.is_matrix)
+
+    @property
+    def quantization(self) -> dict[str, Any]:
+        """The field of config.json."""
+        usual = self._settings.usual
+        found: dict[str, Any] = {"group_size": usual.group, "bits": usual.bits, "mode": "affine"}
+        for item in self.items:
+            if item.codes and item.codes != usual:
+                found[item.name] = {"group_size": item.codes.group, "bits": item.codes.bits}
+        return found
+
+    def _items(self, node: Any, name: str = "") -> Iterator[Item]:
+        """Of a part of a spec that is in a field of this name."""
+        if isinstance(node, spec.Matrix):
+            yield from self._matrix(node, is_small=name in ("router", "shared_gate"))
+        elif isinstance(node, spec.Vector):
+            yield self._vector(node, is_conv=name == "conv")
+        elif isinstance(node, spec.Moe):
+            yield from self._experts(node)
+            for each in fields(node):
+                if each.name not in ("experts", "gate_bias", "up_bias", "down_bias"):
+                    yield from self._items(getattr(node, each.name), each.name)
+        elif isinstance(node, list):
+            for each in node:
+                yield from self._items(each, name)
+        elif is_dataclass(node):
+            for each in fields(node):
+                yield from self._items(getattr(node, each.name), each.name)
+
+    def _matrix(self, matrix: spec.Matrix, is_small: bool) -> Iterator[Item]:
+        name = self._named(matrix.weight.name.removesuffix(".weight"))
+        rows = of_matrix(matrix)
+        usual = self._own(rows) if is_small else self._settings.usual
+        yield self._coded(name, rows, (rows.n_rows,), usual)
+        if matrix.bias is not None:
+            yield self._plain(matrix.bias.name, of_tensor(matrix.bias), matrix.bias)
+
+    def _vector(self, vector: spec.Vector, is_conv: bool) -> Item:
+        shape = None
+        if is_conv:  # in MLX's files, of which this is the sign
+            channels = vector.tensor.shape[0]
+            shape = (channels, vector.count // channels, 1)
+        return self._plain(vector.tensor.name, of_vector(vector), vector.tensor, shape)
+
+    def _plain(
+        self, name: str, rows: Rows, tensor: Tensor, shape: tuple[int, ...] | None = None
+    ) -> Item:
+        return Item(self._named(name), rows, shape or tensor.shape, rows.shape.dtype,
+                    is_matrix=False)  # fmt: skip
+
+    def _experts(self, moe: spec.Moe) -> Iterator[Item]:
+        experts, biases = moe.experts, (moe.gate_bias, moe.up_bias, moe.down_bias)
+        given = [experts.gate, experts.up, experts.down]
+        module = experts.gate.module.rpartition(".")[0].rpartition(".")[0]
+        # MLX's models with biases of experts have the hub's name for the module.
+        module = self._named(f"{module}.{'experts' if moe.gate_bias else 'switch_mlp'}")
+        for number, name in enumerate(_EXPERT):
+            unit, of_unit, at = 1, 0, number
+            if experts.interleaved and number < 2:
+                unit, of_unit, at = 2, number, 0
+            matrix, bias = given[at], biases[at]
+            if matrix is None:
+                continue
+            rows = of_experts(matrix, unit, of_unit)
+            shape = (rows.n_matrices, rows.n_rows)
+            yield self._coded(f"{module}.{name}", rows, shape, self._settings.of_experts)
+            if bias is not None:
+                vector = of_vector(bias, unit, of_unit)
+                yield Item(f"{module}.{name}.bias", vector, shape, vector.shape.dtype,
+                           is_matrix=False)  # fmt: skip
+
+    def _coded(self, name: str, rows: Rows, shape: tuple[int, ...], usual: Codes | None) -> Item:
+        if not decode.is_known(rows.shape):
+            raise fail("convert", f"expected weights that are numbers, affine codes, MXFP4 or "
+                       f"blocks, found {rows.shape.format} of {name}",
+                       self._checkpoint.path)  # fmt: skip
+        rule, columns = self._settings.rule(name), rows.shape.columns
+        codes = rule.codes if rule else usual
+        if codes and columns % codes.group:
+            if rule:
+                raise fail("convert", f"--rule {rule.text}: expected columns in whole groups of "
+                           f"{codes.group}, found {columns} of {name}",
+                           self._checkpoint.path)  # fmt: skip
+            codes = None
+        if codes and codes == self._own(rows):
+            return Item(name, rows, shape, rows.shape.dtype, codes, True)
+        stays = codes is None and self._settings.dtype is None and decode.is_plain(rows.shape)
+        return Item(name, rows, shape, rows.shape.dtype if stays else self.dtype, codes)
+
+    def _own(self, rows: Rows) -> Codes | None:
+        """The codes that a matrix has in the source."""
+        if not decode.is_affine(rows.shape):
+            return None
+        return Codes(formats.TABLE[rows.shape.format].bits, rows.shape.group)
+
+    def _named(self, name: str) -> str:
+        if self._prefix:
+            if name.startswith(self._prefix):
+                return _MLX + name.removeprefix(self._prefix)
+            if f"{name}.".startswith(_HEAD):
+                return f"language_model.{name}"
+        return name
+
+
+def _dtype(embed: spec.Matrix) -> str:
+    """That of the source's numbers; BF16 where there are none but scales of other formats."""
+    return embed.dtype if decode.is_plain(embed) or decode.is_affine(embed) else "BF16"

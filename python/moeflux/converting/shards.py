@@ -1,0 +1,148 @@
+"""Writes the files of a conversion: pieces by several threads, read back before a file counts."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..checkpoint import Checkpoint
+from ..durable import PART, publish
+from ..errors import FormatError, IoError
+from ..packing import read_back
+from ..packing.beside import Report
+from ..packing.sources import SourceFiles
+from ..safetensors_header import Entry, encode
+from .pieces import Piece, entries, work
+from .plan import Item
+
+_ALIGNMENT = 64  # of the data's begin
+Written = tuple[int, int, int]  # offset and bytes of a range of a file, and its CRC-32
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file and the items in it, in order."""
+
+    path: Path
+    items: tuple[Item, ...]
+
+    @cached_property
+    def entries(self) -> list[Entry]:
+        """Its tensors."""
+        return [entry for item in self.items for entry in entries(item)]
+
+    @cached_property
+    def header(self) -> bytes:
+        """What its data lie behind; `format` is what others' loaders ask for."""
+        return encode(self.entries, {"format": "mlx"}, _ALIGNMENT)
+
+    @property
+    def nbytes(self) -> int:
+        """Of all."""
+        return len(self.header) + sum(entry.nbytes for entry in self.entries)
+
+
+def cut(items: Sequence[Item], folder: Path, most: int) -> list[Shard]:
+    """Files of about `most` bytes; an item that is larger has a file of its own."""
+    groups: list[list[Item]] = []
+    size = 0
+    for item in items:
+        nbytes = sum(entry.nbytes for entry in entries(item))
+        if not groups or size + nbytes > most:
+            groups.append([])
+            size = 0
+        groups[-1].append(item)
+        size += nbytes
+    n = len(groups)
+    names = [f"model-{i + 1:05d}-of-{n:05d}.safetensors" if n > 1 else "model.safetensors"
+             for i in range(n)]  # fmt: skip
+    return [Shard(folder / name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+
+
+def check_done(shard: Shard) -> None:
+    """Refuses a file of the final name that this conversion has not written."""
+    with shard.path.open("rb") as stream:
+        found = stream.read(len(shard.header))
+    if found != shard.header or shard.path.stat().st_size != shard.nbytes:
+        raise FormatError(f"[convert] expected a file of this conversion, found another; remove it "
+                          f"and run again ({shard.path})")  # fmt: skip
+
+
+def write(
+    shard: Shard, checkpoint: Checkpoint, source: SourceFiles, threads: int, wrote: Report,
+    verified: Report,
+) -> None:  # fmt: skip
+    """Writes, syncs and reads back; only then the file gets its name.
+
+    Raises:
+        FormatError: numbers that cannot be written.
+        IoError: what was read back is not what was written, or the source cannot be read.
+    """
+    part = shard.path.with_name(shard.path.name + PART)
+    with part.open("wb", buffering=0) as stream:
+        found = _write(stream.fileno(), shard, checkpoint, source, threads, wrote)
+        os.fsync(stream.fileno())
+    found.sort()
+    ends = [offset + nbytes for offset, nbytes, _ in found]
+    if [0, *ends[:-1]] != [offset for offset, _, _ in found] or ends[-1] != shard.nbytes:
+        raise AssertionError(f"pieces of {shard.path} do not lie one behind the other")
+    for (offset, _, expected), crc in zip(found, read_back.checksums(part, 0, ends, verified),
+                                          strict=True):  # fmt: skip
+        if crc != expected:
+            raise IoError(f"[convert] the disk did not keep what was written at {offset}: expected "
+                          f"checksum {expected:08x}, found {crc:08x} ({part})")  # fmt: skip
+    publish(part, shard.path)
+
+
+def _write(
+    descriptor: int, shard: Shard, checkpoint: Checkpoint, source: SourceFiles, threads: int,
+    wrote: Report,
+) -> list[Written]:  # fmt: skip
+    begins: dict[str, int] = {}
+    at = len(shard.header)
+    for entry in shard.entries:
+        begins[entry.name] = at
+        at += entry.nbytes
+
+    def put(make: Callable[[], list[Piece]]) -> list[Written]:
+        return [_put(descriptor, begins[piece.tensor] + piece.offset, piece.data.data)
+                for piece in make() if piece.data.size]  # fmt: skip
+
+    found = [_put(descriptor, 0, memoryview(shard.header))]
+    wrote(len(shard.header))
+    jobs = (job for item in shard.items for job in work(item, checkpoint, source))
+    for done in _in_threads(put, jobs, threads):
+        found += done
+        wrote(sum(nbytes for _, nbytes, _ in done))
+    return found
+
+
+def _in_threads(
+    put: Callable[[Callable[[], list[Piece]]], list[Written]],
+    jobs: Iterator[Callable[[], list[Piece]]], threads: int,
+) -> Iterator[list[Written]]:  # fmt: skip
+    """What comes of each job, in order; few are begun before they are asked for."""
+    with ThreadPoolExecutor(threads) as pool:
+        window: deque[Future[list[Written]]] = deque()
+        try:
+            window.extend(pool.submit(put, job) for job in itertools.islice(jobs, 2 * threads))
+            while window:
+                yield window.popleft().result()
+                window.extend(pool.submit(put, job) for job in itertools.islice(jobs, 1))
+        finally:
+            for future in window:
+                future.cancel()
+
+
+def _put(descriptor: int, offset: int, data: memoryview) -> Written:
+    done = 0
+    while done < data.nbytes:
+        done += os.pwrite(descriptor, data[done:], offset + done)
+    return offset, data.nbytes, zlib.crc32(data)
