@@ -2,6 +2,9 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+
+#include "base/affine.h"
 #include "base/error.h"
 #include "base/format.h"
 #include "bindings/bindings.h"
@@ -60,13 +63,37 @@ py::array_t<float> decode(const std::string& format, uint32_t columns, const py:
   if (n == 0 || n > UINT32_MAX || bytes.size() % row_bytes)
     throw FormatError("[bindings] expected rows of ", row_bytes, " bytes, found ", bytes.size());
   shape.out = static_cast<uint32_t>(n);
+  py::array_t<float> out({py::ssize_t(n), py::ssize_t(columns)});
+  float* rows = out.mutable_data();
+  const py::gil_scoped_release unlocked;
   std::vector<std::byte> planes(shape.nbytes());
   quant::transcode(shape, std::as_bytes(std::span(bytes)), 0, planes.data(), 1);
   const quant::Matrix matrix = quant::contiguous(shape, planes.data());
-  py::array_t<float> out({py::ssize_t(n), py::ssize_t(columns)});
   for (uint32_t i = 0; i < n; ++i)
-    ops::cpu::select_kernels(nullptr).dequant_row(matrix, i, out.mutable_data(i));
+    ops::cpu::select_kernels(nullptr).dequant_row(matrix, i, rows + uint64_t{i} * columns);
   return out;
+}
+
+using Floats = py::array_t<float, py::array::c_style | py::array::forcecast>;
+
+// MLX's affine codes: the bit stream, scales and biases (n / group).
+py::tuple quantize(const Floats& values, uint32_t bits, uint32_t group) {
+  const quant::Format& row = quant::find_format(cat("affine", bits));
+  if (std::ranges::find(row.groups, group) == row.groups.end() || values.size() % group)
+    throw FormatError("[bindings] expected whole groups of numbers, found ", values.size(), " of ",
+                      group);
+  const std::span<const float> numbers(values.data(), values.size());
+  py::array_t<uint8_t> codes(py::ssize_t(numbers.size() * bits / 8));
+  py::array_t<float> scales(py::ssize_t(numbers.size() / group)), biases(scales.size());
+  auto* stream = reinterpret_cast<std::byte*>(codes.mutable_data());
+  float *scale = scales.mutable_data(), *bias = biases.mutable_data();
+  bool finite = false;
+  {
+    const py::gil_scoped_release unlocked;
+    finite = quant::quantize(numbers, bits, group, stream, scale, bias);
+  }
+  if (!finite) throw FormatError("[bindings] expected finite numbers whose range is finite");
+  return py::make_tuple(codes, scales, biases);
 }
 
 }  // namespace
@@ -74,6 +101,7 @@ py::array_t<float> decode(const std::string& format, uint32_t columns, const py:
 void register_formats(py::module_& module) {
   module.def("formats", &formats);
   module.def("decode", &decode, "format"_a, "columns"_a, "blocks"_a);
+  module.def("quantize", &quantize, "values"_a, "bits"_a, "group"_a);
   module.def("tensors", &tensors, "format"_a, "columns"_a, "group"_a, "dtype"_a);
 }
 

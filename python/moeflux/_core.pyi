@@ -168,6 +168,7 @@ class Compute:
 
 def decode(format: str, columns: int, blocks: bytes) -> Any: ...  # (rows, columns) f32, of blocks
 def formats() -> list[tuple[str, int, list[int], bool]]: ...  # name, bits, groups, blocks
+def quantize(values: Any, bits: int, group: int) -> tuple[Any, Any, Any]: ...  # stream, s, b
 def tensors(
     format: str, columns: int, group: int, dtype: str
 ) -> list[tuple[str, str, int]]: ...  # name, dtype, elements a row

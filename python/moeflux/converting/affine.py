@@ -1,7 +1,6 @@
 """MLX's affine codes of numbers, and the bytes of numbers in a dtype.
 
-The rule is that of MLX's own quantiser, which computes in float32: of a group of columns the edge
-of the larger magnitude is held exactly, by a scale that can be negative.
+The core has the rule, that of MLX's own quantiser.
 """
 
 from __future__ import annotations
@@ -11,8 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import _core
+from ..errors import FormatError
+
 Array = NDArray[Any]
-_LEAST_SCALE = np.float32(1e-7)
 
 
 class UnfitError(ValueError):
@@ -31,30 +32,13 @@ def quantize(values: Array, bits: int, group: int) -> Codes:
     """Codes of float32 numbers whose count is whole groups.
 
     Raises:
-        UnfitError: infinities, or what is no number.
+        UnfitError: infinities, what is no number, or a group of a range that float32 has not.
     """
-    groups = values.reshape(-1, group)
-    high, low = groups.max(axis=1), groups.min(axis=1)
-    require_finite(high, low)
-    top = np.float32((1 << bits) - 1)
-    with np.errstate(over="ignore"):
-        width = high - low
-    require_finite(width)
-    low_is_edge = np.abs(low) > np.abs(high)
-    scales = np.maximum(width / top, _LEAST_SCALE)
-    np.negative(scales, out=scales, where=~low_is_edge)
-    edges = np.where(low_is_edge, low, high)
-    with np.errstate(over="ignore"):
-        edge_codes = np.rint(edges / scales)
-    require_finite(edge_codes)
-    on_grid = edge_codes != 0
-    np.divide(edges, edge_codes, out=scales, where=on_grid)
-    biases = np.where(on_grid, edges, np.float32(0))
-    codes = groups - biases[:, None]
-    codes /= scales[:, None]
-    np.rint(codes, out=codes)
-    np.clip(codes, 0, top, out=codes)
-    return Codes(pack(codes.astype(np.uint8).reshape(-1), bits), scales, biases)
+    try:
+        return Codes(*_core.quantize(values, bits, group))
+    except FormatError:
+        require_finite(values)
+        raise UnfitError("expected groups of a range that float32 has, found a wider one") from None
 
 
 def require_finite(*numbers: Array) -> None:
@@ -65,35 +49,16 @@ def require_finite(*numbers: Array) -> None:
             raise UnfitError(f"expected finite numbers, found {wrong[0]}")
 
 
-def pack(codes: Array, bits: int) -> Array:
-    """The bit stream, bytes, of codes (8 n) of so many bits: the first in the lowest bits."""
-    words = codes.view("<u8")
-    for width, keep, low in _steps(bits):
-        words = (words & low) | ((words >> np.uint64(width - keep)) & (low << np.uint64(keep)))
-    return np.ascontiguousarray(words.view(np.uint8).reshape(-1, 8)[:, :bits]).reshape(-1)
-
-
 def unpack(stream: Array, bits: int) -> Array:
     """The codes of a bit stream of whole bytes."""
     octets = np.zeros((stream.size // bits, 8), np.uint8)
     octets[:, :bits] = stream.reshape(-1, bits)
     words = octets.reshape(-1).view("<u8")
-    for width, keep, low in reversed(_steps(bits)):
+    for width in (32, 16, 8):  # eight codes move apart: halves, quarters, one by one
+        keep = bits * width // 8
+        low = np.uint64(sum(((1 << keep) - 1) << at for at in range(0, 64, 2 * width)))
         words = (words & low) | ((words << np.uint64(width - keep)) & (low << np.uint64(width)))
     return words.view(np.uint8)
-
-
-def _steps(bits: int) -> list[tuple[int, int, np.uint64]]:
-    """How eight codes in eight bytes move together: pairs of 8, of 16 and of 32 bits.
-
-    Each is the width of a half, the bits in use of it, and these bits of all lower halves.
-    """
-    steps = []
-    for width in (8, 16, 32):
-        keep = bits * width // 8
-        low = sum(((1 << keep) - 1) << at for at in range(0, 64, 2 * width))
-        steps.append((width, keep, np.uint64(low)))
-    return steps
 
 
 def encode(values: Array, dtype: str) -> Array:
