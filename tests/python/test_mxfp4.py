@@ -14,12 +14,14 @@ import pytest
 
 import moeflux
 from moeflux.checkpoint import open_checkpoint
+from moeflux.converting import Settings, convert
 from moeflux.families import build_spec
 from moeflux.packing import pack, verify
 from moeflux.planning import plan
 from oracle import build
 from oracle.safetensors_file import Stored, encode, read
 from oracle.writer import write_checkpoint
+from support import tensors
 from support.budget import smallest_budget
 
 ROOM = {"memory": "64MiB", "context": 128, "precision": "float32"}
@@ -133,6 +135,16 @@ def test_a_packed_folder_gives_the_same_bits(folders, expected, tmp_path):
     found, stats = logits(tmp_path / "packed", max_slots=4)
     assert stats["evictions"] > 0
     assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("packed_first", [False, True])
+def test_it_converts_as_the_same_numbers_do(folders, tmp_path, packed_first):
+    """Rows of gate and up are told apart, as are their biases."""
+    source = pack(folders[0], tmp_path / "packed") if packed_first else folders[0]
+    found = convert(source, tmp_path / "found", Settings(6, 4, 32))
+    expected = convert(folders[1], tmp_path / "expected", Settings(6, 4, 32))
+    assert tensors.differing(tensors.of(found), tensors.of(expected)) == []
+    assert "mxfp4" not in (found / "config.json").read_text()
 
 
 def test_info_and_plan_know_the_layout(folders):
