@@ -245,9 +245,8 @@ def reshape(folder):
     (folder / "config.json").write_text(json.dumps(config))
 
 
-def as_awq(folder):
-    method = {"quant_method": "awq", "bits": 4, "group_size": 64}
-    config = config_of(folder) | {"quantization_config": method}
+def as_other(folder):
+    config = config_of(folder) | {"quantization_config": {"quant_method": "hqq"}}
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -256,7 +255,7 @@ def as_awq(folder):
     [
         (truncate, r"end within the file's 50000 bytes.*model-00002-of-00002"),
         (reshape, r"expected .*\[32, 128\].*found .*\[64, 128\].*safetensors"),
-        (as_awq, r"found quant_method 'awq'.*config\.json"),
+        (as_other, r"found quant_method 'hqq'.*config\.json"),
         (lambda folder: (folder / "model-00001-of-00002.safetensors").unlink(), "is missing"),
         (lambda folder: (folder / "config.json").write_text("[1]"), r"JSON object.*config\.json"),
     ],

@@ -40,7 +40,7 @@ def convert(
     threads: options.Threads = None,
     verbose: options.Verbose = False,
 ) -> None:
-    """Write a checkpoint of any format that runs as MLX's affine codes of 2 to 8 bits.
+    """Write a checkpoint of any format that runs, or of AWQ or GPTQ, in MLX's 2 to 8 bits.
 
     The same command again goes on where it stopped, whatever stopped it. Every file is read back
     from disk and compared before it counts. SOURCE stays as it is. Routers and vectors stay plain.

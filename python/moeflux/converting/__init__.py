@@ -22,8 +22,7 @@ from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS
 from ..packing import beside, of_gguf
 from ..packing.beside import Progress, errors_of_ours, silent
-from ..packing.sources import SourceFiles
-from . import config, shards
+from . import config, shards, transposed
 from .pieces import narrowed
 from .plan import Plan
 from .rows import memory_bytes
@@ -70,16 +69,16 @@ def _convert(
 ) -> Path:
     checkpoint = open_checkpoint(source)
     holes.refuse(checkpoint)
-    plan = Plan(checkpoint, build_spec(checkpoint), settings)
     if is_gguf(source):
         vocabulary.read(source)  # what has no tokenizer is refused before hours of work
-    source_files = SourceFiles([file.resolve() for file in checkpoint.files], "convert")
+    note = beside.identity(source, checkpoint) | settings.note()
+    checkpoint, source_files = transposed.opened(checkpoint)
     try:
+        plan = Plan(checkpoint, build_spec(checkpoint), settings)
         items = [narrowed(item, plan.dtype, source_files) for item in plan.items]
         files = shards.cut(items, target, SHARD_BYTES)
         missing = {shard.path: shard.nbytes for shard in files if not shard.path.exists()}
         require_space(target, sum(missing.values()), "convert", missing)
-        note = beside.identity(source, checkpoint) | settings.note()
         claim(target, CLAIM_NAME, note, "convert", "conversion")
         wrote, verified = (progress(what, sum(shard.nbytes for shard in files))
                            for what in ("converted", "verified"))  # fmt: skip

@@ -18,7 +18,7 @@ from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
 from ..formats import BITS, GROUPS, PLAIN, affine, of_blocks
 from ..spec import Rows, Slices
-from .config import MAX_EACH, Config
+from .config import MAX_EACH, Config, way_out
 from .rope import Rope
 
 # Tensors of the text part that mean nothing beside its config.
@@ -60,8 +60,9 @@ class Tensors:
         self.quantization = config.section("quantization") or config.section("quantization_config")
         self.method = self.quantization.get("quant_method")
         if self.method is not None and self.method not in reads:
-            raise config.bad(f"expected weights that are {', '.join(('plain', *reads))} or "
-                             f"MLX's, found quant_method {show(self.method)}")  # fmt: skip
+            raise config.bad(f"expected weights that are {', '.join(('plain', *reads))} or MLX's, "
+                             f"found quant_method {show(self.method)}"
+                             f"{way_out(self.method)}")  # fmt: skip
         self._used: set[str] = set()
 
     def has(self, name: str) -> bool:

@@ -15,12 +15,20 @@ MAX_EACH = 1 << 12  # layers; heads or experts of a layer
 MAX_HEAD_DIM = 1 << 16
 MAX_FLOAT32 = 3.4e38
 
+# Methods of quantisation whose codes lie transposed: what `convert` makes of them runs.
+CONVERTED = ("awq", "gptq")
+
 OneWay = dict[str, tuple[Any, ...]]
 # Fields of transformers' configs, and the values that mean what the engine does.
 ONE_WAY: OneWay = {
     "hidden_act": ("silu", "swish"),
     "use_sliding_window": (False,),
 }
+
+
+def way_out(method: Any) -> str:
+    """The end of the sentence that refuses a method of quantisation."""
+    return "; `moeflux convert` reads it" if method in CONVERTED else ""
 
 
 class Config:

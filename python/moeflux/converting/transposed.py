@@ -1,0 +1,238 @@
+"""AWQ and GPTQ: matrices whose codes lie transposed, as plain ones that are decoded when read.
+
+A matrix X of `out` rows and `in` columns is three tensors, and a number is scale * (code - zero),
+with a scale and a zero for some columns of a row:
+
+    X.scales   F16, BF16 or F32 [in / group, out]
+    X.qzeros   I32 [in / group, out * bits / 32]   zeros along a row
+    X.qweight  AWQ   I32 [in, out / 8]             codes along a row, as the zeros in an order of
+                                                   their own in each word
+               GPTQ  I32 [in * bits / 32, out]     codes down a column; zeros are stored less one,
+                                                   but for "gptq_v2"; I32 X.g_idx [in] is the group
+                                                   of each column, in order without `desc_act`
+
+Source of the layouts: what AutoAWQ's "gemm" and AutoGPTQ write.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..arguments import show
+from ..checkpoint import Checkpoint, Tensor, fail
+from ..families.config import CONVERTED
+from ..packing.sources import SourceFiles
+from ..spec import Range
+from . import decode
+from .affine import Array
+
+MAX_BYTES = 256 << 20  # of a matrix's codes, which are held as a whole
+_BITS = dict(zip(CONVERTED, ((4,), (2, 4, 8)), strict=True))
+_PLACES = {
+    "awq": (0, 4, 1, 5, 2, 6, 3, 7)
+}  # in a word, of neighbours; in order where none are said
+_PARTS = ("qweight", "qzeros", "scales", "g_idx")
+_HELD = 2  # matrices
+_NUMBER = np.dtype(np.float32).itemsize
+
+
+@dataclass(frozen=True)
+class _Method:
+    """What a config says of all matrices."""
+
+    name: str
+    bits: int
+    zero: int  # of a stored 0
+
+    @property
+    def shifts(self) -> Array:
+        """Of neighbours in a word."""
+        places = _PLACES.get(self.name, range(32 // self.bits))
+        return np.array(places, np.uint32) * np.uint32(self.bits)
+
+    def shapes(self, out: int, columns: int, groups: int) -> dict[str, tuple[int, ...]]:
+        """Of the tensors of a matrix."""
+        of_word = 32 // self.bits
+        codes = (columns, out // of_word) if self.name == "awq" else (columns // of_word, out)
+        return {"qweight": codes, "qzeros": (groups, out // of_word), "scales": (groups, out)}
+
+    def rows(self, codes: Array, zeros: Array, scales: Array, begin: int, end: int) -> Array:
+        """Rows begin..end (n, in) of a matrix of these tensors."""
+        first, last = begin * self.bits // 32, -(-end * self.bits // 32)
+        cut = slice(begin - first * 32 // self.bits, end - first * 32 // self.bits)
+        zeros = self._neighbours(zeros[:, first:last])[:, cut] + np.uint32(self.zero)
+        if self.name == "awq":
+            found = self._neighbours(codes[:, first:last])[:, cut]
+        else:
+            found = self._neighbours(codes[:, begin:end].T).T
+        groups = found.reshape(len(scales), -1, end - begin).astype(np.float32)
+        groups -= zeros.astype(np.float32)[:, None]
+        groups *= scales[:, None, begin:end]
+        return np.ascontiguousarray(groups.reshape(-1, end - begin).T)
+
+    def _neighbours(self, words: Array) -> Array:
+        mask = np.uint32((1 << self.bits) - 1)
+        return ((words[..., None] >> self.shifts) & mask).reshape(len(words), -1)
+
+
+class _Files(SourceFiles):
+    """Files, and behind them one for each matrix: its rows as float32."""
+
+    def __init__(self, checkpoint: Checkpoint, matrices: list[_Parts], method: _Method) -> None:
+        super().__init__([file.resolve() for file in checkpoint.files], "convert")
+        self.matrices, self._method = matrices, method
+        self._held: OrderedDict[int, tuple[Array, Array, Array]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, place: Range, out: memoryview) -> None:
+        """Fills `out` with a range; of a matrix, with whole rows."""
+        number = place.file - len(self.files)
+        if number < 0:
+            super().read(place, out)
+            return
+        row_bytes = self.matrices[number].columns * _NUMBER
+        begin, end = (at // row_bytes for at in (place.offset, place.offset + place.nbytes))
+        with np.errstate(over="ignore", invalid="ignore"):  # for the caller to refuse
+            rows = self._method.rows(*self._tensors(number), begin, end)
+        out[: place.nbytes] = rows.reshape(-1).view(np.uint8).data
+
+    def _tensors(self, number: int) -> tuple[Array, Array, Array]:
+        with self._lock:
+            if number not in self._held:
+                parts = self.matrices[number]
+                scales = decode.numbers(self.stored(parts.scales), parts.scales.dtype)
+                self._held[number] = (
+                    self._words(parts.codes), self._words(parts.zeros),
+                    scales.reshape(parts.scales.shape),
+                )  # fmt: skip
+            self._held.move_to_end(number)
+            while len(self._held) > _HELD:
+                self._held.popitem(last=False)
+            return self._held[number]
+
+    def _words(self, tensor: Tensor) -> Array:
+        return self.stored(tensor).view("<u4").reshape(tensor.shape)
+
+    def stored(self, tensor: Tensor) -> Array:
+        """The bytes of a tensor of the files."""
+        buffer = np.empty(tensor.nbytes, np.uint8)
+        super().read(Range(tensor.file, tensor.offset, tensor.nbytes), buffer.data)
+        return buffer
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The tensors of a matrix."""
+
+    codes: Tensor
+    zeros: Tensor
+    scales: Tensor
+    columns: int
+
+
+def opened(checkpoint: Checkpoint) -> tuple[Checkpoint, SourceFiles]:
+    """A checkpoint of any method that is done here as one of plain matrices, and its files.
+
+    Raises:
+        FormatError: settings or tensors of such a method that contradict each other.
+        IoError: a file cannot be read.
+    """
+    said = checkpoint.config.get("quantization_config")
+    method = said.get("quant_method") if isinstance(said, dict) else None
+    if not isinstance(method, str) or method not in _BITS:
+        return checkpoint, SourceFiles([file.resolve() for file in checkpoint.files], "convert")
+    form = _method(checkpoint, method, said)
+    tensors: dict[str, Tensor] = {}
+    matrices: list[_Parts] = []
+    files = list(checkpoint.files)
+    for name, tensor in checkpoint.tensors.items():
+        module, _, part = name.rpartition(".")
+        if f"{module}.qweight" not in checkpoint.tensors or part not in _PARTS:
+            tensors[name] = tensor
+        elif part == "qweight":
+            parts = _parts(checkpoint, module, form)
+            shape = (parts.scales.shape[1], parts.columns)
+            tensors[f"{module}.weight"] = Tensor(f"{module}.weight", len(files), 0,
+                                                 math.prod(shape) * _NUMBER, "F32",
+                                                 shape)  # fmt: skip
+            matrices.append(parts)
+            files.append(checkpoint.files[tensor.file])
+    config = {
+        key: value for key, value in checkpoint.config.items() if key != "quantization_config"
+    }
+    source = _Files(checkpoint, matrices, form)
+    try:
+        _require_order(checkpoint, source)
+    except BaseException:
+        source.close()
+        raise
+    return replace(checkpoint, config=config, files=tuple(files), tensors=tensors), source
+
+
+def _method(checkpoint: Checkpoint, name: str, said: Any) -> _Method:
+    def bad(what: str) -> Exception:
+        return fail("convert", what, checkpoint.config_file)
+
+    bits = said.get("bits", said.get("w_bit", 4))
+    if bits not in _BITS[name] or isinstance(bits, bool):
+        raise bad(
+            f"expected {' or '.join(map(str, _BITS[name]))} bits of {name}, found {show(bits)}"
+        )
+    version = said.get("version", "gemm")
+    if name == "awq" and (not isinstance(version, str) or version.lower() != "gemm"):
+        raise bad(f"expected version 'gemm' of awq, found {show(version)}")
+    form = said.get("checkpoint_format", "gptq")
+    if name == "gptq" and form not in ("gptq", "gptq_v2"):
+        raise bad(f"expected checkpoint_format 'gptq' or 'gptq_v2', found {show(form)}")
+    return _Method(name, bits, 1 if name == "gptq" and form == "gptq" else 0)
+
+
+def _parts(checkpoint: Checkpoint, module: str, method: _Method) -> _Parts:
+    found = [checkpoint.tensors.get(f"{module}.{part}") for part in _PARTS[:3]]
+    codes, zeros, scales = found
+    if codes is None or zeros is None or scales is None:
+        raise fail("convert", f"expected {', '.join(_PARTS[:3])} of {module}, found fewer",
+                   checkpoint.path)  # fmt: skip
+    of_word = 32 // method.bits
+    columns = (codes.shape or (0,))[0] * (1 if method.name == "awq" else of_word)
+    groups, out = scales.shape if len(scales.shape) == 2 else (0, 0)
+    where = checkpoint.files[codes.file]
+    if not groups or not out or not columns or columns % groups or out % of_word:
+        raise fail("convert", f"expected whole groups and words of {module}, found qweight "
+                   f"{list(codes.shape)} and scales {list(scales.shape)}", where)  # fmt: skip
+    dtypes = dict(zip(_PARTS, (("I32",), ("I32",), ("F16", "BF16", "F32")), strict=False))
+    for tensor, (part, shape) in zip((codes, zeros, scales),
+                                     method.shapes(out, columns, groups).items(),
+                                     strict=True):  # fmt: skip
+        if tensor.shape != shape or tensor.dtype not in dtypes[part]:
+            raise fail("convert", f"expected {' or '.join(dtypes[part])} {list(shape)} of "
+                       f"{tensor.name}, found {tensor.dtype} {list(tensor.shape)}",
+                       where)  # fmt: skip
+        if tensor.nbytes > MAX_BYTES:
+            raise fail("convert", f"expected at most {MAX_BYTES} bytes of {tensor.name}, found "
+                       f"{tensor.nbytes}", where)  # fmt: skip
+    return _Parts(codes, zeros, scales, columns)
+
+
+def _require_order(checkpoint: Checkpoint, source: _Files) -> None:
+    """Refuses columns whose groups are not in order: they were quantised by `desc_act`."""
+    for parts in source.matrices:
+        name = parts.codes.name.removesuffix("qweight") + "g_idx"
+        tensor = checkpoint.tensors.get(name)
+        if tensor is None:
+            continue
+        where = checkpoint.files[tensor.file]
+        if (tensor.dtype, tensor.shape) != ("I32", (parts.columns,)):
+            raise fail("convert", f"expected I32 [{parts.columns}] of {name}, found {tensor.dtype} "
+                       f"{list(tensor.shape)}", where)  # fmt: skip
+        group = parts.columns // parts.scales.shape[0]
+        found = source.stored(tensor).view("<i4")
+        if not np.array_equal(found, np.arange(parts.columns) // group):
+            raise fail("convert", f"expected the groups of {name} in order, found others: desc_act "
+                       "is not done", where)  # fmt: skip

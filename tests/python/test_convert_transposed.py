@@ -1,0 +1,172 @@
+"""AWQ and GPTQ convert as the numbers that they mean, packed here as their makers' tools do."""
+
+import json
+
+import numpy as np
+import pytest
+
+import moeflux
+from moeflux.converting import Settings, convert
+from oracle import build, safetensors_file
+from oracle.safetensors_file import Stored, encode
+from oracle.writer import write_checkpoint
+from support import tensors
+
+AWQ_ORDER = [0, 2, 4, 6, 1, 3, 5, 7]  # AutoAWQ's order_map: the column that goes to each place
+GROUP = 32
+METHODS = {
+    "awq": {"quant_method": "awq", "bits": 4, "group_size": GROUP, "version": "gemm"},
+    "gptq": {"quant_method": "gptq", "bits": 4, "group_size": GROUP, "desc_act": False},
+    "gptq8": {"quant_method": "gptq", "bits": 8, "group_size": GROUP},
+    "gptq_v2": {"quant_method": "gptq", "bits": 4, "checkpoint_format": "gptq_v2"},
+}
+
+
+def words(numbers, bits, order=None):
+    """int32 [..., n * bits / 32] of [..., n], one after the other as a loop would."""
+    of_word = 32 // bits
+    groups = numbers.astype(np.uint64).reshape(*numbers.shape[:-1], -1, of_word)
+    out = np.zeros(groups.shape[:-1], np.uint64)
+    for place in range(of_word):
+        out |= groups[..., order[place] if order else place] << np.uint64(bits * place)
+    return out.astype(np.uint32).view(np.int32)
+
+
+def packed(module, codes, zeros, scales, method):
+    """The tensors of a matrix of codes [out, in], zeros and scales [out, in / group]."""
+    bits = method["bits"]
+    if method["quant_method"] == "awq":
+        stored = {"qweight": words(codes.T, bits, AWQ_ORDER),
+                  "qzeros": words(zeros.T, bits, AWQ_ORDER)}  # fmt: skip
+    else:
+        less = 0 if method.get("checkpoint_format") == "gptq_v2" else 1
+        stored = {"qweight": words(codes, bits).T, "qzeros": words(zeros.T - less, bits),
+                  "g_idx": np.arange(codes.shape[1], dtype=np.int32) // GROUP}  # fmt: skip
+    found = {f"{module}.{part}": Stored("I32", np.ascontiguousarray(value))
+             for part, value in stored.items()}  # fmt: skip
+    return found | {f"{module}.scales": encode(np.ascontiguousarray(scales.T), "F16")}
+
+
+def made(folder, name, change=None):
+    """A checkpoint of the method, and one of the same numbers as float32."""
+    method, random = METHODS[name], np.random.default_rng(4)
+    source = build(folder / "source", "qwen3_moe", "hf-f16", 3, branch_gain=0.25, experts="split",
+                   num_hidden_layers=2, num_experts=6)  # fmt: skip
+    ours, plain = {}, {}
+    for file in sorted(source.glob("*.safetensors")):
+        for tensor, stored in safetensors_file.read(file).items():
+            if not tensor.endswith("_proj.weight"):
+                ours[tensor] = plain[tensor] = stored
+                continue
+            out, columns = stored.data.shape
+            top = (1 << method["bits"]) - 1
+            codes = random.integers(0, top + 1, (out, columns))
+            groups = (out, columns // GROUP)
+            zeros = random.integers(1, top + 1, groups)
+            scales = (random.uniform(0.5, 1.5, groups) / columns**0.5 / top).astype(np.float16)
+            scales = scales.astype(np.float32)
+            ours |= packed(tensor.removesuffix(".weight"), codes, zeros, scales, method)
+            numbers = codes - np.repeat(zeros, GROUP, 1)
+            plain[tensor] = encode(numbers * np.repeat(scales, GROUP, 1), "F32")
+    if change:
+        change(ours)
+    config = json.loads((source / "config.json").read_text())
+    hub = write_checkpoint(folder / "hub", config | {"quantization_config": method}, ours, "hf", 2)
+    return hub, write_checkpoint(folder / "plain", config, plain, "hf", 1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("piece", [100, 1 << 18])
+def test_it_becomes_what_the_same_numbers_would(name, piece, tmp_path, monkeypatch):
+    from moeflux.converting import rows
+
+    monkeypatch.setattr(rows, "PIECE", piece * 8)
+    hub, plain = made(tmp_path, name)
+    with pytest.raises(moeflux.FormatError, match=r"quant_method.*`moeflux convert` reads it"):
+        moeflux.load(hub)
+    settings = Settings(5, group=32)
+    found = convert(hub, tmp_path / "found", settings)
+    expected = convert(plain, tmp_path / "expected", settings)
+    assert tensors.differing(tensors.of(found), tensors.of(expected)) == []
+    said = json.loads((found / "config.json").read_text())
+    assert "quant_method" not in said["quantization_config"]
+    session = moeflux.load(found, memory="256MiB", context=64).session()
+    assert np.isfinite(session.step([1, 2, 3])).all()
+
+
+FIRST = "model.layers.0.self_attn.q_proj."
+
+
+def without(part):
+    return lambda stored: stored.pop(FIRST + part)
+
+
+def cut(part):
+    def change(stored):
+        tensor = stored[FIRST + part]
+        stored[FIRST + part] = Stored(tensor.dtype, tensor.data[:-1].copy())
+
+    return change
+
+
+def of_dtype(part, dtype, kind):
+    def change(stored):
+        stored[FIRST + part] = Stored(dtype, stored[FIRST + part].data.view(kind))
+
+    return change
+
+
+def shuffled(stored):
+    stored[FIRST + "g_idx"].data[:2] = 1, 0
+
+
+def infinite(stored):
+    stored[FIRST + "scales"].data[0, 0] = np.inf
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (without("scales"), "qweight, qzeros, scales of .*q_proj, found fewer"),
+        (cut("qweight"), r"I32 \[120\] of .*q_proj\.g_idx, found I32 \[128\]"),
+        (cut("qzeros"), r"I32 \[4, 16\] of .*q_proj\.qzeros, found I32 \[3, 16\]"),
+        (cut("scales"), r"whole groups and words of .*q_proj"),
+        (of_dtype("qweight", "U32", "<u4"), "expected I32 .*found U32"),
+        (cut("g_idx"), r"I32 \[128\] of .*g_idx, found I32 \[127\]"),
+        (shuffled, "q_proj.g_idx in order, found others: desc_act"),
+        (infinite, r"finite numbers, found .*(inf|nan) in model\.layers\.0\.self_attn\.q_proj"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused_by_name(change, words, tmp_path):
+    hub, _ = made(tmp_path, "gptq", change)
+    with pytest.raises(moeflux.FormatError, match=rf"{words}.*safetensors|{words}"):
+        convert(hub, tmp_path / "found")
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "words"),
+    [
+        ("awq", {"bits": 3}, "4 bits of awq, found 3"),
+        ("gptq", {"bits": 3}, "2 or 4 or 8 bits of gptq, found 3"),
+        ("gptq", {"bits": [4]}, "bits of gptq"),
+        ("awq", {"version": "gemv"}, "version 'gemm' of awq, found 'gemv'"),
+        ("gptq", {"checkpoint_format": "marlin"}, "'gptq' or 'gptq_v2', found 'marlin'"),
+    ],
+)
+def test_settings_that_are_not_done_are_refused_by_name(name, setting, words, tmp_path):
+    hub, _ = made(tmp_path, name)
+    config = json.loads((hub / "config.json").read_text())
+    config["quantization_config"] |= setting
+    (hub / "config.json").write_text(json.dumps(config))
+    with pytest.raises(moeflux.FormatError, match=rf"{words}.*config\.json"):
+        convert(hub, tmp_path / "found")
+    assert not (tmp_path / "found").exists()
+
+
+def test_a_matrix_that_is_too_large_to_hold_is_refused(tmp_path, monkeypatch):
+    from moeflux.converting import transposed
+
+    hub, _ = made(tmp_path, "awq")
+    monkeypatch.setattr(transposed, "MAX_BYTES", 8000)
+    with pytest.raises(moeflux.FormatError, match=r"at most 8000 bytes of .*_proj\.qweight, found"):
+        convert(hub, tmp_path / "found")
