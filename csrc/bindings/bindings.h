@@ -15,5 +15,6 @@ void register_matvec(pybind11::module_& module);
 void register_options(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 void register_sampling(pybind11::module_& module);
+void register_snapshots(pybind11::module_& module);
 
 }  // namespace moeflux::bindings

@@ -112,17 +112,13 @@ void register_native_model(py::module_& module) {
              return layers;
            })
       .def("free_bytes", [](const NativeModel& self) { return self.engine->free_bytes(); })
+      .def("snapshot_form", &snapshot_form, py::arg("positions"))
       .def("stats", &stats);
 }
 
 void register_sessions(py::module_& module) {
   py::class_<NativeRouting>(module, "NativeRouting")
       .def_property_readonly("name", [](const NativeRouting& self) { return self.routing->name; });
-  py::class_<NativeSnapshot>(module, "Snapshot")
-      .def_property_readonly(
-          "position", [](const NativeSnapshot& self) { return self.snapshot->cache.positions; })
-      .def_property_readonly("nbytes",
-                             [](const NativeSnapshot& self) { return self.snapshot->nbytes(); });
   py::class_<NativeSession>(module, "NativeSession")
       .def_property_readonly("model", [](const NativeSession& self) { return self.model; })
       .def_property_readonly("position",

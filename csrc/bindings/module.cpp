@@ -12,6 +12,7 @@ PYBIND11_MODULE(_core, module) {
   moeflux::bindings::register_kernel_table(module);
   moeflux::bindings::register_formats(module);
   moeflux::bindings::register_options(module);
+  moeflux::bindings::register_snapshots(module);
   moeflux::bindings::register_model(module);
   moeflux::bindings::register_matvec(module);
   moeflux::bindings::register_plan(module);

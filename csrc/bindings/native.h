@@ -51,6 +51,12 @@ struct NativeSnapshot {
   Owned<engine::Session::Snapshot> snapshot;
 };
 
+// A snapshot that is being read from somewhere: no session has seen it.
+struct NativeDraft {
+  std::shared_ptr<NativeModel> model;
+  Owned<engine::Session::Snapshot> snapshot;
+};
+
 struct NativeRouting {
   std::shared_ptr<NativeModel> model;
   Owned<engine::RoutingOverride> routing;
@@ -117,5 +123,9 @@ pybind11::tuple score(NativeModel& model, const pybind11::tuple& item, uint32_t 
 NativeRouting make_routing(const std::shared_ptr<NativeModel>& model, uint32_t top_k,
                            const pybind11::object& mask, const pybind11::object& forced,
                            bool repeat, const std::string& name, bool and_session);
+
+// How the bytes of a snapshot of so many tokens lie, "nbytes" in all: what must be equal for one
+// model's to be another's. And the model's "context" and "vocab".
+pybind11::dict snapshot_form(const NativeModel& model, uint32_t positions);
 
 }  // namespace moeflux::bindings

@@ -104,6 +104,14 @@ std::shared_ptr<Session::Snapshot> Engine::save(const Session& session) {
   return session.save();
 }
 
+std::shared_ptr<Session::Snapshot> Engine::blank_snapshot(uint32_t positions) {
+  if (positions > layout_.context())
+    throw SessionError("[engine::Snapshot] expected at most ", layout_.context(),
+                       " tokens, the context, found ", positions, "; load with a larger context=");
+  make_room(Session::blank_bytes(layout_, positions, *arena_), "a snapshot");
+  return Session::blank(layout_, positions, *arena_);
+}
+
 std::shared_ptr<Session> Engine::fork(const Session& session) {
   make_room(session.fork_bytes(), "a session");
   return session.fork();

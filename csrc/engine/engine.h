@@ -73,6 +73,9 @@ class Engine {
   // What sessions and snapshots can take: free, or of slots that go in their place. Any thread.
   uint64_t free_bytes() const;
   std::shared_ptr<Session::Snapshot> save(const Session& session);  // throws MemoryBudgetError
+  // One that is to be read from somewhere. Throws SessionError past the context, MemoryBudgetError.
+  std::shared_ptr<Session::Snapshot> blank_snapshot(uint32_t positions);
+  const SessionLayout& layout() const { return layout_; }
   // As Session's. They throw MemoryBudgetError, too.
   std::shared_ptr<Session> fork(const Session& session);
   void restore(Session& session, const Session::Snapshot& snapshot);

@@ -34,6 +34,13 @@ uint64_t CacheMemory::nbytes() const {
   return nbytes;
 }
 
+std::vector<std::span<std::byte>> CacheMemory::spans() const {
+  const std::vector<uint64_t> sizes = layout_.parts(n_blocks_);
+  std::vector<std::span<std::byte>> spans;
+  for (size_t i = 0; i < sizes.size(); ++i) spans.emplace_back(parts_[i].mapped(), sizes[i]);
+  return spans;
+}
+
 KvCache::KvCache(const SessionLayout& layout, base::Arena& arena)
     : layout_(layout),
       arena_(arena),
@@ -70,16 +77,12 @@ void KvCache::trim(uint32_t positions) {
   while (extents_.size() > layout_.n_extents(positions)) extents_.pop_back();
 }
 
-uint32_t KvCache::tail_blocks(uint32_t positions) const {
-  return (positions % layout_.extent() + ops::kCacheBlock - 1) / ops::kCacheBlock;
-}
-
 uint64_t KvCache::save_bytes(uint32_t positions) const {
-  return layout_.extent_bytes(tail_blocks(positions));
+  return layout_.extent_bytes(layout_.tail_blocks(positions));
 }
 
 uint64_t KvCache::whole_tail_bytes(uint32_t positions) const {
-  if (tail_blocks(positions) == 0) return 0;
+  if (layout_.tail_blocks(positions) == 0) return 0;
   return layout_.extent_bytes(layout_.n_blocks(positions / layout_.extent()));
 }
 
@@ -88,17 +91,35 @@ KvCache::Held KvCache::hold(uint32_t positions) const {
   held.positions = positions;
   const uint32_t n_full = positions / layout_.extent();
   held.full.assign(extents_.begin(), extents_.begin() + n_full);
-  if (tail_blocks(positions)) held.tail = extents_[n_full];
+  if (layout_.tail_blocks(positions)) held.tail = extents_[n_full];
   return held;
 }
 
 KvCache::Held KvCache::save(uint32_t positions) const {
   Held held = hold(positions);
   if (held.tail == nullptr) return held;
-  const uint32_t n_blocks = tail_blocks(positions);
+  const uint32_t n_blocks = layout_.tail_blocks(positions);
   const auto tail = std::make_shared<CacheMemory>(layout_, n_blocks, arena_, "a snapshot");
   tail->copy(*held.tail, n_blocks);
   held.tail = tail;
+  return held;
+}
+
+uint64_t KvCache::blank_bytes(const SessionLayout& layout, uint32_t positions) {
+  uint64_t nbytes = layout.extent_bytes(layout.tail_blocks(positions));
+  for (uint32_t i = 0; i < positions / layout.extent(); ++i)
+    nbytes += layout.extent_bytes(layout.n_blocks(i));
+  return nbytes;
+}
+
+KvCache::Held KvCache::blank(const SessionLayout& layout, uint32_t positions, base::Arena& arena) {
+  Held held;
+  held.positions = positions;
+  for (uint32_t i = 0; i < positions / layout.extent(); ++i)
+    held.full.push_back(
+        std::make_shared<CacheMemory>(layout, layout.n_blocks(i), arena, "a snapshot"));
+  if (const uint32_t n_blocks = layout.tail_blocks(positions))
+    held.tail = std::make_shared<CacheMemory>(layout, n_blocks, arena, "a snapshot");
   return held;
 }
 
@@ -107,7 +128,7 @@ void KvCache::restore(const Held& held) {
   if (held.tail) {
     const size_t index = held.full.size();
     tail = owns(index) ? extents_[index] : make(index);
-    tail->copy(*held.tail, tail_blocks(held.positions));
+    tail->copy(*held.tail, layout_.tail_blocks(held.positions));
   }
   extents_.clear();
   for (const auto& extent : held.full) add(extent);
@@ -117,9 +138,9 @@ void KvCache::restore(const Held& held) {
 void KvCache::truncate(uint32_t positions) {
   std::shared_ptr<CacheMemory> tail;
   const uint32_t index = positions / layout_.extent();
-  if (tail_blocks(positions) && !owns(index)) {
+  if (layout_.tail_blocks(positions) && !owns(index)) {
     tail = make(index);
-    tail->copy(*extents_[index], tail_blocks(positions));
+    tail->copy(*extents_[index], layout_.tail_blocks(positions));
   }
   trim(positions);
   if (tail == nullptr) return;

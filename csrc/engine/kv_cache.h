@@ -3,6 +3,7 @@
 // that is being filled has one owner.
 #pragma once
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "base/memory.h"
@@ -18,6 +19,8 @@ class CacheMemory {  // an extent, all layers' keys and values
   ops::CacheExtent of_layer(size_t index) const;
   void copy(const CacheMemory& from, uint32_t n_blocks);  // its first blocks
   uint64_t nbytes() const;                                // booked
+  // All of it: layer by layer the blocks of keys, then those of values.
+  std::vector<std::span<std::byte>> spans() const;
 
  private:
   const SessionLayout& layout_;
@@ -50,6 +53,9 @@ class KvCache {
   // The full extents are shared; the tail is a copy.
   uint64_t save_bytes(uint32_t positions) const;
   Held save(uint32_t positions) const;
+  // The same for a cache that is to be read from somewhere: zeros.
+  static uint64_t blank_bytes(const SessionLayout& layout, uint32_t positions);
+  static Held blank(const SessionLayout& layout, uint32_t positions, base::Arena& arena);
   // Holds them in the place of all else, the tail as a copy. What that books at most, and doing it:
   // whole or not at all.
   uint64_t restore_bytes(const Held& held) const { return tail_bytes(held.positions); }
@@ -59,7 +65,6 @@ class KvCache {
   void truncate(uint32_t positions);
 
  private:
-  uint32_t tail_blocks(uint32_t positions) const;
   uint64_t whole_tail_bytes(uint32_t positions) const;  // of the extent that it lies in
   uint64_t tail_bytes(uint32_t positions) const {       // where that is not its own yet
     return owns(positions / layout_.extent()) ? 0 : whole_tail_bytes(positions);

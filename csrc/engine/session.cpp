@@ -37,19 +37,13 @@ void Session::commit(uint32_t n_tokens) {
   committed_ ^= 1;
 }
 
-uint64_t Session::states_bytes() const {
-  uint64_t nbytes = 0;
-  for (const SessionLayout::Layer& layer : layout_.layers()) nbytes += layer.state_bytes;
-  return nbytes;
-}
-
 uint64_t Session::snapshot_bytes() const {
-  return arena_.booked_bytes(states_bytes()) + cache_.save_bytes(position_);
+  return arena_.booked_bytes(layout_.states_bytes()) + cache_.save_bytes(position_);
 }
 
 std::shared_ptr<Session::Snapshot> Session::save() const {
   auto snapshot = std::make_shared<Snapshot>();
-  snapshot->states = base::Memory(arena_, states_bytes(), "a snapshot");
+  snapshot->states = base::Memory(arena_, layout_.states_bytes(), "a snapshot");
   snapshot->cache = cache_.save(position_);
   std::byte* out = snapshot->states.mapped();
   for (size_t i = 0; i < states_.size(); ++i) {
@@ -57,6 +51,19 @@ std::shared_ptr<Session::Snapshot> Session::save() const {
     if (nbytes) std::memcpy(out, states_[i].memory[committed_].mapped(), nbytes);
     out += nbytes;
   }
+  return snapshot;
+}
+
+uint64_t Session::blank_bytes(const SessionLayout& layout, uint32_t positions,
+                              const base::Arena& arena) {
+  return arena.booked_bytes(layout.states_bytes()) + KvCache::blank_bytes(layout, positions);
+}
+
+std::shared_ptr<Session::Snapshot> Session::blank(const SessionLayout& layout, uint32_t positions,
+                                                  base::Arena& arena) {
+  auto snapshot = std::make_shared<Snapshot>();
+  snapshot->states = base::Memory(arena, layout.states_bytes(), "a snapshot");
+  snapshot->cache = KvCache::blank(layout, positions, arena);
   return snapshot;
 }
 

@@ -42,6 +42,12 @@ class Session {
   };
   uint64_t snapshot_bytes() const;  // what save() books
   std::shared_ptr<Snapshot> save() const;
+  // One of so many positions, all zeros, which SnapshotBytes fills, and what it books. REQUIRES: the
+  // context is as long.
+  static uint64_t blank_bytes(const SessionLayout& layout, uint32_t positions,
+                              const base::Arena& arena);
+  static std::shared_ptr<Snapshot> blank(const SessionLayout& layout, uint32_t positions,
+                                         base::Arena& arena);
   // What that books at most, and doing it: whole or not at all. Throws SessionError when the
   // context is too short.
   uint64_t restore_bytes(const Snapshot& snapshot) const {
@@ -53,12 +59,11 @@ class Session {
   std::shared_ptr<Session> fork() const;
   // Forgets all but the first n tokens. What that books, and doing it: whole or not at all. Throws
   // SessionError when there are not so many, or a layer has recurrent state, whose past is gone.
-  bool truncatable() const { return states_bytes() == 0; }
+  bool truncatable() const { return layout_.states_bytes() == 0; }
   uint64_t truncate_bytes(uint32_t n) const;
   void truncate(uint32_t n);
 
  private:
-  uint64_t states_bytes() const;
   const model::Weights& weights_;
   const SessionLayout& layout_;
   base::Arena& arena_;

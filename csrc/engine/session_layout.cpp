@@ -46,6 +46,20 @@ std::vector<uint64_t> SessionLayout::parts(uint32_t n_blocks) const {
   return parts;
 }
 
+uint64_t SessionLayout::states_bytes() const {
+  uint64_t nbytes = 0;
+  for (const Layer& layer : layers_) nbytes += layer.state_bytes;
+  return nbytes;
+}
+
+uint64_t SessionLayout::saved_bytes(uint32_t positions) const {
+  const uint64_t n_blocks =
+      uint64_t{positions / extent()} * extent_blocks_ + tail_blocks(positions);
+  uint64_t nbytes = positions ? states_bytes() : 0;
+  for (const Layer& layer : layers_) nbytes += n_blocks * 2 * layer.block_bytes;
+  return nbytes;
+}
+
 uint64_t SessionLayout::extent_bytes(uint32_t n_blocks) const {
   uint64_t nbytes = 0;
   for (const uint64_t part : parts(n_blocks)) nbytes += arena_.booked_bytes(part);

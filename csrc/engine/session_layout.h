@@ -29,6 +29,10 @@ class SessionLayout {
   }  // positions of one, at most
   uint32_t n_extents(uint32_t positions) const { return (positions + extent() - 1) / extent(); }
   uint32_t n_blocks(uint32_t index) const;  // of an extent: the last one ends with the context
+  // Blocks of the positions that are in no full extent.
+  uint32_t tail_blocks(uint32_t positions) const {
+    return (positions % extent() + ops::kCacheBlock - 1) / ops::kCacheBlock;
+  }
   // The blocks of memory that an extent lies in, in bytes.
   std::vector<uint64_t> parts(uint32_t n_blocks) const;
   bool apart() const {
@@ -37,6 +41,9 @@ class SessionLayout {
   uint64_t table_bytes() const {
     return layers_.size() * n_extents(context_) * sizeof(ops::CacheExtent);
   }
+
+  uint64_t states_bytes() const;                   // of all layers' recurrent states
+  uint64_t saved_bytes(uint32_t positions) const;  // of what SnapshotBytes has
 
   // What is booked for an extent; for a session that holds so many positions and shares none.
   uint64_t extent_bytes(uint32_t n_blocks) const;

@@ -28,6 +28,7 @@ from .model import Model, load
 from .routing import Routing
 from .sampling import Choice, Sampler, SamplingParams
 from .session import Session
+from .snapshot import Snapshot
 from .stream import generate, stream_generate
 from .templates import ChatOptions
 
@@ -58,6 +59,7 @@ __all__ = [
     "SamplingParams",
     "Session",
     "SessionError",
+    "Snapshot",
     "TemplateError",
     "__version__",
     "generate",

@@ -12,12 +12,12 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from . import _core
 from .arguments import TEXT, check, instance, optional
 from .errors import MemoryBudgetError, SessionError
 from .generation import Part
 from .model import Model
 from .session import rewind
+from .snapshot import Snapshot
 from .stream import GenerateOptions, Watch, stream_generate
 from .templates import ChatOptions, check_options
 
@@ -59,7 +59,7 @@ class Conversation:
             [] if self._system is None else [{"role": "system", "content": self._system}]
         )
         self._held: list[int] = []  # the tokens that the session holds
-        self._snapshot: _core.Snapshot | None = None  # before the last answer
+        self._snapshot: Snapshot | None = None  # before the last answer
         self._session.reset()
 
     @property

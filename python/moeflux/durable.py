@@ -80,6 +80,25 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
     publish(part, path)
 
 
+@contextmanager
+def private_file(path: Path) -> Iterator[BinaryIO]:
+    """As `whole_file`, for its owner's eyes; unless it becomes whole, nothing is left of it.
+
+    Several may write the same file at once: each has a part of its own, and the last one wins.
+    """
+    descriptor, name = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
+    part = Path(name)
+    try:
+        with open(descriptor, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        publish(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
 def write_text(path: Path, text: str) -> None:
     """A small file, whole or absent."""
     with whole_file(path) as stream:

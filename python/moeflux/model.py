@@ -25,6 +25,7 @@ from .device import (
 from .device import RULES as DEVICE_RULES
 from .errors import FormatError, SessionError
 from .families import build_spec
+from .identity import Identity
 from .memory import SIZE, hold, promise
 from .routing import Routing
 from .sampling import Sampler
@@ -163,6 +164,7 @@ class Model:
         self._positions: int = spec.positions  # until a text was longer; see log.py
         self.path = folder
         self.config = config
+        self._identity = Identity(folder, config)
         self._chunk: int = spec.chunk
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._tokenizer: Tokenizer | None = None
@@ -254,7 +256,7 @@ class Model:
             SessionError: the model cannot follow the override.
         """
         check("session", SessionError, SESSION_RULES, {"routing": routing})
-        return Session(self._native, routing, self._sessions)
+        return Session(self._native, self._identity, routing, self._sessions)
 
     def close(self) -> None:
         """Gives all memory and files back; the model and its sessions refuse whatever comes later.

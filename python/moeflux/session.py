@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from . import _core
 from .arguments import FLAG, check, instance, integer, listed, optional, show, token_ids
 from .errors import MoefluxError, SessionError
+from .identity import Identity
 from .routing import Routing, compile_routing
+from .snapshot import Snapshot
 
 CAPTURES = ("router", "experts", "hidden")
 _NOTHING = (-1, 0)
@@ -22,7 +24,7 @@ RULES = {
     "all_logits": FLAG,
     "greedy": FLAG,
     "routing": optional(instance("a Routing", Routing)),
-    "snapshot": instance("a snapshot of `save`", _core.Snapshot),
+    "snapshot": instance("a Snapshot", Snapshot),
     "top": optional(integer(0)),
     "following": optional(integer(0, 2**32 - 1)),
 }
@@ -61,7 +63,7 @@ def blaming(sessions: list[Session]) -> Iterator[None]:
 
 
 def rewind(
-    session: Session, held: list[int], snapshot: _core.Snapshot | None, wanted: list[int]
+    session: Session, held: list[int], snapshot: Snapshot | None, wanted: list[int]
 ) -> list[int]:
     """Brings a session to hold a beginning of `wanted`, the longest that it can go back to.
 
@@ -96,11 +98,13 @@ class Session:
     def __init__(
         self,
         model: _core.NativeModel,
+        identity: Identity,
         routing: Routing | None = None,
         siblings: weakref.WeakSet[Session] | None = None,
     ) -> None:
         self._siblings = weakref.WeakSet() if siblings is None else siblings  # to be closed at once
         self._siblings.add(self)
+        self._identity = identity
         self._routing = routing
         self._routing_native = compile_routing(model, routing, and_session=True)
         self._native = model.session()
@@ -324,21 +328,21 @@ class Session:
         self._native.truncate(n)
         self._shown, self._logits = _NOTHING, None
 
-    def save(self) -> _core.Snapshot:
+    def save(self) -> Snapshot:
         """The state, kept in memory and within the budget.
 
         Extents of the KV cache that are full (256 positions; on a device the whole context) are
         not copied: the snapshot and the session hold the same ones, for as long as one of them
-        lives. The rest is copied: recurrent state, and what is in the last extent. `nbytes` of the
-        snapshot is the size of the copy, `position` the number of tokens.
+        lives. The rest is copied: recurrent state, and what is in the last extent. That is
+        `Snapshot.nbytes`.
 
         Raises:
             MemoryBudgetError: the copy finds no room.
         """
         self._go_on([])
-        return self._native.save()
+        return Snapshot(self._native.save(), self._identity)
 
-    def restore(self, snapshot: _core.Snapshot) -> None:
+    def restore(self, snapshot: Snapshot) -> None:
         """Returns to a saved state; where the session is not `truncatable`, the only way back.
 
         Raises:
@@ -348,7 +352,7 @@ class Session:
                 unless a later snapshot shares it.
         """
         check("session", SessionError, RULES, {"snapshot": snapshot})
-        self._native.restore(snapshot)
+        self._native.restore(snapshot._native)
         self._shown, self._logits = _NOTHING, None
 
     def _item(self, tokens: Iterable[int], routing: Routing | None = None) -> tuple[Any, ...]:

@@ -4,6 +4,7 @@
 
 #include <map>
 
+#include "engine/snapshot_bytes.h"
 #include "engine_fixture.h"
 
 using namespace moeflux;
@@ -153,6 +154,46 @@ TEST_CASE("a fork takes a state and an extent at most, goes its own way and leav
     model.step(*session, tokens(at));
     CHECK(fixture.held() == before);
   }
+}
+
+TEST_CASE("the bytes of a snapshot, in pieces of any size, make another with the same bits") {
+  Fixture fixture;
+  TinyModel& model = *fixture.model;
+  engine::Engine& engine = model.engine();
+  const uint64_t empty = fixture.held();
+  for (const uint32_t at : {0u, 1u, 256u, 300u, 512u, 599u}) {
+    CAPTURE(at);
+    const auto session = model.session();
+    if (at) model.step(*session, tokens(at));
+    const auto snapshot = engine.save(*session);
+    const engine::SnapshotBytes from(engine.layout(), *snapshot);
+    CHECK(from.size() == engine.layout().saved_bytes(at));
+    const uint64_t before = fixture.held();
+    const uint64_t booked = engine::Session::blank_bytes(engine.layout(), at, *fixture.arena);
+    const auto blank = engine.blank_snapshot(at);
+    CHECK(fixture.held() - before == booked);
+    const engine::SnapshotBytes to(engine.layout(), *blank);
+    CHECK(to.size() == from.size());
+    std::vector<std::byte> piece(1000);
+    for (uint64_t begin = 0; begin < from.size(); begin += piece.size()) {
+      piece.resize(std::min<uint64_t>(begin % 7919 + 1, from.size() - begin));
+      from.read(begin, piece);
+      to.write(begin, piece);
+    }
+    CHECK_THROWS_AS(from.read(from.size(), std::span(piece.data(), 1)), SessionError);
+    CHECK_THROWS_AS(to.write(UINT64_MAX, std::span<const std::byte>(piece.data(), 1)),
+                    SessionError);
+    const auto other = model.session();
+    engine.restore(*other, *blank);
+    CHECK(same_bits(model.step(*other, tokens(1, at)), model.step(*session, tokens(1, at))));
+  }
+  CHECK(fixture.held() == empty);
+  CHECK_THROWS_WITH_AS(engine.blank_snapshot(kContext + 1),
+                       doctest::Contains("expected at most 600 tokens"), SessionError);
+  fixture.arena->refuse_after(1);
+  CHECK_THROWS_AS(engine.blank_snapshot(kContext), MemoryBudgetError);
+  fixture.arena->refuse(false);
+  CHECK(fixture.held() == empty);
 }
 
 TEST_CASE("a batch that finds no memory for one of its caches leaves all as they were") {

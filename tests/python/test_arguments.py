@@ -86,6 +86,13 @@ def small(size):
     return -1 if large else size
 
 
+def kept(model):
+    """A snapshot of a token."""
+    session = model.session()
+    session.step([1])
+    return session.save()
+
+
 def operands(device):
     return [mf.Buffer.zeros(device, 8)] * 3 + [8]
 
@@ -141,6 +148,13 @@ TABLE = [
      lambda f, m, d, v: m.session().score([1], following=v), ""),
     ("score", "routing", "none", lambda f, m, d, v: m.session().score([1], routing=v), ""),
     ("restore", "snapshot", "", lambda f, m, d, v: m.session().restore(v), ""),
+    ("write", "path", "text", lambda f, m, d, v: kept(m).write(v), "path: expected|cannot write"),
+    ("write", "tokens", "none, id array, 1e9s",
+     lambda f, m, d, v: kept(m).write("s", tokens=v), "tokens?"),
+    ("write", "note", STRINGS, lambda f, m, d, v: kept(m).write("s", note=v), ""),
+    ("read", "model", "", lambda f, m, d, v: mf.Snapshot.read(v, "s"), ""),
+    ("read", "path", "", lambda f, m, d, v: mf.Snapshot.read(m, v),
+     "path: expected|cannot read|regular file"),
     ("step_batch", "batch", "list", lambda f, m, d, v: m.step_batch(v), ""),
     ("step_batch", "batch", "", lambda f, m, d, v: m.step_batch([v]), ""),
     ("step_batch", "batch", "", lambda f, m, d, v: m.step_batch([(v, [1])]), ""),
@@ -225,7 +239,7 @@ def test_the_table_has_every_argument():
         "load": mf.load, "generate": mf.stream_generate, "session": mf.Model.session,
         "step_batch": mf.Model.step_batch, "step": mf.Session.step, "score": mf.Session.score,
         "restore": mf.Session.restore, "Sampler": mf.Sampler, "Routing": mf.Routing,
-        "Conversation": Conversation,
+        "Conversation": Conversation, "write": mf.Snapshot.write, "read": mf.Snapshot.read,
         "Backend": mf.Backend, "pipeline": mf.Backend.pipeline, "dispatch": mf.Backend.dispatch,
         "commands": mf.Backend.commands, "Buffer": mf.Buffer,
     }  # fmt: skip

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import _core
+from ..snapshot import Snapshot
 
 HALF_LIFE = 3600.0  # seconds, of a hit
 MAX_PATH_TOKENS = 1 << 20  # 4 bytes each, and a node a branch
@@ -35,7 +35,7 @@ class Kept:
             it is the same extent.
     """
 
-    snapshot: _core.Snapshot
+    snapshot: Snapshot
     extents: tuple[object, ...] = ()
 
 

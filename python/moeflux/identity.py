@@ -1,0 +1,58 @@
+"""`Identity`: which weights a model has, from its files: what it computed is known again by it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from .checkpoint import Checkpoint, Tensor, open_checkpoint
+from .files import regular_file
+
+SAMPLES = 16  # tensors of a kind that are looked into
+SAMPLE_BYTES = 64  # from the middle of each
+
+
+class Identity:
+    """The weights of one model. Files are read when somebody asks.
+
+    Args:
+        folder: of the checkpoint, or a GGUF file.
+        config: the model's.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
+        self._folder, self._config = folder, config
+        self._weights: str | None = None
+
+    @property
+    def weights(self) -> str:
+        """A hash of the config, of all tensors' names, types and shapes, and of some weights.
+
+        Of tensors whose names differ in numbers alone (a layer's, an expert's) `SAMPLES` are looked
+        into: a model that was trained further differs in most of them.
+
+        Raises:
+            FormatError, IoError: the checkpoint is no longer what was loaded.
+        """
+        if self._weights is None:
+            self._weights = _weights(open_checkpoint(self._folder), self._config)
+        return self._weights
+
+
+def _weights(checkpoint: Checkpoint, config: dict[str, Any]) -> str:
+    found = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    kinds: dict[str, list[Tensor]] = {}
+    for tensor in sorted(checkpoint.tensors.values(), key=lambda t: t.name):
+        found.update(repr((tensor.name, tensor.dtype, tensor.blocks, tensor.shape)).encode())
+        kinds.setdefault(re.sub(r"\d+", "#", tensor.name), []).append(tensor)
+    looked = [t for kind in kinds.values() for t in kind[:: -(-len(kind) // SAMPLES)]]
+    for number, path in enumerate(checkpoint.files):
+        with regular_file(path) as (stream, _):
+            for tensor in (t for t in looked if t.file == number):
+                nbytes = tensor.nbytes // tensor.shape[0] if tensor.stride else tensor.nbytes
+                stream.seek(tensor.offset + max(nbytes - SAMPLE_BYTES, 0) // 2)
+                found.update(stream.read(min(SAMPLE_BYTES, nbytes)))
+    return found.hexdigest()
