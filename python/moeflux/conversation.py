@@ -9,22 +9,31 @@ before the last answer, or to the start.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .arguments import TEXT, check, instance, optional
-from .errors import MemoryBudgetError, SessionError
+from .arguments import FLAG, PATH, TEXT, check, instance, optional, show
+from .errors import FormatError, MemoryBudgetError, SessionError
 from .generation import Part
 from .model import Model
 from .session import rewind
-from .snapshot import Snapshot
+from .snapshot import Snapshot, read_note, write_note
 from .stream import GenerateOptions, Watch, stream_generate
 from .templates import ChatOptions, check_options
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-RULES = {"model": instance("a Model", Model), "system": optional(TEXT), "text": TEXT}
+RULES = {
+    "model": instance("a Model", Model),
+    "system": optional(TEXT),
+    "text": TEXT,
+    "path": PATH,
+    "state": FLAG,
+}
 
 
 class Conversation:
@@ -61,6 +70,79 @@ class Conversation:
         self._held: list[int] = []  # the tokens that the session holds
         self._snapshot: Snapshot | None = None  # before the last answer
         self._session.reset()
+
+    def write(self, path: str | os.PathLike[str], *, state: bool = True) -> None:
+        """Keeps the talk in a file, as `Snapshot.write` does: whole or not at all.
+
+        Args:
+            path: of the file.
+            state: also what was computed of it. Without, or where memory is too little for a
+                snapshot, the file is small, and whoever reads it computes the talk again.
+
+        Raises:
+            SessionError: the messages are longer than a note.
+            IoError: the file cannot be written.
+        """
+        check("chat", SessionError, RULES, {"path": path, "state": state})
+        note = json.dumps({"talk": self.messages, "system": self._system})
+        snapshot = self._state() if state else None
+        if snapshot is None:
+            write_note(self._model, Path(path), note)
+        else:
+            snapshot.write(path, tokens=self._held[: snapshot.position], note=note)
+
+    @classmethod
+    def read(
+        cls,
+        model: Model,
+        path: str | os.PathLike[str],
+        system: str | None = None,
+        **chat: Unpack[ChatOptions],
+    ) -> Conversation:
+        """Goes on with a talk that `write` has kept.
+
+        What another version, precision, device or instruction set computed is computed again at the
+        next question; so is what finds no memory.
+
+        Args:
+            model: of the same weights.
+            path: of the file.
+            system: None, or the talk's own system message.
+            chat: as for a new one.
+
+        Raises:
+            IoError: the file cannot be read.
+            FormatError: it is damaged, no talk's, or another model's.
+            SessionError: the talk has another system message, or is longer than the context.
+        """
+        check("chat", SessionError, RULES, locals())
+        note, fits = read_note(model, Path(path))
+        messages, own = _talk(note, Path(path))
+        if system is not None and system != own:
+            raise SessionError(f"[chat] system: expected {show(own)}, as the talk has it, found "
+                               f"{show(system)} ({path})")  # fmt: skip
+        talk = cls(model, own, **chat)
+        talk.messages = messages
+        with contextlib.suppress(MemoryBudgetError):
+            if fits:
+                talk._restore(Snapshot.read(model, path))
+        return talk
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        if snapshot.tokens is None:
+            return
+        self._session.restore(snapshot)
+        self._held = snapshot.tokens.tolist()
+        if not self._session.truncatable:
+            self._snapshot = snapshot
+
+    def _state(self) -> Snapshot | None:
+        """What is worth keeping: where recurrent state can be gone back to, else all of it."""
+        snapshot = self._snapshot
+        if snapshot is None and self._held:
+            with contextlib.suppress(MemoryBudgetError):
+                snapshot = self._session.save()
+        return snapshot if snapshot and snapshot.position <= len(self._held) else None
 
     @property
     def n_held(self) -> int:
@@ -128,3 +210,17 @@ class Conversation:
             if model.free_bytes < session.bytes(session.context) - session.bytes(session.position):
                 self._snapshot = None  # the answer may need that room
         return session.position == len(ids) - 1
+
+
+def _talk(note: str, path: Path) -> tuple[list[dict[str, str]], str | None]:
+    """Messages and system message of a file's note. Raises FormatError."""
+    try:
+        said: Any = json.loads(note)
+        messages, system = said["talk"], said["system"]
+        texts = [message[key] for message in messages for key in ("role", "content")]
+        good = all(map(TEXT.fits, texts)) and (system is None or TEXT.fits(system))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise FormatError(f"[chat] expected the file of a talk, found another snapshot's ({path})")
+    return [{"role": m["role"], "content": m["content"]} for m in messages], system

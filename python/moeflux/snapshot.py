@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from . import _core, saved
 from ._version import __version__
 from .arguments import PATH, TEXT, Rule, check, show, token_ids
-from .errors import SessionError
+from .errors import FormatError, SessionError
 from .identity import Identity
 
 if TYPE_CHECKING:
@@ -97,19 +97,8 @@ class Snapshot:
         known = self.tokens if tokens is None else token_ids(tokens, "tokens", "snapshot")
         if known is not None and len(known) != self.position:
             raise SessionError(f"[snapshot] expected {self.position} tokens, found {len(known)}")
-        data = note.encode()
-        if len(data) > saved.MAX_NOTE_BYTES:
-            raise SessionError(f"[snapshot] expected a note of at most {saved.MAX_NOTE_BYTES} "
-                               f"bytes, found {len(data)}")  # fmt: skip
-        form = self._native.model.snapshot_form(self.position)
-        header = saved.Header(
-            model=fingerprint(self._native.model, self._identity, form),
-            position=self.position,
-            n_tokens=0 if known is None else len(known),
-            note_bytes=len(data),
-            state_bytes=form["nbytes"],
-        )
-        saved.write(Path(path), header, known, data, self._native.read)
+        _write(Path(path), self._native.model, self._identity, self.position, known, note,
+               self._native.read)  # fmt: skip
 
     @classmethod
     def read(cls, model: _Open, path: str | os.PathLike[str]) -> Snapshot:
@@ -143,6 +132,54 @@ class Snapshot:
             for begin, piece in file.state():
                 draft.write(begin, piece)
             return cls(draft.done(), model._identity, tokens, note)
+
+
+def write_note(model: _Open, path: Path, note: str) -> None:
+    """Writes the file of a snapshot of no tokens, which takes no memory. Raises as `write`."""
+    _write(path, model._native, model._identity, 0, None, note, lambda begin, to: None)
+
+
+def read_note(model: _Open, path: Path) -> tuple[str, bool]:
+    """The note of a file that a model of these weights has written, and whether `read` takes it.
+
+    Raises:
+        IoError, FormatError, SessionError: as `read`; not for a state that was computed otherwise,
+            by another version or precision for example.
+    """
+    with saved.opened(path) as file:
+        fits = True
+        try:
+            fitting(model, file)
+        except FormatError:
+            if file.header.model.get("weights") != model._identity.weights:
+                raise
+            fits = False
+        file.tokens()
+        return file.note(), fits
+
+
+def _write(
+    path: Path,
+    model: _core.NativeModel,
+    identity: Identity,
+    position: int,
+    tokens: NDArray[np.uint32] | None,
+    note: str,
+    state: Callable[[int, memoryview], None],
+) -> None:
+    data = note.encode()
+    if len(data) > saved.MAX_NOTE_BYTES:
+        raise SessionError(f"[snapshot] expected a note of at most {saved.MAX_NOTE_BYTES} "
+                           f"bytes, found {len(data)}")  # fmt: skip
+    form = model.snapshot_form(position)
+    header = saved.Header(
+        model=fingerprint(model, identity, form),
+        position=position,
+        n_tokens=0 if tokens is None else len(tokens),
+        note_bytes=len(data),
+        state_bytes=form["nbytes"],
+    )
+    saved.write(path, header, tokens, data, state)
 
 
 def fitting(model: _Open, file: saved.Reader) -> dict[str, Any]:

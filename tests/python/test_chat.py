@@ -239,3 +239,152 @@ def test_control_c_stops_the_answer_and_not_the_chat(folder):
         watchdog.cancel()
         process.kill()
     assert process.returncode == 0, err  # 100,000 tokens would have taken many minutes
+
+
+def talked(model, *questions, **chat):
+    talk = Conversation(model, **chat)
+    for question in questions:
+        text_of(talk.reply(question, max_tokens=5, logit_bias=ascii_only(model)))
+    return talk
+
+
+@pytest.fixture(params=["qwen3_next", "qwen3_moe"])
+def two_loads(request, tmp_path, folder):
+    """A model twice, and the checkpoint: with recurrent state, and of attention alone."""
+    if request.param == "qwen3_moe":
+        folder = build(tmp_path / "attention", family="qwen3_moe", form="mlx-q4")
+    return *(moeflux.load(folder, memory="128MiB", context=256) for _ in range(2)), folder
+
+
+def test_a_talk_goes_on_from_its_file_and_computes_only_what_is_new(tmp_path, two_loads):
+    first, other, _ = two_loads
+    talk = talked(first, "one", "two", system="be brief")
+    talk.write(tmp_path / "talk")
+    again = Conversation.read(other, tmp_path / "talk")
+    assert again.messages == talk.messages and again.n_held > 0
+    before = other.stats["tokens"]
+    options = {"max_tokens": 5, "logit_bias": ascii_only(first)}
+    assert text_of(again.reply("six", **options)) == text_of(talk.reply("six", **options))
+    # What the kept state may lack (the last answer, where state cannot be cut), the question in
+    # its dress, and five answers.
+    assert other.stats["tokens"] - before <= 6 + len("E<user>six\0<assistant>") + 5
+    again.reset()
+    assert again.messages == talk.messages[:1]
+
+
+def test_a_talk_without_its_state_says_the_same(tmp_path, two_loads):
+    first, other, _ = two_loads
+    talk = talked(first, "one", "two")
+    talk.write(tmp_path / "talk", state=False)
+    assert (tmp_path / "talk").stat().st_size < 2000
+    again = Conversation.read(other, tmp_path / "talk")
+    assert again.messages == talk.messages and again.n_held == 0
+    assert text_of(again.reply("six", max_tokens=5, **GREEDY)) == text_of(
+        talk.reply("six", max_tokens=5, **GREEDY)
+    )
+
+
+def test_a_talk_at_another_precision_is_computed_again(tmp_path, two_loads):
+    first, _, folder = two_loads
+    talk = talked(first, "one", "two")
+    talk.write(tmp_path / "talk")
+    other = moeflux.load(folder, memory="128MiB", context=256, precision="int8")
+    again = Conversation.read(other, tmp_path / "talk")
+    assert again.messages == talk.messages and again.n_held == 0
+    expected = alone(other, [*talk.messages, {"role": "user", "content": "x"}], max_tokens=4,
+                     **GREEDY)  # fmt: skip
+    assert text_of(again.reply("x", max_tokens=4, **GREEDY)) == expected
+
+
+def test_a_talk_that_finds_no_memory_for_its_state_is_computed_again(tmp_path, two_loads):
+    first, _, folder = two_loads
+    talk = talked(first, "x" * 150)
+    talk.write(tmp_path / "talk")
+    small = moeflux.load(folder, memory=smallest_budget(folder, context=256), context=256)
+    crowd = []
+    for take in (small.session, lambda: crowd[0].save()):
+        with pytest.raises(moeflux.MemoryBudgetError):
+            while len(crowd) < 10_000:  # snapshots of nothing but a cache take nothing
+                crowd.append(take())
+            raise moeflux.MemoryBudgetError
+    del crowd[0]  # room for a session, not for a snapshot
+    again = Conversation.read(small, tmp_path / "talk")
+    assert again.messages == talk.messages and again.n_held == 0
+
+
+def test_files_of_other_models_and_of_no_talk_are_refused(tmp_path, model, folder):
+    other = moeflux.load(
+        build(tmp_path / "m", family="qwen3_next", form="mlx-q4", seed=9), memory="128MiB"
+    )
+    talked(model, "one").write(tmp_path / "talk")
+    with pytest.raises(moeflux.FormatError, match="expected a snapshot of this model: weights"):
+        Conversation.read(other, tmp_path / "talk")
+    for note in ("", "null", "{}", '{"talk": [], "system": 1}', '{"talk": [1], "system": null}',
+                 '{"talk": [{"role": "user", "content": null}], "system": null}', "[" * 10**5,
+                 '{"talk": [{"role": "user", "content": "\\ud800"}], "system": null}'):  # fmt: skip
+        model.session().save().write(tmp_path / "s", note=note)
+        with pytest.raises(moeflux.FormatError, match=r"\[chat\] expected the file of a talk"):
+            Conversation.read(model, tmp_path / "s")
+    with pytest.raises(moeflux.SessionError, match=r"system: expected None.*found 'other'"):
+        Conversation.read(model, tmp_path / "talk", "other")
+
+
+def command(folder, file, *args, stdin):
+    done = chat_command("-m", str(folder), "--resume", str(file), "--context", "256", "-t", "0",
+                        "-n", "5", *args, stdin=stdin)  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_goes_on_with_a_talk(tmp_path, folder):
+    whole = command(folder, tmp_path / "one", stdin="one\ntwo\nsix\n")
+    first = command(folder, tmp_path / "talk", stdin="one\ntwo\n/exit\n")
+    size = (tmp_path / "talk").stat().st_size
+    then = command(folder, tmp_path / "talk", stdin="six\n")
+    assert whole[0] == first[0] == then[0] == 0, whole[2] + first[2] + then[2]
+    assert first[1] + then[1] == whole[1]
+    assert "questions before" not in first[2] and "[2 questions before, " in then[2]
+    assert size > 10_000  # with its state
+    last = command(folder, tmp_path / "talk", stdin="")  # a look at it changes nothing
+    assert last[0] == 0 and "[3 questions before, " in last[2]
+
+
+def test_the_command_refuses_what_is_no_talk(tmp_path, folder):
+    (tmp_path / "text").write_text("my notes, which shall stay")
+    for file, words in ((tmp_path / "text", "expected a file of a snapshot, found another"),
+                        (tmp_path / "none" / "talk", "expected a folder to write to"),
+                        (tmp_path, "Is a directory")):  # fmt: skip
+        status, out, err = command(folder, file, stdin="one\n")
+        assert status == 1 and not out and words in err and "Traceback" not in err
+    assert (tmp_path / "text").read_text() == "my notes, which shall stay"
+    other = build(tmp_path / "m", family="qwen3_next", form="mlx-q4", seed=9)
+    assert command(other, tmp_path / "talk", stdin="one\n")[0] == 0
+    status, _, err = command(folder, tmp_path / "talk", stdin="one\n")
+    assert status == 1 and "expected a snapshot of this model: weights" in err
+
+
+def test_a_chat_that_is_killed_keeps_what_was_said(tmp_path, folder):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "moeflux.cli", "chat", "-m", str(folder), "-n", "5", "-t", "0",
+         "--context", "256", "--resume", str(tmp_path / "talk")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    watchdog = threading.Timer(120, process.kill)
+    watchdog.start()
+    try:
+        process.stdin.write("one\ntwo\n")
+        process.stdin.flush()
+        answered = 0
+        while answered < 2:
+            line = process.stderr.readline()
+            assert line
+            answered += "in context]" in line
+        process.stdin.write("six\n")  # the second answer is kept before this is read
+        process.stdin.flush()
+        while "in context]" not in process.stderr.readline():
+            pass
+    finally:
+        process.kill()
+        process.communicate()
+        watchdog.cancel()
+    status, _, err = command(folder, tmp_path / "talk", stdin="")
+    assert status == 0 and ("[2 questions before" in err or "[3 questions before" in err)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import re
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -17,6 +18,8 @@ from .meter import Meter, Shown, waiting
 
 if TYPE_CHECKING:
     from ..conversation import Conversation
+    from ..model import Model
+    from ..templates import ChatOptions
 
 QUOTES = '"""'
 HELP = (
@@ -24,11 +27,20 @@ HELP = (
     "ends several lines]"
 )
 
+Resume = Annotated[
+    Optional[Path],
+    typer.Option(
+        help="Go on with the talk in this file, and keep it there. Without such a file a new talk "
+        "is begun.",
+    ),
+]
+
 
 def chat(
     model: options.ModelArgument = None,
     named: options.Model = None,
     system: Annotated[Optional[str], typer.Option(help="The system message.")] = None,
+    resume: Resume = None,
     revision: options.Revision = None,
     offline: options.Offline = False,
     memory: options.Memory = "auto",
@@ -49,7 +61,6 @@ def chat(
     verbose: options.Verbose = False,
 ) -> None:
     """Talk to a model. Type /help for what a line can be besides a question."""
-    from ..conversation import Conversation
     from ..model import load
 
     model = options.one_model(model, named)
@@ -57,27 +68,73 @@ def chat(
         max_tokens, seed, stop, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty,
     )  # fmt: skip
+    if resume is not None:
+        _check(resume)
     with waiting("loading"):
         loaded = load(
             model, memory=memory, context=context, device=device, precision=precision,
             threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
         )  # fmt: skip
-    if not loaded.tokenizer.has_template:
+    talk = _begin(loaded, system, resume, options.chat_options(think))
+    _edit_lines()
+    sampling, told = options.completed(sampling, loaded, {"temperature": 0.7, "top_p": 0.9})
+    revision_told = loaded.revision and f"[{model} at {loaded.revision}]"
+    note("\n".join(line for line in (revision_told, told, _resumed(talk), HELP) if line))
+    _talk(talk, sampling, resume)
+
+
+def _begin(
+    model: Model, system: str | None, resume: Path | None, chat: ChatOptions
+) -> Conversation:
+    from ..conversation import Conversation
+
+    if not model.tokenizer.has_template:
         raise errors.TemplateError(f"[chat] this model has no chat template, it only continues "
-                                   f"text: use `moeflux generate` ({loaded.path})")  # fmt: skip
-    talk = Conversation(loaded, system, **options.chat_options(think))
+                                   f"text: use `moeflux generate` ({model.path})")  # fmt: skip
+    if resume is not None and resume.exists():
+        return Conversation.read(model, resume, system, **chat)
+    return Conversation(model, system, **chat)
+
+
+def _check(resume: Path) -> None:
+    """Refuses a file that is none of a talk, or a place that takes none, before a model is loaded.
+
+    Raises:
+        FormatError, IoError: it is.
+    """
+    from .. import saved
+
+    if resume.exists():
+        with saved.opened(resume):
+            return
+    if not os.access(resume.parent, os.W_OK) or not resume.parent.is_dir():
+        raise errors.IoError(f"[chat] --resume: expected a folder to write to ({resume.parent})")
+
+
+def _resumed(talk: Conversation) -> str:
+    """A line on what was said before."""
+    questions = sum(message["role"] == "user" for message in talk.messages)
+    return f"[{questions} questions before, {talk.n_held} tokens in context]" if questions else ""
+
+
+def _edit_lines() -> None:
     with contextlib.suppress(ImportError):
         import readline  # editing and history of questions
 
         if os.environ.get("TERM", "dumb") != "dumb":
             readline.parse_and_bind("set enable-bracketed-paste on")  # pasted lines: one question
-    sampling, told = options.completed(sampling, loaded, {"temperature": 0.7, "top_p": 0.9})
-    revision_told = loaded.revision and f"[{model} at {loaded.revision}]"
-    note("\n".join(line for line in (revision_told, told, HELP) if line))
-    _talk(talk, sampling)
 
 
-def _talk(talk: Conversation, sampling: dict[str, Any]) -> None:
+def _talk(talk: Conversation, sampling: dict[str, Any], resume: Path | None) -> None:
+    """Questions and answers. Messages are kept after each; what was computed, at the end."""
+    begun = list(talk.messages)
+    _ask_all(talk, sampling, resume)
+    if resume is not None and talk.messages != begun:
+        with waiting("keeping the talk"):
+            talk.write(resume)
+
+
+def _ask_all(talk: Conversation, sampling: dict[str, Any], resume: Path | None) -> None:
     while (line := _ask()) is not None:
         if line in ("/exit", "/quit"):
             return
@@ -89,6 +146,8 @@ def _talk(talk: Conversation, sampling: dict[str, Any]) -> None:
             note(f"[no command {escape_controls(line.split()[0])}: {HELP[1:]}")
         elif line:
             _answer(talk, line, sampling)
+            if resume is not None:
+                talk.write(resume, state=False)
 
 
 def _ask() -> str | None:
