@@ -16,6 +16,7 @@ from . import options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from ..planning.curves import Curve
     from ..planning.plan import Row, Sizes, Speed
     from ..planning.rates import Machine
 
@@ -57,8 +58,8 @@ def plan(
     from ..arguments import check, number, optional
     from ..families import build_spec
     from ..model import RULES
+    from ..planning import curves, probe
     from ..planning import plan as planner
-    from ..planning import probe
     from ..planning.line_chart import require_writable
     from ..remote import open_headers
 
@@ -83,12 +84,16 @@ def plan(
     files = checkpoint.files if found.is_local else ()
     machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device,
                             precision)  # fmt: skip
-    rows = planner.rows(sizes, machine, budgets, hit_rate)
+    family = str(checkpoint.config.get("model_type"))
+    curve = None if hit_rate is not None else curves.find(family, sizes.experts_per_layer)
+    rows = planner.rows(sizes, machine, budgets, hit_rate, curve=curve)
     answer = {
         "model": str(checkpoint.path),
         "device": devices.kind_of(native_device),
         "precision": precision,
         "advised_bytes": devices.advised_bytes(native_device),
+        "routing": _routing(hit_rate, curve),
+        "curve": None if curve is None else curves.describe(curve, family),
         **_answer(sizes, machine, rows, spec.chunk),
     }
     if as_json:
@@ -141,22 +146,29 @@ def _show(answer: dict[str, Any]) -> None:
     for name, value in _parts(answer).items():
         parts.add_row(name, value)
     console.print(parts)
-    routing = ("uniform", "skewed") if len(answer["rows"][0]["speeds"]) > 1 else ("as given",)
-    console.print(_speeds(answer, routing, console.width < WIDE))
+    console.print(_speeds(answer, console.width < WIDE))
     if answer["disturbed"]:
         apart = ", ".join(
             f"{name} {spread:.1f} times" for name, spread in answer["disturbed"].items()
         )
         console.print(f"Measured on a busy machine: repeated measurements lie apart ({apart}). "
                       "These speeds are rough: plan again when it is quiet.")  # fmt: skip
-    if len(routing) > 1:
-        console.print(
-            "Hit rates: for uniform routing, the floor, and for routing that prefers some experts. "
-            "A run's stats tell the real one: pass it as --hit-rate."
+    if len(answer["routing"]) > 1:
+        other = answer["curve"] or (
+            "for routing that prefers some experts: nothing near this model was measured"
         )
+        console.print(f"Hit rates: for uniform routing, the floor; {escape(other)}. A run's stats "
+                      "tell the real one: pass it as --hit-rate.")  # fmt: skip
 
 
-def _speeds(answer: dict[str, Any], routing: tuple[str, ...], is_narrow: bool) -> Table:
+def _routing(hit_rate: float | None, curve: Curve | None) -> list[str]:
+    """What the speeds of a row assume."""
+    if hit_rate is not None:
+        return ["as given"]
+    return ["uniform", "skewed" if curve is None else "measured"]
+
+
+def _speeds(answer: dict[str, Any], is_narrow: bool) -> Table:
     """The table of decode; in a narrow terminal what matters most of it."""
     from rich.table import Table
 
@@ -167,7 +179,7 @@ def _speeds(answer: dict[str, Any], routing: tuple[str, ...], is_narrow: bool) -
         table.add_column(column, justify="right", no_wrap=True)
     for row in answer["rows"]:
         budget = [_gb(row["memory_bytes"]), str(row["slots"]), f"{row['share']:.0%}"]
-        for name, speed in zip(routing, row["speeds"], strict=True):
+        for name, speed in zip(answer["routing"], row["speeds"], strict=True):
             cells = [*budget, name, f"{speed['hit_rate']:.0%}", _gb(speed["bytes_per_token"]),
                      _rate(speed["tokens_per_second"]), _rate(speed["bound"])]  # fmt: skip
             found = dict(zip(columns, cells, strict=True))
@@ -210,7 +222,8 @@ def _draw(path: Path, answer: dict[str, Any]) -> None:
 
     rows = answer["rows"]
     lines = []
-    names = ["uniform routing", "skewed routing"] if len(rows[0]["speeds"]) > 1 else ["expected"]
+    names = [f"{name} routing" for name in answer["routing"]]
+    names = names if len(names) > 1 else ["expected"]
     for number, name in enumerate(names):
         for key, dashed in (("tokens_per_second", False), ("bound", True)):
             points = [(row["memory_bytes"] / 1e9, row["speeds"][number][key]) for row in rows]

@@ -1,7 +1,8 @@
 """The plan: what a model needs, what fits into a budget, how fast that would be. Pure functions.
 
 Sizes come from the native planner (`measure` loads from holes: every booking of a real load, no
-byte read), rates from the one-second probe (probe.py), hit rates from hit_rate.py or the caller.
+byte read), rates from the one-second probe (probe.py), hit rates from hit_rate.py, from curves.py
+or the caller.
 
 Time of a token: the engine runs one layer after the other and knows a layer's experts only when its
 router has run, so nothing of a layer overlaps with another. With m of K experts missing, m
@@ -27,6 +28,7 @@ from ..checkpoint import Checkpoint
 from ..device import READ_THREADS, compute
 from ..spec import Moe, Spec, tree
 from . import hit_rate
+from .curves import Curve
 from .rates import LayerRate, Machine
 
 # Times that a token's stage is handed to threads (ops/cpu; what runs in the caller alone is not
@@ -241,6 +243,13 @@ def expected_hit_rate(sizes: Sizes, slots: int, skew: float) -> float:
     return hit_rate.hit_rate(share, max(sizes.experts_per_layer, 1), max(sizes.top_k, 1), skew)
 
 
+def measured_hit_rate(sizes: Sizes, slots: int, curve: Curve) -> float:
+    """Hit rate of so many slots by a measured curve: 0 below one token's experts."""
+    if slots < sizes.cycle_slots:
+        return 0.0
+    return curve.hit_rate(slots / sizes.n_experts if sizes.n_experts else 1.0)
+
+
 def speed(sizes: Sizes, machine: Machine, rate: float, position: int = POSITION) -> Speed:
     """A decode step's time when a share `rate` of its experts is in memory."""
     k, layers, kernels = sizes.top_k, sizes.n_layers, machine.kernels
@@ -278,8 +287,11 @@ def rows(
     budgets: Sequence[int],
     rate: float | None = None,
     position: int = POSITION,
+    curve: Curve | None = None,
 ) -> list[Row]:
-    """A row for each budget, at `rate`, or at the rates of uniform and of skewed routing.
+    """A row for each budget, at `rate`, or at the rates of uniform and of other routing.
+
+    The other is what the `curve` says; without one it is skewed.
 
     Raises:
         MemoryBudgetError: a budget below the minimum.
@@ -287,13 +299,17 @@ def rows(
     out = []
     for memory_bytes in budgets:
         fits = fit(sizes, memory_bytes)
-        rates = (
-            [expected_hit_rate(sizes, fits.slots, skew) for skew in (0.0, SKEW)]
-            if rate is None
-            else [rate]
-        )
+        rates = [rate] if rate is not None else _assumed(sizes, fits.slots, curve)
         out.append(Row(fits, tuple(speed(sizes, machine, r, position) for r in rates)))
     return out
+
+
+def _assumed(sizes: Sizes, slots: int, curve: Curve | None) -> list[float]:
+    """Hit rates of uniform routing and of the other that `rows` speaks of."""
+    uniform = expected_hit_rate(sizes, slots, 0.0)
+    if curve is None:
+        return [uniform, expected_hit_rate(sizes, slots, SKEW)]
+    return [uniform, measured_hit_rate(sizes, slots, curve)]
 
 
 def usual_budgets(sizes: Sizes, most: int | None = None) -> list[int]:
