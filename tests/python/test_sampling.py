@@ -67,11 +67,10 @@ def settings(random, vocab):
     return params, more, some(words(random.random(vocab) < 0.7), None)
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_tokens_are_those_of_numpy(seed):
-    """50 settings of 40 draws each: seen tokens, penalties and the random state go on."""
-    random = np.random.Generator(np.random.PCG64(seed))
-    for _ in range(50):
+def compare(seed, rounds):
+    """Draws 40 tokens with each of many settings: seen tokens, penalties and the state go on."""
+    random, count = np.random.Generator(np.random.PCG64(seed)), 0
+    for _ in range(rounds):
         vocab = int(random.choice([4, 33, 512]))
         params, more, mask = settings(random, vocab)
         more["ends"] = [token for token in more["ends"] if token < vocab]
@@ -86,6 +85,19 @@ def test_tokens_are_those_of_numpy(seed):
                     native.choose(row)
                 break
             assert native.choose(row).token == plain.choose(row), (params, more, i)
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tokens_are_those_of_numpy(seed):
+    compare(seed, 50)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("seed", range(100, 110))
+def test_a_million_tokens_are_those_of_numpy(seed):
+    assert compare(seed, 2800) > 100_000
 
 
 @pytest.mark.parametrize("spread", [0.1, 1, 4])
