@@ -42,7 +42,8 @@ def pytest_runtest_makereport(item, call):
 # slow, so that `make quick` leaves them out.
 LONGEST = [
     *("soak/test_soak.py", "python/test_gpu_goldens.py", "python/test_hub.py"),
-    *("python/test_pack.py", "python/test_device_model.py", "python/test_goldens.py"),
+    *("python/test_pack.py", "python/test_convert.py", "python/test_device_model.py"),
+    "python/test_goldens.py",
     *("python/test_doctor.py", "python/test_bench.py", "python/test_cli.py"),
     *("python/test_traps.py", "python/test_plan_model.py", "python/test_docs.py"),
     *("python/test_probe.py", "hostile/test_mutations.py", "python/test_gpu_exactness.py"),

@@ -51,6 +51,20 @@ std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_
   return found;
 }
 
+// Rows (n, columns) of what lies in planes one behind the other from `planes` on.
+void expand(const quant::Matrix& matrix, float* rows) {
+  const auto& kernels = ops::cpu::select_kernels(nullptr);
+  for (uint32_t i = 0; i < matrix.shape.out; ++i)
+    kernels.dequant_row(matrix, i, rows + uint64_t{i} * matrix.shape.in);
+}
+
+uint32_t count_rows(uint64_t nbytes, uint64_t row_bytes) {
+  const uint64_t n = nbytes / row_bytes;
+  if (n == 0 || n > UINT32_MAX || nbytes % row_bytes)
+    throw FormatError("[bindings] expected rows of ", row_bytes, " bytes, found ", nbytes);
+  return static_cast<uint32_t>(n);
+}
+
 // Rows (n, columns) of a matrix of blocks that a file has as `blocks`.
 py::array_t<float> decode(const std::string& format, uint32_t columns, const py::bytes& blocks) {
   const quant::Format& row = quant::find_format(format);
@@ -59,18 +73,47 @@ py::array_t<float> decode(const std::string& format, uint32_t columns, const py:
   quant::Shape shape{1, columns, &row, row.groups[0], row.dtype.value_or(quant::DType::f32)};
   quant::check_shape(shape, "of blocks");
   const std::string_view bytes = blocks;
-  const uint64_t row_bytes = shape.file_bytes(quant::kCodes), n = bytes.size() / row_bytes;
-  if (n == 0 || n > UINT32_MAX || bytes.size() % row_bytes)
-    throw FormatError("[bindings] expected rows of ", row_bytes, " bytes, found ", bytes.size());
-  shape.out = static_cast<uint32_t>(n);
-  py::array_t<float> out({py::ssize_t(n), py::ssize_t(columns)});
+  shape.out = count_rows(bytes.size(), shape.file_bytes(quant::kCodes));
+  py::array_t<float> out({py::ssize_t(shape.out), py::ssize_t(columns)});
   float* rows = out.mutable_data();
   const py::gil_scoped_release unlocked;
   std::vector<std::byte> planes(shape.nbytes());
   quant::transcode(shape, std::as_bytes(std::span(bytes)), 0, planes.data(), 1);
+  expand(quant::contiguous(shape, planes.data()), rows);
+  return out;
+}
+
+using Bytes = py::array_t<uint8_t, py::array::c_style>;
+
+// The same of a matrix whose tensors are planes: the bytes of each, in their order.
+py::array_t<float> decode_planes(const std::string& format, uint32_t columns, uint32_t group,
+                                 const std::string& dtype, const std::vector<Bytes>& tensors) {
+  const quant::Format& row = quant::find_format(format);
+  quant::Shape shape{1, columns, &row, group, quant::dtype_of(dtype)};
+  quant::check_shape(shape, "of planes");
+  std::vector<size_t> numbers;
+  for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+    if (shape.format->in_file(plane)) numbers.push_back(plane);
+  if (row.transcode != nullptr || tensors.size() != numbers.size())
+    throw FormatError("[bindings] expected ", numbers.size(), " planes of ", format, ", found ",
+                      tensors.size());
+  shape.out = count_rows(tensors[0].nbytes(), shape.row_bytes(quant::kCodes));
+  std::vector<std::byte> planes;
+  planes.reserve(shape.nbytes());
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const std::span<const uint8_t> from(tensors[i].data(), tensors[i].size());
+    if (from.size() != shape.plane_bytes(numbers[i]))
+      throw FormatError("[bindings] expected ", shape.plane_bytes(numbers[i]), " bytes, found ",
+                        from.size());
+    const auto bytes = std::as_bytes(from);
+    planes.insert(planes.end(), bytes.begin(), bytes.end());
+  }
+  py::array_t<float> out({py::ssize_t(shape.out), py::ssize_t(columns)});
+  float* rows = out.mutable_data();
+  const py::gil_scoped_release unlocked;
   const quant::Matrix matrix = quant::contiguous(shape, planes.data());
-  for (uint32_t i = 0; i < n; ++i)
-    ops::cpu::select_kernels(nullptr).dequant_row(matrix, i, rows + uint64_t{i} * columns);
+  if (!quant::all_finite(matrix)) throw FormatError("[bindings] expected finite numbers");
+  expand(matrix, rows);
   return out;
 }
 
@@ -101,6 +144,8 @@ py::tuple quantize(const Floats& values, uint32_t bits, uint32_t group) {
 void register_formats(py::module_& module) {
   module.def("formats", &formats);
   module.def("decode", &decode, "format"_a, "columns"_a, "blocks"_a);
+  module.def("decode_planes", &decode_planes, "format"_a, "columns"_a, "group"_a, "dtype"_a,
+             "tensors"_a);
   module.def("quantize", &quantize, "values"_a, "bits"_a, "group"_a);
   module.def("tensors", &tensors, "format"_a, "columns"_a, "group"_a, "dtype"_a);
 }

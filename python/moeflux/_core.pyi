@@ -178,6 +178,9 @@ class Compute:
     def precision(self) -> str: ...
 
 def decode(format: str, columns: int, blocks: bytes) -> Any: ...  # (rows, columns) f32, of blocks
+def decode_planes(
+    format: str, columns: int, group: int, dtype: str, tensors: list[Any]
+) -> Any: ...  # the same, of the bytes of each tensor
 def formats() -> list[tuple[str, int, list[int], bool]]: ...  # name, bits, groups, blocks
 def quantize(values: Any, bits: int, group: int) -> tuple[Any, Any, Any]: ...  # stream, s, b
 def tensors(

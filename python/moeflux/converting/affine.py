@@ -49,18 +49,6 @@ def require_finite(*numbers: Array) -> None:
             raise UnfitError(f"expected finite numbers, found {wrong[0]}")
 
 
-def unpack(stream: Array, bits: int) -> Array:
-    """The codes of a bit stream of whole bytes."""
-    octets = np.zeros((stream.size // bits, 8), np.uint8)
-    octets[:, :bits] = stream.reshape(-1, bits)
-    words = octets.reshape(-1).view("<u8")
-    for width in (32, 16, 8):  # eight codes move apart: halves, quarters, one by one
-        keep = bits * width // 8
-        low = np.uint64(sum(((1 << keep) - 1) << at for at in range(0, 64, 2 * width)))
-        words = (words & low) | ((words << np.uint64(width - keep)) & (low << np.uint64(width)))
-    return words.view(np.uint8)
-
-
 def encode(values: Array, dtype: str) -> Array:
     """The bytes of float32 numbers as F32, F16 or BF16, rounded to the nearest.
 

@@ -7,21 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from .. import _core, formats
+from ..errors import FormatError
 from ..spec import Shape
-from .affine import Array, unpack
-
-# E2M1: sign, two bits of exponent, one of mantissa.
-_E2M1 = np.array([sign * value for sign in (1, -1) for value in (0, 0.5, 1, 1.5, 2, 3, 4, 6)],
-                 np.float32)  # fmt: skip
-# E8M0: an exponent; 255 is no number.
-_E8M0 = np.append(np.ldexp(np.float32(1), np.arange(255) - 127), np.float32(np.nan))
-_MXFP4 = "mxfp4_planes"
-
-
-def is_known(shape: Shape) -> bool:
-    """Whether `rows` decodes the format."""
-    name = shape.format
-    return name in (*formats.BLOCKS, _MXFP4) or is_affine(shape) or is_plain(shape)
+from .affine import Array, UnfitError
 
 
 def is_plain(shape: Shape) -> bool:
@@ -53,25 +41,18 @@ def rows(shape: Shape, parts: Mapping[str, Array]) -> Array:
     Args:
         shape: of the matrix.
         parts: bytes (n, of a row) of each tensor that it consists of.
+
+    Raises:
+        UnfitError: scales or biases that are not finite.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # for the caller to refuse
-        return _rows(shape, parts).reshape(-1, shape.columns)
-
-
-def _rows(shape: Shape, parts: Mapping[str, Array]) -> Array:
-    weight = parts["weight"]
+    if is_plain(shape):
+        return numbers(parts["weight"].reshape(-1), shape.dtype).reshape(-1, shape.columns)
     if shape.format in formats.BLOCKS:
-        found: Array = _core.decode(shape.format, shape.columns, weight.tobytes())
-    elif is_plain(shape):
-        found = numbers(weight.reshape(-1), shape.dtype)
-    elif shape.format == _MXFP4:
-        found = _E2M1[unpack(weight.reshape(-1), 4)].reshape(-1, shape.group)
-        found *= _E8M0[parts["scales"].reshape(-1, 1)]
-    else:
-        bits = formats.TABLE[shape.format].bits
-        scales, biases = (numbers(parts[name].reshape(-1), shape.dtype)
-                          for name in ("scales", "biases"))  # fmt: skip
-        found = unpack(weight.reshape(-1), bits).reshape(-1, shape.group).astype(np.float32)
-        found *= scales[:, None]
-        found += biases[:, None]
+        found: Array = _core.decode(shape.format, shape.columns, parts["weight"].tobytes())
+        return found
+    stored = [parts[name].reshape(-1) for name in shape.tensors]
+    try:
+        found = _core.decode_planes(shape.format, shape.columns, shape.group, shape.dtype, stored)
+    except FormatError:
+        raise UnfitError("expected finite scales and biases, found others") from None
     return found

@@ -133,10 +133,10 @@ class Plan:
                            is_matrix=False)  # fmt: skip
 
     def _coded(self, name: str, rows: Rows, shape: tuple[int, ...], usual: Codes | None) -> Item:
-        if not decode.is_known(rows.shape):
-            raise fail("convert", f"expected weights that are numbers, affine codes, MXFP4 or "
-                       f"blocks, found {rows.shape.format} of {name}",
-                       self._checkpoint.path)  # fmt: skip
+        for part, nbytes in decode.row_bytes(rows.shape).items():
+            if rows.parts[part].nbytes != nbytes * rows.shape.out:
+                raise fail("convert", f"expected a format whose rows can be told apart, found "
+                           f"{rows.shape.format} of {name}", self._checkpoint.path)  # fmt: skip
         rule, columns = self._settings.rule(name), rows.shape.columns
         codes = rule.codes if rule else usual
         if codes and columns % codes.group:
