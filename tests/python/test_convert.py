@@ -46,11 +46,20 @@ def digest(folder):
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_hub_checkpoint_becomes_the_one_that_mlx_would_have(family, tmp_path):
+SHAPES = [
+    *((family, {}) for family in FAMILIES),
+    ("qwen3_moe", {"tie_word_embeddings": True}),
+    ("qwen3_moe", {"mlp_only_layers": [1]}),
+    ("qwen3_moe", {"attention_bias": True, "head_dim": 64}),
+    ("qwen3_next", {"mlp_only_layers": [0], "attention_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "shape"), SHAPES, ids=str)
+def test_a_hub_checkpoint_becomes_the_one_that_mlx_would_have(family, shape, tmp_path):
     """Names, shapes, codes, scales, biases and vectors: all bytes."""
-    source = build(tmp_path / "source", family, PLAIN[family], 3)
-    expected = build(tmp_path / "expected", family, "mlx-q4", 3)
+    source = build(tmp_path / "source", family, PLAIN[family], 3, **shape)
+    expected = build(tmp_path / "expected", family, "mlx-q4", 3, **shape)
     before = digest(source)
     rules = () if FAMILIES[family].router_is_plain else GATES[family]
     found = convert(source, tmp_path / "found", Settings(rules=rules))
@@ -357,6 +366,34 @@ def test_folders_of_others_other_settings_and_other_sources_are_refused(tmp_path
         convert(source, found)
 
 
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path, monkeypatch):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+
+    def again(*args):
+        convert(source, tmp_path / "found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write", again)
+        with pytest.raises(moeflux.IoError, match="expected no other run in the folder"):
+            convert(source, tmp_path / "found")
+    assert logits(convert(source, tmp_path / "found")).any()
+
+
+def test_it_is_told_how_large_the_result_is_and_what_stays_plain(tmp_path):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3, moe_intermediate_size=96)
+    told = []
+    found = convert(source, tmp_path / "found", tell=told.append)
+    stored = {name: value for file in found.glob("*.safetensors")
+              for name, value in safetensors_file.read(file).items()}  # fmt: skip
+    nbytes = sum(value.data.nbytes for value in stored.values())
+    numbers = sum(value.data.size * (8 if value.dtype == "U32" else 1)
+                  for name, value in stored.items()
+                  if not name.endswith((".scales", ".biases")))  # fmt: skip
+    assert told[0] == f"{nbytes / 1e9:.2f} GB, {8 * nbytes / numbers:.2f} bits a number"
+    n_layers = config_of(source)["num_hidden_layers"]
+    assert f"switch_mlp.down_proj and {n_layers - 1} more;" in told[1] and len(told) == 2
+
+
 def test_files_that_are_there_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
     source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
@@ -444,6 +481,7 @@ def test_the_command_converts_and_says_where(tmp_path):
                "--rule", "lm_head=8:64", "--rule", "o_proj=plain", "--threads", 2)  # fmt: skip
     assert (done.returncode, done.stdout) == (0, f"{target}\n"), done.stderr
     assert "converted" in done.stderr and "verified" in done.stderr
+    assert "bits a number]" in done.stderr
     assert max(map(len, done.stderr.splitlines())) <= 78
     settings = Settings(6, 3, 32, ("lm_head=8:64", "o_proj=plain"))
     expected = digest(convert(source, tmp_path / "expected", settings))

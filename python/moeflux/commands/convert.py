@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..terminal import escape_controls
+from ..terminal import escape_controls, note
 from . import options, progress
 
 
@@ -50,8 +50,12 @@ def convert(
     settings = converting.Settings(bits, experts_bits, group_size, tuple(rules or ()), dtype)
     try:
         with progress.bars() as bars:
-            converting.convert(source, target, settings, threads=threads, progress=bars)
+            converting.convert(source, target, settings, threads=threads, progress=bars, tell=_tell)
     except KeyboardInterrupt:
         print("[interrupted: the same command goes on from here]", file=sys.stderr)
         raise
     print(escape_controls(str(target)))
+
+
+def _tell(line: str) -> None:
+    note(f"[{escape_controls(line)}]")

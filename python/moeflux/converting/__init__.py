@@ -8,6 +8,7 @@ again goes on behind the complete ones, and ends with the same bytes as an undis
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,8 @@ from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS
 from ..packing import beside, of_gguf
 from ..packing.beside import Progress, errors_of_ours, silent
-from . import config, shards, transposed
+from . import about, config, shards, transposed
+from .lock import alone
 from .pieces import narrowed
 from .plan import Plan
 from .rows import memory_bytes
@@ -39,7 +41,7 @@ WORK_BYTES = 512 << 20  # of all threads together
 
 def convert(
     source: Path, target: Path, settings: Settings = DEFAULTS, *, threads: int | None = None,
-    progress: Progress = silent,
+    progress: Progress = silent, tell: Callable[[str], None] = lambda line: None,
 ) -> Path:  # fmt: skip
     """Writes `target`, a checkpoint in MLX's layout; goes on where an earlier run stopped.
 
@@ -49,6 +51,7 @@ def convert(
         settings: bits and groups.
         threads: that compute; as many as this process may use where None.
         progress: asked for a callback for writing and one for reading back.
+        tell: gets lines about what is going to be written, before the work.
 
     Returns:
         The target.
@@ -61,12 +64,13 @@ def convert(
     """
     check("convert", FormatError, {"threads": optional(integer(1, MAX_THREADS))}, locals())
     with errors_of_ours("convert", target):
-        return _convert(source, target, settings, threads or _processors(), progress)
+        return _convert(source, target, settings, threads or _processors(), progress, tell)
 
 
 def _convert(
-    source: Path, target: Path, settings: Settings, threads: int, progress: Progress
-) -> Path:
+    source: Path, target: Path, settings: Settings, threads: int, progress: Progress,
+    tell: Callable[[str], None],
+) -> Path:  # fmt: skip
     checkpoint = open_checkpoint(source)
     holes.refuse(checkpoint)
     if is_gguf(source):
@@ -80,21 +84,24 @@ def _convert(
         missing = {shard.path: shard.nbytes for shard in files if not shard.path.exists()}
         require_space(target, sum(missing.values()), "convert", missing)
         claim(target, CLAIM_NAME, note, "convert", "conversion")
-        wrote, verified = (progress(what, sum(shard.nbytes for shard in files))
-                           for what in ("converted", "verified"))  # fmt: skip
         least = memory_bytes([item.rows for item in items])
         threads = max(1, min(threads, WORK_BYTES // least))
-        for shard in files:
-            if shard.path.exists():
-                shards.check_done(shard)
-                wrote(shard.nbytes)
-                verified(shard.nbytes)
-            else:
-                shards.write(shard, checkpoint, source_files, threads, wrote, verified)
+        with alone(target / CLAIM_NAME, "convert"):
+            for line in about.lines(items, settings):
+                tell(line)
+            wrote, verified = (progress(what, sum(shard.nbytes for shard in files))
+                               for what in ("converted", "verified"))  # fmt: skip
+            for shard in files:
+                if shard.path.exists():
+                    shards.check_done(shard)
+                    wrote(shard.nbytes)
+                    verified(shard.nbytes)
+                else:
+                    shards.write(shard, checkpoint, source_files, threads, wrote, verified)
+            said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
+            _finish(source, target, said, [shard.path.name for shard in files])
     finally:
         source_files.close()
-    said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
-    _finish(source, target, said, [shard.path.name for shard in files])
     build_spec(open_checkpoint(target))  # what was written means what was read
     return target
 

@@ -35,6 +35,7 @@ class Item(NamedTuple):
         codes: None for plain numbers.
         as_is: the codes are those of the source.
         is_matrix: it is named by `.weight`, and has columns.
+        is_ungrouped: it has no codes since its columns are no whole groups.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Item(NamedTuple):
     codes: Codes | None = None
     as_is: bool = False
     is_matrix: bool = True
+    is_ungrouped: bool = False
 
 
 class Plan:
@@ -138,17 +140,18 @@ class Plan:
                 raise fail("convert", f"expected a format whose rows can be told apart, found "
                            f"{rows.shape.format} of {name}", self._checkpoint.path)  # fmt: skip
         rule, columns = self._settings.rule(name), rows.shape.columns
-        codes = rule.codes if rule else usual
+        codes, is_ungrouped = rule.codes if rule else usual, False
         if codes and columns % codes.group:
             if rule:
                 raise fail("convert", f"--rule {rule.text}: expected columns in whole groups of "
                            f"{codes.group}, found {columns} of {name}",
                            self._checkpoint.path)  # fmt: skip
-            codes = None
+            codes, is_ungrouped = None, True
         if codes and codes == self._own(rows):
             return Item(name, rows, shape, rows.shape.dtype, codes, True)
         stays = codes is None and self._settings.dtype is None and decode.is_plain(rows.shape)
-        return Item(name, rows, shape, rows.shape.dtype if stays else self.dtype, codes)
+        dtype = rows.shape.dtype if stays else self.dtype
+        return Item(name, rows, shape, dtype, codes, is_ungrouped=is_ungrouped)
 
     def _own(self, rows: Rows) -> Codes | None:
         """The codes that a matrix has in the source."""
