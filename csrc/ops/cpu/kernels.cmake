@@ -1,6 +1,6 @@
 # The inner loops (kernels.inc), compiled once an instruction set with compiler flags of its own. One
-# whose flags the compiler does not know offers no kernels. They take most of a build's time, a minute
-# each. A new instruction set is a row here and one in select.cpp.
+# whose flags the compiler does not know offers no kernels. They take most of a build's time, half a
+# minute each. A new instruction set is a row here and one in select.cpp.
 include(CheckCXXCompilerFlag)
 set(MOEFLUX_KERNELS "" CACHE STRING "instruction sets to build for, such as portable;avx2; all if empty")
 

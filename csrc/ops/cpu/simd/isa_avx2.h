@@ -10,6 +10,11 @@ namespace {
 constexpr uint32_t kVectorBytes = 32;
 constexpr uint32_t kLanes = 8;
 constexpr bool kUnrollUsual = true;  // matvec.inc
+#ifdef __AVXVNNI__
+constexpr bool kAnyWidth = true;  // dot4 is as fast for codes of all widths
+#else
+constexpr bool kAnyWidth = false;
+#endif
 using Bytes = __m256i;
 using Ints = __m256i;
 

@@ -10,6 +10,11 @@ namespace {
 constexpr uint32_t kVectorBytes = 64;
 constexpr uint32_t kLanes = 16;
 constexpr bool kUnrollUsual = true;  // matvec.inc
+#ifdef __AVX512VNNI__
+constexpr bool kAnyWidth = true;  // dot4 is as fast for codes of all widths
+#else
+constexpr bool kAnyWidth = false;
+#endif
 using Bytes = __m512i;
 using Ints = __m512i;
 

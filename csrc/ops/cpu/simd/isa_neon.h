@@ -11,6 +11,11 @@ namespace {
 constexpr uint32_t kVectorBytes = 16;
 constexpr uint32_t kLanes = 4;
 constexpr bool kUnrollUsual = true;  // matvec.inc
+#ifdef __ARM_FEATURE_MATMUL_INT8
+constexpr bool kAnyWidth = true;  // dot4 is as fast for codes of all widths
+#else
+constexpr bool kAnyWidth = false;
+#endif
 using Bytes = uint8x16_t;
 using Ints = int32x4_t;
 

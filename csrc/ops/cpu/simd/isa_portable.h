@@ -8,6 +8,7 @@ namespace {
 constexpr uint32_t kVectorBytes = 16;
 constexpr uint32_t kLanes = 4;
 constexpr bool kUnrollUsual = false;  // matvec.inc
+constexpr bool kAnyWidth = true;      // dot4 is as fast for codes of all widths
 struct Bytes {
   uint8_t at[16];
 };

@@ -22,11 +22,10 @@ ALWAYS_INLINE Ints narrow_sum(const Bytes*, const std::byte*) {
 }
 #endif
 
-// The sum of n dot4, of x at `x` and every `kVectorBytes` behind it.
+// acc + the sum of n dot4, of x at `x` and every `kVectorBytes` behind it.
 template <int bits, int n>
-ALWAYS_INLINE Ints dots(const Bytes* codes, const std::byte* x) {
+ALWAYS_INLINE Ints add_dots(Ints acc, const Bytes* codes, const std::byte* x) {
   constexpr int steps = kNarrowSteps<bits> < n ? kNarrowSteps<bits> : n;
-  Ints acc = zero();
   if constexpr (steps < 2)
     for (int i = 0; i < n; ++i) acc = dot4<bits>(acc, codes[i], load_bytes(x + i * kVectorBytes));
   else
