@@ -78,8 +78,9 @@ typedef float v8 __attribute__((vector_size(32)));
 ALWAYS_INLINE v16 halves(float a, float b) {  // eight times each
   v16 to;
   if constexpr (kLanes > 8) {
-    const v8 parts[] = {a - v8{}, b - v8{}};
-    memcpy(&to, parts, sizeof to);
+    // In registers: a load waits for two stores that it takes its halves from.
+    to = __builtin_shufflevector(a - v8{}, b - v8{}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13,
+                                 14, 15);
   } else {
     for (uint32_t i = 0; i < 16 / kLanes; ++i) {
       const float_lanes lanes = (i * kLanes < 8 ? a : b) - float_lanes{};
