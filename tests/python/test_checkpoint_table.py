@@ -1,0 +1,53 @@
+"""The table of checkpoints in docs/models.md is what tools/docs/checkpoints.py computes."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from moeflux.families import FAMILIES
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "models.md"
+# Total parameters and those of a token, in billions, as the names or their publishers say.
+SAID = {"Qwen3-30B-A3B": (30.5, 3.3), "Qwen3-235B-A22B": (235, 22), "gpt-oss-20b": (20.9, 3.6),
+        "Mixtral-8x7B": (46.7, 12.9), "OLMoE-1B-7B": (6.9, 1.3), "Hy3": (295, 21)}  # fmt: skip
+FEW = ("gpt-oss-20b", "Mixtral-8x7B", "OLMoE-1B-7B")  # experts, so that it takes no time
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.setenv("MOEFLUX_SIMD", "portable")
+    path = ROOT / "tools/docs/checkpoints.py"
+    spec = importlib.util.spec_from_file_location("checkpoints", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "checkpoints", module)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", FEW)
+def test_a_row_is_that_of_the_script(name, script):
+    (found,) = (checkpoint for checkpoint in script.CHECKPOINTS if checkpoint[0] == name)
+    assert script.row(*found).line in PAGE.read_text(), "run tools/docs/checkpoints.py"
+
+
+@pytest.mark.full
+def test_the_table_is_that_of_the_script(script):
+    assert PAGE.read_text() == script.page(), "run tools/docs/checkpoints.py"
+
+
+def test_parameters_are_what_publishers_say(script):
+    lines = [line.split("|") for line in PAGE.read_text().splitlines() if " GB |" in line]
+    rows = {cells[1].strip(): cells[3] for cells in lines}
+    for name, (total, active) in SAID.items():
+        (cell,) = (cell for names, cell in rows.items() if name in names.split(", "))
+        found = [float(part.split()[0]) for part in cell.split(",")]
+        assert found == pytest.approx([total, active], rel=0.2)
+        assert found[0] == pytest.approx(total, rel=0.01)
+
+
+def test_every_family_has_a_row(script):
+    rows = {family for _, family, _ in script.CHECKPOINTS}
+    assert {name.removesuffix("_text") for name in FAMILIES} == rows

@@ -1,0 +1,258 @@
+#!/usr/bin/env python3
+"""Writes the table of checkpoints in docs/models.md from their shapes.
+
+PYTHONPATH=tests python tools/docs/checkpoints.py   # tests/python/test_checkpoint_table.py compares
+
+A shape is the names and shapes of a checkpoint's tensors, as the tests' oracle lists them for a
+config; the family reads them as it would a download's, and the planner measures what it makes.
+Shapes are those of the public configs; no tensor of these checkpoints was ever here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moeflux.checkpoint import Checkpoint, Tensor
+from moeflux.families import build_spec
+from moeflux.planning import plan
+from moeflux.planning.inventory import inventory
+from moeflux.safetensors_header import DTYPE_BYTES
+from oracle.families import FAMILIES, stored_config, text_config
+from oracle.layout import hub_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "models.md"
+MARKS = ("<!-- checkpoints: tools/docs/checkpoints.py -->\n", "<!-- /checkpoints -->\n")
+CONTEXT, THREADS, SIMD = 8192, 8, "portable"  # of the smallest memory
+BITS, GATE_BITS, GROUP, MXFP4_GROUP = 4, 8, 64, 32
+_EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)\.weight")
+_GATES = re.compile(r"\.(gate|shared_expert_gate)$")
+Shape = tuple[int, ...]
+
+
+def _qwen3(layers: int, width: int, heads: int, experts: int, d_ff: int, kv: int = 4) -> Any:
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "num_key_value_heads": kv, "head_dim": 128, "num_experts": experts,
+            "num_experts_per_tok": 8, "moe_intermediate_size": d_ff,
+            "vocab_size": 151936}  # fmt: skip
+
+
+def _hybrid(layers: int, width: int, heads: int, values: int, experts: int, top_k: int, d_ff: int,
+            vocab: int) -> Any:  # fmt: skip
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "num_key_value_heads": 2, "head_dim": 256, "num_experts": experts,
+            "num_experts_per_tok": top_k, "moe_intermediate_size": d_ff,
+            "shared_expert_intermediate_size": d_ff, "linear_num_key_heads": 16,
+            "linear_key_head_dim": 128, "linear_num_value_heads": values,
+            "linear_value_head_dim": 128, "vocab_size": vocab}  # fmt: skip
+
+
+def _gpt_oss(layers: int, experts: int) -> Any:
+    return {"num_hidden_layers": layers, "hidden_size": 2880, "num_attention_heads": 64,
+            "num_key_value_heads": 8, "head_dim": 64, "num_experts": experts,
+            "num_experts_per_tok": 4, "moe_intermediate_size": 2880, "sliding_window": 128,
+            "vocab_size": 201088}  # fmt: skip
+
+
+def _glm4(layers: int, width: int, experts: int, d_ff: int, dense: int, n_dense: int) -> Any:
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": 96,
+            "num_key_value_heads": 8, "head_dim": 128, "num_experts": experts,
+            "num_experts_per_tok": 8, "moe_intermediate_size": d_ff, "n_shared_experts": 1,
+            "intermediate_size": dense, "first_k_dense_replace": n_dense, "n_group": 1,
+            "topk_group": 1, "vocab_size": 151552, "use_qk_norm": width > 4096}  # fmt: skip
+
+
+def _mixtral(layers: int, width: int, heads: int, d_ff: int) -> Any:
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "num_key_value_heads": 8, "head_dim": 128, "num_experts": 8,
+            "moe_intermediate_size": d_ff, "vocab_size": 32000}  # fmt: skip
+
+
+def _hy3(layers: int, width: int, heads: int, kv: int, experts: int, d_ff: int, dense: int) -> Any:
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "num_key_value_heads": kv, "head_dim": 128, "num_experts": experts,
+            "num_experts_per_tok": 8, "moe_intermediate_size": d_ff, "intermediate_size": dense,
+            "vocab_size": 120832}  # fmt: skip
+
+
+def _qwen2(layers: int, width: int, heads: int, kv: int, experts: int, top_k: int, d_ff: int,
+           shared: int) -> Any:  # fmt: skip
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "num_key_value_heads": kv, "head_dim": 128, "num_experts": experts,
+            "num_experts_per_tok": top_k, "moe_intermediate_size": d_ff,
+            "shared_expert_intermediate_size": shared, "vocab_size": 151936}  # fmt: skip
+
+
+HEAD = (
+    "| checkpoint | family | parameters, of them a token's | files | an expert "
+    "| experts of a token | smallest memory | all in memory | verified |\n" + "|---" * 9 + "|\n"
+)
+VERIFIED: dict[str, str] = {}  # by family: more than goldens
+# Name, family, what differs from the family's config in tests/oracle.
+CHECKPOINTS: list[tuple[str, str, Any]] = [
+    ("Qwen3-30B-A3B, Qwen3-Coder-30B-A3B", "qwen3_moe", _qwen3(48, 2048, 32, 128, 768)),
+    ("Qwen3-235B-A22B", "qwen3_moe", _qwen3(94, 4096, 64, 128, 1536)),
+    ("Qwen3-Coder-480B-A35B", "qwen3_moe", _qwen3(62, 6144, 96, 160, 2560, 8)),
+    ("Qwen3-Next-80B-A3B, Qwen3-Coder-Next", "qwen3_next",
+     _hybrid(48, 2048, 16, 32, 512, 10, 512, 151936)),
+    ("Qwen3.5-35B-A3B, Qwen3.6-35B-A3B, Ornith-1.x-35B", "qwen3_5_moe",
+     _hybrid(40, 2048, 16, 32, 256, 8, 512, 248320)),
+    ("Qwen3.5-122B-A10B, Ornith-1.x-122B", "qwen3_5_moe",
+     _hybrid(48, 3072, 32, 64, 256, 8, 1024, 248320)),
+    ("Qwen3.5-397B-A17B, Ornith-1.x-397B", "qwen3_5_moe",
+     _hybrid(60, 4096, 32, 64, 512, 10, 1024, 248320)),
+    ("gpt-oss-20b", "gpt_oss", _gpt_oss(24, 32)),
+    ("gpt-oss-120b", "gpt_oss", _gpt_oss(36, 128)),
+    ("GLM-4.5-Air", "glm4_moe", _glm4(46, 4096, 128, 1408, 10944, 1)),
+    ("GLM-4.5, 4.6, 4.7", "glm4_moe", _glm4(92, 5120, 160, 1536, 12288, 3)),
+    ("MiniMax-M2, M2.5", "minimax_m2",
+     {"num_hidden_layers": 62, "hidden_size": 3072, "num_attention_heads": 48,
+      "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "num_experts": 256,
+      "num_experts_per_tok": 8, "moe_intermediate_size": 1536, "vocab_size": 200064,
+      "attn_type_list": [1] * 62}),
+    ("Hy3", "hy_v3", _hy3(80, 4096, 64, 8, 192, 1536, 13312)),
+    ("Hy-MT2-30B-A3B", "hy_v3", _hy3(48, 2048, 32, 4, 128, 768, 6912)),
+    ("Mixtral-8x7B", "mixtral", _mixtral(32, 4096, 32, 14336)),
+    ("Mixtral-8x22B", "mixtral", _mixtral(56, 6144, 48, 16384)),
+    ("OLMoE-1B-7B", "olmoe",
+     {"num_hidden_layers": 16, "hidden_size": 2048, "num_attention_heads": 16,
+      "num_key_value_heads": 16, "head_dim": 128, "num_experts": 64, "num_experts_per_tok": 8,
+      "moe_intermediate_size": 1024, "vocab_size": 50304}),
+    ("Qwen1.5-MoE-A2.7B", "qwen2_moe", _qwen2(24, 2048, 16, 16, 60, 4, 1408, 5632)),
+    ("Qwen2-57B-A14B", "qwen2_moe", _qwen2(28, 3584, 28, 4, 64, 8, 2560, 20480)),
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """A checkpoint's numbers; sizes in bytes."""
+
+    name: str
+    family: str
+    parameters: int
+    active: int
+    form: str
+    file_bytes: int
+    expert_bytes: int
+    token_bytes: int
+    least_bytes: int
+    all_bytes: int
+
+    @property
+    def line(self) -> str:
+        """As the page has it."""
+        return (
+            f"| {self.name} | `{self.family}` | {self.parameters / 1e9:.1f} B, "
+            f"{self.active / 1e9:.1f} B | {self.form}, {self.file_bytes / 1e9:.1f} GB "
+            f"| {self.expert_bytes / 1e6:.2f} MB | {self.token_bytes / 1e9:.2f} GB "
+            f"| {self.least_bytes / 1e9:.1f} GB | {self.all_bytes / 1e9:.1f} GB "
+            f"| {VERIFIED.get(self.family, 'goldens')} |\n"
+        )
+
+
+def _stacked(shapes: dict[str, Shape]) -> dict[str, Shape]:
+    """Experts of a layer as one tensor."""
+    stacks: dict[str, list[Shape]] = {}
+    for name, shape in shapes.items():
+        found = _EXPERT.fullmatch(name)
+        stacks.setdefault(f"{found[1]}.{found[2]}.weight" if found else name, []).append(shape)
+    return {name: (len(found), *found[0]) if ".experts." in name and name.endswith(".weight")
+            else found[0] for name, found in stacks.items()}  # fmt: skip
+
+
+def _mxfp4(shapes: dict[str, Shape]) -> dict[str, tuple[str, Shape]]:
+    """The tensors of a release of gpt-oss: dtype and shape by name."""
+    out: dict[str, tuple[str, Shape]] = {}
+    for name, shape in shapes.items():
+        if ".experts." not in name:
+            out[name] = ("BF16", shape)
+            continue
+        if ".up_proj" in name:  # with gate
+            continue
+        both = ".gate_proj" in name
+        rows = shape[1] * 2 if both else shape[1]
+        module, part = name.replace("gate_proj", "gate_up_proj").rsplit(".", 1)
+        if part == "bias":
+            out[f"{module}_bias"] = ("BF16", (shape[0], rows))
+            continue
+        lead = (shape[0], rows, shape[2] // MXFP4_GROUP)
+        out |= {f"{module}_blocks": ("U8", (*lead, 16)), f"{module}_scales": ("U8", lead)}
+    return out
+
+
+def _affine(shapes: dict[str, Shape], plain_router: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """MLX's 4 bits: dtype and shape by name, and the config's `quantization`."""
+    out: dict[str, Any] = {}
+    said: dict[str, Any] = {"group_size": GROUP, "bits": BITS, "mode": "affine"}
+    for name, shape in shapes.items():
+        module = name.removesuffix(".weight")
+        is_plain = len(shape) < 2 or "conv1d" in name or module.endswith(f".{plain_router}")
+        if is_plain or shape[-1] % GROUP or not name.endswith(".weight"):
+            out[name] = ("BF16", shape)
+            continue
+        bits = BITS
+        if _GATES.search(module):
+            bits, said[module] = GATE_BITS, {"group_size": GROUP, "bits": GATE_BITS}
+        groups = (*shape[:-1], shape[-1] // GROUP)
+        out |= {
+            name: ("U32", (*shape[:-1], shape[-1] * bits // 32)),
+            f"{module}.scales": ("BF16", groups),
+            f"{module}.biases": ("BF16", groups),
+        }
+    return out, said  # fmt: skip
+
+
+def row(name: str, family: str, settings: dict[str, Any]) -> Row:
+    """The numbers of one checkpoint."""
+    known = FAMILIES[family]
+    text = text_config(family, settings)
+    shapes = _stacked(hub_shapes(family, text))
+    if text.get("use_qk_norm") is False:  # the oracle's model has the norms
+        shapes = {name: shape for name, shape in shapes.items() if "k_norm" not in name
+                  and "q_norm" not in name}  # fmt: skip
+    config = stored_config(family, text, "bfloat16", "hub")
+    if family == "gpt_oss":
+        form, tensors = "MXFP4", _mxfp4(shapes)
+        config["quantization_config"] = {"quant_method": "mxfp4"}
+    else:
+        form = "4 bits"
+        tensors, said = _affine(shapes, known.router if known.router_is_plain else "?")
+        config["quantization"] = said
+    table, end = {}, 0
+    for tensor, (dtype, shape) in tensors.items():
+        nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
+        table[tensor] = Tensor(tensor, 0, end, nbytes, dtype, shape)
+        end += nbytes
+    checkpoint = Checkpoint(Path(name), config, (Path("model.safetensors"),), table)
+    spec = build_spec(checkpoint)
+    sizes = plan.measure(checkpoint, spec, CONTEXT, THREADS)
+    total = sum(map(math.prod, shapes.values()))
+    routed = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
+    return Row(
+        name, family, total, total - routed + routed * text["num_experts_per_tok"]
+        // text[known.n_experts], form, end, sizes.expert_bytes,
+        inventory(checkpoint, spec).token_bytes, plan.minimum_bytes(sizes),
+        sizes.fixed_bytes + sizes.slots_bytes(sizes.n_experts),
+    )  # fmt: skip
+
+
+def table() -> str:
+    """The table, as the page has it."""
+    os.environ["MOEFLUX_SIMD"] = SIMD
+    return HEAD + "".join(row(*checkpoint).line for checkpoint in CHECKPOINTS)
+
+
+def page() -> str:
+    """docs/models.md with the table."""
+    text = PAGE.read_text()
+    before, rest = text.split(MARKS[0])
+    return before + MARKS[0] + table() + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
