@@ -131,6 +131,21 @@ TEST_CASE("full extents are shared with snapshots, and freed with their last own
   }
 }
 
+TEST_CASE("who goes back writes into no extent that a snapshot shares") {
+  Fixture fixture;
+  TinyModel& model = *fixture.model;
+  const auto session = model.session(), other = model.session();
+  model.step(*session, tokens(300));
+  const auto early = model.engine().save(*session);
+  model.step(*session, tokens(230, 300));
+  const auto late = model.engine().save(*session);  // has the whole extent of position 300
+  const Logits expected = model.step(*session, tokens(5, 530));
+  model.engine().restore(*session, *early);
+  model.step(*session, tokens(40, 900));
+  model.engine().restore(*other, *late);
+  CHECK(same_bits(model.step(*other, tokens(5, 530)), expected));
+}
+
 TEST_CASE("a fork takes a state and an extent at most, goes its own way and leaves nothing") {
   for (const uint32_t at : {1u, 255u, 256u, 257u, 512u, 530u}) {
     CAPTURE(at);

@@ -113,8 +113,9 @@ TEST_CASE("a session that waits for slots takes nothing from the time of computi
   model.engine().set_poll({});
   const uint64_t computed = model.engine().stats().compute_ns;
   CHECK(computed > 0);
+  const base::Booking free(account, account.free_bytes(), "what is not in slots");
   std::thread later([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1000));  // more than a step takes
     model.file().allow(1 << 20);
   });
   const auto other = model.session();  // in the place of slots, when they have been read
