@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -275,6 +276,27 @@ def test_hostile_sources_are_refused_before_anything_is_written(spoil, words, tm
     with pytest.raises(moeflux.MoefluxError, match=words):
         convert(source, tmp_path / "found")
     assert not (tmp_path / "found").exists()
+
+
+def test_random_damage_never_escapes_as_another_error(tmp_path):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3, num_hidden_layers=1,
+                   num_experts=4, shards=1)  # fmt: skip
+    file = source / "model.safetensors"
+    whole, numbers, errors = file.read_bytes(), random.Random(1), 0
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for _ in range(120):
+        changed = bytearray(whole)
+        for _ in range(numbers.choice([1, 1, 2, 8, 50])):
+            changed[numbers.randrange(numbers.choice([header, len(whole)]))] ^= (
+                1 << numbers.randrange(8)
+            )
+        file.write_bytes(changed)
+        try:
+            convert(source, tmp_path / "found")
+        except moeflux.MoefluxError:
+            errors += 1
+        shutil.rmtree(tmp_path / "found", ignore_errors=True)
+    assert 30 < errors < 120
 
 
 def test_a_source_that_shrinks_meanwhile_is_an_error_that_names_it(tmp_path, monkeypatch):
