@@ -84,7 +84,7 @@ def _convert(
         missing = {shard.path: shard.nbytes for shard in files if not shard.path.exists()}
         require_space(target, sum(missing.values()), "convert", missing)
         claim(target, CLAIM_NAME, note, "convert", "conversion")
-        least = memory_bytes([item.rows for item in items])
+        least = memory_bytes(item.rows.shape.columns * item.rows.unit for item in items)
         threads = max(1, min(threads, WORK_BYTES // least))
         with alone(target / CLAIM_NAME, "convert"):
             for line in about.lines(items, settings):

@@ -13,7 +13,7 @@ from ..safetensors_header import DTYPE_BYTES, Entry
 from . import affine, decode
 from .affine import Array, UnfitError
 from .plan import Item
-from .rows import Runs
+from .rows import Rows, Runs
 
 
 class Piece(NamedTuple):
@@ -79,7 +79,7 @@ def _row_bytes(item: Item, entry: Entry) -> int:
 def _data(item: Item, source: SourceFiles, matrix: int, runs: Runs) -> list[Array]:
     """Bytes of each tensor, of some rows."""
     rows, codes = item.rows, item.codes
-    if item.as_is:
+    if item.as_is and isinstance(rows, Rows):
         stored = rows.stored(source, matrix, runs)
         for name in ("scales", "biases"):
             affine.require_finite(decode.numbers(stored[name].reshape(-1), rows.shape.dtype))

@@ -15,6 +15,7 @@ from ..checkpoint import Checkpoint, fail
 from ..safetensors_header import Tensor
 from . import decode
 from .config import is_text_only
+from .joined import Joined, of_delta_net
 from .rows import Rows, of_experts, of_matrix, of_tensor, of_vector
 from .settings import DTYPES, Codes, Settings
 
@@ -22,6 +23,8 @@ _EXPERT = ("gate_proj", "up_proj", "down_proj")
 # What names of a text part begin with in the hub's files, without any other part, and in MLX's.
 _HUB, _ALONE, _MLX = "model.language_model.", "model.", "language_model.model."
 _HEAD = "lm_head."
+# Families of which MLX has the projections of a delta net in two matrices, and what these hold.
+_WHOLE, _PARTS = ("qwen3_next",), {"qkvz": ("qkv", "z"), "ba": ("b", "a")}
 
 
 class Item(NamedTuple):
@@ -39,7 +42,7 @@ class Item(NamedTuple):
     """
 
     name: str
-    rows: Rows
+    rows: Rows | Joined
     shape: tuple[int, ...]
     dtype: str
     codes: Codes | None = None
@@ -54,7 +57,7 @@ class Plan:
     def __init__(self, checkpoint: Checkpoint, model: spec.Spec, settings: Settings) -> None:
         """Raises FormatError: a rule does not fit the model, or a format is not read."""
         self._checkpoint, self._settings = checkpoint, settings
-        embedding = model.embed.weight.name
+        embedding, self._kind = model.embed.weight.name, checkpoint.config.get("model_type")
         own = (_HUB, _ALONE) if is_text_only(checkpoint.config) else (_HUB,)
         self._prefix = next((prefix for prefix in own if embedding.startswith(prefix)), "")
         self.dtype = DTYPES[settings.dtype] if settings.dtype else _dtype(model.embed)
@@ -80,6 +83,8 @@ class Plan:
             yield from self._matrix(node, is_small=name in ("router", "shared_gate"))
         elif isinstance(node, spec.Vector):
             yield self._vector(node, is_conv=name == "conv")
+        elif isinstance(node, spec.DeltaNet):
+            yield from self._delta_net(node)
         elif isinstance(node, spec.Moe):
             yield from self._experts(node)
             for each in fields(node):
@@ -99,6 +104,15 @@ class Plan:
         yield self._coded(name, rows, (rows.n_rows,), usual)
         if matrix.bias is not None:
             yield self._plain(matrix.bias.name, of_tensor(matrix.bias), matrix.bias)
+
+    def _delta_net(self, net: spec.DeltaNet) -> Iterator[Item]:
+        joined = of_delta_net(net) if self._kind in _WHOLE else {}
+        for name, rows in joined.items():
+            yield self._coded(self._named(name), rows, (rows.n_rows,), self._settings.usual)
+        apart = [part for whole in joined for part in _PARTS[whole.rpartition("_")[2]]]
+        for each in fields(net):
+            if each.name not in apart:
+                yield from self._items(getattr(net, each.name), each.name)
 
     def _vector(self, vector: spec.Vector, is_conv: bool) -> Item:
         shape = None
@@ -134,11 +148,12 @@ class Plan:
                 yield Item(f"{module}.{name}.bias", vector, shape, vector.shape.dtype,
                            is_matrix=False)  # fmt: skip
 
-    def _coded(self, name: str, rows: Rows, shape: tuple[int, ...], usual: Codes | None) -> Item:
-        for part, nbytes in decode.row_bytes(rows.shape).items():
-            if rows.parts[part].nbytes != nbytes * rows.shape.out:
-                raise fail("convert", f"expected a format whose rows can be told apart, found "
-                           f"{rows.shape.format} of {name}", self._checkpoint.path)  # fmt: skip
+    def _coded(
+        self, name: str, rows: Rows | Joined, shape: tuple[int, ...], usual: Codes | None
+    ) -> Item:
+        if not rows.are_apart:
+            raise fail("convert", f"expected a format whose rows can be told apart, found "
+                       f"{rows.shape.format} of {name}", self._checkpoint.path)  # fmt: skip
         rule, columns = self._settings.rule(name), rows.shape.columns
         codes, is_ungrouped = rule.codes if rule else usual, False
         if codes and columns % codes.group:
@@ -149,11 +164,12 @@ class Plan:
             codes, is_ungrouped = None, True
         if codes and codes == self._own(rows):
             return Item(name, rows, shape, rows.shape.dtype, codes, True)
-        stays = codes is None and self._settings.dtype is None and decode.is_plain(rows.shape)
+        stays = (codes is None and self._settings.dtype is None and isinstance(rows, Rows)
+                 and decode.is_plain(rows.shape))  # fmt: skip
         dtype = rows.shape.dtype if stays else self.dtype
         return Item(name, rows, shape, dtype, codes, is_ungrouped=is_ungrouped)
 
-    def _own(self, rows: Rows) -> Codes | None:
+    def _own(self, rows: Rows | Joined) -> Codes | None:
         """The codes that a matrix has in the source."""
         if not decode.is_affine(rows.shape):
             return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -52,26 +52,21 @@ class Rows:
         return len(self.parts["weight"].files) if self.parts else 1
 
     @property
+    def are_apart(self) -> bool:
+        """Whether each row has bytes of its own in every tensor: scales are of no several rows."""
+        sizes = decode.row_bytes(self.shape).items()
+        return all(self.parts[name].nbytes == nbytes * self.shape.out for name, nbytes in sizes)
+
+    @property
     def files(self) -> list[int]:
         """The numbers of the files that they lie in."""
         return sorted({int(file) for part in self.parts.values() for file in part.files})
 
     def pieces(self) -> Iterator[tuple[int, int, Runs]]:
         """Cuts all rows: number of the matrix, of the piece's first row in it, and its units."""
-        most = max(1, PIECE // (self.shape.columns * self.unit))
         for matrix in range(self.n_matrices):
-            first = row = 0
-            taken: list[tuple[int, int]] = []
-            for begin, count in self.runs:
-                while count:
-                    n = min(count, first + most - row)
-                    taken.append((begin, n))
-                    begin, count, row = begin + n, count - n, row + n
-                    if row == first + most:
-                        yield matrix, first, tuple(taken)
-                        first, taken = row, []
-            if taken:
-                yield matrix, first, tuple(taken)
+            for first, runs in cut(self.runs, self.shape.columns * self.unit):
+                yield matrix, first, runs
 
     def stored(self, source: SourceFiles, matrix: int, runs: Runs) -> dict[str, Array]:
         """Bytes (rows, of a row) of each tensor of a matrix."""
@@ -100,6 +95,23 @@ class Rows:
         if self.add:
             found = found + np.float32(self.add)
         return found
+
+
+def cut(runs: Runs, columns: int) -> Iterator[tuple[int, Runs]]:
+    """Pieces of rows of so many numbers: the place of the first among all, and its runs."""
+    most = max(1, PIECE // columns)
+    first = row = 0
+    taken: list[tuple[int, int]] = []
+    for begin, count in runs:
+        while count:
+            n = min(count, first + most - row)
+            taken.append((begin, n))
+            begin, count, row = begin + n, count - n, row + n
+            if row == first + most:
+                yield first, tuple(taken)
+                first, taken = row, []
+    if taken:
+        yield first, tuple(taken)
 
 
 def of_matrix(matrix: Matrix) -> Rows:
@@ -144,7 +156,6 @@ def _one(tensor: Tensor) -> Slices:
     return Slices(np.array([tensor.file]), np.array([tensor.offset], np.uint64), tensor.nbytes)
 
 
-def memory_bytes(rows: Sequence[Rows]) -> int:
-    """About what a thread holds at most while it works on a piece of any of these."""
-    widest = max((each.shape.columns * each.unit for each in rows), default=1)
-    return 32 * max(PIECE, widest)
+def memory_bytes(columns: Iterable[int]) -> int:
+    """About what a thread holds at most of a piece of rows of any of these widths."""
+    return 32 * max(PIECE, *columns)
