@@ -17,6 +17,7 @@ from moeflux.converting import Settings, convert, shards
 from moeflux.packing import beside, pack, read_back
 from moeflux.synth import Recipe, synthesize
 from oracle import Reference, affine, build, goldens, safetensors_file
+from oracle.checkpoint import Checkpoint
 from oracle.families import FAMILIES
 from oracle.safetensors_file import Stored
 from support import gguf_twin, kill, tensors
@@ -133,6 +134,16 @@ def test_affine_codes_are_made_anew_where_others_are_wanted_and_kept_else(tmp_pa
         assert found[f"{name}.weight"][2] == words.tobytes()
     router = "model.layers.0.mlp.gate.weight"
     assert found[router] == tensors.of(source)[router]
+
+
+def test_parts_of_groups_keep_codes_and_numbers(tmp_path):
+    source = build(tmp_path / "source", "qwen3_moe", "mlx-q4-g128", 3, moe_intermediate_size=128)
+    found = convert(source, tmp_path / "found", Settings(4, group=32))
+    ours, theirs = Checkpoint(found), Checkpoint(source)
+    matrices = [name for name in theirs.stored if theirs.stored[name].dtype == "U32"]
+    assert len(matrices) > 20
+    for name in matrices:
+        assert np.array_equal(ours.full(name), theirs.full(name)), name
 
 
 def test_a_packed_source_gives_the_same_bytes(tmp_path):

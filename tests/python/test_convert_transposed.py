@@ -7,7 +7,7 @@ import pytest
 
 import moeflux
 from moeflux.converting import Settings, convert
-from oracle import build, safetensors_file
+from oracle import affine, build, safetensors_file
 from oracle.safetensors_file import Stored, encode
 from oracle.writer import write_checkpoint
 from support import tensors
@@ -34,22 +34,26 @@ def words(numbers, bits, order=None):
 
 def packed(module, codes, zeros, scales, method):
     """The tensors of a matrix of codes [out, in], zeros and scales [out, in / group]."""
-    bits = method["bits"]
+    bits, groups = method["bits"], zeros.shape[1]
     if method["quant_method"] == "awq":
         stored = {"qweight": words(codes.T, bits, AWQ_ORDER),
                   "qzeros": words(zeros.T, bits, AWQ_ORDER)}  # fmt: skip
     else:
         less = 0 if method.get("checkpoint_format") == "gptq_v2" else 1
+        order = np.repeat(np.arange(groups, dtype=np.int32), codes.shape[1] // groups)
         stored = {"qweight": words(codes, bits).T, "qzeros": words(zeros.T - less, bits),
-                  "g_idx": np.arange(codes.shape[1], dtype=np.int32) // GROUP}  # fmt: skip
+                  "g_idx": order}  # fmt: skip
     found = {f"{module}.{part}": Stored("I32", np.ascontiguousarray(value))
              for part, value in stored.items()}  # fmt: skip
     return found | {f"{module}.scales": encode(np.ascontiguousarray(scales.T), "F16")}
 
 
-def made(folder, name, change=None):
-    """A checkpoint of the method, and one of the same numbers as float32."""
-    method, random = METHODS[name], np.random.default_rng(4)
+def made(folder, name, change=None, group=GROUP, kept=None):
+    """A checkpoint of the method, and one of the same numbers as float32.
+
+    `kept` gets codes, zeros and scales by module.
+    """
+    method, random = METHODS[name] | {"group_size": group}, np.random.default_rng(4)
     source = build(folder / "source", "qwen3_moe", "hf-f16", 3, branch_gain=0.25, experts="split",
                    num_hidden_layers=2, num_experts=6)  # fmt: skip
     ours, plain = {}, {}
@@ -61,13 +65,16 @@ def made(folder, name, change=None):
             out, columns = stored.data.shape
             top = (1 << method["bits"]) - 1
             codes = random.integers(0, top + 1, (out, columns))
-            groups = (out, columns // GROUP)
+            groups = (out, max(columns // group, 1))
             zeros = random.integers(1, top + 1, groups)
             scales = (random.uniform(0.5, 1.5, groups) / columns**0.5 / top).astype(np.float16)
             scales = scales.astype(np.float32)
             ours |= packed(tensor.removesuffix(".weight"), codes, zeros, scales, method)
-            numbers = codes - np.repeat(zeros, GROUP, 1)
-            plain[tensor] = encode(numbers * np.repeat(scales, GROUP, 1), "F32")
+            if kept is not None:
+                kept[tensor.removesuffix(".weight")] = codes, zeros, scales
+            width = columns // groups[1]
+            numbers = codes - np.repeat(zeros, width, 1)
+            plain[tensor] = encode(numbers * np.repeat(scales, width, 1), "F32")
     if change:
         change(ours)
     config = json.loads((source / "config.json").read_text())
@@ -92,6 +99,33 @@ def test_it_becomes_what_the_same_numbers_would(name, piece, tmp_path, monkeypat
     assert "quant_method" not in said["quantization_config"]
     session = moeflux.load(found, memory="256MiB", context=64).session()
     assert np.isfinite(session.step([1, 2, 3])).all()
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("own", "wanted"), [(32, 32), (64, 64), (64, 32), (128, 64)])
+def test_codes_are_kept_where_bits_and_groups_allow_it(name, own, wanted, tmp_path):
+    """The zero times the scale is the bias, rounded; a scale of many columns stands for fewer."""
+    kept = {}
+    hub, plain = made(tmp_path, name, group=own, kept=kept)
+    bits = METHODS[name]["bits"]
+    rules = ("lm_head=plain", "embed_tokens=plain")
+    found = convert(hub, tmp_path / "found", Settings(bits, group=wanted, rules=rules))
+    stored = {tensor: value for file in found.glob("*.safetensors")
+              for tensor, value in safetensors_file.read(file).items()}  # fmt: skip
+    attention = [module for module in kept if "self_attn" in module]
+    assert len(attention) == 8
+    for module in attention:
+        codes, zeros, scales = kept[module]
+        times = min(own, codes.shape[1]) // wanted
+        assert np.array_equal(affine.unpack_codes(stored[f"{module}.weight"].data, bits), codes)
+        of_groups = {"scales": scales, "biases": -zeros * scales}
+        for part, value in of_groups.items():
+            expected = encode(np.repeat(value, times, 1), "F16")
+            assert stored[f"{module}.{part}"].dtype == "F16"
+            assert np.array_equal(stored[f"{module}.{part}"].data, expected.data)
+    ours, theirs = (moeflux.load(each, memory="256MiB", context=64).session().step([1, 2, 3])
+                    for each in (found, plain))  # fmt: skip
+    assert np.abs(ours - theirs).mean() < 0.02 * np.abs(theirs).mean()
 
 
 FIRST = "model.layers.0.self_attn.q_proj."
@@ -128,13 +162,13 @@ def infinite(stored):
     ("change", "words"),
     [
         (without("scales"), "qweight, qzeros, scales of .*q_proj, found fewer"),
-        (cut("qweight"), r"I32 \[120\] of .*q_proj\.g_idx, found I32 \[128\]"),
+        (cut("qweight"), r"groups of a multiple of 32 columns, found 30 of .*q_proj"),
         (cut("qzeros"), r"I32 \[4, 16\] of .*q_proj\.qzeros, found I32 \[3, 16\]"),
         (cut("scales"), r"whole groups and words of .*q_proj"),
         (of_dtype("qweight", "U32", "<u4"), "expected I32 .*found U32"),
         (cut("g_idx"), r"I32 \[128\] of .*g_idx, found I32 \[127\]"),
         (shuffled, "q_proj.g_idx in order, found others: desc_act"),
-        (infinite, r"finite numbers, found .*(inf|nan) in model\.layers\.0\.self_attn\.q_proj"),
+        (infinite, r"finite scales and biases, found others in model\.layers\.0\.self_attn\.q_"),
     ],
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(change, words, tmp_path):

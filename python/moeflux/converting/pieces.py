@@ -79,11 +79,13 @@ def _row_bytes(item: Item, entry: Entry) -> int:
 def _data(item: Item, source: SourceFiles, matrix: int, runs: Runs) -> list[Array]:
     """Bytes of each tensor, of some rows."""
     rows, codes = item.rows, item.codes
-    if item.as_is and isinstance(rows, Rows):
+    if codes and item.as_is and isinstance(rows, Rows):
         stored = rows.stored(source, matrix, runs)
-        for name in ("scales", "biases"):
-            affine.require_finite(decode.numbers(stored[name].reshape(-1), rows.shape.dtype))
-        return [stored[name].reshape(-1) for name in ("weight", "scales", "biases")]
+        times = rows.shape.group // codes.group
+        of_groups = (np.repeat(decode.numbers(stored[part].reshape(-1), rows.shape.dtype), times)
+                     for part in ("scales", "biases"))  # fmt: skip
+        return [stored["weight"].reshape(-1), *(affine.encode(each, item.dtype)
+                                                for each in of_groups)]  # fmt: skip
     numbers = rows.numbers(source, matrix, runs)
     if codes is None:
         return [affine.encode(numbers, item.dtype)]

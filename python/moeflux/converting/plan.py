@@ -36,7 +36,7 @@ class Item(NamedTuple):
         shape: of what is written, without the columns of a matrix.
         dtype: of numbers, scales and biases.
         codes: None for plain numbers.
-        as_is: the codes are those of the source.
+        as_is: the codes are those of the source, whose scales cover as many columns or more.
         is_matrix: it is named by `.weight`, and has columns.
         is_ungrouped: it has no codes since its columns are no whole groups.
     """
@@ -162,8 +162,11 @@ class Plan:
                            f"{codes.group}, found {columns} of {name}",
                            self._checkpoint.path)  # fmt: skip
             codes, is_ungrouped = None, True
-        if codes and codes == self._own(rows):
-            return Item(name, rows, shape, rows.shape.dtype, codes, True)
+        own = self._own(rows)
+        if codes and own and own.bits == codes.bits and own.group % codes.group == 0:
+            dtype = rows.shape.dtype
+            changes = self._settings.dtype is not None or dtype == "F32"
+            return Item(name, rows, shape, self.dtype if changes else dtype, codes, True)
         stays = (codes is None and self._settings.dtype is None and isinstance(rows, Rows)
                  and decode.is_plain(rows.shape))  # fmt: skip
         dtype = rows.shape.dtype if stays else self.dtype

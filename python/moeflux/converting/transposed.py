@@ -1,4 +1,4 @@
-"""AWQ and GPTQ: matrices whose codes lie transposed, as plain ones that are decoded when read.
+"""AWQ and GPTQ: matrices whose codes lie transposed, as MLX's, which they become when read.
 
 A matrix X of `out` rows and `in` columns is three tensors, and a number is scale * (code - zero),
 with a scale and a zero for some columns of a row:
@@ -16,9 +16,9 @@ Source of the layouts: what AutoAWQ's "gemm" and AutoGPTQ write.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ import numpy as np
 from ..arguments import show
 from ..checkpoint import Checkpoint, Tensor, fail
 from ..families.config import CONVERTED
+from ..formats import GROUPS
 from ..packing.sources import SourceFiles
 from ..spec import Range
 from . import decode
@@ -34,9 +35,7 @@ from .affine import Array
 
 MAX_BYTES = 256 << 20  # of a matrix's codes, which are held as a whole
 _BITS = dict(zip(CONVERTED, ((4,), (2, 4, 8)), strict=True))
-_PLACES = {
-    "awq": (0, 4, 1, 5, 2, 6, 3, 7)
-}  # in a word, of neighbours; in order where none are said
+_PLACES = {"awq": (0, 4, 1, 5, 2, 6, 3, 7)}  # in a word, of neighbours; else they are in order
 _PARTS = ("qweight", "qzeros", "scales", "g_idx")
 _HELD = 2  # matrices
 _NUMBER = np.dtype(np.float32).itemsize
@@ -62,19 +61,28 @@ class _Method:
         codes = (columns, out // of_word) if self.name == "awq" else (columns // of_word, out)
         return {"qweight": codes, "qzeros": (groups, out // of_word), "scales": (groups, out)}
 
-    def rows(self, codes: Array, zeros: Array, scales: Array, begin: int, end: int) -> Array:
-        """Rows begin..end (n, in) of a matrix of these tensors."""
-        first, last = begin * self.bits // 32, -(-end * self.bits // 32)
-        cut = slice(begin - first * 32 // self.bits, end - first * 32 // self.bits)
-        zeros = self._neighbours(zeros[:, first:last])[:, cut] + np.uint32(self.zero)
+    def code_rows(self, codes: Array, begin: int, end: int) -> Array:
+        """Codes (n, in) of rows begin..end."""
         if self.name == "awq":
-            found = self._neighbours(codes[:, first:last])[:, cut]
-        else:
-            found = self._neighbours(codes[:, begin:end].T).T
-        groups = found.reshape(len(scales), -1, end - begin).astype(np.float32)
-        groups -= zeros.astype(np.float32)[:, None]
-        groups *= scales[:, None, begin:end]
-        return np.ascontiguousarray(groups.reshape(-1, end - begin).T)
+            return self._along(codes, begin, end).T
+        return self._neighbours(codes[:, begin:end].T)
+
+    def zero_rows(self, zeros: Array, begin: int, end: int) -> Array:
+        """Zeros (n, groups) of rows begin..end, float32."""
+        return self._along(zeros, begin, end).T.astype(np.float32) + np.float32(self.zero)
+
+    def stream(self, codes: Array) -> Array:
+        """MLX's words (n, in * bits / 32) of codes (n, in)."""
+        of_word = codes.reshape(len(codes), -1, 32 // self.bits)
+        shifts = np.arange(of_word.shape[2], dtype=np.uint32) * np.uint32(self.bits)
+        words: Array = np.bitwise_or.reduce(of_word << shifts, axis=2)
+        return words
+
+    def _along(self, words: Array, begin: int, end: int) -> Array:
+        """Columns begin..end of rows of words."""
+        first, last = begin * self.bits // 32, -(-end * self.bits // 32)
+        skipped = begin - first * 32 // self.bits
+        return self._neighbours(words[:, first:last])[:, skipped : skipped + end - begin]
 
     def _neighbours(self, words: Array) -> Array:
         mask = np.uint32((1 << self.bits) - 1)
@@ -82,7 +90,7 @@ class _Method:
 
 
 class _Files(SourceFiles):
-    """Files, and behind them one for each matrix: its rows as float32."""
+    """Files, and behind them one for each matrix: its codes, scales and biases as MLX has them."""
 
     def __init__(self, checkpoint: Checkpoint, matrices: list[_Parts], method: _Method) -> None:
         super().__init__([file.resolve() for file in checkpoint.files], "convert")
@@ -96,11 +104,17 @@ class _Files(SourceFiles):
         if number < 0:
             super().read(place, out)
             return
-        row_bytes = self.matrices[number].columns * _NUMBER
-        begin, end = (at // row_bytes for at in (place.offset, place.offset + place.nbytes))
-        with np.errstate(over="ignore", invalid="ignore"):  # for the caller to refuse
-            rows = self._method.rows(*self._tensors(number), begin, end)
-        out[: place.nbytes] = rows.reshape(-1).view(np.uint8).data
+        parts, method = self.matrices[number], self._method
+        part, begin, end = parts.rows_at(place, method.bits)
+        codes, zeros, scales = self._tensors(number)
+        if part == "weight":
+            rows = method.stream(method.code_rows(codes, begin, end))
+        else:
+            rows = scales[:, begin:end].T
+            if part == "biases":
+                rows = -method.zero_rows(zeros, begin, end) * rows
+            rows = np.repeat(rows, parts.group // parts.group_of_mlx, axis=1)
+        out[: place.nbytes] = np.ascontiguousarray(rows).reshape(-1).view(np.uint8).data
 
     def _tensors(self, number: int) -> tuple[Array, Array, Array]:
         with self._lock:
@@ -135,9 +149,47 @@ class _Parts:
     scales: Tensor
     columns: int
 
+    @property
+    def out(self) -> int:
+        """Rows."""
+        return self.scales.shape[1]
+
+    @property
+    def group(self) -> int:
+        """Columns that a scale covers."""
+        return self.columns // self.scales.shape[0]
+
+    @property
+    def group_of_mlx(self) -> int:
+        """The most columns of MLX's groups that are a part of it; 0: none are."""
+        return max((group for group in GROUPS if self.group % group == 0), default=0)
+
+    def row_bytes(self, bits: int) -> dict[str, int]:
+        """Of the tensors that MLX has, in order."""
+        numbers = self.columns // self.group_of_mlx * _NUMBER
+        return {"weight": self.columns * bits // 8, "scales": numbers, "biases": numbers}
+
+    def rows_at(self, place: Range, bits: int) -> tuple[str, int, int]:
+        """Which of these tensors, and which of its rows, lie at a range."""
+        offset = place.offset
+        for part, nbytes in self.row_bytes(bits).items():
+            if offset < self.out * nbytes:
+                return part, offset // nbytes, (offset + place.nbytes) // nbytes
+            offset -= self.out * nbytes
+        raise AssertionError(f"{place} behind the matrix")
+
+    def tensors(self, module: str, file: int, bits: int) -> Iterator[Tensor]:
+        """These tensors, in a file of their own."""
+        offset = 0
+        for part, nbytes in self.row_bytes(bits).items():
+            dtype, total = "U32" if part == "weight" else "F32", self.out * nbytes
+            shape = (self.out, nbytes // _NUMBER)
+            yield Tensor(f"{module}.{part}", file, offset, total, dtype, shape)
+            offset += total
+
 
 def opened(checkpoint: Checkpoint) -> tuple[Checkpoint, SourceFiles]:
-    """A checkpoint of any method that is done here as one of plain matrices, and its files.
+    """A checkpoint of any method that is done here as one of MLX's, and its files.
 
     Raises:
         FormatError: settings or tensors of such a method that contradict each other.
@@ -150,6 +202,7 @@ def opened(checkpoint: Checkpoint) -> tuple[Checkpoint, SourceFiles]:
     form = _method(checkpoint, method, said)
     tensors: dict[str, Tensor] = {}
     matrices: list[_Parts] = []
+    said_of: dict[str, Any] = {}
     files = list(checkpoint.files)
     for name, tensor in checkpoint.tensors.items():
         module, _, part = name.rpartition(".")
@@ -157,15 +210,11 @@ def opened(checkpoint: Checkpoint) -> tuple[Checkpoint, SourceFiles]:
             tensors[name] = tensor
         elif part == "qweight":
             parts = _parts(checkpoint, module, form)
-            shape = (parts.scales.shape[1], parts.columns)
-            tensors[f"{module}.weight"] = Tensor(f"{module}.weight", len(files), 0,
-                                                 math.prod(shape) * _NUMBER, "F32",
-                                                 shape)  # fmt: skip
+            tensors |= {each.name: each for each in parts.tensors(module, len(files), form.bits)}
+            said_of[module] = {"bits": form.bits, "group_size": parts.group_of_mlx}
             matrices.append(parts)
             files.append(checkpoint.files[tensor.file])
-    config = {
-        key: value for key, value in checkpoint.config.items() if key != "quantization_config"
-    }
+    config = checkpoint.config | {"quantization": said_of, "quantization_config": None}
     source = _Files(checkpoint, matrices, form)
     try:
         _require_order(checkpoint, source)
@@ -194,15 +243,14 @@ def _method(checkpoint: Checkpoint, name: str, said: Any) -> _Method:
 
 
 def _parts(checkpoint: Checkpoint, module: str, method: _Method) -> _Parts:
-    found = [checkpoint.tensors.get(f"{module}.{part}") for part in _PARTS[:3]]
-    codes, zeros, scales = found
+    codes, zeros, scales = (checkpoint.tensors.get(f"{module}.{part}") for part in _PARTS[:3])
     if codes is None or zeros is None or scales is None:
         raise fail("convert", f"expected {', '.join(_PARTS[:3])} of {module}, found fewer",
                    checkpoint.path)  # fmt: skip
     of_word = 32 // method.bits
+    where = checkpoint.files[codes.file]
     columns = (codes.shape or (0,))[0] * (1 if method.name == "awq" else of_word)
     groups, out = scales.shape if len(scales.shape) == 2 else (0, 0)
-    where = checkpoint.files[codes.file]
     if not groups or not out or not columns or columns % groups or out % of_word:
         raise fail("convert", f"expected whole groups and words of {module}, found qweight "
                    f"{list(codes.shape)} and scales {list(scales.shape)}", where)  # fmt: skip
@@ -217,7 +265,11 @@ def _parts(checkpoint: Checkpoint, module: str, method: _Method) -> _Parts:
         if tensor.nbytes > MAX_BYTES:
             raise fail("convert", f"expected at most {MAX_BYTES} bytes of {tensor.name}, found "
                        f"{tensor.nbytes}", where)  # fmt: skip
-    return _Parts(codes, zeros, scales, columns)
+    found = _Parts(codes, zeros, scales, columns)
+    if not found.group_of_mlx:
+        raise fail("convert", f"expected groups of a multiple of {GROUPS[0]} columns, found "
+                   f"{found.group} of {module}", where)  # fmt: skip
+    return found
 
 
 def _require_order(checkpoint: Checkpoint, source: _Files) -> None:
@@ -231,8 +283,7 @@ def _require_order(checkpoint: Checkpoint, source: _Files) -> None:
         if (tensor.dtype, tensor.shape) != ("I32", (parts.columns,)):
             raise fail("convert", f"expected I32 [{parts.columns}] of {name}, found {tensor.dtype} "
                        f"{list(tensor.shape)}", where)  # fmt: skip
-        group = parts.columns // parts.scales.shape[0]
         found = source.stored(tensor).view("<i4")
-        if not np.array_equal(found, np.arange(parts.columns) // group):
+        if not np.array_equal(found, np.arange(parts.columns) // parts.group):
             raise fail("convert", f"expected the groups of {name} in order, found others: desc_act "
                        "is not done", where)  # fmt: skip
