@@ -1,4 +1,4 @@
-"""From what a person types to a checkpoint on disk: a folder or file, a hub id, the demo model."""
+"""From what a person types to a checkpoint on disk: a folder or file, a hub id, a shipped model."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ _OTHERS = "*/*.safetensors"  # weights in folders are of other programs; chat te
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[\w.-]+)(?::([\w./-]+))?")
 _FILE = re.compile(r".*\.(gguf|json|safetensors|bin|jinja|model)", re.IGNORECASE)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+SHIPPED = {"demo": "demo", "demo-chat": "demo_chat"}  # models in the package, and their folders
 
 # What the classes of huggingface_hub and of its HTTP clients come to, by name: they move between
 # modules from version to version.
@@ -71,6 +72,25 @@ def local(path: str | os.PathLike[str]) -> Path | None:
     return found if mode and is_gguf(found) else None
 
 
+def shipped(path: str | os.PathLike[str] | None) -> Path | None:
+    """The folder of a model in the package; None: it has none of that name.
+
+    Args:
+        path: "demo", "demo-chat", or None for the first. A folder of that name comes first; give
+            it a path such as "./demo" to be sure of it.
+
+    Raises:
+        IoError: this build came without the model.
+    """
+    name = "demo" if path is None else os.fspath(path)
+    if name not in SHIPPED:
+        return None
+    folder = Path(__file__).parent / SHIPPED[name]
+    if not (folder / "config.json").exists():
+        raise IoError(f"[hub] this build ships no {name} model; name a checkpoint ({folder})")
+    return folder
+
+
 def require_hub_id(path: str | os.PathLike[str]) -> HubId:
     """`path` if a hub may be asked for it: owner/name, and no sign that it is a name on this disk.
 
@@ -99,8 +119,8 @@ def resolve(
     (HF_HOME), so that a second call asks for nothing that is there.
 
     Args:
-        path: a folder, a GGUF file, a hub id "owner/name" or "owner/name:Q4_K_M", or None for the
-            demo model.
+        path: a folder, a GGUF file, a hub id "owner/name" or "owner/name:Q4_K_M", "demo-chat" for
+            the model in the package that talks, or None for the demo model.
         revision: branch, tag or commit of a hub id.
         offline: use what the cache holds, ask no hub (HF_HUB_OFFLINE=1 does the same).
 
@@ -109,14 +129,10 @@ def resolve(
         FormatError: several GGUF models, of which none is named.
         DownloadError: the hub refused, could not be reached, or the cache does not hold it.
     """
-    if path is None:
-        demo = Path(__file__).parent / "demo"
-        if not (demo / "config.json").exists():
-            raise IoError(f"[hub] this build ships no demo model; name a checkpoint ({demo})")
-        return demo
-    found = local(path)
+    found = (None if path is None else local(path)) or shipped(path)
     if found is not None:
         return found
+    assert path is not None
     wanted = require_hub_id(path)
     what = f"[hub] cannot fetch {path}{' offline' if offline else ''}"
     with asking(what, revision):

@@ -65,7 +65,8 @@ def load(
 
     Args:
         path: a folder, a GGUF file (any of a model's), a hub id "owner/name" or, of GGUF,
-            "owner/name:Q4_K_M", or None for the demo model.
+            "owner/name:Q4_K_M", "demo-chat" for the model in the package that talks, or None for
+            the demo model.
         memory: bound on all that the model makes the process hold: "auto", "12GiB" or bytes, no
             more than the machine has. "auto" is 80 % of what is available and not promised to other
             models of this process. On a device it counts what the device holds, too, and "auto"

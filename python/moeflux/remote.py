@@ -42,8 +42,8 @@ def open_headers(model: str | None, revision: str | None = None, offline: bool =
     """Config and headers of what a person typed; downloads no weights.
 
     Args:
-        model: a folder, a GGUF file, a hub id "owner/name" or "owner/name:Q4_K_M", or None for the
-            demo model.
+        model: a folder, a GGUF file, a hub id "owner/name" or "owner/name:Q4_K_M", "demo-chat", or
+            None for the demo model.
         revision: branch, tag or commit of a hub id.
         offline: of a hub id, use what the cache holds (HF_HUB_OFFLINE=1 does the same).
 
@@ -52,7 +52,7 @@ def open_headers(model: str | None, revision: str | None = None, offline: bool =
         DownloadError: the hub refused or could not be reached, or the cache does not hold it.
         FormatError: headers or config do not say what they must.
     """
-    if model is not None and hub.local(model) is None:
+    if model is not None and hub.local(model) is None and hub.shipped(model) is None:
         hub.require_hub_id(model)
         from huggingface_hub import constants
 

@@ -23,7 +23,14 @@ FOREIGN = {
     "perf", "protocol_t", "ret", "show_completion", "simdgroup_matrix",
     "test_pinned_expert_is_not_evicted",
 }  # fmt: skip
-DATA = ("benchmarks/results/", "benchmarks/data/", "tests/golden/", "python/moeflux/demo/")
+DATA = (
+    "benchmarks/results/",
+    "benchmarks/data/",
+    "tests/golden/",
+    "python/moeflux/demo/",
+    "python/moeflux/demo_chat/",
+    "tools/train_chat/words.txt",
+)
 COMMENTS = {
     **dict.fromkeys((".h", ".cpp", ".mm", ".inc", ".metal"), re.compile(r"//[^\n]*")),
     **dict.fromkeys((".cmake", ".sh", ".toml", ".yml", ""), re.compile(r"#[^\n]*")),

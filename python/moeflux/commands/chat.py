@@ -90,7 +90,8 @@ def _begin(
 
     if not model.tokenizer.has_template:
         raise errors.TemplateError(f"[chat] this model has no chat template, it only continues "
-                                   f"text: use `moeflux generate` ({model.path})")  # fmt: skip
+                                   f"text: use `moeflux generate`, or `moeflux chat demo-chat` "
+                                   f"({model.path})")  # fmt: skip
     if resume is not None and resume.exists():
         return Conversation.read(model, resume, system, **chat)
     return Conversation(model, system, **chat)

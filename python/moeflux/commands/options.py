@@ -15,12 +15,13 @@ Model = Annotated[
     Optional[str],
     typer.Option(
         "--model", "-m", envvar="MOEFLUX_MODEL",
-        help="Folder, GGUF file or hub id; the demo model, which cannot chat, when not given.",
+        help="Folder, GGUF file, hub id, or demo-chat, which is in the package and talks; when not "
+        "given the demo model, which cannot chat.",
     ),
 ]  # fmt: skip
 ModelArgument = Annotated[
     Optional[str],
-    typer.Argument(help="Folder, GGUF file or hub id; also as --model."),
+    typer.Argument(help="Folder, GGUF file, hub id or demo-chat; also as --model."),
 ]
 Revision = Annotated[
     Optional[str], typer.Option(help="Branch, tag or commit of a hub id, to pin what is run.")
