@@ -1,6 +1,5 @@
 """docs/server.md and README's server as they stand: `moeflux serve` as a process, asked by them."""
 
-import contextlib
 import json
 import os
 import re
@@ -11,28 +10,12 @@ from pathlib import Path
 import openai
 import pytest
 
+from serve.process import serving
+
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
-PAGE = (ROOT / "docs/server.md").read_text()
+PAGE, README = (ROOT / "docs/server.md").read_text(), (ROOT / "README.md").read_text()
 BASE = "http://127.0.0.1:8080"
-
-
-@contextlib.contextmanager
-def serving(command):
-    """The address of `moeflux serve` with the flags of a command, on a free port."""
-    flags = command.split()[2:]
-    if "--port" in flags:
-        at = flags.index("--port")
-        del flags[at : at + 2]
-    line = [sys.executable, "-m", "moeflux.cli", "serve", "--port", "0", *flags]
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            told = process.stderr.readline()
-            found = re.search(r"http://127\.0\.0\.1:\d+", told)
-            assert found, told + process.stderr.read()
-            yield found[0]
-        finally:
-            process.kill()
 
 
 def run(command, url):
@@ -50,19 +33,24 @@ def test_blocks_of_the_page_run_as_written():
     assert serve.startswith("moeflux serve ") and {kind for kind, _ in programs} == {"python"}
     with serving(serve) as url:
         found = json.loads(run(["sh", "-c", curl], url))
-        assert found["usage"]["completion_tokens"] == 16
-        for _, program in programs:
-            assert run([sys.executable, "-c", program], url).strip()
+        assert f'"{found["choices"][0]["message"]["content"]}"' in PAGE
+        hello, add, tool = programs
+        assert run([sys.executable, "-c", hello[1]], url) == "Hello! How can I help you?"
+        assert run([sys.executable, "-c", add[1]], url).startswith("17 + 25 = 42")
+        told = "It is 18 degrees and cloudy in Paris."
+        said = run([sys.executable, "-c", hello[1] + tool[1]], url)
+        assert said == f"Hello! How can I help you?{told}\n" and f'"{told}"' in PAGE
 
 
 def test_readmes_three_lines_end_in_an_answer():
-    (block,) = [code for kind, code in BLOCK.findall((ROOT / "README.md").read_text())
+    (block,) = [code for kind, code in BLOCK.findall(README)
                 if kind == "text" and "moeflux serve" in code]  # fmt: skip
     install, serve, curl = block.splitlines()
     assert install.endswith("pip install './moeflux[serve]'")
     with serving(serve.removeprefix("env/bin/")) as url:
         found = json.loads(run(["sh", "-c", curl], url))
-        assert found["choices"][0]["finish_reason"] in ("stop", "length")
+        said = found["choices"][0]["message"]["content"]
+        assert f'"{said}"' in " ".join(README.split())
 
 
 @pytest.fixture(scope="module")
