@@ -1,6 +1,10 @@
 // Blocks of file formats into planes (Transcoder), a function a format. Included by the table alone.
 // Sources: the byte maps of docs/formats.md; held to the gguf package by tests/python/test_formats.py.
 #pragma once
+#ifdef __SSE2__
+#include <emmintrin.h>
+#endif
+
 #include <cstring>
 #include <utility>
 
@@ -12,6 +16,7 @@ namespace moeflux::quant {
 // loaded as a word wait for the stores.
 using Bytes16 = uint8_t __attribute__((vector_size(16)));
 using Halves8 = uint16_t __attribute__((vector_size(16)));
+using Words4 = uint32_t __attribute__((vector_size(16)));
 using Words2 = uint64_t __attribute__((vector_size(16)));
 
 template <class V>
@@ -24,7 +29,41 @@ inline Bytes16 even_bytes(Bytes16 a, Bytes16 b) {
   return __builtin_shufflevector(a, b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
 }
 
-// 32 codes, a byte each, into 4 * bits bytes of a bit stream.
+// Bytes 0 to 7 of each, in turns. As all of these, what the least machine does at once: compilers
+// take others apart.
+inline Bytes16 alternate(Bytes16 a, Bytes16 b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+
+// Bit `from` of each byte, and the ones above it, at bit `to`; others come beside them.
+inline Bytes16 moved(Bytes16 v, int from, int to) {
+  return (Bytes16)(from > to ? (Halves8)v >> (from - to) : (Halves8)v << (to - from));
+}
+
+// 16 codes of 3, 5 or 6 bits, a byte each, into two words of eight; of 3, rubbish above them.
+template <int bits>
+Words2 join(Bytes16 codes) {
+  constexpr uint16_t code = (1 << bits) - 1;
+  const auto bytes = (Halves8)codes;  // neighbours move together: two, four, eight codes
+  const Halves8 two = (bytes & code) | (bytes >> (8 - bits) & static_cast<uint16_t>(code << bits));
+  constexpr uint64_t low = (1ull << 4 * bits) - 1;
+#ifdef __SSE2__
+  constexpr short one = 1, up = 1 << 2 * bits;
+  const auto four =
+      (Words2)_mm_madd_epi16((__m128i)two, _mm_setr_epi16(one, up, one, up, one, up, one, up));
+#else
+  constexpr uint32_t first = (1u << 2 * bits) - 1;
+  const auto pairs = (Words4)two;
+  const auto four = (Words2)((pairs & first) | (pairs >> 16 << 2 * bits));
+#endif
+  const Words2 rest = four >> (32 - 4 * bits);
+  if constexpr (bits == 3) return four | rest;
+  return (four & low) | (rest & low << 4 * bits);
+}
+
+constexpr int kOver = 8;  // bytes that pack() may write behind what it is to
+
+// 32 codes, a byte each, into 4 * bits bytes of a bit stream; of 3, 5 and 6 bits kOver more.
 template <int bits>
 void pack(Bytes16 first, Bytes16 second, std::byte* to) {
   const auto pairs = [](Bytes16 v) { return (Bytes16)((Halves8)v | (Halves8)v >> (8 - bits)); };
@@ -36,30 +75,23 @@ void pack(Bytes16 first, Bytes16 second, std::byte* to) {
     const Bytes16 fours = (Bytes16)(twos | twos >> 4), packed = even_bytes(fours, fours);
     std::memcpy(to, &packed, 8);
   } else {
-    constexpr uint64_t mask = (1u << bits) - 1, one = mask * 0x0001000100010001,
-                       two = (mask << bits | mask) * 0x0000000100000001,
-                       four = (1ull << 4 * bits) - 1;
-    const auto join = [](Bytes16 codes) {  // neighbours move together: two, four, eight codes
-      auto w = (Words2)codes;
-      w = (w & one) | (w >> (8 - bits) & one << bits);
-      w = (w & two) | (w >> (16 - 2 * bits) & two << 2 * bits);
-      return (w & four) | (w >> (32 - 4 * bits) & four << 4 * bits);
-    };
-    const Words2 w = join(first), v = join(second);  // eight codes each
-    const auto write = [to](uint64_t word, int at, int n) { std::memcpy(to + at, &word, n); };
-    if constexpr (bits == 3) {
-      write(w[0] | w[1] << 24 | v[0] << 48, 0, 8);
-      write(v[0] >> 16 | v[1] << 8, 8, 4);
-    } else if constexpr (bits == 5) {
-      write(w[0] | w[1] << 40, 0, 8);
-      write(w[1] >> 24 | v[0] << 16 | v[1] << 56, 8, 8);
-      write(v[1] >> 8, 16, 4);
-    } else {
-      write(w[0] | w[1] << 48, 0, 8);
-      write(w[1] >> 16 | v[0] << 32, 8, 8);
-      write(v[0] >> 32 | v[1] << 16, 16, 8);
+    const Words2 words[] = {join<bits>(first), join<bits>(second)};
+    for (int i = 0; i < 4; ++i) {
+      const uint64_t eight = words[i / 2][i % 2];  // the next ones take the place of what is above
+      std::memcpy(to + bits * i, &eight, 8);
     }
   }
+}
+
+// write(to) of each of n blocks, of `size` bytes, which follow each other from `to` on. What it may
+// write behind them goes into the next block, which is written later, or nowhere.
+template <uint32_t size, class F>
+void each_block(std::byte* to, uint64_t n, const F& write) {
+  for (uint64_t block = 0; block + 1 < n; ++block) write(block, to + size * block);
+  if (n == 0) return;
+  std::byte last[size + kOver];
+  write(n - 1, last);
+  std::memcpy(to + size * (n - 1), last, size);
 }
 
 // MXFP4: an exponent, 16 bytes as Q4_0's.
@@ -75,23 +107,25 @@ inline void mxfp4(const std::byte* from, uint64_t n, const Planes<std::byte*>& p
 // (of Q5), 16 bytes of which byte j has the low bits of columns j and j + 16.
 template <int bits, bool has_minimum>
 void halves(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
-  constexpr uint32_t head = has_minimum ? 4 : 2, high = bits == 5 ? 4 : 0;
-  for (uint64_t block = 0; block < n; ++block, from += head + high + 16) {
-    std::memcpy(planes[kScales] + 2 * block, from, 2);
-    if constexpr (has_minimum) std::memcpy(planes[kSupers] + 2 * block, from + 2, 2);
-    Bytes16 low;
-    std::memcpy(&low, from + head + high, sizeof low);
+  constexpr uint32_t head = has_minimum ? 4 : 2, high = bits == 5 ? 4 : 0, all = head + high + 16;
+  each_block<4 * bits>(planes[kCodes], n, [=](uint64_t block, std::byte* to) {
+    const std::byte* p = from + all * block;
+    std::memcpy(planes[kScales] + 2 * block, p, 2);
+    if constexpr (has_minimum) std::memcpy(planes[kSupers] + 2 * block, p + 2, 2);
+    const auto low = load<Bytes16>(p + head + high);
     Bytes16 codes[] = {low & 15, low >> 4};
-    if constexpr (bits == 5)
-      for (int i = 0; i < 2; ++i) {
-        constexpr Bytes16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-        const auto eight = [](std::byte byte) { return uint64_t(byte) * 0x0101010101010101; };
-        const auto bits_of =
-            (Bytes16)(Words2){eight(from[head + 2 * i]), eight(from[head + 2 * i + 1])};
-        codes[i] |= (Bytes16)((bits_of & bit) == bit) & 16;
-      }
-    pack<bits>(codes[0], codes[1], planes[kCodes] + 4 * bits * block);
-  }
+    if constexpr (bits == 5) {
+      // Each byte eight times, by the machine's own interleaving.
+      const auto four = (Bytes16)(Words4){load<uint32_t>(p + head)};
+      const auto two = (Halves8)alternate(four, four);
+      const auto fours = (Words4)__builtin_shufflevector(two, two, 0, 8, 1, 9, 2, 10, 3, 11);
+      const Words4 eights[] = {__builtin_shufflevector(fours, fours, 0, 4, 1, 5),
+                               __builtin_shufflevector(fours, fours, 2, 6, 3, 7)};
+      constexpr Bytes16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+      for (int i = 0; i < 2; ++i) codes[i] |= (Bytes16)(((Bytes16)eights[i] & bit) == bit) & 16;
+    }
+    pack<bits>(codes[0], codes[1], to);
+  });
 }
 
 // Q8_0: f16 scale, 32 signed bytes.
@@ -116,16 +150,16 @@ void pack_256(std::byte* to, const F& codes) {
 }
 // Four bits of column 64 n + i, i < 32, are the low ones of byte 32 n + i; of 64 n + 32 + i the high.
 inline Bytes16 nibbles_of(const std::byte* from, int j, int i) {
-  const auto v = load<Bytes16>(from + 32 * (j / 2) + 16 * i);
-  return j % 2 ? v >> 4 : v & 15;
+  return moved(load<Bytes16>(from + 32 * (j / 2) + 16 * i), 4 * (j % 2), 0) & 15;
 }
-// Two bits of column 128 n + 32 j + i are bits 2 j of byte 32 n + i.
-inline Bytes16 pairs_of(const std::byte* from, int j, int i) {
-  return load<Bytes16>(from + 32 * (j / 4) + 16 * i) >> 2 * (j % 4) & 3;
+// Two bits of column 128 n + 32 j + i are bits 2 j of byte 32 n + i. At bit `to`.
+inline Bytes16 pairs_of(const std::byte* from, int j, int i, int to) {
+  return moved(load<Bytes16>(from + 32 * (j / 4) + 16 * i), 2 * (j % 4), to) &
+         static_cast<uint8_t>(3 << to);
 }
-// A bit of column 32 j + i is bit j of byte i.
-inline Bytes16 bits_of(const std::byte* from, int j, int i) {
-  return load<Bytes16>(from + 16 * i) >> j & 1;
+// A bit of column 32 j + i is bit j of byte i. At bit `to`.
+inline Bytes16 bits_of(const std::byte* from, int j, int i, int to) {
+  return moved(load<Bytes16>(from + 16 * i), j, to) & static_cast<uint8_t>(1 << to);
 }
 
 // An f16 scale and an f16 minimum, which is subtracted: of the other sign it is added.
@@ -135,27 +169,27 @@ inline void supers_with_minimum(const std::byte* from, std::byte* to) {
 }
 // 16 codes of 6 bits, a byte each, into 12 bytes.
 inline void pack_scales(Bytes16 codes, std::byte* to) {
-  std::byte packed[24];
-  pack<6>(codes, codes, packed);
-  std::memcpy(to, packed, 12);
+  const Words2 eights = join<6>(codes);
+  const uint64_t low = eights[0] | eights[1] << 48;
+  const auto high = static_cast<uint32_t>(eights[1] >> 16);
+  std::memcpy(to, &low, 8);
+  std::memcpy(to + 8, &high, 4);
 }
 // Three words of 12 bytes: scales 0..3 and two bits of scales 4..7; minima alike; four bits of each.
 // Into pairs of a scale and a minimum.
 inline void scales_with_minima(const std::byte* from, std::byte* to) {
   const auto a = load<uint32_t>(from), b = load<uint32_t>(from + 4), c = load<uint32_t>(from + 8);
   constexpr uint32_t low = 0x0f0f0f0f, six = 0x3f3f3f3f, high = 0x30303030;
-  using Words4 = uint32_t __attribute__((vector_size(16)));
-  const auto v = (Bytes16)(Words4){a & six, (c & low) | (a >> 2 & high), b & six,
-                                   (c >> 4 & low) | (b >> 2 & high)};
-  pack_scales(__builtin_shufflevector(v, v, 0, 8, 1, 9, 2, 10, 3, 11, 4, 12, 5, 13, 6, 14, 7, 15),
-              to);
+  const auto scales = (Bytes16)(Words4){a & six, (c & low) | (a >> 2 & high)},
+             minima = (Bytes16)(Words4){b & six, (c >> 4 & low) | (b >> 2 & high)};
+  pack_scales(alternate(scales, minima), to);
 }
 
 // Q2_K: 16 bytes of a scale (low) and a minimum, 64 of codes, f16 scale and minimum.
 inline void q2_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
   for (uint64_t block = 0; block < n; ++block, from += 84) {
     pack_256<2>(planes[kCodes] + 64 * block,
-                [=](int j, int i) { return pairs_of(from + 16, j, i); });
+                [=](int j, int i) { return pairs_of(from + 16, j, i, 0); });
     std::memcpy(planes[kScales] + 16 * block, from, 16);
     supers_with_minimum(from + 80, planes[kSupers] + 4 * block);
   }
@@ -164,17 +198,17 @@ inline void q2_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& pl
 // Q3_K: 32 bytes of bit 2 of codes, 64 of the others; 12 bytes of scales: four bits of 0..7 (low)
 // and 8..15, then two of 4 j + i in byte i; f16 scale.
 inline void q3_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
-  for (uint64_t block = 0; block < n; ++block, from += 110) {
-    pack_256<3>(planes[kCodes] + 96 * block,
-                [=](int j, int i) { return pairs_of(from + 32, j, i) | bits_of(from, j, i) << 2; });
-    const auto low = load<uint64_t>(from + 96);
-    const uint64_t high = load<uint32_t>(from + 104);
+  each_block<96>(planes[kCodes], n, [=](uint64_t block, std::byte* to) {
+    const std::byte* p = from + 110 * block;
+    pack_256<3>(to, [=](int j, int i) { return pairs_of(p + 32, j, i, 0) | bits_of(p, j, i, 2); });
+    const auto low = load<uint64_t>(p + 96);
+    const uint64_t high = load<uint32_t>(p + 104);
     constexpr uint64_t four = 0x0f0f0f0f0f0f0f0f, two = 0x0303030303030303;
     pack_scales((Bytes16)(Words2){(low & four) | ((high | high >> 2 << 32) & two) << 4,
                                   (low >> 4 & four) | ((high >> 4 | high >> 6 << 32) & two) << 4},
                 planes[kScales] + 12 * block);
-    std::memcpy(planes[kSupers] + 2 * block, from + 108, 2);
-  }
+    std::memcpy(planes[kSupers] + 2 * block, p + 108, 2);
+  });
 }
 
 // Q4_K: f16 scale and minimum, 12 bytes of scales and minima, 128 of codes.
@@ -189,27 +223,28 @@ inline void q4_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& pl
 
 // Q5_K: as Q4_K, 32 bytes of bit 4 of codes before the others.
 inline void q5_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
-  for (uint64_t block = 0; block < n; ++block, from += 176) {
-    pack_256<5>(planes[kCodes] + 160 * block, [=](int j, int i) {
-      return nibbles_of(from + 48, j, i) | bits_of(from + 16, j, i) << 4;
-    });
-    scales_with_minima(from + 4, planes[kScales] + 12 * block);
-    supers_with_minimum(from, planes[kSupers] + 4 * block);
-  }
+  each_block<160>(planes[kCodes], n, [=](uint64_t block, std::byte* to) {
+    const std::byte* p = from + 176 * block;
+    pack_256<5>(to,
+                [=](int j, int i) { return nibbles_of(p + 48, j, i) | bits_of(p + 16, j, i, 4); });
+    scales_with_minima(p + 4, planes[kScales] + 12 * block);
+    supers_with_minimum(p, planes[kSupers] + 4 * block);
+  });
 }
 
 // Q6_K: 128 bytes of four bits of codes, of 128 n + 32 j + i in byte 64 n + 32 (j % 2) + i; 64 of
 // the other two; 16 signed scales; f16 scale.
 inline void q6_k(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
-  for (uint64_t block = 0; block < n; ++block, from += 210) {
-    pack_256<6>(planes[kCodes] + 192 * block, [=](int j, int i) {
-      const auto v = load<Bytes16>(from + 64 * (j / 4) + 32 * (j % 2) + 16 * i);
-      return (j % 4 < 2 ? v & 15 : v >> 4) | pairs_of(from + 128, j, i) << 4;
+  each_block<192>(planes[kCodes], n, [=](uint64_t block, std::byte* to) {
+    const std::byte* p = from + 210 * block;
+    pack_256<6>(to, [=](int j, int i) {
+      const auto v = load<Bytes16>(p + 64 * (j / 4) + 32 * (j % 2) + 16 * i);
+      return (moved(v, j % 4 < 2 ? 0 : 4, 0) & 15) | pairs_of(p + 128, j, i, 4);
     });
-    const Bytes16 scales = load<Bytes16>(from + 192) ^ 128;
+    const Bytes16 scales = load<Bytes16>(p + 192) ^ 128;
     std::memcpy(planes[kScales] + 16 * block, &scales, sizeof scales);
-    std::memcpy(planes[kSupers] + 2 * block, from + 208, 2);
-  }
+    std::memcpy(planes[kSupers] + 2 * block, p + 208, 2);
+  });
 }
 
 // IQ4_XS: f16 scale; two bits and four bits of each of 8 scales; 16 bytes as Q4_0's for each.
