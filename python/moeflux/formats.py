@@ -18,6 +18,14 @@ class Format(NamedTuple):
     is_blocks: bool
 
 
+class Mode(NamedTuple):
+    """What a mode has: bits of a code, columns that a scale covers, and the format's name."""
+
+    bits: int
+    group: int
+    format: str
+
+
 TABLE = {name: Format(bits, tuple(groups), blocks)
          for name, bits, groups, blocks in _core.formats()}  # fmt: skip
 # Safetensors' names of plain numbers; bits and groups of MLX's affine codes.
@@ -26,6 +34,10 @@ BITS = tuple(row.bits for name, row in TABLE.items() if name.startswith("affine"
 GROUPS = TABLE["affine4"].groups
 # GGUF's formats by the names of its types, in small letters.
 BLOCKS = tuple(name for name, row in TABLE.items() if row.is_blocks)
+
+
+# MLX's modes of quantisation that are no affine codes.
+MODES = {"mxfp4": Mode(4, 32, "mxfp4_planes")}
 
 
 def affine(bits: int) -> str:

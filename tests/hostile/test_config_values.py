@@ -314,10 +314,17 @@ def test_a_tensor_of_another_part_is_left_alone(tmp_path, name, options):
     assert moeflux.load(folder, **ROOM).session().step([1]).shape == (257,)
 
 
-@pytest.mark.parametrize("override", [False, {"mode": "mxfp4", "bits": 4, "group_size": 32}])
-def test_a_matrix_that_is_quantised_in_another_way_than_said_is_refused(tmp_path, folder, override):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [(False, "lm_head in mode affine or mxfp4, found 'none'"),
+     ({"mode": "mxfp4"}, r"mxfp4_planes in groups of 32.*lm_head"),
+     ({"mode": "mxfp4", "bits": 8}, "expected 4 bits in groups of 32, found 8 and 32 for lm_head")],
+)  # fmt: skip
+def test_a_matrix_that_is_quantised_in_another_way_than_said_is_refused(
+    tmp_path, folder, override, message
+):
     quantization = json.loads((folder / "config.json").read_text())["quantization"]
-    with pytest.raises(moeflux.FormatError, match=r"affine.*lm_head"):
+    with pytest.raises(moeflux.FormatError, match=message):
         load_with(tmp_path, folder, quantization=quantization | {"lm_head": override})
 
 

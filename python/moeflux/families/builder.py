@@ -16,9 +16,10 @@ import numpy as np
 from .. import spec
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..formats import BITS, GROUPS, PLAIN, affine, of_blocks
+from ..formats import PLAIN, of_blocks
 from ..spec import Rows, Slices
 from .config import MAX_EACH, Config, way_out
+from .quantised import quantised
 from .rope import Rope
 
 # Tensors of the text part that mean nothing beside its config.
@@ -136,7 +137,9 @@ class Tensors:
         """Shape and format of a matrix (or a stack of them): what the config says, checked."""
         *lead, out, columns = stored
         if self.has(name + ".scales"):
-            said = (*self._said(name, columns), self._plain(self.get(name + ".scales")))
+            form, group = self._said(name, columns)
+            numbers = form.startswith("affine")  # other scales are exponents: U8
+            said = (form, group, self._plain(self.get(name + ".scales")) if numbers else "F32")
         elif blocks := self.get(name + ".weight").blocks:
             said = of_blocks(blocks)
         else:
@@ -155,17 +158,9 @@ class Tensors:
         """Format and group size that the config gives a quantised matrix."""
         override = self.quantization.get(name)
         said = override if isinstance(override, dict) else self.quantization
-        mode = "none" if override is False else said.get("mode", "affine")
-        if mode != "affine":
-            raise self.config.bad(f"expected affine quantisation of {name}, found {show(mode)}")
-        bits, group = said.get("bits", 4), said.get("group_size", 64)
-        if not (is_integer(bits) and is_integer(group) and bits in BITS and group in GROUPS):
-            raise self.config.bad(f"expected {_listed(BITS)} bits in groups of {_listed(GROUPS)}, "
-                                  f"found {show(bits)} and {show(group)} for {name}")  # fmt: skip
-        if columns % group:
-            raise self.config.bad(f"expected columns in whole groups of {group}, found {columns} "
-                                  f"of {name}")  # fmt: skip
-        return affine(bits), group
+        if override is False:
+            said = {"mode": "none"}
+        return quantised(self.config, name, columns, said)
 
     def experts(self, prefix: str, names: MoeNames, n_experts: int, d_ff: int) -> spec.Experts:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
@@ -235,10 +230,6 @@ class Tensors:
                                  np.array([t.offset for t in tensors], dtype=np.uint64),
                                  tensors[0].nbytes)  # fmt: skip
         return spec.ExpertMatrix(**vars(first) | parts, module=pattern.replace(".{}", ""))
-
-
-def _listed(numbers: tuple[int, ...]) -> str:
-    return f"{', '.join(map(str, numbers[:-1]))} or {numbers[-1]}"
 
 
 def slices(tensor: Tensor, n: int) -> Slices:
