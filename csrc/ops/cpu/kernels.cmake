@@ -12,8 +12,11 @@ function(moeflux_kernels name header gemm_from)
   set(text "#include \"ops/cpu/kernels.h\"
 namespace moeflux::ops::cpu { const Kernels* kernels_${name}() { return nullptr; } }\n")
   set(flags -O3 -ffp-contract=fast -Wno-psabi)
-  if(MOEFLUX_SANITIZE)  # unrolled loops with a check at every step take minutes to compile
-    set(flags -O1 -ffp-contract=fast -Wno-psabi -fno-sanitize=undefined)
+  if(MOEFLUX_SANITIZE)
+    # Unrolled loops with a check at every step take minutes to compile, and so do thousands of inlined
+    # variables whose memory is poisoned at the end of each scope.
+    set(flags -O1 -ffp-contract=fast -Wno-psabi -fno-sanitize=undefined
+      -fno-sanitize-address-use-after-scope)
   endif()
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
     # GCC 12's own intrinsic headers read an uninitialised vector on purpose (PR 105593).
