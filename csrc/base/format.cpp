@@ -25,17 +25,21 @@ constexpr Format affine(const char* name, uint32_t bits) {
                       {.name = "biases", .columns = 0, .finite = true}}},
           .groups = kMlxGroups};
 }
+// No biases but a zero in the middle, as compressed-tensors packs integers.
+constexpr Format symmetric(const char* name, uint32_t bits) {
+  Format format = affine(name, bits);
+  format.planes[kSupers] = {};
+  format.zero = 1u << (bits - 1);
+  return format;
+}
 // A block is a group, with an f16 scale and an f16 minimum or a zero in the middle.
 constexpr Format gguf(const char* name, uint32_t bits, bool has_minimum, Transcoder transcode) {
-  Format format = affine(name, bits);
+  Format format = has_minimum ? affine(name, bits) : symmetric(name, bits);
   format.groups = k32;
   format.dtype = DType::f16;
   format.block_columns = 32;
   format.block_bytes = (has_minimum ? 4 : 2) + 4 * bits;
   format.transcode = transcode;
-  if (has_minimum) return format;
-  format.planes[kSupers] = {};
-  format.zero = 1u << (bits - 1);
   return format;
 }
 
@@ -99,6 +103,8 @@ constexpr Format kFormats[] = {
     affine("affine5", 5),
     affine("affine6", 6),
     affine("affine8", 8),
+    // compressed-tensors'
+    symmetric("symmetric4", 4),
     // GGUF's
     gguf("q8_0", 8, false, signed_bytes),
     gguf("q4_0", 4, false, halves<4, false>),

@@ -38,6 +38,8 @@ BLOCKS = tuple(name for name, row in TABLE.items() if row.is_blocks)
 
 # MLX's modes of quantisation that are no affine codes.
 MODES = {"mxfp4": Mode(4, 32, "mxfp4_planes")}
+# Those whose scales are exponents: U8.
+EXPONENTS = tuple(mode.format for mode in MODES.values())
 
 
 def affine(bits: int) -> str:

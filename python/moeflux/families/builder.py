@@ -16,10 +16,11 @@ import numpy as np
 from .. import spec
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..formats import PLAIN, of_blocks
+from ..formats import EXPONENTS, PLAIN, of_blocks
 from ..spec import Rows, Slices
+from . import compressed
 from .config import MAX_EACH, Config, way_out
-from .quantised import quantised
+from .quantised import quantised, whole_groups
 from .rope import Rope
 
 # Tensors of the text part that mean nothing beside its config.
@@ -53,7 +54,9 @@ class MoeNames:
 class Tensors:
     """Builds matrices and vectors from a checkpoint's tensor table; `reads`: quant_methods."""
 
-    def __init__(self, checkpoint: Checkpoint, config: Config, reads: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, config: Config, reads: tuple[str, ...] = (compressed.METHOD,)
+    ) -> None:
         self.checkpoint = checkpoint
         self.table = checkpoint.tensors
         self.config = config
@@ -64,6 +67,9 @@ class Tensors:
             raise config.bad(f"expected weights that are {', '.join(('plain', *reads))} or MLX's, "
                              f"found quant_method {show(self.method)}"
                              f"{way_out(self.method)}")  # fmt: skip
+        if self.method == compressed.METHOD:
+            self._group = compressed.group_size(config, Config(checkpoint, self.quantization))
+            self.table = compressed.as_planes(self.table)
         self._used: set[str] = set()
 
     def has(self, name: str) -> bool:
@@ -138,8 +144,8 @@ class Tensors:
         *lead, out, columns = stored
         if self.has(name + ".scales"):
             form, group = self._said(name, columns)
-            numbers = form.startswith("affine")  # other scales are exponents: U8
-            said = (form, group, self._plain(self.get(name + ".scales")) if numbers else "F32")
+            dtype = "F32" if form in EXPONENTS else self._plain(self.get(name + ".scales"))
+            said = (form, group, dtype)
         elif blocks := self.get(name + ".weight").blocks:
             said = of_blocks(blocks)
         else:
@@ -156,6 +162,8 @@ class Tensors:
 
     def _said(self, name: str, columns: int) -> tuple[str, int]:
         """Format and group size that the config gives a quantised matrix."""
+        if self.method == compressed.METHOD:
+            return compressed.FORMAT, whole_groups(self.config, name, columns, self._group)
         override = self.quantization.get(name)
         said = override if isinstance(override, dict) else self.quantization
         if override is False:

@@ -30,9 +30,15 @@ def quantised(config: Config, name: str, columns: int, said: dict[str, Any]) -> 
     if not (is_integer(bits) and is_integer(group) and bits in all_bits and group in groups):
         raise config.bad(f"expected {_listed(all_bits)} bits in groups of {_listed(groups)}, found "
                          f"{show(bits)} and {show(group)} for {name}")  # fmt: skip
+    form = affine(bits) if mode == "affine" else MODES[mode].format
+    return form, whole_groups(config, name, columns, group)
+
+
+def whole_groups(config: Config, name: str, columns: int, group: int) -> int:
+    """The group, or a FormatError where columns are left over."""
     if columns % group:
         raise config.bad(f"expected columns in whole groups of {group}, found {columns} of {name}")
-    return (affine(bits) if mode == "affine" else MODES[mode].format), group
+    return group
 
 
 def _listed(values: tuple[Any, ...]) -> str:

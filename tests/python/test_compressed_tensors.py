@@ -1,0 +1,179 @@
+"""Checkpoints of compressed-tensors' "pack-quantized" integers: the same numbers as float32.
+
+Codes are packed as PackedQuantizationCompressor says: an integer of -8..7 plus 8 is bits 4 i of
+an int32 of eight columns; a number is the integer times the scale of its group.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+import moeflux
+from moeflux.packing import pack, verify
+from oracle import build
+from oracle.safetensors_file import Stored, decode, encode, read
+from oracle.writer import write_checkpoint
+from support.budget import smallest_budget
+
+ROOM = {"memory": "64MiB", "context": 128, "precision": "float32"}
+TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(4)).integers(0, 250, 40)]
+WEIGHTS = {"actorder": None, "block_structure": None, "dynamic": False, "group_size": 32,
+           "num_bits": 4, "observer": "minmax", "observer_kwargs": {}, "strategy": "group",
+           "symmetric": True, "type": "int"}  # fmt: skip
+SCHEME = {"input_activations": None, "output_activations": None, "targets": ["Linear"],
+          "weights": WEIGHTS}  # fmt: skip
+METHOD = {"config_groups": {"group_0": SCHEME}, "format": "pack-quantized",
+          "global_compression_ratio": None, "ignore": ["lm_head", "re:.*mlp.gate$"],
+          "kv_cache_scheme": None, "quant_method": "compressed-tensors",
+          "quantization_status": "compressed", "sparsity_config": {}}  # fmt: skip
+
+
+def method(group=32, **changes):
+    """The config's section, with changes of the scheme's weights."""
+    weights = WEIGHTS | {"group_size": group} | changes
+    return METHOD | {"config_groups": {"group_0": SCHEME | {"weights": weights}}}
+
+
+def packed(integers):
+    """int32 [out, columns / 8] of integers [out, columns] of -8..7."""
+    codes = (integers + 8).astype(np.uint32).reshape(len(integers), -1, 8)
+    return (codes << (4 * np.arange(8, dtype=np.uint32))).sum(-1, dtype=np.uint32).view("<i4")
+
+
+@pytest.fixture(scope="module", params=(32, 64), ids=("groups of 32", "groups of 64"))
+def made(request, tmp_path_factory):
+    """The group, a config, a release's tensors and the same numbers as float32."""
+    group = request.param
+    source = build(tmp_path_factory.mktemp("source"), "qwen3_moe", "hf-bf16", 6, experts="split",
+                   hidden_size=128, moe_intermediate_size=64)  # fmt: skip
+    stored = {name: tensor for file in sorted(source.glob("*.safetensors"))
+              for name, tensor in read(file).items()}  # fmt: skip
+    own, plain = dict(stored), dict(stored)
+    random = np.random.Generator(np.random.PCG64(12))
+    for name, tensor in stored.items():
+        if not name.endswith("_proj.weight"):
+            continue
+        out, columns = tensor.data.shape
+        integers = random.integers(-8, 8, (out, columns))
+        scales = encode(random.uniform(-0.05, 0.05, (out, columns // group)), "BF16")
+        own |= {f"{name}_packed": Stored("I32", packed(integers)), f"{name}_scale": scales,
+                f"{name}_shape": Stored("I64", np.array([out, columns], "<i8"))}  # fmt: skip
+        del own[name]
+        values = integers * np.repeat(decode(scales).astype(np.float64), group, axis=1)
+        plain[name] = encode(values, "F32")
+    return group, json.loads((source / "config.json").read_text()), own, plain
+
+
+def write(folder, made, section, change=None):
+    _, config, own, _ = made
+    own = dict(own)
+    if change is not None:
+        change(own)
+    return write_checkpoint(folder, config | {"quantization_config": section}, own, "hf", 2)
+
+
+@pytest.fixture(scope="module")
+def folders(made, tmp_path_factory):
+    group, config, _, plain = made
+    root = tmp_path_factory.mktemp("compressed")
+    return (write(root / "own", made, method(group)),
+            write_checkpoint(root / "plain", config, plain, "hf", 1))  # fmt: skip
+
+
+def logits(folder, chunks=(25, 14, 1), **options):
+    model = moeflux.load(folder, **ROOM | options)
+    session, out, at = model.session(), [], 0
+    for size in chunks:
+        out.append(session.step(TOKENS[at : at + size], all_logits=True))
+        at += size
+    return np.concatenate(out), model.stats
+
+
+@pytest.fixture(scope="module")
+def expected(folders):
+    return logits(folders[0])[0]
+
+
+def test_logits_are_those_of_the_same_numbers_as_float32(folders, expected):
+    other, _ = logits(folders[1])
+    assert np.isfinite(other).all() and np.ptp(other) > 1
+    assert np.abs(expected - other).max() <= 2e-4
+
+
+def test_a_small_budget_changes_no_bit(folders, expected):
+    options = {name: ROOM[name] for name in ("context", "precision")}
+    least = smallest_budget(folders[0], **options)
+    found, stats = logits(folders[0], memory=least, read_ahead=False)
+    assert stats["evictions"] > 0
+    assert np.array_equal(found, expected)
+
+
+def test_a_packed_folder_gives_the_same_bits(folders, expected, tmp_path):
+    pack(folders[0], tmp_path / "packed")
+    verify(tmp_path / "packed")
+    found, _ = logits(tmp_path / "packed", max_slots=4)
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"num_bits": 8}, "num_bits 4 in quantization_config, found 8"),
+     ({"num_bits": True}, "num_bits 4"),
+     ({"type": "float"}, "type 'int'"),
+     ({"strategy": "channel", "group_size": None}, "strategy 'group'"),
+     ({"symmetric": False}, "symmetric True in quantization_config, found False"),
+     ({"symmetric": 1}, "symmetric True"),
+     ({"dynamic": True}, "dynamic False"),
+     ({"actorder": "group"}, "actorder .*found 'group'"),
+     ({"group_size": 48}, "group_size 32, 64, 128, found 48"),
+     ({"group_size": [32]}, "group_size 32, 64, 128, found"),
+     ({"group_size": 128}, "symmetric4 in groups of 128")],
+    ids=str,
+)  # fmt: skip
+def test_schemes_of_weights_that_are_not_done_are_refused(made, tmp_path, change, message):
+    with pytest.raises(moeflux.FormatError, match=message):
+        moeflux.load(write(tmp_path, made, method(made[0], **change)), **ROOM)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"format": "nvfp4-pack-quantized"}, "format 'pack-quantized' in .*found 'nvfp4"),
+     ({"format": None}, "format 'pack-quantized'"),
+     ({"kv_cache_scheme": {"num_bits": 8}}, "kv_cache_scheme"),
+     ({"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparsity_config"),
+     ({"transform_config": {"config_groups": {"R1": 1}}}, "transform_config"),
+     ({"config_groups": {}}, "one group_size in config_groups, found 0"),
+     ({"config_groups": [SCHEME]}, "expected an object for config_groups"),
+     ({"config_groups": {"group_0": 7}}, "expected a scheme of weights in 'group_0', found 7"),
+     ({"config_groups": {"group_0": SCHEME | {"input_activations": {"num_bits": 8}}}},
+      "input_activations None"),
+     ({"config_groups": {"a": SCHEME, "b": SCHEME | {"weights": WEIGHTS | {"group_size": 64}}}},
+      "one group_size in config_groups, found 2"),
+     ({"quant_method": "gptq"}, "plain, compressed-tensors or MLX's, found quant_method 'gptq'")],
+    ids=str,
+)  # fmt: skip
+def test_configs_that_are_not_done_are_refused(made, tmp_path, change, message):
+    with pytest.raises(moeflux.FormatError, match=message):
+        moeflux.load(write(tmp_path, made, method(made[0]) | change), **ROOM)
+
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+HOSTILE = {
+    "no codes": (lambda own: own.pop(f"{Q}_packed"), r"q_proj\.weight"),
+    "no scales": (lambda own: own.pop(f"{Q}_scale"), "expected dtype F32, F16, BF16, found U32"),
+    "both": (lambda own: own.update({Q: Stored("BF16", np.zeros((4, 4), "<u2"))}), "q_proj"),
+    "few": (lambda own: own.update({f"{Q}_packed": Stored("I32", own[f"{Q}_packed"].data[:, 1:]
+            .copy())}), r"symmetric4 in groups of"),
+    "zeros": (lambda own: own.update({f"{Q}_zero_point": own[f"{Q}_scale"]}), "no place for"),
+    "another dtype": (lambda own: own.update({f"{Q}_packed": Stored(
+        "F32", own[f"{Q}_packed"].data.view("<f4"))}), "expected U32"),
+    "no number": (lambda own: own.update({f"{Q}_scale": Stored(
+        "BF16", np.full_like(own[f"{Q}_scale"].data, 0x7f80))}), "finite"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_tensors_that_do_not_fit_are_refused_by_name(made, tmp_path, change, message):
+    with pytest.raises(moeflux.FormatError, match=message):
+        moeflux.load(write(tmp_path, made, method(made[0]), change), **ROOM)
