@@ -36,7 +36,7 @@ MAGIC, VERSION = b"\x89moeflux.snap\r\n\x1a", 1
 _PREFIX = struct.Struct("<16sII")
 _SUM = struct.Struct("<I")
 PIECE = 1 << 20
-MAX_HEADER_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 16
 MAX_NOTE_BYTES = 64 << 20
 MAX_TOKENS = 1 << 24  # as the context of `load`
 
@@ -58,6 +58,12 @@ class Header:
     n_tokens: int
     note_bytes: int
     state_bytes: int
+
+
+def file_bytes(state_bytes: int, n_tokens: int) -> int:
+    """What a file with a state and its tokens takes at most."""
+    pieces = -(-state_bytes // PIECE) - (-4 * n_tokens // PIECE)
+    return MAX_HEADER_BYTES + state_bytes + 4 * n_tokens + _SUM.size * pieces
 
 
 def write(

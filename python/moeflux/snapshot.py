@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from . import _core, saved
 from ._version import __version__
-from .arguments import PATH, TEXT, Rule, check, show, token_ids
+from .arguments import PATH, TEXT, Rule, check, optional, show, token_ids
 from .errors import FormatError, SessionError
 from .identity import Identity
 
@@ -30,6 +30,7 @@ RULES = {
     "model": Rule("a Model", lambda value: hasattr(value, "step_batch")),
     "path": PATH,
     "note": TEXT,
+    "progress": optional(Rule("a function", callable)),
 }
 
 
@@ -65,7 +66,12 @@ class Snapshot:
         return self._native.nbytes
 
     def write(
-        self, path: str | os.PathLike[str], *, tokens: Iterable[int] | None = None, note: str = ""
+        self,
+        path: str | os.PathLike[str],
+        *,
+        tokens: Iterable[int] | None = None,
+        note: str = "",
+        progress: Callable[[int, int], object] | None = None,
     ) -> None:
         """Writes it to a file that its owner alone can read.
 
@@ -77,6 +83,8 @@ class Snapshot:
             path: of the file.
             tokens: the ids that the snapshot holds, for whoever reads it; None takes `tokens`.
             note: any text, up to 64 MiB of UTF-8.
+            progress: called with the bytes of the state that are written and their number, before
+                each MiB. What it raises ends the writing, with nothing left of the file.
 
         Raises:
             SessionError: there are not `position` tokens, or the note is longer.
@@ -93,12 +101,18 @@ class Snapshot:
             >>> bool((again.step([4]) == session.step([4])).all()), snapshot.tokens.tolist()
             (True, [1, 2, 3])
         """
-        check("snapshot", SessionError, RULES, {"path": path, "note": note})
+        check("snapshot", SessionError, RULES, {"path": path, "note": note, "progress": progress})
         known = self.tokens if tokens is None else token_ids(tokens, "tokens", "snapshot")
         if known is not None and len(known) != self.position:
             raise SessionError(f"[snapshot] expected {self.position} tokens, found {len(known)}")
-        _write(Path(path), self._native.model, self._identity, self.position, known, note,
-               self._native.read)  # fmt: skip
+        native, total = self._native, self._native.model.snapshot_form(self.position)["nbytes"]
+
+        def state(begin: int, to: memoryview) -> None:
+            if progress is not None:
+                progress(begin, total)
+            native.read(begin, to)
+
+        _write(Path(path), native.model, self._identity, self.position, known, note, state)
 
     @classmethod
     def read(cls, model: _Open, path: str | os.PathLike[str]) -> Snapshot:

@@ -144,3 +144,20 @@ def test_paths_are_bounded():
         cache.insert([1000 + i] * 4, Fake(str(i)), now=1.0 + i)
     assert cache._path_tokens <= 20 and cache.nbytes == 10 * len(cache) > 0
     assert found(cache, "abc") == (None, 0, 0)
+
+
+def test_who_goes_is_told_with_its_tokens_and_place():
+    cache, told = filled("abcd", "abcdef", "abcdxy"), []
+    cache.insert([1, 2], Fake("of another"), "scope")
+    cache.on_drop = lambda d: told.append((d.scope, d.tokens.tolist(), d.kept.snapshot.name))
+    best = cache.best_first(0.0)
+    assert {d.kept.snapshot.name: (d.is_end, d.branches) for d in best} == {
+        "abcd": (False, True), "abcdef": (True, False), "abcdxy": (True, False),
+        "of another": (True, False),
+    }  # fmt: skip
+    assert best[0].kept.snapshot.name == "abcd"  # saves twice as much
+    assert cache.evict(1000) == 40
+    assert sorted(told) == sorted(
+        [("", list(map(ord, name)), name) for name in ("abcd", "abcdef", "abcdxy")]
+        + [("scope", [1, 2], "of another")]
+    )

@@ -47,7 +47,7 @@ def test_generations_over_a_bad_disk_are_right_or_typed_errors(tmp_path, shim):
     assert all(count > 0 for count in report["faults"].values()), "a kind of fault never came"
     for seen in report["seen"]:
         assert seen["io_error"] > 0 and seen["plain"] > GENERATIONS / 4
-        assert seen["restored"] > 0 and seen["cancelled"] > 0
+        assert seen["restored"] > 0 and seen["cancelled"] > 0 and seen["filed"] > 0
         assert sum(seen.values()) >= GENERATIONS
     assert min(report["misses"]) > GENERATIONS
     assert report["rss_grown_bytes"] < 8 << 20

@@ -7,6 +7,7 @@ models work at once, in a thread each. Prints one JSON object with what it saw.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import random
 import sys
@@ -46,7 +47,7 @@ class Soak:
 
     def run(self, n: int, seed: int) -> None:
         rng = random.Random(seed)
-        actions = [self.plain] * 6 + [self.cancelled, self.restored, self.rewritten]
+        actions = [self.plain] * 6 + [self.cancelled, self.restored, self.rewritten, self.filed]
         for _ in range(n):
             which = rng.randrange(len(PROMPTS))
             action = rng.choice(actions)
@@ -70,19 +71,53 @@ class Soak:
     def restored(self, prompt: str, expected: str, rng: random.Random) -> None:
         """A failed step leaves the session as it was: the same call then gives the right text."""
         ids = self.model.tokenizer.encode(prompt)
-        session = self.model.session()
-        while session.position == 0:
-            try:
-                session.step(ids[:-1] or ids)
-            except moeflux.IoError:
-                self.seen["io_error"] += 1
-                assert session.position == 0
+        session = self.stepped(ids[:-1] or ids)
         if session.position == len(ids):
             return
         snapshot = session.save()
         for _ in range(2):
             assert self.say(ids[-1:], session=session) == expected
             session.restore(snapshot)
+
+    def stepped(self, ids: list[int]) -> moeflux.Session:
+        session = self.model.session()
+        while session.position == 0:
+            try:
+                session.step(ids)
+            except moeflux.IoError:
+                self.seen["io_error"] += 1
+                assert session.position == 0
+        return session
+
+    def filed(self, prompt: str, expected: str, rng: random.Random) -> None:
+        """A snapshot to a disk that fails or damages it, then to one that does not."""
+        ids = self.model.tokenizer.encode(prompt)
+        if len(ids) == 1:
+            return
+        snapshot, path = self.stepped(ids[:-1]).save(), self.folder / "kept"
+
+        def full(done: int, total: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left")
+
+        path.unlink(missing_ok=True)
+        try:
+            snapshot.write(path, progress=full)
+            raise AssertionError("a full disk was written to")
+        except moeflux.IoError:
+            assert not [one.name for one in self.folder.iterdir() if "kept" in one.name]
+        snapshot.write(path, tokens=ids[:-1])
+        data = bytearray(path.read_bytes())
+        at = rng.randrange(len(data))
+        for flipped in (1 << rng.randrange(8), 0):
+            path.write_bytes(data[:at] + bytes([data[at] ^ flipped]) + data[at + 1 :])
+            try:
+                found = moeflux.Snapshot.read(self.model, path)
+                assert not flipped
+            except moeflux.FormatError:
+                assert flipped
+        session = self.model.session()
+        session.restore(found)
+        assert self.say(ids[-1:], session=session) == expected
 
     def rewritten(self, prompt: str, expected: str, rng: random.Random) -> None:
         """A file cut short under an open model, then whole again."""

@@ -48,6 +48,10 @@ def serve(
     cache_memory: Annotated[
         str, typer.Option(help="For prompts to come: a size, or a share of what is free.")
     ] = "25%",
+    cache_dir: Annotated[
+        Optional[Path], typer.Option(help="Keep prompts in this folder, too, for the next start.")
+    ] = None,
+    cache_disk: Annotated[str, typer.Option(help="Of all files there.")] = "8GiB",
     api_key: Annotated[
         Optional[list[str]],
         typer.Option(help="Clients must send it; repeatable. MOEFLUX_API_KEY's in its place."),
@@ -83,6 +87,7 @@ def serve(
     engine_settings = EngineSettings(
         max_running=_running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
         prefill_share=prefill_share, cache_memory=cache_memory,
+        cache_dir=cache_dir, cache_disk=cache_disk,
     )  # fmt: skip
     settings = Settings(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,

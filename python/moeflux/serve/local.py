@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..arguments import Rule, check, integer, is_integer, number, optional, token_ids
+from ..arguments import PATH, Rule, check, integer, is_integer, number, optional, token_ids
 from ..errors import SessionError
 from ..memory import parse_bytes
 from ..model import Model
 from ..tokenizer import MAX_FILE_BYTES, Tokenizer
 from .constrain import Compiled, Compiler
+from .disk_cache import DiskCache
 from .engine import Busy, Delta, EngineError, Health, Job, ModelInfo
 from .info import describe
 from .loop import StepLoop
@@ -28,6 +31,7 @@ from .sequence import Sequence as Choice
 from .ticket import Ticket
 
 COMPILE_THREADS, COMPILE_SECONDS = 2, 2.0
+WRITE_SECONDS = 10.0  # at least, at the end, for snapshots that are worth a file
 SHARE = Rule("a size such as 2GiB, or a share such as 25%", lambda value: _share(value) is not None)
 RULES = {
     "max_running": optional(integer(1)),
@@ -35,6 +39,8 @@ RULES = {
     "min_rate": number("above 0", lambda value: value > 0),
     "prefill_share": number("above 0 and below 1", lambda value: 0 < value < 1),
     "cache_memory": SHARE,
+    "cache_dir": optional(PATH),
+    "cache_disk": Rule("a size such as 8GiB", lambda value: isinstance(_share(value), int)),
 }
 JOB_RULES = {"n": integer(1, 16), "echo": optional(integer(0, 1 << 20))}
 SAMPLING_RULES = {
@@ -56,6 +62,8 @@ class EngineSettings:
         min_rate: tokens a second of each choice that `max_running` None looks for.
         prefill_share: of the time, for prompts, while answers are written.
         cache_memory: bound of snapshots: a size, or a share of what is free after the load.
+        cache_dir: folder of snapshots in files, which outlive the engine; None: there is none.
+        cache_disk: bound of all files there.
 
     Raises:
         SessionError: a value breaks its rule.
@@ -66,6 +74,8 @@ class EngineSettings:
     min_rate: float = 1.0
     prefill_share: float = 0.5
     cache_memory: str = "25%"
+    cache_dir: str | os.PathLike[str] | None = None
+    cache_disk: str = "8GiB"
 
     def __post_init__(self) -> None:
         check("serve", SessionError, RULES, vars(self))
@@ -98,7 +108,11 @@ class LocalEngine:
         limits = Limits(rows=rows, max_running=s.max_running, min_rate=s.min_rate,
                         share=s.prefill_share, kept_bytes=room.kept_bytes)  # fmt: skip
         self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes), room.extent_bytes)
-        self._loop = StepLoop(model, limits, self._cache, room, self.metrics)
+        self._disk = (
+            DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk), model)
+            if s.cache_dir is not None else None
+        )  # fmt: skip
+        self._loop = StepLoop(model, limits, self._cache, room, self.metrics, self._disk)
         source = model.path / "tokenizer.json"
         self._compiler = Compiler(
             files.read(source, MAX_FILE_BYTES).decode() if files.mode(source)
@@ -180,7 +194,8 @@ class LocalEngine:
     def stats(self) -> Mapping[str, Any]:
         """The model's counters as of the last step; choices that run and wait; the cache's."""
         running, waiting = self._loop.counts
-        cache = {"cached_bytes": self._cache.nbytes, "cache_bytes": self._cache.max_bytes}
+        cache = {"cached_bytes": self._cache.nbytes, "cache_bytes": self._cache.max_bytes,
+                 "disk_bytes": self._disk.nbytes if self._disk is not None else 0}  # fmt: skip
         return {**self._loop.stats, **cache, "running": running, "waiting": waiting}
 
     async def drain(self, seconds: float) -> None:
@@ -191,13 +206,18 @@ class LocalEngine:
             await asyncio.sleep(0.01)
         for ticket in self._open:
             self._loop.cancel(ticket)
-        await asyncio.get_running_loop().run_in_executor(None, self._loop.stop)
+        await asyncio.get_running_loop().run_in_executor(None, self._stop, deadline)
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def abort(self) -> None:
         """Ends the step in progress and all jobs, from any thread; does not wait."""
         self._draining = True
         self._loop.abort()
+        self._loop.prefixes.abort()
+
+    def _stop(self, deadline: float) -> None:
+        self._loop.stop()
+        self._loop.prefixes.close(max(deadline - time.monotonic(), WRITE_SECONDS))
 
     def _check(self, job: Job) -> None:
         """Raises SessionError for a job that no engine can do."""

@@ -26,10 +26,12 @@ from ..log import logger
 from ..model import Model
 from ..sampling import Choice
 from .costs import Costs
+from .disk_cache import DiskCache
 from .engine import Delta, Usage
 from .memory import Room
 from .metrics import Metrics
 from .prefix_cache import PrefixCache
+from .prefixes import Prefixes
 from .scheduler import MOST_RUNNING, Limits, Running, State, StepPlan, Waiting, plan
 from .sequence import Sequence
 from .ticket import Outbox, Ticket
@@ -39,10 +41,8 @@ Feed = list[tuple[Sequence, int]]
 Done = tuple[Sequence, int, Choice | None]  # the tokens that were stepped, and the next
 
 AHEAD = 256  # tokens of an answer that admission sees room for
-SPACING = 4096  # tokens between checkpoints of a long prompt
-EVICTED = 8  # share of the snapshots that goes at once where memory runs out
 PANIC = "PanicException"  # of Rust code, such as llguidance's; it is no Exception
-LEAST = 16  # tokens that a snapshot saves at least
+REST = 0.05  # seconds at most, where what is awaited comes from a disk
 BAD_READS, BAD_SECONDS = 3, 60.0  # so many jobs that reads have ended, within so long: degraded
 COUNTERS = ("hits", "misses", "bytes_read", "wait_seconds")
 
@@ -56,16 +56,27 @@ class StepLoop:
         cache: of snapshots.
         room: of the model's budget.
         metrics: that are told of steps.
+        disk: of snapshots in files; None: there is none.
+
+    Attributes:
+        prefixes: what is remembered of prompts.
     """
 
     def __init__(
-        self, model: Model, limits: Limits, cache: PrefixCache, room: Room, metrics: Metrics
+        self,
+        model: Model,
+        limits: Limits,
+        cache: PrefixCache,
+        room: Room,
+        metrics: Metrics,
+        disk: DiskCache | None = None,
     ) -> None:
-        self._model, self._limits, self._cache = model, limits, cache
+        self._model, self._limits = model, limits
         self._room, self._metrics = room, metrics
         self._costs = Costs(limits.share)
         self._inbox: deque[Ticket] = deque()
         self._wake = threading.Event()
+        self.prefixes = Prefixes(cache, room, disk, self._wake.set)
         self._tickets: dict[int, Ticket] = {}  # by key of their choices
         self._waiting: dict[int, Sequence] = {}
         self._running: dict[int, Sequence] = {}
@@ -147,6 +158,7 @@ class StepLoop:
             self._take_inbox()
             for sequence in (*self._waiting.values(), *self._running.values()):
                 sequence.session = None
+                self.prefixes.forget(sequence)
                 last = sequence.end("error", why) if self.failure else sequence.end("cancelled")
                 self._tell(sequence, last)
             self._waiting, self._running = {}, {}
@@ -160,14 +172,17 @@ class StepLoop:
         if wanted.preempt or wanted.admit:
             self._apply(wanted)
             wanted = self._plan()
-        self._cache.evict(wanted.evict, time.monotonic())
+        self._evict(wanted)
         feed = [(self._running[key], n) for key, n in wanted.feed if key in self._running]
         if feed:
             self._step(feed)
         self._observe()
         self._outbox.send()
-        if not self._running and not self._waiting and not self._inbox and not self._stopped:
-            self._wake.wait()
+        if not feed and not self._inbox and not self._stopped:
+            if not self._running and not self._waiting:
+                self._wake.wait()
+            elif self.prefixes.is_busy:
+                self._wake.wait(REST)
 
     def _take_inbox(self) -> None:
         while self._inbox:
@@ -175,10 +190,7 @@ class StepLoop:
             for sequence in ticket.sequences:
                 self._tickets[sequence.key] = ticket
                 self._waiting[sequence.key] = sequence
-                if not sequence.echoes:
-                    sequence.taken.cached = self._cache.find(
-                        sequence.tokens, ticket.job.scope
-                    ).position
+                self.prefixes.expect(sequence)
 
     def _drop_cancelled(self) -> None:
         for key, ticket in list(self._tickets.items()):
@@ -195,7 +207,7 @@ class StepLoop:
             for key, q in self._waiting.items()
         )  # fmt: skip
         running = tuple(self._view(key, q) for key, q in self._running.items())
-        state = State(waiting, running, self._room.free_bytes, self._cache.nbytes, now)
+        state = State(waiting, running, self._room.free_bytes, self.prefixes.nbytes, now)
         return plan(state, self._costs, self._limits)
 
     def _view(self, key: int, sequence: Sequence) -> Running:
@@ -209,19 +221,24 @@ class StepLoop:
     def _ready(self, sequence: Sequence) -> bool:
         """Choices after the first wait until that has the prompt, and go on from its snapshot."""
         first = self._tickets[sequence.key].sequences[0]
-        return sequence is first or first.finish is not None or first.generated > 0
+        if sequence is first:
+            return self.prefixes.is_ready(sequence)
+        return first.finish is not None or first.generated > 0
 
     def _most(self, sequence: Sequence) -> int:
         until = sequence.until_checkpoint() or self._limits.rows
         return min(until, sequence.scored) if sequence.echoes else until
 
     def _apply(self, wanted: StepPlan) -> None:
-        now = time.monotonic()
-        self._cache.evict(wanted.evict, now)
+        later = self._evict(wanted)
         for key in wanted.preempt:
             self._preempt(self._running[key])
-        for key in wanted.admit:
-            self._admit(self._waiting.pop(key), now)
+        for key in () if later else wanted.admit:
+            self._admit(self._waiting.pop(key), time.monotonic())
+
+    def _evict(self, wanted: StepPlan) -> bool:
+        """Whether there is room later: those who are admitted wait for what is written to disk."""
+        return self.prefixes.evict(wanted.evict, time.monotonic(), spills=bool(wanted.admit))
 
     def _preempt(self, sequence: Sequence) -> None:
         """Takes its session. Its tokens are computed again, which gives the same bits."""
@@ -231,38 +248,28 @@ class StepLoop:
 
     def _admit(self, sequence: Sequence, now: float) -> None:
         job, taken = sequence.job, sequence.taken
-        match = self._cache.find(sequence.tokens, job.scope, now)
-        use = match.position if match.position >= LEAST and not sequence.echoes else 0
+        match, on_disk = self.prefixes.match(sequence, now)
+        use = match.position
         try:
             session = self._model.session()
-            sequence.restore(session, match.kept if use else None)
+            sequence.restore(session, match.kept)
         except MemoryBudgetError as error:
             sequence.session = None
             self._waiting[sequence.key] = sequence
-            if not self._cache.evict(1, now) and not self._running:
+            if not self.prefixes.make_room(now) and not self._running:
                 self._waiting.pop(sequence.key)
                 self._release(sequence, sequence.end("error", str(error)))
             return
         self._running[sequence.key] = sequence
-        sequence.checkpoints = [] if sequence.echoes else self._checkpoints(sequence, match.known)
+        sequence.checkpoints = self.prefixes.checkpoints(sequence, match.known)
         if taken.admitted is None:
-            taken.admitted, taken.cached = now, use
-            self._metrics.admitted(len(job.ids), use, now - taken.submitted)
+            taken.admitted, taken.cached, taken.on_disk = now, use, on_disk
+            self._metrics.admitted(len(job.ids), use, now - taken.submitted, on_disk)
             if sequence.choice == 0:
-                usage = Usage(len(job.ids), use, queue_s=now - taken.submitted)
+                begun = sequence.usage()
+                usage = Usage(begun.prompt, begun.cached_memory, begun.cached_disk,
+                              queue_s=begun.queue_s)  # fmt: skip
                 self._tell(sequence, Delta(usage=usage))
-
-    def _checkpoints(self, sequence: Sequence, known: int) -> list[int]:
-        """Lengths of the prompt after which its state is kept."""
-        n, begin = len(sequence.job.ids), sequence.position
-        wanted = {*sequence.job.marks, *range(SPACING, n, SPACING), min(known, n - 1)}
-        if sequence.job.n > 1 and sequence.choice == 0:
-            wanted.add(n - 1)
-        found: list[int] = []
-        for at in sorted(at for at in wanted if begin + LEAST <= at <= n):
-            if not found or at - found[-1] >= LEAST or at == n - 1:
-                found.append(at)
-        return found
 
     def _step(self, feed: Feed) -> None:
         decoding = sum(q.pending == 1 for q in self._running.values())
@@ -333,7 +340,7 @@ class StepLoop:
 
     def _make_room(self, error: MemoryBudgetError) -> None:
         """Takes a share of the snapshots, then the session of the youngest choice."""
-        if self._cache.evict(max(self._cache.nbytes // EVICTED, 1), time.monotonic()):
+        if self.prefixes.make_room(time.monotonic()):
             return
         youngest = max(self._running.values(), key=lambda q: q.key)
         if len(self._running) == 1:
@@ -350,7 +357,7 @@ class StepLoop:
             self._release(sequence, delta)
             return
         if sequence.position in sequence.checkpoints:
-            self._keep(sequence)
+            self.prefixes.keep(sequence)
         if delta is not None:
             self._tell(sequence, delta)
 
@@ -364,27 +371,13 @@ class StepLoop:
     def _release(self, sequence: Sequence, last: Delta) -> None:
         """Ends a choice. What its session holds stays in the cache."""
         if last.finish != "error":
-            self._keep(sequence)
+            self.prefixes.keep(sequence)
         sequence.session = None
+        self.prefixes.forget(sequence)
         self._running.pop(sequence.key, None)
         self._waiting.pop(sequence.key, None)  # it lost its session in the step that ended it
         self._tell(sequence, last)
         self._tickets.pop(sequence.key, None)
-
-    def _keep(self, sequence: Sequence) -> None:
-        """Puts the session's state into the cache, where there is room."""
-        job = sequence.job
-        if sequence.session is None or sequence.position < LEAST or job.echo is not None:
-            return
-        held, now = sequence.tokens[: sequence.position], time.monotonic()
-        match = self._cache.find([*held, 0], job.scope)
-        if match.position > len(held) - LEAST or not self._cache.max_bytes:
-            return
-        try:
-            kept = sequence.save(self._room.extent)
-        except MemoryBudgetError:
-            return
-        self._cache.insert(held, kept, job.scope, now)
 
     def _tell(self, sequence: Sequence, delta: Delta) -> None:
         ticket = self._tickets.get(sequence.key)
@@ -394,4 +387,6 @@ class StepLoop:
     def _observe(self) -> None:
         used = sum(self._room.bytes(q.position) for q in self._running.values())
         self._metrics.load(*self.counts, used, self._room.free_bytes, self.stats,
-                           self._cache.nbytes, len(self._cache))  # fmt: skip
+                           self.prefixes.nbytes, len(self.prefixes))  # fmt: skip
+        if (disk := self.prefixes.disk) is not None:
+            self._metrics.on_disk(len(disk), disk.nbytes, disk.counts)

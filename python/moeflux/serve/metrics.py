@@ -55,16 +55,21 @@ class Metrics:
         self._wait = Counter("moeflux_read_wait_seconds_total", "Asleep for reads.", registry=of)
         self._memory = Gauge("moeflux_memory_bytes", "Of the budget.", ["kind"], registry=of)
         self._snapshots = Gauge("moeflux_snapshots", "Prefixes kept.", ["where"], registry=of)
+        self._disk = Gauge("moeflux_disk_cache_bytes", "Files of kept prompts.", registry=of)
+        self._files = Counter(
+            "moeflux_disk_cache_files_total", "Files of kept prompts.", ["event"], registry=of
+        )
+        self._told: dict[str, int] = {}  # of these, so far
         self._info = Info("moeflux", "What is served.", registry=of)
 
     def describe(self, info: ModelInfo) -> None:
         """Tells what is served."""
         self._info.info({"fingerprint": info.fingerprint, "model": info.name})
 
-    def admitted(self, prompt: int, cached: int, queue_s: float) -> None:
-        """A choice was admitted."""
+    def admitted(self, prompt: int, cached: int, queue_s: float, on_disk: bool = False) -> None:
+        """A choice was admitted; the disk had what was cached, or memory."""
         self._prompt.labels("computed").inc(prompt - cached)
-        self._prompt.labels("memory").inc(cached)
+        self._prompt.labels("disk" if on_disk else "memory").inc(cached)
         self._queue.observe(queue_s)
 
     def stepped(
@@ -104,6 +109,15 @@ class Metrics:
         self._memory.labels("sessions").set(session_bytes)
         self._memory.labels("snapshots").set(cached_bytes)
         self._snapshots.labels("memory").set(snapshots)
+
+    def on_disk(self, snapshots: int, nbytes: int, counts: Mapping[str, int]) -> None:
+        """What the disk has, and what became of files so far."""
+        self._snapshots.labels("disk").set(snapshots)
+        self._disk.set(nbytes)
+        for event in ("read", "written", "damaged", "failed"):
+            count = counts.get(event, 0)
+            self._files.labels(event).inc(count - self._told.get(event, 0))
+            self._told[event] = count
 
     def text(self) -> bytes:
         """All of it, in the text format of Prometheus."""

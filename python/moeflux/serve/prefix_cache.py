@@ -11,7 +11,7 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,10 +33,12 @@ class Kept:
         snapshot: of a session; its `nbytes` are its own.
         extents: a mark for each full extent of the KV cache that it holds: the same object where
             it is the same extent.
+        is_shared: a client has said that others will begin so.
     """
 
     snapshot: Snapshot
     extents: tuple[object, ...] = ()
+    is_shared: bool = False
 
 
 @dataclass(eq=False)
@@ -48,6 +50,27 @@ class _Node:
     kept: Kept | None = None
     hits: float = 0.0  # decayed
     when: float = 0.0  # of the last use
+
+
+@dataclass(frozen=True, eq=False)
+class Dropped:
+    """A snapshot that goes.
+
+    Attributes:
+        tokens: that it holds.
+        scope: of them.
+        kept: the snapshot.
+        nbytes: of memory that nobody else holds.
+        is_end: no snapshot goes on from it.
+        branches: several paths do.
+    """
+
+    tokens: Tokens
+    scope: str
+    kept: Kept
+    nbytes: int
+    is_end: bool
+    branches: bool
 
 
 @dataclass(frozen=True)
@@ -75,6 +98,7 @@ class PrefixCache:
 
     Attributes:
         nbytes: of all snapshots, each extent once.
+        on_drop: is told of each snapshot before it goes.
     """
 
     def __init__(
@@ -82,6 +106,7 @@ class PrefixCache:
     ) -> None:
         self.max_bytes, self._extent_bytes = max_bytes, extent_bytes
         self.nbytes = 0
+        self.on_drop: Callable[[Dropped], None] | None = None
         self._max_path_tokens = max_path_tokens
         self._path_tokens = 0
         self._roots: dict[str, _Node] = {}
@@ -107,11 +132,14 @@ class PrefixCache:
             best.when = now
         return Match(best.kept, best.position, known)
 
-    def insert(self, ids: Sequence[int], kept: Kept, scope: str = "", now: float = 0.0) -> bool:
+    def insert(
+        self, ids: Sequence[int], kept: Kept, scope: str = "", now: float = 0.0, hits: float = 0.0
+    ) -> bool:
         """Keeps a snapshot of a session that holds `ids`. False where it is worth no place."""
         node = self._path(np.asarray(ids, dtype=np.uint32), scope)
         node.when = max(node.when, now)
         if node.kept is None and node.parent is not None:
+            node.hits += hits
             node.kept = kept
             self._holders[node] = None
             self._owners.update(kept.extents)
@@ -128,6 +156,26 @@ class PrefixCache:
             freed += self._drop(worst)
         return freed
 
+    def best_first(self, now: float) -> list[Dropped]:
+        """All snapshots, the most valuable first."""
+        nodes = sorted(self._holders, key=lambda node: self._value(node, now), reverse=True)
+        return [self._told(node) for node in nodes]
+
+    def _told(self, node: _Node) -> Dropped:
+        assert node.kept is not None
+        edges, root, below = [], node, list(node.children.values())
+        while root.parent is not None:
+            edges.append(root.edge)
+            root = root.parent
+        scope = next(scope for scope, other in self._roots.items() if other is root)
+        is_end = True
+        while below and is_end:
+            other = below.pop()
+            is_end = other.kept is None
+            below.extend(other.children.values())
+        return Dropped(np.concatenate(edges[::-1]), scope, node.kept, self._own_bytes(node.kept),
+                       is_end, len(node.children) > 1)  # fmt: skip
+
     def _own_bytes(self, kept: Kept) -> int:
         """Bytes that no other snapshot holds."""
         alone = sum(self._owners[extent] == 1 for extent in kept.extents)
@@ -136,6 +184,8 @@ class PrefixCache:
     def _drop(self, node: _Node) -> int:
         if (kept := node.kept) is None:
             return 0
+        if self.on_drop is not None:
+            self.on_drop(self._told(node))
         freed = self._own_bytes(kept)
         self._owners -= Counter(kept.extents)  # which forgets those without an owner
         node.kept = None

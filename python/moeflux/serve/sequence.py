@@ -68,6 +68,7 @@ class Taken:
     """What the passes of a choice took so far, and when what happened."""
 
     cached: int = 0
+    on_disk: bool = False  # the cached ones were there
     counts: Counter[str] = field(default_factory=Counter)
     submitted: float = 0.0
     admitted: float | None = None
@@ -80,7 +81,8 @@ class Taken:
         first = self.first if self.first is not None else begin
         return Usage(
             prompt=prompt,
-            cached_memory=self.cached,
+            cached_memory=0 if self.on_disk else self.cached,
+            cached_disk=self.cached if self.on_disk else 0,
             generated=generated,
             hits=int(self.counts["hits"]),
             misses=int(self.counts["misses"]),
@@ -104,6 +106,7 @@ class Sequence:
         key: the order of arrival.
         tokens: prompt and chosen ones.
         session: None while it waits.
+        fetched: a snapshot that was read from disk for it, until it is admitted.
         checkpoints: lengths at which the session's state shall be kept, ascending.
         finish: as in Delta; None while it goes on.
         taken: see Taken.
@@ -114,6 +117,7 @@ class Sequence:
         self.job, self.choice, self.key = job, choice, key
         self.tokens = [*job.ids, *job.done]
         self.session: Session | None = None
+        self.fetched: Kept | None = None
         self._extents: list[object] = []  # of the session's cache, as far as snapshots had them
         self.checkpoints: list[int] = []
         self.finish: str | None = None

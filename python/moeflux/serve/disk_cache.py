@@ -1,0 +1,247 @@
+"""Snapshots in files of a folder, so that prompts outlive their memory and the server.
+
+A file's name is a hash of the model, the scope and the tokens, so that the names and headers of a
+folder are its index, and nobody reads from a name what was asked. Files of other models are let
+alone, but grow old and go as all do: the bound is the folder's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import stat
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .. import saved
+from ..durable import PART, require_space
+from ..errors import FormatError, IoError, MemoryBudgetError
+from ..log import logger
+from ..model import Model
+from ..snapshot import Snapshot, fingerprint
+
+SUFFIX = ".mfs"
+_NAME = re.compile(rf"[0-9a-f]{{64}}\{SUFFIX}")
+_PART = re.compile(rf"\.[0-9a-f]{{64}}\{SUFFIX}\..*\{PART}")
+OLD_PART = 3600.0  # seconds: a part that nobody has written to for so long was left by a crash
+
+
+@dataclass
+class Entry:
+    """A file of the folder.
+
+    Attributes:
+        name: of it.
+        nbytes: of it.
+        position: tokens that it holds; 0 where it is another model's.
+        when: it was used last, in seconds since 1970.
+    """
+
+    name: str
+    nbytes: int
+    position: int
+    when: float
+
+
+class DiskCache:
+    """Snapshots of one model in a folder. Any thread may use it.
+
+    Args:
+        folder: made where there is none.
+        max_bytes: of all files together.
+        model: whose they are.
+
+    Attributes:
+        counts: files "read", "written", "damaged" and "failed" so far.
+
+    Raises:
+        IoError: the folder cannot be used, or others can write to it.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, model: Model) -> None:
+        self._folder, self._max_bytes, self._model = folder, max_bytes, model
+        self._lock = threading.Lock()  # over the index
+        self._index: dict[str, Entry] = {}
+        self._positions: Counter[int] = Counter()  # files of this model by their length
+        self._nbytes = 0
+        self.counts: Counter[str] = Counter()
+        self._fails = False  # the last write has
+        native = model._native
+        own = fingerprint(native, model._identity, native.snapshot_form(1 << 24))
+        self._base = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
+        _private_folder(folder)
+        self._scan()
+
+    def __len__(self) -> int:
+        return self._positions.total()
+
+    @property
+    def nbytes(self) -> int:
+        """Of all files."""
+        return self._nbytes
+
+    def find(self, ids: Sequence[int], scope: str) -> Entry | None:
+        """The longest that `ids` begin with and that leaves a token of them to compute."""
+        tokens = np.asarray(ids, dtype="<u4")
+        hashed, at, best = self._hash(scope), 0, None
+        with self._lock:
+            for position in sorted(p for p in self._positions if p < len(tokens)):
+                hashed.update(tokens[at:position].tobytes())
+                at = position
+                best = self._index.get(hashed.copy().hexdigest() + SUFFIX, best)
+        return best
+
+    def has(self, ids: Sequence[int], scope: str) -> bool:
+        """Whether there is one of exactly these tokens."""
+        with self._lock:
+            return self._name(ids, scope) in self._index
+
+    def read(self, entry: Entry, ids: Sequence[int]) -> Snapshot | None:
+        """A snapshot of the first of `ids`; None where the file is gone, damaged or too large."""
+        path = self._folder / entry.name
+        try:
+            found = Snapshot.read(self._model, path)
+            if found.tokens is None or found.tokens.tolist() != list(ids[: entry.position]):
+                raise FormatError(f"[serve] expected the tokens of its name, found others ({path})")
+        except FormatError as error:
+            self._damaged(entry, error)
+            return None
+        except IoError as error:
+            with self._lock:
+                self._forget(entry.name)
+            if path.exists():  # else it is another server's doing, or somebody's
+                logger.warning("a kept prompt is passed over: %s", error)
+            return None
+        except MemoryBudgetError:
+            return None
+        entry.when = time.time()
+        with contextlib.suppress(OSError):
+            os.utime(path)
+        self.counts["read"] += 1
+        return found
+
+    def write(
+        self,
+        ids: Sequence[int],
+        scope: str,
+        snapshot: Snapshot,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> bool:
+        """Keeps a snapshot of `ids`. False where it is larger than the bound, or the disk fails."""
+        name, position = self._name(ids, scope), snapshot.position
+        state = self._model._native.snapshot_form(position)["nbytes"]
+        nbytes = saved.file_bytes(state, position)
+        if nbytes > self._max_bytes:
+            return False
+        self._make_room(nbytes)
+        path = self._folder / name
+        try:
+            require_space(self._folder, nbytes, "serve")
+            snapshot.write(path, tokens=ids, progress=progress)
+            entry = Entry(name, path.stat().st_size, position, time.time())
+        except OSError as error:  # an IoError is one
+            self.counts["failed"] += 1
+            if not self._fails:
+                logger.warning("prompts are not kept on disk: %s", error)
+            self._fails = True
+            return False
+        self._fails = False
+        self.counts["written"] += 1
+        with self._lock:
+            self._add(entry)
+        self._make_room(0)
+        return True
+
+    def _hash(self, scope: str) -> hashlib._Hash:
+        hashed = self._base.copy()
+        hashed.update(f"{scope}\0".encode())
+        return hashed
+
+    def _name(self, ids: Sequence[int], scope: str) -> str:
+        hashed = self._hash(scope)
+        hashed.update(np.asarray(ids, dtype="<u4").tobytes())
+        return hashed.hexdigest() + SUFFIX
+
+    def _add(self, entry: Entry) -> None:
+        self._forget(entry.name)
+        self._index[entry.name] = entry
+        self._nbytes += entry.nbytes
+        if entry.position:
+            self._positions[entry.position] += 1
+
+    def _forget(self, name: str) -> None:
+        entry = self._index.pop(name, None)
+        if entry is None:
+            return
+        self._nbytes -= entry.nbytes
+        if entry.position:
+            self._positions -= Counter([entry.position])  # which forgets those without a file
+
+    def _make_room(self, nbytes: int) -> None:
+        """Removes the files that were not used for longest, until so many bytes are free."""
+        with self._lock:
+            for entry in sorted(self._index.values(), key=lambda e: e.when):
+                if self._nbytes + nbytes <= self._max_bytes:
+                    return
+                self._forget(entry.name)
+                with contextlib.suppress(OSError):
+                    (self._folder / entry.name).unlink()
+
+    def _damaged(self, entry: Entry, error: Exception) -> None:
+        with self._lock:
+            self._forget(entry.name)
+        self.counts["damaged"] += 1
+        logger.warning("a kept prompt is removed: %s", error)
+        with contextlib.suppress(OSError):
+            (self._folder / entry.name).unlink()
+
+    def _scan(self) -> None:
+        """Takes up what is in the folder, by headers."""
+        with os.scandir(self._folder) as files:
+            found = [(file.name, file.stat(follow_symlinks=False)) for file in files]
+        for name, info in found:
+            path = self._folder / name
+            if _PART.fullmatch(name) and info.st_mtime < time.time() - OLD_PART:
+                path.unlink(missing_ok=True)
+            if not _NAME.fullmatch(name) or not stat.S_ISREG(info.st_mode):
+                continue
+            entry = Entry(name, info.st_size, 0, info.st_mtime)
+            try:
+                entry.position = self._own_position(path)
+            except FormatError as error:
+                self._damaged(entry, error)
+            except IoError as error:
+                logger.warning("a kept prompt is passed over: %s", error)
+            else:
+                self._add(entry)
+        self._make_room(0)
+
+    def _own_position(self, path: Path) -> int:
+        """Tokens of a file; 0 where it is another model's, or is longer than the context."""
+        native = self._model._native
+        with saved.opened(path) as file:
+            form = native.snapshot_form(file.header.position)
+            own = fingerprint(native, self._model._identity, form)
+            fits = file.header.model == own and file.header.position <= form["context"]
+            return file.header.position if fits else 0
+
+
+def _private_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        info = folder.stat()
+    except OSError as error:
+        raise IoError(f"[serve] cannot keep prompts: {error.strerror} ({folder})") from None
+    if info.st_mode & stat.S_IWOTH or info.st_uid != os.geteuid():
+        raise IoError(f"[serve] expected a folder that nobody else can write to ({folder})")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise IoError(f"[serve] expected a folder to read and write ({folder})")

@@ -1,0 +1,129 @@
+"""Two threads beside the step thread: one reads snapshots from the disk, one writes them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from ..log import logger
+from ..snapshot import Snapshot
+from .disk_cache import DiskCache, Entry
+
+
+class _Dropped(Exception):
+    """A write that is given up."""
+
+
+class DiskThreads:
+    """What the step thread asks of a disk; it waits for neither thread but where it says so.
+
+    Args:
+        disk: that is read and written.
+        wake: is called when something is done.
+        most_pending: bytes of memory that snapshots on their way to the disk may hold.
+    """
+
+    def __init__(self, disk: DiskCache, wake: Callable[[], object], most_pending: int) -> None:
+        self.disk = disk
+        self._wake, self._most_pending = wake, most_pending
+        self._readers = ThreadPoolExecutor(1, "moeflux-disk-read")
+        self._writers = ThreadPoolExecutor(1, "moeflux-disk-write")
+        self._reading: dict[str, Future[Snapshot | None]] = {}  # by name
+        self._writing: dict[Future[bool], int] = {}  # bytes of memory that it holds
+        self._lock = threading.Lock()  # over what is being written
+        self._drops = 0  # times that writes were given up
+        self._ended = False  # nothing is written any more
+
+    @property
+    def pending_bytes(self) -> int:
+        """Of memory, held by snapshots that are on their way to the disk."""
+        with self._lock:
+            return sum(self._writing.values())
+
+    def read(self, entry: Entry, ids: Sequence[int]) -> Future[Snapshot | None]:
+        """Begins to read a file, once for all that wait for it."""
+        future = self._reading.get(entry.name)
+        if future is None:
+            future = self._readers.submit(self._read, entry, list(ids))
+            self._reading[entry.name] = future
+            future.add_done_callback(lambda _: self._wake())
+        return future
+
+    def write(
+        self,
+        ids: Sequence[int],
+        scope: str,
+        snapshot: Snapshot,
+        nbytes: int,
+        *,
+        at_end: bool = False,
+    ) -> None:
+        """Begins to write a snapshot, where the disk has none of these tokens.
+
+        Args:
+            ids: that it holds.
+            scope: of them.
+            snapshot: of a session.
+            nbytes: of memory that go when it does; 0 where others keep it.
+            at_end: however much is pending: nobody needs the memory.
+        """
+        pending = self.pending_bytes
+        if pending and pending + nbytes > self._most_pending and not at_end:
+            return
+        if self._ended or self.disk.has(ids, scope):
+            return
+        with self._lock:
+            drops = self._drops
+            future = self._writers.submit(self._write, list(ids), scope, snapshot, drops)
+            self._writing[future] = nbytes
+        future.add_done_callback(self._written)
+
+    def drop(self) -> bool:
+        """Gives up what is not written yet, and waits until its memory is free."""
+        with self._lock:
+            self._drops += 1
+            pending = list(self._writing)
+        wait(pending)
+        return bool(pending)
+
+    def close(self, seconds: float) -> None:
+        """Ends both threads, after so many seconds for what is to be written."""
+        with self._lock:
+            pending = list(self._writing)
+        wait(pending, timeout=seconds)
+        self.abort()
+        for pool in (self._readers, self._writers):
+            pool.shutdown(cancel_futures=True)
+
+    def abort(self) -> None:
+        """Gives up what is not written yet, for good, from any thread; does not wait."""
+        self._ended = True
+
+    def _read(self, entry: Entry, ids: list[int]) -> Snapshot | None:
+        try:
+            return self.disk.read(entry, ids)
+        except Exception:
+            logger.exception("a kept prompt was not read")
+            return None
+        finally:
+            self._reading.pop(entry.name, None)
+
+    def _write(self, ids: list[int], scope: str, snapshot: Snapshot, drops: int) -> bool:
+        def watch(done: int, total: int) -> None:
+            if self._ended or self._drops != drops:
+                raise _Dropped
+
+        try:
+            watch(0, 0)
+            return self.disk.write(ids, scope, snapshot, watch)
+        except _Dropped:
+            return False
+        except Exception:
+            logger.exception("a prompt was not kept on disk")
+            return False
+
+    def _written(self, future: Future[bool]) -> None:
+        with self._lock:
+            self._writing.pop(future, None)
+        self._wake()

@@ -1,0 +1,202 @@
+"""What is remembered of prompts, in memory and on disk, as the step loop uses it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import replace
+
+from ..errors import MemoryBudgetError
+from ..snapshot import Snapshot
+from .disk_cache import DiskCache
+from .disk_threads import DiskThreads
+from .memory import Room
+from .prefix_cache import Dropped, Kept, Match, PrefixCache
+from .sequence import Sequence
+
+SPACING = 4096  # tokens between checkpoints of a long prompt
+LEAST = 16  # tokens that a snapshot saves at least
+LEAST_ON_DISK = 256  # that one on disk saves
+LONG = 2048  # tokens of system and tools that are written at once
+EVICTED = 8  # share of the snapshots that goes at once where memory runs out
+
+
+class Prefixes:
+    """Finds and keeps states of sequences. The step thread alone uses it, but for the counts.
+
+    Args:
+        cache: of snapshots in memory.
+        room: of the model's budget.
+        disk: of snapshots in files; None where there is none.
+        wake: ends a wait of the step thread.
+    """
+
+    def __init__(
+        self, cache: PrefixCache, room: Room, disk: DiskCache | None, wake: Callable[[], object]
+    ) -> None:
+        self._cache, self._room, self.disk = cache, room, disk
+        self._threads: DiskThreads | None = None  # a disk without files is false
+        self._fetching: dict[Sequence, Future[Snapshot | None]] = {}
+        self._spills = False  # what the cache drops goes to the disk
+        if disk is not None:
+            self._threads = DiskThreads(disk, wake, cache.max_bytes)
+            cache.on_drop = self._dropped
+
+    def __len__(self) -> int:
+        return len(self._cache)
+
+    @property
+    def nbytes(self) -> int:
+        """Of snapshots in memory, on their way to the disk, too."""
+        return self._cache.nbytes + self._pending_bytes
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the disk is read or written: something will change without a step."""
+        return bool(self._fetching) or self._pending_bytes > 0
+
+    @property
+    def _pending_bytes(self) -> int:
+        return self._threads.pending_bytes if self._threads else 0
+
+    def expect(self, sequence: Sequence) -> None:
+        """Looks for the beginning of one that arrives; one on disk begins to be read."""
+        if sequence.echoes:
+            return
+        scope = sequence.job.scope
+        sequence.taken.cached = self._cache.find(sequence.tokens, scope).position
+        if self._threads is None or sequence.choice:  # others go on from the first one's
+            return
+        entry = self._threads.disk.find(sequence.tokens, scope)
+        if entry is None or entry.position < sequence.taken.cached + LEAST_ON_DISK:
+            return
+        wanted = self._room.bytes(entry.position) + self._room.extent_bytes
+        short = wanted - self._room.free_bytes  # its session shares the rest with it
+        if short > self._cache.nbytes:
+            return
+        self._evict(short, time.monotonic(), spills=False)
+        sequence.taken.cached = entry.position  # as the scheduler is told
+        self._fetching[sequence] = self._threads.read(entry, sequence.tokens)
+
+    def is_ready(self, sequence: Sequence) -> bool:
+        """Whether what is on disk of its prompt has been read, or nothing is."""
+        future = self._fetching.get(sequence)
+        if future is None:
+            return True
+        if not future.done():
+            return False
+        del self._fetching[sequence]
+        if (snapshot := future.result()) is not None:
+            full = snapshot.position // self._room.extent
+            kept = Kept(snapshot, tuple(object() for _ in range(full)))
+            sequence.fetched = kept
+            held = sequence.tokens[: snapshot.position]
+            self._insert(held, kept, sequence.job.scope, hits=1)
+        return True
+
+    def match(self, sequence: Sequence, now: float) -> tuple[Match, bool]:
+        """What one that is admitted can go on from, and whether the disk had that."""
+        found = self._cache.find(sequence.tokens, sequence.job.scope, now)
+        fetched, sequence.fetched = sequence.fetched, None
+        if fetched is not None and fetched.snapshot.position > found.position:
+            at = fetched.snapshot.position
+            found = Match(fetched, at, max(found.known, at))
+        on_disk = fetched is not None and found.kept is fetched
+        if sequence.echoes or found.position < LEAST:
+            return Match(None, 0, found.known), False
+        return found, on_disk
+
+    def forget(self, sequence: Sequence) -> None:
+        """One that has ended needs nothing from the disk."""
+        self._fetching.pop(sequence, None)
+        sequence.fetched = None
+
+    def checkpoints(self, sequence: Sequence, known: int) -> list[int]:
+        """Lengths of the prompt after which its state is kept."""
+        if sequence.echoes:
+            return []
+        n, begin = len(sequence.job.ids), sequence.position
+        wanted = {*sequence.job.marks, *range(SPACING, n, SPACING), min(known, n - 1)}
+        if sequence.job.n > 1 and sequence.choice == 0:
+            wanted.add(n - 1)
+        found: list[int] = []
+        for at in sorted(at for at in wanted if begin + LEAST <= at <= n):
+            if not found or at - found[-1] >= LEAST or at == n - 1:
+                found.append(at)
+        return found
+
+    def keep(self, sequence: Sequence) -> None:
+        """Puts a session's state into the cache, where there is room."""
+        job = sequence.job
+        if sequence.session is None or sequence.position < LEAST or job.echo is not None:
+            return
+        held = sequence.tokens[: sequence.position]
+        match = self._cache.find([*held, 0], job.scope)
+        if match.position > len(held) - LEAST or not self._cache.max_bytes:
+            return
+        try:
+            kept = sequence.save(self._room.extent)
+        except MemoryBudgetError:
+            return
+        if list(job.marks[:-1])[:1] == [len(held)]:  # the first of several: system and tools
+            kept = replace(kept, is_shared=True)
+        self._insert(held, kept, job.scope)
+        if self._threads is not None and kept.is_shared and len(held) >= LONG:
+            self._threads.write(held, job.scope, kept.snapshot, 0)
+
+    def evict(self, nbytes: int, now: float, *, spills: bool) -> bool:
+        """Lets snapshots go until so many bytes are free.
+
+        Args:
+            nbytes: that are wanted.
+            now: seconds of a clock.
+            spills: those worth it are written first: who wants the bytes can wait.
+
+        Returns:
+            Whether the bytes are to be waited for.
+        """
+        self._evict(nbytes - (self._pending_bytes if spills else 0), now, spills)
+        return spills and nbytes > 0 and self._pending_bytes > 0
+
+    def make_room(self, now: float) -> bool:
+        """Lets a share of the snapshots go, then those on their way to the disk. False: none."""
+        if self._evict(max(self._cache.nbytes // EVICTED, 1), now, spills=False):
+            return True
+        return self._threads.drop() if self._threads else False
+
+    def close(self, seconds: float) -> None:
+        """Writes what is worth it, the best first, for so many seconds; nobody steps any more."""
+        if self._threads is None:
+            return
+        for dropped in self._cache.best_first(time.monotonic()):
+            if self._is_worth(dropped):
+                self._threads.write(dropped.tokens.tolist(), dropped.scope, dropped.kept.snapshot,
+                                    dropped.nbytes, at_end=True)  # fmt: skip
+        self._threads.close(seconds)
+
+    def abort(self) -> None:
+        """Gives up what is not written yet, from any thread."""
+        if self._threads is not None:
+            self._threads.abort()
+
+    def _insert(self, held: list[int], kept: Kept, scope: str, hits: float = 0.0) -> None:
+        self._spills = True
+        self._cache.insert(held, kept, scope, time.monotonic(), hits)
+        self._spills = False
+
+    def _evict(self, nbytes: int, now: float, spills: bool) -> int:
+        self._spills = spills
+        freed = self._cache.evict(nbytes, now)
+        self._spills = False
+        return freed
+
+    def _dropped(self, dropped: Dropped) -> None:
+        if self._spills and self._threads is not None and self._is_worth(dropped):
+            self._threads.write(dropped.tokens.tolist(), dropped.scope, dropped.kept.snapshot,
+                                dropped.nbytes)  # fmt: skip
+
+    def _is_worth(self, dropped: Dropped) -> bool:
+        """A talk goes on from its end, others from what they share; each file holds all of it."""
+        wanted = dropped.is_end or dropped.branches or dropped.kept.is_shared
+        return wanted and dropped.tokens.size >= LEAST_ON_DISK
