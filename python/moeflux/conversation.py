@@ -19,7 +19,7 @@ from .arguments import FLAG, PATH, TEXT, check, instance, optional, show
 from .errors import FormatError, MemoryBudgetError, SessionError
 from .generation import Part
 from .model import Model
-from .session import rewind
+from .session import Session
 from .snapshot import Snapshot, read_note, write_note
 from .stream import GenerateOptions, Watch, stream_generate
 from .templates import ChatOptions, check_options
@@ -210,6 +210,32 @@ class Conversation:
             if model.free_bytes < session.bytes(session.context) - session.bytes(session.position):
                 self._snapshot = None  # the answer may need that room
         return session.position == len(ids) - 1
+
+
+def rewind(
+    session: Session, held: list[int], snapshot: Snapshot | None, wanted: list[int]
+) -> list[int]:
+    """Brings a session to hold a beginning of `wanted`, the longest that it can go back to.
+
+    Args:
+        session: to go on from as it is, from `snapshot`, or from nothing.
+        held: the tokens that it holds.
+        snapshot: of it, after some of them; None where there is none.
+        wanted: the tokens that it shall hold.
+
+    Returns:
+        The rest of `wanted`: what is left to step.
+    """
+    if wanted[: len(held)] != held:
+        known = snapshot.position if snapshot is not None else 0
+        if session.truncatable:
+            pairs = zip(held, wanted, strict=False)
+            session.truncate(next((i for i, (a, b) in enumerate(pairs) if a != b), len(wanted)))
+        elif snapshot is not None and wanted[:known] == held[:known]:
+            session.restore(snapshot)
+        else:
+            session.reset()
+    return wanted[session.position :]
 
 
 def _talk(note: str, path: Path) -> tuple[list[dict[str, str]], str | None]:

@@ -123,6 +123,11 @@ class Generation:
         if not max_tokens:
             self._close("length")
 
+    @property
+    def left(self) -> int:
+        """Tokens that it may still choose."""
+        return self._left
+
     def take(self, logits: ArrayLike, captured: dict[str, Any] | None = None) -> Part | None:
         """Chooses the next token.
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _core
+from .ahead import Ahead
 from .arguments import FLAG, check, instance, integer, listed, optional, show, token_ids
 from .errors import MoefluxError, SessionError
 from .identity import Identity
@@ -19,7 +20,7 @@ from .routing import Routing, compile_routing
 from .snapshot import Snapshot
 
 CAPTURES = ("router", "experts", "hidden")
-_NOTHING = (-1, 0)
+NOTHING = (-1, 0)  # shown, and not waiting
 RULES = {
     "all_logits": FLAG,
     "greedy": FLAG,
@@ -62,32 +63,6 @@ def blaming(sessions: list[Session]) -> Iterator[None]:
         raise
 
 
-def rewind(
-    session: Session, held: list[int], snapshot: Snapshot | None, wanted: list[int]
-) -> list[int]:
-    """Brings a session to hold a beginning of `wanted`, the longest that it can go back to.
-
-    Args:
-        session: to go on from as it is, from `snapshot`, or from nothing.
-        held: the tokens that it holds.
-        snapshot: of it, after some of them; None where there is none.
-        wanted: the tokens that it shall hold.
-
-    Returns:
-        The rest of `wanted`: what is left to step.
-    """
-    if wanted[: len(held)] != held:
-        known = snapshot.position if snapshot is not None else 0
-        if session.truncatable:
-            pairs = zip(held, wanted, strict=False)
-            session.truncate(next((i for i, (a, b) in enumerate(pairs) if a != b), len(wanted)))
-        elif snapshot is not None and wanted[:known] == held[:known]:
-            session.restore(snapshot)
-        else:
-            session.reset()
-    return wanted[session.position :]
-
-
 class Session:
     """One sequence: its KV cache and recurrent state.
 
@@ -110,8 +85,9 @@ class Session:
         self._native = model.session()
         # What a generation showed last, as (position, token): computed before whatever comes next,
         # and no longer waiting once the engine has passed the position.
-        self._shown = _NOTHING
+        self._shown = NOTHING
         self._logits: NDArray[np.float32] | None = None  # of the last step, when that came last
+        self._ahead: Ahead | None = None  # what was stepped on a guess and is not shown yet
         self._last_step: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -125,8 +101,9 @@ class Session:
     @property
     def position(self) -> int:
         """Tokens held so far. Any thread may ask, also while another one steps."""
-        position = self._native.position
-        return position + (self._shown[0] == position)
+        native = self._native.position
+        position = native if self._ahead is None else self._ahead.position
+        return position + (self._shown[0] == native)
 
     @property
     def context(self) -> int:
@@ -282,7 +259,7 @@ class Session:
     def reset(self) -> None:
         """Forgets everything, and gives the KV cache's memory back."""
         self._native.reset()
-        self._shown, self._logits = _NOTHING, None
+        self._shown, self._logits, self._ahead = NOTHING, None, None
 
     def fork(self) -> Session:
         """Another session that holds the same and goes its own way.
@@ -325,8 +302,9 @@ class Session:
             return
         if n == 0:
             return self.reset()
+        self._settle()
         self._native.truncate(n)
-        self._shown, self._logits = _NOTHING, None
+        self._shown, self._logits = NOTHING, None
 
     def save(self) -> Snapshot:
         """The state, kept in memory and within the budget.
@@ -353,7 +331,7 @@ class Session:
         """
         check("session", SessionError, RULES, {"snapshot": snapshot})
         self._native.restore(snapshot._native)
-        self._shown, self._logits = _NOTHING, None
+        self._shown, self._logits, self._ahead = NOTHING, None, None
 
     def _item(self, tokens: Iterable[int], routing: Routing | None = None) -> tuple[Any, ...]:
         """What the engine takes, once the session has computed all that it holds."""
@@ -384,10 +362,19 @@ class Session:
         self._logits = np.array(last)  # the caller has its own
 
     def _show(self, token: int) -> None:
+        if self._ahead is not None and self._ahead.takes(token):
+            return
+        self._settle()
         self._shown = self._native.position, token
+
+    def _settle(self) -> None:
+        """Gives up what was stepped on a guess and has not been shown."""
+        if self._ahead is not None:
+            self._ahead.end(self)
 
     def _go_on(self, names: list[str], aborts_before: int | None = None) -> dict[str, Any]:
         """The step of the token shown last, or the logits of the last step when none waits."""
+        self._settle()
         position, token = self._shown
         if position != self._native.position:
             return {"logits": self._logits}

@@ -8,7 +8,8 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict
 
 from . import log
-from .arguments import TEXT, Rule, check, instance, optional, token_ids
+from .arguments import TEXT, Rule, check, instance, one_of, optional, token_ids
+from .drafting import DRAFTERS, Draft
 from .errors import SessionError
 from .generation import RULES as GENERATION_RULES
 from .generation import Generation, Part, stop_strings
@@ -28,6 +29,7 @@ RULES = GENERATION_RULES | {
     "model": instance("a Model", Model),
     "session": optional(instance("a Session", Session)),
     "routing": SESSION_RULES["routing"],
+    "draft": optional(one_of(tuple(DRAFTERS))),
     "progress": optional(Rule("a function", callable)),
     "cancel": optional(Rule("a function", callable)),
 }
@@ -46,6 +48,7 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Iterable[str] | None
     top_logprobs: int
+    draft: str | None
 
 
 class Watch:
@@ -108,6 +111,7 @@ def stream_generate(
     history: Iterable[int] = (),
     capture: Iterable[str] | None = None,
     routing: Routing | None = None,
+    draft: str | None = None,
     progress: Callable[[int, int], object] | None = None,
     cancel: Callable[[], bool] | None = None,
     **chat: Unpack[ChatOptions],
@@ -134,6 +138,10 @@ def stream_generate(
         history: tokens that `session` holds, for the repetition penalty to see.
         capture: any of "router", "experts", "hidden", for `Part.captured`.
         routing: an override of the router's choice, for a new session.
+        draft: "ngram" guesses that what followed the last tokens earlier in the text follows again,
+            and computes the guess in the same pass; on the CPU. No bit of the result changes. It
+            saves passes where a text repeats itself; guesses that take more time than they save
+            are left out.
         progress: called with the number of the prompt's tokens done and their total after each
             pass; with `capture` once.
         cancel: asked before each pass of the prompt and each token: True ends the generation, with
@@ -158,7 +166,7 @@ def stream_generate(
     aborts_before = model._native.aborts
     params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty,
                             {} if logit_bias is None else logit_bias, seed)  # fmt: skip
-    stops, names = stop_strings(stop), capture_names(capture)
+    stops, names = stop_strings(stop), _captures(capture, draft)
     seen = token_ids(history, "history").tolist()
     for name, tokens in (("logit_bias", params.logit_bias), ("history", seen)):
         if tokens and max(tokens) >= model.vocab_size:
@@ -178,7 +186,15 @@ def stream_generate(
                             max_tokens=min(int(max_tokens), room - len(ids) + extra),
                             top_logprobs=top_logprobs)  # fmt: skip
     watch = Watch(model.chunk, progress, cancel)
-    return _stream(model, session, ids, names, generation, watch, aborts_before)
+    return _stream(model, session, ids, names, generation, watch, aborts_before,
+                   Draft(draft, model._native, seen + ids) if draft else None)  # fmt: skip
+
+
+def _captures(capture: Iterable[str] | None, draft: str | None) -> list[str]:
+    names = capture_names(capture)
+    if draft is not None and names:
+        raise SessionError("[generate] expected either `draft` or `capture`")
+    return names
 
 
 def _check_session(model: Model, session: Session | None, routing: Routing | None) -> None:
@@ -216,6 +232,7 @@ def _stream(
     generation: Generation,
     watch: Watch,
     aborts_before: int,
+    draft: Draft | None,
 ) -> Iterator[Part]:
     with log.reads_of(model):
         log.length(model, session.position + len(ids))
@@ -223,11 +240,13 @@ def _stream(
         for piece in watch.pieces(session.position, ids, bool(capture)):
             found = session._step(piece, capture, aborts_before)
         while generation.closing is None and not watch.is_cancelled():
+            if found is None and draft is not None:
+                found = draft.next(session, aborts_before, generation.left)
             found = found or session._go_on(capture, aborts_before)
             part = generation.take(found["logits"], found if capture else None)
             found = None
             if part is not None and part.token is not None:
-                session._show(part.token)
+                (draft.show if draft else Session._show)(session, part.token)
                 log.length(model, session.position)
                 yield part
         yield generation.cancel()

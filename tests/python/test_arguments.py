@@ -144,6 +144,7 @@ TABLE = [
     ("score", "tokens", IDS, lambda f, m, d, v: m.session().score(v), "tokens?"),
     ("score", "greedy", FLAG, lambda f, m, d, v: m.session().score([1], greedy=v), ""),
     ("score", "top", f"none, {FROM_0}", lambda f, m, d, v: m.session().score([1], top=v), ""),
+    ("generate", "draft", "none", lambda f, m, d, v: generate(model=m, draft=v), ""),
     ("score", "following", "none, zero, one, numpy 1",
      lambda f, m, d, v: m.session().score([1], following=v), ""),
     ("score", "routing", "none", lambda f, m, d, v: m.session().score([1], routing=v), ""),

@@ -131,4 +131,4 @@ def test_loading_and_stepping_import_no_room_that_they_do_not_need():
     assert done.returncode == 0, done.stderr
     rooms, _ = table()
     found = {rooms[name] for name in done.stdout.split()}
-    assert found == {"base", "checkpoint", "device", "model", "sampling", "spec"}
+    assert found == {"base", "checkpoint", "device", "model", "sampling", "spec", "templates"}

@@ -6,7 +6,7 @@ import pytest
 import moeflux
 from moeflux import Generation, SamplingParams
 from moeflux.checkpoint import read_json
-from moeflux.session import rewind
+from moeflux.conversation import rewind
 from moeflux.tokenizer import Tokenizer
 from oracle import build
 
