@@ -1,6 +1,7 @@
 """Snapshots in files: a session goes on bit for bit in another process, and no file that is
 damaged, cut, another model's or hostile does harm."""
 
+import dataclasses
 import json
 import os
 import random
@@ -231,6 +232,19 @@ def test_numbers_of_a_header_allocate_nothing(tmp_path, model, whole, small, nam
             os.truncate(tmp_path / "s", head + sum(n + 4 * -(-n // saved.PIECE) for n in sizes))
             with pytest.raises((FormatError, SessionError), match=r"^\[snapshot\] expected"):
                 Snapshot.read(model, tmp_path / "s")
+
+
+def test_a_whole_file_with_a_state_of_another_length_is_refused(tmp_path, model, whole, small):
+    """With right checksums to the end: a header of this model is not believed about its state."""
+    (tmp_path / "s").write_bytes(small)
+    with saved.opened(tmp_path / "s") as file:
+        header, ids, note = file.header, file.tokens(), file.note().encode()
+    with unharmed(model, whole):
+        for nbytes in (0, 1, header.state_bytes - 1, header.state_bytes + 1, saved.PIECE * 3):
+            wrong = dataclasses.replace(header, state_bytes=nbytes)
+            saved.write(tmp_path / "w", wrong, ids, note, lambda begin, to: None)
+            with pytest.raises(FormatError, match=rf"a state of \d+ bytes, found {nbytes} "):
+                Snapshot.read(model, tmp_path / "w")
 
 
 @pytest.mark.parametrize(
