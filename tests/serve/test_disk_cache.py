@@ -169,6 +169,22 @@ def test_two_that_ask_for_the_same_read_it_once(tmp_path, model_folder, cold):
     assert 'event="read"} 1.0' in text
 
 
+def test_many_that_are_on_disk_are_read_as_there_is_room(tmp_path, model_folder, cold):
+    """Memory for two of them: the others wait for their turn to be read."""
+    prompts = [tokens(LENGTH + 10 * i, seed=i) for i in range(6)]
+    again = [[*ids, 5] for ids in prompts]
+    serving(model_folder, tmp_path, asks(*prompts), cache_memory="32MiB")
+    assert len(files(tmp_path)) >= 6
+
+    async def work(engine):
+        return await asyncio.gather(*(answer(engine, ids) for ids in again))
+
+    found, text = serving(model_folder, tmp_path, work, cache_memory="1MiB", max_running=2)
+    assert [said for said, _ in found] == cold(*again)
+    assert all(u.cached_disk >= LENGTH for _, u in found)
+    assert 'event="read"} 6.0' in text
+
+
 @pytest.mark.parametrize("where", ["head", "tokens", "state", "end", "cut", "empty", "other"])
 def test_a_damaged_file_is_removed_and_never_serves(
     tmp_path, model_folder, model, cold, caplog, where

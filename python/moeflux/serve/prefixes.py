@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..errors import MemoryBudgetError
 from ..snapshot import Snapshot
-from .disk_cache import DiskCache
+from .disk_cache import DiskCache, Entry
 from .disk_threads import DiskThreads
 from .memory import Room
 from .prefix_cache import Dropped, Kept, Match, PrefixCache
@@ -37,7 +37,9 @@ class Prefixes:
     ) -> None:
         self._cache, self._room, self.disk = cache, room, disk
         self._threads: DiskThreads | None = None  # a disk without files is false
+        self._on_disk: dict[Sequence, Entry] = {}  # waits until others' snapshots are used
         self._fetching: dict[Sequence, Future[Snapshot | None]] = {}
+        self._fetched: dict[Sequence, Kept] = {}  # until it is admitted
         self._spills = False  # what the cache drops goes to the disk
         if disk is not None:
             self._threads = DiskThreads(disk, wake, cache.max_bytes)
@@ -54,7 +56,7 @@ class Prefixes:
     @property
     def is_busy(self) -> bool:
         """Whether the disk is read or written: something will change without a step."""
-        return bool(self._fetching) or self._pending_bytes > 0
+        return bool(self._on_disk or self._fetching) or self._pending_bytes > 0
 
     @property
     def _pending_bytes(self) -> int:
@@ -71,16 +73,13 @@ class Prefixes:
         entry = self._threads.disk.find(sequence.tokens, scope)
         if entry is None or entry.position < sequence.taken.cached + LEAST_ON_DISK:
             return
-        wanted = self._room.bytes(entry.position) + self._room.extent_bytes
-        short = wanted - self._room.free_bytes  # its session shares the rest with it
-        if short > self._cache.nbytes:
-            return
-        self._evict(short, time.monotonic(), spills=False)
         sequence.taken.cached = entry.position  # as the scheduler is told
-        self._fetching[sequence] = self._threads.read(entry, sequence.tokens)
+        self._on_disk[sequence] = entry
 
     def is_ready(self, sequence: Sequence) -> bool:
-        """Whether what is on disk of its prompt has been read, or nothing is."""
+        """Whether what is on disk of its prompt has been read, or nothing is to be."""
+        if (entry := self._on_disk.get(sequence)) is not None and not self._fetch(sequence, entry):
+            return sequence not in self._on_disk
         future = self._fetching.get(sequence)
         if future is None:
             return True
@@ -89,16 +88,33 @@ class Prefixes:
         del self._fetching[sequence]
         if (snapshot := future.result()) is not None:
             full = snapshot.position // self._room.extent
-            kept = Kept(snapshot, tuple(object() for _ in range(full)))
-            sequence.fetched = kept
+            self._fetched[sequence] = kept = Kept(snapshot, tuple(object() for _ in range(full)))
             held = sequence.tokens[: snapshot.position]
             self._insert(held, kept, sequence.job.scope, hits=1)
+        return True
+
+    def _fetch(self, sequence: Sequence, entry: Entry) -> bool:
+        """Begins to read; those that were read and are not used yet have a bound."""
+        assert self._threads is not None
+        others = (*self._fetching, *self._fetched)
+        held = sum(self._room.bytes(other.taken.cached) for other in others)
+        wanted = self._room.bytes(entry.position) + self._room.extent_bytes
+        if others and held + wanted > self._cache.max_bytes:
+            return False
+        del self._on_disk[sequence]
+        known = self._cache.find(sequence.tokens, sequence.job.scope).position  # by now
+        short = wanted - self._room.free_bytes  # its session shares the rest with it
+        if entry.position < known + LEAST_ON_DISK or short > self._cache.nbytes:
+            sequence.taken.cached = known
+            return False
+        self._evict(short, time.monotonic(), spills=False)
+        self._fetching[sequence] = self._threads.read(entry, sequence.tokens)
         return True
 
     def match(self, sequence: Sequence, now: float) -> tuple[Match, bool]:
         """What one that is admitted can go on from, and whether the disk had that."""
         found = self._cache.find(sequence.tokens, sequence.job.scope, now)
-        fetched, sequence.fetched = sequence.fetched, None
+        fetched = self._fetched.pop(sequence, None)
         if fetched is not None and fetched.snapshot.position > found.position:
             at = fetched.snapshot.position
             found = Match(fetched, at, max(found.known, at))
@@ -109,8 +125,8 @@ class Prefixes:
 
     def forget(self, sequence: Sequence) -> None:
         """One that has ended needs nothing from the disk."""
-        self._fetching.pop(sequence, None)
-        sequence.fetched = None
+        for known in (self._on_disk, self._fetching, self._fetched):
+            known.pop(sequence, None)
 
     def checkpoints(self, sequence: Sequence, known: int) -> list[int]:
         """Lengths of the prompt after which its state is kept."""
@@ -162,6 +178,9 @@ class Prefixes:
     def make_room(self, now: float) -> bool:
         """Lets a share of the snapshots go, then those on their way to the disk. False: none."""
         if self._evict(max(self._cache.nbytes // EVICTED, 1), now, spills=False):
+            return True
+        if self._fetched:  # those who wait for it compute their prompts
+            self._fetched.clear()
             return True
         return self._threads.drop() if self._threads else False
 

@@ -106,7 +106,6 @@ class Sequence:
         key: the order of arrival.
         tokens: prompt and chosen ones.
         session: None while it waits.
-        fetched: a snapshot that was read from disk for it, until it is admitted.
         checkpoints: lengths at which the session's state shall be kept, ascending.
         finish: as in Delta; None while it goes on.
         taken: see Taken.
@@ -117,7 +116,6 @@ class Sequence:
         self.job, self.choice, self.key = job, choice, key
         self.tokens = [*job.ids, *job.done]
         self.session: Session | None = None
-        self.fetched: Kept | None = None
         self._extents: list[object] = []  # of the session's cache, as far as snapshots had them
         self.checkpoints: list[int] = []
         self.finish: str | None = None
