@@ -460,3 +460,12 @@ def test_the_command_refuses_folders_and_sizes(tmp_path):
 def test_settings_are_checked(bad):
     with pytest.raises(SessionError, match=next(iter(bad))):
         EngineSettings(**bad)
+
+
+def test_where_memory_runs_out_what_was_read_for_later_goes(tmp_path, model_folder):
+    async def work(engine):
+        prefixes = engine._loop.prefixes
+        prefixes._fetched[object()] = object()
+        return [prefixes.make_room(0.0) for _ in range(2)], len(prefixes._fetched)
+
+    assert serving(model_folder, tmp_path, work)[0] == ([True, False], 0)
