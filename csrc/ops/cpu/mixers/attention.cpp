@@ -1,9 +1,6 @@
-#include <algorithm>
 #include <cmath>
-#include <limits>
-#include <vector>
 
-#include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/mixers/attend_rows.h"
 
 namespace moeflux::ops {
 
@@ -11,64 +8,10 @@ using namespace cpu;
 
 namespace {
 
-struct RowTile {  // consecutive rows of one session
-  uint32_t row, n;
-};
-
-// What the steps of one attention stage share. Rows are of all segments.
-struct AttentionRows {
-  CpuOps& ops;
-  const Attention& w;
-  quant::DType dtype;      // of the cache
-  uint32_t group;          // query heads of a key head
-  uint32_t heads, kv_dim;  // numbers of a row of q, of k
-  uint64_t head_bytes;     // of one key head in a block of the cache
-  float *q, *k, *v, *gate, *mixed;
-  std::vector<const Segment*> segment;  // by row
-  std::vector<uint32_t> position;       // by row
-  uint32_t state_floats;
-
-  // The first position that a row sees. It and all up to the row's own lie in spans [first, end).
-  uint32_t first_seen(uint32_t row) const {
-    return w.window && position[row] >= w.window ? position[row] + 1 - w.window : 0;
-  }
-  uint32_t first_span(uint32_t row) const { return first_seen(row) / kSpan; }
-  uint32_t end_span(uint32_t row) const { return position[row] / kSpan + 1; }
-  uint32_t most_spans(uint32_t row) const {  // of this position or one before it
-    return w.window ? std::min(end_span(row), (w.window - 1) / kSpan + 2) : end_span(row);
-  }
-  void clear(float* states, uint64_t count) const {
-    std::fill_n(states, count * state_floats, 0.0f);
-    for (uint64_t i = 0; i < count; ++i)
-      states[i * state_floats] = -std::numeric_limits<float>::infinity();
-  }
-};
-
-// cos and sin of the rows' angles, the same for every layer: kept until the positions change.
-const float* rope(CpuOps& ops, const Attention& w, const std::vector<uint32_t>& positions) {
-  const uint32_t half = w.rotary_dim / 2;
-  const CpuOps::RopeKey key{w.inv_freq, w.rope_scale, half, positions};
-  ops.buffers().rope.start();
-  float* table = ops.buffers().rope.take(positions.size() * 2 * half);
-  if (ops.rope_key == key) return table;
-  ops.rope_key = {};  // an interrupt may leave the table half filled
-  ops.pool().parallel_for(static_cast<int>(positions.size()), [&](int row, int) {
-    float* cosine = table + uint64_t(row) * 2 * half;
-    for (uint32_t i = 0; i < half; ++i) {  // angles in f32, as transformers computes them
-      const float angle = static_cast<float>(positions[row]) * w.inv_freq[i];
-      cosine[i] = std::cos(angle) * w.rope_scale;
-      cosine[half + i] = std::sin(angle) * w.rope_scale;
-    }
-  });
-  ops.rope_key = key;
-  return table;
-}
-
 // Norms and rotates queries and keys; appends keys and values to the caches.
-void rotate_and_cache(const AttentionRows& rows) {
-  const Attention& w = rows.w;
-  const uint32_t half = w.rotary_dim / 2;
-  const float* table = rope(rows.ops, w, rows.position);
+void rotate_and_cache(const Attention& w, const AttentionRows& rows, float* k, const float* v) {
+  const uint32_t half = w.rotary_dim / 2, kv_dim = w.n_kv_heads * w.head_dim;
+  const float* table = rows.rope(w.inv_freq, w.rope_scale, half);
   rows.ops.pool().parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
     const float* cosine = table + uint64_t(row) * 2 * half;
     const auto norm = [&](float* x, const float* weight, uint32_t dim) {
@@ -76,7 +19,7 @@ void rotate_and_cache(const AttentionRows& rows) {
     };
     if (w.whole_norms) {
       norm(rows.q + uint64_t(row) * rows.heads, w.q_norm, rows.heads);
-      norm(rows.k + uint64_t(row) * rows.kv_dim, w.k_norm, rows.kv_dim);
+      norm(k + uint64_t(row) * kv_dim, w.k_norm, kv_dim);
     }
     const auto prepare = [&](float* head, const float* norm_weight) {
       if (!w.whole_norms) norm(head, norm_weight, w.head_dim);
@@ -84,143 +27,15 @@ void rotate_and_cache(const AttentionRows& rows) {
     };
     for (uint32_t h = 0; h < w.n_heads; ++h)
       prepare(rows.q + uint64_t(row) * rows.heads + h * w.head_dim, w.q_norm);
-    const uint32_t position = rows.position[row];
-    const CacheExtent& extent = rows.segment[row]->cache[position / kCacheExtent];
-    const uint32_t block = position % kCacheExtent / kCacheBlock;
     for (uint32_t h = 0; h < w.n_kv_heads; ++h) {
-      const uint64_t of_head = uint64_t(row) * rows.kv_dim + h * w.head_dim;
-      const uint64_t at = (uint64_t(block) * w.n_kv_heads + h) * rows.head_bytes;
-      prepare(rows.k + of_head, w.k_norm);
-      rows.ops.kernels().cache_put(rows.dtype, rows.k + of_head, rows.v + of_head, w.head_dim,
-                                   position % kCacheBlock, extent.keys + at, extent.values + at);
+      const uint64_t of_head = uint64_t(row) * kv_dim + h * w.head_dim;
+      prepare(k + of_head, w.k_norm);
+      rows.put(row, h, k + of_head, v + of_head);
     }
   });
-}
-
-// The queries of `n` rows of one session from `row` on that share a key head, over one span, into
-// states (n, group).
-void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t kv_head,
-                 uint32_t span, float* states, float* scratch) {
-  const Attention& w = rows.w;
-  const uint32_t n_queries = n * rows.group, first = span * kSpan;
-  std::vector<const float*> queries(n_queries);
-  std::vector<uint32_t> begins(n_queries), lens(n_queries);
-  std::vector<float*> to(n_queries);
-  for (uint32_t i = 0; i < n_queries; ++i) {
-    const uint32_t of = row + i / rows.group, head = kv_head * rows.group + i % rows.group;
-    const uint32_t seen = rows.position[of] + 1;
-    queries[i] = rows.q + uint64_t(of) * rows.heads + head * w.head_dim;
-    const uint32_t begin = std::max(rows.first_seen(of), first) - first;
-    const uint32_t end = seen <= first ? 0 : std::min(seen - first, kSpan);
-    begins[i] = begin < end ? begin : 0;
-    lens[i] = begin < end ? end : 0;
-    to[i] = states + uint64_t(i) * rows.state_floats;
-  }
-  const uint64_t block_bytes = w.n_kv_heads * rows.head_bytes;
-  const CacheExtent& extent = rows.segment[row]->cache[first / kCacheExtent];
-  const uint64_t at = first % kCacheExtent / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
-  rows.ops.kernels().attend({rows.dtype, extent.keys + at, extent.values + at, block_bytes,
-                             w.head_dim, 1.0f / std::sqrt(static_cast<float>(w.head_dim)),
-                             n_queries, queries.data(), begins.data(), lens.data(), to.data(),
-                             scratch, scratch + uint64_t(n_queries) * kSpan});
-}
-
-void finish_head(const AttentionRows& rows, uint64_t row, uint32_t kv_head, const float* states) {
-  const Attention& w = rows.w;
-  for (uint32_t g = 0; g < rows.group; ++g) {
-    const float* state = states + uint64_t(g) * rows.state_floats;
-    const uint32_t head = kv_head * rows.group + g;
-    const uint64_t at = row * rows.heads + uint64_t(head) * w.head_dim;
-    float scale = 1, total = state[1];
-    if (w.sinks) {
-      const float top = std::max(state[0], w.sinks[head]);
-      scale = std::exp(state[0] - top);
-      total = total * scale + std::exp(w.sinks[head] - top);
-    }
-    for (uint32_t d = 0; d < w.head_dim; ++d) rows.mixed[at + d] = state[16 + d] * scale / total;
-    if (w.gate.out()) rows.ops.kernels().sigmoid_gate(rows.mixed + at, rows.gate + at, w.head_dim);
-  }
-}
-
-// Runs of rows: a task takes all spans of a tile, one after the other.
-void attend_tiles(const AttentionRows& rows, std::span<const RowTile> tiles) {
-  const uint32_t n_kv = rows.w.n_kv_heads;
-  uint32_t most = 0;
-  for (const RowTile& tile : tiles) most = std::max(most, tile.n);
-  const uint32_t queries = most * rows.group;
-  const uint64_t floats =
-      uint64_t(queries) * rows.state_floats + attend_scratch_floats(rows.w.head_dim, queries);
-  float* workers = rows.ops.worker_floats(floats);
-  rows.ops.pool().parallel_for(static_cast<int>(tiles.size() * n_kv), [&](int task, int worker) {
-    const auto [row, n] = tiles[tiles.size() - 1 - task / n_kv];  // the longest contexts first
-    const uint32_t kv_head = task % n_kv;
-    float* states = workers + worker * floats;
-    float* scratch = states + uint64_t(n) * rows.group * rows.state_floats;
-    rows.clear(states, n * rows.group);
-    for (uint32_t span = rows.first_span(row); span < rows.end_span(row + n - 1); ++span)
-      attend_span(rows, row, n, kv_head, span, states, scratch);
-    for (uint32_t i = 0; i < n; ++i)
-      finish_head(rows, row + i, kv_head, states + uint64_t(i) * rows.group * rows.state_floats);
-  });
-}
-
-// Single rows: a task takes one span, so that a long context uses every thread; a row's spans are
-// merged in the order in which attend_tiles computes them. Takes as many rows at a time as the
-// states of all their spans have room for.
-void attend_single(const AttentionRows& rows, std::span<const uint32_t> single) {
-  struct Piece {
-    uint32_t row, kv_head, span;
-    float* states;                            // (group)
-    bool follows(const Piece& other) const {  // of the same head
-      return row == other.row && kv_head == other.kv_head;
-    }
-  };
-  const uint64_t piece_floats = uint64_t(rows.group) * rows.state_floats;
-  uint64_t most = 0;
-  for (uint32_t row : single) most = std::max<uint64_t>(most, rows.most_spans(row));
-  rows.ops.buffers().spans.start();
-  float* states = rows.ops.buffers().spans.take(most * rows.w.n_kv_heads * piece_floats);
-  const uint64_t room = rows.ops.buffers().spans.most() / sizeof(float) / piece_floats;
-  const uint64_t floats = attend_scratch_floats(rows.w.head_dim, rows.group);
-  float* workers = rows.ops.worker_floats(floats);
-  if (rows.ops.pool().idle()) return;
-  for (size_t begin = 0; begin < single.size();) {
-    std::vector<Piece> pieces;
-    for (; begin < single.size(); ++begin) {
-      const uint32_t row = single[begin], first = rows.first_span(row), end = rows.end_span(row);
-      if (!pieces.empty() && pieces.size() + uint64_t(end - first) * rows.w.n_kv_heads > room)
-        break;
-      for (uint32_t kv_head = 0; kv_head < rows.w.n_kv_heads; ++kv_head)
-        for (uint32_t span = first; span < end; ++span)
-          pieces.push_back({row, kv_head, span, states + pieces.size() * piece_floats});
-    }
-    rows.ops.pool().parallel_for(static_cast<int>(pieces.size()), [&](int task, int worker) {
-      const Piece& piece = pieces[task];
-      rows.clear(piece.states, rows.group);
-      attend_span(rows, piece.row, 1, piece.kv_head, piece.span, piece.states,
-                  workers + worker * floats);
-    });
-    for (size_t i = 0; i < pieces.size();) {
-      const Piece& whole = pieces[i];
-      for (++i; i < pieces.size() && pieces[i].follows(pieces[i - 1]); ++i)
-        for (uint32_t g = 0; g < rows.group; ++g)
-          rows.ops.kernels().attend_merge(pieces[i].states + uint64_t(g) * rows.state_floats,
-                                          rows.w.head_dim,
-                                          whole.states + uint64_t(g) * rows.state_floats);
-      finish_head(rows, whole.row, whole.kv_head, whole.states);
-    }
-  }
 }
 
 }  // namespace
-
-CacheForm cpu::CpuOps::cache_form(const CacheShape& cache) const {
-  const quant::DType dtype =
-      precision_ == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
-  return {dtype, kCacheExtent,
-          uint64_t(kCacheBlock) * cache.n_heads * cache_width(cache.head_dim) *
-              quant::dtype_bytes(dtype)};
-}
 
 void mix(CpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
   const uint32_t n = normed.n, d_model = w.o.out(), heads = w.n_heads * w.head_dim,
@@ -228,46 +43,22 @@ void mix(CpuOps& ops, const Attention& w, Segments segments, const Rows& normed,
   Scratch& stage = ops.buffers().stage;
   stage.start();
   float* out = stage.take(uint64_t(n) * d_model);
-  const CacheForm form = ops.cache_form(w.cache());
-  AttentionRows rows{ops,
-                     w,
-                     form.dtype,
-                     w.n_heads / w.n_kv_heads,
-                     heads,
-                     kv_dim,
-                     form.block_bytes / w.n_kv_heads,
-                     stage.take(uint64_t(n) * heads),
-                     stage.take(uint64_t(n) * kv_dim),
-                     stage.take(uint64_t(n) * kv_dim),
-                     stage.take(uint64_t(n) * w.gate.out()),
-                     stage.take(uint64_t(n) * heads),
-                     std::vector<const Segment*>(n),
-                     std::vector<uint32_t>(n),
-                     attend_state_floats(w.head_dim)};
-  std::vector<RowTile> tiles;
-  std::vector<uint32_t> single;
-  const uint32_t tile = attend_tile_rows(rows.group);
-  for (const Segment& segment : segments)
-    for (uint32_t i = 0; i < segment.n; ++i) {
-      rows.segment[segment.row + i] = &segment;
-      rows.position[segment.row + i] = segment.position + i;
-      if (i % tile != 0) continue;
-      const uint32_t left = segment.n - i;
-      if (left > 1 && tile > 1)
-        tiles.push_back({segment.row + i, std::min(tile, left)});
-      else
-        single.push_back(segment.row + i);
-    }
-
-  ops.project({{&w.q, rows.q, ops.precision()},
-               {&w.k, rows.k, ops.precision()},
-               {&w.v, rows.v, ops.precision()},
-               {&w.gate, rows.gate, ops.precision()}},
+  float* q = stage.take(uint64_t(n) * heads);
+  float* k = stage.take(uint64_t(n) * kv_dim);
+  float* v = stage.take(uint64_t(n) * kv_dim);
+  float* gate = stage.take(uint64_t(n) * w.gate.out());
+  float* mixed = stage.take(uint64_t(n) * heads);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(w.head_dim));
+  const AttentionRows rows(ops, {w.n_heads, w.n_kv_heads, w.head_dim, scale, w.window, w.sinks},
+                           w.cache(), segments, n, q, mixed, w.gate.out() ? gate : nullptr);
+  ops.project({{&w.q, q, ops.precision()},
+               {&w.k, k, ops.precision()},
+               {&w.v, v, ops.precision()},
+               {&w.gate, gate, ops.precision()}},
               normed);
-  rotate_and_cache(rows);
-  attend_tiles(rows, tiles);
-  attend_single(rows, single);
-  ops.project({{&w.o, out, inner_precision(ops.precision())}}, {rows.mixed, n});
+  rotate_and_cache(w, rows, k, v);
+  rows.attend(segments);
+  ops.project({{&w.o, out, inner_precision(ops.precision())}}, {mixed, n});
   ops.add(out, uint64_t(n) * d_model, x);
 }
 
