@@ -33,17 +33,17 @@ class Failed(Exception):
     """The server said that it could not, as its API says so."""
 
 
-def question(number: int, stream: bool) -> tuple[str, dict[str, Any]]:
+def question(number: int, stream: bool, tokens: int = TOKENS) -> tuple[str, dict[str, Any]]:
     """The path and the body of question `number`: the same is asked by the same number."""
     dialect = DIALECTS[number % len(DIALECTS)]
     text = f"{WORDS[number % 7]} {WORDS[number % 8]} {number}"
     messages = [{"role": "user", "content": text}]
     seeded = {"temperature": 0.8, "seed": number}
     body = {
-        "completions": {"prompt": text, "max_tokens": TOKENS, **seeded},
-        "chat": {"messages": messages, "max_tokens": TOKENS, **seeded},
-        "messages": {"messages": messages, "max_tokens": TOKENS, "temperature": 0},
-        "responses": {"input": messages, "max_output_tokens": TOKENS, "temperature": 0},
+        "completions": {"prompt": text, "max_tokens": tokens, **seeded},
+        "chat": {"messages": messages, "max_tokens": tokens, **seeded},
+        "messages": {"messages": messages, "max_tokens": tokens, "temperature": 0},
+        "responses": {"input": messages, "max_output_tokens": tokens, "temperature": 0},
     }[dialect]
     return PATHS[dialect], body | {"model": "demo", "stream": stream}
 
@@ -72,10 +72,10 @@ def whole(answer: dict[str, Any]) -> str:
 
 @asynccontextmanager
 async def events(
-    client: httpx2.AsyncClient, number: int
+    client: httpx2.AsyncClient, number: int, tokens: int = TOKENS
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """The events of question `number`'s stream."""
-    path, body = question(number, True)
+    path, body = question(number, True, tokens)
     async with client.stream("POST", path, json=body) as answer:
         if answer.status_code != 200:
             raise Failed((await answer.aread()).decode())
@@ -86,16 +86,16 @@ async def events(
         )
 
 
-async def say(client: httpx2.AsyncClient, number: int, stream: bool) -> str:
+async def say(client: httpx2.AsyncClient, number: int, stream: bool, tokens: int = TOKENS) -> str:
     """The answer to question `number`.
 
     Raises:
         Failed: the server told an error.
     """
     if stream:
-        async with events(client, number) as found:
+        async with events(client, number, tokens) as found:
             return "".join([piece(event) async for event in found])
-    path, body = question(number, False)
+    path, body = question(number, False, tokens)
     answer = await client.post(path, json=body)
     if answer.status_code != 200:
         raise Failed(answer.text)

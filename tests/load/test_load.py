@@ -26,6 +26,7 @@ from load.clients import Failed, events, piece, question, say
 SECONDS = int(os.environ.get("MOEFLUX_LOAD_SECONDS", "30"))
 HERE = Path(__file__).parent
 CLIENTS, IDLE, DEAF = 64, 500, 16
+LONG = 96  # tokens of an answer that is still written when the server is ended
 
 
 @pytest.fixture(scope="module")
@@ -52,9 +53,12 @@ class Server:
         environment = os.environ | {"LD_PRELOAD": str(shim)}
         with log.open("w") as out:
             self.process = subprocess.Popen(command, stderr=out, env=environment)
+
+    def wait(self):
+        """Until it listens."""
         end = time.monotonic() + 60
-        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", log.read_text())):
-            assert self.process.poll() is None and time.monotonic() < end, log.read_text()
+        while not (found := re.search(r"http://127\.0\.0\.1:(\d+)", self.log.read_text())):
+            assert self.process.poll() is None and time.monotonic() < end, self.log.read_text()
             time.sleep(0.05)
         self.url, self.port = found[0], int(found[1])
 
@@ -66,7 +70,9 @@ class Server:
         self.process.send_signal(signal.SIGUSR1 if bad else signal.SIGUSR2)
 
     def rss(self):
-        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096
+        return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * os.sysconf(
+            "SC_PAGE_SIZE"
+        )
 
 
 @pytest.fixture
@@ -77,6 +83,7 @@ def server(shim, tmp_path):
             made = Server(shim, tmp_path / "log", *flags)
             ends.callback(made.process.wait)
             ends.callback(made.process.kill)
+            made.wait()
             return made
 
         yield make
@@ -104,12 +111,13 @@ async def idle(client):
 
 def deaf(port, number):
     """A client that asks for a stream and reads nothing of it."""
-    path, body = question(number, True)
-    data = json.dumps(body).encode()
+    path, body = question(4 * number, True, 96)  # of completions: the numbers make it long
+    data = json.dumps(body | {"logprobs": 5}).encode()
     head = (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(data)}\r\n\r\n")  # fmt: skip
-    made = socket.create_connection(("127.0.0.1", port))
+    made = socket.socket()
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    made.connect(("127.0.0.1", port))
     made.sendall(head.encode() + data)
     return made
 
@@ -144,7 +152,7 @@ def test_what_runs_when_the_server_is_ended_is_finished(server):
         begun = asyncio.Semaphore(0)
 
         async def listen(client, number):
-            async with events(client, number) as found:
+            async with events(client, number, LONG) as found:
                 text = ""
                 async for event in found:
                     if not text and piece(event):
@@ -153,10 +161,11 @@ def test_what_runs_when_the_server_is_ended_is_finished(server):
                 return text
 
         async with here.client() as client:
-            alone = [await say(client, number, True) for number in range(32)]
+            alone = [await say(client, number, True, LONG) for number in range(32)]
             tasks = [asyncio.create_task(listen(client, number)) for number in range(32)]
             for _ in tasks:
                 await begun.acquire()
+            assert not all(task.done() for task in tasks)
             here.process.send_signal(signal.SIGTERM)
             assert await asyncio.gather(*tasks) == alone
 

@@ -87,9 +87,11 @@ def svg(title: str, x_name: str, y_name: str, lines: Sequence[Line]) -> str:
 def require_writable(path: Path) -> None:
     """Leaves the file as it is, or absent; raises IoError where a chart cannot be written."""
     with _reported(path):
-        absent = not path.exists()
-        path.open("ab").close()
-        if absent:
+        try:
+            path.open("xb").close()
+        except FileExistsError:
+            path.open("ab").close()
+        else:
             path.unlink()
 
 
