@@ -67,8 +67,9 @@ class Conversation:
         self.messages: list[dict[str, str]] = (
             [] if self._system is None else [{"role": "system", "content": self._system}]
         )
-        self._held: list[int] = []  # the tokens that the session holds
+        self._held: list[int] = []  # what the session holds begins so, and ends here but for errors
         self._snapshot: Snapshot | None = None  # before the last answer
+        self._snapshot_held: list[int] = []  # the tokens that it holds
         self._session.reset()
 
     def write(self, path: str | os.PathLike[str], *, state: bool = True) -> None:
@@ -134,15 +135,16 @@ class Conversation:
         self._session.restore(snapshot)
         self._held = snapshot.tokens.tolist()
         if not self._session.truncatable:
-            self._snapshot = snapshot
+            self._snapshot_held, self._snapshot = list(self._held), snapshot
 
     def _state(self) -> Snapshot | None:
         """What is worth keeping: where recurrent state can be gone back to, else all of it."""
-        snapshot = self._snapshot
-        if snapshot is None and self._held:
+        snapshot, held = self._snapshot, self._snapshot_held
+        if snapshot is None and self._held and self._session.position == len(self._held):
             with contextlib.suppress(MemoryBudgetError):
-                snapshot = self._session.save()
-        return snapshot if snapshot and snapshot.position <= len(self._held) else None
+                snapshot, held = self._session.save(), self._held
+        known = snapshot is not None and len(held) == snapshot.position
+        return snapshot if known and self._held[: len(held)] == held else None
 
     @property
     def n_held(self) -> int:
@@ -179,8 +181,9 @@ class Conversation:
         self.prompt_end = self._model.tokenizer.decode(ids[-16:], skip_special_tokens=False)
         tokens: list[int] = []
         answer: list[str] = []
+        rest = self._go_back(ids)
         try:
-            if not self._feed(ids, Watch(self._model.chunk, progress, cancel)):
+            if not self._feed(ids, rest, Watch(self._model.chunk, progress, cancel)):
                 yield Part("", finish_reason="cancelled")
                 return
             for part in stream_generate(self._model, ids[-1:], session=self._session,
@@ -195,17 +198,27 @@ class Conversation:
             if answer:
                 self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
 
-    def _feed(self, ids: list[int], watch: Watch) -> bool:
-        """Brings the session to hold ids[:-1], the shortest way, and remembers that state.
+    def _go_back(self, ids: list[int]) -> list[int]:
+        """Brings the session to hold a beginning of ids[:-1]; the rest of them is to be fed.
+
+        Whatever stops it, the session holds a beginning of what it held before.
+        """
+        try:
+            return rewind(self._session, self._held, self._snapshot, ids[:-1])
+        finally:
+            self._held = self._held[: self._session.position]
+
+    def _feed(self, ids: list[int], rest: list[int], watch: Watch) -> bool:
+        """Feeds the rest of ids[:-1], and remembers the state after it.
 
         False: it was cancelled on the way.
         """
-        rest = rewind(self._session, self._held, self._snapshot, ids[:-1])
         self._snapshot = None  # its memory first, then the new one's
         session, model = self._session, self._model
         for piece in watch.pieces(session.position, rest):
             session.step(piece)
         with contextlib.suppress(MemoryBudgetError):  # then the next turn may start over
+            self._snapshot_held = ids[: session.position]
             self._snapshot = None if session.truncatable else session.save()
             if model.free_bytes < session.bytes(session.context) - session.bytes(session.position):
                 self._snapshot = None  # the answer may need that room
@@ -219,14 +232,17 @@ def rewind(
 
     Args:
         session: to go on from as it is, from `snapshot`, or from nothing.
-        held: the tokens that it holds.
+        held: the tokens that it holds. Where it is at another place, nobody knows what it holds, and
+            it starts over.
         snapshot: of it, after some of them; None where there is none.
         wanted: the tokens that it shall hold.
 
     Returns:
         The rest of `wanted`: what is left to step.
     """
-    if wanted[: len(held)] != held:
+    if session.position != len(held):
+        session.reset()
+    elif wanted[: len(held)] != held:
         known = snapshot.position if snapshot is not None else 0
         if session.truncatable:
             pairs = zip(held, wanted, strict=False)
