@@ -232,8 +232,8 @@ def rewind(
 
     Args:
         session: to go on from as it is, from `snapshot`, or from nothing.
-        held: the tokens that it holds. Where it is at another place, nobody knows what it holds, and
-            it starts over.
+        held: the tokens that it holds. At another position it holds what nobody knows: it starts
+            over.
         snapshot: of it, after some of them; None where there is none.
         wanted: the tokens that it shall hold.
 

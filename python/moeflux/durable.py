@@ -1,14 +1,17 @@
 """Files that are whole or absent: written under another name, synced, then renamed.
 
-Knows no format. `synth` and `pack` build on it: whatever kills them, a file of its final name is
-complete, and running the command again goes on from there.
+Knows no format. `synth`, `pack`, `convert` and files of snapshots build on it: whatever kills them,
+a file of its final name is complete. The commands go on from there when they are run again.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -84,19 +87,72 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 def private_file(path: Path) -> Iterator[BinaryIO]:
     """As `whole_file`, for its owner's eyes; unless it becomes whole, nothing is left of it.
 
-    Several may write the same file at once: each has a part of its own, and the last one wins.
+    Of a process that is killed the part `.NAME.part` is left, until the next writer of this file
+    takes it. Several writers come one after another, and the last one wins. Through a symbolic link
+    the file that it names is written.
+
+    Raises:
+        OSError: it cannot be written, or is there and no regular file.
     """
-    descriptor, name = tempfile.mkstemp(PART, f".{path.name}.", path.parent)
-    part = Path(name)
-    try:
-        with open(descriptor, "wb") as stream:
+    path = Path(os.path.realpath(path))
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "expected a regular file, found another kind", str(path))
+    part = path.with_name(f".{path.name}{PART}")
+    with _locked(part, wait=True) as stream:
+        try:
+            stream.truncate(0)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        publish(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+            publish(part, path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Nobody else holds `path` so during the block. `.NAME.lock` beside it says so.
+
+    Raises:
+        BlockingIOError: somebody does, in this process or another one.
+        OSError: its folder takes no file.
+    """
+    path = Path(os.path.realpath(path))
+    lock = path.with_name(f".{path.name}.lock")
+    with _locked(lock, wait=False):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[BinaryIO]:
+    """A private file that nobody else has locked. Whoever has may rename or remove it.
+
+    Raises:
+        BlockingIOError: somebody has it, where this does not wait.
+        OSError: it cannot be opened, or is another user's, or of another kind.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    while True:
+        with open(os.open(path, flags, 0o600), "r+b") as stream:
+            info = os.fstat(stream.fileno())
+            if not stat.S_ISREG(info.st_mode) or info.st_uid != os.geteuid():
+                raise OSError(errno.EPERM, "expected a regular file of this user", str(path))
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            if _still_named(path, info):  # while this waited it may have been published or removed
+                os.fchmod(stream.fileno(), 0o600)
+                yield stream
+                return
+
+
+def _still_named(path: Path, info: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(os.lstat(path), info)
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,6 +16,7 @@ make a model say anything.
 from __future__ import annotations
 
 import json
+import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arguments import is_integer, show
-from .durable import private_file
+from .durable import SPARE_BYTES, private_file, require_space
 from .errors import FormatError, IoError
 from .files import regular_file
 
@@ -83,13 +84,15 @@ def write(
         state: fills a buffer with the state's bytes from a place on.
 
     Raises:
-        IoError: it cannot be written.
+        IoError: it cannot be written, or the disk has no room for it.
     """
     head = json.dumps(vars(header)).encode()
     prefix = _PREFIX.pack(MAGIC, VERSION, len(head))
     known = memoryview(b"" if tokens is None else tokens.astype("<u4").tobytes())
     try:
         with private_file(path) as stream:
+            if header.state_bytes > SPARE_BYTES:
+                require_space(Path(os.path.realpath(path)), header.state_bytes, "snapshot")
             crc = zlib.crc32(head, zlib.crc32(prefix))
             stream.write(prefix + _SUM.pack(crc) + head)
             for section in (known, memoryview(note)):
@@ -101,6 +104,8 @@ def write(
                 state(begin, piece)
                 crc = _put(stream, piece, crc)
     except OSError as error:
+        if isinstance(error, IoError):
+            raise
         raise IoError(f"[snapshot] cannot write: {error.strerror or error} ({path})") from error
 
 
