@@ -22,6 +22,7 @@ from .checkpoint import read_json
 from .errors import FormatError, IoError
 
 PART = ".part"
+_HELD = (errno.EAGAIN, errno.EACCES)
 SPARE_BYTES = 64 << 20  # left free: a file system that is filled to the brim serves nobody
 
 
@@ -54,7 +55,39 @@ def require_space(target: Path, nbytes: int, tag: str, files: Iterable[Path] = (
 
 
 def _allocated_bytes(path: Path) -> int:
-    return path.stat().st_blocks * 512 if path.exists() else 0
+    try:
+        return path.lstat().st_blocks * 512
+    except OSError:
+        return 0
+
+
+@contextmanager
+def alone(folder: Path, tag: str) -> Iterator[None]:
+    """Keeps other runs out of a folder, which is made where it is not there.
+
+    The system ends it with the process. Where the file system has no locks it does nothing.
+
+    Args:
+        folder: that the block writes to.
+        tag: names the command in the message.
+
+    Raises:
+        IoError: another run is at work there.
+        OSError: there is no such folder, and none can be made.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD:
+            os.close(descriptor)
+            raise IoError(f"[{tag}] expected no other run in the folder, found one at work "
+                          f"({folder})") from None  # fmt: skip
+    try:
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
@@ -72,11 +105,23 @@ def publish(part: Path, final: Path) -> None:
     sync_folder(final.parent)
 
 
+def new_part(path: Path, buffering: int = -1) -> BinaryIO:
+    """The part of a file to be: always a new file, whatever has its name by now.
+
+    What an earlier run left is removed. A link is not followed, and a run that still has the old
+    part open writes to a file without a name.
+    """
+    part = path.with_name(path.name + PART)
+    part.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return open(os.open(part, flags, 0o666), "wb", buffering=buffering)
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
     """A file to write; it appears as `path` when the block ends well, synced and complete."""
     part = path.with_name(path.name + PART)
-    with part.open("wb") as stream:
+    with new_part(path) as stream:
         yield stream
         stream.flush()
         os.fsync(stream.fileno())
@@ -185,6 +230,8 @@ def claim(folder: Path, note: str, wanted: dict[str, Any], tag: str, what: str) 
         OSError: it cannot be written.
     """
     path = folder / note
+    if path.is_symlink():
+        raise FormatError(f"[{tag}] expected a file, found a symbolic link ({path})")
     if path.exists():
         found = read_json(path)
         for key in sorted(wanted.keys() | found.keys()):

@@ -15,7 +15,7 @@ from typing import Any
 from .. import holes
 from ..arguments import check, integer, optional
 from ..checkpoint import open_checkpoint
-from ..durable import claim, require_space, write_json
+from ..durable import alone, claim, require_space, write_json
 from ..errors import FormatError
 from ..families import build_spec
 from ..gguf import vocabulary
@@ -24,7 +24,6 @@ from ..lookalikes import CLAIMS
 from ..packing import beside, of_gguf
 from ..packing.beside import Progress, errors_of_ours, silent
 from . import about, config, shards, transposed
-from .lock import alone
 from .pieces import narrowed
 from .plan import Plan
 from .rows import memory_bytes
@@ -83,10 +82,10 @@ def _convert(
         files = shards.cut(items, target, SHARD_BYTES)
         missing = {shard.path: shard.nbytes for shard in files if not shard.path.exists()}
         require_space(target, sum(missing.values()), "convert", missing)
-        claim(target, CLAIM_NAME, note, "convert", "conversion")
         least = memory_bytes(item.rows.shape.columns * item.rows.unit for item in items)
         threads = max(1, min(threads, WORK_BYTES // least))
-        with alone(target / CLAIM_NAME, "convert"):
+        with alone(target, "convert"):
+            claim(target, CLAIM_NAME, note, "convert", "conversion")
             for line in about.lines(items, settings):
                 tell(line)
             wrote, verified = (progress(what, sum(shard.nbytes for shard in files))

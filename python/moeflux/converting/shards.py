@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..checkpoint import Checkpoint
-from ..durable import PART, publish
+from ..durable import PART, new_part, publish
 from ..errors import FormatError, IoError
 from ..packing import read_back
 from ..packing.beside import Report
@@ -86,7 +86,7 @@ def write(
         IoError: what was read back is not what was written, or the source cannot be read.
     """
     part = shard.path.with_name(shard.path.name + PART)
-    with part.open("wb", buffering=0) as stream:
+    with new_part(shard.path, buffering=0) as stream:
         found = _write(stream.fileno(), shard, checkpoint, source, threads, wrote)
         os.fsync(stream.fileno())
     found.sort()

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from .. import holes
 from ..checkpoint import Checkpoint, open_checkpoint, read_json
-from ..durable import claim, existing_parent, require_space, write_json
+from ..durable import alone, claim, existing_parent, require_space, write_json
 from ..errors import FormatError
 from ..families import build_spec
 from ..gguf.contents import is_gguf
@@ -115,29 +115,38 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
             first, *others = [*missing.values(), 0]
             need = first + max(others, default=0)
         require_space(target, need, "pack", missing)
-        claim(target, CLAIM_NAME, beside.identity(source, checkpoint), "pack", "checkpoint")
-        wrote, verified = (progress(what, sum(job.nbytes for job in jobs))
-                           for what in ("packed", "verified"))  # fmt: skip
-        for job in jobs:
-            if job.path.exists():
-                _check_done(job)
-                if replace:  # once more: nothing brings the source's bytes back
-                    pieces.verify(job.path)
-                wrote(job.nbytes)
-                verified(job.nbytes)
-            elif goes_on and punch.are_free(files, job.frees()):
-                raise FormatError(f"[pack] expected a file of an earlier run, found none; what it "
-                                  f"held is lost: its source is freed ({job.path})")  # fmt: skip
-            else:
-                pieces.write(job.path, job.header, job.pieces(), job.n_pieces, wrote, verified)
-            if replace:
-                _mark_replaced(source, target)
-                punch.free(files, job.frees())
+        with alone(target, "pack"):
+            claim(target, CLAIM_NAME, beside.identity(source, checkpoint), "pack", "checkpoint")
+            _write(jobs, source, target, files, replace, goes_on, progress)
+            _finish(source, target, checkpoint, [job.path.name for job in jobs])
     finally:
         source_files.close()
-    _finish(source, target, checkpoint, [job.path.name for job in jobs])
     build_spec(open_checkpoint(target))  # what was written means what was read
     return target
+
+
+def _write(
+    jobs: list[_Job], source: Path, target: Path, files: list[Path], replace: bool, goes_on: bool,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """The files of all jobs, of a source's files."""
+    wrote, verified = (progress(what, sum(job.nbytes for job in jobs))
+                       for what in ("packed", "verified"))  # fmt: skip
+    for job in jobs:
+        if job.path.exists():
+            _check_done(job)
+            if replace:  # once more: nothing brings the source's bytes back
+                pieces.verify(job.path)
+            wrote(job.nbytes)
+            verified(job.nbytes)
+        elif goes_on and punch.are_free(files, job.frees()):
+            raise FormatError(f"[pack] expected a file of an earlier run, found none; what it "
+                              f"held is lost: its source is freed ({job.path})")  # fmt: skip
+        else:
+            pieces.write(job.path, job.header, job.pieces(), job.n_pieces, wrote, verified)
+        if replace:
+            _mark_replaced(source, target)
+            punch.free(files, job.frees())
 
 
 def _dense_job(target: Path, spec: Spec, files: SourceFiles) -> _Job:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from ..durable import PART, publish
+from ..durable import PART, new_part, publish
 from ..errors import FormatError, IoError
 from ..packed import checksums
 from ..safetensors_header import read_header
@@ -39,7 +39,7 @@ def write(
     """
     part = path.with_name(path.name + PART)
     found: list[int] = []
-    with part.open("wb") as stream:
+    with new_part(path) as stream:
         stream.write(header("0" * 8 * n_pieces))
         for piece in pieces:
             found.append(zlib.crc32(piece))
