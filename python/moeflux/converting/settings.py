@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..arguments import show
+from ..arguments import is_integer, listed, show
 from ..errors import FormatError
 from ..formats import BITS, GROUPS
 
@@ -65,7 +65,12 @@ class Settings:
         _check("group-size", self.group, GROUPS)
         if self.dtype is not None:
             _check("dtype", self.dtype, tuple(DTYPES))
-        object.__setattr__(self, "parsed", tuple(map(self._rule, self.rules)))
+        for name in ("bits", "experts_bits", "group"):  # numpy's integers have no JSON
+            value = getattr(self, name)
+            object.__setattr__(self, name, None if value is None else int(value))
+        rules = tuple(listed("convert", FormatError, "rules", "texts", self.rules))
+        object.__setattr__(self, "rules", rules)
+        object.__setattr__(self, "parsed", tuple(map(self._rule, rules)))
 
     @property
     def usual(self) -> Codes:
@@ -94,8 +99,9 @@ class Settings:
         return {"bits": self.bits, "experts_bits": self.experts_bits, "group_size": self.group,
                 "rules": list(self.rules), "dtype": self.dtype}  # fmt: skip
 
-    def _rule(self, text: str) -> Rule:
-        found = re.fullmatch(rf"(.+)=(?:({PLAIN})|(\d{{1,4}})(?::(\d{{1,4}}))?)", text)
+    def _rule(self, text: Any) -> Rule:
+        form = rf"(.+)=(?:({PLAIN})|(\d{{1,4}})(?::(\d{{1,4}}))?)"
+        found = re.fullmatch(form, text) if isinstance(text, str) else None
         if not found:
             raise FormatError(f"[convert] --rule: expected PATTERN=BITS, PATTERN=BITS:GROUP or "
                               f"PATTERN={PLAIN}, found {show(text)}")  # fmt: skip
@@ -112,6 +118,6 @@ def _check_bits(name: str, value: Any) -> None:
 
 
 def _check(name: str, value: Any, known: tuple[Any, ...]) -> None:
-    if value not in known or isinstance(value, bool):
+    if not (is_integer(value) or isinstance(value, str)) or value not in known:
         listed = f"{', '.join(map(str, known[:-1]))} or {known[-1]}"
         raise FormatError(f"[convert] --{name}: expected {listed}, found {show(value)}")

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from ..arguments import show
+from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
 from ..families.config import CONVERTED
 from ..formats import GROUPS
@@ -229,7 +229,7 @@ def _method(checkpoint: Checkpoint, name: str, said: Any) -> _Method:
         return fail("convert", what, checkpoint.config_file)
 
     bits = said.get("bits", said.get("w_bit", 4))
-    if bits not in _BITS[name] or isinstance(bits, bool):
+    if not is_integer(bits) or bits not in _BITS[name]:
         raise bad(
             f"expected {' or '.join(map(str, _BITS[name]))} bits of {name}, found {show(bits)}"
         )
