@@ -8,9 +8,10 @@
 
 #include "ops/mixers/attention.h"
 #include "ops/mixers/delta_net.h"
+#include "ops/mixers/mla.h"
 
 namespace moeflux::ops {
 
-using Mixer = std::variant<Attention, DeltaNet>;
+using Mixer = std::variant<Attention, DeltaNet, Mla>;
 
 }  // namespace moeflux::ops

@@ -138,6 +138,39 @@ class DeltaNet:
 
 
 @dataclass(frozen=True)
+class Mla:
+    """Latent attention.
+
+    Attributes:
+        q_a, q_norm: what queries are made of by `q_b`; None where that takes the layer's input.
+        kv_a: makes the latent (rank) and one key (rope_dim) for all heads, which is rotated.
+        kv_b: (n_heads, nope_dim + value_dim, rank) each head's key and value of a latent.
+        scale: of scores.
+        norm_eps: of `q_norm` and `kv_norm`.
+    """
+
+    kind: ClassVar[str] = "mla"
+    q_a: Matrix | None
+    q_norm: Vector | None
+    q_b: Matrix
+    kv_a: Matrix
+    kv_norm: Vector
+    kv_b: Vector
+    o: Matrix
+    n_heads: int
+    rank: int
+    nope_dim: int
+    rope_dim: int
+    value_dim: int
+    rope_scale: float
+    scale: float
+    norm_eps: float
+
+
+Mixer = Attention | DeltaNet | Mla
+
+
+@dataclass(frozen=True)
 class Glu:
     """What is between gate, up and down: g * sigmoid(alpha * g) * (u + up_add); SwiGLU as it is.
 
@@ -250,7 +283,7 @@ class Layer:
     """A layer: x += mixer(norm(x)), then x += ffn(ffn_norm(x))."""
 
     norm: Vector
-    mixer: Attention | DeltaNet
+    mixer: Mixer
     ffn_norm: Vector
     ffn: Moe | GatedFfn
 

@@ -98,7 +98,10 @@ FEW = [
 _SIZE = os.environ.get("MOEFLUX_GOLDENS", "few")
 FORMS = {"all": ALL, "few": FEW}[_SIZE]
 # For suites that take minutes: few families have all parts that there are.
-SOME_FAMILIES = {"all": tuple(FAMILIES), "few": ("qwen3_moe", "qwen3_next", "gpt_oss")}[_SIZE]
+SOME_FAMILIES = {
+    "all": tuple(FAMILIES),
+    "few": ("qwen3_moe", "qwen3_next", "gpt_oss", "glm4_moe_lite"),
+}[_SIZE]
 # What devices compute; of the few, what dispatches every kernel that the others do.
 _LIKE_OTHERS = {"all": (), "few": ("qwen2_moe", "mixtral")}[_SIZE]
 ON_DEVICES = [

@@ -94,7 +94,31 @@ def _ffn_shapes(
     return {f"{base}.{n}.weight": shape for n, shape in zip(names, shapes, strict=True)}
 
 
+def _latent_shapes(config: Config) -> dict[str, Shape]:
+    hidden, heads, rank = (
+        config[key] for key in ("hidden_size", "num_attention_heads", "kv_lora_rank")
+    )
+    nope, rope, value = (config[f"{key}_head_dim"] for key in ("qk_nope", "qk_rope", "v"))
+    q_rank, q_rows = config["q_lora_rank"], heads * (nope + rope)
+    shapes: dict[str, Shape] = {"q_proj.weight": (q_rows, hidden)}
+    if q_rank:
+        shapes = {
+            "q_a_proj.weight": (q_rank, hidden),
+            "q_a_layernorm.weight": (q_rank,),
+            "q_b_proj.weight": (q_rows, q_rank),
+        }
+    shapes |= {
+        "kv_a_proj_with_mqa.weight": (rank + rope, hidden),
+        "kv_a_layernorm.weight": (rank,),
+        "kv_b_proj.weight": (heads * (nope + value), rank),
+        "o_proj.weight": (hidden, heads * value),
+    }
+    return {f"self_attn.{name}": shape for name, shape in shapes.items()}
+
+
 def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
+    if FAMILIES[family].latent:
+        return _latent_shapes(config)
     spec, hidden, dim = FAMILIES[family], config["hidden_size"], config["head_dim"]
     query_rows = config["num_attention_heads"] * dim
     kv_rows = config["num_key_value_heads"] * dim

@@ -109,7 +109,8 @@ class Reference:
             base = f"layers.{layer}"
             h = self._norm(x, f"{base}.input_layernorm")
             linear = self.files.has(f"{base}.linear_attn.A_log")
-            x = x + (self._delta_net(base, h) if linear else self._attention(layer, h))
+            attention = self._latent_attention if self.family.latent else self._attention
+            x = x + (self._delta_net(base, h) if linear else attention(layer, h))
             h = self._norm(x, f"{base}.post_attention_layernorm")
             sparse = self.files.has(f"{base}.{self.family.moe}.{self.family.router}.weight")
             x = x + (self._moe(layer, h, trace) if sparse else self._swiglu(f"{base}.mlp", h))
@@ -151,6 +152,34 @@ class Reference:
         out = np.einsum("hij,jhd->ihd", softmax(scores)[..., :n], v)
         if self.gated:
             out = out * sigmoid(gate)
+        return self._linear(out.reshape(n, -1), f"{p}.o_proj")
+
+    def _latent_attention(self, layer: int, x: Array) -> Array:
+        text, p, n = self.text, f"layers.{layer}.self_attn", len(x)
+        heads, rank = text["num_attention_heads"], text["kv_lora_rank"]
+        nope, rope = text["qk_nope_head_dim"], text["qk_rope_head_dim"]
+        if self.files.has(f"{p}.q_a_proj.weight"):
+            q = self._linear(x, f"{p}.q_a_proj")
+            q = rms_norm(q, self.files.get(f"{p}.q_a_layernorm.weight"), 1e-6)
+            q = self._linear(q, f"{p}.q_b_proj")
+        else:
+            q = self._linear(x, f"{p}.q_proj")
+        q = q.reshape(n, heads, nope + rope)
+        both = self._linear(x, f"{p}.kv_a_proj_with_mqa")
+        latent = rms_norm(both[:, :rank], self.files.get(f"{p}.kv_a_layernorm.weight"), 1e-6)
+        kv = self._linear(latent, f"{p}.kv_b_proj").reshape(n, heads, -1)
+
+        def turn(pairs: Array) -> Array:  # channels 2 i and 2 i + 1 are a pair
+            return rotate(np.concatenate([pairs[..., ::2], pairs[..., 1::2]], -1), *self.rope)
+
+        q = np.concatenate([q[..., :nope], turn(q[..., nope:])], axis=-1)
+        one = turn(both[:, None, rank:]).repeat(heads, axis=1)
+        k = np.concatenate([kv[..., :nope], one], axis=-1)
+        yarn = text.get("rope_scaling") or text.get("rope_parameters") or {}
+        sharper = 1 + 0.1 * yarn.get("mscale_all_dim", 0) * math.log(yarn.get("factor", 1))
+        scores = np.einsum("ihd,jhd->hij", q, k) * (nope + rope) ** -0.5 * sharper**2
+        scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
+        out = np.einsum("hij,jhd->ihd", softmax(scores), kv[..., nope:])
         return self._linear(out.reshape(n, -1), f"{p}.o_proj")
 
     def _delta_net_inputs(self, p: str, x: Array) -> tuple[Array, Array, Array, Array]:

@@ -149,7 +149,8 @@ def _quantised(
     overrides: dict[str, Config] = {}
     for name, value in tensors.items():
         module = name.removesuffix(".weight")
-        is_matrix = value.ndim >= 2 and not name.endswith(("conv1d.weight", ".bias"))
+        plain_ends = ("conv1d.weight", ".bias", ".kv_b_proj.weight")
+        is_matrix = value.ndim >= 2 and not name.endswith(plain_ends)
         if plain and module.endswith(plain):
             stored[name] = _stored(name, value, how)
             continue

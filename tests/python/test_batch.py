@@ -76,7 +76,7 @@ def test_captures_are_those_of_single_steps(folder):
 
 def test_eight_sequences_read_the_union_of_their_experts_once(folder):
     """Bytes of one batched token each, on a store that holds few experts, against the union."""
-    slots = 6
+    slots = 4
     model = moeflux.load(folder, max_slots=slots, **OPTIONS)
     sessions = [model.session() for _ in range(8)]
     for seed, session in enumerate(sessions):
@@ -87,6 +87,7 @@ def test_eight_sequences_read_the_union_of_their_experts_once(folder):
     )
     after = model.stats
     experts = np.stack([out["experts"][0] for out in found])  # (8, layers, k)
+    experts = experts[:, (experts[0] >= 0).any(axis=-1)]  # a dense layer has none
     union = sum(len(np.unique(experts[:, layer])) for layer in range(experts.shape[1]))
     expert_bytes = before["bytes_read"] // before["misses"]
     read = after["bytes_read"] - before["bytes_read"]

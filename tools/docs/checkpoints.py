@@ -67,6 +67,15 @@ def _glm4(layers: int, width: int, experts: int, d_ff: int, dense: int, n_dense:
             "topk_group": 1, "vocab_size": 151552, "use_qk_norm": width > 4096}  # fmt: skip
 
 
+def _latent(layers: int, width: int, heads: int, experts: int, top_k: int, d_ff: int, dense: int,
+            vocab: int) -> Any:  # fmt: skip
+    return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
+            "num_key_value_heads": heads, "kv_lora_rank": 512, "q_lora_rank": 1536,
+            "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+            "num_experts": experts, "num_experts_per_tok": top_k, "moe_intermediate_size": d_ff,
+            "n_shared_experts": 1, "intermediate_size": dense, "vocab_size": vocab}  # fmt: skip
+
+
 def _mixtral(layers: int, width: int, heads: int, d_ff: int) -> Any:
     return {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads,
             "num_key_value_heads": 8, "head_dim": 128, "num_experts": 8,
@@ -110,6 +119,12 @@ CHECKPOINTS: list[tuple[str, str, Any]] = [
     ("gpt-oss-120b", "gpt_oss", _gpt_oss(36, 128)),
     ("GLM-4.5-Air", "glm4_moe", _glm4(46, 4096, 128, 1408, 10944, 1)),
     ("GLM-4.5, 4.6, 4.7", "glm4_moe", _glm4(92, 5120, 160, 1536, 12288, 3)),
+    ("GLM-4.7-Flash", "glm4_moe_lite", _latent(47, 2048, 20, 64, 4, 1536, 10240, 154880)
+     | {"q_lora_rank": 768, "qk_nope_head_dim": 192, "v_head_dim": 256}),
+    ("DeepSeek-V3, R1", "deepseek_v3", _latent(61, 7168, 128, 256, 8, 2048, 18432, 129280)
+     | {"n_group": 8, "topk_group": 4, "first_k_dense_replace": 3}),
+    ("Kimi-K2", "deepseek_v3", _latent(61, 7168, 64, 384, 8, 2048, 18432, 163840)
+     | {"n_group": 1, "topk_group": 1}),
     ("MiniMax-M2, M2.5", "minimax_m2",
      {"num_hidden_layers": 62, "hidden_size": 3072, "num_attention_heads": 48,
       "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "num_experts": 256,
@@ -191,7 +206,7 @@ def _affine(shapes: dict[str, Shape], plain_router: str) -> tuple[dict[str, Any]
     said: dict[str, Any] = {"group_size": GROUP, "bits": BITS, "mode": "affine"}
     for name, shape in shapes.items():
         module = name.removesuffix(".weight")
-        is_plain = len(shape) < 2 or "conv1d" in name or module.endswith(f".{plain_router}")
+        is_plain = len(shape) < 2 or module.endswith((f".{plain_router}", "conv1d"))
         if is_plain or shape[-1] % GROUP or not name.endswith(".weight"):
             out[name] = ("BF16", shape)
             continue
@@ -219,11 +234,14 @@ def row(name: str, family: str, settings: dict[str, Any]) -> Row:
     if family == "gpt_oss":
         form, tensors = "MXFP4", _mxfp4(shapes)
         config["quantization_config"] = {"quant_method": "mxfp4"}
+    elif known.latent:  # of which 4 bits are refused
+        form, tensors = "bf16", {name: ("BF16", shape) for name, shape in shapes.items()}
     else:
         form = "4 bits"
         tensors, said = _affine(shapes, known.router if known.router_is_plain else "?")
         config["quantization"] = said
-    table, end = {}, 0
+    table: dict[str, Tensor] = {}
+    end = 0
     for tensor, (dtype, shape) in tensors.items():
         nbytes = math.prod(shape) * DTYPE_BYTES[dtype]
         table[tensor] = Tensor(tensor, 0, end, nbytes, dtype, shape)

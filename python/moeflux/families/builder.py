@@ -316,7 +316,7 @@ def moe_layers(config: Config) -> frozenset[int]:
 
 
 def layers(
-    tensors: Tensors, mixer: Callable[[int, str], spec.Attention],
+    tensors: Tensors, mixer: Callable[[int, str], spec.Mixer],
     ffn: Callable[[int, str], spec.Moe | spec.GatedFfn],
 ) -> list[spec.Layer]:  # fmt: skip
     """Layers of Llama's names: a norm, a mixer, a norm, a network.

@@ -35,6 +35,7 @@ from .rates import LayerRate, Machine
 # counted): the projections, what is between them, and the output's projection.
 HAND_OVERS = {
     "attention": 3,  # q k v gate, the cache's spans, o
+    "mla": 5,  # q_a kv_a, q_b, queries of latents, values of latents, o; a span stays here
     "delta_net": 4,  # qkv z b a, convolution, recurrence, out
     "moe": 1,  # router
     "shared": 2,  # gate and up, down

@@ -49,6 +49,7 @@ class Family:
         biased_experts: router and experts have biases.
         clamped: experts are clamped gated units.
         sinks: heads have a sink.
+        latent: attention is over latents (MLA), whose second projection MLX form leaves plain.
         mtp: hub files hold a multi-token-prediction head, too.
         wrapper: the outer config, when the text config is nested in its `text_config`.
     """
@@ -90,6 +91,7 @@ class Family:
     biased_experts: bool = False
     clamped: bool = False
     sinks: bool = False
+    latent: bool = False
     mtp: bool = False
     wrapper: Config | None = None
 
@@ -119,6 +121,23 @@ SPARSE: Config = {
     "mlp_only_layers": [],
     "norm_topk_prob": True,
     "output_router_logits": False,
+}
+GROUPED: Config = {
+    "first_k_dense_replace": 1,
+    "intermediate_size": 192,
+    "n_shared_experts": 2,
+    "norm_topk_prob": True,
+    "num_hidden_layers": 3,
+    "num_nextn_predict_layers": 1,
+}
+LATENT: Config = {
+    "head_dim": 16,  # of what is rotated
+    "kv_lora_rank": 64,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 16,
+    "v_head_dim": 32,
 }
 DELTA_NET: Config = {
     "full_attention_interval": 4,
