@@ -30,10 +30,10 @@ def package(tmp_path_factory):
     assert "`csrc/ops/mixer.h`" in recipe
     header = tree / "csrc/ops/mixer.h"
     text = header.read_text()
-    include, line = '#include "ops/mixers/delta_net.h"\n', "DeltaNet>;"
+    include, line = '#include "ops/mixers/mla.h"\n', "Mla>;"
     assert include in text and line in text
     text = text.replace(include, f'{include}#include "ops/mixers/{NAME}.h"\n')
-    header.write_text(text.replace(line, "DeltaNet, ShortConvolution>;"))
+    header.write_text(text.replace(line, "Mla, ShortConvolution>;"))
     return recipes.build(tree)
 
 
