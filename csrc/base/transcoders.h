@@ -154,12 +154,14 @@ inline Bytes16 nibbles_of(const std::byte* from, int j, int i) {
 }
 // Two bits of column 128 n + 32 j + i are bits 2 j of byte 32 n + i. At bit `to`.
 inline Bytes16 pairs_of(const std::byte* from, int j, int i, int to) {
-  return moved(load<Bytes16>(from + 32 * (j / 4) + 16 * i), 2 * (j % 4), to) &
-         static_cast<uint8_t>(3 << to);
+  const auto mask =
+      static_cast<uint8_t>(3 << to);  // named, or g++ 12 with a check of shifts refuses it
+  return moved(load<Bytes16>(from + 32 * (j / 4) + 16 * i), 2 * (j % 4), to) & mask;
 }
 // A bit of column 32 j + i is bit j of byte i. At bit `to`.
 inline Bytes16 bits_of(const std::byte* from, int j, int i, int to) {
-  return moved(load<Bytes16>(from + 16 * i), j, to) & static_cast<uint8_t>(1 << to);
+  const auto mask = static_cast<uint8_t>(1 << to);
+  return moved(load<Bytes16>(from + 16 * i), j, to) & mask;
 }
 
 // An f16 scale and an f16 minimum, which is subtracted: of the other sign it is added.

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/format.h"
 #include "bindings/bindings.h"
+#include "bindings/gil.h"
 #include "ops/cpu/kernels.h"
 
 namespace py = pybind11;
@@ -51,8 +52,9 @@ std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_
   return found;
 }
 
-// Rows (n, columns) of what lies in planes one behind the other from `planes` on.
+// Rows (n, columns) of a matrix. Throws FormatError: kernels read scales that are finite.
 void expand(const quant::Matrix& matrix, float* rows) {
+  if (!quant::all_finite(matrix)) throw FormatError("[bindings] expected finite numbers");
   const auto& kernels = ops::cpu::select_kernels(nullptr);
   for (uint32_t i = 0; i < matrix.shape.out; ++i)
     kernels.dequant_row(matrix, i, rows + uint64_t{i} * matrix.shape.in);
@@ -76,10 +78,11 @@ py::array_t<float> decode(const std::string& format, uint32_t columns, const py:
   shape.out = count_rows(bytes.size(), shape.file_bytes(quant::kCodes));
   py::array_t<float> out({py::ssize_t(shape.out), py::ssize_t(columns)});
   float* rows = out.mutable_data();
-  const py::gil_scoped_release unlocked;
-  std::vector<std::byte> planes(shape.nbytes());
-  quant::transcode(shape, std::as_bytes(std::span(bytes)), 0, planes.data(), 1);
-  expand(quant::contiguous(shape, planes.data()), rows);
+  unlocked([&] {
+    std::vector<std::byte> planes(shape.nbytes());
+    quant::transcode(shape, std::as_bytes(std::span(bytes)), 0, planes.data(), 1);
+    expand(quant::contiguous(shape, planes.data()), rows);
+  });
   return out;
 }
 
@@ -110,10 +113,7 @@ py::array_t<float> decode_planes(const std::string& format, uint32_t columns, ui
   }
   py::array_t<float> out({py::ssize_t(shape.out), py::ssize_t(columns)});
   float* rows = out.mutable_data();
-  const py::gil_scoped_release unlocked;
-  const quant::Matrix matrix = quant::contiguous(shape, planes.data());
-  if (!quant::all_finite(matrix)) throw FormatError("[bindings] expected finite numbers");
-  expand(matrix, rows);
+  unlocked([&] { expand(quant::contiguous(shape, planes.data()), rows); });
   return out;
 }
 
@@ -130,12 +130,8 @@ py::tuple quantize(const Floats& values, uint32_t bits, uint32_t group) {
   py::array_t<float> scales(py::ssize_t(numbers.size() / group)), biases(scales.size());
   auto* stream = reinterpret_cast<std::byte*>(codes.mutable_data());
   float *scale = scales.mutable_data(), *bias = biases.mutable_data();
-  bool finite = false;
-  {
-    const py::gil_scoped_release unlocked;
-    finite = quant::quantize(numbers, bits, group, stream, scale, bias);
-  }
-  if (!finite) throw FormatError("[bindings] expected finite numbers whose range is finite");
+  if (!unlocked([&] { return quant::quantize(numbers, bits, group, stream, scale, bias); }))
+    throw FormatError("[bindings] expected finite numbers whose range is finite");
   return py::make_tuple(codes, scales, biases);
 }
 

@@ -1,5 +1,5 @@
-// Snapshots for Python: their bytes, and how one is made of bytes. No turn of the engine is taken:
-// what a snapshot holds is written by nobody, and a draft is its maker's alone.
+// Snapshots for Python: their bytes, and how one is made of bytes. Bytes are copied without a turn of
+// the engine: what a snapshot holds is written by nobody, and a draft is its maker's alone.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -16,11 +16,18 @@ namespace moeflux::bindings {
 
 namespace {
 
+using Shared = std::shared_ptr<engine::Session::Snapshot>;
+
+// A share of what is held, so that it outlives a copy without the GIL.
 template <class T>
-engine::SnapshotBytes bytes_of(const T& held) {
-  const auto& snapshot = held.snapshot.share();
+Shared share_of(const T& held) {
+  Shared snapshot = held.snapshot.share();
   if (snapshot == nullptr)
     throw SessionError("[engine::Snapshot] expected a draft, found one that is done");
+  return snapshot;
+}
+template <class T>
+engine::SnapshotBytes bytes_of(const T& held, const Shared& snapshot) {
   return {held.model->engine->layout(), *snapshot};
 }
 
@@ -57,23 +64,29 @@ void register_snapshots(py::module_& module) {
       .def("read", [](const NativeSnapshot& self, uint64_t begin, const py::buffer& to) {
         const py::buffer_info info = to.request(true);
         const auto span = span_of<std::byte>(info);
-        const engine::SnapshotBytes bytes = bytes_of(self);
+        const Shared snapshot = share_of(self);
+        const engine::SnapshotBytes bytes = bytes_of(self, snapshot);
         unlocked([&] { bytes.read(begin, span); });
       });
   py::class_<NativeDraft>(module, "NativeDraft")
       .def(py::init([](const std::shared_ptr<NativeModel>& model, uint32_t positions) {
-        return NativeDraft{model, Owned(locked(*model, [&](engine::Engine& engine) {
-                             return engine.blank_snapshot(positions);
-                           }))};
-      }))
+             return NativeDraft{model, Owned(locked(*model, [&](engine::Engine& engine) {
+                                  return engine.blank_snapshot(positions);
+                                }))};
+           }),
+           py::arg("model").none(false), py::arg("positions"))
       .def("write",
            [](const NativeDraft& self, uint64_t begin, const py::buffer& from) {
              const py::buffer_info info = from.request();
              const auto span = span_of<const std::byte>(info);
-             const engine::SnapshotBytes bytes = bytes_of(self);
+             const Shared snapshot = share_of(self);
+             const engine::SnapshotBytes bytes = bytes_of(self, snapshot);
              unlocked([&] { bytes.write(begin, span); });
            })
-      .def("done", [](NativeDraft& self) {  // no more can be written
+      .def("done", [](NativeDraft& self) {   // no more can be written
+        if (share_of(self).use_count() > 2)  // beside the draft's own and this one
+          throw SessionError(
+              "[engine::Snapshot] expected a draft, found one that is being written");
         return NativeSnapshot{self.model, std::exchange(self.snapshot, {})};
       });
 }

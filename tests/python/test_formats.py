@@ -83,3 +83,15 @@ def test_blocks_that_are_no_rows_of_their_format_are_refused():
     ):
         with pytest.raises(moeflux.FormatError, match=words):
             _core.decode(name, columns, bytes(nbytes))
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("bits", [0x7C00, 0x7E00, 0xFFFF])
+def test_a_scale_that_is_no_finite_number_is_refused(name, bits):
+    columns, blocks = blocks_of(name, 7, 3)
+    _core.decode(name, columns, blocks.tobytes())
+    for at in NUMBERS[name] or (0,):
+        bad = blocks.copy()
+        bad[1, at : at + 2] = np.array([bits if NUMBERS[name] else 0xFF], "<u2").view(np.uint8)
+        with pytest.raises(moeflux.FormatError, match="finite"):
+            _core.decode(name, columns, bad.tobytes())

@@ -230,6 +230,23 @@ def test_thread_that_swallows_everything_does_not_hold_the_exit():
     )
 
 
+def test_program_ends_while_a_daemon_thread_converts():
+    said = run(
+        """
+        from moeflux import _core
+        values = np.ones(1 << 20, np.float32)
+
+        def loop():
+            while True:
+                _core.quantize(values, 4, 64)
+
+        threading.Thread(target=loop, daemon=True).start()
+        time.sleep(0.1)
+        """
+    )
+    assert said == ""
+
+
 def test_exit_handlers_and_destructors_can_still_step():
     said = run(
         """

@@ -13,8 +13,8 @@
 // code. The inner sums are integers and exact, so that
 // instruction set, blocking, and order of columns leave no trace; the outer sum is 16 chains (group
 // g in chain g mod 16, ascending), then a tree. matvec and gemm are two ways to the same bits.
-// Weights are unpacked in registers or, by gemm, a cache-sized tile at a time; they are never
-// expanded to memory.
+// Weights are unpacked in registers or a piece at a time in the cache: a few KiB of a row's codes, a
+// tile for gemm. They are never expanded to memory.
 //
 // Products with plain weights (bf16, f16, f32): 16 chains by column (32 with bf16 instructions),
 // then a tree.

@@ -47,11 +47,11 @@ def rows(shape: Shape, parts: Mapping[str, Array]) -> Array:
     """
     if is_plain(shape):
         return numbers(parts["weight"].reshape(-1), shape.dtype).reshape(-1, shape.columns)
-    if shape.format in formats.BLOCKS:
-        found: Array = _core.decode(shape.format, shape.columns, parts["weight"].tobytes())
-        return found
-    stored = [parts[name].reshape(-1) for name in shape.tensors]
     try:
+        if shape.format in formats.BLOCKS:
+            found: Array = _core.decode(shape.format, shape.columns, parts["weight"].tobytes())
+            return found
+        stored = [parts[name].reshape(-1) for name in shape.tensors]
         found = _core.decode_planes(shape.format, shape.columns, shape.group, shape.dtype, stored)
     except FormatError:
         raise UnfitError("expected finite scales and biases, found others") from None
