@@ -135,6 +135,23 @@ py::tuple quantize(const Floats& values, uint32_t bits, uint32_t group) {
   return py::make_tuple(codes, scales, biases);
 }
 
+// Whole blocks into planes, one behind the other.
+void transcode(const std::string& format, const py::bytes& blocks, Bytes& planes) {
+  const quant::Format& row = quant::find_format(format);
+  const std::string_view bytes = blocks;
+  if (row.transcode == nullptr || bytes.size() % row.block_bytes)
+    throw FormatError("[bindings] expected whole blocks, found ", bytes.size(), " bytes of ",
+                      format);
+  quant::Shape shape{1, 0, &row, row.groups[0], row.dtype.value_or(quant::DType::f32)};
+  shape.in = static_cast<uint32_t>(bytes.size() / row.block_bytes * row.block_columns);
+  quant::check_shape(shape, "of blocks");
+  if (static_cast<uint64_t>(planes.size()) != shape.nbytes())
+    throw FormatError("[bindings] expected room for ", shape.nbytes(), " bytes, found ",
+                      planes.size());
+  quant::transcode(shape, std::as_bytes(std::span(bytes)), 0,
+                   reinterpret_cast<std::byte*>(planes.mutable_data()), 1);
+}
+
 }  // namespace
 
 void register_formats(py::module_& module) {
@@ -143,6 +160,7 @@ void register_formats(py::module_& module) {
   module.def("decode_planes", &decode_planes, "format"_a, "columns"_a, "group"_a, "dtype"_a,
              "tensors"_a);
   module.def("quantize", &quantize, "values"_a, "bits"_a, "group"_a);
+  module.def("transcode", &transcode, "format"_a, "blocks"_a, "planes"_a.noconvert());
   module.def("tensors", &tensors, "format"_a, "columns"_a, "group"_a, "dtype"_a);
 }
 

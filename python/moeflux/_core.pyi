@@ -183,6 +183,7 @@ def decode_planes(
 ) -> Any: ...  # the same, of the bytes of each tensor
 def formats() -> list[tuple[str, int, list[int], bool]]: ...  # name, bits, groups, blocks
 def quantize(values: Any, bits: int, group: int) -> tuple[Any, Any, Any]: ...  # stream, s, b
+def transcode(format: str, blocks: bytes, planes: Any) -> None: ...  # planes: uint8, as many
 def tensors(
     format: str, columns: int, group: int, dtype: str
 ) -> list[tuple[str, str, int]]: ...  # name, dtype, elements a row

@@ -95,3 +95,33 @@ def test_a_scale_that_is_no_finite_number_is_refused(name, bits):
         bad[1, at : at + 2] = np.array([bits if NUMBERS[name] else 0xFF], "<u2").view(np.uint8)
         with pytest.raises(moeflux.FormatError, match="finite"):
             _core.decode(name, columns, bad.tobytes())
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_fill_their_planes_and_nothing_else(name):
+    _, blocks = blocks_of(name, 6, 3)
+    room = np.full(blocks.nbytes + 64, 77, np.uint8)
+    for n in (1, 2, 3):
+        room[:] = 77
+        _core.transcode(name, blocks[:n].tobytes(), room[: n * blocks.shape[1]])
+        assert (room[n * blocks.shape[1] :] == 77).all()
+    planes, alone = room[: blocks.nbytes].copy(), np.empty(blocks.shape[1], np.uint8)
+    _core.transcode(name, blocks[2].tobytes(), alone)
+    codes = code_bytes(name)
+    assert np.array_equal(planes[2 * codes : 3 * codes], alone[:codes])
+
+
+def code_bytes(name):
+    """Of a block's codes."""
+    return formats.TABLE[name].bits * gguf.GGML_QUANT_SIZES[kind_of(name)][0] // 8
+
+
+def test_planes_without_room_are_refused():
+    for name, nbytes, room, words in (
+        ("q4_0", 18, 17, "room for 18 bytes, found 17"),
+        ("q4_0", 17, 18, "whole blocks, found 17"),
+        ("q4_0", 0, 0, "rows and columns"),
+        ("affine4", 64, 64, "whole blocks, found 64 bytes of affine4"),
+    ):
+        with pytest.raises(moeflux.FormatError, match=words):
+            _core.transcode(name, bytes(nbytes), np.empty(room, np.uint8))
