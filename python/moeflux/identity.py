@@ -38,11 +38,12 @@ class Identity:
             FormatError, IoError: the checkpoint is no longer what was loaded.
         """
         if self._weights is None:
-            self._weights = _weights(open_checkpoint(self._folder), self._config)
+            self._weights = of_weights(open_checkpoint(self._folder), self._config)
         return self._weights
 
 
-def _weights(checkpoint: Checkpoint, config: dict[str, Any]) -> str:
+def of_weights(checkpoint: Checkpoint, config: dict[str, Any]) -> str:
+    """What `Identity.weights` is, of a checkpoint that is open."""
     found = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     kinds: dict[str, list[Tensor]] = {}
     for tensor in sorted(checkpoint.tensors.values(), key=lambda t: t.name):

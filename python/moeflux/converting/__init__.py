@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import holes
-from ..arguments import check, integer, optional
+from ..arguments import PATH, check, instance, integer, optional
 from ..checkpoint import open_checkpoint
 from ..durable import alone, claim, require_space, write_json
 from ..errors import FormatError
@@ -36,11 +36,18 @@ CLAIM_NAME = CLAIMS["convert"]
 SHARD_BYTES = 1 << 30  # at most this much work is lost with a run that is cut
 MAX_THREADS = 256
 WORK_BYTES = 512 << 20  # of all threads together
+_ARGUMENTS = {
+    "source": PATH,
+    "target": PATH,
+    "settings": instance("moeflux.converting.Settings", Settings),
+    "threads": optional(integer(1, MAX_THREADS)),
+}
 
 
 def convert(
-    source: Path, target: Path, settings: Settings = DEFAULTS, *, threads: int | None = None,
-    progress: Progress = silent, tell: Callable[[str], None] = lambda line: None,
+    source: Path | str, target: Path | str, settings: Settings = DEFAULTS, *,
+    threads: int | None = None, progress: Progress = silent,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> Path:  # fmt: skip
     """Writes `target`, a checkpoint in MLX's layout; goes on where an earlier run stopped.
 
@@ -57,13 +64,15 @@ def convert(
 
     Raises:
         FormatError: the source is no checkpoint or has numbers that cannot be written (infinite, or
-            too large for the dtype), the target holds something else, a rule fits nothing, or
-            `threads` is no number of threads.
+            too large for the dtype), the target holds something else, a rule fits nothing, or an
+            argument is not what is said here.
         IoError: the disk is short (nothing is written then) or fails.
     """
-    check("convert", FormatError, {"threads": optional(integer(1, MAX_THREADS))}, locals())
-    with errors_of_ours("convert", target):
-        return _convert(source, target, settings, threads or _processors(), progress, tell)
+    check("convert", FormatError, _ARGUMENTS, locals())
+    with errors_of_ours("convert", Path(target)):
+        return _convert(
+            Path(source), Path(target), settings, threads or _processors(), progress, tell
+        )
 
 
 def _convert(
@@ -98,7 +107,8 @@ def _convert(
                 else:
                     shards.write(shard, checkpoint, source_files, threads, wrote, verified)
             said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
-            _finish(source, target, said, [shard.path.name for shard in files])
+            if not (target / "config.json").exists():
+                _finish(source, target, said, [shard.path.name for shard in files])
     finally:
         source_files.close()
     build_spec(open_checkpoint(target))  # what was written means what was read

@@ -99,6 +99,9 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
     spec = build_spec(checkpoint)
     if not spec.moes:
         raise FormatError(f"[pack] expected a model with experts, found none ({source})")
+    # Of a source that is freed in part nothing can be computed any more.
+    weights = read_json(target / CLAIM_NAME).get("weights") if goes_on else None
+    note = beside.identity(source, checkpoint, weights)
     files = [file.resolve() for file in checkpoint.files]
     if replace:
         punch.require_unshared(source, checkpoint.files)
@@ -116,9 +119,10 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
             need = first + max(others, default=0)
         require_space(target, need, "pack", missing)
         with alone(target, "pack"):
-            claim(target, CLAIM_NAME, beside.identity(source, checkpoint), "pack", "checkpoint")
+            claim(target, CLAIM_NAME, note, "pack", "checkpoint")
             _write(jobs, source, target, files, replace, goes_on, progress)
-            _finish(source, target, checkpoint, [job.path.name for job in jobs])
+            if not (target / "config.json").exists():
+                _finish(source, target, checkpoint, [job.path.name for job in jobs])
     finally:
         source_files.close()
     build_spec(open_checkpoint(target))  # what was written means what was read

@@ -14,12 +14,16 @@ from ..checkpoint import INDEX_NAME, Checkpoint
 from ..durable import whole_file, write_json
 from ..errors import IoError
 from ..gguf.contents import is_gguf
+from ..identity import of_weights
 from ..lookalikes import CLAIMS, REPLACED_NAME
 from ..packed import expand
 from ..safetensors_header import read_header
 
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
-_NOT_COPIED = {INDEX_NAME, REPLACED_NAME, "config.json", *CLAIMS.values()}
+# What others note of the source's weights, by which their loaders would read those of the target.
+_ABOUT_WEIGHTS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+_NOT_COPIED = {REPLACED_NAME, "config.json", *_ABOUT_WEIGHTS, *CLAIMS.values()}
+_INDEX = ".index.json"  # of weights, whoever has written them
 Report = Callable[[int], None]
 Progress = Callable[[str, int], Report]
 
@@ -40,12 +44,16 @@ def errors_of_ours(tag: str, folder: Path) -> Iterator[None]:
         raise IoError(f"[{tag}] {error.strerror} ({error.filename or folder})") from error
 
 
-def identity(source: Path, checkpoint: Checkpoint) -> dict[str, Any]:
-    """What makes two runs write the same bytes, as far as can be seen without reading weights."""
+def identity(source: Path, checkpoint: Checkpoint, weights: str | None = None) -> dict[str, Any]:
+    """What makes two runs write the same bytes, as far as a look at some of the weights tells.
+
+    `weights` is the digest of the source's, where it cannot be had any more.
+    """
     return {
         "version": 1,
         "config_sha256": hashlib.sha256(_config_bytes(source, checkpoint)).hexdigest(),
         "files": {file.name: file.stat().st_size for file in checkpoint.files},
+        "weights": weights or of_weights(checkpoint, checkpoint.config),
     }
 
 
@@ -59,7 +67,8 @@ def copy_small(source: Path, target: Path) -> None:
     """Tokenizer, template, licence."""
     for pattern in _COPIED:
         for file in sorted(source.glob(pattern)):
-            if file.name not in _NOT_COPIED and file.is_file():
+            is_ours = file.name in _NOT_COPIED or file.name.endswith(_INDEX)
+            if not is_ours and file.is_file():
                 copy(file, target / file.name)
 
 
