@@ -211,7 +211,9 @@ def write_json(path: Path, value: Any, indent: int | None = None) -> None:
     write_text(path, json.dumps(value, ensure_ascii=False, indent=indent))
 
 
-def claim(folder: Path, note: str, wanted: dict[str, Any], tag: str, what: str) -> None:
+def claim(
+    folder: Path, note: str, wanted: dict[str, Any], tag: str, what: str, grown: str = ""
+) -> None:
     """Notes in `folder` what is to be written there, or checks that this is what is noted.
 
     Killed at any moment it leaves a folder that the next call takes up: a new one, an empty one, or
@@ -223,6 +225,7 @@ def claim(folder: Path, note: str, wanted: dict[str, Any], tag: str, what: str) 
         wanted: what makes two runs the same; JSON.
         tag: names the command in messages.
         what: what the folder is to hold, for messages.
+        grown: a key of the note that is not compared: the command has added it.
 
     Raises:
         FormatError: it holds other files, or is noted to hold something else.
@@ -234,7 +237,7 @@ def claim(folder: Path, note: str, wanted: dict[str, Any], tag: str, what: str) 
         raise FormatError(f"[{tag}] expected a file, found a symbolic link ({path})")
     if path.exists():
         found = read_json(path)
-        for key in sorted(wanted.keys() | found.keys()):
+        for key in sorted((wanted.keys() | found.keys()) - {grown}):
             if found.get(key) != wanted.get(key):
                 raise FormatError(
                     f"[{tag}] the folder holds another {what}: expected {key} "

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+import zlib
 
 import pytest
 
 import moeflux
+from moeflux import converting
 from moeflux.converting import Settings, convert
-from moeflux.packing import pack
+from moeflux.packing import pack, read_back
 from oracle import build
 
 RUNS = {"convert": convert, "pack": pack}
@@ -95,3 +97,56 @@ def test_arguments_are_refused_by_name(tmp_path):
             convert(*args)
     found = convert(str(source), str(tmp_path / "found"))
     assert found == tmp_path / "found"
+
+
+def test_a_finished_file_that_is_damaged_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    target = convert(source, tmp_path / "target")
+    expected = files_of(target)
+    first = sorted(target.glob("model-*.safetensors"))[1]
+    data = bytearray(first.read_bytes())
+    data[-1000] ^= 4
+    first.write_bytes(data)
+    crc = f"{zlib.crc32(expected[first.name]):08x}"
+    with pytest.raises(moeflux.FormatError, match=rf"checksum '{crc}', found .*{first.name}"):
+        convert(source, target)
+    first.unlink()
+    convert(source, target)
+    assert files_of(target) == expected
+
+
+def test_what_is_called_verified_has_been_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    target, said, read = tmp_path / "target", {}, []
+    original = read_back._fill
+
+    def fill(descriptor, offset, out, nbytes, *others):
+        read.append(nbytes)
+        original(descriptor, offset, out, nbytes, *others)
+
+    def progress(what, total):
+        said[what] = 0
+
+        def report(nbytes):
+            said[what] += nbytes
+
+        return report
+
+    monkeypatch.setattr(read_back, "_fill", fill)
+    for _ in range(2):
+        read.clear()
+        convert(source, target, progress=progress)
+        nbytes = sum(path.stat().st_size for path in target.glob("*.safetensors"))
+        assert said["verified"] == sum(read) == nbytes
+
+
+@pytest.mark.parametrize("value", [3, {}, {"model.safetensors": 7}])
+def test_a_note_whose_checksums_are_none_is_refused(value, tmp_path):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    target = convert(source, tmp_path / "target")
+    note = json.loads((target / "convert.json").read_text()) | {"crc32": value}
+    (target / "convert.json").write_text(json.dumps(note))
+    with pytest.raises(moeflux.FormatError, match=r"\[convert\] expected a.*(crc32|checksum)"):
+        convert(source, target)

@@ -23,7 +23,7 @@ from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS
 from ..packing import beside, of_gguf
 from ..packing.beside import Progress, errors_of_ours, silent
-from . import about, config, shards, transposed
+from . import about, config, finished, shards, transposed
 from .pieces import narrowed
 from .plan import Plan
 from .rows import memory_bytes
@@ -94,18 +94,18 @@ def _convert(
         least = memory_bytes(item.rows.shape.columns * item.rows.unit for item in items)
         threads = max(1, min(threads, WORK_BYTES // least))
         with alone(target, "convert"):
-            claim(target, CLAIM_NAME, note, "convert", "conversion")
+            claim(target, CLAIM_NAME, note, "convert", "conversion", finished.KEY)
             for line in about.lines(items, settings):
                 tell(line)
             wrote, verified = (progress(what, sum(shard.nbytes for shard in files))
                                for what in ("converted", "verified"))  # fmt: skip
             for shard in files:
                 if shard.path.exists():
-                    shards.check_done(shard)
+                    shards.check_done(shard, target / CLAIM_NAME, verified)
                     wrote(shard.nbytes)
-                    verified(shard.nbytes)
                 else:
-                    shards.write(shard, checkpoint, source_files, threads, wrote, verified)
+                    shards.write(shard, checkpoint, source_files, threads, wrote, verified,
+                                 target / CLAIM_NAME)  # fmt: skip
             said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
             if not (target / "config.json").exists():
                 _finish(source, target, said, [shard.path.name for shard in files])

@@ -19,6 +19,7 @@ from ..packing import read_back
 from ..packing.beside import Report
 from ..packing.sources import SourceFiles
 from ..safetensors_header import Entry, encode
+from . import finished
 from .pieces import Piece, entries, work
 from .plan import Item
 
@@ -66,20 +67,26 @@ def cut(items: Sequence[Item], folder: Path, most: int) -> list[Shard]:
     return [Shard(folder / name, tuple(group)) for name, group in zip(names, groups, strict=True)]
 
 
-def check_done(shard: Shard) -> None:
-    """Refuses a file of the final name that this conversion has not written."""
+def check_done(shard: Shard, note: Path, verified: Report) -> None:
+    """Reads a file of the final name; refuses one that this conversion has not written.
+
+    Raises:
+        FormatError: it is another one, or damaged.
+        IoError: it cannot be read.
+    """
     with shard.path.open("rb") as stream:
         found = stream.read(len(shard.header))
     if found != shard.header or shard.path.stat().st_size != shard.nbytes:
         raise FormatError(f"[convert] expected a file of this conversion, found another; remove it "
                           f"and run again ({shard.path})")  # fmt: skip
+    finished.check(note, shard.path, verified)
 
 
 def write(
     shard: Shard, checkpoint: Checkpoint, source: SourceFiles, threads: int, wrote: Report,
-    verified: Report,
+    verified: Report, note: Path,
 ) -> None:  # fmt: skip
-    """Writes, syncs and reads back; only then the file gets its name.
+    """Writes, syncs and reads back; only then the file is noted and gets its name.
 
     Raises:
         FormatError: numbers that cannot be written.
@@ -92,12 +99,15 @@ def write(
     found.sort()
     ends = [offset + nbytes for offset, nbytes, _ in found]
     if [0, *ends[:-1]] != [offset for offset, _, _ in found] or ends[-1] != shard.nbytes:
-        raise AssertionError(f"pieces of {shard.path} do not lie one behind the other")
-    for (offset, _, expected), crc in zip(found, read_back.checksums(part, 0, ends, verified),
-                                          strict=True):  # fmt: skip
+        raise FormatError(f"[convert] expected pieces that lie one behind the other, found others "
+                          f"({part})")  # fmt: skip
+    whole = finished.Sum()
+    read = read_back.checksums(part, 0, ends, verified, "convert", whole.add)
+    for (offset, _, expected), crc in zip(found, read, strict=True):
         if crc != expected:
             raise IoError(f"[convert] the disk did not keep what was written at {offset}: expected "
                           f"checksum {expected:08x}, found {crc:08x} ({part})")  # fmt: skip
+    finished.add(note, shard.path.name, whole.value)
     publish(part, shard.path)
 
 
