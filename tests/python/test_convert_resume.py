@@ -1,16 +1,19 @@
 """A conversion or a pack goes on with what it was begun with, and reads what is there."""
 
 import json
+import os
 import shutil
 import zlib
 
+import numpy as np
 import pytest
 
 import moeflux
 from moeflux import converting
-from moeflux.converting import Settings, convert
+from moeflux.converting import Settings, config, convert
 from moeflux.packing import pack, read_back
 from oracle import build
+from support import tensors
 
 RUNS = {"convert": convert, "pack": pack}
 
@@ -81,7 +84,6 @@ def test_settings_of_other_types_are_refused_by_name(settings, words):
 
 
 def test_settings_of_other_forms_are_the_same():
-    np = pytest.importorskip("numpy")
     found = Settings(np.int64(3), np.int64(5), np.int64(32), ["lm_head=4"])
     assert json.loads(json.dumps(found.note())) == Settings(3, 5, 32, ("lm_head=4",)).note()
 
@@ -150,3 +152,52 @@ def test_a_note_whose_checksums_are_none_is_refused(value, tmp_path):
     (target / "convert.json").write_text(json.dumps(note))
     with pytest.raises(moeflux.FormatError, match=r"\[convert\] expected a.*(crc32|checksum)"):
         convert(source, target)
+
+
+def test_what_would_not_load_is_refused_before_the_work(tmp_path, monkeypatch):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    original = config.of_source
+
+    def without(*args):
+        found = original(*args)
+        del found["num_hidden_layers"]
+        return found
+
+    monkeypatch.setattr(config, "of_source", without)
+    with pytest.raises(moeflux.FormatError, match="num_hidden_layers"):
+        convert(source, tmp_path / "target")
+    assert not (tmp_path / "target").exists()
+
+
+def test_a_disk_that_cannot_be_read_back_is_convert_s_error(tmp_path, monkeypatch):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    monkeypatch.setattr(os, "preadv", lambda *args: 0)
+    with pytest.raises(moeflux.IoError, match=r"^\[convert\] .*ended early"):
+        next(read_back.checksums(source / "config.json", 0, [9], lambda _: None, "convert"))
+    monkeypatch.undo()
+    original = os.open
+
+    def gone(path, flags, *args):
+        if str(path).endswith(".safetensors.part") and not flags & os.O_CREAT:
+            raise OSError(5, "Input/output error")
+        return original(path, flags, *args)
+
+    monkeypatch.setattr(os, "open", gone)
+    with pytest.raises(moeflux.IoError, match=r"^\[convert\] cannot open.*part"):
+        convert(source, tmp_path / "target")
+
+
+def test_a_wanted_dtype_counts_where_codes_are_kept(tmp_path):
+    source = build(tmp_path / "source", "qwen3_moe", "mlx-q4", 3)
+    target = convert(source, tmp_path / "target", Settings(4, dtype="float32"))
+    ours, theirs = tensors.of(target), tensors.of(source)
+    matrices = [name for name, (dtype, *_) in theirs.items() if dtype == "U32"]
+    assert len(matrices) > 20
+    for name in matrices:
+        assert ours[name] == theirs[name] or ".gate." in name
+        for part in ("scales", "biases"):
+            other = name.removesuffix("weight") + part
+            wide, narrow = ours[other], theirs[other]
+            assert (wide[0], narrow[0]) == ("F32", "BF16")
+            words = np.frombuffer(narrow[2], "<u2").astype("<u4") << 16
+            assert np.frombuffer(wide[2], "<u4").tolist() == words.tolist()

@@ -173,8 +173,10 @@ def infinite(stored):
 )
 def test_tensors_that_do_not_fit_are_refused_by_name(change, words, tmp_path):
     hub, _ = made(tmp_path, "gptq", change)
-    with pytest.raises(moeflux.FormatError, match=rf"{words}.*safetensors|{words}"):
+    with pytest.raises(moeflux.FormatError, match=words) as caught:
         convert(hub, tmp_path / "found")
+    assert str(caught.value).endswith((".safetensors)", f"({hub})"))
+    assert ".safetensors" in str(caught.value) or "found fewer" in words
 
 
 @pytest.mark.parametrize(
@@ -205,5 +207,62 @@ def test_a_matrix_that_is_too_large_to_hold_is_refused(tmp_path, monkeypatch):
 
     hub, _ = made(tmp_path, "awq")
     monkeypatch.setattr(transposed, "MAX_BYTES", 8000)
-    with pytest.raises(moeflux.FormatError, match=r"at most 8000 bytes of .*_proj\.qweight, found"):
+    with pytest.raises(moeflux.FormatError, match=r"at most 8000 bytes of .*_proj, found \d+"):
         convert(hub, tmp_path / "found")
+
+
+def test_methods_are_those_that_loading_sends_here():
+    from moeflux.converting import transposed
+    from moeflux.families.config import CONVERTED
+
+    assert set(transposed._BITS) == set(CONVERTED) == {m["quant_method"] for m in METHODS.values()}
+
+
+def test_of_matrices_that_are_held_two_are_the_most(tmp_path, monkeypatch):
+    """Codes, zeros and widened scales of two matrices, also while a third one is read."""
+    from moeflux.converting import transposed
+
+    hub, _ = made(tmp_path, "gptq")
+    _, source = transposed.opened(moeflux.checkpoint.open_checkpoint(hub))
+    original, held = source.stored, []
+
+    def stored(tensor):
+        held.append(len(source._held))
+        return original(tensor)
+
+    monkeypatch.setattr(source, "stored", stored)
+    sizes = []
+    for number in range(len(source.matrices)):
+        sizes.append(sum(array.nbytes for array in source._tensors(number)))
+    source.close()
+    assert len(source._held) == 2 and max(held) == 1
+    assert source.held_bytes == sum(sorted(sizes)[-2:])
+
+
+def test_matrices_that_are_held_leave_less_to_threads(tmp_path, monkeypatch):
+    from moeflux import converting
+    from moeflux.converting import rows, shards
+
+    hub, _ = made(tmp_path, "gptq")
+    used, write = [], shards.write
+    monkeypatch.setattr(rows, "PIECE", 128)
+    monkeypatch.setattr(converting, "WORK_BYTES", 40_000)
+
+    def spied(shard, checkpoint, source, threads, *others):
+        used.append((threads, source.held_bytes))
+        write(shard, checkpoint, source, threads, *others)
+
+    monkeypatch.setattr(shards, "write", spied)
+    convert(hub, tmp_path / "found", threads=16)
+    for threads, held_bytes in used:
+        assert 1 <= threads < 9 and (threads + 1) * 32 * 128 > 40_000 - held_bytes
+
+
+def test_what_is_no_number_is_told_by_expert_and_once_by_file(tmp_path):
+    def spoil(stored):
+        stored["model.layers.1.mlp.experts.3.up_proj.scales"].data[0, 0] = np.inf
+
+    hub, _ = made(tmp_path, "awq", spoil)
+    with pytest.raises(moeflux.FormatError, match=r"in model\S+up_proj of expert 3 \(") as caught:
+        convert(hub, tmp_path / "found")
+    assert str(caught.value).count(".safetensors") == 1

@@ -89,10 +89,12 @@ def _convert(
         plan = Plan(checkpoint, build_spec(checkpoint), settings)
         items = [narrowed(item, plan.dtype, source_files) for item in plan.items]
         files = shards.cut(items, target, SHARD_BYTES)
+        said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
+        build_spec(shards.written(files, target, said))  # what would not load is not written
         missing = {shard.path: shard.nbytes for shard in files if not shard.path.exists()}
         require_space(target, sum(missing.values()), "convert", missing)
         least = memory_bytes(item.rows.shape.columns * item.rows.unit for item in items)
-        threads = max(1, min(threads, WORK_BYTES // least))
+        threads = max(1, min(threads, (WORK_BYTES - source_files.held_bytes) // least))
         with alone(target, "convert"):
             claim(target, CLAIM_NAME, note, "convert", "conversion", finished.KEY)
             for line in about.lines(items, settings):
@@ -106,12 +108,11 @@ def _convert(
                 else:
                     shards.write(shard, checkpoint, source_files, threads, wrote, verified,
                                  target / CLAIM_NAME)  # fmt: skip
-            said = config.of_source(checkpoint.config, plan.quantization, is_gguf(source))
             if not (target / "config.json").exists():
                 _finish(source, target, said, [shard.path.name for shard in files])
     finally:
         source_files.close()
-    build_spec(open_checkpoint(target))  # what was written means what was read
+    build_spec(open_checkpoint(target))
     return target
 
 

@@ -44,10 +44,9 @@ class Joined:
         """As of `Rows`."""
         return all(each.are_apart for each in self.of)
 
-    @property
-    def files(self) -> list[int]:
-        """The numbers of the files that they lie in."""
-        return sorted({file for each in self.of for file in each.files})
+    def files(self, matrix: int) -> list[int]:
+        """As of `Rows`."""
+        return sorted({file for each in self.of for file in each.files(matrix)})
 
     def pieces(self) -> Iterator[tuple[int, int, Runs]]:
         """As of `Rows`."""

@@ -63,8 +63,10 @@ def work(
             try:
                 data = _data(item, source, matrix, runs)
             except UnfitError as error:
-                files = ", ".join(str(checkpoint.files[file]) for file in item.rows.files)
-                raise fail("convert", f"{error} in {item.name}", files) from None
+                files = dict.fromkeys(checkpoint.files[file] for file in item.rows.files(matrix))
+                expert = f" of expert {matrix}" if item.rows.n_matrices > 1 else ""
+                raise fail("convert", f"{error} in {item.name}{expert}",
+                           ", ".join(map(str, files))) from None  # fmt: skip
             return [Piece(name, at * size, part)
                     for name, size, part in zip(names, row_bytes, data, strict=True)]  # fmt: skip
 

@@ -57,10 +57,9 @@ class Rows:
         sizes = decode.row_bytes(self.shape).items()
         return all(self.parts[name].nbytes == nbytes * self.shape.out for name, nbytes in sizes)
 
-    @property
-    def files(self) -> list[int]:
-        """The numbers of the files that they lie in."""
-        return sorted({int(file) for part in self.parts.values() for file in part.files})
+    def files(self, matrix: int) -> list[int]:
+        """The numbers of the files that a matrix lies in."""
+        return sorted({int(part.files[matrix]) for part in self.parts.values()})
 
     def pieces(self) -> Iterator[tuple[int, int, Runs]]:
         """Cuts all rows: number of the matrix, of the piece's first row in it, and its units."""

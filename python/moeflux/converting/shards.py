@@ -11,6 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from ..checkpoint import Checkpoint
 from ..durable import PART, new_part, publish
@@ -18,7 +19,7 @@ from ..errors import FormatError, IoError
 from ..packing import read_back
 from ..packing.beside import Report
 from ..packing.sources import SourceFiles
-from ..safetensors_header import Entry, encode
+from ..safetensors_header import Entry, Tensor, encode
 from . import finished
 from .pieces import Piece, entries, work
 from .plan import Item
@@ -65,6 +66,18 @@ def cut(items: Sequence[Item], folder: Path, most: int) -> list[Shard]:
     names = [f"model-{i + 1:05d}-of-{n:05d}.safetensors" if n > 1 else "model.safetensors"
              for i in range(n)]  # fmt: skip
     return [Shard(folder / name, tuple(group)) for name, group in zip(names, groups, strict=True)]
+
+
+def written(shards: Sequence[Shard], folder: Path, config: dict[str, Any]) -> Checkpoint:
+    """The checkpoint that comes of these files and a config, before any is there."""
+    tensors: dict[str, Tensor] = {}
+    for number, shard in enumerate(shards):
+        at = len(shard.header)
+        for entry in shard.entries:
+            tensors[entry.name] = Tensor(entry.name, number, at, entry.nbytes, entry.dtype,
+                                         entry.shape)  # fmt: skip
+            at += entry.nbytes
+    return Checkpoint(folder, config, tuple(shard.path for shard in shards), tensors)
 
 
 def check_done(shard: Shard, note: Path, verified: Report) -> None:

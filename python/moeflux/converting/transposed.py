@@ -16,6 +16,7 @@ Source of the layouts: what AutoAWQ's "gemm" and AutoGPTQ write.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -26,17 +27,17 @@ import numpy as np
 
 from ..arguments import is_integer, show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..families.config import CONVERTED
 from ..formats import GROUPS
 from ..packing.sources import SourceFiles
 from ..spec import Range
 from . import decode
 from .affine import Array
 
-MAX_BYTES = 256 << 20  # of a matrix's codes, which are held as a whole
-_BITS = dict(zip(CONVERTED, ((4,), (2, 4, 8)), strict=True))
+MAX_BYTES = 256 << 20  # of a matrix's codes, zeros and scales, which are held as a whole
+_BITS = {"awq": (4,), "gptq": (2, 4, 8)}
 _PLACES = {"awq": (0, 4, 1, 5, 2, 6, 3, 7)}  # in a word, of neighbours; else they are in order
-_PARTS = ("qweight", "qzeros", "scales", "g_idx")
+_DTYPES = {"qweight": ("I32",), "qzeros": ("I32",), "scales": ("F16", "BF16", "F32")}
+_PARTS = (*_DTYPES, "g_idx")
 _HELD = 2  # matrices
 _NUMBER = np.dtype(np.float32).itemsize
 
@@ -97,6 +98,7 @@ class _Files(SourceFiles):
         self.matrices, self._method = matrices, method
         self._held: OrderedDict[int, tuple[Array, Array, Array]] = OrderedDict()
         self._lock = threading.Lock()
+        self.held_bytes = sum(sorted(each.held_bytes for each in matrices)[-_HELD:])
 
     def read(self, place: Range, out: memoryview) -> None:
         """Fills `out` with a range; of a matrix, with whole rows."""
@@ -119,6 +121,8 @@ class _Files(SourceFiles):
     def _tensors(self, number: int) -> tuple[Array, Array, Array]:
         with self._lock:
             if number not in self._held:
+                while len(self._held) >= _HELD:
+                    self._held.popitem(last=False)
                 parts = self.matrices[number]
                 scales = decode.numbers(self.stored(parts.scales), parts.scales.dtype)
                 self._held[number] = (
@@ -126,8 +130,6 @@ class _Files(SourceFiles):
                     scales.reshape(parts.scales.shape),
                 )  # fmt: skip
             self._held.move_to_end(number)
-            while len(self._held) > _HELD:
-                self._held.popitem(last=False)
             return self._held[number]
 
     def _words(self, tensor: Tensor) -> Array:
@@ -153,6 +155,11 @@ class _Parts:
     def out(self) -> int:
         """Rows."""
         return self.scales.shape[1]
+
+    @property
+    def held_bytes(self) -> int:
+        """While it is converted: scales are widened."""
+        return self.codes.nbytes + self.zeros.nbytes + _NUMBER * math.prod(self.scales.shape)
 
     @property
     def group(self) -> int:
@@ -243,9 +250,10 @@ def _method(checkpoint: Checkpoint, name: str, said: Any) -> _Method:
 
 
 def _parts(checkpoint: Checkpoint, module: str, method: _Method) -> _Parts:
-    codes, zeros, scales = (checkpoint.tensors.get(f"{module}.{part}") for part in _PARTS[:3])
+    stored = {part: checkpoint.tensors.get(f"{module}.{part}") for part in _DTYPES}
+    codes, zeros, scales = stored["qweight"], stored["qzeros"], stored["scales"]
     if codes is None or zeros is None or scales is None:
-        raise fail("convert", f"expected {', '.join(_PARTS[:3])} of {module}, found fewer",
+        raise fail("convert", f"expected {', '.join(_DTYPES)} of {module}, found fewer",
                    checkpoint.path)  # fmt: skip
     of_word = 32 // method.bits
     where = checkpoint.files[codes.file]
@@ -254,18 +262,16 @@ def _parts(checkpoint: Checkpoint, module: str, method: _Method) -> _Parts:
     if not groups or not out or not columns or columns % groups or out % of_word:
         raise fail("convert", f"expected whole groups and words of {module}, found qweight "
                    f"{list(codes.shape)} and scales {list(scales.shape)}", where)  # fmt: skip
-    dtypes = dict(zip(_PARTS, (("I32",), ("I32",), ("F16", "BF16", "F32")), strict=False))
-    for tensor, (part, shape) in zip((codes, zeros, scales),
-                                     method.shapes(out, columns, groups).items(),
-                                     strict=True):  # fmt: skip
-        if tensor.shape != shape or tensor.dtype not in dtypes[part]:
-            raise fail("convert", f"expected {' or '.join(dtypes[part])} {list(shape)} of "
+    shapes = method.shapes(out, columns, groups)
+    for part, tensor in {"qweight": codes, "qzeros": zeros, "scales": scales}.items():
+        if tensor.shape != shapes[part] or tensor.dtype not in _DTYPES[part]:
+            raise fail("convert", f"expected {' or '.join(_DTYPES[part])} {list(shapes[part])} of "
                        f"{tensor.name}, found {tensor.dtype} {list(tensor.shape)}",
                        where)  # fmt: skip
-        if tensor.nbytes > MAX_BYTES:
-            raise fail("convert", f"expected at most {MAX_BYTES} bytes of {tensor.name}, found "
-                       f"{tensor.nbytes}", where)  # fmt: skip
     found = _Parts(codes, zeros, scales, columns)
+    if found.held_bytes > MAX_BYTES:
+        raise fail("convert", f"expected at most {MAX_BYTES} bytes of {module}, found "
+                   f"{found.held_bytes}", where)  # fmt: skip
     if not found.group_of_mlx:
         raise fail("convert", f"expected groups of a multiple of {GROUPS[0]} columns, found "
                    f"{found.group} of {module}", where)  # fmt: skip

@@ -11,7 +11,13 @@ from ..spec import Range
 
 
 class SourceFiles:
-    """The source's files, open for reading from several threads."""
+    """The source's files, open for reading from several threads.
+
+    Attributes:
+        held_bytes: of memory that reading takes.
+    """
+
+    held_bytes = 0
 
     def __init__(self, files: Sequence[Path], tag: str) -> None:
         """`tag` names the command in messages. Raises IoError: a file cannot be opened."""
