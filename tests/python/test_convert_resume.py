@@ -3,17 +3,20 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 import zlib
 
-import numpy as np
 import pytest
 
 import moeflux
-from moeflux import converting
-from moeflux.converting import Settings, config, convert
-from moeflux.packing import pack, read_back
+from moeflux import converting, durable
+from moeflux.converting import Settings, convert, shards
+from moeflux.packing import beside, pack, read_back
+from moeflux.synth import Recipe, synthesize
 from oracle import build
-from support import tensors
+from support import kill
+from support.folders import digest
 
 RUNS = {"convert": convert, "pack": pack}
 
@@ -63,42 +66,6 @@ def test_notes_of_the_source_s_weights_stay_there(command, tmp_path):
     (source / "added_tokens.json").write_text("{}")
     found = {path.name for path in RUNS[command](source, tmp_path / "target").iterdir()}
     assert not ours & found and "added_tokens.json" in found
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"bits": 4.0}, r"--bits: expected .*found 4\.0"),
-        ({"experts_bits": 4.0}, r"--experts-bits: expected .*found 4\.0"),
-        ({"group": 64.0}, r"--group-size: expected .*found 64\.0"),
-        ({"bits": [4]}, r"--bits: expected .*found \[4\]"),
-        ({"dtype": ["float16"]}, r"--dtype: expected .*found \['float16'\]"),
-        ({"rules": (3,)}, "--rule: expected PATTERN=BITS, .*found 3"),
-        ({"rules": "lm_head=4"}, "rules: expected texts, found 'lm_head=4'"),
-        ({"rules": None}, "rules: expected texts, found None"),
-    ],
-)
-def test_settings_of_other_types_are_refused_by_name(settings, words):
-    with pytest.raises(moeflux.FormatError, match=words):
-        Settings(**settings)
-
-
-def test_settings_of_other_forms_are_the_same():
-    found = Settings(np.int64(3), np.int64(5), np.int64(32), ["lm_head=4"])
-    assert json.loads(json.dumps(found.note())) == Settings(3, 5, 32, ("lm_head=4",)).note()
-
-
-def test_arguments_are_refused_by_name(tmp_path):
-    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
-    for args, words in (
-        ((3, "target"), "source: expected a path, found 3"),
-        ((source, None), "target: expected a path, found None"),
-        ((source, tmp_path / "a", 4), "settings: expected .*Settings, found 4"),
-    ):
-        with pytest.raises(moeflux.FormatError, match=words):
-            convert(*args)
-    found = convert(str(source), str(tmp_path / "found"))
-    assert found == tmp_path / "found"
 
 
 def test_a_finished_file_that_is_damaged_is_noticed(tmp_path, monkeypatch):
@@ -154,50 +121,127 @@ def test_a_note_whose_checksums_are_none_is_refused(value, tmp_path):
         convert(source, target)
 
 
-def test_what_would_not_load_is_refused_before_the_work(tmp_path, monkeypatch):
+def test_a_disk_that_fills_up_meanwhile_leaves_what_can_go_on(tmp_path, monkeypatch):
     source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
-    original = config.of_source
+    expected = digest(convert(source, tmp_path / "expected"))
+    original, calls = os.pwrite, []
 
-    def without(*args):
-        found = original(*args)
-        del found["num_hidden_layers"]
-        return found
+    def full(*args):
+        calls.append(args)
+        if len(calls) > 30:
+            raise OSError(28, "No space left on device")
+        return original(*args)
 
-    monkeypatch.setattr(config, "of_source", without)
-    with pytest.raises(moeflux.FormatError, match="num_hidden_layers"):
-        convert(source, tmp_path / "target")
-    assert not (tmp_path / "target").exists()
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.os, "pwrite", full)
+        with pytest.raises(moeflux.IoError, match=r"\[convert\] No space left on device"):
+            convert(source, tmp_path / "found")
+    assert digest(convert(source, tmp_path / "found")) == expected
 
 
-def test_a_disk_that_cannot_be_read_back_is_convert_s_error(tmp_path, monkeypatch):
+def test_folders_of_others_other_settings_and_other_sources_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
     source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
-    monkeypatch.setattr(os, "preadv", lambda *args: 0)
-    with pytest.raises(moeflux.IoError, match=r"^\[convert\] .*ended early"):
-        next(read_back.checksums(source / "config.json", 0, [9], lambda _: None, "convert"))
-    monkeypatch.undo()
-    original = os.open
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("mine")
+    for folder in (tmp_path / "notes", source):
+        before = digest(folder)
+        with pytest.raises(moeflux.FormatError, match="new or empty folder"):
+            convert(source, folder)
+        assert digest(folder) == before
+    found = convert(source, tmp_path / "found")
+    with pytest.raises(moeflux.FormatError, match="another conversion: expected bits 3, found 4"):
+        convert(source, found, Settings(3))
+    with pytest.raises(moeflux.FormatError, match="another conversion: expected config_sha256"):
+        convert(found, found)
+    first, second, *_ = sorted(found.glob("model-*.safetensors"))
+    shutil.copy(first, second)
+    with pytest.raises(moeflux.FormatError, match=r"this conversion.*model-00002"):
+        convert(source, found)
 
-    def gone(path, flags, *args):
-        if str(path).endswith(".safetensors.part") and not flags & os.O_CREAT:
-            raise OSError(5, "Input/output error")
-        return original(path, flags, *args)
 
-    monkeypatch.setattr(os, "open", gone)
-    with pytest.raises(moeflux.IoError, match=r"^\[convert\] cannot open.*part"):
-        convert(source, tmp_path / "target")
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path, monkeypatch):
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+
+    def again(*args):
+        convert(source, tmp_path / "found")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "write", again)
+        with pytest.raises(moeflux.IoError, match="expected no other run in the folder"):
+            convert(source, tmp_path / "found")
+    assert moeflux.load(convert(source, tmp_path / "found"), memory="256MiB", context=64)
 
 
-def test_a_wanted_dtype_counts_where_codes_are_kept(tmp_path):
-    source = build(tmp_path / "source", "qwen3_moe", "mlx-q4", 3)
-    target = convert(source, tmp_path / "target", Settings(4, dtype="float32"))
-    ours, theirs = tensors.of(target), tensors.of(source)
-    matrices = [name for name, (dtype, *_) in theirs.items() if dtype == "U32"]
-    assert len(matrices) > 20
-    for name in matrices:
-        assert ours[name] == theirs[name] or ".gate." in name
-        for part in ("scales", "biases"):
-            other = name.removesuffix("weight") + part
-            wide, narrow = ours[other], theirs[other]
-            assert (wide[0], narrow[0]) == ("F32", "BF16")
-            words = np.frombuffer(narrow[2], "<u2").astype("<u4") << 16
-            assert np.frombuffer(wide[2], "<u4").tolist() == words.tolist()
+def test_files_that_are_there_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    found = convert(source, tmp_path / "found")
+    before = {path.name: path.stat().st_mtime_ns for path in found.glob("*.safetensors")}
+    removed = sorted(before)[2]
+    (found / removed).unlink()
+    convert(source, found)
+    after = {path.name: path.stat().st_mtime_ns for path in found.glob("*.safetensors")}
+    assert {name for name in before if after[name] != before[name]} == {removed}
+
+
+KILLS = int(os.environ.get("MOEFLUX_KILLS", "6"))  # more of them in .ci/full
+
+
+def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
+    source = synthesize(tmp_path / "source", Recipe("small", 6, ("num_experts=64",)))
+    code = (
+        "import sys, moeflux.cli as cli, moeflux.converting as converting;"
+        "converting.SHARD_BYTES = 500_000;"
+        "sys.argv[1:] = ['convert', *sys.argv[1:], '--bits', '3']; cli.main()"
+    )
+    command = [sys.executable, "-c", code, str(source)]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    expected, before = digest(tmp_path / "whole"), digest(source)
+    kill.until_done(
+        [*command, str(tmp_path / "killed")],
+        kills=KILLS,
+        seed=2,
+        start_over=lambda: shutil.rmtree(tmp_path / "killed"),
+    )
+    found = digest(tmp_path / "killed")
+    assert {name: found[name] for name in expected} == expected
+    assert all(name.endswith(".part") for name in found.keys() - expected.keys())
+    assert digest(source) == before
+
+
+@pytest.mark.parametrize(
+    ("holder", "name"),
+    [(durable, "publish"), (shards, "publish"), (converting, "claim"), (beside, "write_index"),
+     (beside, "copy_small"), (read_back, "checksums"), (converting, "write_json")],
+)  # fmt: skip
+def test_cut_after_any_step_it_goes_on(tmp_path, monkeypatch, holder, name):
+    """The same in process, without luck: an exception after the n-th call of each step."""
+
+    class Cut(BaseException):
+        pass
+
+    monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
+    source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
+    expected = digest(convert(source, tmp_path / "whole"))
+    original = getattr(holder, name)
+    for cut_at in range(1, 40):
+        calls = 0
+
+        def cut(*args, _at=cut_at, **kwargs):
+            nonlocal calls
+            result = original(*args, **kwargs)
+            calls += 1
+            if calls == _at:
+                raise Cut
+            return result
+
+        with monkeypatch.context() as patch:
+            patch.setattr(holder, name, cut)
+            try:
+                convert(source, tmp_path / "found")
+            except Cut:
+                continue
+        break
+    assert cut_at > 1
+    assert digest(tmp_path / "found") == expected
