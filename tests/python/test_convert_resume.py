@@ -111,6 +111,20 @@ def test_what_is_called_verified_has_been_read(tmp_path, monkeypatch):
         assert said["verified"] == sum(read) == nbytes
 
 
+def test_a_finished_pack_that_is_damaged_is_noticed(tmp_path):
+    target = pack(build(tmp_path / "source", "qwen3_moe", "mlx-q4", 3), tmp_path / "target")
+    for name in ("dense.safetensors", "experts-00001.safetensors"):
+        file = target / name
+        whole = file.read_bytes()
+        data = bytearray(whole)
+        data[-30000] ^= 4
+        file.write_bytes(data)
+        with pytest.raises(moeflux.FormatError, match=f"checksum of piece .*{name}"):
+            pack(tmp_path / "source", target)
+        file.write_bytes(whole)
+    assert pack(tmp_path / "source", target) == target
+
+
 @pytest.mark.parametrize("value", [3, {}, {"model.safetensors": 7}])
 def test_a_note_whose_checksums_are_none_is_refused(value, tmp_path):
     source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)

@@ -139,10 +139,8 @@ def _write(
     for job in jobs:
         if job.path.exists():
             _check_done(job)
-            if replace:  # once more: nothing brings the source's bytes back
-                pieces.verify(job.path)
             wrote(job.nbytes)
-            verified(job.nbytes)
+            pieces.verify(job.path, verified)
         elif goes_on and punch.are_free(files, job.frees()):
             raise FormatError(f"[pack] expected a file of an earlier run, found none; what it "
                               f"held is lost: its source is freed ({job.path})")  # fmt: skip
