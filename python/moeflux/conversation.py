@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arguments import FLAG, PATH, TEXT, check, instance, optional, show
-from .errors import FormatError, MemoryBudgetError, SessionError
+from .errors import FormatError, IoError, MemoryBudgetError, SessionError
 from .generation import Part
 from .model import Model
 from .session import Session
@@ -102,6 +102,7 @@ class Conversation:
     ) -> Conversation:
         """Goes on with a talk that `write` has kept.
 
+        A state that `moeflux chat --resume` left beside the file is taken where the file has none.
         What another version, precision, device or instruction set computed is computed again at the
         next question; so is what finds no memory.
 
@@ -124,9 +125,12 @@ class Conversation:
                                f"{show(system)} ({path})")  # fmt: skip
         talk = cls(model, own, **chat)
         talk.messages = messages
-        with contextlib.suppress(MemoryBudgetError):
-            if fits:
+        if fits:
+            with contextlib.suppress(MemoryBudgetError):
                 talk._restore(Snapshot.read(model, path))
+        if not talk._held:  # of a talk that went on and was not ended
+            with contextlib.suppress(MemoryBudgetError, FormatError, IoError, SessionError):
+                talk._restore(Snapshot.read(model, state_beside(Path(path))))
         return talk
 
     def _restore(self, snapshot: Snapshot) -> None:
@@ -252,6 +256,12 @@ def rewind(
         else:
             session.reset()
     return wanted[session.position :]
+
+
+def state_beside(path: Path) -> Path:
+    """Where a state of before stays while the file has messages alone."""
+    path = Path(os.path.realpath(path))
+    return path.with_name(f".{path.name}.state")
 
 
 def _talk(note: str, path: Path) -> tuple[list[dict[str, str]], str | None]:

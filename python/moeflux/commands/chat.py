@@ -13,7 +13,7 @@ import typer
 
 from .. import errors
 from ..terminal import escape_controls, note
-from . import options
+from . import kept, options
 from .meter import Meter, Shown, waiting
 
 if TYPE_CHECKING:
@@ -69,18 +69,19 @@ def chat(
         repetition_penalty=repetition_penalty,
     )  # fmt: skip
     if resume is not None:
-        _check(resume)
-    with waiting("loading"):
-        loaded = load(
-            model, memory=memory, context=context, device=device, precision=precision,
-            threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
-        )  # fmt: skip
-    talk = _begin(loaded, system, resume, options.chat_options(think))
-    _edit_lines()
-    sampling, told = options.completed(sampling, loaded, {"temperature": 0.7, "top_p": 0.9})
-    revision_told = loaded.revision and f"[{model} at {loaded.revision}]"
-    note("\n".join(line for line in (revision_told, told, _resumed(talk), HELP) if line))
-    _talk(talk, sampling, resume)
+        kept.refuse(resume)
+    with kept.alone(resume):
+        with waiting("loading"):
+            loaded = load(
+                model, memory=memory, context=context, device=device, precision=precision,
+                threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
+            )  # fmt: skip
+        talk = _begin(loaded, system, resume, options.chat_options(think))
+        _edit_lines()
+        sampling, told = options.completed(sampling, loaded, {"temperature": 0.7, "top_p": 0.9})
+        revision_told = loaded.revision and f"[{model} at {loaded.revision}]"
+        note("\n".join(line for line in (revision_told, told, _resumed(talk), HELP) if line))
+        _talk(talk, sampling, resume)
 
 
 def _begin(
@@ -95,21 +96,6 @@ def _begin(
     if resume is not None and resume.exists():
         return Conversation.read(model, resume, system, **chat)
     return Conversation(model, system, **chat)
-
-
-def _check(resume: Path) -> None:
-    """Refuses a file that is none of a talk, or a place that takes none, before a model is loaded.
-
-    Raises:
-        FormatError, IoError: it is.
-    """
-    from .. import saved
-
-    if resume.exists():
-        with saved.opened(resume):
-            return
-    if not os.access(resume.parent, os.W_OK) or not resume.parent.is_dir():
-        raise errors.IoError(f"[chat] --resume: expected a folder to write to ({resume.parent})")
 
 
 def _resumed(talk: Conversation) -> str:
@@ -127,18 +113,11 @@ def _edit_lines() -> None:
 
 
 def _talk(talk: Conversation, sampling: dict[str, Any], resume: Path | None) -> None:
-    """Questions and answers. Messages are kept after each; what was computed, at the end."""
-    begun = list(talk.messages)
-    _ask_all(talk, sampling, resume)
-    if resume is not None and talk.messages != begun:
-        with waiting("keeping the talk"):
-            talk.write(resume)
-
-
-def _ask_all(talk: Conversation, sampling: dict[str, Any], resume: Path | None) -> None:
+    """Questions and answers."""
+    file = kept.Kept(talk, resume) if resume is not None else None
     while (line := _ask()) is not None:
         if line in ("/exit", "/quit"):
-            return
+            break
         if line == "/reset":
             talk.reset()
         elif line == "/help":
@@ -147,8 +126,11 @@ def _ask_all(talk: Conversation, sampling: dict[str, Any], resume: Path | None) 
             note(f"[no command {escape_controls(line.split()[0])}: {HELP[1:]}")
         elif line:
             _answer(talk, line, sampling)
-            if resume is not None:
-                talk.write(resume, state=False)
+            if file:
+                file.answered()
+    if file:
+        with waiting("keeping the talk"):
+            file.end()
 
 
 def _ask() -> str | None:
