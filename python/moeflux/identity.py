@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .checkpoint import Checkpoint, Tensor, open_checkpoint
+from .errors import FormatError, IoError
 from .files import regular_file
 
 SAMPLES = 16  # tensors of a kind that are looked into
@@ -16,15 +17,18 @@ SAMPLE_BYTES = 64  # from the middle of each
 
 
 class Identity:
-    """The weights of one model. Files are read when somebody asks.
+    """The weights of one model. Files are read when somebody asks, if they are still the same.
 
     Args:
-        folder: of the checkpoint, or a GGUF file.
-        config: the model's.
+        checkpoint: about to be loaded.
+
+    Raises:
+        IoError: a file is missing.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any]) -> None:
-        self._folder, self._config = folder, config
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._folder, self._config = checkpoint.path, checkpoint.config
+        self._files = {path: _file(path) for path in checkpoint.files}
         self._weights: str | None = None
 
     @property
@@ -37,9 +41,26 @@ class Identity:
         Raises:
             FormatError, IoError: the checkpoint is no longer what was loaded.
         """
-        if self._weights is None:
-            self._weights = of_weights(open_checkpoint(self._folder), self._config)
-        return self._weights
+        found = self._weights
+        if found is None:
+            found = of_weights(open_checkpoint(self._folder), self._config)
+        for path, loaded in self._files.items():  # after they were read
+            if _file(path) != loaded:
+                raise FormatError(
+                    f"[identity] expected the file that was loaded, found another, or that it "
+                    f"was changed; load the model again ({path})"
+                )
+        self._weights = found
+        return found
+
+
+def _file(path: Path) -> tuple[int, int, int, int]:
+    """What tells a file from others, and from itself once it was written to."""
+    try:
+        info = path.stat()
+    except OSError as error:
+        raise IoError(f"[identity] cannot read: {error.strerror} ({path})") from error
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def of_weights(checkpoint: Checkpoint, config: dict[str, Any]) -> str:

@@ -118,6 +118,7 @@ def load(
     checkpoint = open_checkpoint(folder)
     threads = threads if threads is not None else default_threads(checkpoint.nbytes)
     holes.refuse(checkpoint)
+    identity = Identity(checkpoint)  # of what the core is about to open
     spec = build_spec(checkpoint)
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
         native = _core.load_model(
@@ -134,7 +135,7 @@ def load(
             ),
         )
         hold(native)
-    model = Model(native, folder, checkpoint.config, spec)
+    model = Model(native, folder, checkpoint.config, spec, identity)
     log.loaded(model, memory, direct_io, time.perf_counter() - begin)
     log.context(model, context)
     return model
@@ -159,13 +160,14 @@ class Model:
         folder: Path,
         config: dict[str, Any],
         spec: Spec,
+        identity: Identity,
     ) -> None:
         self._native = native
         self._vocab_size: int = spec.vocab
         self._positions: int = spec.positions  # until a text was longer; see log.py
         self.path = folder
         self.config = config
-        self._identity = Identity(folder, config)
+        self._identity = identity
         self._chunk: int = spec.chunk
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._tokenizer: Tokenizer | None = None

@@ -176,7 +176,7 @@ def test_one_weight_of_a_kind_is_enough_to_tell_models_apart(tmp_path, folder):
                     byte = stream.read(1)[0]
                     stream.seek(-1, 1)
                     stream.write(bytes([byte ^ 1]))
-        found.add(moeflux.identity.Identity(copy, checkpoint.config).weights)
+        found.add(moeflux.identity.Identity(moeflux.checkpoint.open_checkpoint(copy)).weights)
     assert len(found) == 4
 
 

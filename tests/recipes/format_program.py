@@ -13,6 +13,7 @@ import numpy as np
 from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
+from moeflux.identity import Identity
 from moeflux.model import Model
 from moeflux.spec import ExpertMatrix, Matrix, Slices, tree
 from oracle import Reference, build
@@ -92,7 +93,7 @@ def main():
             memory_bytes=64 << 20, direct=True, compute=_core.Compute(n_threads=2),
             options=_core.Options(context=64, read_threads=3, read_ahead=False, max_slots=slots),
         )  # fmt: skip
-        model = Model(native, folder, checkpoint.config, spec)
+        model = Model(native, folder, checkpoint.config, spec, Identity(checkpoint))
         every.append(model.session().step(TOKENS, all_logits=True))
         error = np.abs(every[-1] - expected)
         assert error.max() <= 2e-4 and error.mean() <= 2e-5, (error.max(), error.mean())
