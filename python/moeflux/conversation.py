@@ -27,6 +27,7 @@ from .templates import ChatOptions, check_options
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+MAX_TALK_BYTES = 4 << 20  # of its messages as JSON; read, they may take 25 times as much
 RULES = {
     "model": instance("a Model", Model),
     "system": optional(TEXT),
@@ -81,11 +82,14 @@ class Conversation:
                 snapshot, the file is small, and whoever reads it computes the talk again.
 
         Raises:
-            SessionError: the messages are longer than a note.
+            SessionError: the messages are longer than 4 MiB.
             IoError: the file cannot be written.
         """
         check("chat", SessionError, RULES, {"path": path, "state": state})
         note = json.dumps({"talk": self.messages, "system": self._system})
+        if len(note) > MAX_TALK_BYTES:
+            raise SessionError(f"[chat] expected messages of at most {MAX_TALK_BYTES} bytes, found "
+                               f"{len(note)}")  # fmt: skip
         snapshot = self._state() if state else None
         if snapshot is None:
             write_note(self._model, Path(path), note)
@@ -118,7 +122,7 @@ class Conversation:
             SessionError: the talk has another system message, or is longer than the context.
         """
         check("chat", SessionError, RULES, locals())
-        note, fits = read_note(model, Path(path))
+        note, fits = read_note(model, Path(path), MAX_TALK_BYTES)
         messages, own = _talk(note, Path(path))
         if system is not None and system != own:
             raise SessionError(f"[chat] system: expected {show(own)}, as the talk has it, found "
@@ -129,8 +133,10 @@ class Conversation:
             with contextlib.suppress(MemoryBudgetError):
                 talk._restore(Snapshot.read(model, path))
         if not talk._held:  # of a talk that went on and was not ended
+            beside = state_beside(Path(path))
             with contextlib.suppress(MemoryBudgetError, FormatError, IoError, SessionError):
-                talk._restore(Snapshot.read(model, state_beside(Path(path))))
+                if read_note(model, beside, MAX_TALK_BYTES)[1]:
+                    talk._restore(Snapshot.read(model, beside))
         return talk
 
     def _restore(self, snapshot: Snapshot) -> None:

@@ -87,7 +87,8 @@ class Snapshot:
                 each MiB. What it raises ends the writing, with nothing left of the file.
 
         Raises:
-            SessionError: there are not `position` tokens, or the note is longer.
+            SessionError: there are not `position` tokens, the model has no such token, or the note
+                is longer.
             IoError: the file cannot be written, or the model's files cannot be read.
             FormatError: the model's files are no longer what was loaded.
 
@@ -153,14 +154,19 @@ def write_note(model: _Open, path: Path, note: str) -> None:
     _write(path, model._native, model._identity, 0, None, note, lambda begin, to: None)
 
 
-def read_note(model: _Open, path: Path) -> tuple[str, bool]:
+def read_note(model: _Open, path: Path, most: int) -> tuple[str, bool]:
     """The note of a file that a model of these weights has written, and whether `read` takes it.
 
     Raises:
-        IoError, FormatError, SessionError: as `read`; not for a state that was computed otherwise,
-            by another version or precision for example.
+        IoError, FormatError, SessionError: as `read`, and FormatError for a note of more than
+            `most` bytes; not for a state that was computed otherwise, by another version or
+            precision for example.
     """
     with saved.opened(path) as file:
+        if file.header.note_bytes > most:
+            raise file.fail(
+                f"expected a note of at most {most} bytes, found {file.header.note_bytes}"
+            )
         fits = True
         try:
             fitting(model, file)
@@ -186,6 +192,9 @@ def _write(
         raise SessionError(f"[snapshot] expected a note of at most {saved.MAX_NOTE_BYTES} "
                            f"bytes, found {len(data)}")  # fmt: skip
     form = model.snapshot_form(position)
+    if tokens is not None and tokens.max(initial=0) >= form["vocab"]:
+        raise SessionError(f"[snapshot] expected token ids below {form['vocab']}, found "
+                           f"{tokens.max()}")  # fmt: skip
     header = saved.Header(
         model=fingerprint(model, identity, form),
         position=position,

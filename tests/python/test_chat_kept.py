@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 
 import pytest
 
 import moeflux
-from moeflux import saved
+from moeflux import conversation, saved
 from moeflux.commands import chat, kept
 from moeflux.conversation import Conversation, state_beside
+from moeflux.snapshot import read_note
 from oracle import build
 from support.privileges import dropped
 
@@ -155,6 +157,33 @@ def test_a_folder_that_takes_no_file_is_refused_before_a_model_is_loaded(tmp_pat
         for path in (inner / "talk", inner / "new", tmp_path / "link"):
             with pytest.raises(moeflux.IoError, match="expected a folder to write to"):
                 kept.refuse(path)
+
+
+def test_messages_of_many_bytes_are_refused_before_they_are_read(tmp_path, model):
+    path, most = tmp_path / "talk", conversation.MAX_TALK_BYTES
+    talk = Conversation(model)
+    talk.messages = [{"role": "user", "content": "x" * most}]
+    with pytest.raises(moeflux.SessionError, match=f"messages of at most {most} bytes, found"):
+        talk.write(path)
+    talk.messages[0]["content"] = "x" * (most - 100)
+    talk.write(path)
+    assert Conversation.read(model, path).messages == talk.messages
+    model.session().save().write(path, note='{"system": null, "talk": [' + "{}," * most + "{}]}")
+    for place in (path, state_beside(path)):
+        os.replace(path, place)
+        Conversation(model).write(path) if place != path else None
+        tracemalloc.start()
+        try:
+            with pytest.raises(moeflux.FormatError, match=f"a note of at most {most} bytes, found"):
+                read_note(model, place, most)
+            if place == path:
+                with pytest.raises(moeflux.FormatError, match="a note of at most"):
+                    Conversation.read(model, path)
+            else:
+                assert Conversation.read(model, path).messages == []
+            assert tracemalloc.get_traced_memory()[1] < most
+        finally:
+            tracemalloc.stop()
 
 
 def test_a_second_chat_on_one_file_is_refused(tmp_path, folder):

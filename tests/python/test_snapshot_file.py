@@ -342,12 +342,23 @@ def test_arguments_of_write_are_checked(tmp_path, model):
     assert not list(tmp_path.iterdir())
 
 
-def test_tokens_that_the_model_does_not_have_are_refused(tmp_path, model):
+def test_tokens_that_the_model_does_not_have_are_refused(tmp_path, model, small):
     session = model.session()
     session.step([1, 2, 3])
-    session.save().write(tmp_path / "s", tokens=[1, 2, 2**32 - 1])
-    with pytest.raises(FormatError, match="expected token ids below"):
-        Snapshot.read(model, tmp_path / "s")
+    one, vocab, path = session.save(), model.vocab_size, tmp_path / "s"
+    for token in (vocab, 2**32 - 1):
+        with pytest.raises(SessionError, match=f"expected token ids below {vocab}, found {token}"):
+            one.write(path, tokens=[1, 2, token])
+        path.write_bytes(small)  # another program's
+        with saved.opened(path) as file:
+            header = file.header
+        tokens = np.array([1, 2, token], np.uint32)
+        saved.write(path, header, tokens, b"a note", one._native.read)
+        with pytest.raises(FormatError, match="expected token ids below"):
+            Snapshot.read(model, path)
+        path.unlink()
+    one.write(path, tokens=[1, 2, vocab - 1])
+    assert Snapshot.read(model, path).tokens[-1] == vocab - 1
 
 
 def test_a_snapshot_finds_room_in_place_of_experts_or_is_refused(tmp_path, folder, model, whole):
