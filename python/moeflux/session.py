@@ -81,6 +81,7 @@ class Session:
         self._siblings.add(self)
         self._identity = identity
         self._routing = routing
+        self._override = routing.name if routing else None  # that had a part in the state
         self._routing_native = compile_routing(model, routing, and_session=True)
         self._native = model.session()
         # What a generation showed last, as (position, token): computed before whatever comes next,
@@ -318,7 +319,7 @@ class Session:
             MemoryBudgetError: the copy finds no room.
         """
         self._go_on([])
-        return Snapshot(self._native.save(), self._identity)
+        return Snapshot(self._native.save(), self._identity, routing=self._override)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Returns to a saved state; where the session is not `truncatable`, the only way back.
@@ -332,13 +333,16 @@ class Session:
         check("session", SessionError, RULES, {"snapshot": snapshot})
         self._native.restore(snapshot._native)
         self._shown, self._logits, self._ahead = NOTHING, None, None
+        self._override = self._routing.name if self._routing else snapshot._routing
 
     def _item(self, tokens: Iterable[int], routing: Routing | None = None) -> tuple[Any, ...]:
         """What the engine takes, once the session has computed all that it holds."""
         ids = token_ids(tokens)
         compiled = self._routing_native
         if routing is not None:
-            compiled = compile_routing(self._native.model, routing)
+            compiled, self._override = compile_routing(self._native.model, routing), routing.name
+        elif not self.position and self._routing is None:
+            self._override = None
         self._go_on([])
         return self._native, ids, compiled, 0 if routing is None else self.position
 
@@ -358,8 +362,7 @@ class Session:
         return found
 
     def _remember(self, logits: NDArray[np.float32]) -> None:
-        last = logits[-1] if logits.ndim == 2 else logits
-        self._logits = np.array(last)  # the caller has its own
+        self._logits = np.array(logits[-1] if logits.ndim == 2 else logits)  # the caller has its own
 
     def _show(self, token: int) -> None:
         if self._ahead is not None and self._ahead.takes(token):

@@ -48,8 +48,10 @@ class Snapshot:
         identity: Identity,
         tokens: NDArray[np.uint32] | None = None,
         note: str = "",
+        routing: str | None = None,
     ) -> None:
         self._native, self._identity = native, identity
+        self._routing = routing  # name of an override that took part; no file tells of it
         self.tokens, self.note = tokens, note
 
     def __repr__(self) -> str:
@@ -87,8 +89,8 @@ class Snapshot:
                 each MiB. What it raises ends the writing, with nothing left of the file.
 
         Raises:
-            SessionError: there are not `position` tokens, the model has no such token, or the note
-                is longer.
+            SessionError: there are not `position` tokens, the model has no such token, an override
+                of the routing took part, or the note is longer.
             IoError: the file cannot be written, or the model's files cannot be read.
             FormatError: the model's files are no longer what was loaded.
 
@@ -103,6 +105,9 @@ class Snapshot:
             (True, [1, 2, 3])
         """
         check("snapshot", SessionError, RULES, {"path": path, "note": note, "progress": progress})
+        if self.position and self._routing not in (None, "native"):
+            raise SessionError(f"[snapshot] expected a state of the model's own routing, found one "
+                               f"of the override {show(self._routing)}")  # fmt: skip
         known = self.tokens if tokens is None else token_ids(tokens, "tokens", "snapshot")
         if known is not None and len(known) != self.position:
             raise SessionError(f"[snapshot] expected {self.position} tokens, found {len(known)}")
