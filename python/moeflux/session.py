@@ -362,7 +362,7 @@ class Session:
         return found
 
     def _remember(self, logits: NDArray[np.float32]) -> None:
-        self._logits = np.array(logits[-1] if logits.ndim == 2 else logits)  # the caller has its own
+        self._logits = np.array(logits[-1] if logits.ndim == 2 else logits)  # a copy
 
     def _show(self, token: int) -> None:
         if self._ahead is not None and self._ahead.takes(token):

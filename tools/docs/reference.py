@@ -10,6 +10,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
+from types import FunctionType
 from typing import is_typeddict
 
 import typer.main
@@ -36,7 +37,7 @@ def _signature(name: str, item: object) -> str:
         return f"{name}({', '.join(f'{key}: {kind.__forward_arg__}' for key, kind in fields)})"
     text = str(inspect.signature(item)) if callable(item) else ""
     text = re.sub(r"(?<=[:>] )'([^']*)'", r"\1", text)  # annotations are strings
-    return f"{name}{text}".replace("self, ", "").replace("(self)", "()")
+    return re.sub(r"\((self|cls)(, )?", "(", f"{name}{text}", count=1)
 
 
 def _entry(title: str, name: str, item: object) -> str:
@@ -50,10 +51,11 @@ def _entry(title: str, name: str, item: object) -> str:
 
 
 def _members(cls: type) -> list[tuple[str, object]]:
+    kinds = (FunctionType, classmethod, property)
     return [
-        (name, item)
+        (name, item.__func__ if isinstance(item, classmethod) else item)
         for name, item in vars(cls).items()
-        if not name.startswith("_") and (inspect.isfunction(item) or isinstance(item, property))
+        if not name.startswith("_") and isinstance(item, kinds)
     ]
 
 
