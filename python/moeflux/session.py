@@ -81,8 +81,8 @@ class Session:
         self._siblings.add(self)
         self._identity = identity
         self._routing = routing
-        self._override = routing.name if routing else None  # that had a part in the state
         self._routing_native = compile_routing(model, routing, and_session=True)
+        self._override = routing.name if routing else None  # that had a part in the state
         self._native = model.session()
         # What a generation showed last, as (position, token): computed before whatever comes next,
         # and no longer waiting once the engine has passed the position.
