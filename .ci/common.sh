@@ -10,7 +10,9 @@ fi
 # Ninja compiles tests beside the libraries that they are linked with, make one target after the other.
 export CMAKE_GENERATOR=Ninja
 
-# Steps compile the same sources with the same flags into builds of their own: each is compiled once.
+# Steps compile the same sources with the same flags into builds of their own: each is compiled once,
+# where compiler and CMake are the same, too.
+export CXX=g++ PATH="$PWD/.venv/bin:$PATH"
 export CMAKE_CXX_COMPILER_LAUNCHER=ccache CCACHE_DIR=$PWD/build/ccache CCACHE_BASEDIR=$PWD CCACHE_NOHASHDIR=1
 export SKBUILD_CMAKE_DEFINE=MOEFLUX_WERROR=ON  # of the package, too: as the tests' builds
 
