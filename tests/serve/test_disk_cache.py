@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import wait
 from contextlib import aclosing, contextmanager
 
 import numpy as np
@@ -20,7 +21,7 @@ import pytest
 import moeflux
 from moeflux import IoError, SessionError
 from moeflux.durable import PART
-from moeflux.serve.disk_cache import DiskCache
+from moeflux.serve.disk_cache import DiskCache, Entry
 from moeflux.serve.disk_threads import DiskThreads
 from moeflux.serve.engine import Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
@@ -369,6 +370,23 @@ def test_writes_that_are_given_up_leave_nothing_and_free_their_memory(tmp_path, 
         assert not list(tmp_path.iterdir())
     stats = model.stats
     assert stats["live_bytes"] - stats["slots"] * stats["slot_bytes"] == before
+
+
+def test_a_read_that_is_over_before_it_is_noted_is_forgotten(tmp_path, model):
+    disk = DiskCache(tmp_path, MUCH, model)
+    disk.read = lambda *args: None
+    threads = DiskThreads(disk, lambda: None, MUCH)
+    submit = threads._readers.submit
+
+    def over(*args):
+        future = submit(*args)
+        wait([future])
+        return future
+
+    threads._readers.submit = over
+    threads.read(Entry("a", 1, LENGTH, 0.0), tokens())
+    assert threads._reading == {}
+    threads.close(60)
 
 
 def test_no_more_memory_than_allowed_waits_for_the_disk(tmp_path, model):

@@ -31,7 +31,7 @@ class DiskThreads:
         self._writers = ThreadPoolExecutor(1, "moeflux-disk-write")
         self._reading: dict[str, Future[Snapshot | None]] = {}  # by name
         self._writing: dict[Future[bool], int] = {}  # bytes of memory that it holds
-        self._lock = threading.Lock()  # over what is being written
+        self._lock = threading.Lock()  # over what is being read and written
         self._drops = 0  # times that writes were given up
         self._ended = False  # nothing is written any more
 
@@ -43,11 +43,13 @@ class DiskThreads:
 
     def read(self, entry: Entry, ids: Sequence[int]) -> Future[Snapshot | None]:
         """Begins to read a file, once for all that wait for it."""
-        future = self._reading.get(entry.name)
-        if future is None:
+        with self._lock:
+            future = self._reading.get(entry.name)
+            if future is not None:
+                return future
             future = self._readers.submit(self._read, entry, list(ids))
             self._reading[entry.name] = future
-            future.add_done_callback(lambda _: self._wake())
+        future.add_done_callback(lambda _: self._was_read(entry.name))  # that may be at once
         return future
 
     def write(
@@ -106,8 +108,6 @@ class DiskThreads:
         except Exception:
             logger.exception("a kept prompt was not read")
             return None
-        finally:
-            self._reading.pop(entry.name, None)
 
     def _write(self, ids: list[int], scope: str, snapshot: Snapshot, drops: int) -> bool:
         def watch(done: int, total: int) -> None:
@@ -122,6 +122,11 @@ class DiskThreads:
         except Exception:
             logger.exception("a prompt was not kept on disk")
             return False
+
+    def _was_read(self, name: str) -> None:
+        with self._lock:
+            self._reading.pop(name, None)
+        self._wake()
 
     def _written(self, future: Future[bool]) -> None:
         with self._lock:
