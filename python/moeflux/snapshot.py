@@ -121,7 +121,13 @@ class Snapshot:
         _write(Path(path), native.model, self._identity, self.position, known, note, state)
 
     @classmethod
-    def read(cls, model: _Open, path: str | os.PathLike[str]) -> Snapshot:
+    def read(
+        cls,
+        model: _Open,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Snapshot:
         """Reads what `write` wrote. A session that is restored from it goes on bit for bit.
 
         Nothing is allocated before the file's header and size are found to be right for the model;
@@ -131,6 +137,8 @@ class Snapshot:
             model: the model that it was taken of: of the same weights, version of moeflux,
                 precision, device and instruction set. The context may be another.
             path: of the file.
+            progress: called with the bytes of the state that are read and their number, before
+                each MiB is taken up. What it raises ends the reading, and the budget is free again.
 
         Returns:
             A Snapshot with `tokens` and `note`.
@@ -141,7 +149,7 @@ class Snapshot:
             SessionError: it holds more tokens than the context.
             MemoryBudgetError: it finds no room.
         """
-        check("snapshot", SessionError, RULES, {"model": model, "path": path})
+        check("snapshot", SessionError, RULES, {"model": model, "path": path, "progress": progress})
         with saved.opened(Path(path)) as file:
             form = fitting(model, file)
             tokens, note = file.tokens(), file.note()
@@ -150,6 +158,8 @@ class Snapshot:
                 raise file.fail(f"expected token ids below {vocab}, found {tokens.max()}")
             draft = _core.NativeDraft(model._native, file.header.position)
             for begin, piece in file.state():
+                if progress is not None:
+                    progress(begin, form["nbytes"])
                 draft.write(begin, piece)
             return cls(draft.done(), model._identity, tokens, note)
 

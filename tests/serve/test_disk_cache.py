@@ -2,6 +2,8 @@
 reaches an answer."""
 
 import asyncio
+import contextlib
+import http.client
 import json
 import logging
 import os
@@ -12,19 +14,20 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from contextlib import aclosing, contextmanager
 
 import numpy as np
 import pytest
 
 import moeflux
-from moeflux import IoError, SessionError
+from moeflux import IoError, MemoryBudgetError, SessionError, _core
 from moeflux.durable import PART
 from moeflux.serve.disk_cache import DiskCache, Entry
 from moeflux.serve.disk_threads import DiskThreads
 from moeflux.serve.engine import Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
+from moeflux.serve.sequence import Sequence
 from oracle import build
 from serve.test_serve_command import ask, server
 
@@ -456,12 +459,55 @@ def test_a_server_that_is_told_to_end_remembers_and_one_that_is_killed_does_no_h
         assert (again, cached) == (text, 500)
 
 
-def test_a_second_signal_ends_the_writing(tmp_path):
-    with server("--cache-dir", str(tmp_path)) as (process, url):
-        completion(url, [301])
-        process.send_signal(signal.SIGTERM)
+@pytest.mark.parametrize("which", ["read", "write"])
+def test_a_second_signal_ends_what_a_disk_does(tmp_path, which, monkeypatch):
+    """A disk that never gets done, and only a second signal tells it to stop."""
+    folder, code = tmp_path / "kept", tmp_path / "code"
+    if which == "read":
+        with server("--cache-dir", str(folder)) as (process, url):
+            completion(url, [301])
+            completion(url, [302])
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+    code.mkdir()
+    (code / "sitecustomize.py").write_text(ENDLESS.format(which=which, begun=str(tmp_path / "x")))
+    path = os.pathsep.join((str(code), os.environ.get("PYTHONPATH", "")))
+    monkeypatch.setenv("PYTHONPATH", path)
+    with server("--cache-dir", str(folder)) as (process, url):
+        if which == "read":
+            asked = threading.Thread(target=failing, args=(url, [303]))
+            asked.start()
+        else:
+            completion(url, [301])
+            completion(url, [302])
+            process.send_signal(signal.SIGTERM)
+        while not (tmp_path / "x").exists() and process.poll() is None:
+            time.sleep(0.01)
+        if which == "read":
+            process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+        if which == "read":
+            asked.join(60)
+
+
+def failing(url, last):
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        completion(url, last)
+
+
+ENDLESS = """
+import pathlib, time
+from moeflux.serve.disk_cache import DiskCache
+
+def endless(*args):
+    pathlib.Path({begun!r}).touch()
+    while True:
+        args[-1](0, 1)
+        time.sleep(0.01)
+
+DiskCache.{which} = endless
+"""
 
 
 def test_the_command_refuses_folders_and_sizes(tmp_path):
@@ -482,8 +528,126 @@ def test_settings_are_checked(bad):
 
 def test_where_memory_runs_out_what_was_read_for_later_goes(tmp_path, model_folder):
     async def work(engine):
-        prefixes = engine._loop.prefixes
-        prefixes._fetched[object()] = object()
+        prefixes, waits = engine._loop.prefixes, Sequence(Job([1, 2]), 0, 1, engine.tokenizer, 64)
+        prefixes._fetched[waits] = object()
         return [prefixes.make_room(0.0) for _ in range(2)], len(prefixes._fetched)
 
     assert serving(model_folder, tmp_path, work)[0] == ([True, False], 0)
+
+
+def test_a_read_in_progress_gives_way_to_an_answer(tmp_path, model_folder, cold):
+    """It holds all memory that there is, and goes on for as long as the answer does."""
+    ids, other = tokens(), tokens(20, seed=3)
+    serving(model_folder, tmp_path, asks(ids))
+    begun, over = threading.Event(), threading.Event()
+
+    async def work(engine):
+        model = engine._loop._model
+
+        def slow(entry, ids, progress=lambda done, total: None):
+            held = []
+            for n in (CONTEXT, 1):
+                with contextlib.suppress(MemoryBudgetError):
+                    while True:
+                        held.append(_core.NativeDraft(model._native, n))
+            begun.set()
+            while not over.wait(0.01):
+                progress(0, 1)
+
+        engine._loop.prefixes.disk.read = slow
+        sampling = Sampling(temperature=0, max_tokens=400, ignore_eos=True)
+        try:
+            async with aclosing(engine.submit(Job(other, sampling))) as deltas:
+                first = await anext(deltas)
+                waits = asyncio.create_task(answer(engine, [*ids, 5]))
+                n = len(first.tokens)
+                async for delta in deltas:
+                    n += len(delta.tokens)
+                    assert delta.error is None
+        finally:
+            over.set()
+        return n, await waits
+
+    load = {"memory": "24MiB"}
+    (n, (said, usage)), _ = serving(model_folder, tmp_path, work, load=load)
+    assert begun.is_set() and n == 400
+    assert said == cold([*ids, 5])[0] and usage.cached_disk == 0
+
+
+def test_a_read_leaves_those_who_run_what_they_are_going_to_take(tmp_path, model_folder):
+    ids = tokens()
+    serving(model_folder, tmp_path, asks(ids))
+
+    async def work(engine):
+        prefixes, asked = engine._loop.prefixes, []
+        prefixes._threads.read = lambda *args: asked.append(args) or Future()
+        waits = Sequence(Job([*ids, 5]), 0, 1, engine.tokenizer, CONTEXT)
+        prefixes.expect(waits)
+        free = prefixes._room.free_bytes
+        found = [prefixes.is_ready(waits, free), len(asked)]  # none is left
+        found += [prefixes.is_ready(waits, 0), len(asked)]
+        prefixes.forget(waits)
+        return found
+
+    assert serving(model_folder, tmp_path, work)[0] == [True, 0, False, 1]
+
+
+def test_a_state_on_its_way_to_the_disk_is_written_once(tmp_path, model):
+    disk, goes_on, written = DiskCache(tmp_path, MUCH, model), threading.Event(), []
+    disk.write = lambda ids, *args: goes_on.wait(60) and written.append(ids)
+    threads = DiskThreads(disk, lambda: None, MUCH)
+    one = kept(model, tokens())
+    for nbytes in (0, 1000):
+        threads.write(tokens(), "", one, nbytes)
+    assert threads.pending_bytes == 1000
+    goes_on.set()
+    threads.close(60)
+    assert written == [tokens()]
+
+
+@pytest.mark.parametrize("end", ["drop_reads", "abort"])
+def test_reads_that_are_given_up_free_their_memory(tmp_path, model, end):
+    disk, begun, goes_on = DiskCache(tmp_path, MUCH, model), threading.Event(), threading.Event()
+    for seed in range(2):
+        disk.write(tokens(seed=seed), "", kept(model, tokens(seed=seed)))
+    read = disk.read
+
+    def slow(entry, ids, progress):
+        def watch(done, total):
+            begun.set()
+            goes_on.wait(60)
+            progress(done, total)
+
+        return read(entry, ids, watch)
+
+    disk.read = slow
+    used = model.free_bytes
+    threads = DiskThreads(disk, lambda: None, MUCH)
+    found = [threads.read(disk.find([*tokens(seed=seed), 1], ""), tokens(seed=seed))
+             for seed in range(2)]  # fmt: skip
+    assert begun.wait(60) and model.free_bytes < used
+    threading.Timer(0.05, goes_on.set).start()
+    getattr(threads, end)()
+    if end == "drop_reads":
+        assert model.free_bytes == used
+    threads.close(60)
+    assert next(future.result() for future in found if not future.cancelled()) == []
+    assert model.free_bytes == used and disk.counts["damaged"] == 0
+
+
+def test_a_read_that_fails_leaves_what_memory_has(tmp_path, model_folder):
+    ids = tokens()
+    serving(model_folder, tmp_path, asks(ids))
+
+    async def work(engine):
+        prefixes = engine._loop.prefixes
+        prefixes.disk.read = lambda *args: None
+        waits = Sequence(Job([*ids, 5]), 0, 1, engine.tokenizer, CONTEXT)
+        prefixes.expect(waits)
+        found = [waits.taken.cached]
+        while not prefixes.is_ready(waits, 0):
+            await asyncio.sleep(0.01)
+        return [*found, waits.taken.cached]
+
+    found, _ = serving(model_folder, tmp_path, work)
+    assert found[0] >= LENGTH and found[1] == 0

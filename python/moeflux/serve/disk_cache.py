@@ -100,16 +100,27 @@ class DiskCache:
                 best = self._index.get(hashed.copy().hexdigest() + SUFFIX, best)
         return best
 
+    def name(self, ids: Sequence[int], scope: str) -> str:
+        """Of the file of exactly these tokens."""
+        hashed = self._hash(scope)
+        hashed.update(np.asarray(ids, dtype="<u4").tobytes())
+        return hashed.hexdigest() + SUFFIX
+
     def has(self, ids: Sequence[int], scope: str) -> bool:
         """Whether there is one of exactly these tokens."""
         with self._lock:
-            return self._name(ids, scope) in self._index
+            return self.name(ids, scope) in self._index
 
-    def read(self, entry: Entry, ids: Sequence[int]) -> Snapshot | None:
+    def read(
+        self,
+        entry: Entry,
+        ids: Sequence[int],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> Snapshot | None:
         """A snapshot of the first of `ids`; None where the file is gone, damaged or too large."""
         path = self._folder / entry.name
         try:
-            found = Snapshot.read(self._model, path)
+            found = Snapshot.read(self._model, path, progress=progress)
             if found.tokens is None or found.tokens.tolist() != list(ids[: entry.position]):
                 raise FormatError(f"[serve] expected the tokens of its name, found others ({path})")
         except FormatError as error:
@@ -137,7 +148,7 @@ class DiskCache:
         progress: Callable[[int, int], object] | None = None,
     ) -> bool:
         """Keeps a snapshot of `ids`. False where it is larger than the bound, or the disk fails."""
-        name, position = self._name(ids, scope), snapshot.position
+        name, position = self.name(ids, scope), snapshot.position
         state = self._model._native.snapshot_form(position)["nbytes"]
         nbytes = saved.file_bytes(state, position)
         if nbytes > self._max_bytes:
@@ -165,11 +176,6 @@ class DiskCache:
         hashed = self._base.copy()
         hashed.update(f"{scope}\0".encode())
         return hashed
-
-    def _name(self, ids: Sequence[int], scope: str) -> str:
-        hashed = self._hash(scope)
-        hashed.update(np.asarray(ids, dtype="<u4").tobytes())
-        return hashed.hexdigest() + SUFFIX
 
     def _add(self, entry: Entry) -> None:
         self._forget(entry.name)

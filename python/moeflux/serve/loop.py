@@ -169,6 +169,8 @@ class StepLoop:
         self._take_inbox()
         self._drop_cancelled()
         wanted = self._plan()
+        if wanted.preempt and self.prefixes.drop_reads():
+            wanted = self._plan()
         if wanted.preempt or wanted.admit:
             self._apply(wanted)
             wanted = self._plan()
@@ -201,12 +203,14 @@ class StepLoop:
 
     def _plan(self) -> StepPlan:
         now = time.monotonic()
+        running = tuple(self._view(key, q) for key, q in self._running.items())
+        promised = sum(r.promised for r in running)
         waiting = tuple(
             Waiting(key, q.job.client, len(q.tokens) - q.taken.cached,
-                    self._room.bytes(q.expected(AHEAD)), now - q.taken.submitted, self._ready(q))
+                    self._room.bytes(q.expected(AHEAD)), now - q.taken.submitted,
+                    self._ready(q, promised))
             for key, q in self._waiting.items()
         )  # fmt: skip
-        running = tuple(self._view(key, q) for key, q in self._running.items())
         state = State(waiting, running, self._room.free_bytes, self.prefixes.nbytes, now)
         return plan(state, self._costs, self._limits)
 
@@ -218,11 +222,11 @@ class StepLoop:
         return Running(key, sequence.job.client, sequence.pending, most, room.bytes(step) - held,
                        room.bytes(sequence.expected(AHEAD)) - held)  # fmt: skip
 
-    def _ready(self, sequence: Sequence) -> bool:
+    def _ready(self, sequence: Sequence, promised: int) -> bool:
         """Choices after the first wait until that has the prompt, and go on from its snapshot."""
         first = self._tickets[sequence.key].sequences[0]
         if sequence is first:
-            return self.prefixes.is_ready(sequence)
+            return self.prefixes.is_ready(sequence, promised)
         return first.finish is not None or first.generated > 0
 
     def _most(self, sequence: Sequence) -> int:

@@ -38,7 +38,7 @@ class Prefixes:
         self._cache, self._room, self.disk = cache, room, disk
         self._threads: DiskThreads | None = None  # a disk without files is false
         self._on_disk: dict[Sequence, Entry] = {}  # waits until others' snapshots are used
-        self._fetching: dict[Sequence, Future[Snapshot | None]] = {}
+        self._fetching: dict[Sequence, Future[list[Snapshot]]] = {}
         self._fetched: dict[Sequence, Kept] = {}  # until it is admitted
         self._spills = False  # what the cache drops goes to the disk
         if disk is not None:
@@ -67,7 +67,7 @@ class Prefixes:
         if sequence.echoes:
             return
         scope = sequence.job.scope
-        sequence.taken.cached = self._cache.find(sequence.tokens, scope).position
+        self._recount(sequence)
         if self._threads is None or sequence.choice:  # others go on from the first one's
             return
         entry = self._threads.disk.find(sequence.tokens, scope)
@@ -76,44 +76,63 @@ class Prefixes:
         sequence.taken.cached = entry.position  # as the scheduler is told
         self._on_disk[sequence] = entry
 
-    def is_ready(self, sequence: Sequence) -> bool:
-        """Whether what is on disk of its prompt has been read, or nothing is to be."""
-        if (entry := self._on_disk.get(sequence)) is not None and not self._fetch(sequence, entry):
-            return sequence not in self._on_disk
+    def is_ready(self, sequence: Sequence, promised: int) -> bool:
+        """Whether what is on disk of its prompt has been read, or nothing can be.
+
+        Args:
+            sequence: that waits.
+            promised: bytes that those who run are going to take.
+        """
+        if (entry := self._on_disk.get(sequence)) is not None:
+            return not self._fetch(sequence, entry, promised)
         future = self._fetching.get(sequence)
         if future is None:
             return True
         if not future.done():
             return False
         del self._fetching[sequence]
-        if (snapshot := future.result()) is not None:
-            full = snapshot.position // self._room.extent
-            self._fetched[sequence] = kept = Kept(snapshot, tuple(object() for _ in range(full)))
-            held = sequence.tokens[: snapshot.position]
-            self._insert(held, kept, sequence.job.scope, hits=1)
+        if not (found := future.result()):
+            self._recount(sequence)
+            return True
+        snapshot = found[0]
+        full = snapshot.position // self._room.extent
+        self._fetched[sequence] = kept = Kept(snapshot, tuple(object() for _ in range(full)))
+        held = sequence.tokens[: snapshot.position]
+        self._insert(held, kept, sequence.job.scope, hits=1)
         return True
 
-    def _fetch(self, sequence: Sequence, entry: Entry) -> bool:
-        """Begins to read; those that were read and are not used yet have a bound."""
+    def _fetch(self, sequence: Sequence, entry: Entry, promised: int) -> bool:
+        """Begins to read, or waits for that: those that were read and are not used have a bound.
+
+        False: whoever is admitted before there is room for it computes its prompt.
+        """
         assert self._threads is not None
         others = (*self._fetching, *self._fetched)
         held = sum(self._room.bytes(other.taken.cached) for other in others)
         wanted = self._room.bytes(entry.position) + self._room.extent_bytes
         if others and held + wanted > self._cache.max_bytes:
+            return True
+        short = wanted + promised - self._room.free_bytes  # its session shares the rest with it
+        if short > self._cache.nbytes:
             return False
         del self._on_disk[sequence]
-        known = self._cache.find(sequence.tokens, sequence.job.scope).position  # by now
-        short = wanted - self._room.free_bytes  # its session shares the rest with it
-        if entry.position < known + LEAST_ON_DISK or short > self._cache.nbytes:
-            sequence.taken.cached = known
+        if entry.position < self._recount(sequence) + LEAST_ON_DISK:  # by now
             return False
+        sequence.taken.cached = entry.position
         self._evict(short, time.monotonic(), spills=False)
         self._fetching[sequence] = self._threads.read(entry, sequence.tokens)
         return True
 
+    def _recount(self, sequence: Sequence) -> int:
+        """Tokens of it that memory has, as the scheduler is told."""
+        found = self._cache.find(sequence.tokens, sequence.job.scope).position
+        sequence.taken.cached = found
+        return found
+
     def match(self, sequence: Sequence, now: float) -> tuple[Match, bool]:
         """What one that is admitted can go on from, and whether the disk had that."""
         found = self._cache.find(sequence.tokens, sequence.job.scope, now)
+        self._on_disk.pop(sequence, None)  # there was no room to read it
         fetched = self._fetched.pop(sequence, None)
         if fetched is not None and fetched.snapshot.position > found.position:
             at = fetched.snapshot.position
@@ -176,13 +195,27 @@ class Prefixes:
         return spills and nbytes > 0 and self._pending_bytes > 0
 
     def make_room(self, now: float) -> bool:
-        """Lets a share of the snapshots go, then those on their way to the disk. False: none."""
+        """Lets a share of the snapshots go, then those on their way from and to the disk.
+
+        Returns:
+            Whether there were any.
+        """
         if self._evict(max(self._cache.nbytes // EVICTED, 1), now, spills=False):
             return True
-        if self._fetched:  # those who wait for it compute their prompts
-            self._fetched.clear()
+        if self.drop_reads():
             return True
         return self._threads.drop() if self._threads else False
+
+    def drop_reads(self) -> bool:
+        """Lets go what is read or was read for those who wait: they compute their prompts."""
+        if self._threads is None:
+            return False
+        dropped, waiting = self._threads.drop_reads(), (*self._fetching, *self._fetched)
+        self._fetching.clear()
+        self._fetched.clear()
+        for sequence in waiting:
+            self._recount(sequence)
+        return dropped or bool(waiting)
 
     def close(self, seconds: float) -> None:
         """Writes what is worth it, the best first, for so many seconds; nobody steps any more."""

@@ -79,6 +79,11 @@ class Running:
     growth: int = 0
     expected: int = 0
 
+    @property
+    def promised(self) -> int:
+        """Bytes that are not for others."""
+        return max(self.growth, self.expected)
+
 
 @dataclass(frozen=True)
 class State:
@@ -132,7 +137,7 @@ def _feed(
     feed = _rows(running, costs, limits, state.now)
     growth = sum(r.growth for r in running)
     evict = max(0, min(growth - state.free_bytes, state.cached_bytes))
-    promised = sum(max(r.growth, r.expected) for r in running)
+    promised = sum(r.promised for r in running)
     return feed, tuple(preempt), evict, state.free_bytes + state.cached_bytes - promised
 
 
