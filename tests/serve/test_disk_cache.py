@@ -22,7 +22,9 @@ import pytest
 
 import moeflux
 from moeflux import IoError, MemoryBudgetError, SessionError, _core
+from moeflux.checkpoint import open_checkpoint
 from moeflux.durable import PART
+from moeflux.identity import Identity
 from moeflux.serve.disk_cache import DiskCache, Entry
 from moeflux.serve.disk_threads import DiskThreads
 from moeflux.serve.engine import Job, Sampling
@@ -223,6 +225,25 @@ def test_other_models_and_precisions_files_are_ignored_and_stay(tmp_path, model_
         assert usage.cached_disk == 0 and 'event="damaged"} 0.0' in text
     assert set(before) <= set(files(tmp_path))
     [(_, usage)], _ = serving(model_folder, tmp_path, asks([*ids, 5]))
+    assert usage.cached_disk >= LENGTH
+
+
+def test_a_checkpoint_that_changes_in_place_is_another(tmp_path):
+    """By a byte of one expert, which no sample of the weights finds."""
+    folder, ids = build(tmp_path / "model", family="qwen3_moe", form="mlx-q4"), tokens()
+    serving(folder, tmp_path / "kept", asks(ids))
+    checkpoint = open_checkpoint(folder)
+    before = Identity(folder, checkpoint.config).weights
+    tensor = next(t for t in checkpoint.tensors.values() if t.dtype == "U32" and len(t.shape) == 3)
+    with checkpoint.files[tensor.file].open("r+b") as stream:
+        stream.seek(tensor.offset)
+        byte = stream.read(1)[0]
+        stream.seek(tensor.offset)
+        stream.write(bytes([byte ^ 0x33]))
+    assert Identity(folder, checkpoint.config).weights == before
+    [(_, usage)], _ = serving(folder, tmp_path / "kept", asks([*ids, 5]))
+    assert usage.cached_disk == 0
+    [(_, usage)], _ = serving(folder, tmp_path / "kept", asks([*ids, 5, 6]))
     assert usage.cached_disk >= LENGTH
 
 

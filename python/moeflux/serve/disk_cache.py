@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import saved
+from ..checkpoint import open_checkpoint
 from ..durable import PART, require_space
 from ..errors import FormatError, IoError, MemoryBudgetError
 from ..log import logger
@@ -65,6 +66,7 @@ class DiskCache:
 
     Raises:
         IoError: the folder cannot be used, or others can write to it.
+        FormatError: the checkpoint is no longer what was loaded.
     """
 
     def __init__(self, folder: Path, max_bytes: int, model: Model) -> None:
@@ -77,7 +79,8 @@ class DiskCache:
         self._fails = False  # the last write has
         native = model._native
         own = fingerprint(native, model._identity, native.snapshot_form(1 << 24))
-        self._base = hashlib.sha256(json.dumps(own, sort_keys=True).encode())
+        said = json.dumps([own, _stamps(model.path)], sort_keys=True)
+        self._base = hashlib.sha256(said.encode())
         _private_folder(folder)
         self._scan()
 
@@ -239,6 +242,16 @@ class DiskCache:
             own = fingerprint(native, self._model._identity, form)
             fits = file.header.model == own and file.header.position <= form["context"]
             return file.header.position if fits else 0
+
+
+def _stamps(path: Path) -> list[tuple[str, int, int]]:
+    """Of a checkpoint's files: the fingerprint looks at a few weights of them alone."""
+    checkpoint = open_checkpoint(path)
+    try:
+        found = [(file.name, file.stat()) for file in checkpoint.files]
+    except OSError as error:
+        raise IoError(f"[serve] cannot read the model's files: {error}") from None
+    return [(name, info.st_size, info.st_mtime_ns) for name, info in found]
 
 
 def _private_folder(folder: Path) -> None:
