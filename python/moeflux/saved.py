@@ -42,6 +42,10 @@ MAX_NOTE_BYTES = 64 << 20
 MAX_TOKENS = 1 << 24  # as the context of `load`
 
 
+class OtherVersion(FormatError):
+    """A file of another version of this format."""
+
+
 @dataclass(frozen=True)
 class Header:
     """What a file says of itself.
@@ -161,7 +165,7 @@ class Reader:
         if magic != MAGIC or len(prefix) < least:
             raise self.fail("expected a file of a snapshot, found another")
         if version != VERSION:
-            raise self.fail(f"expected version {VERSION}, found {version}")
+            raise OtherVersion(str(self.fail(f"expected version {VERSION}, found {version}")))
         if length > min(MAX_HEADER_BYTES, self._size - least):
             raise self.fail(f"expected a header within {self._size} bytes, found {length} of it")
         text, (crc,) = self._stream.read(length), _SUM.unpack(prefix[_PREFIX.size :])

@@ -332,8 +332,10 @@ class Usage:
 def test_folders_that_are_not_ones_own_are_refused(tmp_path, model):
     (tmp_path / "file").write_text("")
     (tmp_path / "open").mkdir()
-    (tmp_path / "open").chmod(0o777)
-    for name in ("file", "file/below", "open"):
+    (tmp_path / "open").chmod(0o707)
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group").chmod(0o770)
+    for name in ("file", "file/below", "open", "group"):
         with pytest.raises(IoError, match=r"^\[serve\]"):
             DiskCache(tmp_path / name, MUCH, model)
 
@@ -351,6 +353,58 @@ def test_other_files_of_the_folder_stay(tmp_path, model):
     os.symlink(tmp_path / "notes.txt", tmp_path / f"{'0' * 64}.mfs")
     assert len(DiskCache(tmp_path, 1, model)) == 0  # a bound that keeps no file
     assert {path.name for path in tmp_path.iterdir()} == {*names, f"{'0' * 64}.mfs"}
+
+
+def test_odd_entries_of_the_folder_do_not_stop_a_start(tmp_path, model, monkeypatch):
+    odd = [tmp_path / f"{'0' * 64}.mfs", tmp_path / f".{'0' * 64}.mfs.old{PART}"]
+    for path in odd:
+        path.mkdir()
+        os.utime(path, (1, 1))
+    scandir = os.scandir
+
+    class Gone:
+        name = f"{'1' * 64}.mfs"
+
+        def stat(self, **_):
+            raise FileNotFoundError(self.name)
+
+    @contextmanager
+    def scanned(folder):
+        with scandir(folder) as found:
+            yield [Gone(), *found]
+
+    monkeypatch.setattr(os, "scandir", scanned)
+    assert len(DiskCache(tmp_path, MUCH, model)) == 0 and all(path.is_dir() for path in odd)
+
+
+def test_a_file_that_cannot_be_read_now_counts_and_is_written_again(tmp_path, model, monkeypatch):
+    disk = DiskCache(tmp_path, MUCH, model)
+    disk.write(tokens(), "", kept(model, tokens()))
+    entry, nbytes = disk.find([*tokens(), 1], ""), disk.nbytes
+
+    def fails(*args, **more):
+        raise IoError("[snapshot] the disk is gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("moeflux.saved.opened", fails)
+        assert disk.read(entry, tokens()) is None
+        assert DiskCache(tmp_path, MUCH, model).nbytes == nbytes
+    assert disk.nbytes == nbytes and disk.find([*tokens(), 1], "") is None
+    assert not disk.has(tokens(), "")
+    assert disk.write(tokens(), "", kept(model, tokens())) and disk.has(tokens(), "")
+    assert disk.nbytes == nbytes == files(tmp_path)[0].stat().st_size
+
+
+def test_a_file_of_another_version_stays_and_counts(tmp_path, model):
+    disk = DiskCache(tmp_path, MUCH, model)
+    disk.write(tokens(), "", kept(model, tokens()))
+    (file,) = files(tmp_path)
+    data = bytearray(file.read_bytes())
+    data[16] += 1
+    file.write_bytes(data)
+    again = DiskCache(tmp_path, MUCH, model)
+    assert files(tmp_path) == [file] and again.nbytes == len(data) and len(again) == 0
+    assert again.counts["damaged"] == 0
 
 
 def test_a_file_that_another_server_removes_is_a_miss(tmp_path, model):

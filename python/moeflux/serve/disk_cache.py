@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +43,8 @@ class Entry:
     Attributes:
         name: of it.
         nbytes: of it.
-        position: tokens that it holds; 0 where it is another model's.
+        position: tokens that it holds; 0 where it is another model's or cannot be read now: it
+            counts for the bound alone.
         when: it was used last, in seconds since 1970.
     """
 
@@ -100,7 +101,8 @@ class DiskCache:
             for position in sorted(p for p in self._positions if p < len(tokens)):
                 hashed.update(tokens[at:position].tobytes())
                 at = position
-                best = self._index.get(hashed.copy().hexdigest() + SUFFIX, best)
+                found = self._index.get(hashed.copy().hexdigest() + SUFFIX)
+                best = found if found is not None and found.position else best
         return best
 
     def name(self, ids: Sequence[int], scope: str) -> str:
@@ -112,7 +114,8 @@ class DiskCache:
     def has(self, ids: Sequence[int], scope: str) -> bool:
         """Whether there is one of exactly these tokens."""
         with self._lock:
-            return self.name(ids, scope) in self._index
+            entry = self._index.get(self.name(ids, scope))
+            return entry is not None and entry.position > 0
 
     def read(
         self,
@@ -130,10 +133,7 @@ class DiskCache:
             self._damaged(entry, error)
             return None
         except IoError as error:
-            with self._lock:
-                self._forget(entry.name)
-            if path.exists():  # else it is another server's doing, or somebody's
-                logger.warning("a kept prompt is passed over: %s", error)
+            self._pass_over(entry, error)
             return None
         except MemoryBudgetError:
             return None
@@ -213,23 +213,32 @@ class DiskCache:
         with contextlib.suppress(OSError):
             (self._folder / entry.name).unlink()
 
+    def _pass_over(self, entry: Entry, error: Exception) -> None:
+        with self._lock:
+            self._forget(entry.name)
+            if not (self._folder / entry.name).exists():
+                return  # it is another server's doing, or somebody's
+            self._add(replace(entry, position=0))
+        logger.warning("a kept prompt is passed over: %s", error)
+
     def _scan(self) -> None:
         """Takes up what is in the folder, by headers."""
-        with os.scandir(self._folder) as files:
-            found = [(file.name, file.stat(follow_symlinks=False)) for file in files]
-        for name, info in found:
+        for name, info in _regular_files(self._folder):
             path = self._folder / name
             if _PART.fullmatch(name) and info.st_mtime < time.time() - OLD_PART:
-                path.unlink(missing_ok=True)
-            if not _NAME.fullmatch(name) or not stat.S_ISREG(info.st_mode):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+            if not _NAME.fullmatch(name):
                 continue
             entry = Entry(name, info.st_size, 0, info.st_mtime)
             try:
                 entry.position = self._own_position(path)
+            except saved.OtherVersion:
+                self._add(entry)
             except FormatError as error:
                 self._damaged(entry, error)
             except IoError as error:
-                logger.warning("a kept prompt is passed over: %s", error)
+                self._pass_over(entry, error)
             else:
                 self._add(entry)
         self._make_room(0)
@@ -254,13 +263,28 @@ def _stamps(path: Path) -> list[tuple[str, int, int]]:
     return [(name, info.st_size, info.st_mtime_ns) for name, info in found]
 
 
+def _regular_files(folder: Path) -> list[tuple[str, os.stat_result]]:
+    """Those that are there; another server may remove some meanwhile."""
+    found = []
+    try:
+        with os.scandir(folder) as files:
+            for file in files:
+                with contextlib.suppress(OSError):
+                    found.append((file.name, file.stat(follow_symlinks=False)))
+    except OSError as error:
+        raise IoError(f"[serve] cannot keep prompts: {error.strerror} ({folder})") from None
+    return [(name, info) for name, info in found if stat.S_ISREG(info.st_mode)]
+
+
 def _private_folder(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = folder.stat()
     except OSError as error:
         raise IoError(f"[serve] cannot keep prompts: {error.strerror} ({folder})") from None
-    if info.st_mode & stat.S_IWOTH or info.st_uid != os.geteuid():
-        raise IoError(f"[serve] expected a folder that nobody else can write to ({folder})")
+    if info.st_mode & (stat.S_IWGRP | stat.S_IWOTH) or info.st_uid != os.geteuid():
+        mode = f"{stat.S_IMODE(info.st_mode):04o}"
+        raise IoError(f"[serve] expected a folder that nobody else can write to, found mode {mode} "
+                      f"of user {info.st_uid} ({folder})")  # fmt: skip
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise IoError(f"[serve] expected a folder to read and write ({folder})")
