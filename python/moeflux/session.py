@@ -102,8 +102,8 @@ class Session:
     @property
     def position(self) -> int:
         """Tokens held so far. Any thread may ask, also while another one steps."""
-        native = self._native.position
-        position = native if self._ahead is None else self._ahead.position
+        native, ahead = self._native.position, self._ahead
+        position = native if ahead is None else ahead.position
         return position + (self._shown[0] == native)
 
     @property

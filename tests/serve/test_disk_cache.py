@@ -595,7 +595,10 @@ def test_the_command_refuses_folders_and_sizes(tmp_path):
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("bad", [{"cache_disk": "25%"}, {"cache_disk": "much"}, {"cache_dir": 3}])
+@pytest.mark.parametrize("bad", [
+    {"cache_disk": "25%"}, {"cache_disk": "much"}, {"cache_dir": 3}, {"cache_dir": ""},
+    {"cache_disk": "8GiB"},
+])  # fmt: skip
 def test_settings_are_checked(bad):
     with pytest.raises(SessionError, match=next(iter(bad))):
         EngineSettings(**bad)

@@ -97,6 +97,8 @@ def test_metrics_need_the_key_where_there_is_one_and_the_page_can_be_left_out():
 BAD_FLAGS = {
     "--max-running": ("many", "max_running: expected auto or a number"),
     "--cache-memory": ("200%", "cache_memory: expected a size"),
+    "--cache-disk": ("8GiB", "expected a cache_dir with it"),
+    "--cache-dir": ("", "cache_dir: expected None or a path"),
     "--api-key-file": ("/nowhere", "cannot read /nowhere"),
     "--host": ("0.0.0.0", "expected an api key"),
     "--max-body": ("huge", "expected a size"),

@@ -287,15 +287,17 @@ def test_who_asks():
 
 
 def test_the_key_that_lets_a_request_in_says_whose_it_is():
-    def job_of(**headers):
+    def job_of(keys=("one", "two"), **headers):
         engine = ScriptedEngine()
         headers = {key.replace("_", "-"): value for key, value in headers.items()}
-        ask(engine, CHAT, {"messages": [USER]}, headers=headers, api_keys=("one", "two"))
+        ask(engine, CHAT, {"messages": [USER]}, headers=headers, api_keys=keys)
         return engine.jobs[0]
 
     plain, other = job_of(authorization="Bearer one"), job_of(x_api_key="two")
     more = job_of(authorization="Bearer one", x_api_key="random", x_session_id="s")
     assert plain.scope == more.scope != other.scope
+    alone = job_of(("one",), authorization="Bearer one")  # a key more later changes nothing of it
+    assert alone.scope == plain.scope != job_of(()).scope
     assert more.client == f"{plain.client}s" and "one" not in plain.client
     assert plain.client.partition("/")[0] != other.client.partition("/")[0]
 

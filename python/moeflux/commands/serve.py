@@ -49,9 +49,11 @@ def serve(
         str, typer.Option(help="For prompts to come: a size, or a share of what is free.")
     ] = "25%",
     cache_dir: Annotated[
-        Optional[Path], typer.Option(help="Keep prompts in this folder, too, for the next start.")
+        Optional[str], typer.Option(help="Keep prompts in this folder, too, for the next start.")
     ] = None,
-    cache_disk: Annotated[str, typer.Option(help="Of all files there.")] = "8GiB",
+    cache_disk: Annotated[
+        Optional[str], typer.Option(help="Of all files there; 8GiB where it is not given.")
+    ] = None,
     api_key: Annotated[
         Optional[list[str]],
         typer.Option(help="Clients must send it; repeatable. MOEFLUX_API_KEY's in its place."),

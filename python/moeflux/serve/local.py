@@ -31,6 +31,7 @@ from .sequence import Sequence as Choice
 from .ticket import Ticket
 
 COMPILE_THREADS, COMPILE_SECONDS = 2, 2.0
+CACHE_DISK = "8GiB"  # of files where a folder is given alone
 WRITE_SECONDS = 10.0  # at least, at the end, for snapshots that are worth a file
 SHARE = Rule("a size such as 2GiB, or a share such as 25%", lambda value: _share(value) is not None)
 RULES = {
@@ -39,8 +40,10 @@ RULES = {
     "min_rate": number("above 0", lambda value: value > 0),
     "prefill_share": number("above 0 and below 1", lambda value: 0 < value < 1),
     "cache_memory": SHARE,
-    "cache_dir": optional(PATH),
-    "cache_disk": Rule("a size such as 8GiB", lambda value: isinstance(_share(value), int)),
+    "cache_dir": optional(Rule("a path", lambda value: PATH.fits(value) and value != "")),
+    "cache_disk": optional(
+        Rule("a size such as 8GiB", lambda value: isinstance(_share(value), int))
+    ),
 }
 JOB_RULES = {"n": integer(1, 16), "echo": optional(integer(0, 1 << 20))}
 SAMPLING_RULES = {
@@ -63,10 +66,10 @@ class EngineSettings:
         prefill_share: of the time, for prompts, while answers are written.
         cache_memory: bound of snapshots: a size, or a share of what is free after the load.
         cache_dir: folder of snapshots in files, which outlive the engine; None: there is none.
-        cache_disk: bound of all files there.
+        cache_disk: bound of all files there; None: `CACHE_DISK`.
 
     Raises:
-        SessionError: a value breaks its rule.
+        SessionError: a value breaks its rule, or there is a bound of files and no folder.
     """
 
     max_running: int | None = None
@@ -75,10 +78,12 @@ class EngineSettings:
     prefill_share: float = 0.5
     cache_memory: str = "25%"
     cache_dir: str | os.PathLike[str] | None = None
-    cache_disk: str = "8GiB"
+    cache_disk: str | None = None
 
     def __post_init__(self) -> None:
         check("serve", SessionError, RULES, vars(self))
+        if self.cache_disk is not None and self.cache_dir is None:
+            raise SessionError("[serve] cache_disk: expected a cache_dir with it, found none")
 
 
 class LocalEngine:
@@ -109,7 +114,7 @@ class LocalEngine:
                         share=s.prefill_share, kept_bytes=room.kept_bytes)  # fmt: skip
         self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes), room.extent_bytes)
         self._disk = (
-            DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk), model)
+            DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk or CACHE_DISK), model)
             if s.cache_dir is not None else None
         )  # fmt: skip
         self._loop = StepLoop(model, limits, self._cache, room, self.metrics, self._disk)

@@ -70,8 +70,8 @@ def client(request: Request, *named: str | None) -> str:
 
 
 def scope(request: Request, api: Api) -> str:
-    """Whose prompts a request shares work with: everyone's, unless there are several keys."""
-    return str(request.state.key) if len(api.settings.api_keys) > 1 else ""
+    """Whose prompts a request shares work with: those of its key, or everyone's without keys."""
+    return str(request.state.key) if api.settings.api_keys else ""
 
 
 def now() -> int:
