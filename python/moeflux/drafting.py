@@ -132,16 +132,20 @@ class Draft:
     def _step(self, session: Session, tokens: list[int], aborts_before: int) -> bool:
         """Steps a guess, too. False: that failed, with nothing changed, and one token may not."""
         native, begin = session._native, time.perf_counter()
+        at, before = native.position, None
         try:
             before = None if native.truncatable else native.save()
             items = step_items(session, tokens)
             rows = stepped(native.model, [session], items, "all", [], aborts_before)[0]["logits"]
+            session._ahead = self._open = Ahead(at, tokens, rows, before)
         except Interrupted:
             raise
         except MoefluxError:
             return False
-        at = native.position - len(tokens)
-        session._ahead = self._open = Ahead(at, tokens, rows, before)
+        except BaseException:  # Ctrl-C, after the step and before anyone knows of it
+            if session._ahead is None and native.position > at:
+                native.truncate(at) if before is None else native.restore(before)
+            raise
         session._logits, session._shown = rows[0], NOTHING
         self._seconds = time.perf_counter() - begin
         return True

@@ -160,6 +160,32 @@ def test_a_guess_that_cannot_be_stepped_is_left_out(model, monkeypatch, error):
     assert parts(model, "ngram") == expected
 
 
+class Sevens:
+    def add(self, token):
+        pass
+
+    def guess(self):
+        return [7, 7, 7]
+
+
+def test_ctrl_c_after_a_step_leaves_no_guess_in_the_session(model, monkeypatch):
+    use(monkeypatch, Sevens)
+    step, plain, session, said = drafting.stepped, model.session(), model.session(), []
+
+    def stepped(*args):
+        step(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(drafting, "stepped", stepped)
+    with pytest.raises(KeyboardInterrupt):
+        for part in moeflux.stream_generate(model, TEXT, session=session, draft="ngram",
+                                            max_tokens=MANY):  # fmt: skip
+            said.append(part.token)
+    assert said and session.position == len(TEXT) + len(said)
+    plain.step([*TEXT, *said])
+    assert np.array_equal(session.step([7]), plain.step([7]))
+
+
 def raising(error):
     def step(*_):
         raise error("a guess failed")
