@@ -162,7 +162,10 @@ Q = "model.layers.0.self_attn.q_proj.weight"
 HOSTILE = {
     "no codes": (lambda own: own.pop(f"{Q}_packed"), r"q_proj\.weight"),
     "no scales": (lambda own: own.pop(f"{Q}_scale"), "expected dtype F32, F16, BF16, found U32"),
-    "both": (lambda own: own.update({Q: Stored("BF16", np.zeros((4, 4), "<u2"))}), "q_proj"),
+    "both": (lambda own: own.update({Q: Stored("BF16", np.zeros((4, 4), "<u2"))}),
+             r"q_proj\.weight or .*q_proj\.weight_packed, found both"),
+    "both scales": (lambda own: own.update({f"{Q[:-7]}.scales": own[f"{Q}_scale"]}),
+                    r"q_proj\.scales or .*q_proj\.weight_scale, found both"),
     "few": (lambda own: own.update({f"{Q}_packed": Stored("I32", own[f"{Q}_packed"].data[:, 1:]
             .copy())}), r"symmetric4 in groups of"),
     "zeros": (lambda own: own.update({f"{Q}_zero_point": own[f"{Q}_scale"]}), "no place for"),

@@ -69,7 +69,7 @@ class Tensors:
                              f"{way_out(self.method)}")  # fmt: skip
         if self.method == compressed.METHOD:
             self._group = compressed.group_size(config, Config(checkpoint, self.quantization))
-            self.table = compressed.as_planes(self.table)
+            self.table = compressed.as_planes(config, self.table)
         self._used: set[str] = set()
 
     def has(self, name: str) -> bool:

@@ -64,8 +64,12 @@ def _require(config: Config, key: str, value: object, accepted: tuple[object, ..
                          f"quantization_config, found {show(value)}")  # fmt: skip
 
 
-def as_planes(table: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with packed matrices under the names and dtypes of their planes."""
+def as_planes(config: Config, table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with packed matrices under the names and dtypes of their planes.
+
+    Raises:
+        FormatError: a matrix is there packed and under the name of a plane, too.
+    """
     planes: dict[str, Tensor] = {}
     for name, tensor in table.items():
         if name.endswith(_PACKED):
@@ -76,6 +80,6 @@ def as_planes(table: dict[str, Tensor]) -> dict[str, Tensor]:
         elif name.endswith(_SHAPE) and name.removesuffix(_SHAPE) + _PACKED in table:
             continue  # the config says the same
         if tensor.name in table and tensor.name != name:
-            continue  # left under its own name, which nothing asks for
+            raise config.bad(f"expected {tensor.name} or {name}, found both")
         planes[tensor.name] = tensor
     return planes
