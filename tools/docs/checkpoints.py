@@ -101,7 +101,7 @@ HEAD = (
     "| checkpoint | family | parameters, of them a token's | files | an expert "
     "| experts of a token | smallest memory | all in memory | verified |\n" + "|---" * 9 + "|\n"
 )
-VERIFIED = {"qwen2_moe": "goldens, real weights"}  # by family: more than goldens
+VERIFIED = {"qwen2_moe": "goldens; another model's weights"}  # by family: more than goldens
 # Name, family, what differs from the family's config in tests/oracle.
 CHECKPOINTS: list[tuple[str, str, Any]] = [
     ("Qwen3-30B-A3B, Qwen3-Coder-30B-A3B", "qwen3_moe", _qwen3(48, 2048, 32, 128, 768)),
