@@ -233,14 +233,14 @@ def test_a_checkpoint_that_changes_in_place_is_another(tmp_path):
     folder, ids = build(tmp_path / "model", family="qwen3_moe", form="mlx-q4"), tokens()
     serving(folder, tmp_path / "kept", asks(ids))
     checkpoint = open_checkpoint(folder)
-    before = Identity(folder, checkpoint.config).weights
+    before = Identity(checkpoint).weights
     tensor = next(t for t in checkpoint.tensors.values() if t.dtype == "U32" and len(t.shape) == 3)
     with checkpoint.files[tensor.file].open("r+b") as stream:
         stream.seek(tensor.offset)
         byte = stream.read(1)[0]
         stream.seek(tensor.offset)
         stream.write(bytes([byte ^ 0x33]))
-    assert Identity(folder, checkpoint.config).weights == before
+    assert Identity(open_checkpoint(folder)).weights == before
     [(_, usage)], _ = serving(folder, tmp_path / "kept", asks([*ids, 5]))
     assert usage.cached_disk == 0
     [(_, usage)], _ = serving(folder, tmp_path / "kept", asks([*ids, 5, 6]))

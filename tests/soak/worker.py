@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import json
+import os
 import random
 import sys
 import threading
@@ -122,7 +123,7 @@ class Soak:
     def rewritten(self, prompt: str, expected: str, rng: random.Random) -> None:
         """A file cut short under an open model, then whole again."""
         path = rng.choice(sorted(self.folder.glob("*.safetensors")))
-        data = path.read_bytes()
+        data, before = path.read_bytes(), path.stat()
         try:
             with path.open("r+b") as file:
                 file.truncate(rng.randrange(len(data)))
@@ -130,6 +131,7 @@ class Soak:
         finally:
             with path.open("r+b") as file:
                 file.write(data)
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # snapshots know it by that
         assert self.say(prompt) == expected
 
 

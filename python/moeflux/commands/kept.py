@@ -22,13 +22,13 @@ def refuse(path: Path) -> None:
     Raises:
         FormatError, IoError: it is.
     """
-    if path.exists():
-        with saved.opened(path):
-            pass
     folder = Path(os.path.realpath(path)).parent  # the file is replaced, not written to
     own = os.access in os.supports_effective_ids
     if not os.access(folder, os.W_OK, effective_ids=own) or not folder.is_dir():
         raise errors.IoError(f"[chat] --resume: expected a folder to write to ({folder})")
+    if path.exists():
+        with saved.opened(path):
+            pass
 
 
 @contextlib.contextmanager
