@@ -2,17 +2,14 @@
 #include "base/affine.h"
 
 #include <cmath>
-#include <cstring>
+
+#include "base/bit_stream.h"
 
 namespace moeflux::quant {
 
 namespace {
 
-// What every machine has registers for.
 using Floats4 = float __attribute__((vector_size(16)));
-using Words4 = uint32_t __attribute__((vector_size(16)));
-using Bytes16 = uint8_t __attribute__((vector_size(16)));
-using Words2 = uint64_t __attribute__((vector_size(16)));
 
 constexpr float kLeastScale = 1e-7f;
 constexpr float kToInteger = 0x1.8p23f;  // what is added to it is rounded to the nearest even one
@@ -23,17 +20,11 @@ struct Extremes {
   bool finite;
 };
 
-Floats4 load(const float* values) {
-  Floats4 v;
-  std::memcpy(&v, values, sizeof v);
-  return v;
-}
-
 Extremes extremes(const float* values, uint32_t n) {
-  Floats4 low = load(values), high = low;
+  Floats4 low = load<Floats4>(values), high = low;
   Words4 wrong = {};
   for (uint32_t i = 0; i < n; i += 4) {
-    const Floats4 v = load(values + i);
+    const Floats4 v = load<Floats4>(values + i);
     low = v < low ? v : low;
     high = v > high ? v : high;
     wrong |= (Words4)(((Words4)v & kExponent) == kExponent);
@@ -62,41 +53,16 @@ Line line(const Extremes& found, float top) {
   return {edge / code, edge};
 }
 
-Bytes16 even_bytes(Words4 a, Words4 b) {
-  return __builtin_shufflevector((Bytes16)a, (Bytes16)b, 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22,
-                                 24, 26, 28, 30);
-}
-
-// Twice eight codes, a byte each, to the lowest bytes: pairs of one, two and four move together.
-template <uint32_t bits>
-Words2 join(Words2 w) {
-  constexpr uint64_t mask = (1u << bits) - 1, one = mask * 0x0001000100010001,
-                     two = (mask << bits | mask) * 0x0000000100000001,
-                     four = (1ull << 4 * bits) - 1;
-  w = (w & one) | (w >> (8 - bits) & one << bits);
-  w = (w & two) | (w >> (16 - 2 * bits) & two << 2 * bits);
-  return (w & four) | (w >> (32 - 4 * bits) & four << 4 * bits);
-}
-
-template <uint32_t bits>
-void encode(const float* values, uint32_t n, Line line, std::byte* to) {
-  constexpr float top = (1u << bits) - 1;
-  const auto codes = [&](const float* from) {
-    Floats4 code = (load(from) - line.bias) / line.scale;
+// 16 codes, a byte each.
+Bytes16 codes_of(const float* values, Line line, float top) {
+  const auto four = [&](const float* from) {
+    Floats4 code = (load<Floats4>(from) - line.bias) / line.scale;
     code = code > 0 ? code : Floats4{};
     code = code < top ? code : top - Floats4{};
-    return (Words4)(code + kToInteger) & 255;
+    return (Bytes16)((Words4)(code + kToInteger) & 255);
   };
-  for (uint32_t i = 0; i < n; i += 16, to += 2 * bits) {
-    const float* from = values + i;
-    const Bytes16 first = even_bytes(codes(from), codes(from + 4)),
-                  second = even_bytes(codes(from + 8), codes(from + 12));
-    const Words2 words = join<bits>((Words2)even_bytes((Words4)first, (Words4)second));
-    for (int half = 0; half < 2; ++half) {
-      const uint64_t word = words[half];
-      std::memcpy(to + half * bits, &word, bits);
-    }
-  }
+  return even_bytes(even_bytes(four(values), four(values + 4)),
+                    even_bytes(four(values + 8), four(values + 12)));
 }
 
 template <uint32_t bits>
@@ -104,15 +70,19 @@ bool quantize_as(std::span<const float> values, uint32_t group, std::byte* codes
                  float* biases) {
   constexpr float top = (1u << bits) - 1;
   bool finite = true;
-  for (size_t i = 0; i < values.size() / group; ++i) {
-    const float* of_group = values.data() + i * group;
-    const Extremes found = extremes(of_group, group);
-    const Line each = line(found, top);
-    finite = finite && found.finite && std::isfinite(found.high - found.low) && each.scale != 0;
-    scales[i] = each.scale;
-    biases[i] = each.bias;
-    encode<bits>(of_group, group, each, codes + i * group * bits / 8);
-  }
+  each_block<4 * bits>(codes, values.size() / 32, [&](uint64_t block, std::byte* to) {
+    const float* from = values.data() + 32 * block;
+    const uint64_t i = 32 * block / group;
+    if (32 * block % group == 0) {
+      const Extremes found = extremes(from, group);
+      const Line each = line(found, top);
+      finite = finite && found.finite && std::isfinite(found.high - found.low) && each.scale != 0;
+      scales[i] = each.scale;
+      biases[i] = each.bias;
+    }
+    const Line each{scales[i], biases[i]};
+    pack<bits>(codes_of(from, each, top), codes_of(from + 16, each, top), to);
+  });
   return finite;
 }
 
