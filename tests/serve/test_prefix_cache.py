@@ -149,14 +149,17 @@ def test_paths_are_bounded():
 def test_who_goes_is_told_with_its_tokens_and_place():
     cache, told = filled("abcd", "abcdef", "abcdxy"), []
     cache.insert([1, 2], Fake("of another"), "scope")
-    cache.on_drop = lambda d: told.append((d.scope, d.tokens.tolist(), d.kept.snapshot.name))
     best = cache.best_first(0.0)
     assert {d.kept.snapshot.name: (d.is_end, d.branches) for d in best} == {
         "abcd": (False, True), "abcdef": (True, False), "abcdxy": (True, False),
         "of another": (True, False),
     }  # fmt: skip
     assert best[0].kept.snapshot.name == "abcd"  # saves twice as much
-    assert cache.evict(1000) == 40
+
+    def on_drop(d):
+        told.append((d.scope, d.tokens.tolist(), d.kept.snapshot.name))
+
+    assert cache.evict(1000, on_drop=on_drop) == 40
     assert sorted(told) == sorted(
         [("", list(map(ord, name)), name) for name in ("abcd", "abcdef", "abcdxy")]
         + [("scope", [1, 2], "of another")]

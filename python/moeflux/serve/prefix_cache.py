@@ -73,6 +73,9 @@ class Dropped:
     branches: bool
 
 
+OnDrop = Callable[[Dropped], None]
+
+
 @dataclass(frozen=True)
 class Match:
     """What is known of a prompt.
@@ -98,7 +101,6 @@ class PrefixCache:
 
     Attributes:
         nbytes: of all snapshots, each extent once.
-        on_drop: is told of each snapshot before it goes.
     """
 
     def __init__(
@@ -106,7 +108,6 @@ class PrefixCache:
     ) -> None:
         self.max_bytes, self._extent_bytes = max_bytes, extent_bytes
         self.nbytes = 0
-        self.on_drop: Callable[[Dropped], None] | None = None
         self._max_path_tokens = max_path_tokens
         self._path_tokens = 0
         self._roots: dict[str, _Node] = {}
@@ -133,9 +134,18 @@ class PrefixCache:
         return Match(best.kept, best.position, known)
 
     def insert(
-        self, ids: Sequence[int], kept: Kept, scope: str = "", now: float = 0.0, hits: float = 0.0
+        self,
+        ids: Sequence[int],
+        kept: Kept,
+        scope: str = "",
+        now: float = 0.0,
+        hits: float = 0.0,
+        on_drop: OnDrop | None = None,
     ) -> bool:
-        """Keeps a snapshot of a session that holds `ids`. False where it is worth no place."""
+        """Keeps a snapshot of a session that holds `ids`. False where it is worth no place.
+
+        `on_drop` is told of those that make room, before they go.
+        """
         node = self._path(np.asarray(ids, dtype=np.uint32), scope)
         node.when = max(node.when, now)
         if node.kept is None and node.parent is not None:
@@ -144,15 +154,20 @@ class PrefixCache:
             self._holders[node] = None
             self._owners.update(kept.extents)
             self.nbytes += self._own_bytes(kept)
-            self.evict(self.nbytes - self.max_bytes, now)
+            self.evict(self.nbytes - self.max_bytes, now, on_drop)
         self._forget_paths()
         return node.kept is kept
 
-    def evict(self, nbytes: int, now: float = 0.0) -> int:
-        """Lets the least valuable snapshots go until `nbytes` are free. Returns what was freed."""
+    def evict(self, nbytes: int, now: float = 0.0, on_drop: OnDrop | None = None) -> int:
+        """Lets the least valuable snapshots go until `nbytes` are free. Returns what was freed.
+
+        `on_drop` is told of each before it goes.
+        """
         freed = 0
         while freed < nbytes and self._holders:
             worst = min(self._holders, key=lambda node: self._value(node, now))
+            if on_drop is not None:
+                on_drop(self._told(worst))
             freed += self._drop(worst)
         return freed
 
@@ -184,8 +199,6 @@ class PrefixCache:
     def _drop(self, node: _Node) -> int:
         if (kept := node.kept) is None:
             return 0
-        if self.on_drop is not None:
-            self.on_drop(self._told(node))
         freed = self._own_bytes(kept)
         self._owners -= Counter(kept.extents)  # which forgets those without an owner
         node.kept = None

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from functools import partial
 
 from ..errors import MemoryBudgetError
 from ..snapshot import Snapshot
 from .disk_cache import DiskCache, Entry
 from .disk_threads import DiskThreads
 from .memory import Room
-from .prefix_cache import Dropped, Kept, Match, PrefixCache
+from .prefix_cache import Dropped, Kept, Match, OnDrop, PrefixCache
 from .sequence import Sequence
 
 SPACING = 4096  # tokens between checkpoints of a long prompt
@@ -40,10 +41,8 @@ class Prefixes:
         self._on_disk: dict[Sequence, Entry] = {}  # waits until others' snapshots are used
         self._fetching: dict[Sequence, Future[list[Snapshot]]] = {}
         self._fetched: dict[Sequence, Kept] = {}  # until it is admitted
-        self._spills = False  # what the cache drops goes to the disk
         if disk is not None:
             self._threads = DiskThreads(disk, wake, cache.max_bytes)
-            cache.on_drop = self._dropped
 
     def __len__(self) -> int:
         return len(self._cache)
@@ -119,7 +118,7 @@ class Prefixes:
         if entry.position < self._recount(sequence) + LEAST_ON_DISK:  # by now
             return False
         sequence.taken.cached = entry.position
-        self._evict(short, time.monotonic(), spills=False)
+        self._cache.evict(short, time.monotonic())
         self._fetching[sequence] = self._threads.read(entry, sequence.tokens)
         return True
 
@@ -191,7 +190,10 @@ class Prefixes:
         Returns:
             Whether the bytes are to be waited for.
         """
-        self._evict(nbytes - (self._pending_bytes if spills else 0), now, spills)
+        if spills:
+            self._cache.evict(nbytes - self._pending_bytes, now, self._on_drop)
+        else:
+            self._cache.evict(nbytes, now)
         return spills and nbytes > 0 and self._pending_bytes > 0
 
     def make_room(self, now: float) -> bool:
@@ -200,7 +202,7 @@ class Prefixes:
         Returns:
             Whether there were any.
         """
-        if self._evict(max(self._cache.nbytes // EVICTED, 1), now, spills=False):
+        if self._cache.evict(max(self._cache.nbytes // EVICTED, 1), now):
             return True
         if self.drop_reads():
             return True
@@ -222,9 +224,7 @@ class Prefixes:
         if self._threads is None:
             return
         for dropped in self._cache.best_first(time.monotonic()):
-            if self._is_worth(dropped):
-                self._threads.write(dropped.tokens.tolist(), dropped.scope, dropped.kept.snapshot,
-                                    dropped.nbytes, at_end=True)  # fmt: skip
+            self._spill(self._threads, dropped, at_end=True)
         self._threads.close(seconds)
 
     def abort(self) -> None:
@@ -232,23 +232,17 @@ class Prefixes:
         if self._threads is not None:
             self._threads.abort()
 
+    @property
+    def _on_drop(self) -> OnDrop | None:
+        """Writes what the cache drops, where there is a disk."""
+        return partial(self._spill, self._threads) if self._threads else None
+
     def _insert(self, held: list[int], kept: Kept, scope: str, hits: float = 0.0) -> None:
-        self._spills = True
-        self._cache.insert(held, kept, scope, time.monotonic(), hits)
-        self._spills = False
+        self._cache.insert(held, kept, scope, time.monotonic(), hits, self._on_drop)
 
-    def _evict(self, nbytes: int, now: float, spills: bool) -> int:
-        self._spills = spills
-        freed = self._cache.evict(nbytes, now)
-        self._spills = False
-        return freed
-
-    def _dropped(self, dropped: Dropped) -> None:
-        if self._spills and self._threads is not None and self._is_worth(dropped):
-            self._threads.write(dropped.tokens.tolist(), dropped.scope, dropped.kept.snapshot,
-                                dropped.nbytes)  # fmt: skip
-
-    def _is_worth(self, dropped: Dropped) -> bool:
+    def _spill(self, threads: DiskThreads, dropped: Dropped, at_end: bool = False) -> None:
         """A talk goes on from its end, others from what they share; each file holds all of it."""
         wanted = dropped.is_end or dropped.branches or dropped.kept.is_shared
-        return wanted and dropped.tokens.size >= LEAST_ON_DISK
+        if wanted and dropped.tokens.size >= LEAST_ON_DISK:
+            threads.write(dropped.tokens.tolist(), dropped.scope, dropped.kept.snapshot,
+                          dropped.nbytes, at_end=at_end)  # fmt: skip
