@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 
 from .. import spec
+from ..checkpoint import Checkpoint
 from . import builder
 from .builder import MoeNames, Tensors
 from .config import MAX_EACH, MAX_HEAD_DIM, Config
@@ -13,7 +14,7 @@ from .config import ONE_WAY as EVERYWHERE
 from .rope import Rope, rope
 
 # Fields of such configs, and the values that mean what the engine does.
-ONE_WAY = EVERYWHERE | {
+_ONE_WAY = EVERYWHERE | {
     "attention_bias": (False,),
     "moe_layer_freq": (1,),
     "rope_interleave": (True,),
@@ -82,7 +83,25 @@ def _yarn(config: Config) -> float:
     return 0.1 * weight * math.log(config.number("factor", None, 1.0, 1e6, settings)) + 1.0
 
 
-def networks(tensors: Tensors, first: int) -> Callable[[int, str], spec.Moe | spec.GatedFfn]:
+def build_latent(checkpoint: Checkpoint, *needed: str, first: int) -> spec.Spec:
+    """Maps a checkpoint of latent attention in all layers (hub layout) to the spec.
+
+    Args:
+        checkpoint: of the family.
+        needed: fields whose absence means another number in each family.
+        first: as for `networks`.
+    """
+    config = Config(checkpoint)
+    config.require(_ONE_WAY)
+    config.need(*needed)
+    config.layer_types(("full_attention",))
+    tensors = Tensors(checkpoint, config)
+    heads = LatentHeads(config)
+    layers = builder.layers(tensors, heads.mixer(tensors), networks(tensors, first))
+    return builder.trunk(tensors, layers, heads.rope, others=builder.later_layers(config))
+
+
+def networks(tensors: Tensors, first: int = 1) -> Callable[[int, str], spec.Moe | spec.GatedFfn]:
     """What makes the network of a layer: dense, or experts by groups and a plain shared one.
 
     Args:
