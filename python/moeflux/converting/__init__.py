@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from .. import holes
 from ..arguments import PATH, check, instance, integer, optional
@@ -21,7 +20,7 @@ from ..families import build_spec
 from ..gguf import vocabulary
 from ..gguf.contents import is_gguf
 from ..lookalikes import CLAIMS
-from ..packing import beside, of_gguf
+from ..packing import beside
 from ..packing.beside import Progress, errors_of_ours, silent
 from . import about, config, finished, shards, transposed
 from .pieces import narrowed
@@ -109,21 +108,12 @@ def _convert(
                     shards.write(shard, checkpoint, source_files, threads, wrote, verified,
                                  target / CLAIM_NAME)  # fmt: skip
             if not (target / "config.json").exists():
-                _finish(source, target, said, [shard.path.name for shard in files])
+                beside.write_small(source, target, [shard.path.name for shard in files])
+                write_json(target / "config.json", said, indent=1)
     finally:
         source_files.close()
     build_spec(open_checkpoint(target))
     return target
-
-
-def _finish(source: Path, target: Path, said: dict[str, Any], written: list[str]) -> None:
-    """What is beside the weights. The config comes last: a folder that has one is whole."""
-    if is_gguf(source):
-        of_gguf.write_small(source, target)
-    else:
-        beside.copy_small(source, target)
-    beside.write_index(target, written)
-    write_json(target / "config.json", said, indent=1)
 
 
 def _processors() -> int:

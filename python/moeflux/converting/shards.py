@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +15,7 @@ from ..durable import PART, new_part, publish
 from ..errors import FormatError, IoError
 from ..packing import read_back
 from ..packing.beside import Report
+from ..packing.in_order import in_order
 from ..packing.sources import SourceFiles
 from ..safetensors_header import Entry, Tensor, encode
 from . import finished
@@ -141,27 +139,10 @@ def _write(
     found = [_put(descriptor, 0, memoryview(shard.header))]
     wrote(len(shard.header))
     jobs = (job for item in shard.items for job in work(item, checkpoint, source))
-    for done in _in_threads(put, jobs, threads):
+    for done in in_order(put, jobs, threads):
         found += done
         wrote(sum(nbytes for _, nbytes, _ in done))
     return found
-
-
-def _in_threads(
-    put: Callable[[Callable[[], list[Piece]]], list[Written]],
-    jobs: Iterator[Callable[[], list[Piece]]], threads: int,
-) -> Iterator[list[Written]]:  # fmt: skip
-    """What comes of each job, in order; few are begun before they are asked for."""
-    with ThreadPoolExecutor(threads) as pool:
-        window: deque[Future[list[Written]]] = deque()
-        try:
-            window.extend(pool.submit(put, job) for job in itertools.islice(jobs, 2 * threads))
-            while window:
-                yield window.popleft().result()
-                window.extend(pool.submit(put, job) for job in itertools.islice(jobs, 1))
-        finally:
-            for future in window:
-                future.cancel()
 
 
 def _put(descriptor: int, offset: int, data: memoryview) -> Written:

@@ -7,11 +7,8 @@ again goes on behind the complete ones, and ends with the same bytes as an undis
 
 from __future__ import annotations
 
-import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,8 +22,9 @@ from ..lookalikes import CLAIMS, REPLACED_NAME
 from ..packed import dense_header, is_packed, layer_header
 from ..safetensors_header import read_header
 from ..spec import Experts, Range, Spec
-from . import beside, dense, of_gguf, pieces, punch
+from . import beside, dense, pieces, punch
 from .beside import Progress, errors_of_ours, silent
+from .in_order import in_order
 from .sources import SourceFiles
 
 __all__ = ["pack", "verify"]
@@ -122,7 +120,8 @@ def _pack(source: Path, target: Path, replace: bool, progress: Progress) -> Path
             claim(target, CLAIM_NAME, note, "pack", "checkpoint")
             _write(jobs, source, target, files, replace, goes_on, progress)
             if not (target / "config.json").exists():
-                _finish(source, target, checkpoint, [job.path.name for job in jobs])
+                beside.write_small(source, target, [job.path.name for job in jobs])
+                _write_config(source, target, checkpoint)
     finally:
         source_files.close()
     build_spec(open_checkpoint(target))  # what was written means what was read
@@ -187,13 +186,7 @@ def _records(experts: Experts, files: SourceFiles) -> Iterator[memoryview]:
             files.read(place, record[part.offset : part.offset + part.nbytes])
         return record
 
-    with ThreadPoolExecutor(READERS) as pool:
-        numbers = iter(range(experts.n_experts))
-        window = deque(pool.submit(gather, e) for e in itertools.islice(numbers, 2 * READERS))
-        while window:
-            record = window.popleft().result()
-            window.extend(pool.submit(gather, e) for e in itertools.islice(numbers, 1))
-            yield record
+    return in_order(gather, range(experts.n_experts), READERS)
 
 
 def _check_done(job: _Job) -> None:
@@ -227,13 +220,7 @@ def _mark_replaced(source: Path, target: Path) -> None:
         write_json(source / REPLACED_NAME, {"packed_into": os.path.realpath(target)}, indent=1)
 
 
-def _finish(source: Path, target: Path, checkpoint: Checkpoint, written: list[str]) -> None:
-    """What is beside the weights. The config comes last: a folder that has one is whole."""
-    if is_gguf(source):
-        of_gguf.write_small(source, target)
-    else:
-        beside.copy_small(source, target)
-    beside.write_index(target, written)
+def _write_config(source: Path, target: Path, checkpoint: Checkpoint) -> None:
     if is_gguf(source):
         write_json(target / "config.json", checkpoint.config, indent=1)
     else:

@@ -18,6 +18,7 @@ from ..identity import of_weights
 from ..lookalikes import CLAIMS, REPLACED_NAME
 from ..packed import expand
 from ..safetensors_header import read_header
+from . import of_gguf
 
 _COPIED = ("*.json", "*.jinja", "*.model", "*.txt", "LICENSE*", "NOTICE*")
 # What others note of the source's weights, by which their loaders would read those of the target.
@@ -61,6 +62,18 @@ def _config_bytes(source: Path, checkpoint: Checkpoint) -> bytes:
     if is_gguf(source):
         return json.dumps(checkpoint.config, sort_keys=True).encode()
     return (source / "config.json").read_bytes()
+
+
+def write_small(source: Path, target: Path, written: list[str]) -> None:
+    """What is beside the files of weights that were `written`, but for the config.
+
+    That comes behind it: a folder that has one is whole.
+    """
+    if is_gguf(source):
+        of_gguf.write_small(source, target)
+    else:
+        copy_small(source, target)
+    write_index(target, written)
 
 
 def copy_small(source: Path, target: Path) -> None:

@@ -12,8 +12,7 @@ from ..errors import FormatError, IoError
 from ..packed import checksums
 from ..safetensors_header import read_header
 from . import read_back
-
-Report = Callable[[int], None]
+from .beside import Report
 
 
 def write(
