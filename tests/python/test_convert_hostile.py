@@ -9,11 +9,11 @@ import pytest
 
 import moeflux
 from moeflux import converting
-from moeflux.converting import Settings, config, convert, shards
+from moeflux.converting import Settings, config, convert
 from moeflux.packing import read_back
 from oracle import build, safetensors_file
 from oracle.safetensors_file import Stored
-from support import gguf_twin
+from support import disks, gguf_twin
 from support.folders import config_of
 
 ROOM = {"memory": "256MiB", "context": 64}
@@ -152,17 +152,7 @@ def test_a_short_disk_is_refused_before_anything_is_written(tmp_path, monkeypatc
 
 def test_a_disk_that_does_not_keep_what_was_written_is_noticed(tmp_path, monkeypatch):
     source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
-    original = os.fsync
-
-    def spoil(descriptor):
-        original(descriptor)
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if path.endswith(".safetensors.part"):
-            with open(path, "rb+") as stream:
-                stream.seek(-20000, os.SEEK_END)
-                stream.write(b"\x55" * 100)
-
-    monkeypatch.setattr(shards.os, "fsync", spoil)
+    disks.spoil(monkeypatch, ".safetensors.part")
     with pytest.raises(moeflux.IoError, match=r"did not keep.*safetensors\.part"):
         convert(source, tmp_path / "found")
     assert not list((tmp_path / "found").glob("*.safetensors"))

@@ -231,31 +231,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
 )  # fmt: skip
 def test_cut_after_any_step_it_goes_on(tmp_path, monkeypatch, holder, name):
     """The same in process, without luck: an exception after the n-th call of each step."""
-
-    class Cut(BaseException):
-        pass
-
     monkeypatch.setattr(converting, "SHARD_BYTES", 300_000)
     source = build(tmp_path / "source", "qwen3_moe", "hf-bf16", 3)
     expected = digest(convert(source, tmp_path / "whole"))
-    original = getattr(holder, name)
-    for cut_at in range(1, 40):
-        calls = 0
-
-        def cut(*args, _at=cut_at, **kwargs):
-            nonlocal calls
-            result = original(*args, **kwargs)
-            calls += 1
-            if calls == _at:
-                raise Cut
-            return result
-
-        with monkeypatch.context() as patch:
-            patch.setattr(holder, name, cut)
-            try:
-                convert(source, tmp_path / "found")
-            except Cut:
-                continue
-        break
-    assert cut_at > 1
+    runs = kill.after_each(lambda: convert(source, tmp_path / "found"), monkeypatch, [holder], name)
+    assert runs > 1
     assert digest(tmp_path / "found") == expected

@@ -11,14 +11,11 @@ import numpy as np
 import pytest
 
 import moeflux
-from moeflux.packing import pack, verify
 from oracle import build
 from oracle.safetensors_file import Stored, encode, read
 from oracle.writer import write_checkpoint
-from support.budget import smallest_budget
+from support.float32_twin import ROOM, SameNumbers, logits, prompt
 
-ROOM = {"memory": "64MiB", "context": 128, "precision": "float32"}
-TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(4)).integers(0, 250, 40)]
 FAMILIES = ("qwen3_moe", "qwen3_next")
 MODE = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
 MAGNITUDES = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
@@ -82,39 +79,13 @@ def folders(made, tmp_path_factory):
             write_checkpoint(root / "plain", config, plain, "mlx", 1))  # fmt: skip
 
 
-def logits(folder, chunks=(25, 14, 1), **options):
-    model = moeflux.load(folder, **ROOM | options)
-    session, out, at = model.session(), [], 0
-    for size in chunks:
-        out.append(session.step(TOKENS[at : at + size], all_logits=True))
-        at += size
-    return np.concatenate(out), model.stats
+class TestSameNumbers(SameNumbers):
+    TOKENS = prompt(4)
 
 
 @pytest.fixture(scope="module")
 def expected(folders):
-    return logits(folders[0])[0]
-
-
-def test_logits_are_those_of_the_same_numbers_as_float32(folders, expected):
-    other, _ = logits(folders[1])
-    assert np.isfinite(other).all() and np.ptp(other) > 1
-    assert np.abs(expected - other).max() <= 2e-4
-
-
-def test_a_small_budget_changes_no_bit(folders, expected):
-    options = {name: ROOM[name] for name in ("context", "precision")}
-    least = smallest_budget(folders[0], **options)
-    found, stats = logits(folders[0], memory=least, read_ahead=False)
-    assert stats["evictions"] > 0
-    assert np.array_equal(found, expected)
-
-
-def test_a_packed_folder_gives_the_same_bits(folders, expected, tmp_path):
-    pack(folders[0], tmp_path / "packed")
-    verify(tmp_path / "packed")
-    found, _ = logits(tmp_path / "packed", max_slots=4)
-    assert np.array_equal(found, expected)
+    return logits(folders[0], TestSameNumbers.TOKENS)[0]
 
 
 @pytest.mark.parametrize(

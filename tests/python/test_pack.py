@@ -19,7 +19,7 @@ from moeflux import packed
 from moeflux.packing import beside, pack, pieces, punch, read_back, verify
 from moeflux.synth import Recipe, synthesize
 from oracle import build
-from support import kill
+from support import disks, kill
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 40)]
 SOURCES = [
@@ -218,34 +218,13 @@ def test_cut_after_any_step_it_goes_on(tmp_path, monkeypatch, name):
     """The same in process, without luck: an exception after the n-th call of each step."""
     from moeflux import durable, packing
 
-    class Cut(BaseException):
-        pass
-
     folder = synthesize(tmp_path / "m", Recipe("small", 3))
     expected = digest(pack(folder, tmp_path / "whole"))
     holders = {"publish": [durable, pieces], "free": [punch], "require_space": [packing],
                "read_header": [packing, beside], "write_json": [packing, beside]}[name]  # fmt: skip
-    original = getattr(holders[0], name)
-    for cut_at in range(1, 40):
-        calls = 0
-
-        def cut(*args, _at=cut_at, **kwargs):
-            nonlocal calls
-            result = original(*args, **kwargs)
-            calls += 1
-            if calls == _at:
-                raise Cut
-            return result
-
-        with monkeypatch.context() as patch:
-            for holder in holders:
-                patch.setattr(holder, name, cut)
-            try:
-                pack(folder, tmp_path / "target", replace=True)
-            except Cut:
-                continue
-        break
-    assert cut_at > 1
+    runs = kill.after_each(lambda: pack(folder, tmp_path / "target", replace=True), monkeypatch,
+                           holders, name)  # fmt: skip
+    assert runs > 1
     assert digest(tmp_path / "target") == expected
 
 
@@ -282,17 +261,7 @@ def test_replace_is_refused_where_holes_are_not_supported(source, tmp_path, monk
 
 
 def test_a_disk_that_does_not_keep_what_was_written_is_noticed(source, tmp_path, monkeypatch):
-    original = os.fsync
-
-    def spoil(descriptor):
-        original(descriptor)
-        path = os.readlink(f"/proc/self/fd/{descriptor}")
-        if path.endswith("experts-00001.safetensors.part"):
-            with open(path, "rb+") as stream:
-                stream.seek(-20000, os.SEEK_END)
-                stream.write(b"\x55" * 100)
-
-    monkeypatch.setattr(pieces.os, "fsync", spoil)
+    disks.spoil(monkeypatch, "experts-00001.safetensors.part")
     with pytest.raises(moeflux.IoError, match="did not keep"):
         pack(source, tmp_path / "m", replace=False)
     assert not (tmp_path / "m" / "experts-00001.safetensors").exists()

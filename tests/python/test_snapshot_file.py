@@ -5,10 +5,8 @@ import dataclasses
 import json
 import os
 import random
-import resource
 import stat
 import zlib
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ import pytest
 import moeflux
 from moeflux import FormatError, IoError, SessionError, Snapshot, saved, snapshot
 from oracle import build
+from support import disks
 from support.snapshots import FEW, SHAPE, TOKENS, N, held, small_file, unharmed
 
 LENGTHS = (0, 1, 16, 255, 256, 257, 512, 599)
@@ -262,25 +261,14 @@ def test_what_is_no_file_is_refused(tmp_path, model):
         Snapshot.read(model, tmp_path / "text")
 
 
-@contextmanager
-def full_disk(nbytes):
-    """No file of this process grows beyond so many bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("room", [0, 10, 1000, 20_000])
 def test_a_full_disk_leaves_what_was_there(tmp_path, model, whole, small, room):
     (tmp_path / "s").write_bytes(small)
     with unharmed(model, whole) as session:
         saved_now = session.save()
-        with full_disk(room), pytest.raises(IoError, match=r"^\[snapshot\] cannot write: .*/s\)$"):
+        with disks.full(room), pytest.raises(IoError, match=r"^\[snapshot\] cannot write: .*/s\)$"):
             saved_now.write(tmp_path / "s")
-        with full_disk(room), pytest.raises(IoError):
+        with disks.full(room), pytest.raises(IoError):
             saved_now.write(tmp_path / "new")
         del saved_now
     assert [path.name for path in tmp_path.iterdir()] == ["s"]

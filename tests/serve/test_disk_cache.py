@@ -7,7 +7,6 @@ import http.client
 import json
 import logging
 import os
-import resource
 import signal
 import stat
 import subprocess
@@ -32,6 +31,7 @@ from moeflux.serve.local import EngineSettings, LocalEngine
 from moeflux.serve.sequence import Sequence
 from oracle import build
 from serve.test_serve_command import ask, server
+from support import disks
 
 CONTEXT = 1024
 LENGTH = 300  # of a prompt: an extent and a part of another
@@ -297,19 +297,9 @@ def test_the_longest_beginning_is_found(tmp_path, model):
         assert one.find([*ids[:299], 1, 2, 3], "").position == 256 and len(one) == 4
 
 
-@contextmanager
-def full_disk(nbytes):
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (nbytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def test_a_full_disk_costs_no_answer_and_leaves_nothing(tmp_path, model_folder, cold, caplog):
     prompts = [tokens(seed=i) for i in range(5)]
-    with full_disk(20_000), caplog.at_level(logging.WARNING, "moeflux"):
+    with disks.full(20_000), caplog.at_level(logging.WARNING, "moeflux"):
         found, _ = serving(model_folder, tmp_path, asks(*prompts), cache_memory="1MiB")
     assert [said for said, _ in found] == cold(*prompts)
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Runs a command again and again, killed (-9) at random moments, until it ends by itself."""
+"""Cuts work at random moments or after each of its steps, again and again, until it ends."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def until_done(
@@ -44,3 +45,44 @@ def until_done(
             start_over()
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+class Cut(BaseException):
+    """What cuts a run in process."""
+
+
+def after_each(
+    run: Callable[[], object], monkeypatch: Any, holders: Sequence[object], name: str
+) -> int:
+    """Runs until a run ends, without luck: each is cut after one more call of a function.
+
+    Args:
+        run: goes on where the last one was cut.
+        monkeypatch: pytest's.
+        holders: modules that have the function.
+        name: its name there.
+
+    Returns:
+        How many runs there were.
+    """
+    original = getattr(holders[0], name)
+    for cut_at in range(1, 40):
+        calls = 0
+
+        def cut(*args: Any, _at: int = cut_at, **kwargs: Any) -> Any:
+            nonlocal calls
+            result = original(*args, **kwargs)
+            calls += 1
+            if calls == _at:
+                raise Cut
+            return result
+
+        with monkeypatch.context() as patch:
+            for holder in holders:
+                patch.setattr(holder, name, cut)
+            try:
+                run()
+            except Cut:
+                continue
+        return cut_at
+    raise AssertionError(f"cut after 39 calls of {name}, it goes on")
