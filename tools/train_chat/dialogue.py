@@ -40,6 +40,17 @@ TEMPLATE = """\
 {%- endif %}
 """
 
+# The tool of the golden talks.
+WEATHER = {
+    "name": "get_weather",
+    "description": "Tells the weather.",
+    "parameters": {
+        "type": "object",
+        "properties": {"city": {"type": "string"}},
+        "required": ["city"],
+    },
+}
+
 
 @dataclass
 class Talk:

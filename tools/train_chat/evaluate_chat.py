@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from dialogue import START, Talk
+from dialogue import START, WEATHER, Talk
 from generate import encode, talks
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
@@ -21,15 +21,6 @@ from checkpoint import dequantise  # isort: skip; ../train_demo
 
 MIN_MARGIN = 0.05  # logits; float32 engines differ by about 1e-4
 ENDS = (0, 2)
-WEATHER = {
-    "name": "get_weather",
-    "description": "Tells the weather.",
-    "parameters": {
-        "type": "object",
-        "properties": {"city": {"type": "string"}},
-        "required": ["city"],
-    },
-}
 
 
 def cases() -> list[Talk]:
