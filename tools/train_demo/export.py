@@ -53,6 +53,17 @@ def split_experts(name: str, weight: Tensor) -> dict[str, Tensor]:
     return {name: weight}
 
 
+def quantised(name: str, weight: Tensor, bits: int) -> dict[str, Tensor]:
+    """The three tensors of a matrix of codes."""
+    words, scales, biases = quantise_affine(weight.float().numpy(), bits)
+    module = name.removesuffix(".weight")
+    return {
+        f"{module}.weight": torch.from_numpy(words),
+        f"{module}.scales": torch.from_numpy(scales).bfloat16(),
+        f"{module}.biases": torch.from_numpy(biases).bfloat16(),
+    }
+
+
 def export_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turn transformers' bf16 weights by name into the tensors of the checkpoint."""
     tensors = {}
@@ -60,11 +71,7 @@ def export_tensors(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, weight in split_experts(source, fused).items():
             bits = bits_of(name, weight)
             if bits is not None:
-                words, scales, biases = quantise_affine(weight.float().numpy(), bits)
-                module = name.removesuffix(".weight")
-                tensors[f"{module}.weight"] = torch.from_numpy(words)
-                tensors[f"{module}.scales"] = torch.from_numpy(scales).bfloat16()
-                tensors[f"{module}.biases"] = torch.from_numpy(biases).bfloat16()
+                tensors |= quantised(name, weight, bits)
             elif "conv1d" in name:
                 tensors[name] = weight.transpose(1, 2)
             elif is_offset_norm(name):
@@ -130,36 +137,64 @@ def write_json(path: Path, content: object) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--weights", type=Path, required=True, help="folder written by train.py")
+def arguments(about: str, trainer: str) -> argparse.Namespace:
+    """What a program is told that exports the weights of `trainer`."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--weights", type=Path, required=True, help=f"folder of {trainer}")
     parser.add_argument("--tokenizer", type=Path, required=True, help="tokenizer.json")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--tiny", action="store_true")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """All parts of a trainer's weights, by name."""
     weights: dict[str, Tensor] = {}
-    for part in sorted(args.weights.glob("weights_*.safetensors")):
+    for part in sorted(folder.glob("weights_*.safetensors")):
         weights |= load_file(part)
-    tensors = export_tensors(weights)
+    return weights
+
+
+def write_checkpoint(
+    args: argparse.Namespace,
+    tensors: dict[str, Tensor],
+    config: dict[str, object],
+    generation: dict[str, object],
+    tokenizer: dict[str, object],
+) -> None:
+    """Writes the folder of a checkpoint, and prints what is in it.
+
+    Args:
+        args: of `arguments`.
+        tensors: of model.safetensors.
+        config: config.json.
+        generation: generation_config.json.
+        tokenizer: tokenizer_config.json.
+    """
     args.out.mkdir(parents=True, exist_ok=True)
     save_file(tensors, args.out / "model.safetensors", metadata={"format": "mlx"})
     (args.out / "model.safetensors").chmod(0o644)
-    write_json(args.out / "config.json", checkpoint_config(tensors, args.tiny))
-    write_json(args.out / "generation_config.json", {"eos_token_id": 0})
+    write_json(args.out / "config.json", config)
+    write_json(args.out / "generation_config.json", generation)
     shutil.copyfile(args.tokenizer, args.out / "tokenizer.json")
-    write_json(
-        args.out / "tokenizer_config.json",
-        {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "eos_token": "<|endoftext|>",
-            "bos_token": None,
-            "add_bos_token": False,
-            "clean_up_tokenization_spaces": False,
-            "model_max_length": N_CONTEXT,
-        },
-    )
+    write_json(args.out / "tokenizer_config.json", tokenizer)
     for path in sorted(args.out.iterdir()):
         print(f"{path.stat().st_size:>10,}  {path.name}")
+
+
+def main() -> None:
+    args = arguments(__doc__.splitlines()[0], "train.py")
+    tensors = export_tensors(read_weights(args.weights))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|endoftext|>",
+        "bos_token": None,
+        "add_bos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": N_CONTEXT,
+    }
+    config = checkpoint_config(tensors, args.tiny)
+    write_checkpoint(args, tensors, config, {"eos_token_id": 0}, settings)
 
 
 if __name__ == "__main__":
