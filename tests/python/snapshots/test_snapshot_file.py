@@ -15,32 +15,9 @@ import moeflux
 from moeflux import FormatError, IoError, SessionError, Snapshot, saved, snapshot
 from oracle import build
 from support import disks
-from support.snapshots import FEW, SHAPE, TOKENS, N, held, small_file, unharmed
+from support.snapshots import FEW, SHAPE, TOKENS, N, held, unharmed
 
 LENGTHS = (0, 1, 16, 255, 256, 257, 512, 599)
-
-
-@pytest.fixture(scope="module", params=["qwen3_moe", "qwen3_next"])
-def folder(request, tmp_path_factory):
-    """A model of attention alone, and one with gated delta nets."""
-    path = tmp_path_factory.mktemp("saved") / request.param
-    return build(path, family=request.param, form="mlx-q4", seed=7, **SHAPE)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return moeflux.load(folder, context=N, **FEW)
-
-
-@pytest.fixture(scope="module")
-def whole(model):
-    """Logits after every token of one prompt."""
-    return model.session().step(TOKENS, all_logits=True)
-
-
-@pytest.fixture(scope="module")
-def small(model, tmp_path_factory):
-    return small_file(model, tmp_path_factory.mktemp("small") / "s")
 
 
 def resealed(data, change):

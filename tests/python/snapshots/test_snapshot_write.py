@@ -12,32 +12,8 @@ import pytest
 
 import moeflux
 from moeflux import FormatError, MemoryBudgetError, SessionError, Snapshot, saved
-from oracle import build
 from support import budget
-from support.snapshots import FEW, SHAPE, TOKENS, N, small_file, unharmed
-
-
-@pytest.fixture(scope="module", params=["qwen3_moe", "qwen3_next"])
-def folder(request, tmp_path_factory):
-    """A model of attention alone, and one with gated delta nets."""
-    path = tmp_path_factory.mktemp("saved") / request.param
-    return build(path, family=request.param, form="mlx-q4", seed=7, **SHAPE)
-
-
-@pytest.fixture(scope="module")
-def model(folder):
-    return moeflux.load(folder, context=N, **FEW)
-
-
-@pytest.fixture(scope="module")
-def whole(model):
-    """Logits after every token of one prompt."""
-    return model.session().step(TOKENS, all_logits=True)
-
-
-@pytest.fixture(scope="module")
-def small(model, tmp_path_factory):
-    return small_file(model, tmp_path_factory.mktemp("small") / "s")
+from support.snapshots import FEW, TOKENS, N, unharmed
 
 
 def test_arguments_of_write_are_checked(tmp_path, model):
