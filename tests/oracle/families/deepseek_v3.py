@@ -1,6 +1,6 @@
 """DeepSeek-V3 and Kimi-K2."""
 
-from .family import COMMON, GROUPED, LATENT, Family, renamed
+from .family import BY_GROUPS, COMMON, GROUPED, LATENT, Family, renamed
 
 FAMILY = Family(
     base=renamed(COMMON, num_experts="n_routed_experts")
@@ -25,17 +25,8 @@ FAMILY = Family(
     },
     transformers="DeepseekV3ForCausalLM",
     tolerance=(2e-4, 1e-5),
-    router_is_plain=True,
-    selection_bias="gate.e_score_correction_bias",
-    score="sigmoid",
     beyond_devices="latent attention",
-    sum_eps=1e-20,
-    factor="routed_scaling_factor",
-    n_experts="n_routed_experts",
-    shared="shared_experts",
-    shared_gated=False,
-    shared_width="moe_intermediate_size",
-    shared_count="n_shared_experts",
     latent=True,
     mlx=False,
+    **BY_GROUPS,
 )

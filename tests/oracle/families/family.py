@@ -130,6 +130,19 @@ GROUPED: Config = {
     "num_hidden_layers": 3,
     "num_nextn_predict_layers": 1,
 }
+# Facts of `Family` that go with it: DeepSeek's router and names, a plain shared expert.
+BY_GROUPS: dict[str, Any] = {
+    "router_is_plain": True,
+    "selection_bias": "gate.e_score_correction_bias",
+    "score": "sigmoid",
+    "sum_eps": 1e-20,
+    "factor": "routed_scaling_factor",
+    "n_experts": "n_routed_experts",
+    "shared": "shared_experts",
+    "shared_gated": False,
+    "shared_width": "moe_intermediate_size",
+    "shared_count": "n_shared_experts",
+}
 LATENT: Config = {
     "head_dim": 16,  # of what is rotated
     "kv_lora_rank": 64,
