@@ -16,6 +16,7 @@ from moeflux import cli
 from moeflux.tokenizer import Tokenizer
 from oracle import build
 from support import odd_files, privileges
+from support.few import few
 
 ROOM = {"memory": "64MiB", "context": 64}
 INDEX = "model.safetensors.index.json"
@@ -115,7 +116,7 @@ def test_a_folder_without_permission_is_one_sentence(source, run, command, monke
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", few(2, COMMANDS))
 def test_a_folder_whose_name_is_no_unicode_works_and_is_named(folder, run, command):
     odd = Path(os.fsdecode(os.fsencode(folder.parent) + b"/caf\xe9"))
     folder.rename(odd)

@@ -9,6 +9,7 @@ import pytest
 import moeflux
 from oracle import build
 from oracle.goldens import SOME_FAMILIES
+from support.few import few
 
 SHAPE = {"num_experts": 24, "num_experts_per_tok": 3}
 OPTIONS = {"memory": "256MiB", "context": 256}
@@ -41,7 +42,7 @@ MIXES = {
 }
 
 
-@pytest.mark.parametrize("slots", [3, None])
+@pytest.mark.parametrize("slots", few(1, [3, None]))
 @pytest.mark.parametrize("mix", MIXES)
 def test_a_batch_has_the_bits_of_single_steps(folder, mix, slots):
     model = moeflux.load(folder, max_slots=slots, **OPTIONS)

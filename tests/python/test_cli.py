@@ -14,6 +14,7 @@ import moeflux
 from moeflux import memory
 from moeflux.terminal import escape_controls
 from oracle import build
+from support.few import few
 
 SMALL = ["--memory", "17MB", "--context", "256"]
 
@@ -98,7 +99,7 @@ def test_info_shows_family_and_sizes(tmp_path):
     assert "qwen3_moe" in done.stdout and "24 a layer, 4 a token" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["chat", "generate"])
+@pytest.mark.parametrize("command", few(1, ["chat", "generate"]))
 @pytest.mark.parametrize(
     ("option", "value", "word"),
     [("-t", "-1", "temperature"), ("-t", "nan", "temperature"), ("--top-p", "0", "top_p"),

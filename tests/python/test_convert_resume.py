@@ -199,7 +199,7 @@ def test_files_that_are_there_are_kept(tmp_path, monkeypatch):
     assert {name for name in before if after[name] != before[name]} == {removed}
 
 
-KILLS = int(os.environ.get("MOEFLUX_KILLS", "6"))  # more of them in .ci/full
+KILLS = int(os.environ.get("MOEFLUX_KILLS", "3"))  # more of them in .ci/full
 
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):

@@ -10,6 +10,7 @@ import moeflux
 from moeflux import SessionError, drafting
 from moeflux.drafting import MOST, Draft, Ngram
 from oracle import build
+from support.few import few
 
 TEXT = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(97, 122, 40)]
 MANY = 60
@@ -75,7 +76,7 @@ OPTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", few(3, OPTIONS), ids=str)
 @pytest.mark.parametrize("kind", ["ngram", "noise", "truth", "half"])
 def test_no_part_differs_whatever_is_guessed(model, monkeypatch, kind, options):
     expected = parts(model, **options)

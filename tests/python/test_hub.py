@@ -16,6 +16,7 @@ import moeflux
 from moeflux import hub
 from oracle import build
 from support.fake_hub import FakeHub
+from support.few import few
 
 REPO = "org/tiny"
 
@@ -154,7 +155,7 @@ def test_what_the_hub_does_not_have_is_one_sentence(run, command, args, words):
 COMMANDS = [["info"], ["plan"], ["generate", "abc", "-m"]]
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", few(1, COMMANDS))
 @pytest.mark.parametrize("setting", ["no network", "HF_HUB_OFFLINE", "--offline"])
 def test_a_hub_that_is_not_there_is_one_sentence(tmp_path, command, setting):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
@@ -198,7 +199,7 @@ def test_other_peoples_tracebacks_are_not_shown_above_ours(tmp_path):
     assert done.stderr.splitlines()[-1].startswith("moeflux.errors.DownloadError: [hub] cannot")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", few(1, COMMANDS))
 @pytest.mark.parametrize(
     "name",
     [

@@ -9,6 +9,7 @@ import pytest
 import moeflux
 from oracle import Reference, build, goldens
 from support import budget
+from support.few import few
 
 N = 600  # two extents and a part of a third
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(8)).integers(0, 250, N)]
@@ -40,7 +41,7 @@ def test_logits_beyond_an_extent_equal_the_reference(folder, whole):
     assert np.abs(whole[250:n] - expected[250:]).max() <= worst
 
 
-@pytest.mark.parametrize("cut", BORDERS)
+@pytest.mark.parametrize("cut", few(4, BORDERS))
 def test_prompts_cut_at_a_border_have_the_bits_of_one(folder, whole, cut):
     session = moeflux.load(folder, **FEW).session()
     parts = [session.step(TOKENS[:cut], all_logits=True)]
@@ -70,7 +71,7 @@ def test_sessions_that_cross_borders_together_have_the_bits_of_each_alone(folder
         assert np.array_equal(found, whole[at - 1 : at + 2])
 
 
-@pytest.mark.parametrize("at", BORDERS)
+@pytest.mark.parametrize("at", few(3, BORDERS))
 def test_a_snapshot_at_a_border_is_gone_back_to_and_outlives_its_session(folder, whole, at):
     model = moeflux.load(folder, **FEW)
     session = model.session()
@@ -88,7 +89,7 @@ def test_a_snapshot_at_a_border_is_gone_back_to_and_outlives_its_session(folder,
     assert np.array_equal(other.step(TOKENS[at:], all_logits=True), whole[at:])
 
 
-@pytest.mark.parametrize("at", BORDERS)
+@pytest.mark.parametrize("at", few(3, BORDERS))
 def test_forks_of_forks_go_their_own_ways(folder, whole, at):
     model = moeflux.load(folder, **FEW)
     session = model.session()

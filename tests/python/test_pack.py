@@ -177,7 +177,7 @@ COMMAND = [sys.executable, "-m", "moeflux.cli", "pack"]
 
 
 # A moment of a run is as good as another: more of them in .ci/full.
-KILLS = int(os.environ.get("MOEFLUX_KILLS", "6"))
+KILLS = int(os.environ.get("MOEFLUX_KILLS", "3"))
 
 
 @pytest.mark.parametrize("replace", [False, True])

@@ -156,6 +156,7 @@ if child:
     assert os.waitpid(child, 0)[1] == 0
     assert found.render({request("hi")!r}) == "hi" and found._idle[0].process.pid == pid
 """
-    done = subprocess.run([sys.executable, "-W", "error::ResourceWarning", "-c", code], text=True,
-                          capture_output=True, check=False, timeout=60)  # fmt: skip
+    warnings = ["-W", "error::ResourceWarning", "-W", "ignore:This process"]  # of Python 3.12: fork
+    done = subprocess.run([sys.executable, *warnings, "-c", code], text=True, capture_output=True,
+                          check=False, timeout=60)  # fmt: skip
     assert done.returncode == 0 and not done.stderr, done.stderr

@@ -8,6 +8,7 @@ from moeflux.checkpoint import open_checkpoint
 from moeflux.families import build_spec
 from oracle import build
 from oracle.reference import Reference, rope_frequencies
+from support.few import few
 
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}
 SETTINGS = {
@@ -35,7 +36,7 @@ def spec_of(folder, **options):
     return checkpoint.config, build_spec(checkpoint)
 
 
-@pytest.mark.parametrize("dialect", ["hub", "transformers5"])
+@pytest.mark.parametrize("dialect", few(1, ["hub", "transformers5"]))
 @pytest.mark.parametrize("name", SETTINGS)
 def test_frequencies_and_scale_equal_double_precision(tmp_path, name, dialect):
     config, spec = spec_of(tmp_path, rope_scaling=SETTINGS[name], dialect=dialect)

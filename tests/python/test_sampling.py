@@ -9,6 +9,7 @@ import moeflux
 from moeflux import _core
 from moeflux.sampling import Sampler, SamplingParams
 from support import numpy_sampler
+from support.few import few
 from support.numpy_sampler import keep, log_softmax, softmax, warped
 
 LOGITS = np.random.Generator(np.random.PCG64(1)).normal(0, 2, 50).astype(np.float32)
@@ -100,7 +101,7 @@ def test_a_million_tokens_are_those_of_numpy(seed):
     assert compare(seed, 2800) > 100_000
 
 
-@pytest.mark.parametrize("spread", [0.1, 1, 4])
+@pytest.mark.parametrize("spread", few(1, [1, 0.1, 4]))
 @pytest.mark.parametrize(
     "options",
     [{}, {"top_k": 50, "top_p": 0.9}, {"top_p": 0.9}, {"top_k": 6000}, {"min_p": 0.05},

@@ -15,6 +15,7 @@ import typer.main
 
 from moeflux import cli, errors, terminal
 from oracle import build
+from support.few import few
 
 SMALL = ["--memory", "17MB", "--context", "256"]
 
@@ -62,8 +63,8 @@ def test_what_an_encoding_lacks_is_shown_escaped(encoding):
 
 @pytest.mark.parametrize("closed", [0, 1, 2])
 @pytest.mark.parametrize(
-    "args", [["generate", "-n", "2", *SMALL], ["generate", "x", "-n", "2", *SMALL],
-             ["pack", "none", "target", "--replace"], ["doctor", "--help"]],
+    "args", few(2, [["generate", "-n", "2", *SMALL], ["generate", "x", "-n", "2", *SMALL],
+             ["pack", "none", "target", "--replace"], ["doctor", "--help"]]),
     ids=lambda args: "-".join(args[:2]),
 )  # fmt: skip
 def test_a_stream_that_the_caller_closed_is_an_empty_one(args, closed):

@@ -6,11 +6,12 @@ import pytest
 import moeflux
 from oracle import Reference, build
 from oracle.families import FAMILIES
+from support.few import few
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(9)).integers(0, 250, 600)]
 
 
-@pytest.mark.parametrize("window", [1, 16, 256, 300])
+@pytest.mark.parametrize("window", few(2, [16, 300, 1, 256]))
 def test_a_query_sees_its_window_in_a_prompt_and_alone(window, tmp_path):
     folder = build(tmp_path, "gpt_oss", "mlx-f32", seed=window, sliding_window=window,
                    num_hidden_layers=2, branch_gain=0.25)  # fmt: skip

@@ -14,7 +14,7 @@ import pytest
 
 from oracle import build
 
-GENERATIONS = int(os.environ.get("MOEFLUX_SOAK", "200"))
+GENERATIONS = int(os.environ.get("MOEFLUX_SOAK", "100"))
 HERE = Path(__file__).parent
 
 
