@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -106,9 +106,9 @@ class Tokenizer:
         except (TypeError, OverflowError):
             raise SessionError(f"[tokenizer] ids: expected token ids, found {show(ids)}") from None
 
-    def stream(self) -> TokenStream:
-        """A decoder for ids that come one at a time."""
-        return TokenStream(self._tokenizer)
+    def stream(self, shown: Collection[str] = ()) -> TokenStream:
+        """A decoder for ids that come one at a time. Special tokens are left out unless `shown`."""
+        return TokenStream(self._tokenizer, shown)
 
     def token_bytes(self, token: int) -> bytes:
         """What one token stands for: bytes, for it may be a part of a character only."""
@@ -240,10 +240,12 @@ class TokenStream:
     MAX_HELD_CHARS = 7  # 3 bytes of a character and 4 of the one before: each may show as a U+FFFD
     MAX_IDS = 32  # decoded together while all that comes is broken
 
-    def __init__(self, tokenizer: Any) -> None:  # tokenizers.Tokenizer
-        self._decode = tokenizer.decode
+    def __init__(self, tokenizer: Any, shown: Collection[str] = ()) -> None:
+        self._decode = tokenizer.decode  # of a tokenizers.Tokenizer
         added = tokenizer.get_added_tokens_decoder().items()
-        self._skipped = frozenset(token for token, said in added if said.special)
+        special = {token: said.content for token, said in added if said.special}
+        self._shown = {token: str(text) for token, text in special.items() if text in shown}
+        self._skipped = frozenset(special.keys() - self._shown.keys())
         self._ids: list[int] = []  # decoded together
         self._n_old = 0  # of them are sent, and stay since a decoder looks left
         self._n_sent = 0  # characters of their text
@@ -252,6 +254,9 @@ class TokenStream:
         """Text that `token` completes, often empty."""
         if token in self._skipped:  # `decode` leaves it out before it looks at the others
             return ""
+        if token in self._shown:
+            out, self._ids, self._n_old, self._n_sent = self.finish(), [], 0, 0
+            return out + self._shown[token]
         self._ids.append(token)
         text = str(self._decode(self._ids))
         whole = max(len(text.rstrip(REPLACEMENT)), len(text) - self.MAX_HELD_CHARS)

@@ -459,7 +459,7 @@ def test_a_step_that_finds_no_memory_lets_shares_of_the_snapshots_go(alone):
     async def work(engine):
         evicted = []
 
-        def evict(nbytes, now, on_drop):
+        def evict(nbytes, now, on_drop=None):
             evicted.append(nbytes)
             return nbytes if nbytes and len(evicted) < 2000 else 0
 

@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeflux.serve.events import CallArguments, CallStart, Reasoning, Text
-from moeflux.serve.parse.markup import Markup, find_markup
+from moeflux.serve.parse.markup import HERMES, QWEN_CODER, Markup, find_markup
 from moeflux.serve.parse.parser import Parser
+from support import markups
 
 THINK = ("<think>", "</think>")
-JSON, XML = Markup(THINK, form="json"), Markup(THINK, form="xml")
+JSON, XML = Markup(THINK, form=HERMES), Markup(THINK, form=QWEN_CODER)
 SCHEMA = {
     "properties": {
         "city": {"type": "string"},
@@ -60,6 +61,8 @@ XML_ONE = (
 )
 XML_ARGUMENTS = '{"city": "line 1\\n<b>line</b> 2", "days": 3, "tags": ["x", true]}'
 CALL_ONE = ("call", "f", '{"city": "a }{ \\" </tool_call> b"}')
+GLM_ONE = markups.glm("f", ("city", "a\n<b>"), ("days", "3"), ("tags", '["x", true]'))
+GLM_CALL = ("call", "f", '{"city": "a\\n<b>", "days": 3, "tags": ["x", true]}')
 GOLDENS = [
     ("Hello.\n", JSON, [("text", "Hello.\n")]),
     ("a <tool b", JSON, [("text", "a <tool b")]),
@@ -83,6 +86,47 @@ GOLDENS = [
     (
         "<tool_call>\n<function=f>\n<parameter=days>\nmany\n</parameter>\n</function>\n</tool_call>",
         XML, [("call", "f", '{"days": "many"}')],
+    ),
+    (
+        f"<think>Hm.</think>\nSure.\n{GLM_ONE}\n{markups.glm('g')}", markups.GLM,
+        [("reasoning", "Hm."), ("text", "Sure."), GLM_CALL, ("call", "g", "{}")],
+    ),
+    (GLM_ONE.replace("\n<arg", "<arg"), markups.GLM, [GLM_CALL]),  # as GLM 4.7 writes it
+    (
+        "Sure.\n" + markups.minimax(("f", ("city", "a\n<b>"), ("days", "3")), ("g",)) + "\nok",
+        markups.MINIMAX,
+        [("text", "Sure."), ("call", "f", '{"city": "a\\n<b>", "days": 3}'), ("call", "g", "{}"),
+         ("text", "ok")],
+    ),
+    (
+        "Sure." + markups.kimi(("f", '{"city": "<|tool_call_end|>"}'), ("g", "{}")), markups.KIMI,
+        [("text", "Sure."), ("call", "f", '{"city": "<|tool_call_end|>"}'), ("call", "g", "{}")],
+    ),
+    (
+        "<think>Hm.</think>" + markups.deepseek(("f", '{"city": "x"}'), ("g", "{}")),
+        markups.DEEPSEEK,
+        [("reasoning", "Hm."), ("call", "f", '{"city": "x"}'), ("call", "g", "{}")],
+    ),
+    (
+        markups.deepseek_v3("f", '{"city": "x"}'), markups.DEEPSEEK,
+        [("call", "f", '{"city": "x"}')],
+    ),
+    (
+        markups.ANALYSIS + "<|channel|>final<|message|>Yes.<|return|>", markups.HARMONY,
+        [("reasoning", "Hm."), ("text", "Yes.")],
+    ),
+    (
+        markups.ANALYSIS + markups.harmony("f", '{"city": "<x>"}'), markups.HARMONY,
+        [("reasoning", "Hm."), ("call", "f", '{"city": "<x>"}')],
+    ),
+    (  # the token that ends a call ends the answer, and is no part of it
+        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant" + markups.ANALYSIS
+        + markups.harmony("g", "{}").removesuffix("<|call|>"), markups.HARMONY,
+        [("text", "I look."), ("reasoning", "Hm."), ("call", "g", "{}")],
+    ),
+    (
+        " to=functions.g<|channel|>commentary json<|message|>{}<|call|>", markups.HARMONY,
+        [("call", "g", "{}")],
     ),
 ]  # fmt: skip
 
@@ -113,6 +157,16 @@ BROKEN = [
     ('<tool_call>\n{"name": "f", "arg', JSON),
     ("<tool_call>\n<function=nobody>\n</function>\n</tool_call>", XML),
     ("<tool_call>\nfunction f\n</tool_call>", XML),
+    (markups.glm("nobody"), markups.GLM),
+    ("<tool_call>no name</tool_call>", markups.GLM),
+    ('<invoke name="nobody">\n</invoke>', markups.MINIMAX),
+    ("<|tool_call_begin|>functions.f:0 {}<|tool_call_end|>", markups.KIMI),
+    (
+        "<|tool_call_begin|>functions.nobody:0<|tool_call_argument_begin|>{}<|tool_call_end|>",
+        markups.KIMI,
+    ),
+    ("<｜tool▁call▁begin｜>f {}<｜tool▁call▁end｜>", markups.DEEPSEEK),
+    ("to=functions.nobody<|message|>{}<|call|>", markups.HARMONY),
 ]
 
 
@@ -163,14 +217,17 @@ def test_one_call_only_where_more_are_not_welcome():
     assert read([ONE + TWO], JSON, parallel=False, whole=True) == [CALL_ONE]
 
 
-@pytest.mark.parametrize("markup", [JSON, XML])
+@pytest.mark.parametrize(
+    "markup", [JSON, XML, markups.GLM, markups.MINIMAX, markups.KIMI, markups.DEEPSEEK,
+               markups.HARMONY],
+)  # fmt: skip
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_read_to_its_end(markup, data):
     words = st.sampled_from([
         "<tool_call>", "</tool_call>", "<think>", "</think>", "<function=f>", "</function>",
         "<parameter=city>", "</parameter>", '{"name": "f", "arguments": ', "{", "}", '"', "\\",
-        "\n", " ", "a", "<", ">",
+        "\n", " ", "a", "<", ">", *sorted(markup.tags), 'name="f">', "f", "functions.f:0", "[",
     ])  # fmt: skip
     pieces = data.draw(st.lists(words, max_size=24))
     whole = data.draw(st.booleans())
@@ -182,4 +239,7 @@ def test_any_text_is_read_to_its_end(markup, data):
 def test_markup_is_found_in_templates():
     assert find_markup("{{ content }}") == Markup()
     assert find_markup("<think> <tool_call>{") == JSON
+    assert find_markup("<|channel|> functions").think == (
+        "<|channel|>analysis<|message|>", "<|end|>",
+    )  # fmt: skip
     assert find_markup("</think> <tool_call><function=") == XML

@@ -19,6 +19,7 @@ from moeflux.serve.render import CHATML, Renderer, Replay
 from oracle.tokenizer_file import write_tokenizer
 from serve.asking import CALL, USER, WEATHER, app_of, ask, events, http
 from serve.scripted import TEMPLATE, TOKENS, ScriptedEngine, tokenizer
+from support import markups
 
 CHAT, CLAUDE, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 TOOL = {"type": "function", "function": WEATHER}
@@ -394,7 +395,7 @@ TURNS = (Turn("user", "hi"),)
 def accepts(tmp_path_factory):
     """Whether a rule lets all of a text through, and lets the answer end there."""
     found = {}
-    for name, tokens in (("tokens", TOKENS), ("text", {})):
+    for name, tokens in (("tokens", dict.fromkeys(markups.TAGS, True) | TOKENS), ("text", {})):
         folder = tmp_path_factory.mktemp(name)
         write_tokenizer(folder, tokens)
         source = Path(folder / "tokenizer.json").read_text()
@@ -440,6 +441,23 @@ CASES = [
     (REQUIRED, XML, xml("g"), True),
     (REQUIRED, XML, xml("get_weather", ("days", "3")), False),
     (REQUIRED, XML, xml("get_weather", ("city", "x"), ("days", "many")), False),
+    (REQUIRED, markups.GLM, markups.glm("get_weather", ("city", "Par\nis"), ("days", "3")), True),
+    (REQUIRED, markups.GLM, f"{markups.glm('g')}\n{markups.glm('g')}", True),
+    (REQUIRED, markups.GLM, markups.glm("get_weather", ("days", "3")), False),
+    (REQUIRED, markups.GLM, markups.glm("get_weather", ("city", "x"), ("days", "many")), False),
+    (REQUIRED, markups.MINIMAX, markups.minimax(("get_weather", ("city", "x")), ("g",)), True),
+    (REQUIRED, markups.MINIMAX, markups.minimax(("get_weather", ("days", "3"))), False),
+    (REQUIRED, markups.MINIMAX, "<minimax:tool_call>\n</minimax:tool_call>", False),
+    (REQUIRED, markups.KIMI, markups.kimi(("get_weather", '{"city": "x"}'), ("g", "{}")), True),
+    (REQUIRED, markups.KIMI, markups.kimi(("get_weather", "{}")), False),
+    (REQUIRED, markups.KIMI, markups.kimi(("h", "{}")), False),
+    (REQUIRED, markups.DEEPSEEK, markups.deepseek(("get_weather", '{"city": "x"}')), True),
+    (REQUIRED, markups.DEEPSEEK, markups.deepseek(("get_weather", "{}"), ("g", "{}")), False),
+    (Dialogue(TURNS, BOTH, "g"), markups.DEEPSEEK, markups.deepseek(("g", "{}")), True),
+    (REQUIRED, markups.HARMONY, markups.harmony("get_weather", '{"city": "x"}'), True),
+    (REQUIRED, markups.HARMONY, markups.ANALYSIS + markups.harmony("g", "{}"), True),
+    (REQUIRED, markups.HARMONY, markups.harmony("get_weather", "{}"), False),
+    (REQUIRED, markups.HARMONY, "<|channel|>final<|message|>Hello.", False),
 ]
 
 

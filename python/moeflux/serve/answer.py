@@ -127,6 +127,7 @@ class Ask:
         job = Job(
             ids=prompt.ids, sampling=self.sampling, marks=prompt.marks, n=self.n,
             constraint=grammar, client=self.client, scope=self.scope, id=self.id,
+            shown=markup.tags,
         )  # fmt: skip
         parsers = [self._parser(choice, markup, prompt.opened) for choice in range(self.n)]
         said = [Blocks() for _ in range(self.n)]

@@ -105,6 +105,7 @@ class Job:
         scope: jobs of different scopes share no snapshots, so that none learns from the time that
             its answer takes what another one has asked.
         id: of the request, for the log.
+        shown: special tokens that are part of the text: markup of calls and reasoning.
     """
 
     ids: Sequence[int]
@@ -117,6 +118,7 @@ class Job:
     client: str = ""
     scope: str = ""
     id: str = ""
+    shown: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 from ..errors import SessionError, TemplateError
 from .dialogue import Call, Dialogue, Turn, is_object
 from .http.errors import bad
-from .parse.markup import Markup, find_markup
+from .parse.markup import find_markup
 
 MAX_REPLAYED = 32 << 20  # characters of calls that are remembered
 MAX_MARKS = 6
@@ -85,8 +85,8 @@ class Renderer:
         self.tokenizer, self.replay = tokenizer, Replay()
         template = tokenizer.chat_template or ""
         markup = find_markup(template)
-        self.markup = markup if reasoning == "auto" else Markup(None, form=markup.form)
-        self._text_arguments = "arguments is string" in template
+        self.markup = markup if reasoning == "auto" else markup.without_thinking()
+        self._text_arguments = markup.text_arguments or "arguments is string" in template
 
     def render(self, dialogue: Dialogue, check: Callable[[int], None] | None = None) -> Prompt:
         """The prompt of a request.
@@ -135,8 +135,8 @@ class Renderer:
         """A turn as templates know it."""
         message: dict[str, Any] = {"role": turn.role, "content": turn.text}
         reasoning = self.replay.reasoning(turn)
-        if reasoning is not None:
-            message["reasoning_content"] = reasoning
+        if reasoning is not None and not (self.markup.again and turn.calls and turn.text):
+            message[self.markup.reasoning] = reasoning
         if turn.role == "tool":
             message["tool_call_id"] = turn.call_id
         if turn.calls:

@@ -129,7 +129,7 @@ class Sequence:
         constraint = job.constraint.start() if job.constraint is not None else None
         every_end = tokenizer.eos_ids | s.stop_ids
         self._chooser = Chooser(s, choice, every_end, list(job.ids), constraint)
-        self._stream = tokenizer.stream()
+        self._stream = tokenizer.stream(job.shown)
         self._stops = StopStrings(s.stop)
         self._scores: list[TokenLogprob | None] = [None]
         self._told_scores = choice > 0 or job.echo is None

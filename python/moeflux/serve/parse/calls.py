@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from .markup import Markup
-
-HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*"([\w.-]+)"\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
-FUNCTION = re.compile(r"\s*<function=([\w.-]+)>\s*")
-PARAMETER = re.compile(r"\s*<parameter=([^<>\n]+)>\n?")
-END_PARAMETER = re.compile(r"\n?</parameter>")
-HELD = len("\n</parameter>") - 1
+from .markup import JsonForm, Markup, PairForm
 
 
 class CallParser(Protocol):
@@ -68,9 +61,10 @@ class JsonScanner:
 
 
 class JsonCall:
-    """{"name": "f", "arguments": {...}}. Arguments are given out as they come."""
+    """Arguments that are a JSON object. They are given out as they come."""
 
-    def __init__(self, markup: Markup, tools: Mapping[str, Any]) -> None:
+    def __init__(self, form: JsonForm, markup: Markup, tools: Mapping[str, Any]) -> None:
+        self._form = form
         self.name: str | None = None
         self.done = self.broken = False
         self.rest = ""
@@ -85,14 +79,18 @@ class JsonCall:
         """More text; returns more of the arguments."""
         self._buffer += text
         out = ""
-        if self.name is None and (head := HEAD.match(self._buffer)):
-            if head[1] not in self._tools:
+        if self.name is None and (head := self._form.head.match(self._buffer)):
+            name = next(filter(None, head.groups()))
+            if name not in self._tools:
                 self.broken = True
                 return ""
-            self.name, self._buffer = head[1], self._buffer[head.end() :]
+            self.name, self._buffer = name, self._buffer[head.end() :]
             self._scanner, self._scanned = JsonScanner(), 0
         if self.name is None:
-            return self._all_at_once()
+            if self._form.keys:
+                return self._all_at_once()
+            self.broken = self._close in self._buffer
+            return ""
         if not self._closing:
             count, self._closing = self._scanner.end(self._buffer)
             out, self._buffer = self._buffer[:count], self._buffer[count:]
@@ -128,10 +126,11 @@ class JsonCall:
         return json.dumps(given, ensure_ascii=False)
 
 
-class XmlCall:
-    """<function=f><parameter=a>...</parameter></function>. Texts are given out as they come."""
+class PairCall:
+    """Arguments that come one by one, each in tags. Texts are given out as they come."""
 
-    def __init__(self, markup: Markup, tools: Mapping[str, Any]) -> None:
+    def __init__(self, form: PairForm, markup: Markup, tools: Mapping[str, Any]) -> None:
+        self._form = form
         self.name: str | None = None
         self.done = self.broken = False
         self.rest = ""
@@ -146,7 +145,7 @@ class XmlCall:
         self._buffer += text
         out = ""
         if self.name is None:
-            head = FUNCTION.match(self._buffer)
+            head = self._form.head.match(self._buffer)
             self.broken = not head and self._end in self._buffer
             self.broken |= bool(head) and head[1] not in self._tools  # type: ignore[index]
             if not head or self.broken:
@@ -164,7 +163,7 @@ class XmlCall:
     def _between(self) -> str | None:
         """The head of the next parameter, or the end; None where more text is needed."""
         end = self._buffer.find(self._end)
-        head = PARAMETER.match(self._buffer)
+        head = self._form.parameter.match(self._buffer)
         if head and not (self._buffer[head.end() - 1] == ">" and head.end() == len(self._buffer)):
             self._buffer = self._buffer[head.end() :]
             self._kind = "text" if self._is_text(head[1]) else "other"
@@ -184,9 +183,9 @@ class XmlCall:
 
     def _value(self) -> str | None:
         """What has come of a value; None where nothing can be said yet."""
-        found = END_PARAMETER.search(self._buffer)
+        found = self._form.end.search(self._buffer)
         if self._kind == "text":
-            cut = found.start() if found else max(len(self._buffer) - HELD, 0)
+            cut = found.start() if found else max(len(self._buffer) - self._form.longest_end + 1, 0)
             value, self._buffer = self._buffer[:cut], self._buffer[cut:]
             out = json.dumps(value, ensure_ascii=False)[1:-1]
         else:
@@ -196,7 +195,7 @@ class XmlCall:
             out = _as_json(value)
         if not found:
             return out or None
-        end = END_PARAMETER.search(self._buffer)
+        end = self._form.end.search(self._buffer)
         assert end is not None
         self._buffer = self._buffer[end.end() :]
         out += '"' if self._kind == "text" else ""
@@ -218,4 +217,10 @@ def _as_json(value: str) -> str:
         return json.dumps(value, ensure_ascii=False)
 
 
-FORMS: dict[str, type[JsonCall] | type[XmlCall]] = {"json": JsonCall, "xml": XmlCall}
+def new_call(markup: Markup, tools: Mapping[str, Any]) -> CallParser:
+    """A parser for the next call. REQUIRES: the markup has a form of calls."""
+    form = markup.form
+    assert form is not None
+    if isinstance(form, JsonForm):
+        return JsonCall(form, markup, tools)
+    return PairCall(form, markup, tools)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ..constrain import JSON_OPTIONS
 from ..dialogue import Dialogue, OutputRule, ToolSpec
 from ..http.errors import bad
-from .markup import Markup
+from .markup import TAG, JsonForm, Markup
 
 HEAD = "%llguidance {}\n"
 IsToken = Callable[[str], bool]
@@ -31,14 +32,15 @@ def rule_of(
         tools = tuple(tool for tool in tools if tool.name == dialogue.choice)
     write = _Writer(markup, is_token)
     if tools and markup.form and dialogue.choice not in ("auto", "none"):
-        more = ' ("\\n" call)*' if dialogue.parallel and dialogue.choice == "required" else ""
-        start = f"start: {write.thinking(opened)} call{more}\n"
+        many = dialogue.parallel and dialogue.choice == "required"
+        start = f"start: {write.thinking(opened)} {write.some_calls(many)}\n"
         return OutputRule("lark", HEAD + start + write.calls(tools))
     free = tools if dialogue.choice == "auto" and markup.form else ()
     if dialogue.output is not None:
         return write.output(dialogue.output, opened, free)
-    if any(tool.strict for tool in free) and is_token(markup.call[0]):
-        start = f"start: {write.thinking(opened)} (TEXT? call)* TEXT?\nTEXT: /(.|\\n)+/\n"
+    if any(tool.strict for tool in free) and write.begins_with_token:
+        calls = f"(TEXT? {write.some_calls(True)})* TEXT?"
+        start = f"start: {write.thinking(opened)} {calls}\nTEXT: /(.|\\n)+/\n"
         return OutputRule("lark", HEAD + start + write.calls(free))
     return None
 
@@ -50,7 +52,40 @@ class _Writer:
         self._markup, self._is_token = markup, is_token
 
     def tag(self, text: str) -> str:
-        return text if self._is_token(text) else json.dumps(text)
+        """A text with tags; those that are one token are written as such."""
+        parts = [part for part in re.split(f"({TAG.pattern})", text) if part]
+        return " ".join(part if TAG.fullmatch(part) and self._is_token(part) else json.dumps(part)
+                        for part in parts)  # fmt: skip
+
+    def named(self, text: str, name: str) -> str:
+        """The same, with a name in its place; a name is no tag, whatever it spells."""
+        before, behind = text.split("{name}")
+        index = " /[0-9]+/ ".join(map(self.tag, behind.split("{index}")))
+        return f"{self.tag(before)} {json.dumps(name)} {index}"
+
+    def until(self, rule: str, end: str) -> str:
+        """A rule of any text up to its end."""
+        tag = TAG.match(end)
+        if tag and self._is_token(tag[0]):
+            return (
+                f"{rule}: {rule.upper()}_TEXT? {self.tag(end)}\n{rule.upper()}_TEXT: /(.|\\n)+/\n"
+            )
+        return f"{rule}[suffix={json.dumps(end)}]: /(.|\\n)*/\n"
+
+    @property
+    def begins_with_token(self) -> bool:
+        """Whether the first tag of calls is one token, which no text is taken for."""
+        begin = (self._markup.section or self._markup.call)[0]
+        return self._is_token(begin) or bool(self._markup.lead[1])
+
+    def some_calls(self, many: bool) -> str:
+        """One call or several, in their section."""
+        joins = self.tag(self._markup.joins)
+        calls = f"call ({joins} call)*" if many else "call"
+        if self._markup.section is None:
+            return calls
+        begin, end = map(self.tag, self._markup.section)
+        return f"{begin} {joins} {calls} {joins} {end}"
 
     def thinking(self, opened: bool) -> str:
         """The name of a rule of reasoning that may come first."""
@@ -62,27 +97,28 @@ class _Writer:
         if self._markup.think is None:
             return 'nothing: ""\n'
         begin, end = self._markup.think
-        rest = "think_rest[suffix=%s]: /(.|\\n)*/\n" % json.dumps(end)  # noqa: UP031
-        if self._is_token(end):
-            rest = f"think_rest: ANY? {end}\nANY: /(.|\\n)+/\n"
+        rest = self.until("think_rest", end)
         return f"think: {self.tag(begin)} think_rest\n{rest}WS: /[ \\n]+/\n"
 
     def calls(self, tools: Iterable[ToolSpec]) -> str:
         """The rule `call`: one call of any of the tools."""
-        form = {"json": self._json_call, "xml": self._xml_call}[self._markup.form]
+        form = self._markup.form
+        write = self._json_call if isinstance(form, JsonForm) else self._pair_call
         tools = list(tools)
         begin, end = map(self.tag, self._markup.call)
+        may, does = map(self.tag, self._markup.lead)
+        lead = f"({may})? {does}" if does else ""
         names = " | ".join(f"call_{i}" for i in range(len(tools)))
-        rules = "".join(form(f"call_{i}", tool) for i, tool in enumerate(tools))
-        return f'call: {begin} "\\n" ({names}) "\\n" {end}\n{rules}{self._thinking_rules()}'
+        rules = "".join(write(form, f"call_{i}", tool) for i, tool in enumerate(tools))
+        return f"call: {lead} {begin} ({names}) {end}\n{rules}{self._thinking_rules()}"
 
-    def _json_call(self, rule: str, tool: ToolSpec) -> str:
-        head = json.dumps(f'{{"name": "{tool.name}", "arguments": ')
-        return f'{rule}: {head} {rule}_arguments "}}"\n' + _json(
+    def _json_call(self, form: Any, rule: str, tool: ToolSpec) -> str:
+        head, tail = self.named(form.written, tool.name), self.tag(form.tail)
+        return f"{rule}: {head} {rule}_arguments {tail}\n" + _json(
             f"{rule}_arguments", tool.parameters, tool.strict
         )
 
-    def _xml_call(self, rule: str, tool: ToolSpec) -> str:
+    def _pair_call(self, form: Any, rule: str, tool: ToolSpec) -> str:
         """Parameters in the schema's order; those that are not required may be missing."""
         given = tool.parameters.get("properties")
         properties: dict[str, Any] = given if isinstance(given, dict) else {}
@@ -90,28 +126,30 @@ class _Writer:
         required = needed if isinstance(needed, list) else []
         definitions = {key: tool.parameters[key] for key in ("$defs", "definitions")
                        if key in tool.parameters}  # fmt: skip
+        call_head, parameter, end, tail = form.written
+        close = self.tag(end)
         parts, rules = [], ""
         for i, (name, schema) in enumerate(properties.items()):
             part = f"{rule}_p{i}"
             parts.append(part if name in required else f"{part}?")
-            head = json.dumps(f"<parameter={name}>\n")
+            head = self.named(parameter, name)
             kind = schema.get("type") if isinstance(schema, dict) else None
             listed = schema.get("enum", []) if kind == "string" else []
             if not isinstance(listed, list):
                 raise bad(f"expected a list as the enum of {name[:80]!r} of {tool.name}", "tools")
             if kind == "string" and "enum" not in schema:
                 rules += f"{part}: {head} {part}_v\n"
-                rules += f'{part}_v[suffix="\\n</parameter>\\n"]: /(.|\\n)*/\n'
+                rules += self.until(f"{part}_v", end)
             elif kind == "string":
                 values = " | ".join(json.dumps(str(value)) for value in listed)
-                rules += f'{part}: {head} ({values}) "\\n</parameter>\\n"\n'
+                rules += f"{part}: {head} ({values}) {close}\n"
             else:
                 value = {**schema, **definitions} if isinstance(schema, dict) else schema
-                rules += f'{part}: {head} {part}_v "\\n</parameter>\\n"\n' + _json(
+                rules += f"{part}: {head} {part}_v {close}\n" + _json(
                     f"{part}_v", value, tool.strict
                 )
-        head = json.dumps(f"<function={tool.name}>\n")
-        return f'{rule}: {head} {" ".join(parts)} "</function>"\n{rules}'
+        head = self.named(call_head, tool.name)
+        return f"{rule}: {head} {' '.join(parts)} {self.tag(tail)}\n{rules}"
 
     def output(self, output: OutputRule, opened: bool, tools: tuple[ToolSpec, ...]) -> OutputRule:
         """The same rule; reasoning may come first, and calls of tools may come in its place."""

@@ -10,7 +10,7 @@ from ...pieces import begun
 from ..dialogue import is_object
 from ..engine import TokenLogprob
 from ..events import CallArguments, CallStart, Event, Reasoning, Text
-from .calls import FORMS, CallParser
+from .calls import CallParser, new_call
 from .markup import Markup
 
 logger = logging.getLogger("moeflux.serve")
@@ -45,7 +45,10 @@ class Parser:
     ) -> None:
         self._choice, self._markup, self._tools = choice, markup, tools
         self._whole, self._parallel, self._new_id = whole, parallel, new_id
-        self._calls = bool(tools and markup.form)
+        calls = (markup.call[0], *(markup.section or ())) if tools and markup.form else ()
+        self._tags = [*calls, *markup.skipped]
+        if markup.again and markup.think is not None:
+            self._tags.append(markup.think[0])
         self._in_reasoning = opened and markup.think is not None
         self._may_think = markup.think is not None and not opened
         self._strip = self._in_reasoning  # white space behind a tag
@@ -126,18 +129,29 @@ class Parser:
             if think.startswith(text) and not ended:
                 return False
             self._may_think = False
-        tag = self._markup.call[0]
-        at = self._buffer.find(tag) if self._calls else -1
-        text = self._take(at, [tag] if self._calls else [], ended)
+        at, tag = self._find_tag(ended)
+        text = self._take(at, self._tags, ended)
         text = text.rstrip() if at >= 0 else text
         if text:
             out.append(Text(self._choice, text))
-        if at < 0:
+        if at < 0 or not tag:
             return False
         self._buffer, self._strip = self._buffer[len(tag) :], True
-        self._call = FORMS[self._markup.form](self._markup, self._tools)
-        self._raw, self._arguments, self._started = tag, "", False
+        if tag == self._markup.call[0]:
+            self._call = new_call(self._markup, self._tools)
+            self._raw, self._arguments, self._started = tag, "", False
+        elif self._markup.think and tag == self._markup.think[0]:
+            self._in_reasoning = True
         return True
+
+    def _find_tag(self, ended: bool) -> tuple[int, str]:
+        """Where the first tag is, and which, the longest; "" where it may become a longer one."""
+        found = [(at, -len(tag), tag) for tag in self._tags if (at := self._buffer.find(tag)) >= 0]
+        at, _, tag = min(found, default=(-1, 0, ""))
+        rest = self._buffer[at:]
+        if tag and not ended and any(t.startswith(rest) and len(t) > len(rest) for t in self._tags):
+            return at, ""
+        return at, tag
 
     def _take(self, at: int, tags: list[str], ended: bool) -> str:
         """Text up to a tag, or all that can belong to no tag; without a tag's white space."""
@@ -161,6 +175,8 @@ class Parser:
         if given:
             self._raw += given
             self._arguments += self._give(call, call.push(given), out)
+        elif ended and self._markup.ends and not call.done:  # the token that ended it was the tag
+            self._arguments += self._give(call, call.push(self._markup.call[1]), out)
         if call.done:
             self._buffer = call.rest
             self._raw = self._raw[: len(self._raw) - len(call.rest)]
