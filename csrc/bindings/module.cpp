@@ -1,9 +1,14 @@
+#include <pybind11/numpy.h>
+
 #include "bindings/bindings.h"
 #include "bindings/gil.h"
 #include "io/readers.h"
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The native core of moeflux. Use the functions of the package instead.";
+  // pybind11 looks numpy up at the first use of an array, and waits there without the GIL. A thread
+  // that an ending interpreter stops in that wait would abort the process.
+  pybind11::dtype::of<float>();
   module.attr("__version__") = MOEFLUX_VERSION;
   module.attr("READ_THREADS") = moeflux::io::kReadThreads;
   moeflux::bindings::register_errors(module);
