@@ -19,10 +19,10 @@ void Account::reserve(uint64_t nbytes, const std::string& what) {
 }
 
 void Account::refuse(uint64_t nbytes, const std::string& what, uint64_t spare_bytes) const {
-  const uint64_t kept = live_bytes() - spare_bytes;
+  const uint64_t kept = live_bytes() - spare_bytes, limit = limit_bytes();
   throw MemoryBudgetError("[base::Account] no room for ", what, ": it takes ", nbytes, " bytes, ",
-                          limit_bytes_ - kept, " of ", limit_bytes_,
-                          " can be had; memory=", kept + nbytes, " would do");
+                          limit - kept, " of ", limit, " can be had; memory=", kept + nbytes,
+                          " would do");
 }
 
 void Account::release(uint64_t nbytes) {
@@ -30,6 +30,17 @@ void Account::release(uint64_t nbytes) {
   live_bytes_ -= nbytes;
 }
 
+bool Account::try_set_limit(uint64_t nbytes) {
+  Lock lock(mutex_);
+  if (nbytes < live_bytes_) return false;
+  limit_bytes_ = nbytes;
+  return true;
+}
+
+uint64_t Account::limit_bytes() const {
+  Lock lock(mutex_);
+  return limit_bytes_;
+}
 uint64_t Account::live_bytes() const {
   Lock lock(mutex_);
   return live_bytes_;

@@ -22,15 +22,17 @@ class Account {
   // that it names.
   [[noreturn]] void refuse(uint64_t nbytes, const std::string& what, uint64_t spare_bytes) const;
   void release(uint64_t nbytes);
+  // False, and nothing changed, when more is booked.
+  bool try_set_limit(uint64_t nbytes);
 
-  uint64_t limit_bytes() const { return limit_bytes_; }
+  uint64_t limit_bytes() const;
   uint64_t live_bytes() const;
   uint64_t peak_bytes() const;
   uint64_t free_bytes() const;
 
  private:
-  const uint64_t limit_bytes_;
   mutable Mutex mutex_;
+  uint64_t limit_bytes_ GUARDED_BY(mutex_);
   uint64_t live_bytes_ GUARDED_BY(mutex_) = 0;  // <= limit_bytes_
   uint64_t peak_bytes_ GUARDED_BY(mutex_) = 0;
 };

@@ -23,7 +23,8 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
   auto model = std::make_shared<NativeModel>();
   model->account = std::make_unique<base::Account>(budget);
   Compute compute = open_compute(*model->account, compute_options);
-  if (const auto& device = compute_options.device) {
+  model->device = compute_options.device;
+  if (const auto& device = model->device) {
     model->device_kind = device->kind();
     model->device_name = device->name();
   }
@@ -111,6 +112,12 @@ void register_native_model(py::module_& module) {
              }
              return layers;
            })
+      .def("set_memory",
+           [](NativeModel& self, uint64_t nbytes) {
+             if (self.device) ops::gpu::check_working_set(*self.device, nbytes);
+             locked(self, [&](engine::Engine& engine) { engine.set_memory(nbytes); });
+           })
+      .def("least_bytes", [](const NativeModel& self) { return self.engine->least_bytes(); })
       .def("free_bytes", [](const NativeModel& self) { return self.engine->free_bytes(); })
       .def("snapshot_form", &snapshot_form, py::arg("positions"))
       .def("stats", &stats);

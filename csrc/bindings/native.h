@@ -23,6 +23,7 @@ struct NativeModel {
   std::shared_ptr<model::Weights> weights = std::make_shared<model::Weights>();  // in the arena
   Owned<engine::Engine> engine;
   std::string precision;
+  std::shared_ptr<device::Device> device;  // null: the CPU
   std::string device_kind = "cpu", device_name = "cpu";
   std::timed_mutex mutex;
   std::atomic<std::thread::id> turn_of{};  // the thread that has the mutex

@@ -49,15 +49,16 @@ Engine::Engine(Parts parts, const Options& options)
       ops_(std::move(parts.ops)),
       layout_(*weights_, options.context, *ops_, *arena_),
       pipeline_(*ops_, bell_) {
-  store::PlanInput input = sizes(*weights_, parts.experts, *ops_, *arena_, options);
-  input.memory_bytes = arena_->account().limit_bytes();
-  input.max_slots = options.max_slots;
-  plan_ = store::make_plan(input);
+  needs_ = sizes(*weights_, parts.experts, *ops_, *arena_, options);
+  needs_.memory_bytes = arena_->account().limit_bytes();
+  needs_.max_slots = options.max_slots;
+  plan_ = store::make_plan(needs_);
+  holds_cycle_ = plan_.holds_cycle;
 
   ops_->reserve(workload(*weights_, options.context));
   act_ = Activations(*weights_, options.read_ahead, *arena_);
   store::StoreOptions store_options;
-  store_options.min_slots = store::min_slots(UINT32_MAX, input.top_k);  // of a class
+  store_options.min_slots = store::min_slots(UINT32_MAX, needs_.top_k);  // of a class
   store_options.max_slots = plan_.max_slots;
   store_options.read_threads = options.read_threads;
   std::vector<const model::ExpertLayout*> layouts(parts.experts.size());  // in weights_
@@ -127,6 +128,29 @@ void Engine::restore(Session& session, const Session::Snapshot& snapshot) {
   session.restore(snapshot);
 }
 
+void Engine::set_memory(uint64_t nbytes) {
+  base::Account& account = arena_->account();
+  store::PlanInput needs = needs_;
+  needs.memory_bytes = nbytes;
+  const bool holds_cycle = store::make_plan(needs).holds_cycle;  // throws below the plan's least
+  while (!account.try_set_limit(nbytes)) {
+    const uint64_t limit = account.limit_bytes();
+    const bool reading = store_->reading();  // asked first, as in find_room
+    if (store_->make_room(limit - nbytes)) continue;
+    if (!reading)
+      throw MemoryBudgetError("[engine::Engine] expected a budget of ", least_bytes(),
+                              " bytes or more: experts alone can go at once; found ", nbytes);
+    pipeline_.wait();
+  }
+  holds_cycle_ = holds_cycle;
+}
+
+uint64_t Engine::least_bytes() const {
+  const base::Account& account = arena_->account();
+  const uint64_t held = account.live_bytes(), spare = store_->spare_bytes();
+  return std::max(plan_.minimum_bytes, held - std::min(held, spare));
+}
+
 uint64_t Engine::free_bytes() const {
   return arena_->account().free_bytes() + store_->spare_bytes();
 }
@@ -168,7 +192,7 @@ Stats Engine::stats() const {
   stats.compute_ns -= std::min(stats.compute_ns, stats.pipeline.read_wait_ns);
   stats.slots = store_->n_slots();
   stats.max_slots = plan_.max_slots;
-  stats.holds_cycle = plan_.holds_cycle;
+  stats.holds_cycle = holds_cycle_;
   stats.slot_bytes = store_->slot_bytes();
   stats.live_bytes = arena_->account().live_bytes();
   stats.peak_bytes = arena_->account().peak_bytes();

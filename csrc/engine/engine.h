@@ -2,6 +2,7 @@
 // then experts as they arrive. Written against the contract of ops.h, whichever device computes.
 // One thread at a time (the bindings hold a lock).
 #pragma once
+#include <atomic>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -69,6 +70,12 @@ class Engine {
   // about one request (the first that needs the expert) says which.
   void step(std::span<const Request> requests);
 
+  // Another budget from now on. A smaller one takes slots, and the experts in them, at once. Throws
+  // MemoryBudgetError, and nothing has changed, when it is below least_bytes().
+  void set_memory(uint64_t nbytes);
+  // The smallest budget that it may be given now: the plan's, and what sessions and snapshots hold.
+  uint64_t least_bytes() const;
+
   Stats stats() const;  // any thread, also while another steps: as after the last step
   // What sessions and snapshots can take: free, or of slots that go in their place. Any thread.
   uint64_t free_bytes() const;
@@ -112,7 +119,9 @@ class Engine {
   std::unique_ptr<ops::Ops> ops_;
   const SessionLayout layout_;
   std::shared_ptr<base::Bell> bell_ = std::make_shared<base::Bell>();
-  store::Plan plan_;
+  store::PlanInput needs_;                 // as it was loaded
+  store::Plan plan_;                       // the same
+  std::atomic<bool> holds_cycle_ = false;  // with the budget of now
   Activations act_;
   std::unique_ptr<store::ExpertStore> store_;
   Pipeline pipeline_;      // after the store and the buffers: what is queued is done before they go

@@ -104,11 +104,16 @@ def available_bytes() -> int:
     return max(min(rooms), 0)
 
 
-def promised_bytes() -> int:
-    """What models of this process may still take: experts that fit their budgets, not read yet."""
+def promised_bytes(but: Any = None) -> int:
+    """What models of this process may still take: experts that fit their budgets, not read yet.
+
+    One of them, `but`, is left out.
+    """
     with _lock:
         unused = sum(_loading.values())
         for model in list(_models):
+            if model is but:
+                continue
             stats = model.stats()
             room = stats["memory_bytes"] - stats["live_bytes"]
             experts = (stats["max_slots"] - stats["slots"]) * stats["slot_bytes"]
@@ -116,11 +121,15 @@ def promised_bytes() -> int:
     return unused
 
 
-def budget_bytes(memory: str | int) -> int:
-    """The budget that `memory` asks for; "auto" is a share of what nobody has or was promised."""
+def budget_bytes(memory: str | int, model: Any = None) -> int:
+    """The budget that `memory` asks for; "auto" is a share of what nobody has or was promised.
+
+    A native model that is to have it may use what it holds already.
+    """
     if memory != "auto":
         return parse_bytes(memory)
-    available, promised = available_bytes(), promised_bytes()
+    available, promised = available_bytes(), promised_bytes(model)
+    available += model.stats()["live_bytes"] if model is not None else 0
     budget = max(int((available - promised) * HEAD_ROOM), 1)
     logger.info("memory=auto takes %d bytes: %d are available, %d of them promised to other models "
               "of this process; another process may take the same", budget, available,
@@ -137,18 +146,38 @@ def promise(budget: Callable[[], int]) -> Iterator[int]:
     """
     load = object()
     with _lock:
-        nbytes, total = budget(), total_bytes()
-        if nbytes > total:
-            raise MemoryBudgetError(
-                f"[memory] a budget is more than this machine, or the container, has: expected at "
-                f"most {total} bytes, found {nbytes}"
-            )
+        nbytes = budget()
+        _check_total(nbytes)
         _loading[load] = nbytes
     try:
         yield nbytes
     finally:
         with _lock:
             _loading.pop(load, None)
+
+
+@contextlib.contextmanager
+def change(model: Any, memory: str | int, advised: int | None) -> Iterator[int]:
+    """The bytes of another budget for a native model, which gets it in this block.
+
+    Raises:
+        FormatError: `memory` is no size.
+        MemoryBudgetError: the machine does not have so much, or `advised` is less.
+    """
+    with _lock:
+        nbytes = budget_bytes(memory, model)
+        if memory == "auto" and advised is not None:
+            nbytes = min(nbytes, advised)
+        _check_total(nbytes)
+        yield nbytes
+
+
+def _check_total(nbytes: int) -> None:
+    if nbytes > (total := total_bytes()):
+        raise MemoryBudgetError(
+            f"[memory] a budget is more than this machine, or the container, has: expected at "
+            f"most {total} bytes, found {nbytes}"
+        )
 
 
 def hold(model: Any) -> None:

@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from . import _core, holes, hub, log
+from . import _core, elastic, holes, hub, log
 from .arguments import FLAG, PATH, TEXT, check, integer, optional
 from .batch import run
 from .checkpoint import open_checkpoint
 from .device import (
     READ_THREADS,
+    advised_bytes,
     check_precision,
     compute,
     default_threads,
@@ -135,7 +136,9 @@ def load(
             ),
         )
         hold(native)
+    elastic.follow(native, memory == "auto")
     model = Model(native, folder, checkpoint.config, spec, identity)
+    model._advised = advised_bytes(native_device)
     log.loaded(model, memory, direct_io, time.perf_counter() - begin)
     log.context(model, context)
     return model
@@ -171,6 +174,7 @@ class Model:
         self._chunk: int = spec.chunk
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
         self._tokenizer: Tokenizer | None = None
+        self._advised: int | None = None  # bytes that its device advises to keep resident
         self._best_read_rate = 0.0  # bytes a second over a generation; see log.py
 
     @property
@@ -247,6 +251,32 @@ class Model:
             True
         """
         return self._native.free_bytes()
+
+    @property
+    def memory(self) -> int:
+        """The budget in bytes. It may be set while the model is open, as `load` takes it.
+
+        A smaller one takes experts from memory at once; a larger one fills as they are needed. No
+        result depends on it. With "auto" it follows what the machine has: between steps it gives
+        memory back where that runs short, and takes it again after two quiet minutes.
+
+        Raises:
+            FormatError: it is no size.
+            MemoryBudgetError: it is less than dense weights, sessions and the fewest slots take,
+                or more than the machine has, or its device advises.
+
+        Example:
+            >>> model = load(memory="24MiB", context=512)
+            >>> model.memory = "32MiB"
+            >>> model.memory
+            33554432
+        """
+        return int(self._native.stats()["memory_bytes"])
+
+    @memory.setter
+    def memory(self, memory: str | int) -> None:
+        check("model", FormatError, RULES, {"memory": memory})
+        elastic.resize(self._native, memory, self._advised)
 
     def session(self, *, routing: Routing | None = None) -> Session:
         """A new, empty sequence.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _core
+from . import _core, elastic
 from .ahead import Ahead
 from .arguments import FLAG, check, instance, integer, listed, optional, show, token_ids
 from .errors import MoefluxError, SessionError
@@ -50,6 +50,7 @@ def stepped(
         found, counts = model.step_batch(items, *how)
     for session in sessions:
         session._last_step = counts
+    elastic.after_step(model)
     return found
 
 

@@ -63,3 +63,15 @@ TEST_CASE("a booking lives as long as its object, and moves") {
   }
   CHECK(account.live_bytes() == 0);
 }
+
+TEST_CASE("a limit moves, but not below what is booked") {
+  Account account(100);
+  account.reserve(60, "half");
+  CHECK_FALSE(account.try_set_limit(59));
+  CHECK(account.limit_bytes() == 100);
+  CHECK(account.try_set_limit(60));
+  CHECK(account.free_bytes() == 0);
+  CHECK_FALSE(account.try_reserve(1));
+  CHECK(account.try_set_limit(200));
+  CHECK(account.try_reserve(140));
+}

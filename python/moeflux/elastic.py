@@ -1,0 +1,108 @@
+"""Budgets of open models: another one by hand, and `auto`, which follows what the machine has.
+
+A model that was loaded with memory="auto" looks between its steps, once a second at most. Where
+memory runs short it gives slots back at once, the experts that were used least first. After two
+quiet minutes it takes some again, and never more than it had. No bit of a result depends on it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from contextlib import suppress
+from typing import Any
+
+from . import memory
+from .errors import MemoryBudgetError
+from .log import logger
+
+LOW, HIGH = 0.04, 0.10  # of all memory: below LOW it is short, and HIGH shall be available then
+LOOK_S = 1.0  # between two looks
+QUIET_S = 120.0  # without a shortage before it grows again
+
+
+def next_budget(
+    budget: int, live: int, most: int, available: int, total: int, quiet_s: float
+) -> int:
+    """The budget that a look leads to.
+
+    Args:
+        budget: of now, in bytes.
+        live: bytes of it that are taken.
+        most: that it may have.
+        available: bytes that the machine, or the container, can still give.
+        total: bytes that it has.
+        quiet_s: since memory was short, or the budget changed.
+    """
+    if available < LOW * total:
+        return min(budget, max(live - (int(HIGH * total) - available), 0))
+    if budget < most and quiet_s >= QUIET_S:
+        return min(most, budget + max(available - int(HIGH * total), 0) // 2)
+    return budget
+
+
+class Follower:
+    """Moves the budget of one model that was loaded with "auto".
+
+    Args:
+        model: native; not kept alive.
+        most: bytes that it may have.
+    """
+
+    def __init__(self, model: Any, most: int) -> None:
+        self._model, self._most = weakref.ref(model), most
+        self._looked = self._changed = time.monotonic()
+        self._lock = threading.Lock()
+
+    def look(self) -> None:
+        """Between two steps: a look at the machine, if one is due."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_S or not self._lock.acquire(blocking=False):
+            return
+        try:
+            self._looked = now
+            if (model := self._model()) is not None:
+                self._follow(model, now)
+        finally:
+            self._lock.release()
+
+    def _follow(self, model: Any, now: float) -> None:
+        stats, available, total = model.stats(), memory.available_bytes(), memory.total_bytes()
+        if available < LOW * total:
+            self._changed = now
+        budget = stats["memory_bytes"]
+        wanted = next_budget(budget, stats["live_bytes"], self._most, available, total,
+                             now - self._changed)  # fmt: skip
+        wanted = max(wanted, model.least_bytes())
+        if wanted == budget:
+            return
+        with suppress(MemoryBudgetError):  # a session took what was free a moment ago
+            model.set_memory(wanted)
+            logger.info("memory=auto takes %d bytes from now on, it had %d: %d are available",
+                        wanted, budget, available)  # fmt: skip
+            self._changed = now
+
+
+_followers: weakref.WeakKeyDictionary[Any, Follower] = weakref.WeakKeyDictionary()
+
+
+def follow(model: Any, auto: bool) -> None:
+    """From now on the model's budget follows the machine, or stays as it is."""
+    if auto:
+        _followers[model] = Follower(model, model.stats()["memory_bytes"])
+    else:
+        _followers.pop(model, None)
+
+
+def after_step(model: Any) -> None:
+    """To be called between steps."""
+    if (follower := _followers.get(model)) is not None:
+        follower.look()
+
+
+def resize(model: Any, wanted: str | int, advised: int | None) -> None:
+    """Gives a native model another budget; see `Model.memory`."""
+    with memory.change(model, wanted, advised) as nbytes:
+        model.set_memory(nbytes)
+    follow(model, wanted == "auto")
