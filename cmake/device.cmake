@@ -21,6 +21,7 @@ add_library(moeflux_device STATIC
   ${shader_dir}/kernel_table.cpp
   ${shader_dir}/library_source.cpp
   ${shader_dir}/host_kernels.cpp
+  csrc/device/addresses.cpp
   csrc/device/check.cpp
   csrc/device/completion.cpp
   csrc/device/limits.cpp

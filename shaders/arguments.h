@@ -34,11 +34,11 @@ struct MoeCombineArgs {
 };
 
 struct ExpertsGateUpArgs {
-  uint out_dim, in_dim, group_size, n, words;
+  uint out_dim, in_dim, group_size, n, n_slabs, words;
   uint gate_weights, gate_scales, gate_biases, up_weights, up_scales, up_biases;
 };
 
 struct ExpertsDownArgs {
-  uint out_dim, in_dim, group_size, n, words;
+  uint out_dim, in_dim, group_size, n, n_slabs, words;
   uint down_weights, down_scales, down_biases;
 };

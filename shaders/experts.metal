@@ -2,6 +2,7 @@
 // hold them: a token of decode takes two launches for all its experts, however many.
 #include "arguments.h"
 #include "codes.h"
+#include "slabs.h"
 
 constant constexpr uint kExpertRows = 8;  // of W a threadgroup, a SIMD group each
 
@@ -30,17 +31,19 @@ inline float slot_row_dot(device const uint* slot,
 }
 
 // For each of n experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
-// slot<k> (words), gate's weights from word gate_weights on, scales and biases from the bf16 values
-// gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (n), hidden (n, out_dim). A
-// SIMD group per row of gate and up, eight a threadgroup.
-/// @elements slot[16] n > # ? words : 0
+// the slot of entries[k]: gate's weights from word gate_weights on, scales and biases from the bf16
+// values gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (n), hidden (n,
+// out_dim). The hidden row of an expert without a slot stays as it is. A SIMD group per row of gate
+// and up, eight a threadgroup.
+/// @elements slabs 2 * n_slabs
+/// @elements entries n
 /// @elements x (maxof(rows) + 1) * in_dim
 /// @elements rows n
 /// @elements hidden n * out_dim
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid n * ceil_div(out_dim, 8) * 256
-/// @require n > 0 && n <= 16
+/// @require n > 0
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
@@ -51,26 +54,12 @@ inline float slot_row_dot(device const uint* slot,
 /// @require up_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(up_scales + out_dim * in_dim / group_size, 2) <= words
 /// @require ceil_div(up_biases + out_dim * in_dim / group_size, 2) <= words
-kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
-                                     device const uint* slot1 [[buffer(1)]],
-                                     device const uint* slot2 [[buffer(2)]],
-                                     device const uint* slot3 [[buffer(3)]],
-                                     device const uint* slot4 [[buffer(4)]],
-                                     device const uint* slot5 [[buffer(5)]],
-                                     device const uint* slot6 [[buffer(6)]],
-                                     device const uint* slot7 [[buffer(7)]],
-                                     device const uint* slot8 [[buffer(8)]],
-                                     device const uint* slot9 [[buffer(9)]],
-                                     device const uint* slot10 [[buffer(10)]],
-                                     device const uint* slot11 [[buffer(11)]],
-                                     device const uint* slot12 [[buffer(12)]],
-                                     device const uint* slot13 [[buffer(13)]],
-                                     device const uint* slot14 [[buffer(14)]],
-                                     device const uint* slot15 [[buffer(15)]],
-                                     device const float* x [[buffer(16)]],
-                                     device const uint* rows [[buffer(17)]],
-                                     device float* hidden [[buffer(18)]],
-                                     constant ExpertsGateUpArgs& args [[buffer(19)]],
+kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
+                                     device const uint* entries [[buffer(1)]],
+                                     device const float* x [[buffer(2)]],
+                                     device const uint* rows [[buffer(3)]],
+                                     device float* hidden [[buffer(4)]],
+                                     constant ExpertsGateUpArgs& args [[buffer(5)]],
                                      uint group [[threadgroup_position_in_grid]],
                                      uint lane [[thread_index_in_simdgroup]],
                                      uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -81,14 +70,14 @@ kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
   const uint k = group / tiles;
   const uint row = group % tiles * kExpertRows + simdgroup;
   const bool live = row < args.out_dim;
-  device const uint* const slots[] = {slot0, slot1, slot2,  slot3,  slot4,  slot5,  slot6,  slot7,
-                                      slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15};
+  device const uint* slot = slot_at(slabs, args.n_slabs, entries[k], args.words);
+  if (slot == nullptr) return;  // the whole threadgroup
   device const float* from = x + ulong(rows[k]) * args.in_dim;
   const float gate =
-      slot_row_dot(slots[k], args.gate_weights, args.gate_scales, args.gate_biases, live, row, from,
+      slot_row_dot(slot, args.gate_weights, args.gate_scales, args.gate_biases, live, row, from,
                    args.in_dim, args.group_size, tile, totals, lane, simdgroup, simdgroups);
   const float up =
-      slot_row_dot(slots[k], args.up_weights, args.up_scales, args.up_biases, live, row, from,
+      slot_row_dot(slot, args.up_weights, args.up_scales, args.up_biases, live, row, from,
                    args.in_dim, args.group_size, tile, totals, lane, simdgroup, simdgroups);
   if (live && lane == 0) hidden[ulong(k) * args.out_dim + row] = silu(gate) * up;
 }
@@ -96,14 +85,15 @@ kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
 // For each of n experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (n, in_dim),
 // places (n) without repetition, out (.., out_dim): other rows stay. A SIMD group per row of down,
 // eight a threadgroup.
-/// @elements slot[16] n > # ? words : 0
+/// @elements slabs 2 * n_slabs
+/// @elements entries n
 /// @elements hidden n * in_dim
 /// @elements places n
 /// @elements out (maxof(places) + 1) * out_dim
 /// @threadgroup 256
 /// @default_threadgroup 256
 /// @grid n * ceil_div(out_dim, 8) * 256
-/// @require n > 0 && n <= 16
+/// @require n > 0
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
@@ -111,26 +101,12 @@ kernel void experts_gate_up_bf16_f32(device const uint* slot0 [[buffer(0)]],
 /// @require down_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(down_scales + out_dim * in_dim / group_size, 2) <= words
 /// @require ceil_div(down_biases + out_dim * in_dim / group_size, 2) <= words
-kernel void experts_down_bf16_f32(device const uint* slot0 [[buffer(0)]],
-                                  device const uint* slot1 [[buffer(1)]],
-                                  device const uint* slot2 [[buffer(2)]],
-                                  device const uint* slot3 [[buffer(3)]],
-                                  device const uint* slot4 [[buffer(4)]],
-                                  device const uint* slot5 [[buffer(5)]],
-                                  device const uint* slot6 [[buffer(6)]],
-                                  device const uint* slot7 [[buffer(7)]],
-                                  device const uint* slot8 [[buffer(8)]],
-                                  device const uint* slot9 [[buffer(9)]],
-                                  device const uint* slot10 [[buffer(10)]],
-                                  device const uint* slot11 [[buffer(11)]],
-                                  device const uint* slot12 [[buffer(12)]],
-                                  device const uint* slot13 [[buffer(13)]],
-                                  device const uint* slot14 [[buffer(14)]],
-                                  device const uint* slot15 [[buffer(15)]],
-                                  device const float* hidden [[buffer(16)]],
-                                  device const uint* places [[buffer(17)]],
-                                  device float* out [[buffer(18)]],
-                                  constant ExpertsDownArgs& args [[buffer(19)]],
+kernel void experts_down_bf16_f32(device const ulong2* slabs [[buffer(0)]],
+                                  device const uint* entries [[buffer(1)]],
+                                  device const float* hidden [[buffer(2)]],
+                                  device const uint* places [[buffer(3)]],
+                                  device float* out [[buffer(4)]],
+                                  constant ExpertsDownArgs& args [[buffer(5)]],
                                   uint group [[threadgroup_position_in_grid]],
                                   uint lane [[thread_index_in_simdgroup]],
                                   uint simdgroup [[simdgroup_index_in_threadgroup]],
@@ -141,10 +117,10 @@ kernel void experts_down_bf16_f32(device const uint* slot0 [[buffer(0)]],
   const uint k = group / tiles;
   const uint row = group % tiles * kExpertRows + simdgroup;
   const bool live = row < args.out_dim;
-  device const uint* const slots[] = {slot0, slot1, slot2,  slot3,  slot4,  slot5,  slot6,  slot7,
-                                      slot8, slot9, slot10, slot11, slot12, slot13, slot14, slot15};
-  const float dot = slot_row_dot(slots[k], args.down_weights, args.down_scales, args.down_biases,
-                                 live, row, hidden + ulong(k) * args.in_dim, args.in_dim,
-                                 args.group_size, tile, totals, lane, simdgroup, simdgroups);
+  device const uint* slot = slot_at(slabs, args.n_slabs, entries[k], args.words);
+  if (slot == nullptr) return;  // the whole threadgroup
+  const float dot = slot_row_dot(slot, args.down_weights, args.down_scales, args.down_biases, live,
+                                 row, hidden + ulong(k) * args.in_dim, args.in_dim, args.group_size,
+                                 tile, totals, lane, simdgroup, simdgroups);
   if (live && lane == 0) out[ulong(places[k]) * args.out_dim + row] = dot;
 }

@@ -38,6 +38,8 @@ class Arena {
   virtual uint64_t weight_alignment() const { return 1; }
   // Bytes of a block that compute can write: of a device, one buffer.
   virtual uint64_t most_written() const { return UINT64_MAX; }
+  // `block` is slab `number` (base/slab.h) from now on, as long as it lives: compute finds it so.
+  virtual void number_slab(const std::byte* /*block*/, uint32_t /*number*/) {}
   // Throws where compute could not write to a block of that size.
   virtual void check_written(uint64_t /*nbytes*/, const std::string& /*what*/) const {}
 

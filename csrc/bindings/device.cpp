@@ -78,6 +78,8 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
         const size_t index = args.size();
         if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
         args.emplace_back(device::Slice{buffer->get(), 0});
+      } else if (py::isinstance<py::list>(value)) {
+        args.emplace_back(device::Slice{addresses(value.cast<py::list>()), 0});
       } else {
         args.emplace_back(device::Scalar{value.cast<uint32_t>()});
       }
@@ -135,6 +137,14 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
   }
 
  private:
+  std::shared_ptr<device::Buffer> addresses(const py::list& values) const {
+    std::vector<std::shared_ptr<device::Buffer>> buffers;
+    for (const py::handle& value : values)
+      buffers.push_back(value.is_none() ? nullptr
+                                        : value.cast<std::shared_ptr<NativeBuffer>>()->get());
+    return device_.device->addresses(buffers);
+  }
+
   enum class State { recording, in_flight, done };
 
   // True when it is done, `error` being what it failed with. Needs no GIL.

@@ -33,6 +33,8 @@ const char* type_name(device::Type type) {
       return "i32";
     case device::Type::u8:
       return "u8";
+    case device::Type::u64:
+      return "u64";
   }
   throw GpuError("[bindings::Device] a binding of no known type");
 }

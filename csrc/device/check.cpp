@@ -10,7 +10,7 @@ namespace moeflux::device {
 
 namespace {
 const char* name_of(Type type) {
-  constexpr const char* kNames[] = {"f32", "f16", "bf16", "u32", "i32", "u8"};
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "u32", "i32", "u8", "u64"};
   return kNames[static_cast<size_t>(type)];
 }
 
@@ -63,6 +63,8 @@ struct Values {
       refuse(info, argument(info, i), ": offset of ", slice.offset,
              " bytes: expected a multiple of ", binding.alignment, " within ",
              slice.buffer->nbytes());
+    if (binding.type == Type::u64 && (slice.buffer->reaches().empty() || slice.offset != 0))
+      refuse(info, argument(info, i), ": expected a list of buffers, found a buffer");
     lengths[i] = (slice.buffer->nbytes() - slice.offset) / type_bytes(binding.type);
   }
 

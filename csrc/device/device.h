@@ -38,6 +38,13 @@ class Buffer {
   virtual ~Buffer() = default;
   virtual std::byte* contents() const = 0;  // null where the CPU cannot reach it
   virtual uint64_t nbytes() const = 0;
+  virtual uint64_t address() const = 0;  // as kernels know it
+  // Of a list that Device::addresses made: the buffers in it.
+  std::span<const std::shared_ptr<Buffer>> reaches() const { return reaches_; }
+
+ private:
+  friend class Device;
+  std::vector<std::shared_ptr<Buffer>> reaches_;
 };
 
 struct Slice {  // bytes [offset, buffer end); an empty pointer: no buffer (unused binding)
@@ -92,6 +99,10 @@ class Device {
   // with it. REQUIRES: address and nbytes multiples of limits().page_bytes (FormatError).
   virtual std::shared_ptr<Buffer> wrap(std::byte* data, uint64_t nbytes,
                                        std::function<void()> on_free) = 0;
+  // (address, bytes) of each buffer, both u64, (0, 0) for a null pointer: for kernels that reach
+  // memory which they are not bound to. The list keeps the buffers. A kernel reads them through it,
+  // never writes. Throws as buffer() does.
+  std::shared_ptr<Buffer> addresses(std::span<const std::shared_ptr<Buffer>> buffers);
   // Compiled on first request, then cached by name and constants. Throws KernelNotFoundError,
   // LibraryCompileError, PipelineError.
   virtual std::shared_ptr<Pipeline> pipeline(std::string_view kernel,

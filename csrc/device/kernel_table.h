@@ -12,10 +12,12 @@ namespace moeflux::device {
 
 using Size = std::array<uint32_t, 3>;  // x, y, z
 
-enum class Type : uint8_t { f32, f16, bf16, u32, i32, u8 };  // bf16: by bit pattern, uint16
+// bf16: by bit pattern, uint16. u64: a list of Device::addresses, and nothing else.
+enum class Type : uint8_t { f32, f16, bf16, u32, i32, u8, u64 };
 
 constexpr uint32_t type_bytes(Type type) {
-  return type == Type::f32 || type == Type::u32 || type == Type::i32 ? 4 : type == Type::u8 ? 1 : 2;
+  constexpr uint32_t kBytes[] = {4, 2, 2, 4, 4, 1, 8};
+  return kBytes[static_cast<uint8_t>(type)];
 }
 
 // What a size expression may ask about one dispatch. Values are those of the caller, unchecked.

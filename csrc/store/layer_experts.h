@@ -7,11 +7,12 @@
 
 #include "base/arena.h"
 #include "base/format.h"
+#include "base/slab.h"
 
 namespace moeflux::store {
 
-inline constexpr uint64_t kSlotAlignment = 16384;  // a slot is whole pages on every machine
-inline constexpr uint64_t kPartAlignment = 64;     // a cache line, and an AVX-512 register
+using base::kSlotAlignment;
+inline constexpr uint64_t kPartAlignment = 64;  // a cache line, and an AVX-512 register
 
 // One of the (up to nine) byte ranges that make an expert: the same place in every slot.
 struct Part {

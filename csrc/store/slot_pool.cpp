@@ -55,6 +55,7 @@ void SlotPool::add_slab(uint32_t size_class, uint32_t n_slots, bool stays) {
   slab->stays = stays;
   auto place = std::find(slabs_.begin(), slabs_.end(), nullptr);
   if (place == slabs_.end()) place = slabs_.insert(place, nullptr);
+  arena_.number_slab(slab->memory.data(), static_cast<uint32_t>(place - slabs_.begin()));
   Class& k = classes_[size_class];
   for (uint32_t i = n_slots; i-- > 0;) {  // backwards: the first is taken first
     const uint64_t offset = i * slot_bytes(size_class);

@@ -69,7 +69,7 @@ class NativeCommands:
     def dispatch(
         self,
         pipeline: NativePipeline,
-        args: list[NativeBuffer | int | None],
+        args: list[NativeBuffer | list[NativeBuffer | None] | int | None],
         grid: tuple[int, int, int] | None,
         threadgroup: tuple[int, int, int] | None,
     ) -> None: ...

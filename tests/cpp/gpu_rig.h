@@ -93,6 +93,7 @@ class GpuRig {
       }
     }
     const std::byte* block = bytes(slot.data(), slot.size());
+    arena->number_slab(block, n_slabs_++);
     for (const auto& [part, offset] : parts) *part = block + offset;
     return ffn;
   }
@@ -102,6 +103,7 @@ class GpuRig {
   base::Account account{256 << 20};
   std::shared_ptr<ops::gpu::DeviceArena> arena;
   std::list<base::Memory> memory_;
+  uint32_t n_slabs_ = 0;
   std::unique_ptr<ops::Ops> gpu, cpu;
   uint64_t pipelines = 0;  // asked for by reserve()
 };

@@ -22,6 +22,8 @@ std::vector<Access> accesses(const Recording& recording, const Recording::Dispat
     if (const Slice* slice = std::get_if<Slice>(&args[i]); slice && slice->buffer) {
       const std::byte* data = slice->buffer->contents() + slice->offset;
       found.push_back({data, data + touched[i], bindings[i].writable});
+      for (const auto& reached : slice->buffer->reaches())
+        found.push_back({reached->contents(), reached->contents() + reached->nbytes(), false});
     }
   return found;
 }

@@ -142,6 +142,51 @@ TEST_CASE("memory given back leaves the account and the device") {
   CHECK(rig.device->live_bytes() == 0);
 }
 
+TEST_CASE("a slab is found by its number for as long as it lives") {
+  Rig rig;
+  constexpr uint64_t kUnit = base::kSlotAlignment;
+  const Memory weights(*rig.arena, kUnit, "weights"), one(*rig.arena, 3 * kUnit, "one");
+  std::optional<Memory> two(std::in_place, *rig.arena, 2 * kUnit, "two");
+  rig.arena->number_slab(one.data(), 3);
+  rig.arena->number_slab(two->data(), 0);
+  CHECK(!rig.arena->in_slab(weights.data(), 1));
+  CHECK(!rig.arena->in_slab(one.data() + kUnit, one.nbytes() - kUnit + 1));
+  const auto found = rig.arena->in_slab(one.data() + kUnit + 100, kUnit);
+  REQUIRE(found);
+  CHECK(found->entry == base::SlabEntry::entry(3, kUnit));
+  CHECK(found->rest == 100);
+  const auto listed = [&] {  // addresses; and sizes are those of the blocks
+    const auto [list, count] = rig.arena->slabs();
+    const auto* words = reinterpret_cast<const uint64_t*>(address_of(list));
+    CHECK(list.buffer->nbytes() == 16 * count);
+    std::vector<uint64_t> addresses;
+    for (uint32_t i = 0; i < count; ++i) {
+      addresses.push_back(words[2 * i]);
+      CHECK((words[2 * i + 1] != 0) == (words[2 * i] != 0));
+    }
+    return addresses;
+  };
+  const auto address = [](const Memory& of) { return reinterpret_cast<uintptr_t>(of.data()); };
+  CHECK(listed() == std::vector<uint64_t>{address(*two), 0, 0, address(one)});
+  const Place kept = rig.arena->slabs().list;
+  CHECK(kept.buffer == rig.arena->slabs().list.buffer);  // the same until something changes
+  const std::byte* gone = two->data();
+  const uint64_t live = rig.device->live_bytes();
+  two.reset();
+  CHECK(listed() == std::vector<uint64_t>{0, 0, 0, address(one)});
+  CHECK_THROWS_AS(rig.arena->in_slab(gone, 1), GpuError);
+  CHECK(kept.buffer->reaches().size() == 2);  // a recording's list still has what it reaches
+  CHECK(rig.device->live_bytes() == live + kept.buffer->nbytes());  // and a second list
+}
+
+TEST_CASE("a slab under several buffers is none that kernels find") {
+  Rig rig(4 * Rig().page());
+  const Memory large(*rig.arena, 10 * rig.page(), "slab");
+  rig.arena->number_slab(large.data(), 0);
+  CHECK(!rig.arena->in_slab(large.data(), 1));
+  CHECK(rig.arena->slabs().count == 0);
+}
+
 TEST_CASE("a buffer is kept by what uses it, after its memory was given back") {
   Rig rig;
   Place place;

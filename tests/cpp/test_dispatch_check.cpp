@@ -52,6 +52,7 @@ class Memory : public Buffer {
   explicit Memory(uint64_t nbytes) : bytes_(nbytes) {}
   std::byte* contents() const override { return const_cast<std::byte*>(bytes_.data()); }
   uint64_t nbytes() const override { return bytes_.size(); }
+  uint64_t address() const override { return reinterpret_cast<uintptr_t>(bytes_.data()); }
 
  private:
   std::vector<std::byte> bytes_;
@@ -166,6 +167,18 @@ TEST_CASE("offsets count, and are aligned") {
   g.refused("offset of 8 bytes: expected a multiple of 16");
   g.args[0] = Slice{std::make_shared<Memory>(64), 80};
   g.refused("offset of 80 bytes: expected a multiple of 16 within 64");
+}
+
+TEST_CASE("addresses come from a list of buffers alone") {
+  std::vector<Binding> bindings(std::begin(kBindings), std::end(kBindings));
+  bindings[0].type = Type::u64;
+  KernelInfo info = kInfo;
+  info.bindings = bindings;
+  const FakePipeline pipeline(info);
+  const Gather g;
+  CHECK_THROWS_WITH_AS(check_dispatch(pipeline, g.limits, g.args, g.geometry),
+                       doctest::Contains("argument 0 (W): expected a list of buffers"),
+                       FormatError);
 }
 
 TEST_CASE("arguments of the wrong number or kind") {

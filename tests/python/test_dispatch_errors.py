@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import moeflux as mf
+from moeflux.doctor.kernels import cases
+from moeflux.doctor.kernels.run import arguments
 from support.devices import Add, buffer, filled, record_slow
 
 # ---- bad input ---------------------------------------------------------------------------------
@@ -72,6 +74,29 @@ def test_a_bad_dispatch_is_refused_and_nothing_runs(backend, index):
     assert np.isnan(add.out.numpy()).all()
     backend.dispatch("residual_add", add.args)  # the backend still works
     np.testing.assert_array_equal(add.out.numpy(), add.expected)
+
+
+@pytest.mark.parametrize(
+    ("slabs", "words"),
+    [
+        ("buffer", "expected a list of Buffers, found Buffer"),
+        ([3], "expected a Buffer, found int"),
+        ("other", "another backend"),
+        ([], "expected a list of buffers"),
+        (None, "slabs.* is missing"),
+    ],
+    ids=str,
+)
+def test_addresses_come_from_a_list_of_buffers(backend, slabs, words):
+    case = cases.make("experts_down_bf16_f32", (1, 1, 64, 64))
+    args = arguments(backend, case, 0)
+    if slabs == "buffer":
+        slabs = args[1]
+    elif slabs == "other":
+        slabs = [mf.Buffer.zeros(mf.Backend(backend.kind), 8)]
+    args[0] = slabs
+    with pytest.raises(mf.FormatError, match=words):
+        backend.dispatch(case.kernel, args, constants=case.constants)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ SCALARS = {
     "uint": ("u32", 4),
     "int": ("i32", 4),
     "uchar": ("u8", 1),
+    "ulong": ("u64", 8),  # device::Device::addresses
 }
 # Other types of which a threadgroup array may be.
 OTHER_BYTES = {"ushort": 2, "short": 2, "char": 1, "bool": 1}

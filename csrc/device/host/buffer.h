@@ -15,6 +15,7 @@ class HostBuffer : public Buffer {
       : owner_(std::move(owner)), data_(data), nbytes_(nbytes) {}
   std::byte* contents() const override { return data_; }
   uint64_t nbytes() const override { return nbytes_; }
+  uint64_t address() const override { return reinterpret_cast<uintptr_t>(data_); }
   const void* owner() const { return owner_.get(); }
   // False when something wrote just before or behind the buffer.
   virtual bool intact() const { return true; }

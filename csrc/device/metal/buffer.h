@@ -18,6 +18,7 @@ class MetalBuffer final : public Buffer {
 
   std::byte* contents() const override { return static_cast<std::byte*>(buffer_.get().contents); }
   uint64_t nbytes() const override { return buffer_.get().length; }
+  uint64_t address() const override { return buffer_.get().gpuAddress; }
 
   id<MTLBuffer> get() const { return buffer_.get(); }
   bool belongs_to(const Context& context) const { return context_.get() == &context; }

@@ -62,6 +62,17 @@ class Encoding {
     [encoder_ setBuffer:buffer ? buffer->get() : context_.unbound.get()
                  offset:slice.offset
                 atIndex:index];
+    if (buffer) make_resident(*buffer);
+  }
+
+  // What a kernel reaches by address Metal does not see, and would not keep in place.
+  void make_resident(const MetalBuffer& list) {
+    if (list.reaches().empty() || &list == resident_) return;
+    std::vector<id<MTLResource>> all;
+    for (const auto& each : list.reaches())
+      all.push_back(static_cast<const MetalBuffer&>(*each).get());
+    [encoder_ useResources:all.data() count:all.size() usage:MTLResourceUsageRead];
+    resident_ = &list;
   }
 
   void bind_fields(std::span<const Argument> fields, NSUInteger index) {
@@ -75,6 +86,7 @@ class Encoding {
   const Recording& recording_;
   id<MTLCommandBuffer> buffer_;
   id<MTLComputeCommandEncoder> encoder_ = nil;  // autoreleased; open while not nil
+  const MetalBuffer* resident_ = nullptr;       // the last list whose buffers the encoder has
 };
 
 std::string kernels_of(const Recording& recording) {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "base/slab.h"
 
 namespace moeflux::ops::gpu {
 
@@ -46,7 +47,7 @@ void DeviceArena::check_written(uint64_t nbytes, const std::string& what) const 
 }
 
 std::byte* DeviceArena::map(uint64_t nbytes) {
-  Block block{nbytes, nbytes, {}};
+  Block block{nbytes, nbytes, {}, {}};
   std::byte* data = nullptr;
   if (nbytes <= device_->limits().max_buffer_bytes) {
     block.buffers = {device_->buffer(nbytes)};
@@ -65,7 +66,37 @@ std::byte* DeviceArena::map(uint64_t nbytes) {
 
 void DeviceArena::unmap(std::byte* data, uint64_t) noexcept {
   base::Lock lock(mutex_);
-  blocks_.erase(data);
+  const auto block = blocks_.find(data);
+  if (block->second.slab) {
+    slabs_[*block->second.slab] = nullptr;
+    list_ = nullptr;
+  }
+  blocks_.erase(block);
+}
+
+void DeviceArena::number_slab(const std::byte* data, uint32_t number) {
+  base::Lock lock(mutex_);
+  Block& block = blocks_.at(data);
+  if (block.buffers.size() > 1) return;  // no kernel could reach all of a slot
+  if (number >= slabs_.size()) slabs_.resize(number + size_t{1});
+  block.slab = number;
+  slabs_[number] = block.buffers.front();
+  list_ = nullptr;
+}
+
+std::optional<DeviceArena::InSlab> DeviceArena::in_slab(const void* data, uint64_t nbytes) const {
+  base::Lock lock(mutex_);
+  const auto [block, offset, index] = find(data);
+  if (!block->slab || nbytes > block->nbytes - offset ||
+      offset / base::kSlotAlignment >> base::SlabEntry::kOffsetBits != 0)
+    return std::nullopt;
+  return InSlab{base::SlabEntry::entry(*block->slab, offset), offset % base::kSlotAlignment};
+}
+
+DeviceArena::Slabs DeviceArena::slabs() const {
+  base::Lock lock(mutex_);
+  if (!list_) list_ = device_->addresses(slabs_);
+  return {{list_, 0}, static_cast<uint32_t>(slabs_.size())};
 }
 
 DeviceArena::Block DeviceArena::cover(std::byte* pages, uint64_t nbytes,
@@ -73,7 +104,7 @@ DeviceArena::Block DeviceArena::cover(std::byte* pages, uint64_t nbytes,
   const device::Limits& limits = device_->limits();
   const uint64_t most = limits.max_buffer_bytes / limits.page_bytes * limits.page_bytes;
   const uint64_t window = std::min(nbytes, most);
-  Block block{nbytes, window, {}};
+  Block block{nbytes, window, {}, {}};
   if (window < nbytes) block.step = window / 2 / limits.page_bytes * limits.page_bytes;
   if (block.step == 0)
     fail("a block is larger than two buffers of a page could cover: expected at most ",

@@ -9,6 +9,7 @@
 #pragma once
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/arena.h"
@@ -45,6 +46,22 @@ class DeviceArena final : public base::Arena {
   // Throws GpuError, with both numbers, for more than the device's largest buffer.
   void check_written(uint64_t nbytes, const std::string& what) const override;
 
+  void number_slab(const std::byte* block, uint32_t number) override;
+  // Where in a slab `data` lies: the entry of the unit that it is in, and the bytes behind the
+  // unit's start. None: in no slab, or not all of [data, data + nbytes).
+  struct InSlab {
+    uint32_t entry;
+    uint64_t rest;
+  };
+  std::optional<InSlab> in_slab(const void* data, uint64_t nbytes) const;
+  // The slabs by number, for kernels (shaders/slabs.h), as they are now: a list is made anew when a
+  // slab comes or goes, and recordings keep theirs. 16 bytes a slab, not booked.
+  struct Slabs {
+    Place list;
+    uint32_t count = 0;
+  };
+  Slabs slabs() const;
+
   device::Device& device() const { return *device_; }
 
  private:
@@ -52,6 +69,7 @@ class DeviceArena final : public base::Arena {
     uint64_t nbytes = 0;
     uint64_t step = 0;  // from the start of one buffer to that of the next
     std::vector<std::shared_ptr<device::Buffer>> buffers;
+    std::optional<uint32_t> slab;  // its number
   };
   struct Found {
     const Block* block;
@@ -66,6 +84,8 @@ class DeviceArena final : public base::Arena {
   std::shared_ptr<device::Device> device_;
   mutable base::Mutex mutex_;
   std::map<const std::byte*, Block> blocks_ GUARDED_BY(mutex_);  // by address
+  std::vector<std::shared_ptr<device::Buffer>> slabs_ GUARDED_BY(mutex_);
+  mutable std::shared_ptr<device::Buffer> list_ GUARDED_BY(mutex_);  // of slabs_; null: to be made
 };
 
 }  // namespace moeflux::ops::gpu

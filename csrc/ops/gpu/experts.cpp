@@ -1,16 +1,16 @@
 // Routed experts over the rows that chose them, read where they lie: in their slots. Those that one
-// row chose (all of a token's in decode) go together, two launches for up to 16 of them; an expert
+// row chose (all of a token's in decode) go together, two launches for all of them; an expert
 // of many rows gathers, computes and scatters them. Which of the two depends on the number of its
 // rows and its format alone, so that hits, late arrivals and neighbours change no bit.
 #include <algorithm>
 #include <array>
+#include <optional>
 
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops::gpu {
 
 namespace {
-constexpr size_t kSlots = 16;                  // bindings of experts_gate_up_bf16_f32
 constexpr size_t kParts = 3 * quant::kPlanes;  // of gate, of up, of down
 }  // namespace
 
@@ -44,14 +44,17 @@ struct GpuOps::Slots {
     return ffn.gate.weight.shape.bits() != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
            ffn.gate.weight.shape.group == ffn.up.weight.shape.group;
   }
-  // And one buffer. Without an address: a slot in a rehearsal.
-  static bool fit(const GatedFfn& ffn, const DeviceArena& arena) {
-    const std::byte* slot = base(ffn);
-    return has_form(ffn) && (!slot || arena.reach(slot) >= Slots(ffn).nbytes);
+  // None: kernels do not find it, or not its form. Without an address: a slot in a rehearsal.
+  static std::optional<Slots> of(const GatedFfn& ffn, const DeviceArena& arena) {
+    if (!has_form(ffn)) return std::nullopt;
+    if (!base(ffn)) return Slots(ffn, {});
+    const auto place = arena.in_slab(base(ffn), Slots(ffn, {}).nbytes);
+    if (!place) return std::nullopt;
+    return Slots(ffn, *place);
   }
 
-  explicit Slots(const GatedFfn& ffn) {
-    const std::byte* first = base(ffn);
+  Slots(const GatedFfn& ffn, DeviceArena::InSlab place) : entry(place.entry) {
+    const std::byte* first = base(ffn) - place.rest;
     const auto all = parts(ffn);
     for (size_t i = 0; i < kParts; ++i) {
       const quant::Shape& shape = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.shape;
@@ -60,50 +63,53 @@ struct GpuOps::Slots {
     }
     nbytes = base::round_up(nbytes, sizeof(uint32_t));
   }
-  bool operator==(const Slots&) const = default;
+  bool has_layout(const Slots& other) const {
+    return offsets == other.offsets && nbytes == other.nbytes;
+  }
   uint32_t at(size_t part) const {  // in words, or in 16-bit values
     return word(offsets[part] /
                 (part % quant::kPlanes == quant::kCodes ? sizeof(uint32_t) : sizeof(uint16_t)));
   }
 
+  uint32_t entry;
   std::array<uint64_t, kParts> offsets{};  // bytes
   uint64_t nbytes = 0;
 };
 
-void GpuOps::experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
-                                const float* normed, float* expert_out) {
-  const GatedFfn& ffn = jobs[0]->ffn;
+struct GpuOps::InSlot {
+  const ExpertJob* job;
+  Slots slot;
+};
+
+void GpuOps::experts_of_one_row(std::span<const InSlot> jobs, const float* normed,
+                                float* expert_out) {
+  const GatedFfn& ffn = jobs[0].job->ffn;
+  const Slots& slots = jobs[0].slot;
   const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
   const auto n = static_cast<uint32_t>(jobs.size());
-  const ExpertRows buffers(bump(), ffn, kSlots);
-  float* hidden = buffers.ffn.gate;
-  std::vector<uint32_t> rows, places;
-  std::vector<device::Argument> args;
-  for (const ExpertJob* job : jobs) {
+  float* hidden = bump().take(uint64_t(n) * up.out);
+  std::vector<uint32_t> entries, rows, places;
+  for (const auto& [job, slot] : jobs) {
+    entries.push_back(slot.entry);
     rows.push_back(job->rows[0]);
     places.push_back(job->pairs[0]);
-    args.push_back(recorder_.in(Slots::base(job->ffn), slots.nbytes));
   }
-  while (args.size() < kSlots) args.emplace_back(Place{});  // unused bindings
+  const DeviceArena::Slabs slabs = rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs();
+  const auto where = recorder_.list(entries);
   const auto last = [](const std::vector<uint32_t>& all) {
     return *std::max_element(all.begin(), all.end()) + uint64_t{1};
   };
-  const auto with_slots = [&](Recorder::Listed more) {
-    std::vector<device::Argument> all = args;
-    all.insert(all.end(), more);
-    return all;
-  };
   const uint32_t words = word(slots.nbytes / sizeof(uint32_t));
   recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits()},
-                with_slots({recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
-                            recorder_.out(hidden, uint64_t(n) * up.out)}),
-                ExpertsGateUpArgs{up.out, up.in, up.group, n, words, slots.at(0), slots.at(1),
-                                  slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
+                {slabs.list, where, recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
+                 recorder_.out(hidden, uint64_t(n) * up.out)},
+                ExpertsGateUpArgs{up.out, up.in, up.group, n, slabs.count, words, slots.at(0),
+                                  slots.at(1), slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
   recorder_.run({"experts_down_bf16_f32", "Bits", down.bits()},
-                with_slots({recorder_.in(hidden, uint64_t(n) * down.in), recorder_.list(places),
-                            recorder_.out(expert_out, last(places) * down.out)}),
-                ExpertsDownArgs{down.out, down.in, down.group, n, words, slots.at(6), slots.at(7),
-                                slots.at(8)});
+                {slabs.list, where, recorder_.in(hidden, uint64_t(n) * down.in),
+                 recorder_.list(places), recorder_.out(expert_out, last(places) * down.out)},
+                ExpertsDownArgs{down.out, down.in, down.group, n, slabs.count, words, slots.at(6),
+                                slots.at(7), slots.at(8)});
 }
 
 void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {
@@ -127,23 +133,21 @@ void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out
 }
 
 void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) {
-  std::vector<const ExpertJob*> together;
+  std::vector<InSlot> together;
   const auto flush = [&] {
-    if (!together.empty())
-      experts_of_one_row(together, Slots(together[0]->ffn), normed.data, expert_out);
+    if (!together.empty()) experts_of_one_row(together, normed.data, expert_out);
     together.clear();
   };
   for (const ExpertJob& job : jobs) {
     if (job.rows.empty()) continue;
     require_swiglu(job.ffn);
-    if (job.rows.size() > 1 || !Slots::fit(job.ffn, arena_)) {
+    const auto slot = Slots::of(job.ffn, arena_);
+    if (job.rows.size() > 1 || !slot) {
       expert(job, normed.data, expert_out);
       continue;
     }
-    if (together.size() == kSlots ||
-        (!together.empty() && Slots(together[0]->ffn) != Slots(job.ffn)))
-      flush();
-    together.push_back(&job);
+    if (!together.empty() && !together[0].slot.has_layout(*slot)) flush();
+    together.push_back({&job, *slot});
   }
   flush();
 }

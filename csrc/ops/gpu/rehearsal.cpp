@@ -46,6 +46,8 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     if (w.router) route(*w.router, {x, n}, routing);
     const ExpertJob job{w.expert, rows, rows};
     experts({&job, 1}, {x, n}, x);
+    const uint64_t most = w.router ? std::min<uint64_t>(w.router->n_experts, n * top_k) : 1;
+    experts(std::vector<ExpertJob>(most, {w.expert, {0}, {0}}), {x, n}, x);
     if (w.shared) ffn(*w.shared, {x, n}, x);
     combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.expert.down.out(), x);
   }

@@ -86,8 +86,8 @@ class GpuOps final : public Ops {
   struct ExpertRows;
   void expert(const ExpertJob& job, const float* normed, float* expert_out);
   struct Slots;
-  void experts_of_one_row(std::span<const ExpertJob* const> jobs, const Slots& slots,
-                          const float* normed, float* expert_out);
+  struct InSlot;
+  void experts_of_one_row(std::span<const InSlot> jobs, const float* normed, float* expert_out);
 
   const uint64_t attention_macs_;  // the most of one dispatch
   DeviceArena& arena_;

@@ -109,7 +109,8 @@ class Backend:
         Args:
             name: one of `kernels`.
             args: one per binding, in binding order: a `Buffer`; a number for a scalar; None for a
-                buffer of which the kernel uses no element.
+                buffer of which the kernel uses no element; a list of them for a list of buffers
+                that the kernel reaches by address.
             grid: threads in all, 1 to 3 dimensions; None takes the kernel's default.
             threadgroup: threads of a threadgroup; None takes the kernel's default.
             constants: function constants by name.

@@ -19,7 +19,7 @@ from ..errors import FormatError, GpuError
 from .buffer import DTYPES, Buffer
 from .device import Device, kernel_info
 
-Argument = Buffer | int | float | np.generic | None
+Argument = Buffer | Sequence[Buffer | None] | int | float | np.generic | None
 Extent = int | Sequence[int]
 _RANGES = {"u32": (0, (1 << 32) - 1), "i32": (-(1 << 31), (1 << 31) - 1)}
 
@@ -98,24 +98,35 @@ class Command:
 
     def _packed(
         self, kernel: str, binding: _core.Binding, value: Any
-    ) -> _core.NativeBuffer | int | None:
+    ) -> _core.NativeBuffer | list[_core.NativeBuffer | None] | int | None:
         where = f"{kernel}: {binding.name}"
         if binding.scalar:
             return _scalar(where, binding.dtype, value)
         if value is None:
             return None
+        if binding.dtype == "u64":  # addresses
+            if not isinstance(value, list | tuple):
+                raise FormatError(
+                    f"[backend::dispatch] {where}: expected a list of Buffers, found "
+                    f"{type(value).__name__}"
+                )
+            return [None if each is None else self._owned(where, each) for each in value]
         expected = DTYPES[binding.dtype]
-        if not isinstance(value, Buffer):
-            raise FormatError(
-                f"[backend::dispatch] {where}: expected a Buffer of {expected}, found "
-                f"{type(value).__name__}"
-            )
-        if value.backend is not self._backend:
-            raise FormatError(f"[backend::dispatch] {where}: the buffer belongs to another backend")
+        native = self._owned(where, value, f" of {expected}")
         if value.dtype != expected:
             raise FormatError(
                 f"[backend::dispatch] {where}: expected a Buffer of {expected}, found {value.dtype}"
             )
+        return native
+
+    def _owned(self, where: str, value: Any, kind: str = "") -> _core.NativeBuffer:
+        if not isinstance(value, Buffer):
+            raise FormatError(
+                f"[backend::dispatch] {where}: expected a Buffer{kind}, found "
+                f"{type(value).__name__}"
+            )
+        if value.backend is not self._backend:
+            raise FormatError(f"[backend::dispatch] {where}: the buffer belongs to another backend")
         return value._native
 
 

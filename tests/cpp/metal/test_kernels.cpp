@@ -46,6 +46,11 @@ kernel void times_constants(device float* out [[buffer(0)]], constant uint& n [[
                             uint i [[thread_position_in_grid]]) {
   if (i < n) out[i] = float(first * 1000 + second);
 }
+
+kernel void firsts(device const ulong2* list [[buffer(0)]], device float* out [[buffer(1)]],
+                   constant uint& n [[buffer(2)]], uint i [[thread_position_in_grid]]) {
+  if (i < n) out[i] = list[i].x != 0 ? *(device const float*)list[i].x : 0.0f;
+}
 )";
 
 template <size_t kIndex>
@@ -99,11 +104,19 @@ std::span<const KernelInfo> kernels() {
                                          number("has_bias", Type::u32)};
   static const Binding times_constants[] = {output("out", scalar<1>), number("n", Type::u32)};
   static const FunctionConstant constants[] = {{"first", 0, 2}, {"second", 5, 3}};
+  static const Binding firsts[] = {
+      {.name = "list",
+       .type = Type::u64,
+       .alignment = 16,
+       .elements = [](const Call& call) -> unsigned __int128 { return 2 * call.scalars[2]; }},
+      output("out", scalar<2>),
+      number("n", Type::u32)};
   static const Binding undefined[] = {output("out", none)};
   static const KernelInfo all[] = {
       info("add_optional", add_optional, {}, 3),
       info("axpy", axpy),
       info("copy", copy),
+      info("firsts", firsts),
       info("times_constants", times_constants, constants),
       info("undefined", undefined),
   };
@@ -127,6 +140,13 @@ void run_copy(const Launch& launch) {
   }
 }
 
+void run_firsts(const Launch& launch) {
+  for (uint64_t i = 0; i < launch.threads() && i < *launch.at<uint32_t>(2); i++) {
+    const auto* from = reinterpret_cast<const float*>(launch.at<uint64_t>(0)[2 * i]);
+    launch.at<float>(1)[i] = from ? *from : 0;
+  }
+}
+
 void run_add_optional(const Launch& launch) {
   const bool has_bias = *launch.at<uint32_t>(4);
   for (uint64_t i = 0; i < launch.threads() && i < *launch.at<uint32_t>(3); i++) {
@@ -143,7 +163,8 @@ void run_times_constants(const Launch& launch) {
 }  // namespace
 
 void register_kernels() {
-  void (*const run[])(const Launch&) = {run_add_optional, run_axpy, run_copy, run_times_constants};
+  void (*const run[])(const Launch&) = {run_add_optional, run_axpy, run_copy, run_firsts,
+                                        run_times_constants};
   for (size_t i = 0; i < std::size(run); i++) {
     metal_standin::register_kernel({&kernels()[i], run[i]});
   }

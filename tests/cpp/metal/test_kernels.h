@@ -12,6 +12,7 @@ namespace moeflux::test {
 // copy(in, out, n): out[i] = in[i]
 // add_optional(x, bias or none, out, {n, has_bias}): out[i] = x[i] (+ bias[i])
 // times_constants(out, n): out[i] = first * 1000 + second; function constants first = 2, second = 3
+// firsts(list, out, n): out[i] = the first float of the i-th buffer of the list, 0 where none is
 // undefined(out): in the table, not in the source
 std::string_view source();
 std::span<const device::KernelInfo> kernels();

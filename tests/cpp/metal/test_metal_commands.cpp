@@ -60,6 +60,25 @@ TEST_CASE("a slice starts at its offset") {
   CHECK(values(out) == std::vector<float>{0, 3, 4, 5, 0});
 }
 
+TEST_CASE("a kernel reaches the buffers of a list, which keeps them") {
+  const Clean clean;
+  const auto device = open_device();
+  std::vector<std::shared_ptr<Buffer>> buffers = {filled(*device, {7, 8}), nullptr,
+                                                  filled(*device, {9})};
+  const auto list = device->addresses(buffers), out = device->buffer(12);
+  CHECK(list->reaches().size() == 2);
+  buffers.clear();
+  const auto commands = device->commands();
+  for (int i = 0; i < 2; ++i)
+    dispatch(*device, *commands, "firsts", {Slice{list}, Slice{out}, u32(3)}, 3);
+  commands->commit();
+  commands->wait();
+  CHECK(values(out) == std::vector<float>{7, 0, 9});
+  CHECK_THROWS_WITH_AS(run(*device, "firsts", {Slice{out}, Slice{out}, u32(1)}, 1),
+                       doctest::Contains("expected a list of buffers, found a buffer"),
+                       FormatError);
+}
+
 TEST_CASE("a binding that the call leaves out may stay empty") {
   const Clean clean;
   const auto device = open_device();

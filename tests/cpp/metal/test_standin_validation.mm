@@ -116,6 +116,31 @@ TEST_CASE("stand-in: a dispatch needs a pipeline, threads and every argument") {
   CHECK_INVALID(open.dispatch(), "fewer bytes than its type has at index 2 for n");
 }
 
+TEST_CASE("stand-in: what a kernel reaches by address has been made resident") {
+  const Clean clean;
+  Open open;
+  const uint32_t n = 1;
+  const auto reached = open.buffer(64), list = open.buffer(16);
+  const uint64_t address = reached.get().gpuAddress, entry[2] = {address, 64};
+  std::memcpy(list.get().contents, entry, sizeof entry);
+  const auto pipeline = open.pipeline("firsts");
+  open.prepare();
+  [open.encoder setComputePipelineState:pipeline.get()];
+  [open.encoder setBuffer:list.get() offset:0 atIndex:0];
+  [open.encoder setBytes:&n length:4 atIndex:2];
+  CHECK_INVALID(open.dispatch(), "reaches a buffer that is not resident");
+  id<MTLResource> other = open.memory.get(), right = reached.get();
+  [open.encoder useResources:&other count:1 usage:MTLResourceUsageRead];
+  CHECK_INVALID(open.dispatch(), "reaches a buffer that is not resident");
+  CHECK_INVALID([open.encoder useResources:&right count:1 usage:0], "no usage");
+  [open.encoder useResources:&right count:1 usage:MTLResourceUsageRead];
+  open.dispatch();
+  [open.encoder endEncoding];
+  CHECK_INVALID([open.encoder useResources:&right count:1 usage:MTLResourceUsageRead],
+                "after endEncoding");
+  open.encoder = [open.commands computeCommandEncoder];
+}
+
 TEST_CASE("stand-in: threadgroups obey the pipeline's own limit and 32 KiB of memory") {
   const Clean clean;
   Open open;

@@ -9,6 +9,9 @@
 - (void*)contents {
   return _options & MTLResourceStorageModePrivate ? nullptr : _storage->data;
 }
+- (uint64_t)gpuAddress {
+  return reinterpret_cast<uintptr_t>(_storage->data);
+}
 - (void)dealloc {
   _storage->released = true;
   if (_storage->in_flight > 0) {

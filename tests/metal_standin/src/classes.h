@@ -104,6 +104,7 @@ struct QueueState {
   std::array<metal_standin::Bound, metal_standin::kMaxBindings> _bound;
   std::array<NSUInteger, metal_standin::kMaxBindings> _threadgroupBytes;
   std::array<std::shared_ptr<metal_standin::Storage>, metal_standin::kMaxBindings> _storages;
+  std::vector<std::shared_ptr<metal_standin::Storage>> _resident;  // of useResources
   BOOL _concurrent, _newGroup, _ended;
 }
 @end

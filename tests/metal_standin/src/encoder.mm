@@ -1,6 +1,7 @@
 // The compute command encoder: Metal's validation, and dispatches into the program.
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "classes.h"
 #include "control.h"
@@ -9,7 +10,9 @@ using metal_standin::Bound;
 using metal_standin::check;
 using metal_standin::invalid;
 using metal_standin::kMaxBindings;
+using metal_standin::Storage;
 using moeflux::device::Binding;
+using moeflux::device::Type;
 using moeflux::device::type_bytes;
 
 namespace {
@@ -35,6 +38,20 @@ void check_binding(const char* kernel, size_t index, const Binding& binding, con
   if (reinterpret_cast<uintptr_t>(bound.data) % element != 0)
     fail("offset not aligned to its type");
   if (bound.nbytes < element) fail("fewer bytes than its type has");
+}
+
+// What a kernel reaches by address must have been made resident: on a GPU it would fault, or not.
+void check_resident(const char* kernel, const Bound& list,
+                    const std::vector<std::shared_ptr<Storage>>& resident) {
+  for (uint64_t at = 0; at + 16 <= list.nbytes; at += 16) {
+    uint64_t found[2];
+    std::memcpy(found, list.data + at, sizeof found);
+    const auto* begin = reinterpret_cast<const std::byte*>(found[0]);
+    const bool held = std::any_of(resident.begin(), resident.end(), [&](const auto& storage) {
+      return storage->data == begin && storage->nbytes >= found[1];
+    });
+    if (begin && !held) invalid(std::string(kernel) + ": reaches a buffer that is not resident");
+  }
 }
 
 // The fields of a kernel's struct of arguments, each as if it were bound by itself.
@@ -75,6 +92,17 @@ void spread_fields(const moeflux::device::KernelInfo& info,
   _storages[index] = nullptr;
   _bound[index] = {_buffer->_program->keep_bytes(bytes, length), length};
 }
+- (void)useResources:(const id<MTLResource>*)resources
+               count:(NSUInteger)count
+               usage:(MTLResourceUsage)usage {
+  check(!_ended, "useResources: after endEncoding");
+  check(usage != 0, "useResources: no usage");
+  for (NSUInteger i = 0; i < count; i++) {
+    _resident.push_back(((StandinBuffer*)resources[i])->_storage);
+    _buffer->_program->use(_resident.back());
+    [_buffer keep:resources[i]];
+  }
+}
 - (void)setThreadgroupMemoryLength:(NSUInteger)length atIndex:(NSUInteger)index {
   check(!_ended, "setThreadgroupMemoryLength: after endEncoding");
   check(index < kMaxBindings, "setThreadgroupMemoryLength: index over 30");
@@ -101,6 +129,7 @@ void spread_fields(const moeflux::device::KernelInfo& info,
   for (size_t i = 0; i < info.bindings.size(); i++) {
     check_binding(info.name, i, info.bindings[i], bound[i]);
     if (i < info.first_field && _storages[i]) _buffer->_program->use(_storages[i]);
+    if (info.bindings[i].type == Type::u64) check_resident(info.name, bound[i], _resident);
   }
   _buffer->_program->add(
       {_pipeline->_kernel, {bound, _pipeline->_constants, narrow(grid), narrow(threadgroup)}},

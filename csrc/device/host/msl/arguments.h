@@ -53,6 +53,8 @@ constexpr bool is_element(Type type) {
       return std::is_same_v<T, int>;
     case Type::u8:
       return std::is_same_v<T, metal::uchar>;
+    case Type::u64:
+      return std::is_same_v<T, metal::ulong>;
   }
   return false;
 }

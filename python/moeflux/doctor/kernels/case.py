@@ -66,7 +66,10 @@ class Out:
 
 @dataclass
 class Case:
-    """`args` in binding order: inputs as arrays, scalars as numbers, None, or `Out`."""
+    """`args` in binding order: inputs as arrays, scalars as numbers, None, or `Out`.
+
+    A list of arrays is a list of buffers that the kernel reaches by address.
+    """
 
     kernel: str
     args: list[Any]

@@ -1,4 +1,4 @@
-"""Dispatches of several routed experts at once, each in a slot of its own."""
+"""Dispatches of several routed experts at once, each in a slot of a slab."""
 
 from __future__ import annotations
 
@@ -9,20 +9,26 @@ from . import oracles
 from .case import Array, Case, Family, Generator, Out, Shape, floats
 from .cases_linear import Weights
 
-SLOTS = 16  # bindings; experts of a dispatch at most
+UNIT = 16384  # bytes: a slot begins at a multiple of it (csrc/base/slab.h)
+ABSENT = 0xFFFFFFFF
 
 # (K experts, out_dim, in_dim, group size)
-SHAPES = [(1, 1, 64, 64), (3, 9, 2112, 64), (16, 8, 128, 128), (8, 17, 96, 32), (2, 257, 320, 64)]
+SHAPES = [(1, 1, 64, 64), (3, 9, 2112, 64), (16, 8, 128, 128), (40, 3, 64, 32), (8, 17, 96, 32),
+          (2, 257, 320, 64)]  # fmt: skip
 
 
 def draw(rng: Generator) -> Shape:
     group = int(rng.choice(GROUPS))
-    n, out_dim = int(rng.integers(1, SLOTS + 1)), int(rng.integers(1, 30))
+    n, out_dim = int(rng.integers(1, 25)), int(rng.integers(1, 30))
     return n, out_dim, group * int(rng.integers(1, 640 // group)), group
 
 
 class Slots:
-    """K slots of the same layout: `n_matrices` matrices each, gaps of junk between the parts."""
+    """K slots of the same layout: `n_matrices` matrices each, gaps of junk between the parts.
+
+    They lie in a few slabs in random order; the last slab ends with its slot. Some are missing: a
+    slab of a number too large, an expert that is absent, a slot that is not all in its slab.
+    """
 
     def __init__(self, rng: Generator, shape: Shape, n_matrices: int):
         n = shape[0]
@@ -40,13 +46,27 @@ class Slots:
             self.offsets.append(at // part.itemsize)
             at += -(-part.nbytes // 4) * 4
         self.words = at // 4
-        self.args: list[Array | None] = [None] * SLOTS
+        n_slabs, pitch = int(rng.integers(1, 4)), -(-at // UNIT) * UNIT
+        places_of = rng.permutation(2 * n * n_slabs)[:n]
+        used = [int(max([0, *places_of[places_of % n_slabs == s] // n_slabs])) for s in
+                range(n_slabs)]  # fmt: skip
+        self.slabs: list[Array] = [rng.integers(0, 256, last * pitch + at, dtype=np.uint8)
+                                   for last in used]  # fmt: skip
+        self.entries = np.zeros(n, np.uint32)
+        self.present = np.ones(n, bool)
         for k, matrices in enumerate(self.matrices):
-            slot = rng.integers(0, 256, at, dtype=np.uint8)
+            slab, offset = int(places_of[k]) % n_slabs, int(places_of[k]) // n_slabs * pitch
+            slot = self.slabs[slab][offset : offset + at]
             parts = [part for matrix in matrices for part in matrix.args]
             for place, part in zip(places, parts, strict=True):
                 slot[place : place + part.nbytes] = part.reshape(-1).view(np.uint8)
-            self.args[k] = slot.view(np.uint32)
+            self.entries[k] = slab << 14 | offset // UNIT
+            if k and rng.random() < 0.1:
+                past_end = used[slab] * pitch // UNIT + 1
+                missing = [ABSENT, n_slabs << 14, slab << 14 | past_end]
+                self.entries[k] = missing[int(rng.integers(0, 3))]
+                self.present[k] = False
+        self.slabs = [slab.view(np.uint32) for slab in self.slabs]
 
     def times(self, which: int, x: Array) -> tuple[Array, Array]:
         """Products with matrix `which` of each slot, and the magnitudes added up; x (K, in)."""
@@ -67,8 +87,10 @@ def gate_up(rng: Generator, shape: Shape) -> Case:
     rows[int(rng.integers(0, n))] = len(x) - 1
     (g, g_size), (u, u_size) = (slots.times(which, x[rows]) for which in (0, 1))
     # d(silu(g) u): |silu'| <= 1.1
-    out = Out(oracles.silu(g) * u, 1.1 * g_size * np.abs(u) + np.abs(oracles.silu(g)) * u_size)
-    args = [*slots.args, x, rows, out, out_dim, in_dim, group, n, slots.words, *slots.offsets]
+    size = 1.1 * g_size * np.abs(u) + np.abs(oracles.silu(g)) * u_size
+    out = Out(np.where(slots.present[:, None], oracles.silu(g) * u, np.nan), size)
+    args = [slots.slabs, slots.entries, x, rows, out, out_dim, in_dim, group, n, len(slots.slabs),
+            slots.words, *slots.offsets]  # fmt: skip
     text = f"{shape} {slots.constants}"
     return Case("experts_gate_up_bf16_f32", args, *_geometry(shape), slots.constants, text)
 
@@ -81,12 +103,11 @@ def down(rng: Generator, shape: Shape) -> Case:
     places = rng.permutation(n + int(rng.integers(0, 3)))[:n].astype(np.uint32)
     expected, size = (np.full((int(places.max()) + 1, out_dim), np.nan) for _ in range(2))
     expected[places], size[places] = products, sizes
-    out = Out(expected, size)
-    args = [*slots.args, hidden, places, out, out_dim, in_dim, group, n, slots.words]
+    expected[places[~slots.present]] = np.nan
+    args = [slots.slabs, slots.entries, hidden, places, Out(expected, size), out_dim, in_dim, group,
+            n, len(slots.slabs), slots.words, *slots.offsets]  # fmt: skip
     text = f"{shape} {slots.constants}"
-    return Case(
-        "experts_down_bf16_f32", [*args, *slots.offsets], *_geometry(shape), slots.constants, text
-    )
+    return Case("experts_down_bf16_f32", args, *_geometry(shape), slots.constants, text)
 
 
 KERNELS = {

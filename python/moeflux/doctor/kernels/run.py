@@ -23,7 +23,7 @@ class Outcome:
 
 def arguments(backend: Backend, case: Case, pad: int) -> list[Any]:
     """Inputs in buffers of exactly their size, outputs with `pad` elements behind them."""
-    made = []
+    made: list[Any] = []
     for arg in case.args:
         if isinstance(arg, Out):
             start = arg.initial().reshape(-1)
@@ -31,6 +31,8 @@ def arguments(backend: Backend, case: Case, pad: int) -> list[Any]:
             made.append(Buffer.from_array(backend, np.concatenate([start, behind])))
         elif isinstance(arg, np.ndarray):
             made.append(Buffer.from_array(backend, arg))
+        elif isinstance(arg, list):
+            made.append([Buffer.from_array(backend, each) for each in arg])
         else:
             made.append(arg)
     return made
@@ -43,6 +45,10 @@ def run(backend: Backend, case: Case, pad: int = PAD) -> Outcome:
     problems, errors, outputs = [], [0.0], []
     for place, (arg, buffer) in enumerate(zip(case.args, args, strict=True)):
         problem = ""
+        if isinstance(arg, list) and not all(
+            np.array_equal(made.numpy(), each) for made, each in zip(buffer, arg, strict=True)
+        ):
+            problem = "an input was written"
         if isinstance(arg, Out):
             got = buffer.numpy().reshape(-1)
             problem, error = judge(arg, got)

@@ -31,6 +31,10 @@ typedef NS_OPTIONS(NSUInteger, MTLResourceOptions) {
   MTLResourceHazardTrackingModeUntracked = 1 << 8,
   MTLResourceHazardTrackingModeTracked = 2 << 8,
 };
+typedef NS_OPTIONS(NSUInteger, MTLResourceUsage) {
+  MTLResourceUsageRead = 1 << 0,
+  MTLResourceUsageWrite = 1 << 1,
+};
 typedef NS_ENUM(NSUInteger, MTLDispatchType) {
   MTLDispatchTypeSerial = 0,
   MTLDispatchTypeConcurrent = 1,
@@ -120,6 +124,7 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 @protocol MTLBuffer <MTLResource>
 @property(readonly) NSUInteger length;
 - (void*)contents __attribute__((objc_returns_inner_pointer));
+@property(readonly) uint64_t gpuAddress API_AVAILABLE(macos(13.0));
 @end
 
 @protocol MTLCommandQueue <NSObject>
@@ -150,6 +155,9 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
            offset:(NSUInteger)offset
           atIndex:(NSUInteger)index;
 - (void)setBytes:(const void*)bytes length:(NSUInteger)length atIndex:(NSUInteger)index;
+- (void)useResources:(const id<MTLResource> _Nonnull[_Nonnull])resources
+               count:(NSUInteger)count
+               usage:(MTLResourceUsage)usage;
 - (void)setThreadgroupMemoryLength:(NSUInteger)length atIndex:(NSUInteger)index;
 - (void)dispatchThreads:(MTLSize)threadsPerGrid
     threadsPerThreadgroup:(MTLSize)threadsPerThreadgroup;
