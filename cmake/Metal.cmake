@@ -41,11 +41,14 @@ endif()
 # An object library, apart from pybind11's targets: those add LTO flags of the C++ compiler, which
 # need not be the Objective-C++ one.
 add_library(moeflux_metal OBJECT
+  csrc/device/metal/advice.cpp
   csrc/device/metal/buffer.mm
   csrc/device/metal/commands.mm
   csrc/device/metal/device.mm
   csrc/device/metal/library.mm
   csrc/device/metal/open.cpp
+  csrc/device/metal/queue.mm
+  csrc/device/metal/residency.mm
   csrc/device/metal/text.mm)
 set_target_properties(moeflux_metal PROPERTIES
   CXX_VISIBILITY_PRESET hidden OBJCXX_VISIBILITY_PRESET hidden VISIBILITY_INLINES_HIDDEN ON)

@@ -89,7 +89,7 @@ kernel void compute_decay_beta_f32(device const float* alpha [[buffer(0)]],
 /// @elements beta_gate n * value_heads
 /// @elements out n * value_heads * value_dim
 /// @elements state_out value_heads * value_dim * Dk
-/// @threadgroup multiple of 32
+/// @threadgroup multiple of 32 up to 256
 /// @default_threadgroup 64
 /// @grid value_heads * ceil_div(value_dim, 2) * 32
 /// @require Dk <= 512

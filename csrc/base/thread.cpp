@@ -2,15 +2,29 @@
 
 #include <csignal>
 #include <cstring>
+#ifdef __APPLE__
+#include <pthread/qos.h>
+#endif
 
 #include "base/error.h"
 
 namespace moeflux::base {
 
+namespace {
+// A person waits for what these threads do. macOS keeps threads of no stated class off the fast
+// cores when it likes; elsewhere the scheduler does not ask.
+void state_urgency([[maybe_unused]] pthread_attr_t& attributes) {
+#ifdef __APPLE__
+  pthread_attr_set_qos_class_np(&attributes, QOS_CLASS_USER_INITIATED, 0);
+#endif
+}
+}  // namespace
+
 Thread::Thread(const std::string& what, std::function<void()> body) : body_(std::move(body)) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setstacksize(&attributes, kStackBytes);
+  state_urgency(attributes);
   // Signals belong to the interpreter's own thread: workers are born with them blocked, but for
   // those of a thread's own faults, which a debugger or a sanitizer wants to see.
   sigset_t all, before;

@@ -126,7 +126,8 @@ void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<co
                     const Geometry& geometry) {
   const KernelInfo& info = pipeline.info();
   Values values(info, pipeline.constants(), args);
-  check_geometry(info, std::min(limits.max_threads, pipeline.max_threads()), geometry);
+  check_geometry(info, std::min({limits.max_threads, pipeline.max_threads(), info.largest_threads}),
+                 geometry);
   if (info.threadgroup_bytes > limits.threadgroup_bytes)
     refuse(info, "needs ", info.threadgroup_bytes, " bytes of threadgroup memory, the device has ",
            limits.threadgroup_bytes);

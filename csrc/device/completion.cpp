@@ -13,6 +13,11 @@ void Completion::on_completed(std::function<void()> handler) {
   handlers_.push_back(std::move(handler));
 }
 
+void Completion::on_settled(std::function<void()> handler) {
+  const base::Lock lock(mutex_);
+  settled_.push_back(std::move(handler));
+}
+
 void Completion::finish(std::string error, uint64_t gpu_ns) {
   {
     const base::Lock lock(mutex_);
@@ -21,9 +26,21 @@ void Completion::finish(std::string error, uint64_t gpu_ns) {
     done_ = true;
   }
   run_handlers();
-  const base::Lock lock(mutex_);
-  handled_ = true;
-  handled_changed_.notify_all();
+  std::vector<std::function<void()>> settled;
+  {
+    const base::Lock lock(mutex_);
+    handled_ = true;
+    settled.swap(settled_);
+    handled_changed_.notify_all();
+  }
+  // Nothing of this object is touched below: a waiter may have let it go.
+  for (const auto& handler : settled) {
+    try {
+      handler();
+    } catch (...) {
+      continue;  // nobody is left to tell
+    }
+  }
 }
 
 void Completion::run_handlers() {

@@ -15,10 +15,13 @@ class Completion {
  public:
   // Before finish() only.
   void on_completed(std::function<void()> handler);
+  // The same for whoever wakes a waiter: called last of all, when a wait returns at once.
+  void on_settled(std::function<void()> handler);
 
   // By the device, once. `error` empty: it ran to its end. Order: done() turns true, the handlers
   // run on this thread, then waiters wake, so that after a wait every handler has returned. What a
-  // handler throws becomes the error, if there is none yet.
+  // handler throws becomes the error, if there is none yet. Then those of on_settled() run, for
+  // which nobody waits; what they throw is lost.
   void finish(std::string error, uint64_t gpu_ns);
 
   bool done() const;
@@ -37,7 +40,7 @@ class Completion {
   bool handled_ GUARDED_BY(mutex_) = false;
   uint64_t gpu_ns_ GUARDED_BY(mutex_) = 0;
   std::string error_ GUARDED_BY(mutex_);
-  std::vector<std::function<void()>> handlers_ GUARDED_BY(mutex_);
+  std::vector<std::function<void()>> handlers_ GUARDED_BY(mutex_), settled_ GUARDED_BY(mutex_);
 };
 
 }  // namespace moeflux::device

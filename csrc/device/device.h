@@ -76,6 +76,9 @@ class Commands {
   // Called once on a thread of the device, also after a failure. Before commit() only. done() is
   // true by then, buffers have been let go, and wait() returns only when all handlers have.
   virtual void on_completed(std::function<void()> handler) = 0;
+  // The same for whoever wakes a thread that waits: called when wait() returns at once. No wait is
+  // for its end, and what it throws is lost.
+  virtual void on_settled(std::function<void()> handler) = 0;
   virtual void commit() = 0;
   virtual bool done() const = 0;
   virtual bool wait_for(uint64_t timeout_ns) = 0;  // true when done; throws the stored GpuError

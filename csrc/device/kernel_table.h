@@ -78,6 +78,8 @@ struct KernelInfo {
   // The bindings from this one on are the fields of one struct, which has this buffer index: each is
   // a word. None has more than 31 bindings.
   uint32_t first_field = UINT32_MAX;
+  // Threads of the largest legal threadgroup: fewer than the device can leave the compiler registers.
+  uint32_t largest_threads = UINT32_MAX;
 };
 
 std::span<const KernelInfo> kernel_table();            // alphabetical

@@ -130,6 +130,9 @@ class FaultyDevice final : public moeflux::device::Device {
     void on_completed(std::function<void()> handler) override {
       handlers_.push_back(std::move(handler));
     }
+    void on_settled(std::function<void()> handler) override {
+      settled_.push_back(std::move(handler));
+    }
     void commit() override {
       if (state_->fails(Fault::commit)) throw moeflux::GpuError("[test] commit failed");
       failed_ = state_->fails(Fault::execution);
@@ -139,6 +142,7 @@ class FaultyDevice final : public moeflux::device::Device {
         state_->seen.dispatches += n_dispatches_;
       }
       for (auto& handler : handlers_) inner_->on_completed(std::move(handler));
+      for (auto& handler : settled_) inner_->on_settled(std::move(handler));
       inner_->commit();
       std::lock_guard lock(state_->mutex);
       std::erase_if(state_->committed, [](const auto& each) { return each->done(); });
@@ -156,7 +160,7 @@ class FaultyDevice final : public moeflux::device::Device {
     std::shared_ptr<State> state_;
     std::shared_ptr<moeflux::device::Device> device_;
     std::shared_ptr<moeflux::device::Commands> inner_;
-    std::vector<std::function<void()>> handlers_;
+    std::vector<std::function<void()>> handlers_, settled_;
     uint64_t n_dispatches_ = 0, n_bytes_ = 0;
     bool failed_ = false;
   };

@@ -40,6 +40,17 @@ TEST_CASE("handlers see it done, run in order, and have returned when a waiter w
   CHECK(completion.wait_for(0));
 }
 
+TEST_CASE("whoever is told that all is settled need not sleep again: a wait returns at once") {
+  Completion completion;
+  std::vector<int> calls;
+  completion.on_settled([&] { throw std::runtime_error("lost"); });
+  completion.on_settled([&] { calls.push_back(completion.wait_for(0) ? 2 : -2); });
+  completion.on_completed([&] { calls.push_back(completion.wait_for(0) ? -1 : 1); });
+  completion.finish("", 0);
+  CHECK(calls == std::vector<int>{1, 2});
+  CHECK(completion.wait_for(0));  // what it threw is no error of the device's
+}
+
 TEST_CASE("every wait throws the stored error, also on several threads at once") {
   Completion completion;
   std::atomic<int> caught{0};

@@ -256,6 +256,16 @@ TEST_CASE("geometry") {
   g.refused("needs 1024 bytes of threadgroup memory, the device has 1000");
 }
 
+TEST_CASE("threadgroups up to a size") {
+  Gather g;
+  KernelInfo info = kInfo;
+  info.largest_threads = 64;
+  const FakePipeline small(info);
+  check_dispatch(small, g.limits, g.args, {{96, 1, 1}, {64, 1, 1}});
+  CHECK_THROWS_WITH_AS(check_dispatch(small, g.limits, g.args, {{96, 1, 1}, {96, 1, 1}}),
+                       doctest::Contains("at most 64 threads"), FormatError);
+}
+
 TEST_CASE("threadgroups of an exact size, three dimensions, grids beyond 64 bits") {
   Gather g;
   KernelInfo info = kInfo;

@@ -50,6 +50,8 @@ FAULTS = {
     "command_buffer": (mf.GpuError, "no command buffer"),
     "encoder": (mf.GpuError, "no encoder"),
     "execution": (mf.GpuError, "GPU Address Fault.*kernels: residual_add"),
+    "timeout": (mf.GpuError, "Timeout.*held the GPU for too long.*kernels: residual_add"),
+    "interactivity": (mf.GpuError, "Interactivity.*kept the display waiting.*kernels: residual_"),
 }
 
 

@@ -45,7 +45,7 @@ def expected(folder):
 
 
 @pytest.mark.parametrize("after", (0, 1, 6, 13))
-@pytest.mark.parametrize("fault", ["command_buffer", "encoder", "execution"])
+@pytest.mark.parametrize("fault", ["command_buffer", "encoder", "execution", "interactivity"])
 def test_a_fault_during_a_step_leaves_the_session_and_the_repeat_is_exact(
     folder, expected, fault, after
 ):

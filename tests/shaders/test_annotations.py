@@ -62,10 +62,20 @@ def test_refused_at_its_line(note):
     assert caught.value.line == 8
 
 
-@pytest.mark.parametrize("threads", ["0", "100", "2048", "few", "multiple of 16", ""])
+UNKNOWN = ["0", "100", "2048", "few", "multiple of 16", "", "any up to 100", "256 up to 512"]
+
+
+@pytest.mark.parametrize("threads", [*UNKNOWN, "any up to ", "up to 64"])
 def test_threadgroups_that_do_not_exist(threads):
     with pytest.raises(MslError, match="@threadgroup"):
         parse_library(f"{HEAD}/// @elements o 1\n/// @threadgroup {threads}\n{EMPTY}")
+
+
+@pytest.mark.parametrize("kind", ["any", "multiple of 32"])
+def test_a_largest_threadgroup(kind):
+    note = f"{HEAD}/// @elements o 1\n/// @threadgroup {kind}"
+    kernels = [parse_library(f"{note}{more}\n{EMPTY}").kernels[0] for more in ("", " up to 96")]
+    assert [(k.threadgroup, k.largest_threads) for k in kernels] == [(kind, None), (kind, 96)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 Grammar (tools/README.md has the meaning):
 
     /// @elements NAME expr, or NAME[COUNT] expr for NAME0, NAME1 .. with # for the number
-    /// @threadgroup any | multiple of 32 | NUMBER
+    /// @threadgroup any | multiple of 32 | NUMBER, the first two also with `up to NUMBER`
     /// @default_threadgroup expr
     /// @grid expr
     /// @require expr
@@ -95,14 +95,25 @@ def _elements(kernel: Kernel, rest: str, doc: Token) -> None:
 
 def _threadgroup(kernel: Kernel, rest: str, doc: Token) -> None:
     _once(kernel.threadgroup == "", doc)
+    rest, up_to, most = rest.partition(" up to ")
+    if up_to:
+        if rest not in ("any", "multiple of 32") or not _is_threads(most):
+            raise doc.error(
+                f"@threadgroup {rest}{up_to}{most}: expected a kind and a multiple of 32 up to 1024"
+            )
+        kernel.largest_threads = int(most)
     if rest in ("any", "multiple of 32"):
         kernel.threadgroup = rest
-    elif rest.isdigit() and 0 < int(rest) <= 1024 and int(rest) % 32 == 0:
+    elif _is_threads(rest):
         kernel.threadgroup = int(rest)
     else:
         raise doc.error(
             f"@threadgroup {rest}: expected any, multiple of 32 or such a multiple up to 1024"
         )
+
+
+def _is_threads(text: str) -> bool:
+    return text.isdigit() and 0 < int(text) <= 1024 and int(text) % 32 == 0
 
 
 def _default_threadgroup(kernel: Kernel, rest: str, doc: Token) -> None:

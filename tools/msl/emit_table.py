@@ -97,5 +97,6 @@ def _row(kernel: Kernel) -> str:
         default_grid=_expression(kernel.default_grid),
         default_threadgroup=_expression(kernel.default_threadgroup),
         first_field=None if kernel.first_field is None else str(kernel.first_field),
+        largest_threads=None if kernel.largest_threads is None else str(kernel.largest_threads),
     )
     return f"    {row},\n"

@@ -120,6 +120,7 @@ class Kernel:
     docs: list[Token]
     requirements: list[tuple[str, str]] = field(default_factory=list)  # C++, text
     threadgroup: str | int = ""  # "any", "multiple of 32" or a number
+    largest_threads: int | None = None  # of a threadgroup; None: what the device can
     default_grid: str | None = None  # C++
     default_threadgroup: str | None = None  # C++
 

@@ -36,6 +36,11 @@ void HostCommands::on_completed(std::function<void()> handler) {
   batch_->completion.on_completed(std::move(handler));
 }
 
+void HostCommands::on_settled(std::function<void()> handler) {
+  check_recording();
+  batch_->completion.on_settled(std::move(handler));
+}
+
 void HostCommands::commit() {
   check_recording();
   committed_ = true;

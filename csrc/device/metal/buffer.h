@@ -14,7 +14,10 @@ namespace moeflux::device::metal {
 class MetalBuffer final : public Buffer {
  public:
   MetalBuffer(std::shared_ptr<const Context> context, Retained<id<MTLBuffer>> buffer)
-      : context_(std::move(context)), buffer_(std::move(buffer)) {}
+      : context_(std::move(context)), buffer_(std::move(buffer)) {
+    context_->residency->add(buffer_.get());
+  }
+  ~MetalBuffer() override;
 
   std::byte* contents() const override { return static_cast<std::byte*>(buffer_.get().contents); }
   uint64_t nbytes() const override { return buffer_.get().length; }

@@ -12,9 +12,15 @@ constexpr MTLResourceOptions kShared =
 
 }  // namespace
 
+MetalBuffer::~MetalBuffer() {
+  const Pool pool;
+  context_->residency->remove(buffer_.get());
+}
+
 std::shared_ptr<MetalBuffer> make_buffer(const std::shared_ptr<const Context>& context,
                                          uint64_t nbytes) {
   check_buffer(context->limits, nbytes);
+  context->residency->settle();  // what was let go is free before more is taken
   // Metal clears what newBufferWithLength returns.
   auto buffer = Retained<id<MTLBuffer>>::adopt([context->device.get() newBufferWithLength:nbytes
                                                                                   options:kShared]);

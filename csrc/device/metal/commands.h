@@ -19,6 +19,7 @@ class MetalCommands final : public Commands {
   void dispatch(const std::shared_ptr<Pipeline>& pipeline, std::span<const Argument> args,
                 Size grid, Size threadgroup) override;
   void on_completed(std::function<void()> handler) override;
+  void on_settled(std::function<void()> handler) override;
   void commit() override;
   bool done() const override { return completion_->done(); }
   bool wait_for(uint64_t timeout_ns) override;

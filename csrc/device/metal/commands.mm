@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "device/check.h"
+#include "device/metal/advice.h"
 #include "device/metal/buffer.h"
 #include "device/metal/library.h"
 #include "device/metal/text.h"
@@ -100,10 +101,45 @@ std::string kernels_of(const Recording& recording) {
   return text;
 }
 
+std::string what_failed(NSError* error, const Recording& recording) {
+  const std::string text = describe(error);
+  const std::string_view hint = advice(error.code, text);
+  return cat("[device::Metal] a command buffer failed: ", text, hint.empty() ? "" : ". ", hint,
+             " (kernels: ", kernels_of(recording), ")");
+}
+
+// The place in the queue that a command buffer takes, until it has ended or was never committed.
+class Place {
+ public:
+  explicit Place(std::shared_ptr<const Context> context)
+      : context_(std::move(context)), queue_(context_->queue->take()) {}
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  ~Place() { leave(false); }
+
+  id<MTLCommandQueue> queue() const { return queue_.get(); }
+  void leave(bool failed) {
+    if (!context_) return;
+    context_->queue->ended(failed);
+    queue_ = {};
+    context_.reset();
+  }
+
+ private:
+  std::shared_ptr<const Context> context_;  // null: it has been left
+  Retained<id<MTLCommandQueue>> queue_;
+};
+
 // What a committed command buffer takes along; shared with the block that Metal calls at its end.
 struct InFlight {
+  InFlight(std::unique_ptr<const Recording> recording, std::shared_ptr<Completion> completion,
+           std::unique_ptr<Place> place)
+      : recording(std::move(recording)),
+        completion(std::move(completion)),
+        place(std::move(place)) {}
   std::unique_ptr<const Recording> recording;
   std::shared_ptr<Completion> completion;
+  std::unique_ptr<Place> place;
 };
 
 // On a thread of Metal's.
@@ -111,10 +147,10 @@ void finish(id<MTLCommandBuffer> buffer, InFlight& flight) {
   const Pool pool;
   std::string error;
   if (buffer.status == MTLCommandBufferStatusError)
-    error = cat("[device::Metal] a command buffer failed: ", describe(buffer.error),
-                " (kernels: ", kernels_of(*flight.recording), ")");
+    error = what_failed(buffer.error, *flight.recording);
   const CFTimeInterval seconds = buffer.GPUEndTime - buffer.GPUStartTime;
-  flight.recording.reset();  // so the buffers are free before anybody hears of the end
+  flight.recording.reset();             // so the buffers are free before anybody hears of the end
+  flight.place->leave(!error.empty());  // so that whoever tries again has a new queue
   flight.completion->finish(std::move(error), seconds > 0 ? uint64_t(seconds * 1e9) : 0);
 }
 
@@ -137,17 +173,25 @@ void MetalCommands::on_completed(std::function<void()> handler) {
   completion_->on_completed(std::move(handler));
 }
 
+void MetalCommands::on_settled(std::function<void()> handler) {
+  check_open("on_settled");
+  completion_->on_settled(std::move(handler));
+}
+
 void MetalCommands::commit() {
   check_open("commit");
   const Pool pool;
+  context_->residency->used();
+  auto place = std::make_unique<Place>(context_);
   // Unretained: the recording keeps everything, until the handler drops it.
-  id<MTLCommandBuffer> buffer = [context_->queue.get() commandBufferWithUnretainedReferences];
+  id<MTLCommandBuffer> buffer = [place->queue() commandBufferWithUnretainedReferences];
   if (!buffer) throw GpuError("[device::Metal] no command buffer");
   {
     Encoding encoding(*context_, *recording_, buffer);
     for (const auto& dispatch : recording_->dispatches()) encoding.encode(dispatch);
   }
-  const auto flight = std::make_shared<InFlight>(std::move(recording_), completion_);
+  const auto flight =
+      std::make_shared<InFlight>(std::move(recording_), completion_, std::move(place));
   [buffer addCompletedHandler:^(id<MTLCommandBuffer> completed) {
     finish(completed, *flight);
   }];

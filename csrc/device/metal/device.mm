@@ -35,8 +35,8 @@ std::shared_ptr<const Context> open_context() {
   if (!device) throw NoDeviceError("[device::Metal] this machine offers no Metal device");
   context->name = to_string(device.name);
   context->limits = limits_of(device);
-  context->queue = Retained<id<MTLCommandQueue>>::adopt([device newCommandQueue]);
-  if (!context->queue) throw GpuError("[device::Metal] ", context->name, " makes no command queue");
+  context->residency = std::make_unique<Residency>(device);
+  context->queue = std::make_unique<Queue>(context->device, *context->residency);
   context->unbound =
       Retained<id<MTLBuffer>>::adopt([device newBufferWithLength:kUnboundBytes
                                                          options:MTLResourceStorageModeShared]);

@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "device/lookup.h"
+#include "device/metal/sdk.h"
 #include "device/metal/text.h"
 
 namespace moeflux::device::metal {
@@ -17,7 +18,9 @@ Retained<id<MTLLibrary>> compile_library(id<MTLDevice> device, std::string_view 
   options.get().languageVersion = MTLLanguageVersion2_4;
   // Safe math by either name: macOS 15 brought mathMode, and until then this was the only switch.
   options.get().fastMathEnabled = NO;
+#if MOEFLUX_SDK_15
   if (@available(macOS 15, *)) options.get().mathMode = MTLMathModeSafe;
+#endif
   NSError* error = nil;
   auto library =
       Retained<id<MTLLibrary>>::adopt([device newLibraryWithSource:to_nsstring(source).get()
@@ -55,7 +58,8 @@ Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& i
 // Every threadgroup that the binding table calls legal must run, so the compiler is told the
 // largest of them; left alone, it may trade threads for registers.
 NSUInteger largest_threadgroup(const KernelInfo& info, const Limits& limits) {
-  return info.threadgroups == Threadgroups::exact ? info.exact_threads : limits.max_threads;
+  if (info.threadgroups == Threadgroups::exact) return info.exact_threads;
+  return std::min(info.largest_threads, limits.max_threads);
 }
 
 }  // namespace

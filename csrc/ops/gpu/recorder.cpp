@@ -110,7 +110,7 @@ void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Listed args) 
 
 std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {
   if (!commands_) return std::make_unique<Nothing>();
-  if (on_done) commands_->on_completed(std::move(on_done));
+  if (on_done) commands_->on_settled(std::move(on_done));
   // All that may fail comes before the commit: after it the device reads what the ticket guards.
   auto ticket = std::make_unique<OfCommands>(commands_);
   for (const auto& [kernel, count] : recorded_.kernels) counts_.kernels.try_emplace(kernel, 0);

@@ -20,6 +20,7 @@ const Named kFaults[] = {
     {Fault::function, "function"},     {Fault::pipeline, "pipeline"},
     {Fault::simd_width, "simd_width"}, {Fault::command_buffer, "command buffer"},
     {Fault::encoder, "encoder"},       {Fault::execution, "execution"},
+    {Fault::timeout, "timeout"},       {Fault::interactivity, "interactivity"},
 };
 
 // Uses everything that a device has, in two command buffers.

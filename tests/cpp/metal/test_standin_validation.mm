@@ -198,6 +198,29 @@ TEST_CASE("stand-in: memory that Metal does not give") {
   CHECK_INVALID(wrap(page, 0), "not whole pages");
 }
 
+TEST_CASE("stand-in: a buffer leaves its residency sets before it goes") {
+  const Clean clean;
+  RawMetal metal;
+  const auto descriptor =
+      Retained<MTLResidencySetDescriptor*>::adopt([MTLResidencySetDescriptor new]);
+  const auto set = Retained<id<MTLResidencySet>>::adopt(
+      [metal.device.get() newResidencySetWithDescriptor:descriptor.get() error:nil]);
+  {
+    const auto memory = metal.buffer(64);
+    CHECK_INVALID([set.get() removeAllocation:memory.get()], "not in the set");
+    [set.get() addAllocation:memory.get()];
+    [set.get() removeAllocation:memory.get()];
+  }
+  CHECK(metal_standin::take_violations().empty());
+  {
+    const auto memory = metal.buffer(64);
+    [set.get() addAllocation:memory.get()];
+  }
+  const auto violations = metal_standin::take_violations();
+  REQUIRE(violations.size() == 1);
+  CHECK(violations[0].find("released while in a residency set") != std::string::npos);
+}
+
 TEST_CASE("stand-in: a queue has 64 command buffers that are not completed") {
   const Clean clean;
   metal_standin::set_schedule({.queue_timeout_ms = 10});

@@ -54,6 +54,9 @@ enum class Fault {
   command_buffer,  // commandBuffer...
   encoder,         // computeCommandEncoder...
   execution,       // a dispatch on the GPU
+  timeout,         // the same, and from then on the queue ignores what it is given
+  interactivity,   // the same, with another reason
+  residency,       // newResidencySet...
 };
 // The call of that kind that comes after `after` good ones fails, once.
 METAL_STANDIN_API void inject(Fault fault, int after = 0);
@@ -72,6 +75,12 @@ struct CompileOptions {  // of the latest newLibraryWithSource
   int64_t math_mode = -1;
 };
 METAL_STANDIN_API CompileOptions compile_options();
+
+struct Residency {  // of all residency sets
+  uint64_t requests = 0, commits = 0;
+  long members = 0;  // as of the last commits
+};
+METAL_STANDIN_API Residency residency();
 
 // What Metal's validation layer would have stopped the process for, and hazards between dispatches
 // that no barrier parts. Each has also been thrown (std::logic_error) or failed its command buffer.

@@ -15,6 +15,9 @@ const std::map<std::string, metal_standin::Fault> kFaults = {
     {"command_buffer", metal_standin::Fault::command_buffer},
     {"encoder", metal_standin::Fault::encoder},
     {"execution", metal_standin::Fault::execution},
+    {"timeout", metal_standin::Fault::timeout},
+    {"interactivity", metal_standin::Fault::interactivity},
+    {"residency", metal_standin::Fault::residency},
 };
 
 }  // namespace

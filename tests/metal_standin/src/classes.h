@@ -4,6 +4,7 @@
 #import <Metal/Metal.h>
 
 #include <array>
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <memory>
@@ -39,6 +40,7 @@
   std::shared_ptr<metal_standin::Storage> _storage;
   MTLResourceOptions _options;
   void (^_deallocator)(void*, NSUInteger);
+  std::atomic<int> _sets;  // residency sets that it is in
 }
 @end
 
@@ -71,6 +73,7 @@ struct QueueState {
   std::mutex mutex;
   std::condition_variable changed;
   int open = 0;
+  bool ignores = false;  // of the GPU thread: after a fault that ends the queue
 };
 
 }  // namespace metal_standin
@@ -78,6 +81,15 @@ struct QueueState {
 @interface StandinQueue : NSObject <MTLCommandQueue> {
  @public
   std::shared_ptr<metal_standin::QueueState> _state;
+  std::vector<id> _residencySets;  // retained
+}
+@end
+
+@interface StandinResidencySet : NSObject <MTLResidencySet> {
+ @public
+  std::mutex _mutex;
+  std::map<id, bool> _members;  // not retained; whether the last commit has seen it
+  std::vector<id> _removed;     // since the last commit
 }
 @end
 

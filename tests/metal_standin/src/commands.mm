@@ -16,6 +16,7 @@ using metal_standin::QueueState;
 namespace {
 
 constexpr int kMaxOpen = 64;  // command buffers of a queue that are not completed; newCommandQueue
+constexpr size_t kMaxSets = 32;  // residency sets of a queue
 
 CFTimeInterval now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
@@ -83,8 +84,12 @@ CFTimeInterval now() {
     NSError* error = nil;
     const CFTimeInterval start = now();
     try {
+      if (_queue->ignores)
+        throw GpuFault(4, "Ignored (for causing prior/excessive GPU errors) "
+                          "(00000004:kIOGPUCommandBufferCallbackErrorSubmissionsIgnored)");
       _program->run();
     } catch (const GpuFault& fault) {
+      _queue->ignores = _queue->ignores || fault.ends_queue;
       error = metal_standin::make_error(MTLCommandBufferErrorDomain, fault.code, fault.what());
     }
     const CFTimeInterval end = now();
@@ -155,5 +160,14 @@ CFTimeInterval now() {
 }
 - (id<MTLCommandBuffer>)commandBufferWithUnretainedReferences {
   return [[self newCommandBuffer] autorelease];
+}
+- (void)addResidencySet:(id<MTLResidencySet>)residencySet {
+  check(residencySet && _residencySets.size() < kMaxSets,
+        "addResidencySet: nil, or more than 32 of a queue");
+  _residencySets.push_back([residencySet retain]);
+}
+- (void)dealloc {
+  for (id set : _residencySets) [set release];
+  [super dealloc];
 }
 @end

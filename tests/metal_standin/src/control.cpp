@@ -20,6 +20,7 @@ struct State {
   std::mt19937_64 random{Schedule{}.seed};
   CompileOptions options;
   std::vector<std::string> violations;
+  Residency residency;
   std::map<std::string, Kernel> kernels;  // entries are replaced, never erased
 
   State() {
@@ -102,6 +103,18 @@ CompileOptions compile_options() {
 void set_compile_options(const CompileOptions& options) {
   const std::lock_guard lock(state().mutex);
   state().options = options;
+}
+
+void count_residency(const Residency& change) {
+  const std::lock_guard lock(state().mutex);
+  state().residency.requests += change.requests;
+  state().residency.commits += change.commits;
+  state().residency.members += change.members;
+}
+
+Residency residency() {
+  const std::lock_guard lock(state().mutex);
+  return state().residency;
 }
 
 void register_kernel(Kernel kernel) {

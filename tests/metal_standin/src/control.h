@@ -24,5 +24,6 @@ void set_compile_options(const CompileOptions& options);
 const Kernel* find_kernel(const std::string& name);  // null: none of that name
 
 void count_object(long change);
+void count_residency(const Residency& change);
 
 }  // namespace metal_standin

@@ -73,6 +73,15 @@ void fail(NSError** error, NSInteger code, const std::string& text) {
   queue->_state = std::make_shared<metal_standin::QueueState>();
   return queue;
 }
+- (id<MTLResidencySet>)newResidencySetWithDescriptor:(MTLResidencySetDescriptor*)descriptor
+                                               error:(NSError**)error {
+  check(descriptor != nil, "newResidencySet: of no descriptor");
+  if (fails(Fault::residency)) {
+    fail(error, MTLLibraryErrorInternal, "no residency set (injected)");
+    return nil;
+  }
+  return [StandinResidencySet new];
+}
 - (id<MTLBuffer>)newBufferWithLength:(NSUInteger)length options:(MTLResourceOptions)options {
   check(!(options & MTLResourceHazardTrackingModeUntracked), "untracked: not modelled here");
   if (!length || length > self.maxBufferLength || fails(Fault::buffer)) return nil;

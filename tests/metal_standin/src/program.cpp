@@ -94,6 +94,15 @@ void Program::run(const Dispatch& dispatch) const {
   if (fails(Fault::execution)) {
     throw GpuFault(kPageFault, "Caused GPU Address Fault Error (injected)");
   }
+  // The texts are those of Apple's driver. It gives the second the code of an internal error.
+  if (fails(Fault::timeout))
+    throw GpuFault(2, "Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)",
+                   true);
+  if (fails(Fault::interactivity))
+    throw GpuFault(1,
+                   "Impacting Interactivity "
+                   "(0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)",
+                   true);
   try {
     accesses(dispatch);  // are within bounds
     dispatch.kernel->run(dispatch.launch);

@@ -30,8 +30,10 @@ struct Storage {  // the memory of a buffer, shared with the programs that use i
 };
 
 struct GpuFault : std::runtime_error {  // `code`: an MTLCommandBufferError
-  GpuFault(long code, const std::string& text) : std::runtime_error(text), code(code) {}
+  GpuFault(long code, const std::string& text, bool ends_queue = false)
+      : std::runtime_error(text), code(code), ends_queue(ends_queue) {}
   long code;
+  bool ends_queue;  // which ignores what comes later
 };
 
 class Program {

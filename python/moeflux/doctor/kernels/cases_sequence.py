@@ -234,7 +234,7 @@ def gated_delta_net_f32(rng: Generator, shape: Shape) -> Case:
         *[n, key_heads, heads, value_dim, stride],
     ]
     constants = {} if key_dim == 128 else {"Dk": key_dim}
-    threads = int(rng.choice(THREADS))
+    threads = int(rng.choice([n for n in THREADS if n <= 256]))
     grid = heads * -(-value_dim // 2) * 32
     return Case("gated_delta_net_f32", args, grid, threads, constants, f"{shape}")
 

@@ -14,6 +14,9 @@
 #import <objc/objc.h>
 #include <os/availability.h>
 #else
+#ifndef __MAC_OS_X_VERSION_MAX_ALLOWED  // of the SDK; a test takes an older one
+#define __MAC_OS_X_VERSION_MAX_ALLOWED 150000
+#endif
 #define API_AVAILABLE(...)
 #define API_DEPRECATED(...)
 #endif

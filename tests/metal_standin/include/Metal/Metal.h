@@ -17,6 +17,8 @@ NS_ASSUME_NONNULL_BEGIN
 @protocol MTLDevice;
 @protocol MTLFunction;
 @protocol MTLLibrary;
+@protocol MTLResidencySet;
+@class MTLResidencySetDescriptor;
 
 typedef struct {
   NSUInteger width, height, depth;
@@ -61,11 +63,13 @@ typedef NS_ENUM(NSUInteger, MTLLibraryError) {
   MTLLibraryErrorCompileFailure = 3,
 };
 typedef NS_ENUM(NSUInteger, MTLLanguageVersion) { MTLLanguageVersion2_4 = (2 << 16) + 4 };
+#if __MAC_OS_X_VERSION_MAX_ALLOWED >= 150000
 typedef NS_ENUM(NSInteger, MTLMathMode) {
   MTLMathModeSafe = 0,
   MTLMathModeRelaxed = 1,
   MTLMathModeFast = 2,
 };
+#endif
 typedef NS_ENUM(NSUInteger, MTLDataType) { MTLDataTypeFloat = 3, MTLDataTypeUInt = 33 };
 
 MTL_EXTERN NSErrorDomain const MTLLibraryErrorDomain;
@@ -78,7 +82,9 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 @property(readwrite, nonatomic) MTLLanguageVersion languageVersion;
 @property(readwrite, nonatomic)
     BOOL fastMathEnabled API_DEPRECATED("Use mathMode instead", macos(10.11, 15.0));
+#if __MAC_OS_X_VERSION_MAX_ALLOWED >= 150000
 @property(readwrite, nonatomic) MTLMathMode mathMode API_AVAILABLE(macos(15.0));
+#endif
 @end
 
 @interface MTLFunctionConstantValues : NSObject <NSCopying>
@@ -116,10 +122,38 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
                                    (MTLAutoreleasedComputePipelineReflection _Nullable* _Nullable)
                                        reflection
                                     error:(__autoreleasing NSError* _Nullable* _Nullable)error;
+#if __MAC_OS_X_VERSION_MAX_ALLOWED >= 150000
+- (nullable id<MTLResidencySet>)
+    newResidencySetWithDescriptor:(MTLResidencySetDescriptor*)descriptor
+                            error:(__autoreleasing NSError* _Nullable* _Nullable)error
+    API_AVAILABLE(macos(15.0));
+#endif
 @end
 
+#if __MAC_OS_X_VERSION_MAX_ALLOWED >= 150000
+API_AVAILABLE(macos(15.0))
+@protocol MTLAllocation <NSObject>
+@end
+
+@protocol MTLResource <MTLAllocation>
+@end
+
+API_AVAILABLE(macos(15.0))
+@interface MTLResidencySetDescriptor : NSObject <NSCopying>
+@end
+
+API_AVAILABLE(macos(15.0))
+@protocol MTLResidencySet <NSObject>
+- (void)requestResidency;
+- (void)endResidency;
+- (void)addAllocation:(id<MTLAllocation>)allocation;
+- (void)removeAllocation:(id<MTLAllocation>)allocation;
+- (void)commit;
+@end
+#else
 @protocol MTLResource <NSObject>
 @end
+#endif
 
 @protocol MTLBuffer <MTLResource>
 @property(readonly) NSUInteger length;
@@ -130,6 +164,9 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 @protocol MTLCommandQueue <NSObject>
 - (nullable id<MTLCommandBuffer>)commandBuffer;
 - (nullable id<MTLCommandBuffer>)commandBufferWithUnretainedReferences;
+#if __MAC_OS_X_VERSION_MAX_ALLOWED >= 150000
+- (void)addResidencySet:(id<MTLResidencySet>)residencySet API_AVAILABLE(macos(15.0));
+#endif
 @end
 
 @protocol MTLCommandBuffer <NSObject>
