@@ -82,6 +82,15 @@ Recorder::Kernel matvec_kernel(const Recorder& recorder, const Linear& w, uint64
   return {kQMatvec.of(m.dtype), "Bits", m.bits()};
 }
 
+// Kernels of many rows load codes and numbers of x by 16 bytes.
+bool has_matmul_alignment(const Linear& w, const float* x) {
+  const auto is_aligned = [](const void* data) {
+    return reinterpret_cast<uintptr_t>(data) % 16 == 0;
+  };
+  return is_aligned(x) &&
+         (w.weight.shape.bits() == 0 || is_aligned(w.weight.planes[quant::kCodes]));
+}
+
 Recorder::Kernel matmul_kernel(const quant::Shape& m) {
   if (m.bits() == 0) return {kMatmul.of(m.dtype)};
   return {kQMatmul.of(m.dtype), "Bits", m.bits()};
@@ -134,7 +143,7 @@ bool is_supported(const quant::Shape& shape) {
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
   const quant::Shape& m = w.weight.shape;
   if (m.out == 0 || n == 0) return;
-  if (n > 1 && is_whole(recorder, w.weight)) {
+  if (n > 1 && is_whole(recorder, w.weight) && has_matmul_alignment(w, x)) {
     matmul(recorder, w, x, n, y);
     return;
   }

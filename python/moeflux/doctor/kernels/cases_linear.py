@@ -18,13 +18,16 @@ ENCODE: dict[str, Callable[[Array], Array]] = {
     "f32": lambda x: x,
 }
 
-# (n tokens, out_dim, in_dim, group size): tiles are 64 rows x 32 tokens x 32 columns
+# (n tokens, out_dim, in_dim, group size): tiles are 128 rows x 64 tokens, of which a thread sums
+# 1, 2, 4 or 8; 8 columns at a time
 MATMUL = [
     (1, 1, 32, 32),
     (31, 63, 64, 32),
     (32, 64, 128, 128),
     (33, 65, 192, 64),
     (64, 128, 96, 32),
+    (65, 129, 96, 96),
+    (16, 127, 32, 32),
     (5, 257, 320, 64),
     (40, 3, 2048, 64),
     (2, 9, 7168, 128),
@@ -93,8 +96,8 @@ def linear(kernel: str, quantised: bool, dtype: str, one_row: bool) -> Build:
         )
         tokens = [] if one_row else [n]
         sizes = [out_dim, in_dim, *weights.scalars, *tokens, has_bias]
-        threads = 256 if quantised or not one_row else int(rng.choice(THREADS))
-        grid = out_dim * 32 if one_row else -(-out_dim // 64) * -(-n // 32) * 256
+        threads = int(rng.choice(THREADS)) if one_row and not quantised else 256 if one_row else 128
+        grid = out_dim * 32 if one_row else -(-out_dim // 128) * -(-n // 64) * 128
         args = [*weights.args, x, bias, out, *sizes]
         return Case(kernel, args, grid, threads, weights.constants, weights.text(f"n={n}"))
 
