@@ -18,6 +18,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+import traceback
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -110,7 +111,19 @@ def write(
     except OSError as error:
         if isinstance(error, IoError):
             raise
+        _let_go(error)
         raise IoError(f"[snapshot] cannot write: {error.strerror or error} ({path})") from error
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drops what the frames of an error hold.
+
+    Where a buffer cannot be flushed, Python 3.12 leaves them in a cycle: the snapshot would keep
+    its memory until the collector comes.
+    """
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 def _put(stream: BinaryIO, piece: memoryview, crc: int) -> int:
