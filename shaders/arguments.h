@@ -42,3 +42,14 @@ struct ExpertsDownArgs {
   uint out_dim, in_dim, group_size, n, n_slabs, words;
   uint down_weights, down_scales, down_biases;
 };
+
+struct GroupedGateUpArgs {
+  uint out_dim, in_dim, group_size, n, n_tiles, n_slabs, words;
+  uint gate_weights, gate_scales, gate_biases, up_weights, up_scales, up_biases;
+  float limit, alpha, up_add;
+};
+
+struct GroupedDownArgs {
+  uint out_dim, in_dim, group_size, n, n_tiles, n_slabs, words;
+  uint down_weights, down_scales, down_biases;
+};

@@ -6,7 +6,8 @@
     template [[host_name("KERNEL")]] kernel decltype(NAME<TYPE>) NAME<TYPE>;
 
 is Metal's own way to say it. Each instantiation becomes the template's text with KERNEL for NAME
-and TYPE for T, also in the comments above it, where (32 / 4) becomes 8; `#line` keeps the places.
+and TYPE for T, also in the comments above it, where sizeof(float) becomes 4 and (32 / 4) 8; `#line`
+keeps the places.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import re
 
 from .errors import MslError
+from .model import SCALARS
 
 _LINE = re.compile(r'^#line (\d+) "([^"]*)"\n', re.M)
 _TEMPLATE = re.compile(
@@ -21,6 +23,7 @@ _TEMPLATE = re.compile(
     r"kernel void (?P<name>\w+)(?P<first>\(.*\n)(?P<rest>(?:.*\n)*?^}\n)",
     re.M,
 )
+_SIZE = re.compile(rf"sizeof\(({'|'.join(SCALARS)})\)")
 _QUOTIENT = re.compile(r"\((\d+) / (\d+)\)")
 _INSTANCE = re.compile(
     r'^template \[\[host_name\("(\w+)"\)\]\] kernel decltype\((\w+)<(\w+)>\) \2<\3>;\n', re.M
@@ -41,6 +44,7 @@ def instantiate(text: str) -> str:
             re.sub(rf"\b{template['parameter']}\b", match[3], template[part])
             for part in ("above", "first", "rest")
         )
+        above = _SIZE.sub(lambda s: str(SCALARS[s[1]][1]), above)
         above = _QUOTIENT.sub(lambda q: str(int(q[1]) // int(q[2])), above)
         return (  # the kernel begins where the template does: right below its annotations
             f"{_line(text, template.start())}{above}kernel void {match[1]}{first}"

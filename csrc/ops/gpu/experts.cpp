@@ -1,18 +1,13 @@
 // Routed experts over the rows that chose them, read where they lie: in their slots. Those that one
-// row chose (all of a token's in decode) go together, two launches for all of them; an expert
-// of many rows gathers, computes and scatters them. Which of the two depends on the number of its
-// rows and its format alone, so that hits, late arrivals and neighbours change no bit.
+// row chose (all of a token's in decode) go together, two launches for all of them; so do those of
+// many rows (grouped_experts.cpp); an expert of another format gathers, computes and scatters its
+// rows. Which of the three depends on the number of its rows and its format alone, so that hits,
+// late arrivals and neighbours change no bit.
 #include <algorithm>
-#include <array>
-#include <optional>
 
-#include "ops/gpu/stages.h"
+#include "ops/gpu/expert_slots.h"
 
 namespace moeflux::ops::gpu {
-
-namespace {
-constexpr size_t kParts = 3 * quant::kPlanes;  // of gate, of up, of down
-}  // namespace
 
 struct GpuOps::ExpertRows {
   ExpertRows(Bump bump, const GatedFfn& expert, uint64_t n)
@@ -21,64 +16,6 @@ struct GpuOps::ExpertRows {
         ffn(bump, expert, n) {}
   float *in, *out;  // (n, d_model): of one expert
   FfnRows ffn;
-};
-
-// Where the parts of an expert lie in its slot, for experts whose slots have one layout.
-struct GpuOps::Slots {
-  static const std::byte* base(const GatedFfn& ffn) {
-    const auto all = parts(ffn);
-    return *std::min_element(all.begin(), all.end());
-  }
-  static std::array<const std::byte*, kParts> parts(const GatedFfn& ffn) {
-    std::array<const std::byte*, kParts> all;
-    for (size_t i = 0; i < kParts; ++i)
-      all[i] = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.planes[i % quant::kPlanes];
-    return all;
-  }
-  // One width of codes, scales as the kernels have them, no biases of the outputs.
-  static bool has_form(const GatedFfn& ffn) {
-    const auto fits = [&](const Linear& w) {
-      return w.bias == nullptr && w.weight.shape.bits() == ffn.gate.weight.shape.bits() &&
-             w.weight.shape.dtype == quant::DType::bf16 && is_supported(w.weight.shape);
-    };
-    return ffn.gate.weight.shape.bits() != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
-           ffn.gate.weight.shape.group == ffn.up.weight.shape.group;
-  }
-  // None: kernels do not find it, or not its form. Without an address: a slot in a rehearsal.
-  static std::optional<Slots> of(const GatedFfn& ffn, const DeviceArena& arena) {
-    if (!has_form(ffn)) return std::nullopt;
-    if (!base(ffn)) return Slots(ffn, {});
-    const auto place = arena.in_slab(base(ffn), Slots(ffn, {}).nbytes);
-    if (!place) return std::nullopt;
-    return Slots(ffn, *place);
-  }
-
-  Slots(const GatedFfn& ffn, DeviceArena::InSlab place) : entry(place.entry) {
-    const std::byte* first = base(ffn) - place.rest;
-    const auto all = parts(ffn);
-    for (size_t i = 0; i < kParts; ++i) {
-      const quant::Shape& shape = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.shape;
-      offsets[i] = static_cast<uint64_t>(all[i] - first);
-      nbytes = std::max(nbytes, offsets[i] + shape.plane_bytes(i % quant::kPlanes));
-    }
-    nbytes = base::round_up(nbytes, sizeof(uint32_t));
-  }
-  bool has_layout(const Slots& other) const {
-    return offsets == other.offsets && nbytes == other.nbytes;
-  }
-  uint32_t at(size_t part) const {  // in words, or in 16-bit values
-    return word(offsets[part] /
-                (part % quant::kPlanes == quant::kCodes ? sizeof(uint32_t) : sizeof(uint16_t)));
-  }
-
-  uint32_t entry;
-  std::array<uint64_t, kParts> offsets{};  // bytes
-  uint64_t nbytes = 0;
-};
-
-struct GpuOps::InSlot {
-  const ExpertJob* job;
-  Slots slot;
 };
 
 void GpuOps::experts_of_one_row(std::span<const InSlot> jobs, const float* normed,
@@ -133,23 +70,31 @@ void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out
 }
 
 void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) {
-  std::vector<InSlot> together;
-  const auto flush = [&] {
-    if (!together.empty()) experts_of_one_row(together, normed.data, expert_out);
+  std::vector<InSlot> of_one_row, of_rows;
+  const auto flush = [&](std::vector<InSlot>& together) {
+    if (together.empty()) return;
+    if (&together == &of_rows)
+      grouped_experts(together, normed.data, expert_out);
+    else
+      experts_of_one_row(together, normed.data, expert_out);
     together.clear();
   };
   for (const ExpertJob& job : jobs) {
     if (job.rows.empty()) continue;
     require_swiglu(job.ffn);
-    const auto slot = Slots::of(job.ffn, arena_);
-    if (job.rows.size() > 1 || !slot) {
+    const bool is_one = job.rows.size() == 1 && Slots::has_form(job.ffn);
+    const auto slot =
+        is_one || has_grouped_form(job.ffn) ? Slots::of(job.ffn, arena_) : std::nullopt;
+    if (!slot) {
       expert(job, normed.data, expert_out);
       continue;
     }
-    if (!together.empty() && !together[0].slot.has_layout(*slot)) flush();
+    std::vector<InSlot>& together = is_one ? of_one_row : of_rows;
+    if (!together.empty() && !together[0].slot.has_layout(*slot)) flush(together);
     together.push_back({&job, *slot});
   }
-  flush();
+  flush(of_one_row);
+  flush(of_rows);
 }
 
 }  // namespace moeflux::ops::gpu

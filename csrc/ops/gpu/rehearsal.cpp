@@ -10,7 +10,7 @@ namespace moeflux::ops::gpu {
 
 GpuOps::Rehearsal GpuOps::rehearse(const Workload& work) const {
   Rehearsal rehearsal;
-  GpuOps(arena_, attention_macs_, &rehearsal).run_through(work);
+  GpuOps(arena_, attention_macs_, expert_macs_, &rehearsal).run_through(work);
   return rehearsal;
 }
 
@@ -44,8 +44,7 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     const Routing routing{reinterpret_cast<uint32_t*>(x), x, x};
     const uint32_t top_k = w.router ? w.router->top_k : 1;
     if (w.router) route(*w.router, {x, n}, routing);
-    const ExpertJob job{w.expert, rows, rows};
-    experts({&job, 1}, {x, n}, x);
+    experts(std::vector<ExpertJob>(top_k, {w.expert, rows, rows}), {x, n}, x);
     const uint64_t most = w.router ? std::min<uint64_t>(w.router->n_experts, n * top_k) : 1;
     experts(std::vector<ExpertJob>(most, {w.expert, {0}, {0}}), {x, n}, x);
     if (w.shared) ffn(*w.shared, {x, n}, x);

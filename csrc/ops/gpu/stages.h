@@ -25,8 +25,10 @@ class GpuOps final : public Ops {
     Recorder::Kernels kernels;
   };
 
-  GpuOps(DeviceArena& arena, uint64_t attention_macs, Rehearsal* rehearsal = nullptr)
+  GpuOps(DeviceArena& arena, uint64_t attention_macs, uint64_t expert_macs,
+         Rehearsal* rehearsal = nullptr)
       : attention_macs_(attention_macs),
+        expert_macs_(expert_macs),
         arena_(arena),
         rehearsal_(rehearsal),
         recorder_(arena, rehearsal ? &rehearsal->kernels : nullptr),
@@ -88,8 +90,13 @@ class GpuOps final : public Ops {
   struct Slots;
   struct InSlot;
   void experts_of_one_row(std::span<const InSlot> jobs, const float* normed, float* expert_out);
+  // grouped_experts.cpp. All of one layout.
+  struct Group;
+  static bool has_grouped_form(const GatedFfn& ffn);
+  void grouped_experts(std::span<const InSlot> jobs, const float* normed, float* expert_out);
+  void run_group(const Group& group, const float* normed, float* expert_out);
 
-  const uint64_t attention_macs_;  // the most of one dispatch
+  const uint64_t attention_macs_, expert_macs_;  // the most of one dispatch
   DeviceArena& arena_;
   Rehearsal* const rehearsal_;  // null: for real
   Recorder recorder_;

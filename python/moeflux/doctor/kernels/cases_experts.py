@@ -26,22 +26,25 @@ def draw(rng: Generator) -> Shape:
 class Slots:
     """K slots of the same layout: `n_matrices` matrices each, gaps of junk between the parts.
 
-    They lie in a few slabs in random order; the last slab ends with its slot. Some are missing: a
-    slab of a number too large, an expert that is absent, a slot that is not all in its slab.
+    Parts begin at multiples of `unit` bytes. Slots lie in a few slabs in random order; the last
+    slab ends with its slot. Some are missing: a slab of a number too large, an expert that is
+    absent, a slot that is not all in its slab.
     """
 
-    def __init__(self, rng: Generator, shape: Shape, n_matrices: int):
+    def __init__(
+        self, rng: Generator, shape: Shape, n_matrices: int, dtype: str = "bf16", unit: int = 4
+    ):
         n = shape[0]
         bits = int(rng.choice(BITS))
         self.matrices = [
-            [Weights(rng, True, "bf16", shape, bits) for _ in range(n_matrices)] for _ in range(n)
+            [Weights(rng, True, dtype, shape, bits) for _ in range(n_matrices)] for _ in range(n)
         ]
         self.constants = self.matrices[0][0].constants
         self.offsets: list[int] = []  # of weights in words, of scales and biases in bf16 values
         at = 0
         places = []
         for part in (part for matrix in self.matrices[0] for part in matrix.args):
-            at += int(rng.integers(0, 9)) * 4
+            at = -(-at // unit) * unit + int(rng.integers(0, 9)) * unit
             places.append(at)
             self.offsets.append(at // part.itemsize)
             at += -(-part.nbytes // 4) * 4

@@ -1,0 +1,71 @@
+// Where experts lie, for the kernels that find them in slots of slabs.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <optional>
+
+#include "ops/gpu/stages.h"
+
+namespace moeflux::ops::gpu {
+
+// Where the parts of an expert lie in its slot, for experts whose slots have one layout.
+struct GpuOps::Slots {
+  static constexpr size_t kParts = 3 * quant::kPlanes;  // of gate, of up, of down
+  static const std::byte* base(const GatedFfn& ffn) {
+    const auto all = parts(ffn);
+    return *std::min_element(all.begin(), all.end());
+  }
+  static std::array<const std::byte*, kParts> parts(const GatedFfn& ffn) {
+    std::array<const std::byte*, kParts> all;
+    for (size_t i = 0; i < kParts; ++i)
+      all[i] = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.planes[i % quant::kPlanes];
+    return all;
+  }
+  // What kernels of one row take: one width of codes, scales in bf16, no biases of the outputs.
+  static bool has_form(const GatedFfn& ffn) {
+    const auto fits = [&](const Linear& w) {
+      return w.bias == nullptr && w.weight.shape.bits() == ffn.gate.weight.shape.bits() &&
+             w.weight.shape.dtype == quant::DType::bf16 && is_supported(w.weight.shape);
+    };
+    return ffn.gate.weight.shape.bits() != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
+           ffn.gate.weight.shape.group == ffn.up.weight.shape.group;
+  }
+  // None: kernels do not find it. Without an address: a slot in a rehearsal. REQUIRES: a supported
+  // format.
+  static std::optional<Slots> of(const GatedFfn& ffn, const DeviceArena& arena) {
+    if (!base(ffn)) return Slots(ffn, {});
+    const auto place = arena.in_slab(base(ffn), Slots(ffn, {}).nbytes);
+    if (!place) return std::nullopt;
+    return Slots(ffn, *place);
+  }
+
+  Slots(const GatedFfn& ffn, DeviceArena::InSlab place) : entry(place.entry) {
+    const std::byte* first = base(ffn) - place.rest;
+    const auto all = parts(ffn);
+    for (size_t i = 0; i < kParts; ++i) {
+      const quant::Shape& shape = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.shape;
+      offsets[i] = static_cast<uint64_t>(all[i] - first);
+      nbytes = std::max(nbytes, offsets[i] + shape.plane_bytes(i % quant::kPlanes));
+    }
+    nbytes = base::round_up(nbytes, sizeof(uint32_t));
+  }
+  bool has_layout(const Slots& other) const {
+    return offsets == other.offsets && nbytes == other.nbytes;
+  }
+  // In words, or in scales: 16-bit values unless it is said.
+  uint32_t at(size_t part, uint64_t scale_bytes = sizeof(uint16_t)) const {
+    return word(offsets[part] /
+                (part % quant::kPlanes == quant::kCodes ? sizeof(uint32_t) : scale_bytes));
+  }
+
+  uint32_t entry;
+  std::array<uint64_t, kParts> offsets{};  // bytes
+  uint64_t nbytes = 0;
+};
+
+struct GpuOps::InSlot {
+  const ExpertJob* job;
+  Slots slot;
+};
+
+}  // namespace moeflux::ops::gpu

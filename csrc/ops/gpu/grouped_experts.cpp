@@ -1,0 +1,89 @@
+// Experts of many rows, all that are ready in two dispatches: gate, up and their activation, and
+// down. The CPU writes a list of tiles (shaders/grouped_experts.metal). A tile's sums depend on its
+// own rows alone, and each of them on nothing but its columns: so neither what shares a dispatch nor
+// how a list is cut changes a bit.
+#include "ops/gpu/expert_slots.h"
+
+namespace moeflux::ops::gpu {
+
+namespace {
+constexpr uint32_t kTileRows = 64;        // of a tile at most; kTileTokens of shaders/tile.h
+constexpr uint64_t kCodesAlignment = 16;  // bytes that kernels load at once
+
+std::string_view kernel_of(quant::DType dtype, std::string_view bf16, std::string_view f16,
+                           std::string_view f32) {
+  return dtype == quant::DType::bf16 ? bf16 : dtype == quant::DType::f16 ? f16 : f32;
+}
+uint64_t last(const std::vector<uint32_t>& all) {
+  return *std::max_element(all.begin(), all.end()) + uint64_t{1};
+}
+}  // namespace
+
+struct GpuOps::Group {
+  const InSlot* first;  // format and layout of all
+  float* hidden;        // (rows, width)
+  std::vector<uint32_t> tiles, rows, places;
+};
+
+// No biases of the outputs; of gate and up one form, which is one pipeline and one walk.
+bool GpuOps::has_grouped_form(const GatedFfn& ffn) {
+  const auto fits = [](const Linear& w) {
+    return w.bias == nullptr && w.weight.shape.bits() != 0 && is_supported(w.weight.shape) &&
+           reinterpret_cast<uintptr_t>(w.weight.planes[quant::kCodes]) % kCodesAlignment == 0;
+  };
+  const quant::Shape &gate = ffn.gate.weight.shape, &up = ffn.up.weight.shape;
+  return fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) && gate.bits() == up.bits() &&
+         gate.group == up.group && gate.dtype == up.dtype;
+}
+
+void GpuOps::grouped_experts(std::span<const InSlot> jobs, const float* normed, float* expert_out) {
+  const GatedFfn& ffn = jobs[0].job->ffn;
+  uint64_t rows = 0;
+  for (const auto& [job, slot] : jobs) rows += job->rows.size();
+  const uint64_t row_macs = std::max<uint64_t>(uint64_t{2} * ffn.gate.in() * ffn.width(), 1);
+  const uint64_t most = std::min(rows, std::max<uint64_t>(expert_macs_ / row_macs, kTileRows));
+  Group group{&jobs[0], bump().take(most * ffn.width()), {}, {}, {}};
+  for (const auto& [job, slot] : jobs)
+    for (size_t first = 0; first < job->rows.size(); first += kTileRows) {
+      const size_t end = std::min<size_t>(first + kTileRows, job->rows.size());
+      if (group.rows.size() + (end - first) > most) {
+        run_group(group, normed, expert_out);
+        group = {group.first, group.hidden, {}, {}, {}};
+      }
+      group.tiles.insert(group.tiles.end(),
+                         {slot.entry, word(group.rows.size()), static_cast<uint32_t>(end - first)});
+      group.rows.insert(group.rows.end(), job->rows.data() + first, job->rows.data() + end);
+      group.places.insert(group.places.end(), job->pairs.data() + first, job->pairs.data() + end);
+    }
+  run_group(group, normed, expert_out);
+}
+
+void GpuOps::run_group(const Group& group, const float* normed, float* expert_out) {
+  const GatedFfn& ffn = group.first->job->ffn;
+  const Slots& slot = group.first->slot;
+  const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
+  const auto n = word(group.rows.size()), n_tiles = word(group.tiles.size() / 3);
+  const uint64_t scale = quant::dtype_bytes(up.dtype), down_scale = quant::dtype_bytes(down.dtype);
+  const DeviceArena::Slabs slabs = rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs();
+  const auto tiles = recorder_.list(group.tiles);
+  const uint32_t words = word(slot.nbytes / sizeof(uint32_t));
+  recorder_.run(
+      {kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
+                 "grouped_gate_up_f32_f32"),
+       "Bits", up.bits()},
+      {slabs.list, tiles, recorder_.in(normed, last(group.rows) * up.in),
+       recorder_.list(group.rows), recorder_.out(group.hidden, uint64_t(n) * up.out)},
+      GroupedGateUpArgs{up.out, up.in, up.group, n, n_tiles, slabs.count, words, slot.at(0, scale),
+                        slot.at(1, scale), slot.at(2, scale), slot.at(3, scale), slot.at(4, scale),
+                        slot.at(5, scale), ffn.limit, ffn.alpha, ffn.up_add});
+  recorder_.run(
+      {kernel_of(down.dtype, "grouped_down_bf16_f32", "grouped_down_f16_f32",
+                 "grouped_down_f32_f32"),
+       "Bits", down.bits()},
+      {slabs.list, tiles, recorder_.in(group.hidden, uint64_t(n) * down.in),
+       recorder_.list(group.places), recorder_.out(expert_out, last(group.places) * down.out)},
+      GroupedDownArgs{down.out, down.in, down.group, n, n_tiles, slabs.count, words,
+                      slot.at(6, down_scale), slot.at(7, down_scale), slot.at(8, down_scale)});
+}
+
+}  // namespace moeflux::ops::gpu
