@@ -31,6 +31,9 @@ struct Limits {
   uint32_t threadgroup_bytes = 32768;
   uint64_t page_bytes = 16384;  // wrap() wants addresses and sizes that are multiples of it
   bool unified_memory = true;   // false: Buffer::contents() may be null
+  // How long a dispatch and a command buffer should hold the device at most, where the system ends
+  // what holds it for long; 0: as long as they like.
+  uint64_t dispatch_ns = 0, buffer_ns = 0;
 };
 
 class Buffer {

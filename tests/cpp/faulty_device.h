@@ -30,6 +30,10 @@ class FaultyDevice final : public moeflux::device::Device {
     limits_.max_buffer_bytes = max_buffer_bytes;
     limits_.working_set_bytes = working_set_bytes;
   }
+  void set_budgets(uint64_t dispatch_ns, uint64_t buffer_ns) {
+    limits_.dispatch_ns = dispatch_ns;
+    limits_.buffer_ns = buffer_ns;
+  }
   void set_unified(bool unified) { limits_.unified_memory = unified; }
   // The call of that kind after `after` good ones fails, once. An execution that fails runs nothing
   // of its command buffer.

@@ -15,6 +15,9 @@
 namespace moeflux::device::metal {
 namespace {
 
+// macOS ends work that keeps the display waiting. Nobody says after how long; what others report of
+// lies above 100 ms.
+constexpr uint64_t kDispatchNs = 10'000'000, kBufferNs = 50'000'000;
 constexpr NSUInteger kUnboundBytes = 16;  // the largest vector type that a kernel could load
 
 Limits limits_of(id<MTLDevice> device) {
@@ -24,6 +27,8 @@ Limits limits_of(id<MTLDevice> device) {
   limits.max_threads = uint32_t(device.maxThreadsPerThreadgroup.width);
   limits.threadgroup_bytes = uint32_t(device.maxThreadgroupMemoryLength);
   limits.unified_memory = device.hasUnifiedMemory;
+  limits.dispatch_ns = kDispatchNs;
+  limits.buffer_ns = kBufferNs;
   return limits;
 }
 

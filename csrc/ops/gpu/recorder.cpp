@@ -1,6 +1,8 @@
 #include "ops/gpu/recorder.h"
 
+#include <algorithm>
 #include <bit>
+#include <utility>
 #include <vector>
 
 #include "base/error.h"
@@ -15,16 +17,31 @@ class Nothing final : public Ticket {  // of a submit without a dispatch
   void wait() override {}
 };
 
+using AllCommands = std::vector<std::shared_ptr<device::Commands>>;  // in the order of commits
+
 class OfCommands final : public Ticket {
  public:
-  explicit OfCommands(std::shared_ptr<device::Commands> commands)
-      : commands_(std::move(commands)) {}
-  bool done() const override { return commands_->done(); }
-  void wait() override { commands_->wait(); }
+  explicit OfCommands(AllCommands commands) : commands_(std::move(commands)) {}
+  bool done() const override {
+    return std::all_of(commands_.rbegin(), commands_.rend(),
+                       [](const auto& each) { return each->done(); });
+  }
+  void wait() override {
+    for (const auto& each : commands_) each->wait();
+  }
 
  private:
-  std::shared_ptr<device::Commands> commands_;
+  AllCommands commands_;
 };
+
+// Whether it is over; `failed` says how.
+bool is_over(device::Commands& commands, bool& failed) {
+  try {
+    return commands.wait_for(0);
+  } catch (const GpuError&) {
+    return failed = true;
+  }
+}
 
 uint32_t size_of(const Recorder::Kernel& kernel, uint64_t threads) {
   if (threads > UINT32_MAX)
@@ -85,8 +102,17 @@ void Recorder::dispatch(const Kernel& kernel, Arguments args, GeometryOf geometr
   }
   const auto& made = pipeline(kernel);
   const device::Geometry geometry = geometry_of(*made);
+  const auto& grid = geometry.grid;
+  Work work = std::exchange(work_, {});
+  if (!work.is_macs) work.units = uint64_t{grid[0]} * grid[1] * grid[2];
+  const Pace::Part part{{made->info().name, kernel.value}, work};
+  if (commands_ && !pace_.fits(recorded_ns_, part)) commit_part();
   if (!commands_) commands_ = device_.commands();
   commands_->dispatch(made, args, geometry.grid, geometry.threadgroup);
+  if (pace_.is_limited()) {
+    to_time_.push_back(part);
+    recorded_ns_ += pace_.ns(part);
+  }
   ++recorded_.dispatches;
   ++recorded_.kernels[made->info().name];
 }
@@ -112,10 +138,23 @@ std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {
   if (!commands_) return std::make_unique<Nothing>();
   if (on_done) commands_->on_settled(std::move(on_done));
   // All that may fail comes before the commit: after it the device reads what the ticket guards.
-  auto ticket = std::make_unique<OfCommands>(commands_);
+  AllCommands all = parts_;
+  all.push_back(commands_);
+  auto ticket = std::make_unique<OfCommands>(std::move(all));
+  learn();
+  timed_.push_back({commands_, to_time_});
   for (const auto& [kernel, count] : recorded_.kernels) counts_.kernels.try_emplace(kernel, 0);
-  staging_.submit(commands_, [&] { commands_->commit(); });
+  try {
+    // Its lists are read by the earlier parts, too; these are done when it is.
+    staging_.submit(commands_, [&] { commands_->commit(); });
+  } catch (...) {
+    timed_.pop_back();
+    throw;
+  }
   commands_.reset();
+  parts_.clear();
+  to_time_.clear();
+  recorded_ns_ = 0;
   counts_.dispatches += recorded_.dispatches;
   for (const auto& [kernel, count] : recorded_.kernels)
     counts_.kernels.find(kernel)->second += count;
@@ -123,8 +162,39 @@ std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {
   return ticket;
 }
 
+// What it reads stays where it is: the caller keeps it until the ticket of the whole is done.
+void Recorder::commit_part() {
+  learn();
+  timed_.push_back({commands_, to_time_});
+  try {
+    parts_.push_back(commands_);
+    commands_->commit();
+  } catch (...) {
+    if (!parts_.empty() && parts_.back() == commands_) parts_.pop_back();
+    timed_.pop_back();
+    throw;
+  }
+  commands_.reset();
+  to_time_.clear();
+  recorded_ns_ = 0;
+}
+
+void Recorder::learn() {
+  bool failed = false;
+  for (; !timed_.empty() && is_over(*timed_.front().commands, failed); timed_.pop_front()) {
+    pace_.learn(timed_.front().parts, timed_.front().commands->gpu_ns(), failed);
+    failed = false;
+  }
+}
+
 void Recorder::abandon() {
   commands_.reset();
+  // Nobody has a ticket of these, and their memory is the caller's again when this returns.
+  for (const auto& part : parts_) wait_for_end(*part);
+  parts_.clear();
+  to_time_.clear();
+  recorded_ns_ = 0;
+  work_ = {};
   recorded_ = {};
   staging_.abandon();
 }

@@ -1,8 +1,10 @@
 // Recorder: kernels of the library dispatched over memory of the arena, into the command buffer
-// that the next submit() commits. Knows pointers, kernels and counts; no stage. One thread.
+// that the next submit() commits; in several, of which all but the last are committed before, where
+// one would hold the device for too long. Knows pointers, kernels and counts; no stage. One thread.
 #pragma once
 #include <array>
 #include <bit>
+#include <deque>
 #include <initializer_list>
 #include <map>
 #include <memory>
@@ -14,6 +16,7 @@
 #include "device/check.h"
 #include "ops/gpu/arguments.h"
 #include "ops/gpu/device_arena.h"
+#include "ops/gpu/pace.h"
 #include "ops/gpu/staging.h"
 #include "ops/ops.h"
 
@@ -35,7 +38,11 @@ class Recorder {
 
   // With `rehearsed`, nothing is placed or dispatched: the kernels that would be are added to it.
   explicit Recorder(DeviceArena& arena, Kernels* rehearsed = nullptr)
-      : device_(arena.device()), arena_(arena), rehearsed_(rehearsed) {}
+      : device_(arena.device()),
+        arena_(arena),
+        rehearsed_(rehearsed),
+        pace_(arena.device().limits()) {}
+  ~Recorder() { abandon(); }
 
   // Arguments from the arena's memory: `count` elements from `data` on. A null pointer: none given.
   template <class T>
@@ -69,6 +76,14 @@ class Recorder {
   // Of `threads` threads.
   void run_threads(const Kernel& kernel, uint64_t threads, Listed args);
 
+  // Multiply-adds of the next dispatch, which tell better than its threads how long it takes. Of a
+  // kernel always or never.
+  void weigh(uint64_t macs) { work_ = {macs, true}; }
+  // Multiply-adds of one dispatch, at most, lest it hold the device for too long; one at least.
+  uint64_t most_macs(const Kernel& kernel) const {
+    return rehearsed_ ? UINT64_MAX : pace_.most_macs({kernel.name, kernel.value});
+  }
+
   std::unique_ptr<Ticket> submit(std::function<void()> on_done);
   void abandon();
   const Counts& counts() const { return counts_; }
@@ -80,6 +95,13 @@ class Recorder {
 
  private:
   device::Argument place(const void* data, uint64_t nbytes, DeviceArena::Access access) const;
+  // A command buffer that was committed, until its time is learnt.
+  struct Timed {
+    std::shared_ptr<device::Commands> commands;
+    std::vector<Pace::Part> parts;
+  };
+  void commit_part();
+  void learn();
   template <class GeometryOf>
   void dispatch(const Kernel& kernel, Arguments args, GeometryOf geometry_of);
 
@@ -87,8 +109,14 @@ class Recorder {
   DeviceArena& arena_;
   Kernels* const rehearsed_;
   Staging staging_;
-  std::shared_ptr<device::Commands> commands_;  // being recorded; null: nothing yet
-  Counts counts_, recorded_;                    // submitted, and of commands_
+  std::shared_ptr<device::Commands> commands_;            // being recorded; null: nothing yet
+  std::vector<std::shared_ptr<device::Commands>> parts_;  // committed, of this recording
+  Pace pace_;
+  Work work_;                        // of the next dispatch, where it was said
+  double recorded_ns_ = 0;           // expected of commands_
+  std::vector<Pace::Part> to_time_;  // dispatches of commands_
+  std::deque<Timed> timed_;          // by time of commit
+  Counts counts_, recorded_;         // submitted, and of commands_
   std::map<std::pair<std::string_view, uint32_t>, std::shared_ptr<device::Pipeline>> pipelines_;
 };
 

@@ -3,6 +3,7 @@
 // Stages share one scratch: dispatches of a device run in their order, so a stage's buffers are
 // free when the next one's first dispatch runs, also across command buffers.
 #pragma once
+#include <algorithm>
 #include <string>
 
 #include "base/memory.h"
@@ -64,7 +65,9 @@ class GpuOps final : public Ops {
 
   // For mixers.
   Recorder& recorder() { return recorder_; }
-  uint64_t attention_macs() const { return attention_macs_; }
+  uint64_t attention_macs() const {
+    return std::min(attention_macs_, recorder_.most_macs({"attention_prefill_f32"}));
+  }
   Bump bump() const {
     if (rehearsal_) return Bump(rehearsal_->floats);
     return {scratch_.as<float>(), scratch_.nbytes() / sizeof(float)};

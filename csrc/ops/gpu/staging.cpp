@@ -8,8 +8,8 @@ namespace moeflux::ops::gpu {
 
 namespace {
 constexpr uint64_t kPollNs = 50'000'000;
+}  // namespace
 
-// What went wrong in it is for its ticket to tell.
 void wait_for_end(device::Commands& commands) {
   try {
     while (!commands.wait_for(kPollNs)) {
@@ -17,7 +17,6 @@ void wait_for_end(device::Commands& commands) {
   } catch (const GpuError&) {
   }
 }
-}  // namespace
 
 void Staging::release() {
   while (!flights_.empty() && flights_.front().commands->done()) {

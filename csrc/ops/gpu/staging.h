@@ -13,6 +13,9 @@
 
 namespace moeflux::ops::gpu {
 
+// Whatever becomes of it: what went wrong is for its ticket to tell.
+void wait_for_end(device::Commands& commands);
+
 class Staging {
  public:
   Staging() = default;

@@ -82,6 +82,7 @@ void attend_part(const AttentionRows& rows, const Segment& segment) {
   const uint64_t cached = (uint64_t(segment.position) + segment.n) * rows.kv_dim;
   const uint64_t at = uint64_t(segment.row) * rows.heads;
   const uint64_t count = uint64_t(segment.n) * rows.heads;
+  rows.recorder.weigh(2 * count * (uint64_t(segment.position) + segment.n));
   rows.recorder.run(
       {"attention_prefill_f32"},
       {rows.recorder.in(rows.q + at, count),

@@ -1,0 +1,54 @@
+// Pace: how long dispatches take, learnt from the times of command buffers that have run, so that
+// none holds the device for longer than the system lets it. Decides how much goes together and
+// nothing else: no sum depends on it. One thread.
+#pragma once
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "device/device.h"
+
+namespace moeflux::ops::gpu {
+
+// What a dispatch has to do: multiply-adds where its stage says them, else threads. A kernel always
+// has the one or the other.
+struct Work {
+  uint64_t units = 0;
+  bool is_macs = false;
+};
+
+class Pace {
+ public:
+  using Kernel = std::pair<std::string_view, uint32_t>;  // name, which must last; function constant
+  struct Part {
+    Kernel kernel;
+    Work work;
+  };
+
+  // Budgets of 0: as long as it likes, and nothing is learnt.
+  explicit Pace(const device::Limits& limits)
+      : dispatch_ns_(limits.dispatch_ns), buffer_ns_(limits.buffer_ns) {}
+
+  bool is_limited() const { return buffer_ns_ != 0; }
+  // Before the first measurement: what the slowest GPU is expected to need at the worst.
+  double ns(const Part& part) const;
+  // Whether a part still fits into a command buffer that has `ns` of them.
+  bool fits(double ns, const Part& part) const;
+  // Multiply-adds that one dispatch of a kernel takes at most; one at least.
+  uint64_t most_macs(const Kernel& kernel) const;
+
+  // What these took together. A command buffer that the system has ended tells how long they take
+  // at least, and that it was too long.
+  void learn(std::span<const Part> parts, uint64_t gpu_ns, bool failed);
+
+ private:
+  double rate(const Part& part) const;  // ns a unit
+
+  const uint64_t dispatch_ns_, buffer_ns_;
+  std::map<Kernel, double> rates_;
+};
+
+}  // namespace moeflux::ops::gpu
