@@ -11,7 +11,7 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
 	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test real-test agent-test load-test harness-test page-test metal-test \
-	metal-goldens metal-sanitize metal-address metal-thread metal-headers clean
+	metal-goldens metal-sanitize metal-address metal-thread metal-headers agx-test agx-budgets nvidia-test clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "The following example shows how to use" --echo --memory 17MB --context 512 -n 110 -t 0.5 --seed 3
@@ -178,6 +178,23 @@ metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted
 	PYTHONPATH=tools $(CROSS)/bin/python -m check_metal_headers \
 		--include tests/metal_standin/include --wheels build/metal-wheels
 	MOEFLUX_METAL_WHEELS=build/metal-wheels $(CROSS)/bin/python -m pytest -q tests/metal_headers
+
+# Debian 12, as root: builds Mesa's compiler for Apple GPUs once, some 12 minutes.
+AGX := build/agx/asahi_clc
+$(AGX): tools/agx/build.sh
+	$< $(@D)
+	@touch $@
+
+agx-test: $(BIN)/moeflux $(AGX)  ## every kernel on the instruction set of Apple's M1, within its budget
+	$(BIN)/pip install -q $(PYTEST)
+	ASAHI_CLC=$(AGX) $(BIN)/python -m pytest -q tests/agx
+
+agx-budgets: $(AGX)  ## makes budgets of what the kernels take now
+	ASAHI_CLC=$(AGX) PYTHONPATH=tools $(PYTHON) -m agx write
+
+nvidia-test: $(BIN)/moeflux  ## every kernel through NVRTC; on an NVIDIA GPU its oracles, too
+	$(BIN)/pip install -q $(PYTEST) nvidia-cuda-nvrtc
+	$(BIN)/python -m pytest -q tests/nvidia
 
 # Debian: g++-aarch64-linux-gnu qemu-user-static doctest-dev. The link keeps x86 headers out.
 arm64-test:  ## the C++ tests on Linux arm64, in qemu

@@ -23,6 +23,7 @@ if folder := os.environ.get("MOEFLUX_TEST_CORE"):
 
 # With MOEFLUX_CI=1 a skip is a failure, except these (id prefix: why).
 ALLOWED_SKIPS: dict[str, str] = {
+    "tests/nvidia/test_gpu.py": "needs an NVIDIA GPU",
     "tests/python/test_llama_cpp.py": "llama-cpp-python takes minutes to compile",
     "tests/python/test_mlx_modes.py::test_numbers_are_those_of_mlx": "needs mlx, of 100 MB",
     "tests/python/test_real_model.py": "a real model takes 6 GB; .ci/full has it",

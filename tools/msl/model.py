@@ -59,6 +59,7 @@ class Buffer:
 class Block:
     """A kernel parameter `constant STRUCT&`, the last of the buffers: each field is a scalar."""
 
+    name: str
     type: str
     fields: list[Buffer]
 

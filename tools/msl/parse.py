@@ -274,7 +274,7 @@ class Parser:
         element, width = (vector[1], int(vector[2])) if vector else (base[0], 1)
         scalar = shape[0] == "constant"
         if scalar and base[0] in self.structs:
-            return Block(base[0], self._fields(*self.structs[base[0]]))
+            return Block(name.text, base[0], self._fields(*self.structs[base[0]]))
         if element not in SCALARS or width == 3 or (scalar and base[0] not in _SCALARS):
             raise name.error(
                 f"parameter {name.text}: no binding has the type {base[0]}; scalars are "

@@ -1,0 +1,131 @@
+"""What is timed: a row of CASES makes a step. `speed --cases FILE.py` adds those of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .speed import Dispatch, Rotated, Same, Step
+
+Case = Callable[[], Step]
+GROUP = 64  # columns of a scale
+
+
+def affine(out_dim: int, in_dim: int, bits: int = 4) -> list[Rotated]:
+    """Codes, scales, biases of a matrix with bf16 scales."""
+    scales = Rotated("bf16", out_dim * in_dim // GROUP, 0.01)
+    return [Rotated("u32", out_dim * in_dim * bits // 32), scales, scales]
+
+
+def matvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4, rows: int = 8) -> Case:
+    """A kernel of the contract: `rows` rows for each threadgroup of 256."""
+
+    def case() -> Step:
+        x, out = Same("x", "f32", in_dim), Same("out", "f32", out_dim)
+        args = [*affine(out_dim, in_dim, bits), x, out, out_dim, in_dim, GROUP]
+        return Step(
+            [Dispatch(kernel, args, -(-out_dim // rows) * 256, 256)], 2.0 * out_dim * in_dim
+        )
+
+    return case
+
+
+def qmatvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4, rows: int = 8) -> Case:
+    """The same with a bias of the output that is not there."""
+
+    def case() -> Step:
+        x, out = Same("x", "f32", in_dim), Same("out", "f32", out_dim)
+        args = [*affine(out_dim, in_dim, bits), x, None, out, out_dim, in_dim, GROUP, 0]
+        dispatch = Dispatch(kernel, args, -(-out_dim // rows) * 256, 256, {"Bits": bits})
+        return Step([dispatch], 2.0 * out_dim * in_dim)
+
+    return case
+
+
+def qmatmul(kernel: str, n: int, out_dim: int, in_dim: int, bits: int = 4) -> Case:
+    def case() -> Step:
+        x, out = Same("x", "f32", n * in_dim), Same("out", "f32", n * out_dim)
+        args = [*affine(out_dim, in_dim, bits), x, None, out, out_dim, in_dim, GROUP, n, 0]
+        grid = -(-out_dim // 64) * -(-n // 32) * 256
+        return Step([Dispatch(kernel, args, grid, 256, {"Bits": bits})], 2.0 * n * out_dim * in_dim)
+
+    return case
+
+
+class Slot:
+    """An expert's matrices in words of one buffer, each part behind the last."""
+
+    def __init__(self, matrices: list[tuple[int, int]], bits: int = 4):
+        self.words, self.offsets = 0, list[int]()
+        for out_dim, in_dim in matrices:
+            scales = out_dim * in_dim // GROUP  # bf16 values
+            self.offsets.append(self.words)
+            self.words += out_dim * in_dim * bits // 32
+            for _ in range(2):
+                self.offsets.append(self.words * 2)
+                self.words += scales // 2
+
+
+def experts(up_and_down: bool, k: int = 8, hidden: int = 768, dim: int = 2048) -> Case:
+    """Gate and up of K experts for one row, and down."""
+
+    def case() -> Step:
+        gate_up, down = Slot([(hidden, dim)] * 2), Slot([(dim, hidden)])
+        absent = [None] * (16 - k)
+        middle = Same("middle", "f32", k * hidden)
+        slots = [Rotated("u32", gate_up.words)] * k + absent
+        args = [*slots, Same("x", "f32", dim), np.zeros(k, np.uint32), middle]
+        args += [hidden, dim, GROUP, k, gate_up.words, *gate_up.offsets]
+        steps = [Dispatch("experts_gate_up_bf16_f32", args, k * -(-hidden // 8) * 256, 256)]
+        flops = 4.0 * k * hidden * dim
+        if up_and_down:
+            slots = [Rotated("u32", down.words)] * k + absent
+            args = [*slots, middle, np.arange(k, dtype=np.uint32), Same("out", "f32", k * dim)]
+            args += [dim, hidden, GROUP, k, down.words, *down.offsets]
+            steps.append(Dispatch("experts_down_bf16_f32", args, k * -(-dim // 8) * 256, 256))
+            flops *= 1.5
+        return Step(steps, flops)
+
+    return case
+
+
+def decode_attention(positions: int, heads: int = 32, kv_heads: int = 4, dim: int = 128) -> Case:
+    """One token over a cache of `positions`, in float32."""
+
+    def case() -> Step:
+        chunks = min(-(-positions // 512), 64)
+        cache = Rotated("f32", positions * kv_heads * dim)
+        partial = Same("partial", "f32", chunks * heads * dim)
+        stats = Same("stats", "f32", chunks * heads * 2)
+        args = [Same("q", "f32", heads * dim), cache, cache, partial, stats]
+        args += [heads, heads // kv_heads, dim, kv_heads * dim, positions, chunks, dim**-0.5]
+        merge = [partial, stats, Same("out", "f32", heads * dim), heads, dim, chunks]
+        return Step(
+            [
+                Dispatch("attention_decode_f32", args, chunks * heads * 128, 128),
+                Dispatch("attention_merge_f32", merge, heads * dim, 128),
+            ],
+            4.0 * heads * positions * dim,
+        )
+
+    return case
+
+
+CASES: dict[str, Case] = {
+    **{
+        f"{kernel}-{out_dim}x{in_dim}": matvec(f"dequant_matvec_4bit_{kernel}", out_dim, in_dim)
+        for kernel in ("v3", "v4", "v5")
+        for out_dim, in_dim in ((65536, 4096), (4096, 4096), (151936, 2048))
+    },
+    "qmatvec-65536x4096": qmatvec("qmatvec_bf16_f32", 65536, 4096),
+    "qmatvec-4096x4096": qmatvec("qmatvec_bf16_f32", 4096, 4096),
+    "experts-gate-up-8x768x2048": experts(False),
+    "experts-8x768x2048": experts(True),
+    "qmatmul-32x768x2048": qmatmul("qmatmul_bf16_f32", 32, 768, 2048),
+    "qmatmul-64x768x2048": qmatmul("qmatmul_bf16_f32", 64, 768, 2048),
+    "qmatmul-512x768x2048": qmatmul("qmatmul_bf16_f32", 512, 768, 2048),
+    "qmatmul-512x4096x4096": qmatmul("qmatmul_bf16_f32", 512, 4096, 4096),
+    "attention-decode-32768": decode_attention(32768),
+    "attention-decode-4096": decode_attention(4096),
+}
