@@ -23,6 +23,7 @@ _MOVES = {
     "broadcast": "sub_group_broadcast",
 }
 
+_ULONG2 = "typedef ulong ulong2 __attribute__((ext_vector_type(2)));"  # of lists of buffers
 _POSITIONS = """\
 namespace cl {
 ulong get_global_id(uint) __asm("_Z13get_global_idj");
@@ -60,7 +61,7 @@ inline bool simd_any(bool value) { return cl::sub_group_any(value) != 0; }
 
 def stdlib() -> str:
     """The text of the header."""
-    lines = [declarations(), _POSITIONS]
+    lines = [declarations(), _ULONG2, _POSITIONS]
     for name in ("exp2", "log2", "rsqrt", "sin", "cos"):
         lines.append(_builtin("float", name, f"native_{name}", [("float", 1)]))
     for name in _LETTERS:

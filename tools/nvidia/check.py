@@ -28,6 +28,14 @@ def run(kernels: Kernels, case: Case) -> tuple[str, float]:
     key = kernels.key(case.kernel, case.constants, 0)
     args, held = [], []
     for arg in case.args:
+        if isinstance(arg, list):  # of buffers
+            places = [device.upload(each) for each in arg]
+            held += zip(arg, arg, places, strict=True)
+            sizes = [each.nbytes for each in arg]
+            listed = [(p.value, n) for p, n in zip(places, sizes, strict=True)]
+            args.append(device.addresses(listed))
+            held.append((None, np.array(listed, np.uint64), args[-1]))
+            continue
         if not isinstance(arg, Out | np.ndarray) and arg is not None:
             args.append(arg)
             continue

@@ -77,6 +77,10 @@ class Device:
         self.write(address.value, array)
         return address
 
+    def addresses(self, buffers: Sequence[tuple[int, int]]) -> C.c_uint64:
+        """A list of buffers, (address, bytes) each, as Device::addresses makes one."""
+        return self.upload(np.array(buffers, np.uint64))
+
     def write(self, address: int, array: np.ndarray) -> None:
         """Overwrites memory with `array`."""
         array = np.ascontiguousarray(array)

@@ -17,7 +17,12 @@ from .emit_cuda import emit_cuda
 from .nvrtc import compile_cuda
 
 MOST_THREADS = 1024  # of a threadgroup, where the kernel takes any
-_SCALARS = {"uint": (C.c_uint32, int), "int": (C.c_int32, int), "float": (C.c_float, float)}
+_SCALARS = {
+    "uint": (C.c_uint32, int),
+    "ulong": (C.c_uint64, int),
+    "int": (C.c_int32, int),
+    "float": (C.c_float, float),
+}
 Constants = tuple[tuple[str, int], ...]
 
 

@@ -199,6 +199,7 @@ MOEFLUX_NAMES(ushort, ushort)
 MOEFLUX_NAMES(char, signed char)
 MOEFLUX_NAMES(uchar, uchar)
 MOEFLUX_NAMES(bool, bool)
+MOEFLUX_NAMES(ulong, ulong)
 #undef MOEFLUX_NAMES
 
 // ---- arithmetic --------------------------------------------------------------------------------

@@ -45,7 +45,10 @@ class Same(NamedTuple):
 
 @dataclass
 class Dispatch:
-    """`args` in binding order: Rotated, Same, arrays, numbers for scalars, None."""
+    """`args` in binding order: Rotated, Same, arrays, numbers for scalars, None.
+
+    A list of Rotated is a list of buffers that the kernel reaches by address.
+    """
 
     kernel: str
     args: list[Any]
@@ -64,7 +67,8 @@ class Step:
 
     @property
     def rotated(self) -> list[Rotated]:
-        return [a for d in self.dispatches for a in d.args if isinstance(a, Rotated)]
+        args = [a for d in self.dispatches for arg in d.args for a in _flat(arg)]
+        return [a for a in args if isinstance(a, Rotated)]
 
 
 class Speed(NamedTuple):
@@ -74,6 +78,10 @@ class Speed(NamedTuple):
     gap: float
     gigabytes: float  # a second
     teraflops: float  # a second
+
+
+def _flat(arg: Any) -> list[Any]:
+    return arg if isinstance(arg, list) else [arg]
 
 
 def contents(kind: str, size: float, nbytes: int) -> np.ndarray:
@@ -145,6 +153,14 @@ class Bench:
         return function, slots, d.grid, d.threads
 
     def _argument(self, arg: Any, copies: int) -> list[Any]:
+        if isinstance(arg, list):
+            rows = zip(*(self._argument(a, copies) for a in arg), strict=True)
+            lists = [
+                self.device.addresses([(p.value, a.nbytes) for p, a in zip(row, arg, strict=True)])
+                for row in rows
+            ]
+            self._held += lists
+            return lists
         if isinstance(arg, Rotated):
             each = -(-arg.nbytes // 256) * 256
             base = self._filled(arg.kind, arg.size, each * copies)

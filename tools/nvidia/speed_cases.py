@@ -53,10 +53,12 @@ def qmatmul(kernel: str, n: int, out_dim: int, in_dim: int, bits: int = 4) -> Ca
     return case
 
 
-class Slot:
-    """An expert's matrices in words of one buffer, each part behind the last."""
+class Slab:
+    """`n` experts in a slab, a slot each: its matrices' parts one behind the other."""
 
-    def __init__(self, matrices: list[tuple[int, int]], bits: int = 4):
+    UNIT = 16384  # bytes, of which a slot has a whole number
+
+    def __init__(self, n: int, matrices: list[tuple[int, int]], bits: int = 4):
         self.words, self.offsets = 0, list[int]()
         for out_dim, in_dim in matrices:
             scales = out_dim * in_dim // GROUP  # bf16 values
@@ -65,24 +67,31 @@ class Slot:
             for _ in range(2):
                 self.offsets.append(self.words * 2)
                 self.words += scales // 2
+        units = -(-self.words * 4 // self.UNIT)
+        self.entries = np.arange(n, dtype=np.uint32) * units
+        self.slabs = [Rotated("u32", n * units * self.UNIT // 4)]
 
 
 def experts(up_and_down: bool, k: int = 8, hidden: int = 768, dim: int = 2048) -> Case:
     """Gate and up of K experts for one row, and down."""
 
     def case() -> Step:
-        gate_up, down = Slot([(hidden, dim)] * 2), Slot([(dim, hidden)])
-        absent = [None] * (16 - k)
+        gate_up, down = Slab(k, [(hidden, dim)] * 2), Slab(k, [(dim, hidden)])
         middle = Same("middle", "f32", k * hidden)
-        slots = [Rotated("u32", gate_up.words)] * k + absent
-        args = [*slots, Same("x", "f32", dim), np.zeros(k, np.uint32), middle]
-        args += [hidden, dim, GROUP, k, gate_up.words, *gate_up.offsets]
+        args = [
+            gate_up.slabs,
+            gate_up.entries,
+            Same("x", "f32", dim),
+            np.zeros(k, np.uint32),
+            middle,
+        ]
+        args += [hidden, dim, GROUP, k, 1, gate_up.words, *gate_up.offsets]
         steps = [Dispatch("experts_gate_up_bf16_f32", args, k * -(-hidden // 8) * 256, 256)]
         flops = 4.0 * k * hidden * dim
         if up_and_down:
-            slots = [Rotated("u32", down.words)] * k + absent
-            args = [*slots, middle, np.arange(k, dtype=np.uint32), Same("out", "f32", k * dim)]
-            args += [dim, hidden, GROUP, k, down.words, *down.offsets]
+            out = Same("out", "f32", k * dim)
+            args = [down.slabs, down.entries, middle, np.arange(k, dtype=np.uint32), out]
+            args += [dim, hidden, GROUP, k, 1, down.words, *down.offsets]
             steps.append(Dispatch("experts_down_bf16_f32", args, k * -(-dim // 8) * 256, 256))
             flops *= 1.5
         return Step(steps, flops)
