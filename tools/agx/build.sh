@@ -36,5 +36,5 @@ meson setup --native-file native.ini mesa-*/build mesa-*/ -Dbuildtype=release -D
   -Dprecomp-compiler=enabled -Dtools=asahi,drm-shim
 ninja -C mesa-*/build src/asahi/clc/asahi_clc
 cp mesa-*/build/src/asahi/clc/asahi_clc .
-ldd asahi_clc | grep build/ || true
+rm -rf mesa* venv apt native.ini
 echo "$version" >version

@@ -98,15 +98,15 @@ def _speed(kernels: Kernels, options: argparse.Namespace) -> int:
     steps = {n: make() for n, make in known.items() if any(fnmatchcase(n, w) for w in wanted)}
     bench, results, bad = Bench(kernels), {}, not steps
     print(f"a dispatch that does nothing: {bench.gap:.2f} us, taken off below")
-    print(f"{'case':34} {'us':>9} {'GB/s':>8} {'TFLOP/s':>8}")
+    print(f"{'case':34} {'us':>9} {'GB/s':>8} {'TFLOP/s':>8} {'regs':>5} {'spilled':>8}")
     for name, speed in table(bench, steps):
         if isinstance(speed, str):
             print(f"{name:34} FAILED {speed}", flush=True)
             bad = True
             continue
         results[name] = speed._asdict()
-        print(f"{name:34} {speed.microseconds:9.2f} {speed.gigabytes:8.0f} {speed.teraflops:8.2f}",
-              flush=True)  # fmt: skip
+        rates = f"{speed.microseconds:9.2f} {speed.gigabytes:8.0f} {speed.teraflops:8.2f}"
+        print(f"{name:34} {rates} {speed.registers:5} {speed.spilled:8}", flush=True)
     if options.json:
         record = {"gpu": kernels.device.name, "cases": results}
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -110,6 +110,15 @@ class Device:
         self.call("cuModuleGetFunction", C.byref(function), module, f"run_{kernel}".encode())
         return function
 
+    def registers(self, function: C.c_void_p) -> tuple[int, int]:
+        """Registers of a thread, and bytes of what did not fit there."""
+        values = []
+        for attribute in (4, 3):  # CU_FUNC_ATTRIBUTE_NUM_REGS, LOCAL_SIZE_BYTES
+            value = C.c_int()
+            self.call("cuFuncGetAttribute", C.byref(value), attribute, function)
+            values.append(value.value)
+        return values[0], values[1]
+
     def launch(self, function: C.c_void_p, args: Sequence[Any], grid: int, threads: int) -> None:
         """Queues a kernel; whole threadgroups, then a smaller one for the rest of the grid."""
         whole, rest = divmod(grid, threads)

@@ -72,12 +72,17 @@ class Step:
 
 
 class Speed(NamedTuple):
-    """Of one step, medians; `gap` is what a dispatch takes that does nothing."""
+    """Of one step, medians; `gap` is what a dispatch takes that does nothing.
+
+    Registers of a thread, and bytes that did not fit there: the most of the step's kernels.
+    """
 
     microseconds: float
     gap: float
     gigabytes: float  # a second
     teraflops: float  # a second
+    registers: int
+    spilled: int
 
 
 def _flat(arg: Any) -> list[Any]:
@@ -117,7 +122,14 @@ class Bench:
         if nbytes is None:
             nbytes = sum(a.nbytes for a in step.rotated)
         net = max(microseconds - self.gap * len(step.dispatches), 1e-3)
-        return Speed(microseconds, self.gap, nbytes / net / 1e3, step.flops / net / 1e6)
+        functions = [
+            self.kernels.function(self.kernels.key(d.kernel, d.constants, d.threads))
+            for d in step.dispatches
+        ]
+        uses = [self.device.registers(function) for function in functions]
+        registers, spilled = (max(each) for each in zip(*uses, strict=True))
+        rates = nbytes / net / 1e3, step.flops / net / 1e6
+        return Speed(microseconds, self.gap, *rates, registers, spilled)
 
     def _measure(self, step: Step) -> float:
         """Microseconds of a step, the gaps between dispatches counted."""
