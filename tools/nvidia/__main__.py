@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import runpy
+import subprocess
 import sys
 import time
 from fnmatch import fnmatchcase
@@ -41,14 +42,14 @@ def main() -> int:
     if options.command == "pack":
         from .pack import pack
 
-        pack(options.shaders, options.folder)
+        pack(options.shaders, _commit(options.shaders), options.folder)
         return 0
     library = read_library(shader_files(options.shaders))
     try:
         if options.command == "compile":
             return _compile(Kernels(library, None, options.arch))
         device = Device()
-        print(f"{device.name}, {device.arch}", flush=True)
+        print(f"{device.name}, {device.arch}, shaders of {_commit(options.shaders)}", flush=True)
         kernels = Kernels(library, device, device.arch)
         return _check(kernels, options) if options.command == "check" else _speed(kernels, options)
     except NoGpuError as error:
@@ -57,6 +58,16 @@ def main() -> int:
     except NvrtcError as error:
         print(error, file=sys.stderr)
         return 1
+
+
+def _commit(shaders: Path) -> str:
+    """What the pack says, or git of the shaders' checkout: with "-dirty" where that has changes."""
+    packed = ROOT / "COMMIT"
+    if packed.is_file():
+        return packed.read_text(encoding="utf-8").strip()
+    command = ["git", "-C", str(shaders), "describe", "--always", "--dirty", "--exclude=*"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "no commit"
 
 
 def _compile(kernels: Kernels) -> int:
@@ -108,7 +119,7 @@ def _speed(kernels: Kernels, options: argparse.Namespace) -> int:
         rates = f"{speed.microseconds:9.2f} {speed.gigabytes:8.0f} {speed.teraflops:8.2f}"
         print(f"{name:34} {rates} {speed.registers:5} {speed.spilled:8}", flush=True)
     if options.json:
-        record = {"gpu": kernels.device.name, "cases": results}
+        record = {"gpu": kernels.device.name, "commit": _commit(options.shaders), "cases": results}
         options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return int(bad)
 

@@ -15,7 +15,7 @@ _TOOLS = Path(__file__).resolve().parents[1]
 _IGNORED = shutil.ignore_patterns("__pycache__")
 
 
-def pack(shaders: Path, folder: Path) -> None:
+def pack(shaders: Path, commit: str, folder: Path) -> None:
     """Writes tools, shaders and the oracles to `folder`; of moeflux nothing else."""
     oracles = Path(moeflux.doctor.kernels.__file__).parent
     package = folder / "moeflux"
@@ -28,5 +28,6 @@ def pack(shaders: Path, folder: Path) -> None:
         shutil.copytree(source, to, ignore=_IGNORED, dirs_exist_ok=True)
     for name in ("__init__.py", "doctor/__init__.py"):
         (package / name).write_text("", encoding="utf-8")
+    (folder / "COMMIT").write_text(commit + "\n", encoding="utf-8")
     text = f"BITS, GROUPS = {tuple(BITS)}, {tuple(GROUPS)}\n"
     (package / "formats.py").write_text(text, encoding="utf-8")
