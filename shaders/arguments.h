@@ -33,6 +33,10 @@ struct MoeCombineArgs {
   uint n, dim, top_k, has_shared, has_gate;
 };
 
+struct FindExpertsArgs {
+  uint n_experts, top_k, dim, n_slabs, words;
+};
+
 struct ExpertsGateUpArgs {
   uint out_dim, in_dim, group_size, n, n_slabs, words;
   uint gate_weights, gate_scales, gate_biases, up_weights, up_scales, up_biases;

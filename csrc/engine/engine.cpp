@@ -30,6 +30,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
   sizes.resident_bytes = arena.account().live_bytes();
   sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
                         Activations::bytes(weights, options.read_ahead, arena) +
+                        RunAhead::bytes(weights, ops.ahead(), arena) +
                         store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
   sizes.session_bytes = SessionLayout(weights, options.context, ops, arena).bytes(options.context);
   sizes.top_k = weights.top_k();
@@ -73,6 +74,7 @@ Engine::Engine(Parts parts, const Options& options)
   store_ = std::make_unique<store::ExpertStore>(files_, std::move(parts.experts), *arena_,
                                                 std::move(store_options));
   look_ahead_.emplace(tools(), options.read_ahead);
+  run_ahead_.emplace(tools(), *look_ahead_, ops_->ahead(), options.run_ahead, *arena_);
 }
 
 void Engine::set_poll(std::function<void()> poll) {

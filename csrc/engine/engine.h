@@ -14,6 +14,7 @@
 #include "engine/look_ahead.h"
 #include "engine/pass.h"
 #include "engine/pipeline.h"
+#include "engine/run_ahead.h"
 #include "store/plan.h"
 
 namespace moeflux::engine {
@@ -36,6 +37,7 @@ struct Options {
   uint32_t context = 8192;
   uint32_t max_slots = 0;   // 0: as many as the budget holds
   bool read_ahead = false;  // the next layer's experts, on a guess
+  bool run_ahead = true;    // several layers at once, where ops can: the same bits
 };
 
 struct Parts {  // what an engine is put together from
@@ -107,10 +109,13 @@ class Engine {
   // forward.cpp
   void forward(const Pass& pass);
   void mix(const Pass& pass, size_t index);
+  ops::Rows enter(const Pass& pass, size_t index, bool guess);
+  void each_layer(const Pass& pass);
   void override_routing(const Pass& pass, size_t index);
   void capture_routing(const Pass& pass, size_t index);
   void capture_hidden(const Pass& pass, uint64_t at);
-  void emit(const Pass& pass);
+  void head(std::span<const uint32_t> rows);
+  void emit(const Pass& pass, bool has_head);
 
   std::shared_ptr<base::Arena> arena_;
   std::shared_ptr<model::Weights> weights_;
@@ -127,6 +132,7 @@ class Engine {
   Pipeline pipeline_;      // after the store and the buffers: what is queued is done before they go
   uint64_t n_normed_ = 0;  // inputs of layers, which numbers them
   std::optional<LookAhead> look_ahead_;  // since the constructor; has pins in the store
+  std::optional<RunAhead> run_ahead_;    // the same
   Stats stats_;                          // of the thread that steps
   mutable base::Mutex published_mutex_;
   Stats published_ GUARDED_BY(published_mutex_);  // stats_ after the last step, for any thread

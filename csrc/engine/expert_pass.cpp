@@ -8,7 +8,7 @@
 namespace moeflux::engine {
 
 ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe,
-                       const Pass& pass, const ops::Rows& normed)
+                       const Pass& pass, const ops::Rows& normed, std::span<const uint32_t> chosen)
     : tools_(tools),
       look_ahead_(look_ahead),
       moe_(moe),
@@ -17,11 +17,10 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
       normed_(normed),
       demands_(moe.router.n_experts),
       shared_left_(moe.has_shared) {
-  find_demands(pass);
+  find_demands(pass, chosen);
 }
 
-void ExpertPass::find_demands(const Pass& pass) {
-  const std::vector<uint32_t> chosen = tools_.act.chosen(uint64_t(normed_.n) * top_k_);
+void ExpertPass::find_demands(const Pass& pass, std::span<const uint32_t> chosen) {
   uint32_t pair = 0;
   for (const Share& share : pass.shares)
     for (const uint32_t end = pair + share.n * top_k_; pair < end; ++pair) {
@@ -46,7 +45,7 @@ void ExpertPass::run() {
   for (acquire(); !pending_.empty() || !all_acquired(); acquire())
     if (!enqueue_ready() && !enqueue_shared()) wait();
   enqueue_shared();
-  combine();
+  combine(tools_, moe_, top_k_, normed_);
 }
 
 void ExpertPass::acquire() {
@@ -103,12 +102,12 @@ void ExpertPass::wait() {
   tools_.pipeline.wait();
 }
 
-void ExpertPass::combine() {
-  const bool gated = moe_.has_shared && moe_.shared_gate.out() != 0;
-  tools_.pipeline.enqueue().combine(tools_.act.routing(), top_k_, tools_.act.expert_out.as<float>(),
-                                    gated ? &moe_.shared_gate : nullptr, normed_,
-                                    moe_.has_shared ? tools_.act.shared.as<float>() : nullptr,
-                                    tools_.weights.spec.d_model, tools_.act.x.as<float>());
+void combine(const Tools& tools, const model::Moe& moe, uint32_t top_k, const ops::Rows& normed) {
+  const bool gated = moe.has_shared && moe.shared_gate.out() != 0;
+  tools.pipeline.enqueue().combine(tools.act.routing(), top_k, tools.act.expert_out.as<float>(),
+                                   gated ? &moe.shared_gate : nullptr, normed,
+                                   moe.has_shared ? tools.act.shared.as<float>() : nullptr,
+                                   tools.weights.spec.d_model, tools.act.x.as<float>());
 }
 
 }  // namespace moeflux::engine

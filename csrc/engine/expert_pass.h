@@ -13,12 +13,15 @@
 
 namespace moeflux::engine {
 
+// The end of a layer: enqueues x += what its experts, and the shared one, gave.
+void combine(const Tools& tools, const model::Moe& moe, uint32_t top_k, const ops::Rows& normed);
+
 class ExpertPass {
  public:
-  // REQUIRES: the layer's routing is in tools.act. Throws Error when it names experts that there
-  // are not.
+  // `chosen` (rows, top_k): experts that the routing in tools.act has, or will have before stages of
+  // this read it. Throws Error when it names experts that there are not.
   ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe, const Pass& pass,
-             const ops::Rows& normed);
+             const ops::Rows& normed, std::span<const uint32_t> chosen);
   // Enqueues all of it: x += experts(normed). Throws IoError when an expert cannot be read.
   void run();
 
@@ -34,14 +37,13 @@ class ExpertPass {
     store::ExpertStore::Pin pin;
   };
 
-  void find_demands(const Pass& pass);
+  void find_demands(const Pass& pass, std::span<const uint32_t> chosen);
   bool all_acquired() const { return next_ == demands_.size(); }
   void acquire();
   void take_slots();
   bool enqueue_ready();   // false: nothing is ready
   bool enqueue_shared();  // false: there is none, or it is enqueued
   void wait();
-  void combine();
 
   const Tools tools_;
   LookAhead& look_ahead_;

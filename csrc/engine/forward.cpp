@@ -28,41 +28,79 @@ void copy_routing(const Capture& capture, uint32_t k, uint32_t e, const Activati
   }
 }
 
+struct Wanted {  // a row whose logits are asked for
+  uint32_t row;
+  const Request* request;
+  uint32_t token;
+};
+
+std::vector<Wanted> wanted_of(const Pass& pass) {
+  std::vector<Wanted> wanted;
+  pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
+    if (request.on_logits && (request.all_logits || token + 1 == request.tokens.size()))
+      wanted.push_back({static_cast<uint32_t>(row), &request, static_cast<uint32_t>(token)});
+  });
+  return wanted;
+}
+
+std::vector<uint32_t> rows_of(std::span<const Wanted> wanted) {
+  std::vector<uint32_t> rows;
+  for (const Wanted& w : wanted) rows.push_back(w.row);
+  return rows;
+}
+
 }  // namespace
 
 void Engine::forward(const Pass& pass) {
-  const model::Spec& spec = weights_->spec;
   std::vector<uint32_t> tokens;
   pass.each_row([&](uint64_t, const Request& request, uint64_t token) {
     tokens.push_back(request.tokens[token]);
   });
-  const uint32_t n = pass.n_rows();
-  float* x = act_.x.as<float>();
-  ops::Rows normed{act_.normed.as<float>(), n};
-  float* shared = act_.shared.as<float>();
+  pipeline_.enqueue().embed(weights_->embed, tokens, act_.x.as<float>());
+  const uint64_t misses = store_->stats().misses;
+  const bool ahead = run_ahead_->helps(pass);
+  if (ahead)
+    run_ahead_->run(pass, {[&](size_t index) { return enter(pass, index, false); },
+                           [&] { head(rows_of(wanted_of(pass))); }});
+  else
+    each_layer(pass);
+  if (pass.n_rows() == 1) run_ahead_->judge(store_->stats().misses - misses);
+  emit(pass, ahead);
+}
 
-  pipeline_.enqueue().embed(weights_->embed, tokens, x);
+void Engine::each_layer(const Pass& pass) {
   capture_hidden(pass, 0);
   for (size_t index = 0; index < weights_->layers.size(); ++index) {
-    const model::Layer& layer = weights_->layers[index];
-    const model::Moe* moe = layer.moe();
-    mix(pass, index);
-    if (moe) look_ahead_->guess(pass, index);
-    normed.id = ++n_normed_;
-    pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, act_.normed.as<float>());
+    const model::Moe* moe = weights_->layers[index].moe();
+    const ops::Rows normed = enter(pass, index, true);
     if (moe) {
       pipeline_.enqueue().route(pass.router_of(*moe), normed, act_.routing());
       pipeline_.finish();  // the one wait of a layer: which experts it needs
       override_routing(pass, index);
-    } else {
-      pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), normed, shared);
-      pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
     }
     capture_routing(pass, index);
-    if (moe) ExpertPass(tools(), *look_ahead_, *moe, pass, normed).run();
+    if (moe) {
+      const uint64_t pairs = uint64_t(normed.n) * pass.router_of(*moe).top_k;
+      ExpertPass(tools(), *look_ahead_, *moe, pass, normed, act_.chosen(pairs)).run();
+    }
     capture_hidden(pass, index + 1);
   }
-  emit(pass);
+}
+
+// A layer up to its experts' input, which is returned; of a dense layer all.
+ops::Rows Engine::enter(const Pass& pass, size_t index, bool guess) {
+  const model::Layer& layer = weights_->layers[index];
+  const model::Spec& spec = weights_->spec;
+  const uint32_t n = pass.n_rows();
+  float *x = act_.x.as<float>(), *shared = act_.shared.as<float>();
+  mix(pass, index);
+  if (guess && layer.moe()) look_ahead_->guess(pass, index);
+  const ops::Rows normed{act_.normed.as<float>(), n, ++n_normed_};
+  pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, act_.normed.as<float>());
+  if (layer.moe()) return normed;
+  pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), normed, shared);
+  pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
+  return normed;
 }
 
 void Engine::mix(const Pass& pass, size_t index) {
@@ -126,26 +164,20 @@ void Engine::capture_hidden(const Pass& pass, uint64_t at) {
   });
 }
 
-// The head over the rows whose logits are asked for, a few at a time.
-void Engine::emit(const Pass& pass) {
-  struct Wanted {
-    uint32_t row;
-    const Request* request;
-    uint32_t token;
-  };
-  std::vector<Wanted> wanted;
-  pass.each_row([&](uint64_t row, const Request& request, uint64_t token) {
-    if (request.on_logits && (request.all_logits || token + 1 == request.tokens.size()))
-      wanted.push_back({static_cast<uint32_t>(row), &request, static_cast<uint32_t>(token)});
-  });
+void Engine::head(std::span<const uint32_t> rows) {
+  if (rows.empty()) return;
+  pipeline_.enqueue().head(weights_->head, act_.x.as<float>(), rows, act_.logits.as<float>());
+}
+
+// The head over the rows whose logits are asked for, a few at a time. `has_head`: that is enqueued.
+void Engine::emit(const Pass& pass, bool has_head) {
+  const std::vector<Wanted> wanted = wanted_of(pass);
   const uint64_t vocab = weights_->spec.vocab;
   const float* logits = act_.logits.mapped<float>();
   for (std::span<const Wanted> left = wanted; !left.empty();) {
     const auto group = left.first(std::min<size_t>(left.size(), logit_rows(weights_->spec)));
     left = left.subspan(group.size());
-    std::vector<uint32_t> rows;
-    for (const Wanted& w : group) rows.push_back(w.row);
-    pipeline_.enqueue().head(weights_->head, act_.x.as<float>(), rows, act_.logits.as<float>());
+    if (!has_head) head(rows_of(group));
     pipeline_.finish();
     ops_->each(static_cast<uint32_t>(group.size()), [&](uint32_t i) {
       const float* row = logits + i * vocab;

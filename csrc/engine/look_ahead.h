@@ -27,9 +27,9 @@ class LookAhead {
   // Pins and reads what guess() named; nothing, when that is done. REQUIRES: its ticket is done.
   void read();
   void abandon();  // after an error
+  bool helps(const Pass& pass) const;  // whether it guesses for such a pass
 
  private:
-  bool helps(const Pass& pass) const;
 
   const Tools tools_;
   const bool enabled_;

@@ -14,8 +14,9 @@
 namespace moeflux::engine {
 
 struct PipelineStats {
-  uint64_t commits = 0;       // submits
-  uint64_t waits = 0;         // times that the engine needed what a ticket computes
+  uint64_t commits = 0;  // submits
+  // Times that the device had nothing more to compute until the engine had seen what a ticket gave.
+  uint64_t waits = 0;
   uint64_t read_wait_ns = 0;  // asleep for reads, with nothing to compute meanwhile
 };
 
@@ -43,7 +44,10 @@ class Pipeline {
   void reap();
   // The blocking call: returns when a ticket or a read may have finished, or soon after.
   void wait();
-  void finish();          // submits, and returns when all is done
+  void finish();  // submits, and returns when all is done
+  // The same of what the first `commits` submits handed over, while the device goes on with the rest.
+  void finish(uint64_t commits);
+  void missed() { ++stats_.waits; }  // what the device goes on with is of no use
   void drain() noexcept;  // after an error: nothing enqueued or under way is left, no pin is held
   const PipelineStats& stats() const { return stats_; }
 

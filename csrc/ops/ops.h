@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "ops/ahead.h"
 #include "ops/mixer.h"
 
 namespace moeflux::ops {
@@ -86,6 +87,8 @@ class Ops {
   virtual void reserve(const Workload& workload) = 0;
   // A copy of whole blocks is a copy of their positions.
   virtual CacheForm cache_form(const CacheShape& cache) const = 0;
+  // Stages by which a device goes on through layers by itself; null: it needs each answer.
+  virtual Ahead* ahead() const { return nullptr; }
   // For implementations that compute in the call: called there between tasks, at most every 50 ms.
   // And by reserve() between kernels, where they are compiled: what it throws leaves reserve().
   virtual void set_poll(std::function<void()> poll) = 0;

@@ -256,6 +256,11 @@ bool ExpertStore::contains(uint32_t layer, uint32_t expert) const {
   return where_[key] != nullptr;
 }
 
+const uint32_t* ExpertStore::table_of(uint32_t layer) const {
+  base::Lock lock(mutex_);
+  return table_.entries().data() + catalogue_.key_of(layer, 0);
+}
+
 bool ExpertStore::holds_all() const {
   base::Lock lock(mutex_);
   return pool_.holds_all();

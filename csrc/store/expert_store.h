@@ -76,6 +76,9 @@ class ExpertStore {
   // back a read that has not begun.
   std::optional<Pin> read_ahead(uint32_t layer, uint32_t expert);
   bool contains(uint32_t layer, uint32_t expert) const;
+  // The entries of a layer's experts in the ExpertTable, for stages. They change in try_acquire,
+  // read_ahead and make_room, and when a read ends.
+  const uint32_t* table_of(uint32_t layer) const;
   bool holds_all() const;  // every expert is in memory or being read
   // Gives slabs of slots back until `nbytes` are free in the account; false, and nothing changed,
   // when the minimum or slots in use stand in the way.

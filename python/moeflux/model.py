@@ -224,10 +224,11 @@ class Model:
             nothing to compute meanwhile), compute_seconds (the rest of the time in steps),
         reading_seconds (with a read under way), ahead_reads and ahead_used (experts read on a
             guess, and those that were asked for afterwards: these are among the misses, too),
-        commits and waits (times that work was handed over, and that the engine needed its result:
-            in decode at most two a MoE layer and one a token, and one of each), dispatches (kernel
-            launches on a device; on the CPU times that threads got work) and kernels (a device's,
-            by kernel's name),
+        commits and waits (times that work was handed over, and that a device had nothing left to
+            do until the engine had its result: in decode at most two a MoE layer and one a token,
+            and one of each; a device whose experts are in memory waits once a token),
+        dispatches (kernel launches on a device; on the CPU times that threads got work) and
+            kernels (a device's, by kernel's name),
         slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
         are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
         precision, device ("cpu", "host" or "metal") and device_name;

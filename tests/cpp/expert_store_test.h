@@ -40,6 +40,20 @@ struct ExpertStoreTest {
     return store.pool_.slabs_.at(ExpertTable::slab_of(entry))->memory.data() +
            ExpertTable::offset_of(entry);
   }
+  // An expert that is in memory and not in use leaves it.
+  static void drop(ExpertStore& store, uint32_t layer, uint32_t expert) {
+    base::Lock lock(store.mutex_);
+    const int64_t key = store.catalogue_.key_of(layer, expert);
+    Slot* slot = store.where_[key];
+    if (slot == nullptr) return;
+    demand(slot->is_idle(), "an expert in use is to leave memory");
+    store.eviction_.unpark(key, slot->size_class);
+    store.eviction_.forget(key);
+    store.where_[key] = nullptr;
+    store.table_.clear(key);
+    slot->state = Slot::State::empty;
+    store.pool_.give(slot);
+  }
   // Slots of each slab, in the order of its number.
   static std::vector<size_t> slabs(const SlotPool& pool) {
     std::vector<size_t> sizes;

@@ -55,7 +55,9 @@ TEST_CASE("gpu: a slot keeps its expert until the command buffers that read it a
 
 TEST_CASE("gpu: one wait a MoE layer and one a token, two commits a layer at most") {
   for (const uint32_t slots : {3u, 48u}) {
-    GpuModel gpu(slots, {}, {.delay_us = 300});
+    TinyModel::Options options{slots, 1, {.delay_us = 300}};
+    options.run_ahead = false;  // test_run_ahead.cpp
+    GpuModel gpu(GpuModel::open(), options);
     const auto session = gpu.model->session();
     gpu.model->step(*session, prompt(9));
     for (const uint32_t token : {3u, 50u, 7u}) {

@@ -25,6 +25,7 @@ class TinyModel {
     MakeArena make_arena = {};  // none: a TrackingArena
     uint32_t context = kContext;
     bool read_ahead = false;
+    bool run_ahead = true;
   };
 
   explicit TinyModel(Options options)
@@ -44,6 +45,7 @@ class TinyModel {
     engine_options.context = options.context;
     engine_options.max_slots = options.max_slots;
     engine_options.read_ahead = options.read_ahead;
+    engine_options.run_ahead = options.run_ahead;
     engine_ = std::make_unique<moeflux::engine::Engine>(
         moeflux::engine::Parts{arena_, std::move(ops), weights_, {file_}, experts_},
         engine_options);

@@ -152,6 +152,7 @@ def moe_layers(path):
 # The numbers of docs/kernels.md: of a layer whose experts are all in memory. Experts go to the
 # device in as many groups as they come in, one at least, and a group is two dispatches.
 MIXER, GATED_MIXER, MOE, SHARED, GROUP = 11, 13, 4, 3, 2
+LOOKUP = 1  # of a layer that is told ahead of its answer
 GUESS = 3  # of the layer after this one: a norm, and a router's two
 DISPATCHES_OF_A_LAYER = {
     "qwen3_moe": MIXER + MOE,
@@ -159,12 +160,12 @@ DISPATCHES_OF_A_LAYER = {
 }
 
 
-def costs_of_tokens(model, session):
+def costs_of_tokens(model, session, **options):
     """Growth of the counters over each token of decode."""
     costs = []
     for token in TOKENS[PROMPT:]:
         before = model.stats
-        session.step([token])
+        session.step([token], **options)
         after = model.stats
         cost = {name: after[name] - before[name] for name in ("waits", "commits", "dispatches")}
         cost["misses"] = after["misses"] - before["misses"]
@@ -176,36 +177,50 @@ def costs_of_tokens(model, session):
     return costs
 
 
-def test_a_token_costs_exact_numbers_of_waits_commits_and_dispatches(folder, device):
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_token_costs_exact_numbers_of_waits_commits_and_dispatches(folder, device, seen):
     layers = moe_layers(folder)
-    model = load(folder, device)
+    model = load(folder, device, read_ahead=False)
     session = model.session()
     session.step(TOKENS)  # brings every expert that is needed below into memory
     session.reset()
     session.step(TOKENS[:PROMPT])
-    costs = costs_of_tokens(model, session)
-    dispatches = 3 + layers * (DISPATCHES_OF_A_LAYER[folder.name] + GROUP)
+    costs = costs_of_tokens(model, session, capture={"experts"} if seen else ())
+    dispatches = 3 + layers * (DISPATCHES_OF_A_LAYER[folder.name] + GROUP + LOOKUP * (not seen))
     for cost in costs:
         assert cost["misses"] == 0
-        assert cost["waits"] == cost["commits"] == layers + 1
+        assert cost["waits"] == (layers + 1 if seen else 1)
+        assert cost["commits"] == layers + 1
         assert cost["dispatches"] == dispatches and cost["kernels"] == costs[0]["kernels"]
 
 
-@pytest.mark.parametrize("read_ahead", [True, False])
+@pytest.mark.parametrize("guesses", [True, False])
 def test_a_token_that_streams_waits_as_often_and_commits_at_most_twice_a_layer(
-    folder, device, read_ahead
+    folder, device, guesses
 ):
     layers, top_k = moe_layers(folder), SHAPE["num_experts_per_tok"]
-    model = load(folder, device, max_slots=3, read_ahead=read_ahead)
+    model = load(folder, device, max_slots=3, read_ahead=guesses)
     session = model.session()
     session.step(TOKENS[:PROMPT])
     least = 3 + layers * (DISPATCHES_OF_A_LAYER[folder.name] + GROUP)
-    least += (layers - 1) * GUESS * read_ahead
-    for cost in costs_of_tokens(model, session):
+    least += (layers - 1) * GUESS * guesses
+    capture = () if guesses else {"experts"}  # which nothing is told ahead of
+    for cost in costs_of_tokens(model, session, capture=capture):
         assert cost["misses"] > 0
         assert cost["waits"] == layers + 1
         assert layers + 1 <= cost["commits"] <= 2 * layers + 1  # a read may be in time
         assert least <= cost["dispatches"] <= least + layers * (top_k - 1) * GROUP
+
+
+def test_a_token_that_streams_and_is_told_ahead_waits_no_more_often(folder, device):
+    layers = moe_layers(folder)
+    model = load(folder, device, max_slots=3, read_ahead=False)
+    session = model.session()
+    session.step(TOKENS[:PROMPT])
+    for cost in costs_of_tokens(model, session):
+        assert cost["misses"] > 0 and cost["kernels"]["find_experts"] >= layers
+        assert cost["waits"] <= layers + 1
+        assert layers + 1 <= cost["commits"] <= (2 + 3) * layers + 1  # three in vain
 
 
 def test_a_prompt_waits_once_a_layer_and_pass(folder, device):

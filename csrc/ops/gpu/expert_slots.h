@@ -49,6 +49,10 @@ struct GpuOps::Slots {
     }
     nbytes = base::round_up(nbytes, sizeof(uint32_t));
   }
+  // Of an expert whose planes are offsets in a slot, wherever that is.
+  static Slots anywhere(const GatedFfn& ffn) {
+    return Slots(ffn, {0, reinterpret_cast<uintptr_t>(base(ffn))});
+  }
   bool has_layout(const Slots& other) const {
     return offsets == other.offsets && nbytes == other.nbytes;
   }

@@ -4,6 +4,7 @@
 // rows. Which of the three depends on the number of its rows and its format alone, so that hits,
 // late arrivals and neighbours change no bit.
 #include <algorithm>
+#include <numeric>
 
 #include "ops/gpu/expert_slots.h"
 
@@ -20,19 +21,37 @@ struct GpuOps::ExpertRows {
 
 void GpuOps::experts_of_one_row(std::span<const InSlot> jobs, const float* normed,
                                 float* expert_out) {
-  const GatedFfn& ffn = jobs[0].job->ffn;
-  const Slots& slots = jobs[0].slot;
-  const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
-  const auto n = static_cast<uint32_t>(jobs.size());
-  float* hidden = bump().take(uint64_t(n) * up.out);
   std::vector<uint32_t> entries, rows, places;
   for (const auto& [job, slot] : jobs) {
     entries.push_back(slot.entry);
     rows.push_back(job->rows[0]);
     places.push_back(job->pairs[0]);
   }
-  const DeviceArena::Slabs slabs = rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs();
-  const auto where = recorder_.list(entries);
+  experts_in_slots(jobs[0].job->ffn, jobs[0].slot, recorder_.list(entries), rows, places, normed,
+                   expert_out);
+}
+
+void GpuOps::experts_at(const GatedFfn& expert, uint32_t n, const uint32_t* entries,
+                        const float* normed, float* expert_out) {
+  std::vector<uint32_t> rows(n), places(n);
+  std::iota(places.begin(), places.end(), 0);
+  experts_in_slots(expert, Slots::anywhere(expert), recorder_.in(entries, n), rows, places, normed,
+                   expert_out);
+}
+
+uint32_t GpuOps::slot_words(const GatedFfn& expert) {
+  if (!Slots::has_form(expert)) return 0;
+  return word(Slots::anywhere(expert).nbytes / sizeof(uint32_t));
+}
+
+void GpuOps::experts_in_slots(const GatedFfn& ffn, const Slots& slots,
+                              const device::Argument& where, const std::vector<uint32_t>& rows,
+                              const std::vector<uint32_t>& places, const float* normed,
+                              float* expert_out) {
+  const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
+  const auto n = static_cast<uint32_t>(rows.size());
+  float* hidden = bump().take(uint64_t(n) * up.out);
+  const DeviceArena::Slabs slabs = this->slabs();
   const auto last = [](const std::vector<uint32_t>& all) {
     return *std::max_element(all.begin(), all.end()) + uint64_t{1};
   };

@@ -47,6 +47,14 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     experts(std::vector<ExpertJob>(top_k, {w.expert, rows, rows}), {x, n}, x);
     const uint64_t most = w.router ? std::min<uint64_t>(w.router->n_experts, n * top_k) : 1;
     experts(std::vector<ExpertJob>(most, {w.expert, {0}, {0}}), {x, n}, x);
+    if (n == 1 && w.router && ahead_->fits(*w.router, w.expert)) {
+      uint32_t* const words = routing.experts;
+      ahead_->find(
+          {words, words, x, w.router->n_experts, top_k, w.expert.gate.in(), words, x, words, words},
+          w.expert);
+      ahead_->experts(w.expert, top_k, words, {x, n}, x);
+      ahead_->resume(x, w.expert.gate.in(), words, x);
+    }
     if (w.shared) ffn(*w.shared, {x, n}, x);
     combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.expert.down.out(), x);
   }

@@ -19,6 +19,9 @@ inline constexpr uint32_t kScoredPositions = 1024;
 
 void require_swiglu(const GatedFfn& w);  // throws FormatError: no other activation has a kernel
 
+class GpuOps;
+std::unique_ptr<Ahead> make_ahead(GpuOps& ops);  // which outlive it
+
 class GpuOps final : public Ops {
  public:
   struct Rehearsal {  // what a workload's stages take and ask for
@@ -45,6 +48,7 @@ class GpuOps final : public Ops {
     return recorder_.submit(std::move(on_done));
   }
   void abandon() override { recorder_.abandon(); }
+  Ahead* ahead() const override { return ahead_.get(); }
 
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override {
     gpu::embed(recorder_, table, tokens, x);
@@ -72,6 +76,12 @@ class GpuOps final : public Ops {
     if (rehearsal_) return Bump(rehearsal_->floats);
     return {scratch_.as<float>(), scratch_.nbytes() / sizeof(float)};
   }
+  // For Ahead. The planes of `expert` are offsets in a slot. Words of a slot; 0: no kernel reads it.
+  static uint32_t slot_words(const GatedFfn& expert);
+  // The first row through n experts, wherever the device's list says that they are.
+  void experts_at(const GatedFfn& expert, uint32_t n, const uint32_t* entries, const float* normed,
+                  float* expert_out);
+  DeviceArena::Slabs slabs() const { return rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs(); }
   void project(const Linear& w, const float* x, uint32_t n, float* y) {
     gpu::project(recorder_, w, x, n, y);
   }
@@ -93,6 +103,9 @@ class GpuOps final : public Ops {
   struct Slots;
   struct InSlot;
   void experts_of_one_row(std::span<const InSlot> jobs, const float* normed, float* expert_out);
+  void experts_in_slots(const GatedFfn& ffn, const Slots& slots, const device::Argument& where,
+                        const std::vector<uint32_t>& rows, const std::vector<uint32_t>& places,
+                        const float* normed, float* expert_out);
   // grouped_experts.cpp. All of one layout.
   struct Group;
   static bool has_grouped_form(const GatedFfn& ffn);
@@ -104,6 +117,7 @@ class GpuOps final : public Ops {
   Rehearsal* const rehearsal_;  // null: for real
   Recorder recorder_;
   const std::string name_;
+  const std::unique_ptr<Ahead> ahead_ = make_ahead(*this);
   base::Memory scratch_;        // from reserve() on
   std::function<void()> poll_;  // asked while kernels are compiled; stages are the caller's to wait
 };
