@@ -26,11 +26,10 @@ class LookAhead {
   bool release();
   // Pins and reads what guess() named; nothing, when that is done. REQUIRES: its ticket is done.
   void read();
-  void abandon();  // after an error
+  void abandon();                      // after an error
   bool helps(const Pass& pass) const;  // whether it guesses for such a pass
 
  private:
-
   const Tools tools_;
   const bool enabled_;
   Trust trust_;
