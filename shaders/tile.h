@@ -106,9 +106,9 @@ inline void multiply_stage(threadgroup const float* w,
     float4 values[2];  // of kPer tokens
     if (kPer >= 4) values[0] = *(threadgroup const float4*)tokens;
     if (kPer == 8) values[1] = *(threadgroup const float4*)(tokens + 4);
-    if (kPer == 2) {
-      const float2 two = *(threadgroup const float2*)tokens;
-      values[0] = float4(two.x, two.y, 0.0f, 0.0f);
+    if (kPer % 4 == 2) {
+      const float2 two = *(threadgroup const float2*)(tokens + kPer - 2);
+      values[kPer / 4] = float4(two.x, two.y, 0.0f, 0.0f);
     }
     if (kPer == 1) values[0] = float4(tokens[0], 0.0f, 0.0f, 0.0f);
     for (uint j = 0; j < kPer; ++j) {
@@ -176,8 +176,10 @@ inline void run_tile(thread Source& source,
                      threadgroup float4* x_tile) {
   threadgroup float* w = (threadgroup float*)w_tile;
   threadgroup float* x = (threadgroup float*)x_tile;
-  if (count > 32)
+  if (count > 48)
     run_tile_of<8>(source, token, sink, place, in_dim, count, w, x);
+  else if (count > 32)
+    run_tile_of<6>(source, token, sink, place, in_dim, count, w, x);
   else if (count > 16)
     run_tile_of<4>(source, token, sink, place, in_dim, count, w, x);
   else if (count > 8)

@@ -19,7 +19,7 @@ ENCODE: dict[str, Callable[[Array], Array]] = {
 }
 
 # (n tokens, out_dim, in_dim, group size): tiles are 128 rows x 64 tokens, of which a thread sums
-# 1, 2, 4 or 8; 8 columns at a time
+# 1, 2, 4, 6 or 8; 8 columns at a time
 MATMUL = [
     (1, 1, 32, 32),
     (31, 63, 64, 32),
