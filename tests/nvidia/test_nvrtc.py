@@ -1,14 +1,15 @@
 """The shaders as CUDA: what NVRTC makes of them, on any machine. `make nvidia-test`."""
 
-import numpy as np
 import pytest
 
 from msl.library import parse_library, read_library
 from msl.source import shader_files
 from nvidia.emit_cuda import emit_cuda
+from nvidia.geometry import GeometryError
 from nvidia.kernels import Kernels
 from nvidia.nvrtc import NvrtcError, compile_cuda, library
-from nvidia.speed_cases import CASES
+from nvidia.speed import Same
+from nvidia.speed_cases import CASES, matvec
 
 SNIPPET = """\
 #line 1 "snippet.metal"
@@ -60,16 +61,35 @@ def test_an_error_has_its_place_in_the_shader(nvrtc):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_fits_its_kernels(shaders, name):
-    """As many arguments as bindings, numbers where scalars are, a grid of whole threadgroups."""
+def test_a_case_is_what_its_kernels_take(shaders, name):
+    """Numbers where scalars are, buffers that are large enough, a grid that the kernel allows."""
     kernels = Kernels(shaders, None, "sm_90")
     step = CASES[name]()
     assert step.flops > 0 and step.rotated
     for dispatch in step.dispatches:
         kernel = kernels.by_name[dispatch.kernel]
-        assert len(kernels.slots(dispatch.kernel, [0] * len(kernel.bindings))) > 0
-        for binding, arg in zip(kernel.bindings, dispatch.args, strict=True):
-            is_number = isinstance(arg, int | float) and not isinstance(arg, np.ndarray)
-            assert binding.scalar == is_number, (dispatch.kernel, binding.name)
-        assert dispatch.grid % dispatch.threads == 0
+        assert [b.scalar for b in kernel.bindings] == [
+            isinstance(a, int | float) for a in dispatch.args
+        ]
+        grid, threads = dispatch.geometry(kernel)
+        assert grid > 0 and grid % threads == 0
         assert set(dispatch.constants) <= {constant.name for constant in kernel.constants}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {0: Same("words", "u32", 4096 * 8)},
+            "W: expected 65536 elements or more, found 32768",
+        ),
+        ({6: 4090}, "in_dim % .* does not hold"),
+    ],
+)
+def test_a_case_that_reaches_past_a_buffer_is_refused(shaders, changes, message):
+    (dispatch,) = matvec("dequant_matvec_4bit_v4", 128, 4096)().dispatches
+    for place, arg in changes.items():
+        dispatch.args[place] = arg
+    kernel = next(k for k in shaders.kernels if k.name == dispatch.kernel)
+    with pytest.raises(GeometryError, match=message):
+        dispatch.geometry(kernel)

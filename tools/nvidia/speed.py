@@ -13,6 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from msl.model import Kernel
+
+from .driver import CudaError
+from .geometry import GeometryError, geometry
 from .kernels import Kernels
 
 ROTATED_BYTES = 512 << 20
@@ -42,19 +46,29 @@ class Same(NamedTuple):
     count: int
     size: float = 1.0
 
+    @property
+    def nbytes(self) -> int:
+        return self.count * BYTES[self.kind]
+
 
 @dataclass
 class Dispatch:
     """`args` in binding order: Rotated, Same, arrays, numbers for scalars, None.
 
-    A list of Rotated is a list of buffers that the kernel reaches by address.
+    A list of Rotated is a list of buffers that the kernel reaches by address. Grid and threads of
+    a threadgroup are the kernel's defaults where they are None.
     """
 
     kernel: str
     args: list[Any]
-    grid: int
-    threads: int
+    grid: int | None = None
+    threads: int | None = None
     constants: dict[str, int] = field(default_factory=dict)
+
+    def geometry(self, kernel: Kernel) -> tuple[int, int]:
+        """Grid and threads. Raises GeometryError where the kernel's annotations refuse them."""
+        sizes = [_nbytes(arg) for arg in self.args]
+        return geometry(kernel, self.args, sizes, self.grid, self.threads, self.constants)
 
 
 @dataclass
@@ -83,6 +97,13 @@ class Speed(NamedTuple):
     teraflops: float  # a second
     registers: int
     spilled: int
+
+
+def _nbytes(arg: Any) -> int:
+    """Of a buffer as the kernel sees it."""
+    if isinstance(arg, list):
+        return 16 * len(arg)
+    return int(getattr(arg, "nbytes", 0))
 
 
 def _flat(arg: Any) -> list[Any]:
@@ -122,10 +143,7 @@ class Bench:
         if nbytes is None:
             nbytes = sum(a.nbytes for a in step.rotated)
         net = max(microseconds - self.gap * len(step.dispatches), 1e-3)
-        functions = [
-            self.kernels.function(self.kernels.key(d.kernel, d.constants, d.threads))
-            for d in step.dispatches
-        ]
+        functions = [self.kernels.function(key(self.kernels, d)) for d in step.dispatches]
         uses = [self.device.registers(function) for function in functions]
         registers, spilled = (max(each) for each in zip(*uses, strict=True))
         rates = nbytes / net / 1e3, step.flops / net / 1e6
@@ -161,8 +179,8 @@ class Bench:
         """The function, and its arguments for each copy."""
         rows = zip(*(self._argument(a, copies) for a in d.args), strict=True)
         slots = [self.kernels.slots(d.kernel, list(row)) for row in rows]
-        function = self.kernels.function(self.kernels.key(d.kernel, d.constants, d.threads))
-        return function, slots, d.grid, d.threads
+        geometry = d.geometry(self.kernels.by_name[d.kernel])
+        return self.kernels.function(key(self.kernels, d)), slots, *geometry
 
     def _argument(self, arg: Any, copies: int) -> list[Any]:
         if isinstance(arg, list):
@@ -200,17 +218,27 @@ class Bench:
         return address
 
 
+def key(kernels: Kernels, d: Dispatch) -> tuple:
+    """Of the kernel, compiled for as many threads as the dispatch has."""
+    return kernels.key(d.kernel, d.constants, d.geometry(kernels.by_name[d.kernel])[1])
+
+
 def table(bench: Bench, steps: dict[str, Step]) -> Iterator[tuple[str, Speed | str]]:
     """Speeds by name; what fails gives its error, and the rest is measured in a new context."""
-    keys = [
-        bench.kernels.key(d.kernel, d.constants, d.threads)
-        for step in steps.values()
-        for d in step.dispatches
-    ]
-    bench.kernels.compile(keys, chunk=1)
+    failed: dict[str, str] = {}
+    keys = []
     for name, step in steps.items():
         try:
+            keys += [key(bench.kernels, d) for d in step.dispatches]
+        except (GeometryError, KeyError, ValueError) as error:
+            failed[name] = f"{type(error).__name__}: {error}"
+    bench.kernels.compile(keys, chunk=1)
+    for name, step in steps.items():
+        if name in failed:
+            yield name, failed[name]
+            continue
+        try:
             yield name, bench.speed(step)
-        except Exception as error:  # the other cases must be timed
-            yield name, f"{type(error).__name__}: {error}"
+        except CudaError as error:
+            yield name, str(error)
             bench.kernels.reset()

@@ -18,26 +18,24 @@ def affine(out_dim: int, in_dim: int, bits: int = 4) -> list[Rotated]:
     return [Rotated("u32", out_dim * in_dim * bits // 32), scales, scales]
 
 
-def matvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4, rows: int = 8) -> Case:
-    """A kernel of the contract: `rows` rows for each threadgroup of 256."""
+def matvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4) -> Case:
+    """A kernel of the contract."""
 
     def case() -> Step:
         x, out = Same("x", "f32", in_dim), Same("out", "f32", out_dim)
         args = [*affine(out_dim, in_dim, bits), x, out, out_dim, in_dim, GROUP]
-        return Step(
-            [Dispatch(kernel, args, -(-out_dim // rows) * 256, 256)], 2.0 * out_dim * in_dim
-        )
+        return Step([Dispatch(kernel, args)], 2.0 * out_dim * in_dim)
 
     return case
 
 
-def qmatvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4, rows: int = 8) -> Case:
+def qmatvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4) -> Case:
     """The same with a bias of the output that is not there."""
 
     def case() -> Step:
         x, out = Same("x", "f32", in_dim), Same("out", "f32", out_dim)
         args = [*affine(out_dim, in_dim, bits), x, None, out, out_dim, in_dim, GROUP, 0]
-        dispatch = Dispatch(kernel, args, -(-out_dim // rows) * 256, 256, {"Bits": bits})
+        dispatch = Dispatch(kernel, args, constants={"Bits": bits})
         return Step([dispatch], 2.0 * out_dim * in_dim)
 
     return case
@@ -47,8 +45,8 @@ def qmatmul(kernel: str, n: int, out_dim: int, in_dim: int, bits: int = 4) -> Ca
     def case() -> Step:
         x, out = Same("x", "f32", n * in_dim), Same("out", "f32", n * out_dim)
         args = [*affine(out_dim, in_dim, bits), x, None, out, out_dim, in_dim, GROUP, n, 0]
-        grid = -(-out_dim // 64) * -(-n // 32) * 256
-        return Step([Dispatch(kernel, args, grid, 256, {"Bits": bits})], 2.0 * n * out_dim * in_dim)
+        dispatch = Dispatch(kernel, args, constants={"Bits": bits})
+        return Step([dispatch], 2.0 * n * out_dim * in_dim)
 
     return case
 
@@ -86,13 +84,13 @@ def experts(up_and_down: bool, k: int = 8, hidden: int = 768, dim: int = 2048) -
             middle,
         ]
         args += [hidden, dim, GROUP, k, 1, gate_up.words, *gate_up.offsets]
-        steps = [Dispatch("experts_gate_up_bf16_f32", args, k * -(-hidden // 8) * 256, 256)]
+        steps = [Dispatch("experts_gate_up_bf16_f32", args)]
         flops = 4.0 * k * hidden * dim
         if up_and_down:
             out = Same("out", "f32", k * dim)
             args = [down.slabs, down.entries, middle, np.arange(k, dtype=np.uint32), out]
             args += [dim, hidden, GROUP, k, 1, down.words, *down.offsets]
-            steps.append(Dispatch("experts_down_bf16_f32", args, k * -(-dim // 8) * 256, 256))
+            steps.append(Dispatch("experts_down_bf16_f32", args))
             flops *= 1.5
         return Step(steps, flops)
 
@@ -112,8 +110,8 @@ def decode_attention(positions: int, heads: int = 32, kv_heads: int = 4, dim: in
         merge = [partial, stats, Same("out", "f32", heads * dim), heads, dim, chunks]
         return Step(
             [
-                Dispatch("attention_decode_f32", args, chunks * heads * 128, 128),
-                Dispatch("attention_merge_f32", merge, heads * dim, 128),
+                Dispatch("attention_decode_f32", args),
+                Dispatch("attention_merge_f32", merge),
             ],
             4.0 * heads * positions * dim,
         )
