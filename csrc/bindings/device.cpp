@@ -9,8 +9,10 @@
 #include <algorithm>
 #include <exception>
 #include <set>
+#include <tuple>
 
 #include "base/error.h"
+#include "base/mutex.h"
 #include "bindings/bindings.h"
 #include "bindings/native_device.h"
 #include "device/check.h"
@@ -38,12 +40,46 @@ struct NativePipeline {
 
 class NativeCommands;
 
+// Views of Python's memory that a device is through with. A thread of the device cannot take the GIL
+// (the interpreter may be at its end), so that they go when a thread that has it comes by.
+class LetGo {
+ public:
+  static LetGo& of_python() {
+    static auto& all = *new LetGo;  // devices may outlive main
+    return all;
+  }
+  void add(py::buffer_info* view) {
+    const base::Lock lock(mutex_);
+    views_.push_back(view);
+  }
+  void clear() {  // REQUIRES: the GIL
+    std::vector<py::buffer_info*> views;
+    {
+      const base::Lock lock(mutex_);
+      views.swap(views_);
+    }
+    for (const py::buffer_info* view : views) delete view;
+  }
+
+ private:
+  base::Mutex mutex_;
+  std::vector<py::buffer_info*> views_ GUARDED_BY(mutex_);
+};
+
 // Memory of a device, and the committed command buffers that write it and that nobody waited for.
 class NativeBuffer {
  public:
   NativeBuffer(const NativeDevice& device, uint64_t nbytes)
       : device_(device),  // zeroing takes its time
         buffer_(unlocked([&device = *device.device, nbytes] { return device.buffer(nbytes); })) {}
+
+  // Memory of a Python object, which is kept until the device is through with it.
+  NativeBuffer(const NativeDevice& device, const py::buffer& object)
+      : device_(device), buffer_(wrapped(*device.device, object)) {}
+  ~NativeBuffer() {
+    buffer_ = {};
+    LetGo::of_python().clear();
+  }
 
   const std::shared_ptr<device::Buffer>& get() const { return buffer_.share(); }
 
@@ -52,6 +88,20 @@ class NativeBuffer {
   void wait();
 
  private:
+  static std::shared_ptr<device::Buffer> wrapped(device::Device& device, const py::buffer& object) {
+    auto* view = new py::buffer_info(object.request());
+    const auto nbytes = static_cast<uint64_t>(view->size * view->itemsize);
+    try {
+      return unlocked([&] {
+        return device.wrap(static_cast<std::byte*>(view->ptr), nbytes,
+                           [view] { LetGo::of_python().add(view); });
+      });
+    } catch (...) {
+      delete view;
+      throw;
+    }
+  }
+
   NativeDevice device_;
   Owned<device::Buffer, GpuError> buffer_;
   std::vector<std::shared_ptr<NativeCommands>> writers_;
@@ -80,6 +130,12 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
         args.emplace_back(device::Slice{buffer->get(), 0});
       } else if (py::isinstance<py::list>(value)) {
         args.emplace_back(device::Slice{addresses(value.cast<py::list>()), 0});
+      } else if (py::isinstance<py::tuple>(value)) {  // a part: buffer, offset, bytes
+        const auto [buffer, offset, nbytes] =
+            value.cast<std::tuple<std::shared_ptr<NativeBuffer>, uint64_t, uint64_t>>();
+        const size_t index = args.size();
+        if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
+        args.emplace_back(device::Slice{buffer->get(), offset, nbytes});
       } else {
         args.emplace_back(device::Scalar{value.cast<uint32_t>()});
       }
@@ -246,6 +302,7 @@ void register_device(py::module_& module) {
   py::class_<NativeBuffer, std::shared_ptr<NativeBuffer>>(module, "NativeBuffer",
                                                           py::buffer_protocol())
       .def(py::init<const NativeDevice&, uint64_t>(), py::arg("device"), py::arg("nbytes"))
+      .def(py::init<const NativeDevice&, const py::buffer&>(), py::arg("device"), py::arg("memory"))
       .def("wait", &NativeBuffer::wait)
       .def_buffer([](const NativeBuffer& self) {
         if (self.get()->contents() == nullptr)

@@ -65,7 +65,8 @@ struct Values {
              slice.buffer->nbytes());
     if (binding.type == Type::u64 && (slice.buffer->reaches().empty() || slice.offset != 0))
       refuse(info, argument(info, i), ": expected a list of buffers, found a buffer");
-    lengths[i] = (slice.buffer->nbytes() - slice.offset) / type_bytes(binding.type);
+    lengths[i] =
+        std::min(slice.nbytes, slice.buffer->nbytes() - slice.offset) / type_bytes(binding.type);
   }
 
   // After the geometry is known: how many elements a buffer must have may depend on it.

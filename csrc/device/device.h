@@ -50,9 +50,12 @@ class Buffer {
   std::vector<std::shared_ptr<Buffer>> reaches_;
 };
 
-struct Slice {  // bytes [offset, buffer end); an empty pointer: no buffer (unused binding)
+// Bytes [offset, offset + nbytes), or up to the buffer's end; an empty pointer: no buffer (unused
+// binding).
+struct Slice {
   std::shared_ptr<Buffer> buffer;
   uint64_t offset = 0;
+  uint64_t nbytes = UINT64_MAX;
 };
 struct Scalar {
   uint32_t bits = 0;  // of a f32, u32 or i32

@@ -1,7 +1,7 @@
 """Types of the native extension (csrc/bindings)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 __version__: str
 READ_THREADS: int
@@ -60,7 +60,10 @@ class NativePipeline:
     def max_threads(self) -> int: ...
 
 class NativeBuffer:
+    @overload
     def __init__(self, device: NativeDevice, nbytes: int) -> None: ...
+    @overload
+    def __init__(self, device: NativeDevice, memory: Any) -> None: ...
     def wait(self) -> None: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
 
@@ -69,7 +72,9 @@ class NativeCommands:
     def dispatch(
         self,
         pipeline: NativePipeline,
-        args: list[NativeBuffer | list[NativeBuffer | None] | int | None],
+        args: list[
+            NativeBuffer | list[NativeBuffer | None] | tuple[NativeBuffer, int, int] | int | None
+        ],
         grid: tuple[int, int, int] | None,
         threadgroup: tuple[int, int, int] | None,
     ) -> None: ...

@@ -205,6 +205,7 @@ TABLE = [
      lambda f, m, d, v: add(d, operands(d), constants=v), "constant"),
     ("dispatch", "wait", FLAG, lambda f, m, d, v: add(d, operands(d), wait=v), ""),
     ("commands", "wait", FLAG, lambda f, m, d, v: d.commands(v), ""),
+    ("commands", "timed", FLAG, lambda f, m, d, v: d.commands(timed=v), ""),
     ("Buffer", "backend", "", lambda f, m, d, v: mf.Buffer(v, 8), ""),
     ("Buffer", "shape", "one, numpy 1, list, ids, id array",
      lambda f, m, d, v: mf.Buffer(d, small(v)), "shape"),

@@ -6,6 +6,8 @@ Owns device, queue, library and pipeline cache; nothing is global.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 from ..arguments import FLAG, check, one_of, optional, show
 from ..device import KINDS, first_device
@@ -14,7 +16,7 @@ from .command import Argument, Command, Extent, integer
 from .device import KERNELS, Limits, Pipeline, kernel_info
 
 ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
-RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG}
+RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG, "timed": FLAG}
 
 
 class Backend:
@@ -54,6 +56,12 @@ class Backend:
     def limits(self) -> Limits:
         """What the device can take."""
         return Limits(**self._native.limits)
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """The device in plain types, for reports: kind, name, kernels compiled, and its limits."""
+        return {"kind": self.kind, "name": self.name, "pipelines": self.pipeline_count,
+                **asdict(self.limits)}  # fmt: skip
 
     @property
     def kernels(self) -> tuple[str, ...]:
@@ -128,19 +136,21 @@ class Backend:
             command.dispatch(name, args, grid, threadgroup, constants)
         return None if wait else command
 
-    def commands(self, wait: bool = True) -> Command:
+    def commands(self, wait: bool = True, timed: bool = False) -> Command:
         """One command buffer for several dispatches, each of which sees the writes of those before.
 
         Args:
             wait: at the end of the `with` block, until all have run.
+            timed: a command buffer for each dispatch, so that `Command.times` can tell what each
+                took; the whole takes longer.
 
         Example:
             >>> with backend.commands() as commands:
             ...     commands.dispatch("rms_norm_sum_sq", [x, sum_sq, np.uint32(8)])
             ...     commands.dispatch("rms_norm_apply", [x, w, sum_sq, out, np.uint32(8), 1e-6])
         """
-        check("backend::Backend", FormatError, RULES, {"wait": wait})
-        return Command(self, wait)
+        check("backend::Backend", FormatError, RULES, {"wait": wait, "timed": timed})
+        return Command(self, wait, timed)
 
     def __repr__(self) -> str:
         return f"<Backend {self.kind} {self.name!r}, {self.pipeline_count} pipelines cached>"

@@ -46,12 +46,7 @@ class Buffer:
     """
 
     def __init__(self, backend: Device, shape: Shape, dtype: npt.DTypeLike = np.float32) -> None:
-        if not isinstance(getattr(backend, "_native", None), _core.NativeDevice):
-            raise FormatError(f"[backend::Buffer] backend: expected a Backend, found "
-                              f"{show(backend)}")  # fmt: skip
-        self.backend = backend
-        self.dtype = _checked_dtype(dtype)
-        self.shape = _checked_shape(shape)
+        self._describe(backend, shape, dtype)
         self._native = _core.NativeBuffer(backend._native, self.nbytes)
 
     @classmethod
@@ -76,6 +71,81 @@ class Buffer:
         """As `zeros`: a device hands out no memory that holds somebody's old data."""
         return cls(backend, shape, dtype)
 
+    @classmethod
+    def wrap(cls, backend: Device, array: npt.NDArray[Any]) -> Buffer:
+        """The memory of an array itself, without a copy: of `numpy.memmap`, or of an `mmap`.
+
+        The array is kept while the device may read it. What shares its memory sees what kernels
+        write. Read-only memory is refused where a kernel writes.
+
+        Args:
+            backend: as for the constructor.
+            array: contiguous, of a dtype that a buffer can have, its address and size multiples of
+                the device's `page_bytes`.
+
+        Raises:
+            FormatError: an array that is not so.
+            GpuError: the device cannot use it in place.
+        """
+        if not isinstance(array, np.ndarray) or not array.flags.c_contiguous or array.size == 0:
+            raise FormatError(f"[backend::Buffer] array: expected a contiguous array of elements, "
+                              f"found {show(array)}")  # fmt: skip
+        buffer = cls._of(backend, array.shape, array.dtype)
+        buffer.read_only = not array.flags.writeable
+        buffer._native = _core.NativeBuffer(backend._native, array.view(np.uint8))
+        return buffer
+
+    @classmethod
+    def _of(cls, backend: Device, shape: Shape, dtype: npt.DTypeLike) -> Buffer:
+        """All but the memory."""
+        buffer = cls.__new__(cls)
+        buffer._describe(backend, shape, dtype)
+        return buffer
+
+    def _describe(self, backend: Device, shape: Shape, dtype: npt.DTypeLike) -> None:
+        if not isinstance(getattr(backend, "_native", None), _core.NativeDevice):
+            raise FormatError(f"[backend::Buffer] backend: expected a Backend, found "
+                              f"{show(backend)}")  # fmt: skip
+        self.backend = backend
+        self.dtype = _checked_dtype(dtype)
+        self.shape = _checked_shape(shape)
+        self.offset = 0  # in bytes, of a part of another buffer's memory
+        self.read_only = False
+
+    def __getitem__(self, index: int | slice) -> Buffer:
+        """Part of this buffer along its first dimension, in the same memory: `buffer[k]`, `[a:b]`.
+
+        What a kernel is given must start at a multiple of its type's size; it reaches no further
+        than the part.
+
+        Raises:
+            FormatError: an index outside, an empty part, or steps.
+        """
+        rows = range(self.shape[0])
+        try:
+            picked = rows[index]
+        except (IndexError, TypeError, ValueError):
+            picked = range(0)
+        if isinstance(picked, int):
+            first, shape = picked, self.shape[1:] or (1,)
+        else:
+            first, shape = picked.start, (len(picked), *self.shape[1:])
+        if isinstance(picked, range) and (not picked or picked.step != 1):
+            raise FormatError(f"[backend::Buffer] index: expected a run of {len(rows)} elements, "
+                              f"found {show(index)}")  # fmt: skip
+        part = self._of(self.backend, shape, self.dtype)
+        part._native, part.read_only = self._native, self.read_only
+        part.offset = self.offset + first * (self.nbytes // len(rows))
+        return part
+
+    def __dlpack__(self, **options: Any) -> Any:
+        """For `from_dlpack` of numpy, Torch and others: `numpy()`, as memory of the CPU."""
+        return self.numpy().__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[Any, Any]:
+        """The CPU, which shares the device's memory."""
+        return np.zeros(0).__dlpack_device__()
+
     def numpy(self) -> npt.NDArray[Any]:
         """Waits for the commands that write this buffer, then shows its memory without a copy.
 
@@ -87,7 +157,10 @@ class Buffer:
                 of the CPU.
         """
         self._native.wait()
-        return np.frombuffer(memoryview(self._native), self.dtype, len(self)).reshape(self.shape)
+        memory = memoryview(self._native)
+        array = np.frombuffer(memory, self.dtype, len(self), self.offset).reshape(self.shape)
+        array.flags.writeable = not self.read_only
+        return array
 
     @property
     def nbytes(self) -> int:

@@ -31,10 +31,12 @@ class Command:
     block ends in an exception nothing of it runs.
     """
 
-    def __init__(self, backend: Device, wait: bool) -> None:
+    def __init__(self, backend: Device, wait: bool, timed: bool = False) -> None:
         self._backend = backend
         self._wait = wait
-        self._native = _core.NativeCommands(backend._native)
+        self._timed = timed
+        self._natives = [_core.NativeCommands(backend._native)]
+        self._labels: list[str] = []
 
     def dispatch(
         self,
@@ -43,9 +45,13 @@ class Command:
         grid: Extent | None = None,
         threadgroup: Extent | None = None,
         constants: Mapping[str, int] | None = None,
+        label: str | None = None,
     ) -> None:
-        """Records one kernel; arguments and errors are those of `Backend.dispatch`."""
-        if self._native.committed:
+        """Records one kernel; arguments and errors are those of `Backend.dispatch`.
+
+        `label` names it in `times`; without one it is the kernel's name.
+        """
+        if self._natives[0].committed:
             raise GpuError("[backend::Command] expected a command buffer that still records")
         bindings = kernel_info(name).bindings
         args = listed("backend::dispatch", FormatError, "args", "a list", args)
@@ -56,12 +62,15 @@ class Command:
                 f"found {len(args)}"
             )
         packed = [self._packed(name, b, a) for b, a in zip(bindings, args, strict=True)]
-        self._native.dispatch(
+        if self._timed and self._labels:  # a command buffer each: those are what has times
+            self._natives.append(_core.NativeCommands(self._backend._native))
+        self._natives[-1].dispatch(
             self._backend.pipeline(name, constants)._native,
             packed,
             _extent(f"{name}: grid", grid),
             _extent(f"{name}: threadgroup", threadgroup),
         )
+        self._labels.append(name if label is None else label)
 
     def wait(self) -> None:
         """Blocks until the device is through with it. Ctrl-C ends the waiting, not the command.
@@ -69,17 +78,32 @@ class Command:
         Raises:
             GpuError: what the device reported, each time; or it was never committed.
         """
-        self._native.wait()
+        for native in self._natives:
+            native.wait()
 
     @property
     def done(self) -> bool:
         """Whether the device is through with it, well or not."""
-        return self._native.done
+        return all(native.done for native in self._natives)
 
     @property
     def gpu_seconds(self) -> float:
         """Time that the device spent on it. Raises GpuError before it is `done`."""
-        return self._native.gpu_seconds
+        return sum(native.gpu_seconds for native in self._natives)
+
+    @property
+    def times(self) -> list[tuple[str, float]]:
+        """Label and seconds on the device of each dispatch, in order.
+
+        Raises:
+            GpuError: before it is `done`, or it was not made with `timed=True`.
+        """
+        if not self._timed:
+            raise GpuError(
+                "[backend::Command] expected commands(timed=True), which times dispatches"
+            )
+        seconds = [native.gpu_seconds for native in self._natives]
+        return list(zip(self._labels, seconds, strict=False))
 
     def __enter__(self) -> Command:
         return self
@@ -92,13 +116,20 @@ class Command:
     ) -> None:
         if error is not None:
             return
-        self._native.commit()
+        for native in self._natives:
+            native.commit()
         if self._wait:
-            self._native.wait()
+            self.wait()
 
     def _packed(
         self, kernel: str, binding: _core.Binding, value: Any
-    ) -> _core.NativeBuffer | list[_core.NativeBuffer | None] | int | None:
+    ) -> (
+        _core.NativeBuffer
+        | list[_core.NativeBuffer | None]
+        | tuple[_core.NativeBuffer, int, int]
+        | int
+        | None
+    ):
         where = f"{kernel}: {binding.name}"
         if binding.scalar:
             return _scalar(where, binding.dtype, value)
@@ -110,12 +141,24 @@ class Command:
                     f"[backend::dispatch] {where}: expected a list of Buffers, found "
                     f"{type(value).__name__}"
                 )
-            return [None if each is None else self._owned(where, each) for each in value]
+            return [None if each is None else self._whole(where, each) for each in value]
         expected = DTYPES[binding.dtype]
         native = self._owned(where, value, f" of {expected}")
         if value.dtype != expected:
             raise FormatError(
                 f"[backend::dispatch] {where}: expected a Buffer of {expected}, found {value.dtype}"
+            )
+        if binding.writable and value.read_only:
+            raise FormatError(
+                f"[backend::dispatch] {where}: expected memory that may be written, found read-only"
+            )
+        return native, value.offset, value.nbytes
+
+    def _whole(self, where: str, value: Any) -> _core.NativeBuffer:
+        native = self._owned(where, value)
+        if value.offset:
+            raise FormatError(
+                f"[backend::dispatch] {where}: expected a list of whole Buffers, found a part"
             )
         return native
 
