@@ -118,6 +118,7 @@ void register_native_model(py::module_& module) {
              locked(self, [&](engine::Engine& engine) { engine.set_memory(nbytes); });
            })
       .def("least_bytes", [](const NativeModel& self) { return self.engine->least_bytes(); })
+      .def_property_readonly("rows", [](const NativeModel& self) { return self.engine->rows(); })
       .def("free_bytes", [](const NativeModel& self) { return self.engine->free_bytes(); })
       .def("snapshot_form", &snapshot_form, py::arg("positions"))
       .def("stats", &stats);

@@ -22,6 +22,7 @@ namespace {
 using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
+using Widths = std::vector<std::pair<uint32_t, uint64_t>>;               // PlanInput::Width
 using Classes = std::vector<std::tuple<uint64_t, uint64_t, uint32_t>>;  // store::SizeClass
 
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
@@ -31,10 +32,13 @@ py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_b
   Classes classes;
   for (const store::SizeClass& k : sizes.classes)
     classes.emplace_back(k.slot_bytes, k.n_experts, k.n_layers);
+  Widths wider;
+  for (const auto& [rows, nbytes] : sizes.wider) wider.emplace_back(rows, nbytes);
   return py::dict("resident_bytes"_a = sizes.resident_bytes,
                   "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
                   "classes"_a = classes, "top_k"_a = sizes.top_k, "state_bytes"_a = state_bytes,
-                  "extent"_a = extent, "extent_bytes"_a = extent_bytes);
+                  "extent"_a = extent, "extent_bytes"_a = extent_bytes, "chunk"_a = sizes.chunk,
+                  "rows"_a = sizes.rows, "wider"_a = wider);
 }
 
 py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots: any
@@ -47,12 +51,17 @@ py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots:
   take("scratch_bytes", in.scratch_bytes);
   take("session_bytes", in.session_bytes);
   take("top_k", in.top_k);
+  take("chunk", in.chunk);
+  take("rows", in.rows);
+  for (const auto& [rows, nbytes] : sizes["wider"].cast<Widths>())
+    in.wider.push_back({rows, nbytes});
   for (const auto& [slot_bytes, n_experts, n_layers] : sizes["classes"].cast<Classes>())
     in.classes.push_back({slot_bytes, n_experts, n_layers});
   const store::Plan plan = store::make_plan(in);
   return py::dict("minimum_bytes"_a = plan.minimum_bytes, "min_slots"_a = plan.min_slots,
                   "max_slots"_a = plan.max_slots, "slots"_a = plan.slots,
-                  "holds_cycle"_a = plan.holds_cycle);
+                  "holds_cycle"_a = plan.holds_cycle, "rows"_a = plan.rows,
+                  "pass_bytes"_a = plan.pass_bytes);
 }
 
 py::dict to_dict(const engine::Rate& rate) {

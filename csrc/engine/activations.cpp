@@ -13,13 +13,20 @@ struct Block {
   const char* what;
 };
 
-std::array<Block, 11> blocks(const model::Weights& weights, bool read_ahead) {
+bool has_shared(const model::Weights& weights) {
+  return std::any_of(weights.layers.begin(), weights.layers.end(), [](const model::Layer& layer) {
+    return layer.moe() != nullptr && layer.moe()->has_shared;
+  });
+}
+
+std::array<Block, 11> blocks(const model::Weights& weights, uint64_t rows, bool read_ahead) {
   const model::Spec& spec = weights.spec;
-  const uint64_t rows = spec.chunk, row_bytes = uint64_t(spec.d_model) * 4;
+  const uint64_t row_bytes = uint64_t(spec.d_model) * 4;
+  const uint64_t shared = has_shared(weights) ? rows : spec.chunk;  // dense layers take a chunk
   const uint64_t pairs = rows * weights.top_k(), guessed = read_ahead ? rows : 0;
   return {{{&Activations::x, rows * row_bytes, "activations"},
            {&Activations::normed, rows * row_bytes, "activations"},
-           {&Activations::shared, rows * row_bytes, "activations"},
+           {&Activations::shared, shared * row_bytes, "activations"},
            {&Activations::expert_out, pairs * row_bytes, "expert outputs"},
            {&Activations::expert_ids, pairs * 4, "routing"},
            {&Activations::expert_weights, pairs * 4, "routing"},
@@ -35,8 +42,8 @@ std::array<Block, 11> blocks(const model::Weights& weights, bool read_ahead) {
 // grow.
 constexpr uint64_t kPairBytes = 128;
 
-uint64_t list_bytes(const model::Weights& weights) {
-  return uint64_t(weights.spec.chunk) * weights.top_k() * kPairBytes;
+uint64_t list_bytes(const model::Weights& weights, uint64_t rows) {
+  return rows * weights.top_k() * kPairBytes;
 }
 
 }  // namespace
@@ -65,17 +72,25 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
   return work;
 }
 
-Activations::Activations(const model::Weights& weights, bool read_ahead, base::Arena& arena) {
-  for (const Block& block : blocks(weights, read_ahead))
+Activations::Activations(const model::Weights& weights, uint32_t rows, bool read_ahead,
+                         base::Arena& arena) {
+  for (const Block& block : blocks(weights, rows, read_ahead))
     this->*block.member = base::Memory::written(arena, block.nbytes, block.what);
-  lists = base::Booking(arena.account(), list_bytes(weights), "lists of a pass");
+  lists = base::Booking(arena.account(), list_bytes(weights, rows), "lists of a pass");
 }
 
-uint64_t Activations::bytes(const model::Weights& weights, bool read_ahead,
+uint64_t Activations::bytes(const model::Weights& weights, uint32_t rows, bool read_ahead,
                             const base::Arena& arena) {
-  uint64_t sum = list_bytes(weights);
-  for (const Block& block : blocks(weights, read_ahead)) sum += arena.booked_bytes(block.nbytes);
+  uint64_t sum = list_bytes(weights, rows);
+  for (const Block& block : blocks(weights, rows, read_ahead))
+    sum += arena.booked_bytes(block.nbytes);
   return sum;
+}
+
+bool Activations::fits(const model::Weights& weights, uint32_t rows, const base::Arena& arena) {
+  const auto all = blocks(weights, rows, true);
+  return std::all_of(all.begin(), all.end(),
+                     [&](const Block& block) { return block.nbytes <= arena.most_written(); });
 }
 
 }  // namespace moeflux::engine

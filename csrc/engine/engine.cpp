@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "engine/wide_pass.h"
 #include "model/weight_reader.h"
 
 namespace moeflux::engine {
@@ -25,13 +26,20 @@ void check_scales(const ops::GatedFfn& expert, uint32_t layer, uint32_t index,
 store::PlanInput Engine::sizes(const model::Weights& weights,
                                const std::vector<store::LayerExperts>& experts, const ops::Ops& ops,
                                const base::Arena& arena, const Options& options) {
+  const auto pass_bytes = [&](uint32_t rows) {
+    return Activations::bytes(weights, rows, options.read_ahead, arena);
+  };
   store::PlanInput sizes;
   sizes.classes = store::size_classes(experts, arena).classes;
   sizes.resident_bytes = arena.account().live_bytes();
+  sizes.chunk = weights.spec.chunk;
+  sizes.rows = rows_asked_for(options.rows, sizes.chunk);
   sizes.scratch_bytes = ops.scratch_bytes(workload(weights, options.context)) +
-                        Activations::bytes(weights, options.read_ahead, arena) +
-                        RunAhead::bytes(weights, ops.ahead(), arena) +
+                        pass_bytes(sizes.chunk) + RunAhead::bytes(weights, ops.ahead(), arena) +
                         store::ExpertStore::fixed_bytes(experts, options.read_threads, arena);
+  if (sizes.rows > sizes.chunk) sizes.scratch_bytes += pass_bytes(sizes.rows);
+  for (const uint32_t rows : wider_passes(weights, arena, options))
+    sizes.wider.push_back({rows, pass_bytes(rows)});
   sizes.session_bytes = SessionLayout(weights, options.context, ops, arena).bytes(options.context);
   sizes.top_k = weights.top_k();
   // Weights' readers are gone before anything of this is booked, but a tiny model has less of it.
@@ -55,9 +63,10 @@ Engine::Engine(Parts parts, const Options& options)
   needs_.max_slots = options.max_slots;
   plan_ = store::make_plan(needs_);
   holds_cycle_ = plan_.holds_cycle;
+  rows_ = plan_.rows;
 
   ops_->reserve(workload(*weights_, options.context));
-  act_ = Activations(*weights_, options.read_ahead, *arena_);
+  act_ = Activations(*weights_, needs_.chunk, options.read_ahead, *arena_);
   store::StoreOptions store_options;
   store_options.min_slots = store::min_slots(UINT32_MAX, needs_.top_k);  // of a class
   store_options.max_slots = plan_.max_slots;
@@ -82,13 +91,17 @@ void Engine::set_poll(std::function<void()> poll) {
   pipeline_.set_poll(std::move(poll));
 }
 
-void Engine::find_room(uint64_t nbytes, const std::string& what) {
+bool Engine::try_room(uint64_t nbytes) {
   for (;;) {
     const bool reading = store_->reading();  // asked first: a read that ends gives its slot back
-    if (store_->make_room(nbytes)) return;
-    if (!reading) arena_->account().refuse(nbytes, what, store_->spare_bytes());
+    if (store_->make_room(nbytes)) return true;
+    if (!reading) return false;
     pipeline_.wait();  // slots that are read on a guess
   }
+}
+
+void Engine::find_room(uint64_t nbytes, const std::string& what) {
+  if (!try_room(nbytes)) arena_->account().refuse(nbytes, what, store_->spare_bytes());
 }
 
 void Engine::make_room(uint64_t nbytes, const std::string& what) {
@@ -134,7 +147,7 @@ void Engine::set_memory(uint64_t nbytes) {
   base::Account& account = arena_->account();
   store::PlanInput needs = needs_;
   needs.memory_bytes = nbytes;
-  const bool holds_cycle = store::make_plan(needs).holds_cycle;  // throws below the plan's least
+  const store::Plan plan = store::make_plan(needs);  // throws below the plan's least
   while (!account.try_set_limit(nbytes)) {
     const uint64_t limit = account.limit_bytes();
     const bool reading = store_->reading();  // asked first, as in find_room
@@ -144,7 +157,8 @@ void Engine::set_memory(uint64_t nbytes) {
                               " bytes or more: experts alone can go at once; found ", nbytes);
     pipeline_.wait();
   }
-  holds_cycle_ = holds_cycle;
+  holds_cycle_ = plan.holds_cycle;
+  rows_ = plan.rows;
 }
 
 uint64_t Engine::least_bytes() const {
@@ -255,7 +269,6 @@ void Engine::step(std::span<const Request> requests) {
   check(requests);
   const uint32_t top_k = top_k_of(requests);
   const int64_t begin = base::now_ns();
-  std::vector<uint32_t> done(requests.size());
   std::vector<Remaining> remaining;
   for (const Request& request : requests)
     remaining.push_back(
@@ -263,30 +276,36 @@ void Engine::step(std::span<const Request> requests) {
   try {
     grow(requests);
     const uint32_t chunk = weights_->spec.chunk;
-    // Buffers hold chunk * (the model's top_k) expert outputs: more experts a token, fewer tokens.
-    const uint32_t rows = std::min(chunk, top_k ? chunk * weights_->top_k() / top_k : chunk);
+    const uint32_t most = widen(requests);
+    // Buffers hold rows * (the model's top_k) expert outputs: more experts a token, fewer tokens.
+    const uint32_t rows = std::min(most, top_k ? most * weights_->top_k() / top_k : most);
     for (auto shares = next_pass(remaining, rows, chunk); !shares.empty();
          shares = next_pass(remaining, rows, chunk)) {
-      forward({requests, shares, done, top_k});
+      const std::vector<Slice> slices = slices_of(shares, chunk);
+      forward({requests, shares, slices, top_k});
       for (const Share& share : shares) {
-        done[share.request] += share.n;
-        remaining[share.request].position += share.n;
-        remaining[share.request].n -= share.n;
+        Remaining& of = remaining[share.request];
+        of.done += share.n;
+        of.position += share.n;
+        of.n -= share.n;
       }
       ++stats_.passes;
     }
   } catch (...) {
     pipeline_.drain();
     look_ahead_->abandon();
+    narrow();
     for (const Request& request : requests) request.session->trim();
     publish(begin);
     throw;
   }
+  narrow();
   for (size_t i = 0; i < requests.size(); ++i) {  // nothing of a session has changed before
-    requests[i].session->commit(done[i]);
-    stats_.tokens += done[i];
+    const uint32_t n = remaining[i].done;
+    requests[i].session->commit(n);
+    stats_.tokens += n;
     if (requests[i].routing == nullptr) continue;
-    stats_.overridden_tokens += done[i];
+    stats_.overridden_tokens += n;
     stats_.override_name = requests[i].routing->name;
   }
   ++stats_.steps;

@@ -32,12 +32,15 @@ struct Stats {
   uint64_t slot_bytes = 0, live_bytes = 0, peak_bytes = 0, limit_bytes = 0;
 };
 
+inline constexpr uint32_t kMostRows = 4096;  // of a pass
+
 struct Options {
   uint32_t read_threads = io::kReadThreads;
   uint32_t context = 8192;
   uint32_t max_slots = 0;   // 0: as many as the budget holds
   bool read_ahead = false;  // the next layer's experts, on a guess
   bool run_ahead = true;    // several layers at once, where ops can: the same bits
+  uint32_t rows = 0;        // of a pass, at most: chunk..kMostRows; 0: what the plan chooses
 };
 
 struct Parts {  // what an engine is put together from
@@ -54,7 +57,8 @@ class Engine {
   Engine(Parts parts, const Options& options);
 
   // What a model of these weights needs of this arena and these ops: the plan's input, less the
-  // budget. Nothing is allocated: the planner asks before there is an engine.
+  // budget. Nothing is allocated: the planner asks before there is an engine. Throws FormatError
+  // when options.rows are out of their range.
   static store::PlanInput sizes(const model::Weights& weights,
                                 const std::vector<store::LayerExperts>& experts,
                                 const ops::Ops& ops, const base::Arena& arena,
@@ -90,6 +94,7 @@ class Engine {
   void restore(Session& session, const Session::Snapshot& snapshot);
   void truncate(Session& session, uint32_t n_tokens);
   void set_poll(std::function<void()> poll);
+  uint32_t rows() const { return rows_; }  // of a pass, at most
   const char* ops_name() const { return ops_->name(); }
   const char* read_mode() const;
   const store::ExpertStore& store() const { return *store_; }
@@ -101,14 +106,21 @@ class Engine {
   void publish(int64_t begin_ns);  // what has been spent since then, waiting or not
   Tools tools() { return {*weights_, act_, *store_, pipeline_}; }
   void grow(std::span<const Request> requests);  // their caches, for what they append
-  // Gives slots back until nbytes are free. Throws MemoryBudgetError with the budget that it takes.
-  // find_room: as a part of a step, which publishes the time; make_room: by itself.
+  // The rows of the step's passes, and what they compute in until narrow(), where that is more than
+  // a chunk; wide_pass.cpp.
+  uint32_t widen(std::span<const Request> requests);
+  void narrow() noexcept;
+  // Gives slots back until nbytes are free. False, or MemoryBudgetError with the budget that it
+  // takes, when there are not so many. find_room: as a part of a step, which publishes the time;
+  // make_room: by itself.
+  bool try_room(uint64_t nbytes);
   void find_room(uint64_t nbytes, const std::string& what);
   void make_room(uint64_t nbytes, const std::string& what);
 
   // forward.cpp
   void forward(const Pass& pass);
-  void mix(const Pass& pass, size_t index);
+  void mix(const Pass& pass, const Slice& slice, size_t index);
+  void feed(const Pass& pass, size_t slice, size_t index, const ops::Rows& normed);
   ops::Rows enter(const Pass& pass, size_t index, bool guess);
   void each_layer(const Pass& pass);
   void override_routing(const Pass& pass, size_t index);
@@ -126,8 +138,10 @@ class Engine {
   std::shared_ptr<base::Bell> bell_ = std::make_shared<base::Bell>();
   store::PlanInput needs_;                 // as it was loaded
   store::Plan plan_;                       // the same
-  std::atomic<bool> holds_cycle_ = false;  // with the budget of now
-  Activations act_;
+  std::atomic<bool> holds_cycle_ = false;  // with the budget of now, as the next
+  std::atomic<uint32_t> rows_ = 0;
+  Activations act_;                        // those of the passes that run
+  std::optional<Activations> narrow_act_;  // a chunk's, while wide passes run
   std::unique_ptr<store::ExpertStore> store_;
   Pipeline pipeline_;      // after the store and the buffers: what is queued is done before they go
   uint64_t n_normed_ = 0;  // inputs of layers, which numbers them

@@ -12,6 +12,7 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
     : tools_(tools),
       look_ahead_(look_ahead),
       moe_(moe),
+      pass_(pass),
       is_decode_(pass.is_decode()),
       top_k_(pass.router_of(moe).top_k),
       normed_(normed),
@@ -45,7 +46,7 @@ void ExpertPass::run() {
   for (acquire(); !pending_.empty() || !all_acquired(); acquire())
     if (!enqueue_ready() && !enqueue_shared()) wait();
   enqueue_shared();
-  combine(tools_, moe_, top_k_, normed_);
+  combine(tools_, moe_, pass_, normed_);
 }
 
 void ExpertPass::acquire() {
@@ -67,28 +68,62 @@ void ExpertPass::take_slots() {
 
 bool ExpertPass::enqueue_ready() {
   const size_t most = all_acquired() ? pending_.size() : (window_ + 1) / 2;
-  std::vector<ops::ExpertJob> jobs;
-  std::vector<Pending> rest;
+  std::vector<Pending> taken, rest;
   for (Pending& p : pending_) {
     const auto ready = [&] { return p.pin.ready(); };
-    if (jobs.size() == most || !blaming(p.demand->request, ready)) {
-      rest.push_back(std::move(p));
-      continue;
-    }
-    jobs.push_back({moe_.experts.at(p.pin.data(), p.demand->expert), {}, p.demand->pairs});
-    for (uint32_t pair : p.demand->pairs) jobs.back().rows.push_back(pair / top_k_);
-    tools_.pipeline.hold(std::move(p.pin));
+    auto& list = taken.size() < most && blaming(p.demand->request, ready) ? taken : rest;
+    list.push_back(std::move(p));
   }
   pending_ = std::move(rest);
-  if (jobs.empty()) return false;
-  tools_.pipeline.enqueue().experts(jobs, normed_, tools_.act.expert_out.as<float>());
+  if (taken.empty()) return false;
+  enqueue(taken);
   if (!all_acquired()) tools_.pipeline.submit();
   return true;
 }
 
+void ExpertPass::enqueue(std::vector<Pending>& taken) {
+  const uint64_t dim = tools_.weights.spec.d_model;
+  const bool whole = pass_.slices.size() == 1 || tools_.pipeline.enqueue().takes_passes();
+  for (size_t i = 0; i < (whole ? 1 : pass_.slices.size()); ++i) {
+    if (i > 0) tools_.pipeline.submit();  // lists of one slice are what a submit takes
+    const Slice all{{}, 0, normed_.n}, &slice = whole ? all : pass_.slices[i];
+    const std::vector<ops::ExpertJob> jobs = jobs_of(taken, slice);
+    if (jobs.empty()) continue;
+    tools_.pipeline.enqueue().experts(
+        jobs, whole ? normed_ : pass_.slice_of(normed_, dim, i),
+        tools_.act.expert_out.as<float>() + uint64_t(slice.row) * top_k_ * dim);
+  }
+  for (Pending& p : taken) tools_.pipeline.hold(std::move(p.pin));
+  if (!whole) tools_.pipeline.submit();
+}
+
+// Of a slice's rows, counted from its first; of a chunk's at most each.
+std::vector<ops::ExpertJob> ExpertPass::jobs_of(std::span<const Pending> taken,
+                                                const Slice& slice) const {
+  std::vector<ops::ExpertJob> jobs;
+  const uint32_t first = slice.row * top_k_, chunk = tools_.weights.spec.chunk;
+  for (const Pending& p : taken) {
+    uint32_t n = chunk;  // of the last job; none yet
+    const auto& pairs = p.demand->pairs;
+    for (auto pair = std::lower_bound(pairs.begin(), pairs.end(), first);
+         pair != pairs.end() && *pair < first + slice.n * top_k_; ++pair, ++n) {
+      if (n == chunk) {
+        jobs.push_back({moe_.experts.at(p.pin.data(), p.demand->expert), {}, {}});
+        n = 0;
+      }
+      jobs.back().pairs.push_back(*pair - first);
+      jobs.back().rows.push_back((*pair - first) / top_k_);
+    }
+  }
+  return jobs;
+}
+
 bool ExpertPass::enqueue_shared() {
   if (!shared_left_) return false;
-  tools_.pipeline.enqueue().ffn(moe_.shared, normed_, tools_.act.shared.as<float>());
+  const uint64_t dim = tools_.weights.spec.d_model;
+  for (size_t i = 0; i < pass_.slices.size(); ++i)
+    tools_.pipeline.enqueue().ffn(moe_.shared, pass_.slice_of(normed_, dim, i),
+                                  tools_.act.shared.as<float>() + pass_.slices[i].row * dim);
   shared_left_ = false;
   return true;
 }
@@ -102,12 +137,19 @@ void ExpertPass::wait() {
   tools_.pipeline.wait();
 }
 
-void combine(const Tools& tools, const model::Moe& moe, uint32_t top_k, const ops::Rows& normed) {
+void combine(const Tools& tools, const model::Moe& moe, const Pass& pass, const ops::Rows& normed) {
   const bool gated = moe.has_shared && moe.shared_gate.out() != 0;
-  tools.pipeline.enqueue().combine(tools.act.routing(), top_k, tools.act.expert_out.as<float>(),
-                                   gated ? &moe.shared_gate : nullptr, normed,
-                                   moe.has_shared ? tools.act.shared.as<float>() : nullptr,
-                                   tools.weights.spec.d_model, tools.act.x.as<float>());
+  const Activations& act = tools.act;
+  const uint32_t dim = tools.weights.spec.d_model, top_k = pass.router_of(moe).top_k;
+  for (size_t i = 0; i < pass.slices.size(); ++i) {
+    const uint64_t row = pass.slices[i].row;
+    tools.pipeline.enqueue().combine(act.routing(row, top_k, moe.router.n_experts), top_k,
+                                     act.expert_out.as<float>() + row * top_k * dim,
+                                     gated ? &moe.shared_gate : nullptr,
+                                     pass.slice_of(normed, dim, i),
+                                     moe.has_shared ? act.shared.as<float>() + row * dim : nullptr,
+                                     dim, act.x.as<float>() + row * dim);
+  }
 }
 
 }  // namespace moeflux::engine

@@ -14,12 +14,12 @@
 namespace moeflux::engine {
 
 // The end of a layer: enqueues x += what its experts, and the shared one, gave.
-void combine(const Tools& tools, const model::Moe& moe, uint32_t top_k, const ops::Rows& normed);
+void combine(const Tools& tools, const model::Moe& moe, const Pass& pass, const ops::Rows& normed);
 
 class ExpertPass {
  public:
   // `chosen` (rows, top_k): experts that the routing in tools.act has, or will have before stages of
-  // this read it. Throws Error when it names experts that there are not.
+  // this read it; `pass` outlives it. Throws Error when it names experts that there are not.
   ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe, const Pass& pass,
              const ops::Rows& normed, std::span<const uint32_t> chosen);
   // Enqueues all of it: x += experts(normed). Throws IoError when an expert cannot be read.
@@ -41,13 +41,16 @@ class ExpertPass {
   bool all_acquired() const { return next_ == demands_.size(); }
   void acquire();
   void take_slots();
-  bool enqueue_ready();   // false: nothing is ready
+  bool enqueue_ready();  // false: nothing is ready
+  void enqueue(std::vector<Pending>& taken);
+  std::vector<ops::ExpertJob> jobs_of(std::span<const Pending> taken, const Slice& slice) const;
   bool enqueue_shared();  // false: there is none, or it is enqueued
   void wait();
 
   const Tools tools_;
   LookAhead& look_ahead_;
   const model::Moe& moe_;
+  const Pass& pass_;
   const bool is_decode_;
   const uint32_t top_k_;
   const ops::Rows normed_;

@@ -56,7 +56,11 @@ void Engine::forward(const Pass& pass) {
   pass.each_row([&](uint64_t, const Request& request, uint64_t token) {
     tokens.push_back(request.tokens[token]);
   });
-  pipeline_.enqueue().embed(weights_->embed, tokens, act_.x.as<float>());
+  for (const Slice& slice : pass.slices) {
+    if (slice.row) pipeline_.submit();  // lists of one slice are what a submit takes
+    pipeline_.enqueue().embed(weights_->embed, std::span(tokens).subspan(slice.row, slice.n),
+                              act_.x.as<float>() + uint64_t(slice.row) * weights_->spec.d_model);
+  }
   const uint64_t misses = store_->stats().misses;
   const bool ahead = run_ahead_->helps(pass);
   if (ahead)
@@ -74,7 +78,6 @@ void Engine::each_layer(const Pass& pass) {
     const model::Moe* moe = weights_->layers[index].moe();
     const ops::Rows normed = enter(pass, index, true);
     if (moe) {
-      pipeline_.enqueue().route(pass.router_of(*moe), normed, act_.routing());
       pipeline_.finish();  // the one wait of a layer: which experts it needs
       override_routing(pass, index);
     }
@@ -87,40 +90,53 @@ void Engine::each_layer(const Pass& pass) {
   }
 }
 
-// A layer up to its experts' input, which is returned; of a dense layer all.
+// A layer up to its router, whose input is returned; of a dense layer all.
 ops::Rows Engine::enter(const Pass& pass, size_t index, bool guess) {
-  const model::Layer& layer = weights_->layers[index];
-  const model::Spec& spec = weights_->spec;
-  const uint32_t n = pass.n_rows();
-  float *x = act_.x.as<float>(), *shared = act_.shared.as<float>();
-  mix(pass, index);
-  if (guess && layer.moe()) look_ahead_->guess(pass, index);
-  const ops::Rows normed{act_.normed.as<float>(), n, ++n_normed_};
-  pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, n, spec.d_model, act_.normed.as<float>());
-  if (layer.moe()) return normed;
-  pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), normed, shared);
-  pipeline_.enqueue().add(shared, uint64_t(n) * spec.d_model, x);
+  for (const Slice& slice : pass.slices) mix(pass, slice, index);
+  if (guess && weights_->layers[index].moe()) look_ahead_->guess(pass, index);
+  const ops::Rows normed{act_.normed.as<float>(), pass.n_rows(), ++n_normed_};
+  n_normed_ += pass.slices.size();
+  for (size_t i = 0; i < pass.slices.size(); ++i) feed(pass, i, index, normed);
   return normed;
 }
 
-void Engine::mix(const Pass& pass, size_t index) {
+// The layer's mixer, over a slice.
+void Engine::mix(const Pass& pass, const Slice& slice, size_t index) {
   std::vector<ops::Segment> segments;
   uint32_t row = 0;
-  for (const Share& share : pass.shares) {
+  for (const Share& share : slice.shares) {
     const Session& session = *pass.requests[share.request].session;
-    const uint32_t done = pass.done[share.request];
-    ops::Segment segment = session.segment(index, done == 0);
+    ops::Segment segment = session.segment(index, share.begin == 0);
     segment.row = row;
     segment.n = share.n;
-    segment.position = session.position() + done;
+    segment.position = session.position() + share.begin;
     segments.push_back(segment);
     row += share.n;
   }
   const model::Layer& layer = weights_->layers[index];
   const model::Spec& spec = weights_->spec;
-  float *x = act_.x.as<float>(), *normed = act_.normed.as<float>();
+  const uint64_t at = uint64_t(slice.row) * spec.d_model;
+  float *x = act_.x.as<float>() + at, *normed = act_.normed.as<float>() + at;
   pipeline_.enqueue().norm(layer.norm, spec.eps, x, row, spec.d_model, normed);
   pipeline_.enqueue().mix(layer.mixer, segments, {normed, row}, x);
+}
+
+// What follows the mixer, over a slice of the rows `normed`: the layer's network, or its router.
+void Engine::feed(const Pass& pass, size_t slice, size_t index, const ops::Rows& normed) {
+  const model::Layer& layer = weights_->layers[index];
+  const model::Spec& spec = weights_->spec;
+  const ops::Rows rows = pass.slice_of(normed, spec.d_model, slice);
+  const uint64_t row = pass.slices[slice].row, at = row * spec.d_model;
+  float *x = act_.x.as<float>() + at, *out = act_.shared.as<float>();
+  pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, rows.n, spec.d_model,
+                           act_.normed.as<float>() + at);
+  if (const model::Moe* moe = layer.moe()) {
+    const ops::Router router = pass.router_of(*moe);
+    pipeline_.enqueue().route(router, rows, act_.routing(row, router.top_k, router.n_experts));
+    return;
+  }
+  pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), rows, out);
+  pipeline_.enqueue().add(out, uint64_t(rows.n) * spec.d_model, x);
 }
 
 // Rewrites what the router has chosen for rows of requests that override it.

@@ -30,9 +30,13 @@ void LookAhead::guess(const Pass& pass, size_t index) {
   n_rows_ = pass.n_rows();
   float* normed = tools_.act.expert_out.as<float>();  // not in use before this layer's experts
   const model::Spec& spec = tools_.weights.spec;
-  tools_.pipeline.enqueue().norm(next->ffn_norm, spec.eps, tools_.act.x.as<float>(), n_rows_,
-                                 spec.d_model, normed);
-  tools_.pipeline.enqueue().route(next_->router, {normed, n_rows_}, tools_.act.guess());
+  const ops::Router& router = next_->router;
+  for (const Slice& slice : pass.slices) {
+    const float* x = tools_.act.x.as<float>() + uint64_t(slice.row) * spec.d_model;
+    tools_.pipeline.enqueue().norm(next->ffn_norm, spec.eps, x, slice.n, spec.d_model, normed);
+    tools_.pipeline.enqueue().route(router, {normed, slice.n},
+                                    tools_.act.guess(slice.row, router.top_k, router.n_experts));
+  }
 }
 
 void LookAhead::judge(uint32_t store_layer, std::span<const uint32_t> chosen) {

@@ -75,8 +75,8 @@ bool RunAhead::helps(const Pass& pass) const {
   const Request& request = pass.requests[share.request];
   const Capture& capture = request.capture;
   // A layer may be computed twice: its state is then read where nothing has written it.
-  return pass.done[share.request] == 0 && request.routing == nullptr && !capture.experts &&
-         !capture.router && !capture.hidden && (missing_ < kRare || !look_ahead_.helps(pass)) &&
+  return share.begin == 0 && request.routing == nullptr && !capture.experts && !capture.router &&
+         !capture.hidden && (missing_ < kRare || !look_ahead_.helps(pass)) &&
          !tools_.store.reading();
 }
 
@@ -133,7 +133,6 @@ class RunAhead::Walk {
     if (k == n_layers()) {
       stages_.head();
     } else {
-      enqueue().route(all_.layers_[k].moe->router, normed_, all_.tools_.act.routing());
       find(k);
     }
     all_.tools_.pipeline.submit();
@@ -145,7 +144,7 @@ class RunAhead::Walk {
     const model::Moe& moe = *all_.layers_[k].moe;
     ops::Lookup lookup;
     lookup.table = tools.store.table_of(moe.store_layer);
-    lookup.chosen = tools.act.routing().experts;
+    lookup.chosen = tools.act.routing(0, moe.router.top_k, moe.router.n_experts).experts;
     lookup.x = tools.act.x.as<float>();
     lookup.n_experts = moe.router.n_experts;
     lookup.top_k = moe.router.top_k;
@@ -164,7 +163,7 @@ class RunAhead::Walk {
     ahead().experts(moe.experts.at(nullptr, 0), moe.router.top_k, all_.places_.as<uint32_t>(),
                     normed_, tools.act.expert_out.as<float>());
     if (moe.has_shared) enqueue().ffn(moe.shared, normed_, tools.act.shared.as<float>());
-    combine(tools, moe, moe.router.top_k, normed_);
+    combine(tools, moe, pass_, normed_);
   }
 
   // What the k-th layer has chosen; its lookup is done.
@@ -195,7 +194,8 @@ class RunAhead::Walk {
       ahead().resume(saved(k), spec.d_model, all_.stopped_.as<uint32_t>(), x);
       enqueue().norm(layer.ffn_norm, spec.eps, x, 1, spec.d_model, normed);
       normed_ = {normed, 1};
-      enqueue().route(moe.router, normed_, tools.act.routing());
+      enqueue().route(moe.router, normed_,
+                      tools.act.routing(0, moe.router.top_k, moe.router.n_experts));
     }
     ExpertPass(tools, all_.look_ahead_, moe, pass_, normed_, chosen).run();
     known_ = true;

@@ -39,14 +39,14 @@ struct Routing {                // in the arena: written by route, read by combi
   float* logits = nullptr;      // (n, n_experts)
 };
 
-struct ExpertJob {  // one expert in memory, and the (row, output) pairs that it computes
+struct ExpertJob {  // one expert in memory, and (row, output) pairs of it: Workload::rows at most
   GatedFfn ffn;
   std::vector<uint32_t> rows;   // of the normed input
   std::vector<uint32_t> pairs;  // row of the expert outputs, row * top_k + rank
 };
 
 struct Workload {     // all that a model will ask of its ops, so that scratch can be booked before
-  uint32_t rows = 0;  // of any call, at most
+  uint32_t rows = 0;  // of any call, at most; but see takes_passes()
   uint32_t logit_rows = 0;  // of a head, at most
   uint32_t context = 0;     // positions a session holds
   uint32_t d_model = 0;
@@ -111,6 +111,9 @@ class Ops {
                     float* out) = 0;
   virtual void route(const Router& w, const Rows& normed, const Routing& out) = 0;
   virtual void ffn(const GatedFfn& w, const Rows& normed, float* out) = 0;
+  // Whether experts() takes any number of rows, as those of a wide pass, and computes the bits that
+  // it computes of fewer.
+  virtual bool takes_passes() const { return false; }
   // expert_out (n * top_k, d_model): writes the rows that the jobs name.
   virtual void experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) = 0;
   // x += sum over ranks of weight * expert_out (+ sigmoid(shared_gate normed) * shared).

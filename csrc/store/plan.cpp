@@ -46,6 +46,15 @@ void share(Plan& plan, const std::vector<SizeClass>& classes, uint64_t all, uint
     }
 }
 
+// The widest pass that slots can give room for, of what they have beyond their minimum.
+void widen(Plan& plan, const PlanInput& in, uint64_t spare) {
+  for (const PlanInput::Width& width : in.wider) {
+    if (width.nbytes > spare / kPassPart) return;
+    plan.rows = width.rows;
+    plan.pass_bytes = width.nbytes;
+  }
+}
+
 }  // namespace
 
 uint32_t min_slots(uint64_t n_experts, uint32_t top_k) {
@@ -80,11 +89,14 @@ Plan make_plan(const PlanInput& in) {
     throw MemoryBudgetError(
         "[store::plan] memory=", in.memory_bytes, " bytes is too little: expected at least ",
         plan.minimum_bytes, " (resident ", in.resident_bytes, ", scratch ", in.scratch_bytes,
-        ", a session ", in.session_bytes, ", ", slots, "); a smaller context= needs less");
+        ", a session ", in.session_bytes, ", ", slots, "); a smaller context= needs less",
+        in.rows > in.chunk ? ", and so do fewer rows=" : "");
   if (all > 0) share(plan, in.classes, capped(all), in.memory_bytes - fixed);
   plan.holds_cycle = true;
   for (size_t c = 0; c < in.classes.size(); ++c)
     plan.holds_cycle &= plan.classes[c].slots >= uint64_t(in.classes[c].n_layers) * in.top_k;
+  plan.rows = in.rows;
+  if (plan.slots < all) widen(plan, in, in.memory_bytes - plan.minimum_bytes);
   return plan;
 }
 

@@ -15,6 +15,12 @@ struct PlanInput {
   std::vector<SizeClass> classes;  // none: a dense model
   uint32_t top_k = 0;              // experts a token uses in a layer
   uint32_t max_slots = 0;          // a limit that the caller wants; 0: none
+  uint32_t chunk = 0, rows = 0;    // of a slice, and of the passes that scratch_bytes is for
+  struct Width {                   // of passes, and what a pass computes in beside the scratch
+    uint32_t rows = 0;
+    uint64_t nbytes = 0;
+  };
+  std::vector<Width> wider;  // ascending: what the plan may choose in place of `rows`
 };
 
 struct Plan {
@@ -25,6 +31,8 @@ struct Plan {
   uint64_t minimum_bytes = 0;  // the smallest budget that is accepted
   std::vector<Slots> classes;
   uint32_t min_slots = 0, max_slots = 0, slots = 0;  // of all classes
+  uint32_t rows = 0;        // of a pass, at most
+  uint64_t pass_bytes = 0;  // that slots give for one so wide, while it runs
   bool holds_cycle =
       false;  // every class has slots for one token: below it an LRU hits next to nothing
 };
@@ -33,6 +41,10 @@ struct Plan {
 // experts always fit.
 uint32_t min_slots(uint64_t n_experts, uint32_t top_k);
 uint64_t min_bytes(const std::vector<SizeClass>& classes, uint32_t top_k);
+
+// A prompt reads the experts once a pass: where they do not all fit, a pass is as wide as it may be
+// while it takes no more than a kPassPart-th of what slots can give.
+inline constexpr uint64_t kPassPart = 4;
 
 // Throws MemoryBudgetError, naming minimum_bytes and its parts, when the budget is below it, and
 // FormatError when max_slots is below min_slots.

@@ -193,7 +193,7 @@ class Conversation:
         answer: list[str] = []
         rest = self._go_back(ids)
         try:
-            if not self._feed(ids, rest, Watch(self._model.chunk, progress, cancel)):
+            if not self._feed(ids, rest, Watch(self._model, progress, cancel)):
                 yield Part("", finish_reason="cancelled")
                 return
             for part in stream_generate(self._model, ids[-1:], session=self._session,

@@ -35,12 +35,14 @@ from .session import Session
 from .spec import Spec, tree
 from .tokenizer import Tokenizer
 
+MOST_ROWS = 4096  # of a pass, at most; kMostRows of the core
 RULES = DEVICE_RULES | {
     "path": optional(PATH),
     "memory": SIZE,
     "context": integer(1, 1 << 24),
     "threads": optional(integer(1, 256)),
     "max_slots": optional(integer(1)),
+    "rows": optional(integer(1, MOST_ROWS)),
     "read_ahead": FLAG,
     "direct_io": FLAG,
     "revision": optional(TEXT),
@@ -57,6 +59,7 @@ def load(
     precision: str = "float32",
     threads: int | None = None,
     max_slots: int | None = None,
+    rows: int | None = None,
     read_ahead: bool = True,
     direct_io: bool = True,
     revision: str | None = None,
@@ -85,6 +88,10 @@ def load(
             nothing on another device.
         max_slots: at most this many experts in memory, no fewer than 3 and than a token takes in
             a layer, for each size of expert. Changes no result.
+        rows: tokens of all sessions that a pass takes at most, from the model's chunk (64 to 512)
+            to 4096: a pass reads each expert that it needs once. What it computes in takes the
+            place of experts while it runs; `memory` must have room for it. None: a chunk where all
+            experts fit, else as many as a quarter of their memory holds. Changes no result.
         read_ahead: also read the experts that the next layer is guessed to need, whenever the disk
             would be idle and as long as most guesses come true. Changes no result; a wrong guess is
             a read too many. False makes the counters of reads repeatable, but for prompts that need
@@ -121,6 +128,7 @@ def load(
     holes.refuse(checkpoint)
     identity = Identity(checkpoint)  # of what the core is about to open
     spec = build_spec(checkpoint)
+    check_rows(rows, spec)
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
         native = _core.load_model(
             spec=tree(spec),
@@ -133,6 +141,7 @@ def load(
                 read_threads=READ_THREADS,
                 read_ahead=read_ahead,
                 max_slots=min(max_slots or 0, 2**32 - 1),
+                rows=rows or 0,
             ),
         )
         hold(native)
@@ -142,6 +151,13 @@ def load(
     log.loaded(model, memory, direct_io, time.perf_counter() - begin)
     log.context(model, context)
     return model
+
+
+def check_rows(rows: int | None, spec: Spec) -> None:
+    """Raises FormatError for passes of fewer rows than the model's chunk."""
+    if rows is not None and rows < spec.chunk:
+        raise FormatError(f"[load] rows: expected at least {spec.chunk}, a chunk of this model, "
+                          f"found {rows}")  # fmt: skip
 
 
 class _Closed:
@@ -196,15 +212,19 @@ class Model:
 
     @property
     def chunk(self) -> int:
-        """Tokens of a session after which a pass of a prompt ends: at positions that it divides.
+        """Tokens of a session that go through attention together: up to positions that it divides.
 
-        A prompt that is cut there goes through the layers as it would anyway.
+        A prompt that is cut there is computed as it would be anyway, whatever its passes have of
+        other tokens.
         """
         return self._chunk
 
     @property
     def rows(self) -> int:
         """Tokens of all sessions that a pass takes at most; a step of more is several passes.
+
+        A pass reads each expert once. While sessions hold the memory that so many tokens would be
+        computed in, passes have fewer, a chunk at least.
 
         Example:
             >>> model = load(memory="24MiB", context=512)
@@ -213,7 +233,7 @@ class Model:
             >>> model.stats["passes"] - before
             1
         """
-        return self._chunk
+        return int(self._native.rows)
 
     @property
     def stats(self) -> dict[str, Any]:

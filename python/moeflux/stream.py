@@ -55,17 +55,18 @@ class Watch:
     """Who follows a generation, and may end it.
 
     Args:
-        chunk: tokens of a prompt that go through the layers together.
+        model: whose passes a prompt goes through.
         progress: see `stream_generate`, as `cancel`.
     """
 
     def __init__(
         self,
-        chunk: int,
+        model: Model,
         progress: Callable[[int, int], object] | None,
         cancel: Callable[[], bool] | None,
     ) -> None:
-        self._chunk, self._progress, self._cancel = chunk, progress, cancel
+        self._chunk, self._rows = model.chunk, model.rows // model.chunk * model.chunk
+        self._progress, self._cancel = progress, cancel
         self._ends = False
 
     def is_cancelled(self) -> bool:
@@ -86,7 +87,7 @@ class Watch:
         whole = whole or (self._progress is None and self._cancel is None)
         done = 0
         while done < len(ids) and not self.is_cancelled():
-            n = len(ids) if whole else self._chunk - (position + done) % self._chunk
+            n = len(ids) if whole else self._rows - (position + done) % self._chunk
             yield ids[done : done + n]
             done = min(done + n, len(ids))
             self.told(done, len(ids))
@@ -185,7 +186,7 @@ def stream_generate(
     generation = Generation(model.tokenizer, params, stop=stops, seen=seen + ids,
                             max_tokens=min(int(max_tokens), room - len(ids) + extra),
                             top_logprobs=top_logprobs)  # fmt: skip
-    watch = Watch(model.chunk, progress, cancel)
+    watch = Watch(model, progress, cancel)
     return _stream(model, session, ids, names, generation, watch, aborts_before,
                    Draft(draft, model._native, seen + ids) if draft else None)  # fmt: skip
 

@@ -25,6 +25,7 @@ class DecoratedOps : public moeflux::ops::Ops {
     return inner_->submit(std::move(on_done));
   }
   void abandon() override { inner_->abandon(); }
+  bool takes_passes() const override { return inner_->takes_passes(); }
 
   void embed(const moeflux::quant::Matrix& table, std::span<const uint32_t> tokens,
              float* x) override {

@@ -103,3 +103,24 @@ TEST_CASE("a dense model needs no slots") {
   CHECK(plan.minimum_bytes == 150);
   CHECK(plan.slots == 0);
 }
+
+TEST_CASE("a pass is as wide as a quarter of what slots can give, where the experts do not fit") {
+  PlanInput in = input(0);  // 30 bytes of slots at least
+  in.chunk = in.rows = 8;
+  in.wider = {{16, 10}, {32, 20}, {64, 31}};
+  struct Row {
+    uint64_t memory;
+    uint32_t rows;
+    uint64_t pass_bytes;
+  };
+  for (const Row& row :
+       {Row{180, 8, 0}, Row{219, 8, 0}, Row{220, 16, 10}, Row{259, 16, 10}, Row{260, 32, 20},
+        Row{303, 32, 20}, Row{304, 64, 31}, Row{309, 64, 31}, Row{310, 8, 0}}) {
+    in.memory_bytes = row.memory;
+    const Plan plan = make_plan(in);
+    CAPTURE(row.memory);
+    CHECK(plan.rows == row.rows);
+    CHECK(plan.pass_bytes == row.pass_bytes);
+    CHECK(plan.minimum_bytes == 180);
+  }
+}

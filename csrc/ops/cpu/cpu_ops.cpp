@@ -45,6 +45,7 @@ void CpuOps::rehearse(const Workload& work) {
     job.pairs = job.rows;
     experts({&job, 1}, normed, x);
     if (w.shared) ffn(*w.shared, normed, x);
+    experts({&job, 1}, {x, batch_rows(work) + 1}, x);  // of a wide pass
     combine({}, 0, x, w.shared_gate, normed, x, w.expert.down.out(), x);
   }
   if (work.head) {

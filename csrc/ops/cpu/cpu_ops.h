@@ -35,6 +35,7 @@ class CpuOps final : public Ops {
             float* out) override;
   void route(const Router& w, const Rows& normed, const Routing& out) override;
   void ffn(const GatedFfn& w, const Rows& normed, float* out) override;
+  bool takes_passes() const override { return true; }
   void experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) override;
   void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                const Linear* shared_gate, const Rows& normed, const float* shared, uint32_t dim,

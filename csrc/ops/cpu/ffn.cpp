@@ -1,4 +1,5 @@
-// The feed-forward networks of a batch of experts, in four passes over the pool:
+// The feed-forward networks of a batch of experts, in four passes over the pool, behind one that
+// prepares rows of a wide pass:
 //   1  pack the rows of each expert that has many
 //   2  gate and up
 //   3  the activation; prepare (and pack) the hidden rows
@@ -49,8 +50,40 @@ struct Matmul::Batch {
     Product* product;
     uint32_t index;
   };
+  struct Row {  // of a wide pass, to be prepared
+    InputFormat format;
+    const float* x;
+    std::byte* record;
+  };
   std::vector<Expert> experts;  // Products point into it
+  std::vector<Row> rows;
 };
+
+// The rows of a job, prepared or noted down for that.
+void Matmul::take_rows(const Product& product, const ExpertJob& job, const Rows& x, Input& input,
+                       Batch& batch) {
+  const uint32_t in = product.w->in();
+  if (!is_wide(x)) {
+    const Prepared prepared = prepare(product.format, x, in);
+    for (uint32_t row : job.rows)
+      input.records.push_back(prepared.records + row * prepared.stride);
+    return;
+  }
+  const uint64_t stride = input_bytes(product.format, in);
+  std::byte* record = buffers_.records.take<std::byte>(job.rows.size() * stride);
+  for (uint32_t row : job.rows) {
+    batch.rows.push_back({product.format, x.data + uint64_t(row) * in, record});
+    input.records.push_back(record);
+    record += stride;
+  }
+}
+
+void Matmul::prepare_rows(const Batch& batch) {
+  pool_.parallel_for(static_cast<int>(batch.rows.size()), [&](int i, int) {
+    const Batch::Row& row = batch.rows[i];
+    kernels_.prepare(row.format, row.x, batch.experts[0].gate.w->in(), row.record);
+  });
+}
 
 void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out, Batch& batch) {
   for (Scratch* scratch :
@@ -72,9 +105,7 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* o
     for (int k = 0; k < (job.ffn.interleaved ? 1 : 2); ++k) {
       const Product& of = k == 0 ? expert.gate : expert.up;
       if (of.input != &expert.in[k]) continue;
-      const Prepared prepared = prepare(of.format, x, in);
-      for (uint32_t row : job.rows)
-        expert.in[k].records.push_back(prepared.records + row * prepared.stride);
+      take_rows(of, job, x, expert.in[k], batch);
       if (!packs(of.format, expert.n)) continue;
       expert.in[k].packed =
           buffers_.packed.take<std::byte>(expert.blocks() * packed_bytes(of.format, in));
@@ -99,6 +130,7 @@ void Matmul::run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* ou
   Batch batch;
   batch.experts.resize(jobs.size());
   plan_batch(jobs, x, out, batch);
+  prepare_rows(batch);
 
   std::vector<Batch::Block> blocks;
   const auto add_blocks = [&](Batch::Expert& expert, Product& product) {

@@ -157,7 +157,8 @@ void Matmul::ffn(const GatedFfn& w, const Rows& x, float* out) {
 }
 
 void Matmul::experts(std::span<const ExpertJob> jobs, const Rows& x, float* out) {
-  use(x);
+  const bool wide = is_wide(x);
+  if (!wide) use(x);
   // In batches that the hidden buffers hold; a packed job takes whole blocks.
   for (size_t begin = 0; begin < jobs.size();) {
     uint64_t rows = 0;
@@ -167,6 +168,7 @@ void Matmul::experts(std::span<const ExpertJob> jobs, const Rows& x, float* out)
       if (end > begin && rows + padded > batch_rows_) break;
       rows += padded;
     }
+    if (wide) use({x.data, x.n});
     run_batch(jobs.subspan(begin, end - begin), x, out);
     begin = end;
   }

@@ -24,7 +24,8 @@ class Matmul {
       : pool_(pool), kernels_(kernels), precision_(precision), buffers_(buffers) {}
 
   // (row, expert) pairs that experts() takes at a time: about a chunk's rows, some of them padding,
-  // in whole blocks. Before the first call of the others.
+  // in whole blocks. Before the first call of the others. Of more rows x than that, those of a wide
+  // pass, experts() prepares a batch's alone, and again where several experts want one.
   void set_batch_rows(uint32_t rows) { batch_rows_ = rows; }
 
   // All of `products` from the same rows x (n, in).
@@ -56,6 +57,7 @@ class Matmul {
   };
   struct Batch;
 
+  bool is_wide(const Rows& x) const { return x.n > batch_rows_; }
   void use(const Rows& x);  // forgets what was prepared from others
   Prepared prepare(const InputFormat& format, const Rows& x, uint32_t in);
   bool packs(const InputFormat& format, uint64_t n) const {
@@ -66,6 +68,9 @@ class Matmul {
   uint32_t task_rows(const Product& product) const;
   void split(const Product& product, std::vector<Piece>& pieces) const;
   void run(std::span<const Piece> pieces);
+  void take_rows(const Product& product, const ExpertJob& job, const Rows& x, Input& input,
+                 Batch& batch);
+  void prepare_rows(const Batch& batch);
   void plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out, Batch& batch);
   void run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* out);
 

@@ -78,6 +78,11 @@ Precision = Annotated[
     str, typer.Option(help="Of products with weights: float32, bfloat16 or int8.")
 ]
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
+Rows = Annotated[
+    Optional[int],
+    typer.Option(help="Tokens a pass of a prompt, which reads each expert once; as memory allows.",
+                 show_default="as many as fit"),
+]  # fmt: skip
 ReadAhead = Annotated[
     bool, typer.Option(help="Read what the next layer is guessed to need, while the disk is idle.")
 ]

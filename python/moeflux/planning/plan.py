@@ -68,6 +68,10 @@ class Sizes:
         experts_per_layer: in each of them.
         top_k: experts that a token uses in a layer.
         context: tokens of a session.
+        chunk: tokens of a session that go through attention together.
+        rows: of the passes that scratch_bytes are for.
+        wider: rows of passes that a load may choose instead, and what one takes in the place of
+            slots while it runs.
     """
 
     resident_bytes: int
@@ -86,6 +90,9 @@ class Sizes:
     experts_per_layer: int
     top_k: int
     context: int
+    chunk: int = 512
+    rows: int = 512
+    wider: tuple[tuple[int, int], ...] = ()
 
     @property
     def fixed_bytes(self) -> int:
@@ -121,6 +128,8 @@ class Fit:
     slots: int
     share: float  # of all experts
     holds_cycle: bool
+    rows: int  # of a pass, at most
+    pass_bytes: int  # of slots, that one so wide takes while it runs
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ def measure(
     precision: str = "float32",
     device: _core.NativeDevice | None = None,
     read_ahead: bool = True,
+    rows: int | None = None,
 ) -> Sizes:
     """A model's sizes from its headers: no weights are read. `device` None is the CPU.
 
@@ -171,13 +181,16 @@ def measure(
         spec=tree(spec),
         file_bytes=ends,
         compute=compute(n_threads, precision, device),
-        options=_core.Options(context=context, read_threads=READ_THREADS, read_ahead=read_ahead),
+        options=_core.Options(
+            context=context, read_threads=READ_THREADS, read_ahead=read_ahead, rows=rows or 0
+        ),
     )
-    classes = tuple(native.pop("classes"))
+    classes, wider = tuple(native.pop("classes")), tuple(native.pop("wider"))
     n_experts, n_layers = (sum(k[i] for k in classes) for i in (1, 2))
     return Sizes(
         **native,
         classes=classes,
+        wider=wider,
         slot_bytes=max((slot_bytes for slot_bytes, _, _ in classes), default=0),
         n_experts=n_experts,
         n_layers=n_layers,
@@ -211,7 +224,8 @@ def fit(sizes: Sizes, memory_bytes: int) -> Fit:
     """
     native = _native(sizes, memory_bytes)
     share = native["slots"] / sizes.n_experts if sizes.n_experts else 1.0
-    return Fit(memory_bytes, native["slots"], share, native["holds_cycle"])
+    return Fit(memory_bytes, native["slots"], share, native["holds_cycle"], native["rows"],
+               native["pass_bytes"])  # fmt: skip
 
 
 def _native(sizes: Sizes, memory_bytes: int) -> dict[str, Any]:
@@ -222,6 +236,9 @@ def _native(sizes: Sizes, memory_bytes: int) -> dict[str, Any]:
         session_bytes=sizes.session_bytes,
         classes=sizes.classes,
         top_k=sizes.top_k,
+        chunk=sizes.chunk,
+        rows=sizes.rows,
+        wider=sizes.wider,
     )
 
 
