@@ -13,6 +13,7 @@ import typer
 
 from . import errors, log
 from ._version import __version__
+from .commands.batch import batch
 from .commands.bench import bench
 from .commands.chat import chat
 from .commands.convert import convert
@@ -49,7 +50,11 @@ def _main(
     pass
 
 
-for command in (generate, chat, serve, launch, info, plan, pack, convert, synth, bench, doctor):
+COMMANDS = (
+    *(generate, chat, serve, launch, batch),
+    *(info, plan, pack, convert, synth, bench, doctor),
+)
+for command in COMMANDS:
     app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
 
 

@@ -1,4 +1,4 @@
-"""Progress of long work, on standard error: bytes, rate, time left."""
+"""Progress of long work, on standard error: how much of it, rate, time left."""
 
 from __future__ import annotations
 
@@ -37,3 +37,35 @@ def bars() -> Iterator[Callable[[str, int], Report]]:
     finally:
         if shown.live.is_started:
             shown.stop()
+
+
+@contextmanager
+def rows(total: int, done: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar of requests, of which some are answered already.
+
+    What it gives is called with the status and the tokens of each answer.
+    """
+    import time
+
+    from rich import progress
+    from rich.console import Console
+
+    columns = (
+        progress.BarColumn(bar_width=30),
+        progress.MofNCompleteColumn(),
+        progress.TextColumn("{task.fields[told]}"),
+        progress.TimeRemainingColumn(),
+    )
+    failed = tokens = 0
+    begin = time.monotonic()
+    with progress.Progress(*columns, console=Console(stderr=True)) as shown:
+        task = shown.add_task("", total=total, completed=done, told="")
+
+        def report(status: int, count: int) -> None:
+            nonlocal failed, tokens
+            failed, tokens = failed + (status != 200), tokens + count
+            rate = tokens / max(time.monotonic() - begin, 1e-3)
+            told = f"{rate:.1f} tok/s" + f", {failed} with an error" * bool(failed)
+            shown.update(task, advance=1, told=told)
+
+        yield report

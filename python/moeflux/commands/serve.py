@@ -15,6 +15,7 @@ from ..terminal import note
 from . import options
 
 if TYPE_CHECKING:
+    from ..model import Model
     from ..serve.local import LocalEngine
     from ..serve.settings import Settings
 
@@ -87,7 +88,7 @@ def serve(
     from ..serve.settings import Settings
 
     engine_settings = EngineSettings(
-        max_running=_running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
+        max_running=running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
         prefill_share=prefill_share, cache_memory=cache_memory,
         cache_dir=cache_dir, cache_disk=cache_disk,
     )  # fmt: skip
@@ -95,7 +96,7 @@ def serve(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,
         allowed_hosts=tuple(allowed_host or ()), cors_origins=tuple(cors_origin or ()),
         max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
-        page=not no_page, chat_template=_template(chat_template),
+        page=not no_page, chat_template=template(chat_template),
     )  # fmt: skip
     from ..model import load
     from ..serve.local import LocalEngine
@@ -106,7 +107,7 @@ def serve(
         model, memory=memory, context=context, device=device, precision=precision,
         threads=threads, revision=revision, offline=offline,
     )  # fmt: skip
-    called = name or ("demo" if model is None else Path(model).name or loaded.path.name)
+    called = name or named_as(model, loaded)
     _serve(LocalEngine(loaded, called, engine_settings), settings, listener)
 
 
@@ -133,7 +134,13 @@ def require_extra() -> None:
                                       "pip install 'moeflux[serve]'")  # fmt: skip
 
 
-def _running(text: str) -> int | None:
+def named_as(model: str | None, loaded: Model) -> str:
+    """What clients call a model that a person named so."""
+    return "demo" if model is None else Path(model).name or loaded.path.name
+
+
+def running(text: str) -> int | None:
+    """Answers at once. Raises SessionError for neither auto nor a number."""
     if text == "auto":
         return None
     if not text.isdecimal():
@@ -149,7 +156,8 @@ def _keys(keys: list[str] | None, file: Path | None) -> tuple[str, ...]:
     return (*(keys or filter(None, [named])), *filter(None, lines))
 
 
-def _template(name: str | None) -> str | None:
+def template(name: str | None) -> str | None:
+    """The source of a chat template; None leaves the model its own."""
     from ..serve.render import CHATML
 
     return CHATML if name == "chatml" else name and _read(Path(name))

@@ -104,19 +104,19 @@ async def _read(request: Request, settings: Settings) -> bytes:
     return b"".join(chunks)
 
 
-def parse_object(body: bytes) -> dict[str, Any]:
-    """A JSON object, strictly. Raises ApiError for any other bytes."""
+def parse_object(body: bytes, what: str = "the body") -> dict[str, Any]:
+    """A JSON object, strictly. Raises ApiError, whose message names `what`, for any other bytes."""
     try:
         value = json.loads(body.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        raise bad(f"the body is no UTF-8: {error}") from None
+        raise bad(f"{what} is no UTF-8: {error}") from None
     except RecursionError:
-        raise bad(f"the body is nested deeper than {MAX_DEPTH}") from None
+        raise bad(f"{what} is nested deeper than {MAX_DEPTH}") from None
     except ValueError as error:
-        raise bad(f"the body is no JSON: {error}") from None
+        raise bad(f"{what} is no JSON: {error}") from None
     if not isinstance(value, dict):
-        raise bad("the body is no JSON object")
-    _check_values(value)
+        raise bad(f"{what} is no JSON object")
+    _check_values(value, what)
     return value
 
 
@@ -132,7 +132,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-def _check_values(root: dict[str, Any]) -> None:
+def _check_values(root: dict[str, Any], what: str) -> None:
     """Refuses depth, numbers beyond a float, and halves of surrogate pairs."""
     level: list[Any] = [root]
     for _ in range(MAX_DEPTH):
@@ -144,13 +144,13 @@ def _check_values(root: dict[str, Any]) -> None:
             elif isinstance(value, list):
                 inner += value
             elif isinstance(value, float) and not math.isfinite(value):
-                raise bad("the body has a number that is beyond a float")
+                raise bad(f"{what} has a number that is beyond a float")
             elif isinstance(value, str) and not _is_unicode(value):
-                raise bad("the body has half of a surrogate pair")
+                raise bad(f"{what} has half of a surrogate pair")
         if not inner:
             return
         level = inner
-    raise bad(f"the body is nested deeper than {MAX_DEPTH}")
+    raise bad(f"{what} is nested deeper than {MAX_DEPTH}")
 
 
 def _is_unicode(text: str) -> bool:

@@ -1,0 +1,1 @@
+"""Many requests from a file, in OpenAI's batch format, answered by the server's app in process."""
