@@ -30,6 +30,12 @@ ALLOWED_SKIPS: dict[str, str] = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_state_of_the_user(tmp_path_factory):
+    """Commands remember the folders that they write; those of tests are no one's."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     report = yield

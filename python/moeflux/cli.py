@@ -21,6 +21,7 @@ from .commands.doctor import doctor
 from .commands.generate import generate
 from .commands.info import info
 from .commands.launch import launch
+from .commands.models import app as models
 from .commands.pack import pack
 from .commands.plan import plan
 from .commands.serve import serve
@@ -56,6 +57,7 @@ COMMANDS = (
 )
 for command in COMMANDS:
     app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
+app.add_typer(models, name="models")
 
 
 def main() -> None:

@@ -111,6 +111,20 @@ def test_a_listed_name_that_leaves_its_folder_is_none(fake, run, name):
         assert "'Q6_K', which names 0 of them" in done.stderr and name not in done.stderr
 
 
+def test_each_quantisation_that_was_fetched_is_listed(folder, run):
+    for label in ("Q8_0", "Q4_0"):
+        assert run("models", "get", f"{REPO}:{label}").returncode == 0
+    said = json.loads(run("models", "--json").stdout)["models"]
+    found = {row["name"]: row for row in said if row["kind"] == "downloaded"}
+    size = (folder / "tiny-Q8_0.gguf").stat().st_size
+    assert found[f"{REPO}:tiny-Q8_0.gguf"]["bytes"] == size
+    assert {row["format"] for row in found.values()} == {"Q8_0", "Q4_0"}
+    name = next(name for name in found if "Q4_0" in name)
+    assert run("generate", "abc", "-m", name, "--offline", *SMALL).returncode == 0
+    assert "one model of it" in run("models", "remove", name, "-y").stderr
+    assert run("models", "remove", REPO, "-y").returncode == 0
+
+
 NAMES = ["m-Q4_K_M.gguf", "m-UD-Q4_K_M.gguf", "m-IQ4_XS.gguf", "Q8_0/m-Q8_0-00001-of-00002.gguf",
          "Q8_0/m-Q8_0-00002-of-00002.gguf", "mmproj-m-Q8_0.gguf", "config.json"]  # fmt: skip
 

@@ -36,6 +36,7 @@ class FakeHub:
         self.fetched: Counter[str] = Counter()  # file name: GETs
         self.ranges: list[str] = []  # Range headers seen
         self.paths: list[str] = []  # all that was asked for
+        self.logins: set[str] = set()  # Authorization headers seen
         self.ignores_ranges = False
         self.listed: list[str] = []  # names that its list has beside those of files
         self.cut: tuple[str, int] | None = None  # (file, bytes of it after which to hang up)
@@ -74,6 +75,7 @@ class FakeHub:
         """Serves one request: the repository's list of files, or a file."""
         path = unquote(urlsplit(request.path).path)
         self.paths.append(path)
+        self.logins.update(request.headers.get_all("Authorization", []))
         info = re.fullmatch(rf"/api/models/(?:{self.repo})(?:/revision/(.+))?", path)
         tree = re.fullmatch(rf"/api/models/(?:{self.repo})/tree/([^/]+)", path)
         file = re.fullmatch(rf"/(?:{self.repo})/resolve/([^/]+)/(.+)", path)

@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from ..terminal import escape_controls, note
-from . import options, progress
+from . import folders, options, progress
 
 
 def convert(
@@ -54,6 +54,8 @@ def convert(
     except KeyboardInterrupt:
         print("[interrupted: the same command goes on from here]", file=sys.stderr)
         raise
+    finally:
+        folders.remember(target)
     print(escape_controls(str(target)))
 
 

@@ -31,18 +31,18 @@ def info(
     from ..remote import open_headers
 
     found = open_headers(options.one_model(model, named), revision, offline)
-    facts = _facts(found)
+    known = facts(found)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(known, indent=2))
         return
     title = escape(escape_controls(str(found.checkpoint.path)))
     table = Table(show_header=False, title=title)
-    for key, value in _rows(facts).items():
+    for key, value in _rows(known).items():
         table.add_row(key, escape(str(value)))
     Console().print(table)
 
 
-def _facts(found: Headers) -> dict[str, Any]:
+def facts(found: Headers) -> dict[str, Any]:
     """What is known, in bytes and counts; null where it does not apply."""
     from ..families import build_spec
     from ..formats import TABLE
@@ -89,10 +89,18 @@ def _facts(found: Headers) -> dict[str, Any]:
     }
 
 
-def _rows(facts: dict[str, Any]) -> dict[str, Any]:
-    """The same for people."""
+def form(facts: dict[str, Any]) -> str:
+    """Of the experts' numbers, in a word or a few."""
     from ..formats import BLOCKS
 
+    if blocks := [name for name in facts["expert_formats"] if name in BLOCKS]:
+        return ", ".join(name.upper() for name in blocks)
+    bits = facts["expert_bits"]
+    return f"{bits}-bit, groups of {facts['expert_group']}" if bits else str(facts["expert_dtype"])
+
+
+def _rows(facts: dict[str, Any]) -> dict[str, Any]:
+    """The same for people."""
     rows: dict[str, Any] = {
         "family": facts["family"],
         "layers": ", ".join(f"{n} {mixer}" for mixer, n in facts["layers"].items()),
@@ -107,13 +115,9 @@ def _rows(facts: dict[str, Any]) -> dict[str, Any]:
     if facts["revision"] is not None:
         rows["revision"] = facts["revision"]
     if facts["experts_per_layer"]:
-        bits = facts["expert_bits"]
-        form = f"{bits}-bit, groups of {facts['expert_group']}" if bits else facts["expert_dtype"]
-        if blocks := [name for name in facts["expert_formats"] if name in BLOCKS]:
-            form = ", ".join(name.upper() for name in blocks)
         rows |= {
             "experts": f"{facts['experts_per_layer']} a layer, {facts['experts_per_token']} a "
-            f"token, {form}",
+            f"token, {form(facts)}",
             "one expert": f"{facts['expert_bytes']:,} bytes",
             "routed experts": f"{facts['routed_bytes'] / 1e6:.1f} MB",
         }

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import FormatError
 from ..terminal import escape_controls
-from . import options, progress
+from . import folders, options, progress
 
 
 def pack(
@@ -54,4 +54,7 @@ def pack(
     except KeyboardInterrupt:
         print("[interrupted: the same command goes on from here]", file=sys.stderr)
         raise
+    finally:
+        if target is not None:
+            folders.remember(target)
     print(escape_controls(str(target or f"{source}: every checksum is right")))

@@ -10,7 +10,7 @@ import typer
 
 from ..synth import SHAPES, Recipe, synthesize
 from ..terminal import escape_controls
-from . import options, progress
+from . import folders, options, progress
 
 
 def synth(
@@ -46,4 +46,6 @@ def synth(
     except KeyboardInterrupt:
         print("[interrupted: the same command goes on from here]", file=sys.stderr)
         raise
+    finally:
+        folders.remember(folder)
     print(escape_controls(str(folder)))
