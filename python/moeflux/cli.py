@@ -26,6 +26,7 @@ from .commands.pack import pack
 from .commands.plan import plan
 from .commands.serve import serve
 from .commands.synth import synth
+from .commands.top import top
 from .terminal import escape_controls
 
 app = typer.Typer(
@@ -52,7 +53,7 @@ def _main(
 
 
 COMMANDS = (
-    *(generate, chat, serve, launch, batch),
+    *(generate, chat, serve, launch, batch, top),
     *(info, plan, pack, convert, synth, bench, doctor),
 )
 for command in COMMANDS:

@@ -58,7 +58,7 @@ class Served:
         return urlsplit(self.url).hostname or ""
 
 
-def base(url: str) -> str:
+def base(url: str, tag: str = "launch") -> str:
     """A server's URL without a path of its API. Raises SessionError for what is no URL."""
     short = url.rstrip("/").removesuffix("/v1")
     try:
@@ -67,7 +67,7 @@ def base(url: str) -> str:
     except ValueError:
         good = False
     if not good:
-        raise SessionError(f"[launch] url: expected one such as http://127.0.0.1:8080, "
+        raise SessionError(f"[{tag}] url: expected one such as http://127.0.0.1:8080, "
                            f"found {url!r}")  # fmt: skip
     return short
 
@@ -149,27 +149,36 @@ class _Stays(urllib.request.HTTPRedirectHandler):
 
 
 def _get(url: str, key: str) -> tuple[int, Any]:
-    """Status and JSON of an answer; (0, None) without one in time. No proxy is asked for it."""
-    found: list[tuple[int, Any]] = []
+    """Status and JSON of an answer; (0, None) without one in time."""
+    status, said = fetch(url, key)
+    try:
+        return status, json.loads(said)
+    except (ValueError, RecursionError):
+        return 0, None
+
+
+def fetch(url: str, key: str) -> tuple[int, bytes]:
+    """Status and body of an answer; (0, b"") without one in time. No proxy is asked for it."""
+    found: list[tuple[int, bytes]] = []
     # The timeout of a socket is one of each read of it: a thread ends with the whole.
     asker = threading.Thread(target=lambda: found.append(_ask(url, key)), daemon=True)
     asker.start()
     asker.join(ANSWER)
-    return found[0] if found else (0, None)
+    return found[0] if found else (0, b"")
 
 
-def _ask(url: str, key: str) -> tuple[int, Any]:
+def _ask(url: str, key: str) -> tuple[int, bytes]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _Stays())
     request = urllib.request.Request(url, headers={"x-api-key": key} if key else {})
     try:
         try:
             with opener.open(request, timeout=ANSWER) as answer:
-                return answer.status, json.loads(answer.read(MOST))
+                return answer.status, answer.read(MOST)
         except urllib.error.HTTPError as error:
             with error:
-                return error.code, json.loads(error.read(MOST))
+                return error.code, error.read(MOST)
     except (OSError, ValueError, http.client.HTTPException):
-        return 0, None
+        return 0, b""
 
 
 def _log(path: Path | None) -> Any:

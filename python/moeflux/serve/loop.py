@@ -294,7 +294,8 @@ class StepLoop:
             self._push(sequence, chosen, now)
         if done:
             self._costs.observe(now, now - begin, rows, prompt, decoding)
-            self._metrics.stepped(now - begin, sum(rows.values()), prompt > 0, counts)
+            made = sum(chosen is not None for _, _, chosen in done)
+            self._metrics.stepped(now - begin, sum(rows.values()), made, prompt > 0, counts)
 
     def _compute(self, feed: Feed) -> list[Done]:
         """Steps those of the feed that can be; who makes the step fail ends with an error."""

@@ -73,9 +73,10 @@ class Metrics:
         self._queue.observe(queue_s)
 
     def stepped(
-        self, seconds: float, rows: int, has_prompt: bool, counts: Mapping[str, Any]
+        self, seconds: float, rows: int, generated: int, has_prompt: bool, counts: Mapping[str, Any]
     ) -> None:
-        """A step was computed; `counts` are those of `Model.stats`."""
+        """A step was computed that chose `generated` tokens; `counts` are of `Model.stats`."""
+        self._generated.inc(generated)
         self._step.labels("prompt" if has_prompt else "decode").observe(seconds)
         self._rows.observe(rows)
         self._reads.labels("true").inc(counts["hits"])
@@ -85,7 +86,6 @@ class Metrics:
 
     def finished(self, usage: Usage) -> None:
         """A choice has come to its end."""
-        self._generated.inc(usage.generated)
         self._ttft.observe(usage.queue_s + usage.prefill_s)
         if usage.generated > 1:
             self._between.observe(usage.decode_s / (usage.generated - 1))
