@@ -14,15 +14,19 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..engine import Delta, Engine, Grammar, Health, Job, ModelInfo
 
+Tokens = NDArray[np.uint32]
+
 LEAST = 32  # tokens that are worth waiting for
 MARKS = 8  # snapshots of a prompt for others, at most
-REMEMBERED = 256  # prompts that have been read
+REMEMBERED = 1 << 20  # tokens of prompts that have been read, and
+MOST_REMEMBERED = 256  # such prompts
 PATIENCE = 1.0  # seconds that jobs wait for one that comes
 COMPILED_AT_ONCE = 2  # as many threads as an engine has for grammars: more would be refused
 
@@ -40,7 +44,7 @@ class _Held:
 
     def __init__(self, job: Job) -> None:
         self.job, self.ids = job, list(job.ids)
-        self.tokens = np.asarray(self.ids, np.int64)
+        self.tokens = np.asarray(self.ids, np.uint32)
         self.turn: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
         self.marks = list(job.marks)
         self.promised: dict[_Held, int] = {}
@@ -50,6 +54,13 @@ class _Held:
     def must_wait(self) -> bool:
         """Whether another job is about to compute what this one needs."""
         return max(self.promised.values(), default=0) >= self.have + LEAST
+
+
+class _Read(NamedTuple):
+    """A prompt that has been read: its tokens up to the last mark, and the marks."""
+
+    tokens: Tokens
+    marks: list[int]
 
 
 class Leaders:
@@ -64,7 +75,7 @@ class Leaders:
         self._engine, self._most = engine, most
         self._held: list[_Held] = []  # sorted
         self._reading: set[_Held] = set()
-        self._read: deque[_Held] = deque(maxlen=REMEMBERED)
+        self._read: deque[_Read] = deque(maxlen=MOST_REMEMBERED)
         self._coming: set[str] = set()  # ids of jobs
         self._patience: asyncio.TimerHandle | None = None  # while any are coming
         self._running = 0
@@ -135,8 +146,9 @@ class Leaders:
 
     def _arrives(self, held: _Held) -> None:
         if held.job.echo is None:  # a prompt that is scored takes no snapshot and leaves none
-            held.promised = {other: _usable(held, other) for other in self._reading}
-            held.have = max((_usable(held, other) for other in self._read), default=0)
+            held.promised = {other: _usable(held, other.tokens, other.marks)
+                             for other in self._reading}  # fmt: skip
+            held.have = max((_usable(held, *read) for read in self._read), default=0)
         bisect.insort(self._held, held, key=lambda other: other.ids)
         self.arrived(held.job.id)
         self._go()
@@ -159,24 +171,30 @@ class Leaders:
         if held.job.echo is not None:
             return held.job
         followers = [other for other in self._held if other.job.echo is None]
-        leave = Counter(_alike(other, held) for other in followers)
+        leave = Counter(_alike(other, held.tokens) for other in followers)
         gains = {at: (at - held.have) * count for at, count in leave.items()
                  if held.have + LEAST <= at < len(held.ids)}  # fmt: skip
         best = heapq.nlargest(MARKS, gains, key=lambda at: gains[at])
         held.marks = sorted({*held.marks, *best})
         self._reading.add(held)
         for other in followers:
-            other.promised[held] = _usable(other, held)
+            other.promised[held] = _usable(other, held.tokens, held.marks)
         return replace(held.job, marks=held.marks)
 
     def _was_read(self, held: _Held) -> None:
         if held not in self._reading:
             return
         self._reading.remove(held)
-        self._read.append(held)
+        self._remember(held)
         for other in self._held:
             other.have = max(other.have, other.promised.pop(held, 0))
         self._go()
+
+    def _remember(self, held: _Held) -> None:
+        if held.marks:
+            self._read.append(_Read(held.tokens[: held.marks[-1]].copy(), held.marks))
+        while sum(len(read.tokens) for read in self._read) > REMEMBERED:
+            self._read.popleft()
 
     def _leaves(self, held: _Held) -> None:
         if held in self._held:  # given up before its turn
@@ -189,14 +207,14 @@ class Leaders:
         self._go()
 
 
-def _alike(held: _Held, other: _Held) -> int:
+def _alike(held: _Held, tokens: Tokens) -> int:
     """Tokens with which both begin; the last one of a prompt is always computed."""
-    most = min(len(held.ids) - 1, len(other.ids))
-    differ = held.tokens[:most] != other.tokens[:most]
+    most = min(len(held.ids) - 1, len(tokens))
+    differ = held.tokens[:most] != tokens[:most]
     return int(differ.argmax()) if differ.any() else most
 
 
-def _usable(held: _Held, other: _Held) -> int:
-    """Tokens of a job that a snapshot of the other has."""
-    alike = _alike(held, other)
-    return max((mark for mark in other.marks if mark <= alike), default=0)
+def _usable(held: _Held, tokens: Tokens, marks: list[int]) -> int:
+    """Tokens of a job that a snapshot of another one has."""
+    alike = _alike(held, tokens)
+    return max((mark for mark in marks if mark <= alike), default=0)

@@ -21,7 +21,7 @@ from .leaders import Leaders
 from .rows import MAX_LINE, Input, Row, read
 
 AT_ONCE = 2 * MOST_RUNNING  # rows: those that run, and those that are sorted meanwhile
-MAX_BYTES = 64 << 20  # of their lines
+MAX_BYTES = 16 << 20  # of their lines
 BAD_ROWS = 32  # in a row: not theirs is the fault
 Report = Callable[[int, int], None]  # is told the status and the tokens of a row
 
