@@ -320,6 +320,9 @@ def test_what_is_there_and_not_of_this_batch_is_not_overwritten(whole, tmp_path)
     assert "expected a folder" in run(source, tmp_path / "no" / "out", fails=True)
     assert "answered already" in run(*whole)  # its own is taken for what it is
     other = write(tmp_path / "in", chat("chat-0", "another question"))
+    beside(target).write_text("of an earlier run\n")  # which is not looked at before the output
+    assert "found another" in run(source, target, fails=True)
+    assert target.read_text() == "mine\n"
     assert "found another" in run(other, whole[1], fails=True)
 
 
@@ -385,6 +388,8 @@ def test_the_page_runs_as_written(tmp_path):
     assert words[:2] == ["moeflux", "batch"]
     for command_line in ([sys.executable, "-c", program],
                          [sys.executable, "-m", "moeflux.cli", *words[1:]]):  # fmt: skip
-        subprocess.run(command_line, cwd=tmp_path, check=True, timeout=120, capture_output=True)
+        done = subprocess.run(command_line, cwd=tmp_path, check=False, timeout=120,
+                              capture_output=True, text=True)  # fmt: skip
+        assert done.returncode == 0, done.stderr
     said = [row["response"]["body"] for row in read(tmp_path / "out.jsonl")]
     assert said[0]["choices"][0]["message"]["content"].startswith("A mutex is a lock")

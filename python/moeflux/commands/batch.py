@@ -92,12 +92,12 @@ def _run(
 
     with waiting("reading the requests"):
         found = scan(source)
-    wanted = {**asked, "input": found.digest}
-    journal = Journal.find(beside(target), wanted)
+    ids = [f"batch_req_{row_id(asked, row)}" for row in found.rows]
+    if target.exists() and not is_of(target, ids):
+        raise errors.FormatError("[batch] expected a new file for the output, or the one of this "
+                                 f"batch, found another ({target})")  # fmt: skip
+    journal = Journal.find(beside(target), {**asked, "input": found.digest})
     if journal is None and target.exists():
-        if not is_of(target, [f"batch_req_{row_id(asked, row)}" for row in found.rows]):
-            raise errors.FormatError("[batch] expected a new file for the output, or the one of "
-                                     f"this batch, found another ({target})")  # fmt: skip
         note(f"[all {len(found.rows)} rows are answered already]")
         return
     try:
