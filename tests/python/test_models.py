@@ -115,9 +115,12 @@ def test_a_model_is_removed_after_a_word_and_nothing_else(run, tmp_path):
     assert "found none of this name" in run("models", "remove", REPO, "-y", status=1).stderr
 
 
-def test_a_download_that_broke_off_at_once_is_listed_and_removed(run, tmp_path):
+@pytest.mark.parametrize("folder_too", [False, True])
+def test_a_download_that_broke_off_at_once_is_listed_and_removed(run, tmp_path, folder_too):
     blobs = tmp_path / "hf/hub/models--org--tiny/blobs"
     blobs.mkdir(parents=True)
+    if folder_too:
+        (blobs.parent / "snapshots").mkdir()
     (blobs / "abc.incomplete").write_bytes(bytes(1000))
     row = listed(run)[0][REPO]
     assert (row["bytes"], row["missing"], row["family"]) == (1000, "incomplete", None)

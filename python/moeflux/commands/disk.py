@@ -83,7 +83,7 @@ def cached() -> Iterator[Found]:
                         repo.last_accessed, revision=revision.commit_hash)  # fmt: skip
             yield from _of_snapshot(one, is_broken=parts > 0)
             parts = 0  # those of one revision; nobody says which
-    seen = {repo.repo_path for repo in info.repos}
+    seen = {repo.repo_path for repo in info.repos if repo.revisions}
     for folder in _cache().glob("models--*"):
         if folder not in seen and (parts := _size(folder / "blobs", PARTS)):
             name = folder.name.removeprefix("models--").replace("--", "/")
