@@ -51,7 +51,7 @@ def rows(total: int, done: int) -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
 
     columns = (
-        progress.BarColumn(bar_width=30),
+        progress.BarColumn(bar_width=24),
         progress.MofNCompleteColumn(),
         progress.TextColumn("{task.fields[told]}"),
         progress.TimeRemainingColumn(),
