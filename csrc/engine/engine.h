@@ -39,8 +39,8 @@ struct Options {
   uint32_t context = 8192;
   uint32_t max_slots = 0;   // 0: as many as the budget holds
   bool read_ahead = false;  // the next layer's experts, on a guess
-  bool run_ahead = true;    // several layers at once, where ops can: the same bits
   uint32_t rows = 0;        // of a pass, at most: chunk..kMostRows; 0: what the plan chooses
+  bool run_ahead = true;    // several layers at once, where ops can: the same bits
 };
 
 struct Parts {  // what an engine is put together from
