@@ -33,7 +33,7 @@ struct Block {
 std::array<Block, 4> blocks(const model::Weights& weights) {
   uint64_t n = 0;
   for (const model::Layer& layer : weights.layers) n += layer.moe() != nullptr;
-  return {{{(kWindow + 1) * weights.spec.d_model * sizeof(float), "layers to go back to"},
+  return {{{weights.spec.d_model * sizeof(float), "a layer to go back to"},
            {n * note_words(weights) * sizeof(uint32_t), "notes of layers"},
            {weights.top_k() * sizeof(uint32_t), "places of experts"},
            {sizeof(uint32_t), "a flag of the device"}}};
@@ -112,9 +112,6 @@ class RunAhead::Walk {
   }
   uint32_t top_k(size_t k) const { return all_.layers_[k].moe->router.top_k; }
   uint64_t note(size_t k) const { return k * note_words(all_.tools_.weights); }
-  float* saved(size_t k) const {
-    return all_.saved_.as<float>() + k % (kWindow + 1) * all_.tools_.weights.spec.d_model;
-  }
 
   // All segments up to k, and those behind it that may be.
   void tell(size_t k) {
@@ -150,7 +147,7 @@ class RunAhead::Walk {
     lookup.top_k = moe.router.top_k;
     lookup.dim = tools.weights.spec.d_model;
     lookup.note = all_.notes_.as<uint32_t>() + note(k);
-    lookup.saved = saved(k);
+    lookup.saved = all_.saved_.as<float>();
     lookup.places = all_.places_.as<uint32_t>();
     lookup.stopped = all_.stopped_.as<uint32_t>();
     ahead().find(lookup, moe.experts.at(nullptr, 0));
@@ -191,7 +188,7 @@ class RunAhead::Walk {
       const model::Spec& spec = tools.weights.spec;
       float *x = tools.act.x.as<float>(), *normed = tools.act.normed.as<float>();
       tools.pipeline.missed();
-      ahead().resume(saved(k), spec.d_model, all_.stopped_.as<uint32_t>(), x);
+      ahead().resume(all_.saved_.as<float>(), spec.d_model, all_.stopped_.as<uint32_t>(), x);
       enqueue().norm(layer.ffn_norm, spec.eps, x, 1, spec.d_model, normed);
       normed_ = {normed, 1};
       enqueue().route(moe.router, normed_,

@@ -54,10 +54,10 @@ class RunAhead {
   ops::Ahead* ahead_ = nullptr;  // null: cannot
   std::vector<Place> layers_;    // of experts
   float missing_ = 1;            // experts a layer and token, lately
-  base::Memory saved_;           // (kWindow + 1, d_model): x before the experts of a layer
-  base::Memory notes_;           // (layers, top_k + 1), as Lookup has it
-  base::Memory places_;          // (top_k)
-  base::Memory stopped_;         // a word
+  base::Memory saved_;    // (d_model): x before the experts of the layer that missed, if one has
+  base::Memory notes_;    // (layers, top_k + 1), as Lookup has it
+  base::Memory places_;   // (top_k)
+  base::Memory stopped_;  // a word
 };
 
 }  // namespace moeflux::engine
