@@ -141,6 +141,8 @@ class NativeModel:
         self, top_k: int, mask: Any, forced: Any, repeat: bool, name: str, and_session: bool
     ) -> NativeRouting: ...
     def experts(self) -> list[tuple[int, int]]: ...
+    @property
+    def rows(self) -> int: ...
     def free_bytes(self) -> int: ...
     def least_bytes(self) -> int: ...
     def set_memory(self, nbytes: int) -> None: ...
@@ -197,7 +199,13 @@ def tensors(
 
 class Options:
     def __init__(
-        self, *, context: int, read_threads: int, read_ahead: bool, max_slots: int = 0
+        self,
+        *,
+        context: int,
+        read_threads: int,
+        read_ahead: bool,
+        max_slots: int = 0,
+        rows: int = 0,
     ) -> None: ...
 
 def load_model(
@@ -223,6 +231,9 @@ def make_plan(
     session_bytes: int,
     classes: Sequence[tuple[int, int, int]],  # slot_bytes, n_experts, n_layers
     top_k: int,
+    chunk: int,
+    rows: int,
+    wider: Sequence[tuple[int, int]],  # rows, nbytes
 ) -> dict[str, Any]: ...
 def probe_reads(
     paths: list[bytes],

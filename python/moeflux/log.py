@@ -36,6 +36,10 @@ class Model(Protocol):
     def stats(self) -> dict[str, Any]:
         """Counters since load."""
 
+    @property
+    def rows(self) -> int:
+        """Tokens of a pass, at most."""
+
 
 class _Escaped(logging.Formatter):
     """Records hold names from checkpoints."""
@@ -63,9 +67,9 @@ def loaded(model: Model, memory: str | int, direct_io: bool, seconds: float) -> 
     )  # fmt: skip
     more = (stats["memory_bytes"] - stats["live_bytes"]) // max(stats["slot_bytes"], 1)
     logger.info(
-        "memory: asked for %s, may take %d bytes, took %d; room for %d of %d experts", memory,
-        stats["memory_bytes"], stats["live_bytes"],
-        min(stats["slots"] + more, stats["max_slots"]), stats["max_slots"],
+        "memory: asked for %s, may take %d bytes, took %d; room for %d of %d experts; passes of "
+        "%d tokens", memory, stats["memory_bytes"], stats["live_bytes"],
+        min(stats["slots"] + more, stats["max_slots"]), stats["max_slots"], model.rows,
     )  # fmt: skip
     if direct_io and stats["read_mode"] != "direct":
         logger.warning("no direct reads here: they go through the page cache (%s)", model.path)

@@ -11,6 +11,7 @@ import moeflux
 from oracle import build
 from oracle.goldens import SOME_FAMILIES
 from support.budget import named, smallest_budget
+from support.devices import DEVICES
 
 SHAPE = {"num_experts": 12, "num_experts_per_tok": 3}
 RANDOM = np.random.Generator(np.random.PCG64(11))
@@ -232,3 +233,20 @@ def test_an_expert_that_cannot_be_read_leaves_sessions_as_before(folder, tmp_pat
     assert one.position == other.position == 10
     expected = fresh.step(TEXT[:300])
     assert np.array_equal(model.step_batch([(one, TEXT[:300]), (other, TEXT[:150])])[0], expected)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("family", ["qwen3_moe", "qwen3_next"])
+def test_on_a_device_a_wide_pass_has_the_bits_of_chunks(tmp_path, device, family):
+    path = build(tmp_path / family, family=family, form="mlx-q4", seed=7, **SHAPE)
+    logits = []
+    for rows in (64, 256):
+        model = load(path, rows=rows, device=device, context=256, max_slots=3)
+        session = model.session()
+        session.step(TEXT[:5])
+        logits.append(session.step(TEXT[5:160]))
+        logits += model.step_batch([(session, [3]), (model.session(), TEXT[:70])])
+        passes = model.stats["passes"]
+    assert passes == 3
+    for narrow, wide in zip(logits[:3], logits[3:], strict=True):
+        assert np.array_equal(narrow, wide)

@@ -196,3 +196,44 @@ def test_sessions_of_one_owner_do_not_take_all_turns():
     spent.observe(0.0, 5.0, {"one/z": 1}, 0, 0)
     assert plan(State(waiting), spent, limits).admit == (3, 1)
     assert spent.used("one", 0.0) == spent.used("one/z", 0.0) == 5.0
+
+
+def fed(costs, *running, rows=512, wide=4096):
+    found = plan(State(running=running), costs, Limits(rows, wide, wide_seconds=10.0))
+    return dict(found.feed)
+
+
+def test_a_pass_of_prompts_alone_is_wide_and_one_beside_answers_is_not():
+    prompt, other = Running(2, pending=9000), Running(3, pending=300)
+    assert fed(Costs(), prompt) == {2: 4096}
+    assert fed(Costs(), prompt, other) == {2: 3796, 3: 300}
+    assert fed(Costs(), Running(1), prompt) == {1: 1, 2: 511}
+    assert fed(Costs(), prompt, wide=0) == {2: 512}
+    assert fed(Costs(), Running(2, pending=9000, most=700)) == {2: 700}
+
+
+def test_a_wide_pass_that_took_too_long_is_not_made_again_soon():
+    costs = Costs()
+
+    def took(seconds, rows):
+        costs.observe(0.0, seconds, {"one": rows}, rows, 0)
+
+    prompt = Running(1, pending=9000)
+    took(9.0, 512)  # a sweep that is slow for few rows, too
+    assert fed(costs, prompt) == {1: 4096}
+    took(12.0, 4096)
+    assert fed(costs, prompt) == {1: 2048}
+    took(11.0, 2048)
+    assert fed(costs, prompt) == {1: 1024}
+    for _ in range(5):
+        took(5.0, 1024)
+    assert fed(costs, prompt) == {1: 4096}  # forgotten: tried again
+    took(11.0, 512)
+    took(100.0, 512)
+    assert fed(costs, prompt) == {1: 512}
+
+
+def test_passes_beside_answers_say_nothing_of_wide_ones():
+    costs = Costs()
+    costs.observe(0.0, 99.0, {"one": 512}, 500, 12)
+    assert costs.prompt_rows(512, 4096, 10.0) == 4096

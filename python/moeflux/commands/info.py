@@ -61,6 +61,7 @@ def facts(found: Headers) -> dict[str, Any]:
         "hidden_size": spec.d_model,
         "vocabulary": spec.vocab,
         "positions": spec.positions,
+        "chunk": spec.chunk,
         "tensors": len(checkpoint.tensors),
         "files": len(checkpoint.files),
         "bytes": checkpoint.nbytes,
@@ -110,6 +111,7 @@ def _rows(facts: dict[str, Any]) -> dict[str, Any]:
         "size on disk": f"{facts['bytes'] / 1e6:.1f} MB"
         + ("" if facts["is_local"] else ", not here yet"),
     }
+    rows["a chunk of a prompt"] = f"{facts['chunk']} tokens"
     if facts["positions"]:
         rows["made for"] = f"texts of {facts['positions']} tokens"
     if facts["revision"] is not None:

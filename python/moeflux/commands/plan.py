@@ -32,6 +32,7 @@ def plan(
     threads: options.Threads = None,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
+    rows: options.Rows = None,
     read_ahead: options.ReadAhead = True,
     hit_rate: Annotated[
         Optional[float],
@@ -57,7 +58,7 @@ def plan(
     from .. import device as devices
     from ..arguments import check, number, optional
     from ..families import build_spec
-    from ..model import RULES
+    from ..model import RULES, check_rows
     from ..planning import curves, probe
     from ..planning import plan as planner
     from ..planning.line_chart import require_writable
@@ -73,8 +74,9 @@ def plan(
     checkpoint = found.checkpoint
     threads = devices.default_threads(checkpoint.nbytes) if threads is None else threads
     spec = build_spec(checkpoint)
+    check_rows(rows, spec)
     sizes = planner.measure(checkpoint, spec, context, threads, precision, native_device,
-                            read_ahead)  # fmt: skip
+                            read_ahead, rows)  # fmt: skip
     budgets = [devices.device_budget(text, native_device) for text in asked]
     budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native_device))
     for budget in budgets:
@@ -86,7 +88,7 @@ def plan(
                             precision)  # fmt: skip
     family = str(checkpoint.config.get("model_type"))
     curve = None if hit_rate is not None else curves.find(family, sizes.experts_per_layer)
-    rows = planner.rows(sizes, machine, budgets, hit_rate, curve=curve)
+    found_rows = planner.rows(sizes, machine, budgets, hit_rate, curve=curve)
     answer = {
         "model": str(checkpoint.path),
         "device": devices.kind_of(native_device),
@@ -94,7 +96,7 @@ def plan(
         "advised_bytes": devices.advised_bytes(native_device),
         "routing": _routing(hit_rate, curve),
         "curve": None if curve is None else curves.describe(curve, family),
-        **_answer(sizes, machine, rows, spec.chunk),
+        **_answer(sizes, machine, found_rows, spec.chunk),
     }
     if as_json:
         print(json.dumps(answer, indent=2))
@@ -207,6 +209,7 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
         f"a first prompt of {answer['prompt_tokens']}":
             f"reads {_gb(answer['prompt_read_bytes'])}, so the first token comes after "
             f"{answer['prompt_read_seconds']:.1f} s or more",
+        "a pass of a prompt": _passes(answer),
         "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"
                                for batch, rate in machine["disk"]["by_batch"].items())
                      + f" ({machine['disk']['mode']})",
@@ -215,6 +218,17 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
                        f"{machine['threads']} threads, {answer['precision']}, "
                        f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
     }  # fmt: skip
+
+
+def _passes(answer: dict[str, Any]) -> str:
+    """Tokens of a pass by memory, and what a wide one computes in."""
+    shown, last = [], None
+    for row in answer["rows"]:
+        if row["rows"] != last:
+            aside = f" (in {_gb(row['pass_bytes'])} of the slots)" if row["pass_bytes"] else ""
+            shown.append(f"{row['rows']:,} tokens{aside} at {_gb(row['memory_bytes'])}")
+        last = row["rows"]
+    return ", ".join(shown)
 
 
 def _draw(path: Path, answer: dict[str, Any]) -> None:

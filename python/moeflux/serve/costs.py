@@ -6,7 +6,12 @@ import math
 from collections.abc import Mapping
 
 NEW = 0.25  # weight of a new measurement
+FORGOTTEN = 0.95  # what a smaller pass of prompts leaves of the measured time of wider ones
 HALF_LIFE = 60.0  # seconds, of what a client has used
+
+
+def _size(rows: int) -> int:
+    return (rows - 1).bit_length()
 
 
 def owner_of(client: str) -> str:
@@ -26,6 +31,7 @@ class Costs:
         self.share = share
         self.debt = 0.0
         self._decode: dict[int, float] = {}  # by rows, of passes without prompts
+        self._prompts: dict[int, float] = {}  # by rows, to the next power of two, of prompts alone
         self._used: dict[str, tuple[float, float]] = {}  # by client and owner: seconds, and when
 
     def observe(
@@ -49,12 +55,32 @@ class Costs:
         if not prompt:
             known = self._decode.get(n_rows, seconds)
             self._decode[n_rows] = known + NEW * (seconds - known)
+        if prompt and not decoding:
+            size = _size(n_rows)
+            known = self._prompts.get(size, seconds)
+            self._prompts = {s: t if s <= size else t * FORGOTTEN for s, t in self._prompts.items()}
+            self._prompts[size] = known + NEW * (seconds - known)
         if not decoding:
             self.debt = 0.0
         elif prompt:
             self.debt = max(self.debt, 0.0) + seconds * (1 - self.share) / self.share
         else:
             self.debt -= seconds
+
+    def prompt_rows(self, rows: int, most: int, seconds: float) -> int:
+        """Tokens of a pass of prompts alone that will hardly take more than so many seconds.
+
+        From `rows` on twice as many, up to `most`, as long as the last size took less, and so did
+        the next one, where that was tried. A sweep over the experts takes its time for few rows,
+        too: only measuring tells.
+        """
+        while rows < most:
+            wider = min(2 * rows, most)
+            known = self._prompts.get(_size(rows), 0.0), self._prompts.get(_size(wider), 0.0)
+            if max(known) > seconds:
+                break
+            rows = wider
+        return rows
 
     def used(self, name: str, now: float) -> float:
         """Seconds that a client or an owner has had, half of those of a minute ago."""

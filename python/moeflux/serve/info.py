@@ -21,8 +21,8 @@ from .engine import ModelInfo, Sampling
 DEFAULTS = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty")
 
 
-def describe(model: Model, name: str, context: int) -> tuple[ModelInfo, int]:
-    """What is served, and the rows of one of its passes.
+def describe(model: Model, name: str, context: int) -> ModelInfo:
+    """What is served.
 
     Args:
         model: that is served.
@@ -37,9 +37,8 @@ def describe(model: Model, name: str, context: int) -> tuple[ModelInfo, int]:
     fingerprint = "-".join(
         (__version__, said.hexdigest()[:12], stats["precision"], stats["device"], stats["simd"])
     )
-    info = ModelInfo(name, context, model.vocab_size, parameters(spec), stats["memory_bytes"],
+    return ModelInfo(name, context, model.vocab_size, parameters(spec), stats["memory_bytes"],
                      fingerprint, _defaults(model))  # fmt: skip
-    return info, spec.chunk
 
 
 def parameters(spec: Spec) -> int:

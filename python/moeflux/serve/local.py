@@ -107,11 +107,12 @@ class LocalEngine:
         self._model, self._tokenizer = model, model.tokenizer
         self.metrics = metrics or Metrics()
         context = model.session().context
-        self._info, rows = describe(model, name, context)
+        self._info = describe(model, name, context)
         self.metrics.describe(self._info)
         room = Room(model, context)
-        limits = Limits(rows=rows, max_running=s.max_running, min_rate=s.min_rate,
-                        share=s.prefill_share, kept_bytes=room.kept_bytes)  # fmt: skip
+        limits = Limits(rows=model.chunk, wide=model.rows, max_running=s.max_running,
+                        min_rate=s.min_rate, share=s.prefill_share,
+                        kept_bytes=room.kept_bytes)  # fmt: skip
         self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes), room.extent_bytes)
         self._disk = (
             DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk or CACHE_DISK), model)

@@ -217,7 +217,7 @@ class StepLoop:
     def _view(self, key: int, sequence: Sequence) -> Running:
         """What the scheduler knows of a choice that runs."""
         at, most, room = sequence.position, self._most(sequence), self._room
-        step = at + min(sequence.pending, most, self._limits.rows)
+        step = at + min(sequence.pending, most, self._limits.most)
         held = room.bytes(at)
         return Running(key, sequence.job.client, sequence.pending, most, room.bytes(step) - held,
                        room.bytes(sequence.expected(AHEAD)) - held)  # fmt: skip
@@ -230,7 +230,7 @@ class StepLoop:
         return first.finish is not None or first.generated > 0
 
     def _most(self, sequence: Sequence) -> int:
-        until = sequence.until_checkpoint() or self._limits.rows
+        until = sequence.until_checkpoint() or self._limits.most
         return min(until, sequence.scored) if sequence.echoes else until
 
     def _apply(self, wanted: StepPlan) -> None:

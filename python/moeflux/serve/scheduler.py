@@ -21,6 +21,8 @@ class Limits:
 
     Attributes:
         rows: tokens of a pass at most; more choices than that still get one each.
+        wide: tokens of a pass of prompts alone, where that is more: nobody's answer waits for it.
+        wide_seconds: that such a pass may take.
         max_running: choices at most; None: as many as keep `min_rate`, 64 at most.
         min_rate: tokens a second that a choice shall have, where `max_running` is None.
         share: of the time, for prompts, while answers are written.
@@ -30,12 +32,19 @@ class Limits:
     """
 
     rows: int = 256
+    wide: int = 0
+    wide_seconds: float = 30.0
     max_running: int | None = None
     min_rate: float = 1.0
     share: float = 0.5
     short: int = 64
     patience: float = 30.0
     kept_bytes: int = 0
+
+    @property
+    def most(self) -> int:
+        """Tokens of any pass."""
+        return max(self.rows, self.wide)
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,10 @@ def _rows(
         key=lambda r: (*_used(r.client, costs, now), r.pending, r.key),
     )
     feed = [(r.key, 1) for r in decoding]
-    left = max(limits.rows - len(feed), min(limits.short, limits.rows))
+    rows = limits.rows
+    if not decoding:
+        rows = costs.prompt_rows(rows, limits.most, limits.wide_seconds)
+    left = max(rows - len(feed), min(limits.short, rows))
     may_prefill = not decoding or costs.debt <= 0
     for r in prompts:
         n = min(r.pending, r.most, left)
