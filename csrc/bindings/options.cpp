@@ -20,11 +20,10 @@ void register_options(py::module_& module) {
       .def_property_readonly("precision",
                              [](const ComputeOptions& self) { return name_of(self.precision); });
   py::class_<engine::Options>(module, "Options")
-      .def(py::init(
-               [](uint32_t context, uint32_t read_threads, bool read_ahead, uint32_t max_slots,
-                  uint32_t rows) {
-                 return engine::Options{read_threads, context, max_slots, read_ahead, rows};
-               }),
+      .def(py::init([](uint32_t context, uint32_t read_threads, bool read_ahead, uint32_t max_slots,
+                       uint32_t rows) {
+             return engine::Options{read_threads, context, max_slots, read_ahead, rows};
+           }),
            py::kw_only(), "context"_a, "read_threads"_a, "read_ahead"_a, "max_slots"_a = 0,
            "rows"_a = 0);
 }

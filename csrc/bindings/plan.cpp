@@ -22,7 +22,7 @@ namespace {
 using namespace py::literals;
 using Files = std::vector<std::shared_ptr<io::File>>;
 
-using Widths = std::vector<std::pair<uint32_t, uint64_t>>;               // PlanInput::Width
+using Widths = std::vector<std::pair<uint32_t, uint64_t>>;              // PlanInput::Width
 using Classes = std::vector<std::tuple<uint64_t, uint64_t, uint32_t>>;  // store::SizeClass
 
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,

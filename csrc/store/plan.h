@@ -31,7 +31,7 @@ struct Plan {
   uint64_t minimum_bytes = 0;  // the smallest budget that is accepted
   std::vector<Slots> classes;
   uint32_t min_slots = 0, max_slots = 0, slots = 0;  // of all classes
-  uint32_t rows = 0;        // of a pass, at most
+  uint32_t rows = 0;                                 // of a pass, at most
   uint64_t pass_bytes = 0;  // that slots give for one so wide, while it runs
   bool holds_cycle =
       false;  // every class has slots for one token: below it an LRU hits next to nothing

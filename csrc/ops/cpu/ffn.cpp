@@ -65,8 +65,7 @@ void Matmul::take_rows(const Product& product, const ExpertJob& job, const Rows&
   const uint32_t in = product.w->in();
   if (!is_wide(x)) {
     const Prepared prepared = prepare(product.format, x, in);
-    for (uint32_t row : job.rows)
-      input.records.push_back(prepared.records + row * prepared.stride);
+    for (uint32_t row : job.rows) input.records.push_back(prepared.records + row * prepared.stride);
     return;
   }
   const uint64_t stride = input_bytes(product.format, in);
