@@ -12,11 +12,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from msl.library import read_library
+from msl.model import Library
 from msl.source import shader_files
 
 from .driver import Device, NoGpuError
+from .geometry import GeometryError
 from .kernels import Kernels
 from .nvrtc import NvrtcError
+from .speed import Bench, Step, table
+from .speed_cases import CASES, Case
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -45,13 +49,16 @@ def main() -> int:
         pack(options.shaders, _commit(options.shaders), options.folder)
         return 0
     library = read_library(shader_files(options.shaders))
+    steps = _steps(library, options) if options.command == "speed" else {}
     try:
         if options.command == "compile":
             return _compile(Kernels(library, None, options.arch))
         device = Device()
         print(f"{device.name}, {device.arch}, shaders of {_commit(options.shaders)}", flush=True)
         kernels = Kernels(library, device, device.arch)
-        return _check(kernels, options) if options.command == "check" else _speed(kernels, options)
+        if options.command == "check":
+            return _check(kernels, options)
+        return _speed(kernels, steps, options)
     except NoGpuError as error:
         print(f"skipped: {error}")
         return 0
@@ -98,16 +105,28 @@ def _check(kernels: Kernels, options: argparse.Namespace) -> int:
     return 1 if bad or not total else 0
 
 
-def _speed(kernels: Kernels, options: argparse.Namespace) -> int:
-    from .speed import Bench, table
-    from .speed_cases import CASES
-
-    known = dict(CASES)
+def _steps(library: Library, options: argparse.Namespace) -> dict[str, Step]:
+    """The cases that are asked for, held to the kernels' annotations."""
+    known: dict[str, Case | Step] = dict(CASES)
     for file in options.files:
         known |= runpy.run_path(str(file))["CASES"]
     wanted = options.cases or ["*"]
-    steps = {n: make() for n, make in known.items() if any(fnmatchcase(n, w) for w in wanted)}
-    bench, results, bad = Bench(kernels), {}, not steps
+    chosen = {n: c for n, c in known.items() if any(fnmatchcase(n, w) for w in wanted)}
+    if not chosen:
+        raise SystemExit(f"expected a case of {', '.join(known)}, found {' '.join(wanted)}")
+    kernels = {kernel.name: kernel for kernel in library.kernels}
+    steps = {name: case if isinstance(case, Step) else case() for name, case in chosen.items()}
+    for name, step in steps.items():
+        for dispatch in step.dispatches:
+            try:
+                dispatch.geometry(kernels[dispatch.kernel])
+            except (GeometryError, KeyError, ValueError) as error:
+                raise SystemExit(f"case {name}: {type(error).__name__}: {error}") from None
+    return steps
+
+
+def _speed(kernels: Kernels, steps: dict[str, Step], options: argparse.Namespace) -> int:
+    bench, results, bad = Bench(kernels), {}, False
     print(f"a dispatch that does nothing: {bench.gap:.2f} us, taken off below")
     print(f"{'case':34} {'us':>9} {'GB/s':>8} {'TFLOP/s':>8} {'regs':>5} {'spilled':>8}")
     for name, speed in table(bench, steps):

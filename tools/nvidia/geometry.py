@@ -1,4 +1,4 @@
-"""A dispatch by the `@` lines of its kernel (tools/README.md): geometry, and whether it is legal."""
+"""A dispatch by its kernel's `@` lines (tools/README.md): geometry, and whether it is legal."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import numpy as np
 from msl.model import Kernel
 
 from .driver import CudaError
-from .geometry import GeometryError, geometry
+from .geometry import geometry
 from .kernels import Kernels
 
 ROTATED_BYTES = 512 << 20
@@ -224,19 +224,10 @@ def key(kernels: Kernels, d: Dispatch) -> tuple:
 
 
 def table(bench: Bench, steps: dict[str, Step]) -> Iterator[tuple[str, Speed | str]]:
-    """Speeds by name; what fails gives its error, and the rest is measured in a new context."""
-    failed: dict[str, str] = {}
-    keys = []
+    """Speeds by name; what faults gives its error, and the rest is measured in a new context."""
+    dispatches = [d for step in steps.values() for d in step.dispatches]
+    bench.kernels.compile([key(bench.kernels, d) for d in dispatches], chunk=1)
     for name, step in steps.items():
-        try:
-            keys += [key(bench.kernels, d) for d in step.dispatches]
-        except (GeometryError, KeyError, ValueError) as error:
-            failed[name] = f"{type(error).__name__}: {error}"
-    bench.kernels.compile(keys, chunk=1)
-    for name, step in steps.items():
-        if name in failed:
-            yield name, failed[name]
-            continue
         try:
             yield name, bench.speed(step)
         except CudaError as error:

@@ -51,12 +51,10 @@ def qmatmul(kernel: str, n: int, out_dim: int, in_dim: int, bits: int = 4) -> Ca
     return case
 
 
-class Slab:
-    """`n` experts in a slab, a slot each: its matrices' parts one behind the other."""
+class Slot:
+    """An expert's matrices in `words` of a slot, each part behind the last."""
 
-    UNIT = 16384  # bytes, of which a slot has a whole number
-
-    def __init__(self, n: int, matrices: list[tuple[int, int]], bits: int = 4):
+    def __init__(self, matrices: list[tuple[int, int]], bits: int = 4):
         self.words, self.offsets = 0, list[int]()
         for out_dim, in_dim in matrices:
             scales = out_dim * in_dim // GROUP  # bf16 values
@@ -65,6 +63,15 @@ class Slab:
             for _ in range(2):
                 self.offsets.append(self.words * 2)
                 self.words += scales // 2
+
+
+class Slab(Slot):
+    """`n` such slots in one slab."""
+
+    UNIT = 16384  # bytes, of which a slot has a whole number
+
+    def __init__(self, n: int, matrices: list[tuple[int, int]], bits: int = 4):
+        super().__init__(matrices, bits)
         units = -(-self.words * 4 // self.UNIT)
         self.entries = np.arange(n, dtype=np.uint32) * units
         self.slabs = [Rotated("u32", n * units * self.UNIT // 4)]
