@@ -3,7 +3,11 @@
 #pragma once
 
 struct QMatvecArgs {
-  uint out_dim, in_dim, group_size, has_bias;
+  uint out_dim, in_dim, group_size, n, has_bias;
+};
+
+struct QGateUpArgs {
+  uint out_dim, in_dim, group_size, n;
 };
 
 struct QMatmulArgs {

@@ -1,34 +1,11 @@
 // Rows of several routed experts in one dispatch, one row each, read straight from the slots that
 // hold them: a token of decode takes two launches for all its experts, however many.
 #include "arguments.h"
-#include "codes.h"
+#include "row_dots.h"
 #include "slabs.h"
 
-constant constexpr uint kExpertRows = 8;  // of W a threadgroup, a SIMD group each
-
-// w . x for row `row` of the matrix in a slot whose weights start at word weights_at, whose scales
-// and biases at scales_at and biases_at (bf16 values). In all lanes; by the whole threadgroup.
-inline float slot_row_dot(device const uint* slot,
-                          uint weights_at,
-                          uint scales_at,
-                          uint biases_at,
-                          bool live,
-                          uint row,
-                          device const float* x,
-                          uint in_dim,
-                          uint group_size,
-                          threadgroup float4* tile,
-                          threadgroup float* totals,
-                          uint lane,
-                          uint simdgroup,
-                          uint simdgroups) {
-  const ulong safe_row = live ? row : 0;
-  const ulong group_at = safe_row * (in_dim / group_size);
-  device const bf16* halves = (device const bf16*)slot;
-  return chunked_row_dot(slot + weights_at + safe_row * (in_dim / 32) * Bits,
-                         halves + scales_at + group_at, halves + biases_at + group_at, live, x,
-                         in_dim, group_size, tile, totals, lane, simdgroup, simdgroups);
-}
+constant constexpr uint kGatedRows = 2;  // of gate and of up a SIMD group; two a threadgroup
+constant constexpr uint kDownRows = 4;
 
 // For each of n experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
 // the slot of entries[k]: gate's weights from word gate_weights on, scales and biases from the bf16
@@ -40,14 +17,15 @@ inline float slot_row_dot(device const uint* slot,
 /// @elements x (maxof(rows) + 1) * in_dim
 /// @elements rows n
 /// @elements hidden n * out_dim
-/// @threadgroup 256
-/// @default_threadgroup 256
-/// @grid n * ceil_div(out_dim, 8) * 256
+/// @threadgroup 64
+/// @default_threadgroup 64
+/// @grid n * ceil_div(out_dim, 4) * 64
 /// @require n > 0
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
-/// @require group_size % 32 == 0
+/// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
-/// @require grid == n * ceil_div(out_dim, 8) * 256
+/// @require grid == n * ceil_div(out_dim, 4) * 64
+/// @require gate_weights % 4 == 0 && up_weights % 4 == 0
 /// @require gate_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(gate_scales + out_dim * in_dim / group_size, 2) <= words
 /// @require ceil_div(gate_biases + out_dim * in_dim / group_size, 2) <= words
@@ -56,30 +34,30 @@ inline float slot_row_dot(device const uint* slot,
 /// @require ceil_div(up_biases + out_dim * in_dim / group_size, 2) <= words
 kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
                                      device const uint* entries [[buffer(1)]],
-                                     device const float* x [[buffer(2)]],
+                                     device const float4* x [[buffer(2)]],
                                      device const uint* rows [[buffer(3)]],
                                      device float* hidden [[buffer(4)]],
                                      constant ExpertsGateUpArgs& args [[buffer(5)]],
                                      uint group [[threadgroup_position_in_grid]],
                                      uint lane [[thread_index_in_simdgroup]],
-                                     uint simdgroup [[simdgroup_index_in_threadgroup]],
-                                     uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float4 tile[kTileSize];
-  threadgroup float totals[kTileChunks];
-  const uint tiles = (args.out_dim + kExpertRows - 1) / kExpertRows;
+                                     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  const uint tiles = (args.out_dim + 2 * kGatedRows - 1) / (2 * kGatedRows);
   const uint k = group / tiles;
-  const uint row = group % tiles * kExpertRows + simdgroup;
-  const bool live = row < args.out_dim;
+  const uint own = (group % tiles * 2 + simdgroup) * kGatedRows;
   device const uint* slot = slot_at(slabs, args.n_slabs, entries[k], args.words);
-  if (slot == nullptr) return;  // the whole threadgroup
-  device const float* from = x + ulong(rows[k]) * args.in_dim;
-  const float gate =
-      slot_row_dot(slot, args.gate_weights, args.gate_scales, args.gate_biases, live, row, from,
-                   args.in_dim, args.group_size, tile, totals, lane, simdgroup, simdgroups);
-  const float up =
-      slot_row_dot(slot, args.up_weights, args.up_scales, args.up_biases, live, row, from,
-                   args.in_dim, args.group_size, tile, totals, lane, simdgroup, simdgroups);
-  if (live && lane == 0) hidden[ulong(k) * args.out_dim + row] = silu(gate) * up;
+  if (slot == nullptr || own >= args.out_dim) return;  // the whole SIMD group
+  const Rows part = rows_at(own, kGatedRows, args.out_dim, args.in_dim, args.group_size);
+  const Codes<bf16> matrices[2] = {
+      codes_in(slot, args.gate_weights, args.gate_scales, args.gate_biases),
+      codes_in(slot, args.up_weights, args.up_scales, args.up_biases)};
+  float sums[2 * kGatedRows][1] = {};
+  add_dots<2, kGatedRows, 1>(part, matrices, x, rows[k], 1, lane, sums);
+  for (uint r = 0; r < kGatedRows; ++r) {
+    const float gate = simd_sum(sums[r][0]), up = simd_sum(sums[kGatedRows + r][0]);
+    const uint row = part.first + r;
+    if (lane == 0 && row >= own && row < args.out_dim)
+      hidden[ulong(k) * args.out_dim + row] = silu(gate) * up;
+  }
 }
 
 // For each of n experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (n, in_dim),
@@ -90,37 +68,41 @@ kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
 /// @elements hidden n * in_dim
 /// @elements places n
 /// @elements out (maxof(places) + 1) * out_dim
-/// @threadgroup 256
-/// @default_threadgroup 256
-/// @grid n * ceil_div(out_dim, 8) * 256
+/// @threadgroup 64
+/// @default_threadgroup 64
+/// @grid n * ceil_div(out_dim, 8) * 64
 /// @require n > 0
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
-/// @require group_size % 32 == 0
+/// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
-/// @require grid == n * ceil_div(out_dim, 8) * 256
+/// @require grid == n * ceil_div(out_dim, 8) * 64
+/// @require down_weights % 4 == 0
 /// @require down_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(down_scales + out_dim * in_dim / group_size, 2) <= words
 /// @require ceil_div(down_biases + out_dim * in_dim / group_size, 2) <= words
 kernel void experts_down_bf16_f32(device const ulong2* slabs [[buffer(0)]],
                                   device const uint* entries [[buffer(1)]],
-                                  device const float* hidden [[buffer(2)]],
+                                  device const float4* hidden [[buffer(2)]],
                                   device const uint* places [[buffer(3)]],
                                   device float* out [[buffer(4)]],
                                   constant ExpertsDownArgs& args [[buffer(5)]],
                                   uint group [[threadgroup_position_in_grid]],
                                   uint lane [[thread_index_in_simdgroup]],
-                                  uint simdgroup [[simdgroup_index_in_threadgroup]],
-                                  uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float4 tile[kTileSize];
-  threadgroup float totals[kTileChunks];
-  const uint tiles = (args.out_dim + kExpertRows - 1) / kExpertRows;
+                                  uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  const uint tiles = (args.out_dim + 2 * kDownRows - 1) / (2 * kDownRows);
   const uint k = group / tiles;
-  const uint row = group % tiles * kExpertRows + simdgroup;
-  const bool live = row < args.out_dim;
+  const uint own = (group % tiles * 2 + simdgroup) * kDownRows;
   device const uint* slot = slot_at(slabs, args.n_slabs, entries[k], args.words);
-  if (slot == nullptr) return;  // the whole threadgroup
-  const float dot = slot_row_dot(slot, args.down_weights, args.down_scales, args.down_biases, live,
-                                 row, hidden + ulong(k) * args.in_dim, args.in_dim, args.group_size,
-                                 tile, totals, lane, simdgroup, simdgroups);
-  if (live && lane == 0) out[ulong(places[k]) * args.out_dim + row] = dot;
+  if (slot == nullptr || own >= args.out_dim) return;  // the whole SIMD group
+  const Rows part = rows_at(own, kDownRows, args.out_dim, args.in_dim, args.group_size);
+  const Codes<bf16> matrix[1] = {
+      codes_in(slot, args.down_weights, args.down_scales, args.down_biases)};
+  float sums[kDownRows][1] = {};
+  add_dots<1, kDownRows, 1>(part, matrix, hidden, k, 1, lane, sums);
+  for (uint r = 0; r < kDownRows; ++r) {
+    const float sum = simd_sum(sums[r][0]);
+    const uint row = part.first + r;
+    if (lane == 0 && row >= own && row < args.out_dim)
+      out[ulong(places[k]) * args.out_dim + row] = sum;
+  }
 }

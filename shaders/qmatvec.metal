@@ -1,49 +1,124 @@
-// out = dequant(W) x (+ bias) for codes of any width: one activation row, f32. The name says the
-// type of scales and biases.
+// out = dequant(W) x (+ bias) for codes of any width and a few rows of x, f32: the form that decode
+// uses. A name says the type of scales and biases, and with a 4 that rows of x are taken by four.
 #include "arguments.h"
-#include "codes.h"
+#include "row_dots.h"
 
-// out = W x + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
-// group_size), x (in_dim), bias (out_dim) where has_bias, out (out_dim). Eight rows a threadgroup,
-// a SIMD group each; x is cached in threadgroup memory by tiles.
+// out[j] = W x[j] + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
+// group_size), x (n, in_dim), bias (out_dim) where has_bias, out (n, out_dim). R rows of W and N of
+// x a SIMD group, two SIMD groups a threadgroup. A row's bits do not depend on n, nor on N.
 /// @elements W out_dim * (in_dim / 32) * Bits
 /// @elements scales out_dim * in_dim / group_size
 /// @elements biases out_dim * in_dim / group_size
-/// @elements x in_dim
+/// @elements x n * in_dim
 /// @elements bias has_bias * out_dim
-/// @elements out out_dim
-/// @threadgroup 256
-/// @default_threadgroup 256
-/// @grid ceil_div(out_dim, 8) * 256
+/// @elements out n * out_dim
+/// @threadgroup 64
+/// @default_threadgroup 64
+/// @grid ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
-/// @require group_size % 32 == 0
+/// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
+/// @require out_dim * (in_dim / 32) * Bits < 4294967296 && n * in_dim < 4294967296
 /// @require has_bias <= 1
-/// @require grid / 32 >= out_dim
-template <typename T>
+/// @require grid == ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+template <typename T, uint N, uint R>
 kernel void qmatvec(device const uint* W [[buffer(0)]],
                     device const T* scales [[buffer(1)]],
                     device const T* biases [[buffer(2)]],
-                    device const float* x [[buffer(3)]],
+                    device const float4* x [[buffer(3)]],
                     device const float* bias [[buffer(4)]],
                     device float* out [[buffer(5)]],
                     constant QMatvecArgs& args [[buffer(6)]],
-                    uint i [[thread_position_in_grid]],
+                    uint group [[threadgroup_position_in_grid]],
                     uint lane [[thread_index_in_simdgroup]],
-                    uint simdgroup [[simdgroup_index_in_threadgroup]],
-                    uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float4 tile[kTileSize];
-  threadgroup float totals[kTileChunks];
-  const uint row = i / kSimdWidth;
-  const bool live = row < args.out_dim;
-  const ulong safe_row = live ? row : 0;
-  const ulong group_at = safe_row * (args.in_dim / args.group_size);
-  const float dot = chunked_row_dot(W + safe_row * (args.in_dim / 32) * Bits, scales + group_at,
-                                    biases + group_at, live, x, args.in_dim, args.group_size, tile,
-                                    totals, lane, simdgroup, simdgroups);
-  if (live && lane == 0) out[row] = dot + (args.has_bias != 0 ? bias[row] : 0.0f);
+                    uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  const uint tiles = (args.out_dim + 2 * R - 1) / (2 * R);
+  const uint own = (group % tiles * 2 + simdgroup) * R;  // rows from here on
+  const uint from = group / tiles * N;                   // of x
+  if (own >= args.out_dim) return;                       // the whole SIMD group
+  const Rows rows = rows_at(own, R, args.out_dim, args.in_dim, args.group_size);
+  const Codes<T> matrix[1] = {codes_at(W, scales, biases)};
+  const uint n = min(uint(N), args.n - from);
+  float sums[R][N] = {};
+  add_dots<1, R, N>(rows, matrix, x, from, n, lane, sums);
+  for (uint j = 0; j < N; ++j)
+    for (uint r = 0; r < R; ++r) {
+      const float sum = simd_sum(sums[r][j]);
+      const uint row = rows.first + r;
+      if (lane == 0 && j < n && row >= own && row < args.out_dim)
+        out[ulong(from + j) * args.out_dim + row] = sum + (args.has_bias != 0 ? bias[row] : 0.0f);
+    }
 }
 
-template [[host_name("qmatvec_bf16_f32")]] kernel decltype(qmatvec<bf16>) qmatvec<bf16>;
-template [[host_name("qmatvec_f16_f32")]] kernel decltype(qmatvec<half>) qmatvec<half>;
-template [[host_name("qmatvec_f32_f32")]] kernel decltype(qmatvec<float>) qmatvec<float>;
+template [[host_name("qmatvec_bf16_f32")]] kernel decltype(qmatvec<bf16, 1, 4>) qmatvec<bf16, 1, 4>;
+template [[host_name("qmatvec_f16_f32")]] kernel decltype(qmatvec<half, 1, 4>) qmatvec<half, 1, 4>;
+template
+    [[host_name("qmatvec_f32_f32")]] kernel decltype(qmatvec<float, 1, 4>) qmatvec<float, 1, 4>;
+template
+    [[host_name("qmatvec4_bf16_f32")]] kernel decltype(qmatvec<bf16, 4, 2>) qmatvec<bf16, 4, 2>;
+template [[host_name("qmatvec4_f16_f32")]] kernel decltype(qmatvec<half, 4, 2>) qmatvec<half, 4, 2>;
+template
+    [[host_name("qmatvec4_f32_f32")]] kernel decltype(qmatvec<float, 4, 2>) qmatvec<float, 4, 2>;
+
+// out[j] = silu(gate x[j]) * (up x[j]) for two matrices of one shape and format, as above: x is read
+// once for the two. R rows of each a SIMD group.
+/// @elements gate_W out_dim * (in_dim / 32) * Bits
+/// @elements gate_scales out_dim * in_dim / group_size
+/// @elements gate_biases out_dim * in_dim / group_size
+/// @elements up_W out_dim * (in_dim / 32) * Bits
+/// @elements up_scales out_dim * in_dim / group_size
+/// @elements up_biases out_dim * in_dim / group_size
+/// @elements x n * in_dim
+/// @elements out n * out_dim
+/// @threadgroup 64
+/// @default_threadgroup 64
+/// @grid ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require group_size == 32 || group_size == 64 || group_size == 128
+/// @require in_dim % group_size == 0
+/// @require out_dim * (in_dim / 32) * Bits < 4294967296 && n * in_dim < 4294967296
+/// @require grid == ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+template <typename T, uint N, uint R>
+kernel void qgate_up(device const uint* gate_W [[buffer(0)]],
+                     device const T* gate_scales [[buffer(1)]],
+                     device const T* gate_biases [[buffer(2)]],
+                     device const uint* up_W [[buffer(3)]],
+                     device const T* up_scales [[buffer(4)]],
+                     device const T* up_biases [[buffer(5)]],
+                     device const float4* x [[buffer(6)]],
+                     device float* out [[buffer(7)]],
+                     constant QGateUpArgs& args [[buffer(8)]],
+                     uint group [[threadgroup_position_in_grid]],
+                     uint lane [[thread_index_in_simdgroup]],
+                     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  const uint tiles = (args.out_dim + 2 * R - 1) / (2 * R);
+  const uint own = (group % tiles * 2 + simdgroup) * R;
+  const uint from = group / tiles * N;
+  if (own >= args.out_dim) return;  // the whole SIMD group
+  const Rows rows = rows_at(own, R, args.out_dim, args.in_dim, args.group_size);
+  const Codes<T> matrices[2] = {codes_at(gate_W, gate_scales, gate_biases),
+                                codes_at(up_W, up_scales, up_biases)};
+  const uint n = min(uint(N), args.n - from);
+  float sums[2 * R][N] = {};
+  add_dots<2, R, N>(rows, matrices, x, from, n, lane, sums);
+  for (uint j = 0; j < N; ++j)
+    for (uint r = 0; r < R; ++r) {
+      const float gate = simd_sum(sums[r][j]), up = simd_sum(sums[R + r][j]);
+      const uint row = rows.first + r;
+      if (lane == 0 && j < n && row >= own && row < args.out_dim)
+        out[ulong(from + j) * args.out_dim + row] = silu(gate) * up;
+    }
+}
+
+template
+    [[host_name("qgate_up_bf16_f32")]] kernel decltype(qgate_up<bf16, 1, 2>) qgate_up<bf16, 1, 2>;
+template
+    [[host_name("qgate_up_f16_f32")]] kernel decltype(qgate_up<half, 1, 2>) qgate_up<half, 1, 2>;
+template
+    [[host_name("qgate_up_f32_f32")]] kernel decltype(qgate_up<float, 1, 2>) qgate_up<float, 1, 2>;
+template
+    [[host_name("qgate_up4_bf16_f32")]] kernel decltype(qgate_up<bf16, 4, 1>) qgate_up<bf16, 4, 1>;
+template
+    [[host_name("qgate_up4_f16_f32")]] kernel decltype(qgate_up<half, 4, 1>) qgate_up<half, 4, 1>;
+template
+    [[host_name("qgate_up4_f32_f32")]] kernel decltype(qgate_up<float, 4, 1>) qgate_up<float, 4, 1>;

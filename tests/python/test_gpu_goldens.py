@@ -21,12 +21,16 @@ from support.devices import DEVICES
 UNUSED = {
     "compute_decay_beta": "the engine holds dt_bias as f32: compute_decay_beta_f32, over n rows",
     "conv1d_step": "the engine holds conv weights as f32, and its history is double-buffered",
-    "dequant_matvec_4bit": "the reference form: matvec_variants.inc names v3 for any device",
+    "dequant_matvec_2bit": "qmatvec_bf16_f32 is this for any width and a few rows",
+    "dequant_matvec_4bit": "the reference form",
     "dequant_matvec_4bit_batched": "wants experts in one buffer and an input row each; slots are "
     "buffers of their own, and all experts of a token read one row",
-    "dequant_matvec_4bit_fast": "another form of v3, for matvec_variants.inc to name",
-    "dequant_matvec_4bit_v4": "another form of v3, for matvec_variants.inc to name",
-    "dequant_matvec_4bit_v5": "another form of v3, for matvec_variants.inc to name",
+    "dequant_matvec_4bit_fast": "another form of the same",
+    "dequant_matvec_4bit_v3": "another form of the same",
+    "dequant_matvec_4bit_v4": "another form of the same",
+    "dequant_matvec_4bit_v5": "another form of the same",
+    "dequant_matvec_8bit_v3": "as dequant_matvec_2bit",
+    "fused_gate_up_swiglu": "qgate_up_bf16_f32 is this for any width and a few rows",
     "gated_delta_net_step": "updates its state in place: a step that fails must leave it as it was",
     "gated_rms_norm": "the engine holds norm weights as f32: gated_rms_norm_f32",
     "moe_combine_residual": "wants weights and gate side by side in a buffer of its own: one more "

@@ -33,7 +33,8 @@ _QUALIFIERS = {
 }
 _FLOAT = re.compile(r"(\d+\.\d*([eE][+-]?\d+)?|\.\d+([eE][+-]?\d+)?|\d+[eE][+-]?\d+)$")
 _HALF = re.compile(r"(\d+\.?\d*|\.\d+)[hH]$")
-_INCLUDE = re.compile(r"^#[ \t]*include[ \t]*<metal_stdlib>.*$", re.M)
+# And hints for compilers of GPUs, which others warn of.
+_INCLUDE = re.compile(r"^#[ \t]*(include[ \t]*<metal_stdlib>|pragma unroll).*$", re.M)
 
 _POSITIONS = {
     "thread_position_in_grid": "thread.in_grid",

@@ -1,6 +1,6 @@
 """Writes out the instantiations of kernel templates: behind it, every kernel is a plain one.
 
-    template <typename T>               or <uint N>
+    template <typename T>               or <uint N>, or several of them
     kernel void NAME(.. T ..) { .. }
 
     template [[host_name("KERNEL")]] kernel decltype(NAME<TYPE>) NAME<TYPE>;
@@ -19,14 +19,17 @@ from .model import SCALARS
 
 _LINE = re.compile(r'^#line (\d+) "([^"]*)"\n', re.M)
 _TEMPLATE = re.compile(
-    r"(?P<above>(?:^//.*\n)*)^template <(?:typename|uint) (?P<parameter>\w+)>\n"
+    r"(?P<above>(?:^//.*\n)*)"
+    r"^template <(?P<parameters>(?:typename|uint) \w+(?:, (?:typename|uint) \w+)*)>\n"
     r"kernel void (?P<name>\w+)(?P<first>\(.*\n)(?P<rest>(?:.*\n)*?^}\n)",
     re.M,
 )
 _SIZE = re.compile(rf"sizeof\(({'|'.join(SCALARS)})\)")
 _QUOTIENT = re.compile(r"\((\d+) / (\d+)\)")
 _INSTANCE = re.compile(
-    r'^template \[\[host_name\("(\w+)"\)\]\] kernel decltype\((\w+)<(\w+)>\) \2<\3>;\n', re.M
+    r'^template\s+\[\[host_name\(\s*"(\w+)"\)\]\]\s+kernel\s+'
+    r"decltype\((\w+)<(\w+(?:, \w+)*)>\)\s+\2<\3>;\n",
+    re.M,
 )
 
 
@@ -40,8 +43,16 @@ def instantiate(text: str) -> str:
         if match[2] not in templates:
             raise MslError(*_place(text, match.start()), f"no kernel template {match[2]}")
         template = templates[match[2]]
+        names = [parameter.split()[1] for parameter in template["parameters"].split(", ")]
+        given = match[3].split(", ")
+        if len(given) != len(names):
+            raise MslError(
+                *_place(text, match.start()), f"{match[2]} has parameters {', '.join(names)}"
+            )
+        values = dict(zip(names, given, strict=True))
+        word = re.compile(rf"\b({'|'.join(names)})\b")
         above, first, rest = (
-            re.sub(rf"\b{template['parameter']}\b", match[3], template[part])
+            word.sub(lambda name: values[name[1]], template[part])
             for part in ("above", "first", "rest")
         )
         above = _SIZE.sub(lambda s: str(SCALARS[s[1]][1]), above)

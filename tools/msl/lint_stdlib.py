@@ -23,6 +23,7 @@ typedef unsigned char uchar;
 typedef unsigned short ushort;
 typedef unsigned int uint;
 typedef unsigned long ulong;
+typedef ulong ulong2 __attribute__((ext_vector_type(2)));
 #define device __global
 #define constant __constant
 #define threadgroup __local

@@ -132,7 +132,8 @@ void Scheduler::run_simdgroup(uint32_t first, uint32_t count) {
 bool Scheduler::pass_barrier() {
   for (uint32_t first = kSimdWidth; first < count_; first += kSimdWidth) {
     const Lane &one = lanes_[0], &other = lanes_[first];
-    if (one.state != other.state || one.site.line != other.site.line) diverged(one, other);
+    if (one.state != other.state || (one.state != State::done && one.site.line != other.site.line))
+      diverged(one, other);
   }
   ++barriers_;
   return lanes_[0].state == State::at_barrier;

@@ -69,6 +69,7 @@ struct GpuOps::Slots {
 
 struct GpuOps::InSlot {
   const ExpertJob* job;
+  size_t index;  // of its row, where rows go one by one
   Slots slot;
 };
 

@@ -1,5 +1,5 @@
-// Routed experts over the rows that chose them, read where they lie: in their slots. Those that one
-// row chose (all of a token's in decode) go together, two launches for all of them; so do those of
+// Routed experts over the rows that chose them, read where they lie: in their slots. Those that few
+// rows chose (all of a token's in decode) go together, two launches for all of them; so do those of
 // many rows (grouped_experts.cpp); an expert of another format gathers, computes and scatters its
 // rows. Which of the three depends on the number of its rows and its format alone, so that hits,
 // late arrivals and neighbours change no bit.
@@ -22,10 +22,10 @@ struct GpuOps::ExpertRows {
 void GpuOps::experts_of_one_row(std::span<const InSlot> jobs, const float* normed,
                                 float* expert_out) {
   std::vector<uint32_t> entries, rows, places;
-  for (const auto& [job, slot] : jobs) {
+  for (const auto& [job, index, slot] : jobs) {
     entries.push_back(slot.entry);
-    rows.push_back(job->rows[0]);
-    places.push_back(job->pairs[0]);
+    rows.push_back(job->rows[index]);
+    places.push_back(job->pairs[index]);
   }
   experts_in_slots(jobs[0].job->ffn, jobs[0].slot, recorder_.list(entries), rows, places, normed,
                    expert_out);
@@ -89,7 +89,7 @@ void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out
 }
 
 void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float* expert_out) {
-  std::vector<InSlot> of_one_row, of_rows;
+  std::vector<InSlot> of_few, of_rows;
   const auto flush = [&](std::vector<InSlot>& together) {
     if (together.empty()) return;
     if (&together == &of_rows)
@@ -101,18 +101,19 @@ void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float*
   for (const ExpertJob& job : jobs) {
     if (job.rows.empty()) continue;
     require_swiglu(job.ffn);
-    const bool is_one = job.rows.size() == 1 && Slots::has_form(job.ffn);
+    const bool is_few = job.rows.size() <= kSingly && Slots::has_form(job.ffn);
     const auto slot =
-        is_one || has_grouped_form(job.ffn) ? Slots::of(job.ffn, arena_) : std::nullopt;
+        is_few || has_grouped_form(job.ffn) ? Slots::of(job.ffn, arena_) : std::nullopt;
     if (!slot) {
       expert(job, normed.data, expert_out);
       continue;
     }
-    std::vector<InSlot>& together = is_one ? of_one_row : of_rows;
+    std::vector<InSlot>& together = is_few ? of_few : of_rows;
     if (!together.empty() && !together[0].slot.has_layout(*slot)) flush(together);
-    together.push_back({&job, *slot});
+    for (size_t i = 0; i < (is_few ? job.rows.size() : 1); ++i)
+      together.push_back({&job, i, *slot});
   }
-  flush(of_one_row);
+  flush(of_few);
   flush(of_rows);
 }
 

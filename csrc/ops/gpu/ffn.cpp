@@ -14,7 +14,7 @@ void require_swiglu(const GatedFfn& w) {
 void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n,
                       float* out) {
   const uint64_t width = w.gate.out(), count = n * width;
-  if (n > 1 || !fused_gate_up(recorder_, w.gate, w.up, x, rows.gate)) {
+  if (!fused_gate_up(recorder_, w.gate, w.up, x, n, rows.gate)) {
     project(w.gate, x, n, rows.gate);
     project(w.up, x, n, rows.up);
     const auto gate = recorder_.in(rows.gate, count), up = recorder_.in(rows.up, count),

@@ -39,11 +39,11 @@ bool GpuOps::has_grouped_form(const GatedFfn& ffn) {
 void GpuOps::grouped_experts(std::span<const InSlot> jobs, const float* normed, float* expert_out) {
   const GatedFfn& ffn = jobs[0].job->ffn;
   uint64_t rows = 0;
-  for (const auto& [job, slot] : jobs) rows += job->rows.size();
+  for (const auto& [job, index, slot] : jobs) rows += job->rows.size();
   const uint64_t row_macs = std::max<uint64_t>(uint64_t{2} * ffn.gate.in() * ffn.width(), 1);
   const uint64_t most = std::min(rows, std::max<uint64_t>(expert_macs_ / row_macs, kTileRows));
   Group group{&jobs[0], bump().take(most * ffn.width()), {}, {}, {}};
-  for (const auto& [job, slot] : jobs)
+  for (const auto& [job, index, slot] : jobs)
     for (size_t first = 0; first < job->rows.size(); first += kTileRows) {
       const size_t end = std::min<size_t>(first + kTileRows, job->rows.size());
       if (group.rows.size() + (end - first) > most) {

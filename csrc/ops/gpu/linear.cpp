@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "base/error.h"
-#include "ops/gpu/matvec_variant.h"
 
 namespace moeflux::ops::gpu {
 
@@ -22,6 +21,9 @@ constexpr Forms kMatvec{"matvec_bf16_f32", "matvec_f16_f32", "matvec_f32_f32"};
 constexpr Forms kMatmul{"matmul_bf16_f32", "matmul_f16_f32", "matmul_f32_f32"};
 constexpr Forms kEmbed{"embed_bf16_f32", "embed_f16_f32", "embed_f32_f32"};
 constexpr Forms kQMatvec{"qmatvec_bf16_f32", "qmatvec_f16_f32", "qmatvec_f32_f32"};
+constexpr Forms kQMatvec4{"qmatvec4_bf16_f32", "qmatvec4_f16_f32", "qmatvec4_f32_f32"};
+constexpr Forms kQGateUp{"qgate_up_bf16_f32", "qgate_up_f16_f32", "qgate_up_f32_f32"};
+constexpr Forms kQGateUp4{"qgate_up4_bf16_f32", "qgate_up4_f16_f32", "qgate_up4_f32_f32"};
 constexpr Forms kQMatmul{"qmatmul_bf16_f32", "qmatmul_f16_f32", "qmatmul_f32_f32"};
 constexpr Forms kQEmbed{"qembed_bf16_f32", "qembed_f16_f32", "qembed_f32_f32"};
 
@@ -60,26 +62,14 @@ bool is_whole(const Recorder& recorder, const quant::Matrix& m) {
   return rows_at(recorder, m, 0) == m.shape.out;
 }
 
-// The contract's matvecs: scales and biases bf16, no bias of the output.
-bool has_contract_form(const Linear& w) {
-  const quant::Shape& m = w.weight.shape;
-  return is_supported(m) && w.bias == nullptr && m.dtype == DType::bf16 &&
-         (m.bits() == 2 || m.bits() == 4 || m.bits() == 8);
+// A matvec's kernel has bits that do not depend on the number of rows of x.
+bool is_matvec(const quant::Shape& m, uint32_t n) {
+  return n == 1 || (m.bits() != 0 && n <= kFewRows);
 }
 
-// Of one row of x and the rows of w from `first` on. Buffers begin at multiples of any alignment.
-Recorder::Kernel matvec_kernel(const Recorder& recorder, const Linear& w, uint64_t first) {
-  const quant::Shape& m = w.weight.shape;
+Recorder::Kernel matvec_kernel(const quant::Shape& m, uint32_t n) {
   if (m.bits() == 0) return {kMatvec.of(m.dtype)};
-  if (has_contract_form(w)) {
-    const Recorder::Kernel kernel{matvec_variant(recorder.device().name(), m.out, m.in, m.bits())};
-    const uint32_t alignment = device::find_kernel(kernel.name)->bindings[0].alignment;
-    if (reinterpret_cast<uintptr_t>(w.weight.planes[quant::kCodes] + first * m.row_bytes()) %
-            alignment ==
-        0)
-      return kernel;
-  }
-  return {kQMatvec.of(m.dtype), "Bits", m.bits()};
+  return {(n == 1 ? kQMatvec : kQMatvec4).of(m.dtype), "Bits", m.bits()};
 }
 
 // Kernels of many rows load codes and numbers of x by 16 bytes.
@@ -101,22 +91,20 @@ Recorder::Kernel embed_kernel(const quant::Shape& table) {
   return {kQEmbed.of(table.dtype), "Bits", table.bits()};
 }
 
+// Of n rows of x and the rows of w from `first` on.
 void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, const float* x,
-            float* y) {
+            uint32_t n, float* y) {
   const quant::Shape& m = w.weight.shape;
   const Rows part(recorder, w.weight, first, rows);
-  const auto in = recorder.in(x, m.in), out = recorder.out(y, rows);
+  const auto in = recorder.in(x, uint64_t(n) * m.in), out = recorder.out(y, n * rows);
   const auto bias = recorder.in(w.bias ? w.bias + first : nullptr, rows);
-  const Recorder::Kernel kernel = matvec_kernel(recorder, w, first);
+  const Recorder::Kernel kernel = matvec_kernel(m, n);
   if (m.bits() == 0)
     recorder.run(kernel,
                  {part.weight, in, bias, out, u32(rows), u32(m.in), u32(w.bias != nullptr)});
-  else if (kernel.name != kQMatvec.of(m.dtype))
-    recorder.run(kernel, {part.weight, part.scales, part.biases, in, out, u32(rows), u32(m.in),
-                          u32(m.group)});
   else
     recorder.run(kernel, {part.weight, part.scales, part.biases, in, bias, out},
-                 QMatvecArgs{word(rows), m.in, m.group, w.bias != nullptr});
+                 QMatvecArgs{word(rows), m.in, m.group, n, w.bias != nullptr});
 }
 
 void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
@@ -143,29 +131,34 @@ bool is_supported(const quant::Shape& shape) {
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
   const quant::Shape& m = w.weight.shape;
   if (m.out == 0 || n == 0) return;
-  if (n > 1 && is_whole(recorder, w.weight) && has_matmul_alignment(w, x)) {
-    matmul(recorder, w, x, n, y);
+  const bool whole = is_whole(recorder, w.weight), few = is_matvec(m, n);
+  if (whole && (few || has_matmul_alignment(w, x))) {
+    if (few)
+      matvec(recorder, w, 0, m.out, x, n, y);
+    else
+      matmul(recorder, w, x, n, y);
     return;
   }
   for (uint64_t row = 0; row < n; ++row)
     for (uint64_t first = 0; first < m.out;) {
       const uint64_t rows = rows_at(recorder, w.weight, first);
-      matvec(recorder, w, first, rows, x + row * m.in, y + row * m.out + first);
+      matvec(recorder, w, first, rows, x + row * m.in, 1, y + row * m.out + first);
       first += rows;
     }
 }
 
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
-                   float* out) {
+                   uint32_t n, float* out) {
   const quant::Shape &g = gate.weight.shape, &u = up.weight.shape;
-  if (!has_contract_form(gate) || !has_contract_form(up) || g.bits() != 4 || u.bits() != 4 ||
-      g.group != u.group || !is_whole(recorder, gate.weight) || !is_whole(recorder, up.weight))
+  if (!is_supported(g) || !is_supported(u) || g.bits() == 0 || g.bits() != u.bits() ||
+      g.dtype != u.dtype || g.group != u.group || gate.bias || up.bias || !is_matvec(g, n) ||
+      !is_whole(recorder, gate.weight) || !is_whole(recorder, up.weight))
     return false;
   const Rows gates(recorder, gate.weight, 0, g.out), ups(recorder, up.weight, 0, u.out);
-  recorder.run_groups(
-      {"fused_gate_up_swiglu"}, g.out,
-      {gates.weight, gates.scales, gates.biases, ups.weight, ups.scales, ups.biases,
-       recorder.in(x, g.in), recorder.out(out, g.out), u32(g.out), u32(g.in), u32(g.group)});
+  recorder.run({(n == 1 ? kQGateUp : kQGateUp4).of(g.dtype), "Bits", g.bits()},
+               {gates.weight, gates.scales, gates.biases, ups.weight, ups.scales, ups.biases,
+                recorder.in(x, uint64_t(n) * g.in), recorder.out(out, uint64_t(n) * g.out)},
+               QGateUpArgs{g.out, g.in, g.group, n});
   return true;
 }
 

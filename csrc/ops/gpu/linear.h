@@ -8,16 +8,20 @@ namespace moeflux::ops::gpu {
 // for others.
 bool is_supported(const quant::Shape& shape);
 
-// y = w x (+ bias) for each of n rows; x (n, in), y (n, out). One row is a matvec, more are a tiled
-// matmul: a row's bits depend on n being 1 or more, and on nothing else of its neighbours. A matrix
+// Rows of x for which the weights are read as a matvec reads them, where they are codes.
+inline constexpr uint32_t kFewRows = 16;
+
+// y = w x (+ bias) for each of n rows; x (n, in), y (n, out). Few rows are a matvec, more are a tiled
+// matmul: a row's bits depend on which of the two it is, and on nothing else of its neighbours. Few
+// are kFewRows of a matrix of codes, one of plain numbers. A matrix
 // that lies under several of the device's buffers is multiplied part by part, row by row of x. One
 // without an address is a slot's in a rehearsal: whole and well aligned.
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y);
 
-// out = silu(gate x) * (up x) for one row, where one kernel does all of it; false: nothing was
-// done.
+// out = silu(gate x) * (up x) for each of n rows, where one kernel does all of it; false: nothing
+// was done.
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
-                   float* out);
+                   uint32_t n, float* out);
 
 // x (tokens.size(), table.in) = rows of the table.
 void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint32_t> tokens,

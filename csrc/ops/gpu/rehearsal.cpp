@@ -1,5 +1,5 @@
 // What a model's stages take of the scratch and which kernels they ask for, found by the stages
-// themselves: each runs with one row and with as many as there may be, over notes in place of a
+// themselves: each runs with one row, with few and with as many as there may be, over notes in place of a
 // device. So all kernels are compiled when the model is loaded, and one that a device refuses is an
 // error of load, not of the first step.
 #include <algorithm>
@@ -15,9 +15,8 @@ GpuOps::Rehearsal GpuOps::rehearse(const Workload& work) const {
 }
 
 void GpuOps::run_through(const Workload& work) {
-  run_through(work, 1);
-  run_through(work, work.rows);
-  for (const uint32_t n : {1u, work.logit_rows})
+  for (const uint32_t n : {1u, std::min(work.rows, kFewRows), work.rows}) run_through(work, n);
+  for (const uint32_t n : {1u, std::min(work.logit_rows, kFewRows), work.logit_rows})
     if (work.head) head({.linear = *work.head}, nowhere(), std::vector<uint32_t>(n), nowhere());
 }
 
@@ -45,7 +44,8 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     const uint32_t top_k = w.router ? w.router->top_k : 1;
     if (w.router) route(*w.router, {x, n}, routing);
     experts(std::vector<ExpertJob>(top_k, {w.expert, rows, rows}), {x, n}, x);
-    const uint64_t most = w.router ? std::min<uint64_t>(w.router->n_experts, n * top_k) : 1;
+    const uint64_t most =
+        w.router ? std::min<uint64_t>(w.router->n_experts * kSingly, n * top_k) : 1;
     experts(std::vector<ExpertJob>(most, {w.expert, {0}, {0}}), {x, n}, x);
     if (n == 1 && w.router && ahead_->fits(*w.router, w.expert)) {
       uint32_t* const words = routing.experts;

@@ -17,6 +17,10 @@ namespace moeflux::ops::gpu {
 // Over more of them, chunks with an online softmax, so that no buffer grows with the context.
 inline constexpr uint32_t kScoredPositions = 1024;
 
+// An expert of so many rows takes them one by one, beside those of other experts: one dispatch for
+// all, and weights that are read again come from a cache.
+inline constexpr size_t kSingly = 4;
+
 void require_swiglu(const GatedFfn& w);  // throws FormatError: no other activation has a kernel
 
 class GpuOps;

@@ -32,7 +32,7 @@ class Slots:
     """
 
     def __init__(
-        self, rng: Generator, shape: Shape, n_matrices: int, dtype: str = "bf16", unit: int = 4
+        self, rng: Generator, shape: Shape, n_matrices: int, dtype: str = "bf16", unit: int = 16
     ):
         n = shape[0]
         bits = int(rng.choice(BITS))
@@ -47,7 +47,7 @@ class Slots:
             at = -(-at // unit) * unit + int(rng.integers(0, 9)) * unit
             places.append(at)
             self.offsets.append(at // part.itemsize)
-            at += -(-part.nbytes // 4) * 4
+            at += -(-part.nbytes // 16) * 16
         self.words = at // 4
         n_slabs, pitch = int(rng.integers(1, 4)), -(-at // UNIT) * UNIT
         places_of = rng.permutation(2 * n * n_slabs)[:n]
@@ -78,8 +78,8 @@ class Slots:
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
-def _geometry(shape: Shape) -> tuple[int, int]:
-    return shape[0] * -(-shape[1] // 8) * 256, 256
+def _geometry(shape: Shape, rows: int) -> tuple[int, int]:
+    return shape[0] * -(-shape[1] // rows) * 64, 64
 
 
 def gate_up(rng: Generator, shape: Shape) -> Case:
@@ -95,7 +95,7 @@ def gate_up(rng: Generator, shape: Shape) -> Case:
     args = [slots.slabs, slots.entries, x, rows, out, out_dim, in_dim, group, n, len(slots.slabs),
             slots.words, *slots.offsets]  # fmt: skip
     text = f"{shape} {slots.constants}"
-    return Case("experts_gate_up_bf16_f32", args, *_geometry(shape), slots.constants, text)
+    return Case("experts_gate_up_bf16_f32", args, *_geometry(shape, 4), slots.constants, text)
 
 
 def down(rng: Generator, shape: Shape) -> Case:
@@ -110,7 +110,7 @@ def down(rng: Generator, shape: Shape) -> Case:
     args = [slots.slabs, slots.entries, hidden, places, Out(expected, size), out_dim, in_dim, group,
             n, len(slots.slabs), slots.words, *slots.offsets]  # fmt: skip
     text = f"{shape} {slots.constants}"
-    return Case("experts_down_bf16_f32", args, *_geometry(shape), slots.constants, text)
+    return Case("experts_down_bf16_f32", args, *_geometry(shape, 8), slots.constants, text)
 
 
 KERNELS = {

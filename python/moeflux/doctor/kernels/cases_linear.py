@@ -124,8 +124,9 @@ def _kernels() -> dict[str, Family]:
     for dtype in ENCODE:
         for quantised in (False, True):
             q = "q" if quantised else ""
-            name = f"{q}matvec_{dtype}_f32"
-            made[name] = Family(linear(name, quantised, dtype, True), MATVEC, draw_matvec)
+            if not quantised:
+                name = f"matvec_{dtype}_f32"
+                made[name] = Family(linear(name, quantised, dtype, True), MATVEC, draw_matvec)
             name = f"{q}matmul_{dtype}_f32"
             made[name] = Family(linear(name, quantised, dtype, False), MATMUL, draw_matmul)
             name = f"{q}embed_{dtype}_f32"

@@ -1,0 +1,76 @@
+"""Dispatches of products of a few rows with a matrix of codes, and of gate and up in one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...formats import BITS, GROUPS
+from . import oracles
+from .case import Build, Case, Family, Generator, Out, Shape, decode, floats
+from .cases_linear import ENCODE, Weights
+
+# (n rows of x, out_dim, in_dim, group size): 16 columns a lane, 2 to 8 rows a threadgroup
+ONE = [(1, 1, 64, 64), (1, 2, 7168, 64), (1, 9, 2112, 64), (1, 8, 2048, 128), (1, 7, 1984, 32)]
+ONE += [(1, 33, 4096, 64), (1, 257, 320, 32), (1, 3, 96, 32), (1, 5, 512, 64), (1, 6, 544, 32)]
+SHAPES = [*ONE, (2, 3, 64, 32), (3, 8, 576, 64), (4, 1, 512, 128), (5, 12, 1056, 32),
+          (16, 19, 192, 64)]  # fmt: skip
+
+
+def draw(rng: Generator) -> Shape:
+    group, n = int(rng.choice(GROUPS)), int(rng.integers(1, 20))
+    return n, int(rng.integers(1, 40)), group * int(rng.integers(1, 1600 // group)), group
+
+
+def _geometry(shape: Shape, x_rows: int, rows: int) -> tuple[int, int]:
+    return -(-shape[0] // x_rows) * -(-shape[1] // (2 * rows)) * 64, 64
+
+
+def matvec(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
+    def build(rng: Generator, shape: Shape) -> Case:
+        weights, n = Weights(rng, True, dtype, shape), shape[0]
+        out_dim, in_dim = weights.values.shape
+        x = floats(rng, n, in_dim)
+        has_bias = int(rng.integers(0, 2))
+        bias = floats(rng, out_dim) if has_bias else None
+        added = np.zeros(out_dim) if bias is None else decode(bias)
+        out = Out(
+            decode(x) @ weights.values.T + added, abs(decode(x)) @ weights.sizes.T + abs(added)
+        )
+        args = [*weights.args, x, bias, out, out_dim, in_dim, *weights.scalars, n, has_bias]
+        geometry = _geometry(shape, x_rows, rows)
+        return Case(kernel, args, *geometry, weights.constants, weights.text(f"n={n}"))
+
+    return build
+
+
+def gate_up(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
+    def build(rng: Generator, shape: Shape) -> Case:
+        bits, n = int(rng.choice(BITS)), shape[0]
+        gate, up = (Weights(rng, True, dtype, shape, bits) for _ in range(2))
+        out_dim, in_dim = gate.values.shape
+        x = floats(rng, n, in_dim)
+        (g, g_size), (u, u_size) = (
+            (decode(x) @ m.values.T, abs(decode(x)) @ m.sizes.T) for m in (gate, up)
+        )
+        # d(silu(g) u): |silu'| <= 1.1
+        size = 1.1 * g_size * np.abs(u) + np.abs(oracles.silu(g)) * u_size
+        args = [*gate.args, *up.args, x, Out(oracles.silu(g) * u, size), out_dim, in_dim,
+                *gate.scalars, n]  # fmt: skip
+        geometry = _geometry(shape, x_rows, rows)
+        return Case(kernel, args, *geometry, gate.constants, gate.text(f"n={n}"))
+
+    return build
+
+
+def _kernels() -> dict[str, Family]:
+    made: dict[str, Family] = {}
+    for dtype in ENCODE:
+        for form, x_rows in (("", 1), ("4", 4)):
+            name = f"qmatvec{form}_{dtype}_f32"
+            made[name] = Family(matvec(name, dtype, x_rows, 4 if x_rows == 1 else 2), SHAPES, draw)
+            name = f"qgate_up{form}_{dtype}_f32"
+            made[name] = Family(gate_up(name, dtype, x_rows, 2 if x_rows == 1 else 1), SHAPES, draw)
+    return made
+
+
+KERNELS = _kernels()
