@@ -294,6 +294,13 @@ void register_device(py::module_& module) {
       .def_property_readonly("limits", &limits)
       .def_property_readonly("pipeline_count",
                              [](const NativeDevice& self) { return self.device->pipeline_count(); })
+      .def(
+          "untold_threads",
+          [](const NativeDevice& self, const std::string& kernel) {
+            device::Device& device = *self.device;
+            return unlocked([&] { return device.untold_threads(kernel); });
+          },
+          py::arg("kernel"))
       .def("pipeline", &pipeline, py::arg("kernel"), py::arg("constants"));
   py::class_<NativePipeline>(module, "NativePipeline")
       .def_property_readonly("constants", &constants)

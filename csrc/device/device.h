@@ -117,6 +117,9 @@ class Device {
   virtual std::shared_ptr<Pipeline> pipeline(std::string_view kernel,
                                              const Constants& constants = {}) = 0;
   virtual size_t pipeline_count() const = 0;
+  // Threads of the largest threadgroup that the compiler allows when it is told none; 0: this device
+  // has no compiler. Compiles it anew. Throws as pipeline() does.
+  virtual uint32_t untold_threads(std::string_view) { return 0; }
   virtual std::unique_ptr<Commands> commands() = 0;
 };
 

@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from . import _core
 from .arguments import check, one_of
+from .checked_devices import has_passed
 from .errors import FormatError, MemoryBudgetError, NoDeviceError
 from .log import logger
 from .memory import budget_bytes
@@ -54,8 +55,9 @@ def compute(
 def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     """The device of that name; None for "cpu", which needs none.
 
-    "auto" is this machine's GPU where it has one that computes at all these precisions. Else it is
-    the CPU. Weight formats do not matter: a device runs all that the CPU runs.
+    "auto" is this machine's GPU where it has one that computes at all these precisions and that
+    `moeflux doctor` has found right. Else it is the CPU. Weight formats do not matter: a device
+    runs all that the CPU runs.
 
     Raises:
         FormatError: there is no such name.
@@ -66,12 +68,23 @@ def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
         if set(precisions) - {"float32"}:
             logger.info("device auto: cpu, because others compute at float32 only")
             return None
-        try:
-            return first_device(GPUS)
-        except NoDeviceError as error:
-            logger.info("device auto: cpu, because %s", error)
-            return None
+        return _checked_gpu()
     return None if name == "cpu" else _core.NativeDevice(name)
+
+
+def _checked_gpu() -> _core.NativeDevice | None:
+    try:
+        device = first_device(GPUS)
+    except NoDeviceError as error:
+        logger.info("device auto: cpu, because %s", error)
+        return None
+    if not has_passed(device):
+        why = "has not been checked here: run `moeflux doctor`"
+        logger.info("device auto: cpu, because %s (%s) %s", device.kind, device.name, why)
+        return None
+    logger.info("device auto: %s (%s), which `moeflux doctor` has found right", device.kind,
+                device.name)  # fmt: skip
+    return device
 
 
 def first_device(kinds: Sequence[str]) -> _core.NativeDevice:

@@ -55,7 +55,7 @@ def load(
     *,
     memory: str | int = "auto",
     context: int = 8192,
-    device: str = "cpu",
+    device: str = "auto",
     precision: str = "float32",
     threads: int | None = None,
     max_slots: int | None = None,
@@ -77,9 +77,10 @@ def load(
             stays below what it advises.
         context: tokens a session can hold. Its KV cache grows as it fills; on a device it is one
             block. `memory` must have room for one session of the whole context.
-        device: "cpu"; "metal", the GPU of a Mac; "auto", metal where there is one and `precision`
-            is float32, else cpu; or "host", the GPU's shaders run on the CPU, for checking: slow.
-            Results of different devices agree within a tolerance.
+        device: "cpu"; "metal", the GPU of a Mac; "auto", metal where `moeflux doctor` has found it
+            right on this machine and `precision` is float32, else cpu; or "host", the GPU's shaders
+            run on the CPU, for checking: slow. Results of different devices agree within a
+            tolerance.
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
             float32 always. A device other than "cpu" computes at float32 and has no other.

@@ -35,6 +35,14 @@ def test_every_combination_is_run_and_counted(tmp_path):
     assert "<svg" in plot.read_text()
 
 
+def test_a_block_to_share_has_numbers_and_no_path(tmp_path):
+    done = bench("--memory", "20MB", "--prompt", "4", "-n", "2", "--warmup", "1", "--share")
+    assert done.returncode == 0, done.stderr
+    block = done.stdout.partition("```text\n")[2].partition("```")[0]
+    assert "tokens/s" in block and "disk_gb_per_second" in block and "model: demo" in block
+    assert "/" not in block.replace("tokens/s", "") and len(block) < 600
+
+
 @pytest.mark.full
 def test_a_device_is_named_and_what_it_was_handed_is_counted():
     args = ("--device", "host", "--memory", "30MB", "--prompt", "2", "--warmup", "1")

@@ -378,6 +378,11 @@ def has_metal():
     return True
 
 
+@pytest.fixture(autouse=True)
+def all_are_checked(monkeypatch):
+    monkeypatch.setattr(device_module, "has_passed", lambda _: True)
+
+
 def test_auto_is_metal_where_there_is_one_and_else_the_cpu(folder, device):
     found, there = load(folder, "auto"), load(folder, what_auto_is())
     assert found.stats["device"] == what_auto_is()

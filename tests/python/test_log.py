@@ -45,12 +45,13 @@ def test_verbose_shows_records_on_standard_error():
 def test_a_load_tells_what_how_and_how_much(caplog):
     caplog.set_level(logging.INFO, "moeflux")
     model = moeflux.load(**SMALL)
-    what, memory = told(caplog)
+    chosen, what, memory = told(caplog)
+    assert "device auto: " in chosen
     stats = model.stats
     assert str(model.path) in what and "qwen3_next" in what and stats["simd"] in what
     assert "17MB" in memory and "17000000 bytes" in memory and " of 320 experts" in memory
     moeflux.generate(model, "def main(", max_tokens=4)
-    reads = told(caplog)[2]
+    reads = told(caplog)[3]
     assert f"{model.stats['tokens']} tokens" in reads
     assert f"{model.stats['bytes_read'] / 1e6:.0f} MB" in reads
     assert told(caplog, logging.WARNING) == []

@@ -71,6 +71,9 @@ class MetalDevice final : public Device {
     return library_.pipeline(kernel, constants);
   }
   size_t pipeline_count() const override { return library_.pipeline_count(); }
+  uint32_t untold_threads(std::string_view kernel) override {
+    return library_.untold_threads(kernel);
+  }
   std::unique_ptr<Commands> commands() override {
     return std::make_unique<MetalCommands>(context_);
   }

@@ -50,12 +50,17 @@ class Library {
   // See Device::pipeline.
   std::shared_ptr<Pipeline> pipeline(std::string_view kernel, const Constants& constants);
   size_t pipeline_count() const;
+  uint32_t untold_threads(std::string_view kernel);  // see Device
 
  private:
   using Key = std::pair<std::string_view, std::vector<uint64_t>>;  // name, all constants
 
   std::shared_ptr<MetalPipeline> compile(const KernelInfo& info, std::vector<uint64_t> constants)
       REQUIRES(mutex_);
+  // Told of so many threads a threadgroup; 0: of none.
+  Retained<id<MTLComputePipelineState>> make_state(const KernelInfo& info,
+                                                   std::span<const uint64_t> constants,
+                                                   NSUInteger threads) REQUIRES(mutex_);
 
   const std::shared_ptr<const Context> context_;
   const std::string_view source_;

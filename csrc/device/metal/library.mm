@@ -80,16 +80,24 @@ size_t Library::pipeline_count() const {
   return pipelines_.size();
 }
 
-std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
-                                                std::vector<uint64_t> constants) {
+uint32_t Library::untold_threads(std::string_view kernel) {
   const Pool pool;
+  const KernelInfo& info = find_info(kernels_, kernel);
+  const std::vector<uint64_t> constants = constant_values(info, {});
+  const base::Lock lock(mutex_);
+  return uint32_t(make_state(info, constants, 0).get().maxTotalThreadsPerThreadgroup);
+}
+
+Retained<id<MTLComputePipelineState>> Library::make_state(const KernelInfo& info,
+                                                          std::span<const uint64_t> constants,
+                                                          NSUInteger threads) {
   id<MTLDevice> device = context_->device.get();
   if (!library_) library_ = compile_library(device, source_);
   const auto function = specialise(library_.get(), info, constants);
   auto descriptor =
       Retained<MTLComputePipelineDescriptor*>::adopt([MTLComputePipelineDescriptor new]);
   descriptor.get().computeFunction = function.get();
-  descriptor.get().maxTotalThreadsPerThreadgroup = largest_threadgroup(info, context_->limits);
+  if (threads) descriptor.get().maxTotalThreadsPerThreadgroup = threads;
   NSError* error = nil;
   auto state = Retained<id<MTLComputePipelineState>>::adopt([device
       newComputePipelineStateWithDescriptor:descriptor.get()
@@ -104,6 +112,13 @@ std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
                         " runs in simdgroups of a width that the kernels do not know: expected ",
                         kSimdWidth, ", found ", width);
   }
+  return state;
+}
+
+std::shared_ptr<MetalPipeline> Library::compile(const KernelInfo& info,
+                                                std::vector<uint64_t> constants) {
+  const Pool pool;
+  auto state = make_state(info, constants, largest_threadgroup(info, context_->limits));
   return std::make_shared<MetalPipeline>(context_, info, std::move(constants), std::move(state));
 }
 

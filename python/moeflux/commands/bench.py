@@ -49,6 +49,9 @@ def bench(
         Optional[Path],
         typer.Option(help="Draw tokens/s over the budget, beside the bound, into this file."),
     ] = None,
+    share: Annotated[
+        bool, typer.Option("--share", help="Print a block for docs/macs.md, to be pasted.")
+    ] = False,
     as_json: options.AsJson = False,
     verbose: options.Verbose = False,
 ) -> None:
@@ -86,8 +89,33 @@ def bench(
         print(json.dumps(report, indent=2))
     else:
         _show(report)
+    if share:
+        print("\n".join(_shared(report, native_device)))
     if plot is not None:
         _draw(plot, report)
+
+
+def _shared(report: dict[str, Any], native_device: Any) -> list[str]:
+    """A block that a stranger may paste: no path, no name of a file or of a person."""
+    import platform
+
+    from .._version import __version__
+    from ..memory import available_bytes
+
+    chip = native_device.name if native_device is not None else platform.machine()
+    system = platform.mac_ver()[0] or platform.system()
+    lines = ["```text", f"moeflux {__version__} bench on {escape_controls(chip)}, {system}, "
+             f"{available_bytes() / 1e9:.0f} GB free"]  # fmt: skip
+    lines.append(", ".join(f"{key} {value:.2f}" for key, value in report["machine"].items()))
+    for run in report["runs"]:
+        decode, prefill, of = run["decode"], run["prefill"], run["setting"]
+        note = " (shaders on the CPU: no GPU's speed)" if of["device"] == "host" else ""
+        lines.append(
+            f"{of['device']}{note}, {of['precision']}, {run['memory_bytes'] / 1e9:.2f} GB: prompt "
+            f"{prefill['tokens_per_second']:.2f}, text {decode['tokens_per_second']:.2f} tokens/s"
+        )
+    model = Path(report["model"]).name  # a folder's own name alone
+    return [*lines, f"model: {escape_controls(model)}", "```"]
 
 
 def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) -> Sizes:

@@ -20,6 +20,9 @@ def doctor(
     tune: Annotated[
         bool, typer.Option("--tune", help="Measure longer; print better matvec table rows.")
     ] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check only; do not time the device in detail.")
+    ] = False,
     disk: Annotated[
         Optional[Path],
         typer.Option(help="A folder on the disk to measure; the hub's cache without it."),
@@ -42,6 +45,7 @@ def doctor(
             device or KINDS,
             disk=disk,
             tune=tune,
+            facts_too=not quick,
             note=lambda text: status.update(escape(escape_controls(text))),
         )
     if as_json:

@@ -70,8 +70,8 @@ Stop = Annotated[Optional[list[str]], typer.Option(help="End the text here; repe
 Device = Annotated[
     str,
     typer.Option(
-        help="cpu; metal: the GPU of a Mac; auto: metal where there is one, else cpu; host: its "
-        "shaders on the CPU, slow."
+        help="cpu; metal: the GPU of a Mac; auto: metal where doctor has found it right, else "
+        "cpu; host: its shaders on the CPU, slow."
     ),
 ]
 Precision = Annotated[

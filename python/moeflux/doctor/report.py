@@ -9,6 +9,7 @@ from typing import Any
 
 from ..planning.rates import DiskRate
 from .checks import KernelCheck
+from .facts import Fact, table
 from .model_check import ModelCheck
 from .speed import MatvecRate
 
@@ -26,6 +27,7 @@ class DeviceReport:
     checks: list[KernelCheck] = field(default_factory=list)
     model: ModelCheck | None = None
     rates: list[MatvecRate] = field(default_factory=list)
+    facts: list[Fact] = field(default_factory=list)
     table_rows: list[str] | None = None  # better ones, where they were asked for
 
 
@@ -78,6 +80,9 @@ def _device_lines(device: DeviceReport) -> Iterable[str]:
     if device.rates:
         yield "  matvec, weight bytes read, GB/s:"
         yield from _rate_lines(device.rates)
+    if device.facts:
+        yield "  what only this machine can tell:"
+        yield from (f"  {line}" for line in table(device.facts))
     if device.table_rows is not None:
         yield "  better rows for csrc/ops/gpu/matvec_variants.inc:"
         yield from (f"    {row}" for row in device.table_rows or ["none: the table is right"])
