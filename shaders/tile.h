@@ -108,7 +108,7 @@ inline void multiply_stage(threadgroup const float* w,
     if (kPer == 8) values[1] = *(threadgroup const float4*)(tokens + 4);
     if (kPer % 4 == 2) {
       const float2 two = *(threadgroup const float2*)(tokens + kPer - 2);
-      values[kPer / 4] = float4(two.x, two.y, 0.0f, 0.0f);
+      values[kPer % 8 / 4] = float4(two.x, two.y, 0.0f, 0.0f);
     }
     if (kPer == 1) values[0] = float4(tokens[0], 0.0f, 0.0f, 0.0f);
     for (uint j = 0; j < kPer; ++j) {
