@@ -164,6 +164,8 @@ inline void run_tile_of(thread Source& source,
   }
 }
 
+#include "tile_matrices.h"
+
 // The same for `count` tokens, 1 to kTileTokens.
 template <typename Source, typename Sink>
 inline void run_tile(thread Source& source,
@@ -176,6 +178,19 @@ inline void run_tile(thread Source& source,
                      threadgroup float4* x_tile) {
   threadgroup float* w = (threadgroup float*)w_tile;
   threadgroup float* x = (threadgroup float*)x_tile;
+#ifdef MOEFLUX_MATRICES
+  if (Matrices != 0) {
+    if (count > 48)
+      run_tile_by_matrices<4>(source, token, sink, place, in_dim, count, w, x);
+    else if (count > 32)
+      run_tile_by_matrices<3>(source, token, sink, place, in_dim, count, w, x);
+    else if (count > 16)
+      run_tile_by_matrices<2>(source, token, sink, place, in_dim, count, w, x);
+    else
+      run_tile_by_matrices<1>(source, token, sink, place, in_dim, count, w, x);
+    return;
+  }
+#endif
   if (count > 48)
     run_tile_of<8>(source, token, sink, place, in_dim, count, w, x);
   else if (count > 32)

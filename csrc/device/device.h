@@ -34,6 +34,7 @@ struct Limits {
   // How long a dispatch and a command buffer should hold the device at most, where the system ends
   // what holds it for long; 0: as long as they like.
   uint64_t dispatch_ns = 0, buffer_ns = 0;
+  bool simdgroup_matrices = true;  // kernels may use matrices of a SIMD group: family Apple7, M1
 };
 
 class Buffer {

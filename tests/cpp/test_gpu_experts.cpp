@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "gpu_rig.h"
+#include "ops/gpu/tile_form.h"
 
 using namespace moeflux;
 using test::DType;
@@ -110,4 +111,13 @@ TEST_CASE("gpu: experts are cut into dispatches of bounded work, and no bit chan
     CHECK(cut.rig.gpu->counts().kernels.at("grouped_down_bf16_f32") >=
           (kPrompt * kTopK - kExperts) / most);
   }
+}
+
+TEST_CASE("gpu: tiles go through matrices where the table says so and the device has them") {
+  using ops::gpu::tile_by_matrices;
+  constexpr ops::gpu::TileForm kTable[] = {{"Apple M1", true}, {"", false}};
+  CHECK(tile_by_matrices("Apple M1 Max", true, kTable));
+  CHECK_FALSE(tile_by_matrices("Apple M1 Max", false, kTable));
+  CHECK_FALSE(tile_by_matrices("Apple M2", true, kTable));
+  CHECK_FALSE(tile_by_matrices("anything", true));
 }

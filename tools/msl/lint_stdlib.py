@@ -28,6 +28,7 @@ typedef ulong ulong2 __attribute__((ext_vector_type(2)));
 #define constant __constant
 #define threadgroup __local
 #define thread __private
+#define MOEFLUX_MATRICES 1
 #define INFINITY __builtin_inff()
 #define NAN __builtin_nanf("")
 #define FLT_MAX 3.402823466e+38f
@@ -115,6 +116,14 @@ def _groups() -> list[str]:
         "mem_flags operator|(mem_flags, mem_flags);",
         "void threadgroup_barrier(mem_flags); void simdgroup_barrier(mem_flags);",
         "bool simd_all(bool); bool simd_any(bool);",
+        "struct simdgroup_float8x8 { float at[2]; };",
+        "template <class T, int Columns, int Rows> "
+        "simdgroup_float8x8 make_filled_simdgroup_matrix(T);",
+        "void simdgroup_load(thread simdgroup_float8x8&, threadgroup const float*, ulong);",
+        "void simdgroup_store(thread const simdgroup_float8x8&, threadgroup float*, ulong);",
+        "void simdgroup_multiply_accumulate(thread simdgroup_float8x8&, "
+        "thread const simdgroup_float8x8&, thread const simdgroup_float8x8&, "
+        "thread const simdgroup_float8x8&);",
     ]
     reductions = ["sum", "max", "min", "prefix_inclusive_sum", "prefix_exclusive_sum"]
     moves = ["shuffle", "shuffle_xor", "shuffle_up", "shuffle_down", "broadcast"]

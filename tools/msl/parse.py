@@ -25,7 +25,9 @@ from .threadgroup import threadgroup_arrays
 from .tokens import Token, closing, split_commas, tokenize
 
 _SPACES = ("device", "constant", "threadgroup", "thread")
-SYNCHRONISES = re.compile(r"(threadgroup_barrier|simdgroup_barrier|simd_\w+)$")
+SYNCHRONISES = re.compile(
+    r"(threadgroup_barrier|simdgroup_(barrier|load|store|multiply_accumulate)|simd_\w+)$"
+)
 _VECTOR = re.compile(r"(\w*?[a-z])([234])$")
 _CONSTANT_QUALIFIERS = ("constant", "constexpr", "const")
 _SCALARS = ("float", "uint", "int")  # of which `constant T&` may be

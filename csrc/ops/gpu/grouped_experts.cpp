@@ -3,6 +3,7 @@
 // own rows alone, and each of them on nothing but its columns: so neither what shares a dispatch nor
 // how a list is cut changes a bit.
 #include "ops/gpu/expert_slots.h"
+#include "ops/gpu/tile_form.h"
 
 namespace moeflux::ops::gpu {
 
@@ -68,18 +69,20 @@ void GpuOps::run_group(const Group& group, const float* normed, float* expert_ou
   const auto tiles = recorder_.list(group.tiles);
   const uint32_t words = word(slot.nbytes / sizeof(uint32_t));
   recorder_.run(
-      {kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
-                 "grouped_gate_up_f32_f32"),
-       "Bits", up.bits()},
+      tile_kernel(recorder_,
+                  kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
+                            "grouped_gate_up_f32_f32"),
+                  up.bits()),
       {slabs.list, tiles, recorder_.in(normed, last(group.rows) * up.in),
        recorder_.list(group.rows), recorder_.out(group.hidden, uint64_t(n) * up.out)},
       GroupedGateUpArgs{up.out, up.in, up.group, n, n_tiles, slabs.count, words, slot.at(0, scale),
                         slot.at(1, scale), slot.at(2, scale), slot.at(3, scale), slot.at(4, scale),
                         slot.at(5, scale), ffn.limit, ffn.alpha, ffn.up_add});
   recorder_.run(
-      {kernel_of(down.dtype, "grouped_down_bf16_f32", "grouped_down_f16_f32",
-                 "grouped_down_f32_f32"),
-       "Bits", down.bits()},
+      tile_kernel(recorder_,
+                  kernel_of(down.dtype, "grouped_down_bf16_f32", "grouped_down_f16_f32",
+                            "grouped_down_f32_f32"),
+                  down.bits()),
       {slabs.list, tiles, recorder_.in(group.hidden, uint64_t(n) * down.in),
        recorder_.list(group.places), recorder_.out(expert_out, last(group.places) * down.out)},
       GroupedDownArgs{down.out, down.in, down.group, n, n_tiles, slabs.count, words,

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/gpu/tile_form.h"
 
 namespace moeflux::ops::gpu {
 
@@ -81,9 +82,8 @@ bool has_matmul_alignment(const Linear& w, const float* x) {
          (w.weight.shape.bits() == 0 || is_aligned(w.weight.planes[quant::kCodes]));
 }
 
-Recorder::Kernel matmul_kernel(const quant::Shape& m) {
-  if (m.bits() == 0) return {kMatmul.of(m.dtype)};
-  return {kQMatmul.of(m.dtype), "Bits", m.bits()};
+Recorder::Kernel matmul_kernel(const Recorder& recorder, const quant::Shape& m) {
+  return tile_kernel(recorder, (m.bits() ? kQMatmul : kMatmul).of(m.dtype), m.bits());
 }
 
 Recorder::Kernel embed_kernel(const quant::Shape& table) {
@@ -113,10 +113,11 @@ void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, flo
   const auto in = recorder.in(x, uint64_t(n) * m.in), out = recorder.out(y, uint64_t(n) * m.out);
   const auto bias = recorder.in(w.bias, m.out);
   if (m.bits() == 0)
-    recorder.run(matmul_kernel(m), {whole.weight, in, bias, out, u32(m.out), u32(m.in), u32(n),
-                                    u32(w.bias != nullptr)});
+    recorder.run(matmul_kernel(recorder, m), {whole.weight, in, bias, out, u32(m.out), u32(m.in),
+                                              u32(n), u32(w.bias != nullptr)});
   else
-    recorder.run(matmul_kernel(m), {whole.weight, whole.scales, whole.biases, in, bias, out},
+    recorder.run(matmul_kernel(recorder, m),
+                 {whole.weight, whole.scales, whole.biases, in, bias, out},
                  QMatmulArgs{m.out, m.in, m.group, n, w.bias != nullptr});
 }
 

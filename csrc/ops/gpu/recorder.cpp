@@ -85,13 +85,15 @@ device::Argument Recorder::place(const void* data, uint64_t nbytes,
 }
 
 const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel) {
-  const auto found = pipelines_.find({kernel.name, kernel.value});
+  const auto found = pipelines_.find({kernel.name, kernel.value, kernel.second_value});
   if (found != pipelines_.end()) return found->second;
   device::Constants constants;
   if (kernel.constant) constants.emplace_back(kernel.constant, kernel.value);
+  if (kernel.second) constants.emplace_back(kernel.second, kernel.second_value);
   auto pipeline = device_.pipeline(kernel.name, constants);
   const std::string_view name = pipeline->info().name;  // lives as long as the library
-  return pipelines_.emplace(std::pair(name, kernel.value), std::move(pipeline)).first->second;
+  const Key key{name, kernel.value, kernel.second_value};
+  return pipelines_.emplace(key, std::move(pipeline)).first->second;
 }
 
 template <class GeometryOf>

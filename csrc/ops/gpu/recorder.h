@@ -11,6 +11,7 @@
 #include <set>
 #include <span>
 #include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "device/check.h"
@@ -32,6 +33,8 @@ class Recorder {
     std::string_view name;
     const char* constant = nullptr;  // a function constant that it needs, and its value
     uint32_t value = 0;
+    const char* second = nullptr;  // another one
+    uint32_t second_value = 0;
     auto operator<=>(const Kernel&) const = default;
   };
   using Kernels = std::set<Kernel>;
@@ -117,7 +120,8 @@ class Recorder {
   std::vector<Pace::Part> to_time_;  // dispatches of commands_
   std::deque<Timed> timed_;          // by time of commit
   Counts counts_, recorded_;         // submitted, and of commands_
-  std::map<std::pair<std::string_view, uint32_t>, std::shared_ptr<device::Pipeline>> pipelines_;
+  using Key = std::tuple<std::string_view, uint32_t, uint32_t>;  // name and constants
+  std::map<Key, std::shared_ptr<device::Pipeline>> pipelines_;
 };
 
 }  // namespace moeflux::ops::gpu

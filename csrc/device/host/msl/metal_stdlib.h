@@ -2,5 +2,6 @@
 #pragma once
 #include "device/host/msl/arguments.h"
 #include "device/host/msl/math.h"
+#include "device/host/msl/simdgroup_matrix.h"
 #include "device/host/msl/synchronisation.h"
 #include "device/host/msl/vector.h"

@@ -8,6 +8,7 @@ from ...formats import GROUPS
 from . import oracles
 from .case import Array, Build, Case, Family, Generator, Out, Shape, floats
 from .cases_experts import Slots
+from .cases_linear import matrices
 
 MOST = 64  # rows of a tile
 THREADS = 128
@@ -63,10 +64,10 @@ class Tiles:
 def _times(slots: Slots, tiles: Tiles, which: int, x: Array) -> tuple[Array, Array]:
     """Products of each row with matrix `which` of its expert, and the magnitudes added up."""
     out = np.zeros((2, tiles.n, slots.matrices[0][which].values.shape[0]))
-    for k, matrices in enumerate(slots.matrices):
+    for k, expert in enumerate(slots.matrices):
         mine = tiles.expert == k
-        out[0, mine] = x[mine].astype(np.float64) @ matrices[which].values.T
-        out[1, mine] = abs(x[mine].astype(np.float64)) @ matrices[which].sizes.T
+        out[0, mine] = x[mine].astype(np.float64) @ expert[which].values.T
+        out[1, mine] = abs(x[mine].astype(np.float64)) @ expert[which].sizes.T
     return out[0], out[1]
 
 
@@ -99,7 +100,7 @@ def gate_up(dtype: str) -> Build:
                 len(tiles.list), len(slots.slabs), slots.words, *slots.offsets,
                 *ACTIVATION]  # fmt: skip
         grid = len(tiles.list) * -(-out_dim // (64 if gated else 128)) * THREADS
-        constants = {**slots.constants, "Gated": gated, "Activation": kind}
+        constants = {**slots.constants, "Gated": gated, "Activation": kind, **matrices(rng)}
         name = f"grouped_gate_up_{dtype}_f32"
         return Case(name, args, grid, THREADS, constants, f"{shape} {constants}")
 
@@ -121,8 +122,9 @@ def down(dtype: str) -> Build:
                 group, tiles.n, len(tiles.list), len(slots.slabs), slots.words,
                 *slots.offsets]  # fmt: skip
         grid = len(tiles.list) * -(-out_dim // 128) * THREADS
-        text = f"{shape} {slots.constants}"
-        return Case(f"grouped_down_{dtype}_f32", args, grid, THREADS, slots.constants, text)
+        constants = {**slots.constants, **matrices(rng)}
+        text = f"{shape} {constants}"
+        return Case(f"grouped_down_{dtype}_f32", args, grid, THREADS, constants, text)
 
     return build
 

@@ -83,6 +83,11 @@ class Weights:
         return " ".join([*more, f"out={out_dim} in={in_dim} {self.scalars} {self.constants}"])
 
 
+def matrices(rng: Generator) -> dict[str, int]:
+    """Now and then the form of a product by matrices of a SIMD group."""
+    return {"Matrices": 1} if rng.random() < 0.3 else {}
+
+
 def linear(kernel: str, quantised: bool, dtype: str, one_row: bool) -> Build:
     def build(rng: Generator, shape: Shape) -> Case:
         weights = Weights(rng, quantised, dtype, shape)
@@ -99,7 +104,8 @@ def linear(kernel: str, quantised: bool, dtype: str, one_row: bool) -> Build:
         threads = int(rng.choice(THREADS)) if one_row and not quantised else 256 if one_row else 128
         grid = out_dim * 32 if one_row else -(-out_dim // 128) * -(-n // 64) * 128
         args = [*weights.args, x, bias, out, *sizes]
-        return Case(kernel, args, grid, threads, weights.constants, weights.text(f"n={n}"))
+        constants = weights.constants if one_row else {**weights.constants, **matrices(rng)}
+        return Case(kernel, args, grid, threads, constants, f"{weights.text(f'n={n}')} {constants}")
 
     return build
 
