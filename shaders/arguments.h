@@ -14,18 +14,25 @@ struct QMatmulArgs {
   uint out_dim, in_dim, group_size, n, has_bias;
 };
 
-struct NormRopeArgs {
-  uint n, heads, head_dim, rotary_dim, x_stride, out_stride, position, normalise;
+struct AttentionRowsArgs {
+  uint n, position, heads, kv_heads, head_dim, rotary_dim, norm_q, norm_k;
   float eps, rope_scale;
 };
 
 struct AttentionDecodeArgs {
-  uint heads, heads_per_kv, head_dim, kv_dim, kv_len, chunks;
+  uint heads, heads_per_kv, kv_dim, from, kv_len, split, splits, ends;
+  uint extents, last, keys_at, values_at, last_keys_at, last_values_at;
   float scale;
 };
 
+struct AttentionMergeArgs {
+  uint heads, head_dim, splits, n_sinks;
+};
+
 struct AttentionPrefillArgs {
-  uint n, position, heads, heads_per_kv, head_dim, kv_dim;
+  uint n, position, heads, heads_per_kv, kv_dim, window, has_sinks;
+  uint first_tile, tiles, splits, split, key_begin, key_end, resumes, ends;
+  uint extents, last, keys_at, values_at, last_keys_at, last_values_at;
   float scale;
 };
 

@@ -1,122 +1,221 @@
-// Attention of one token over a long KV cache: positions are split into chunks, a threadgroup per
-// chunk and head, and a second kernel merges them. Nothing grows with the context but the number
-// of chunks.
-#include "arguments.h"
-#include "common.h"
+// Attention of one token over a KV cache of any length: the positions are split, and a threadgroup
+// takes one split for the queries of one key head, so that keys and values are read once. The splits
+// are merged by attention_merge_f32. Where one begins depends on the number of positions alone.
+#include "kv_cache.h"
 
-constant constexpr uint kBlock = 256;  // positions whose weights are held in threadgroup memory
+constant constexpr uint kMostHeadDim = 256;     // of a head
+constant constexpr uint kDecodeSimdgroups = 8;  // of a threadgroup
+constant constexpr uint kKeyLanes = 8;          // lanes that share a key
+constant constexpr uint kKeysAtOnce = 4;        // that a SIMD group reads at a time
 
-// For chunk c of the positions and head h, over positions p of the chunk:
-//   m = max of scale * q . k_p;  partial[c, h] = sum of exp(.. - m) v_p;  stats[c, h] = (m, sum of
-//   exp(.. - m)); an empty chunk gives m = -inf.
-// q (heads, head_dim), keys, values (kv_len, kv_dim), partial (chunks, heads, head_dim), stats
-// (chunks, heads, 2). Threadgroup h + c * heads; a SIMD group per position for the scores, a thread
-// per channel for the sum; chunks of ceil(kv_len / chunks) positions.
-/// @elements q heads * head_dim
-/// @elements keys kv_len * kv_dim
-/// @elements values kv_len * kv_dim
-/// @elements partial chunks * heads * head_dim
-/// @elements stats chunks * heads * 2
-/// @threadgroup multiple of 32
-/// @default_threadgroup 128
-/// @grid chunks * heads * threads
-/// @require heads_per_kv > 0
-/// @require ceil_div(heads, heads_per_kv) * head_dim <= kv_dim
-/// @require grid == chunks * heads * threads
-kernel void attention_decode_f32(device const float* q [[buffer(0)]],
-                                 device const float* keys [[buffer(1)]],
-                                 device const float* values [[buffer(2)]],
-                                 device float* partial [[buffer(3)]],
-                                 device float* stats [[buffer(4)]],
-                                 constant AttentionDecodeArgs& args [[buffer(5)]],
-                                 uint group [[threadgroup_position_in_grid]],
-                                 uint thread_index [[thread_index_in_threadgroup]],
-                                 uint threads [[threads_per_threadgroup]],
-                                 uint lane [[thread_index_in_simdgroup]],
-                                 uint simdgroup [[simdgroup_index_in_threadgroup]],
-                                 uint simdgroups [[simdgroups_per_threadgroup]]) {
-  threadgroup float weights[kBlock];
-  threadgroup float scratch[kMaxSimdgroups];
-  const uint head = group % args.heads;
-  const uint chunk = group / args.heads;
-  const uint chunk_len = (args.kv_len + args.chunks - 1) / args.chunks;
-  const uint begin = min(chunk * chunk_len, args.kv_len);
-  const uint end = min(begin + chunk_len, args.kv_len);
-  const ulong kv_at = ulong(head / args.heads_per_kv) * args.head_dim;
-  device const float* query = q + ulong(head) * args.head_dim;
-  device float* sum = partial + (ulong(chunk) * args.heads + head) * args.head_dim;
-  for (uint d = thread_index; d < args.head_dim; d += threads) sum[d] = 0.0f;
-  float top = -INFINITY;
-  float total = 0.0f;
-  for (uint block = begin; block < end; block += kBlock) {
-    const uint n = min(kBlock, end - block);
-    for (uint p = simdgroup; p < n; p += simdgroups) {
-      device const float* key = keys + ulong(block + p) * args.kv_dim + kv_at;
-      float dot = 0.0f;
-      for (uint d = lane; d < args.head_dim; d += kSimdWidth) dot = fma(query[d], key[d], dot);
-      dot = simd_sum(dot);
-      if (lane == 0) weights[p] = dot * args.scale;
+// Sums over the lanes that differ in the bits of `mask`: a lane keeps the half of `values` that its
+// own bit names.
+template <uint kCount>
+inline void fold(thread float* values, ushort mask, uint lane) {
+  const bool upper = (lane & mask) != 0;
+  if (kCount == 1) {
+    values[0] += simd_shuffle_xor(values[0], mask);
+    return;
+  }
+#pragma unroll
+  for (uint i = 0; i < kCount / 2; ++i) {
+    const float kept = upper ? values[i + kCount / 2] : values[i];
+    const float sent = upper ? values[i] : values[i + kCount / 2];
+    values[i] = kept + simd_shuffle_xor(sent, mask);
+  }
+}
+
+// scores[p, i] = query i . keys[p] for p < n. A SIMD group takes eight positions at a time, two for
+// each eight of its lanes, of which each has every eighth four channels.
+template <typename T, uint kQueries>
+inline void split_scores(device const T* keys,
+                         uint kv_dim,
+                         uint n,
+                         uint hidden,
+                         threadgroup const float* queries,
+                         threadgroup float* scores,
+                         uint lane,
+                         uint simdgroup) {
+  constexpr uint kSums = 2 * kQueries;
+  constexpr uint kOwn = kSums < kKeyLanes ? 1 : kSums / kKeyLanes;  // sums that a lane ends with
+  constexpr uint kShare =
+      kSums < kKeyLanes ? kKeyLanes / kSums : 1;  // lanes that end with the same
+  const uint part = lane % kKeyLanes;
+  for (uint first = simdgroup * 2 * kKeysAtOnce; first < n;
+       first += kDecodeSimdgroups * 2 * kKeysAtOnce) {
+    const uint p = first + lane / kKeyLanes;
+    device const T* near = keys + ulong(min(p, n - 1)) * kv_dim;
+    device const T* far = keys + ulong(min(p + kKeysAtOnce, n - 1)) * kv_dim;
+    float sums[kSums];
+#pragma unroll
+    for (uint i = 0; i < kSums; ++i) sums[i] = 0.0f;
+    for (uint d = part * 4; d < HeadDim; d += kKeyLanes * 4) {
+      const float4 a = load4(near + d);
+      const float4 b = load4(far + d);
+#pragma unroll
+      for (uint i = 0; i < kQueries; ++i) {
+        const float4 query = *(threadgroup const float4*)(queries + i * HeadDim + d);
+        sums[2 * i] = dot4(query, a, sums[2 * i]);
+        sums[2 * i + 1] = dot4(query, b, sums[2 * i + 1]);
+      }
     }
+    fold<kSums>(sums, 4, lane);
+    fold<(kSums > 2 ? kSums / 2 : 1)>(sums, 2, lane);
+    fold<(kSums > 4 ? kSums / 4 : 1)>(sums, 1, lane);
+#pragma unroll
+    for (uint i = 0; i < kOwn; ++i) {
+      const uint sum = part / kShare * kOwn + i;
+      const uint at = p + sum % 2 * kKeysAtOnce;
+      if (part % kShare == 0 && at < n)
+        scores[at * kQueries + sum / 2] = at < hidden ? -INFINITY : sums[i];
+    }
+  }
+}
+
+// Turns the scores of each query into weights, exp(score - top); stats[i] = (top, their sum).
+template <uint kQueries>
+inline void split_weights(
+    uint n, threadgroup float* scores, threadgroup float2* stats, uint lane, uint simdgroup) {
+  for (uint i = simdgroup; i < kQueries; i += kDecodeSimdgroups) {
+    float top = -INFINITY;
+    for (uint p = lane; p < n; p += kSimdWidth) top = max(top, scores[p * kQueries + i]);
+    top = simd_max(top);
+    float sum = 0.0f;
+    for (uint p = lane; p < n; p += kSimdWidth) {
+      const float weight = precise::exp(scores[p * kQueries + i] - top);
+      scores[p * kQueries + i] = weight;
+      sum += weight;
+    }
+    sum = simd_sum(sum);
+    if (lane == 0) stats[i] = float2(top, sum);
+  }
+}
+
+// For a split s of the positions [from, kv_len) and head h, over the split's positions p:
+//   m = max of scale * q[h] . key p;  partial[s, h] = sum of exp(.. - m) value p;
+//   stats[s, h] = (m, sum of exp(.. - m)).
+// Splits are the multiples of `split` up to kv_len, from the one on that holds `from`; of one alone,
+// partial[0, h] is the result, divided by the sum. q (heads, HeadDim), partial (splits, heads,
+// HeadDim), stats (splits, heads, 2). Position p is row p % 256 of extent p / 256: keys (256,
+// kv_dim) at keys_at (16 bytes) of block 2 (p / 256), values at values_at of the block behind it; of
+// the extent `last`, which may be shorter, at last_keys_at and last_values_at. A threadgroup per
+// split, key head and N of its queries; one whose positions do not lie in its blocks writes nothing.
+/// @elements q heads * HeadDim
+/// @elements blocks 4 * extents
+/// @elements partial splits * heads * HeadDim
+/// @elements stats ends > 0 ? 0 : splits * heads * 2
+/// @threadgroup 256
+/// @default_threadgroup 256
+/// @grid splits * (heads / heads_per_kv) * ceil_div(heads_per_kv, N) * 256
+/// @require HeadDim > 0 && HeadDim <= 256 && HeadDim % 4 == 0
+/// @require heads_per_kv > 0 && heads % heads_per_kv == 0
+/// @require kv_dim % 4 == 0 && heads / heads_per_kv * HeadDim <= kv_dim
+/// @require split > 0 && split <= 256 && 256 % split == 0
+/// @require from < kv_len && kv_len <= extents * 256
+/// @require splits == ceil_div(kv_len, split) - from / split
+/// @require ends == 0 || splits == 1
+/// @require grid == splits * (heads / heads_per_kv) * ceil_div(heads_per_kv, N) * 256
+template <typename T, uint N>
+kernel void attention_decode(device const float* q [[buffer(0)]],
+                             device const ulong2* blocks [[buffer(1)]],
+                             device float* partial [[buffer(2)]],
+                             device float* stats [[buffer(3)]],
+                             constant AttentionDecodeArgs& args [[buffer(4)]],
+                             uint group [[threadgroup_position_in_grid]],
+                             uint thread_index [[thread_index_in_threadgroup]],
+                             uint lane [[thread_index_in_simdgroup]],
+                             uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  // Queries and scores; then, of so many queries at a time, what the SIMD groups have summed.
+  threadgroup float4 memory[(N + 1) / 2 * 2 * 128];
+  threadgroup float2 sums[N];
+  constexpr uint kRound = (N + 1) / 2;
+  threadgroup float* queries = (threadgroup float*)memory;
+  threadgroup float* scores = queries + N * kMostHeadDim;
+  const uint tiles = (args.heads_per_kv + N - 1) / N;
+  const uint kv_heads = args.heads / args.heads_per_kv;
+  const uint kv_head = group / tiles % kv_heads;
+  const uint of_kv = group % tiles * N;  // the first query
+  const uint n_queries = min(uint(N), args.heads_per_kv - of_kv);
+  const uint head = kv_head * args.heads_per_kv + of_kv;
+  const uint index = group / tiles / kv_heads;
+  const uint begin = (args.from / args.split + index) * args.split;
+  const uint n = min(args.split, args.kv_len - begin);
+  const uint extent = begin / kExtent;
+  const bool last = extent == args.last;
+  const uint row = begin % kExtent;
+  device const T* keys = cache_rows<T>(blocks, 2 * extent, last ? args.last_keys_at : args.keys_at,
+                                       row + n, args.kv_dim);
+  device const T* values = cache_rows<T>(
+      blocks, 2 * extent + 1, last ? args.last_values_at : args.values_at, row + n, args.kv_dim);
+  if (keys == nullptr || values == nullptr) return;  // the whole threadgroup
+  keys += ulong(row) * args.kv_dim + kv_head * HeadDim;
+  values += ulong(row) * args.kv_dim + kv_head * HeadDim;
+
+  for (uint i = thread_index; i < N * HeadDim; i += kDecodeSimdgroups * kSimdWidth)
+    queries[i] = i < n_queries * HeadDim ? q[ulong(head) * HeadDim + i] * args.scale : 0.0f;
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  split_scores<T, N>(keys, args.kv_dim, n, max(args.from, begin) - begin, queries, scores, lane,
+                     simdgroup);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+  split_weights<N>(n, scores, sums, lane, simdgroup);
+  threadgroup_barrier(mem_flags::mem_threadgroup);
+
+  // A SIMD group has 128 channels of one value, or a narrower head of several. A lane: four.
+  const uint lanes = HeadDim <= 32 ? 8 : HeadDim <= 64 ? 16 : 32;
+  const uint slices = HeadDim <= 128 ? 1 : 2;
+  const uint channel = (lane % lanes + simdgroup % slices * kSimdWidth) * 4;
+  const uint ways = kDecodeSimdgroups / slices * (kSimdWidth / lanes);
+  const uint way = simdgroup / slices * (kSimdWidth / lanes) + lane / lanes;
+  device const T* column = values + (channel < HeadDim ? channel : 0);
+  float4 sum[N];
+#pragma unroll
+  for (uint i = 0; i < N; ++i) sum[i] = float4(0.0f, 0.0f, 0.0f, 0.0f);
+  for (uint p = way; p < n; p += 2 * ways) {
+    const bool both = p + ways < n;
+    const float4 a = load4(column + ulong(p) * args.kv_dim);
+    const float4 b = load4(column + ulong(both ? p + ways : p) * args.kv_dim);
+#pragma unroll
+    for (uint i = 0; i < N; ++i) {
+      const float weight = scores[p * N + i];
+      const float other = both ? scores[(p + ways) * N + i] : 0.0f;
+      sum[i] = fma(float4(weight, weight, weight, weight), a, sum[i]);
+      sum[i] = fma(float4(other, other, other, other), b, sum[i]);
+    }
+  }
+
+  device float* to = partial + (ulong(index) * args.heads + head) * HeadDim;
+#pragma unroll
+  for (uint first = 0; first < N; first += kRound) {
+    threadgroup_barrier(mem_flags::mem_threadgroup);  // what was there has been read
+#pragma unroll
+    for (uint i = 0; i < kRound; ++i)
+      if (channel < HeadDim) memory[((i * ways + way) * HeadDim + channel) / 4] = sum[first + i];
     threadgroup_barrier(mem_flags::mem_threadgroup);
-    float block_top = -INFINITY;
-    for (uint p = thread_index; p < n; p += threads) block_top = max(block_top, weights[p]);
-    block_top = threadgroup_max(block_top, scratch, lane, simdgroup, simdgroups);
-    const float new_top = max(top, block_top);
-    const float shrink = precise::exp(top - new_top);  // 0 at first
-    float block_total = 0.0f;
-    for (uint p = thread_index; p < n; p += threads) {
-      weights[p] = precise::exp(weights[p] - new_top);
-      block_total += weights[p];
+    for (uint i = thread_index; i < kRound * HeadDim; i += kDecodeSimdgroups * kSimdWidth) {
+      const uint query = first + i / HeadDim;
+      threadgroup const float* each = queries + i / HeadDim * ways * HeadDim + i % HeadDim;
+      float total = each[0];
+      for (uint w = 1; w < ways; ++w) total += each[w * HeadDim];
+      if (query >= n_queries) continue;
+      to[query * HeadDim + i % HeadDim] = args.ends ? total / sums[query].y : total;
     }
-    // Its barriers also show every thread the weights.
-    total = total * shrink + threadgroup_sum(block_total, scratch, lane, simdgroup, simdgroups);
-    top = new_top;
-    for (uint d = thread_index; d < args.head_dim; d += threads) {
-      device const float* value = values + ulong(block) * args.kv_dim + kv_at + d;
-      float2 added = float2(0.0f, 0.0f);
-      uint p = 0;
-      for (; p + 2 <= n; p += 2)
-        added =
-            fma(float2(weights[p], weights[p + 1]),
-                float2(value[ulong(p) * args.kv_dim], value[ulong(p + 1) * args.kv_dim]), added);
-      if (p < n) added.x = fma(weights[p], value[ulong(p) * args.kv_dim], added.x);
-      sum[d] = fma(sum[d], shrink, added.x + added.y);
-    }
-    threadgroup_barrier(mem_flags::mem_threadgroup);  // the weights have been read
   }
-  if (thread_index == 0) {
-    stats[(ulong(chunk) * args.heads + head) * 2] = top;
-    stats[(ulong(chunk) * args.heads + head) * 2 + 1] = total;
+  if (args.ends == 0 && thread_index < n_queries) {
+    device float* stat = stats + (ulong(index) * args.heads + head + thread_index) * 2;
+    stat[0] = sums[thread_index].x;
+    stat[1] = sums[thread_index].y;
   }
 }
 
-// out[h] = sum over chunks of exp(m_c - M) partial[c, h] / sum over chunks of exp(m_c - M) total_c,
-// M the largest m; shapes as attention_decode_f32, out (heads, head_dim). A thread per channel.
-/// @elements partial chunks * heads * head_dim
-/// @elements stats chunks * heads * 2
-/// @elements out heads * head_dim
-/// @threadgroup any
-/// @default_threadgroup 128
-/// @grid heads * head_dim
-/// @require grid >= heads * head_dim
-kernel void attention_merge_f32(device const float* partial [[buffer(0)]],
-                                device const float* stats [[buffer(1)]],
-                                device float* out [[buffer(2)]],
-                                constant uint& heads [[buffer(3)]],
-                                constant uint& head_dim [[buffer(4)]],
-                                constant uint& chunks [[buffer(5)]],
-                                uint i [[thread_position_in_grid]]) {
-  if (i >= heads * head_dim) return;
-  const uint head = i / head_dim;
-  float top = -INFINITY;
-  for (uint c = 0; c < chunks; ++c) top = max(top, stats[(ulong(c) * heads + head) * 2]);
-  float sum = 0.0f;
-  float total = 0.0f;
-  for (uint c = 0; c < chunks; ++c) {
-    const ulong at = ulong(c) * heads + head;
-    const float weight = precise::exp(stats[at * 2] - top);
-    sum = fma(weight, partial[ulong(c) * heads * head_dim + i], sum);
-    total = fma(weight, stats[at * 2 + 1], total);
-  }
-  out[i] = sum / total;
-}
+template [[host_name("attention_decode_f32_1")]] kernel decltype(attention_decode<float, 1>)
+    attention_decode<float, 1>;
+template [[host_name("attention_decode_f32_4")]] kernel decltype(attention_decode<float, 4>)
+    attention_decode<float, 4>;
+template [[host_name("attention_decode_f32_8")]] kernel decltype(attention_decode<float, 8>)
+    attention_decode<float, 8>;
+template [[host_name("attention_decode_bf16_1")]] kernel decltype(attention_decode<bf16, 1>)
+    attention_decode<bf16, 1>;
+template [[host_name("attention_decode_bf16_4")]] kernel decltype(attention_decode<bf16, 4>)
+    attention_decode<bf16, 4>;
+template [[host_name("attention_decode_bf16_8")]] kernel decltype(attention_decode<bf16, 8>)
+    attention_decode<bf16, 8>;

@@ -115,7 +115,9 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
   const ulong state_at = (ulong(head) * args.value_dim + first) * Dk;
   float s0[kLaneKeys];
   float s1[kLaneKeys];
-  for (uint j = 0; j * kSimdWidth < Dk; ++j) {
+#pragma unroll
+  for (uint j = 0; j < kLaneKeys; ++j) {
+    if (j * kSimdWidth >= Dk) break;
     const uint key = lane + j * kSimdWidth;
     s0[j] = key < Dk ? state_in[state_at + key] : 0.0f;
     s1[j] = key < Dk && second ? state_in[state_at + Dk + key] : 0.0f;
@@ -129,7 +131,9 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     const float g = g_decay[gate_at];
     const float beta = beta_gate[gate_at];
     float2 recalled = float2(0.0f, 0.0f);
-    for (uint j = 0; j * kSimdWidth < Dk; ++j) {
+#pragma unroll
+    for (uint j = 0; j < kLaneKeys; ++j) {
+      if (j * kSimdWidth >= Dk) break;
       const uint key = lane + j * kSimdWidth;
       if (key >= Dk) continue;
       const float k = row[k_at + key];
@@ -142,7 +146,9 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     const float delta0 = (v0 - simd_sum(recalled.x)) * beta;
     const float delta1 = (v1 - simd_sum(recalled.y)) * beta;
     float2 result = float2(0.0f, 0.0f);
-    for (uint j = 0; j * kSimdWidth < Dk; ++j) {
+#pragma unroll
+    for (uint j = 0; j < kLaneKeys; ++j) {
+      if (j * kSimdWidth >= Dk) break;
       const uint key = lane + j * kSimdWidth;
       if (key >= Dk) continue;
       const float k = row[k_at + key];
@@ -156,7 +162,9 @@ kernel void gated_delta_net_f32(device const float* state_in [[buffer(0)]],
     if (lane == 0) out[out_at] = result.x;
     if (lane == 0 && second) out[out_at + 1] = result.y;
   }
-  for (uint j = 0; j * kSimdWidth < Dk; ++j) {
+#pragma unroll
+  for (uint j = 0; j < kLaneKeys; ++j) {
+    if (j * kSimdWidth >= Dk) break;
     const uint key = lane + j * kSimdWidth;
     if (key < Dk) state_out[state_at + key] = s0[j];
     if (key < Dk && second) state_out[state_at + Dk + key] = s1[j];

@@ -10,6 +10,8 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 
 #include "base/account.h"
@@ -21,6 +23,11 @@ inline constexpr uint64_t kPageBytes = 4096;  // x86-64 and arm64 Linux; a macOS
 constexpr uint64_t round_up(uint64_t value, uint64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
+
+class BlockList {  // blocks that compute finds by their places in it
+ public:
+  virtual ~BlockList() = default;
+};
 
 class Arena {
  public:
@@ -40,6 +47,12 @@ class Arena {
   virtual uint64_t most_written() const { return UINT64_MAX; }
   // `block` is slab `number` (base/slab.h) from now on, as long as it lives: compute finds it so.
   virtual void number_slab(const std::byte* /*block*/, uint32_t /*number*/) {}
+  // For compute that reads blocks by address, a list of those in which the pointers lie; null where
+  // it follows pointers. REQUIRES: the list goes when one of them does.
+  virtual std::shared_ptr<const BlockList> list_blocks(
+      std::span<const std::byte* const> /*pointers*/) const {
+    return nullptr;
+  }
   // Throws where compute could not write to a block of that size.
   virtual void check_written(uint64_t /*nbytes*/, const std::string& /*what*/) const {}
 

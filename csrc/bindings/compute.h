@@ -15,6 +15,7 @@ struct ComputeOptions {
   int n_threads = 1;
   std::string simd;  // empty: the best that this machine runs
   ops::Precision precision = ops::Precision::float32;
+  std::string kv;  // type of the KV cache, float32 or bfloat16; empty: what the precision gives
 };
 
 struct Compute {
@@ -33,8 +34,11 @@ inline ops::Precision precision_of(const std::string& name) {  // throws FormatE
   throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found ", name);
 }
 
-// Throws FormatError when the options name what is not there, or a precision that the device does
-// not have.
+// The type of the KV cache by name.
+std::string kv_of(const ComputeOptions& options);
+
+// Throws FormatError when the options name what is not there, or a precision or type of cache that
+// the device does not have.
 Compute open_compute(base::Account& account, const ComputeOptions& options);
 
 }  // namespace moeflux::bindings

@@ -29,6 +29,7 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
     model->device_name = device->name();
   }
   model->precision = name_of(compute_options.precision);
+  model->kv = kv_of(compute_options);
   model->arena = compute.arena;
   const model::Node tree = to_node(spec);
   compute.ops->set_poll(poll_signals);  // kernels of a device are compiled: Ctrl-C ends that
@@ -82,7 +83,7 @@ py::dict stats(const NativeModel& model) {
       "memory_bytes"_a = s.limit_bytes, "read_mode"_a = model.engine->read_mode(),
       "commits"_a = s.pipeline.commits, "waits"_a = s.pipeline.waits,
       "dispatches"_a = s.counts.dispatches, "kernels"_a = kernels,
-      "simd"_a = model.engine->ops_name(), "precision"_a = model.precision,
+      "simd"_a = model.engine->ops_name(), "precision"_a = model.precision, "kv"_a = model.kv,
       "device"_a = model.device_kind, "device_name"_a = model.device_name);
 }
 

@@ -22,7 +22,7 @@ struct NativeModel {
   std::shared_ptr<base::Arena> arena;
   std::shared_ptr<model::Weights> weights = std::make_shared<model::Weights>();  // in the arena
   Owned<engine::Engine> engine;
-  std::string precision;
+  std::string precision, kv;
   std::shared_ptr<device::Device> device;  // null: the CPU
   std::string device_kind = "cpu", device_name = "cpu";
   std::timed_mutex mutex;

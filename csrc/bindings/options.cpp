@@ -12,11 +12,11 @@ void register_options(py::module_& module) {
   using namespace py::literals;
   py::class_<ComputeOptions>(module, "Compute")
       .def(py::init([](int n_threads, const std::string& simd, const std::string& precision,
-                       const NativeDevice* device) {
-             return ComputeOptions{device_of(device), n_threads, simd, precision_of(precision)};
+                       const NativeDevice* device, const std::string& kv) {
+             return ComputeOptions{device_of(device), n_threads, simd, precision_of(precision), kv};
            }),
            py::kw_only(), "n_threads"_a, "simd"_a = "", "precision"_a = "float32",
-           "device"_a = py::none())
+           "device"_a = py::none(), "kv"_a = "")
       .def_property_readonly("precision",
                              [](const ComputeOptions& self) { return name_of(self.precision); });
   py::class_<engine::Options>(module, "Options")

@@ -59,7 +59,23 @@ void KvCache::add(std::shared_ptr<CacheMemory> extent) {
     const ops::CacheExtent place = extent->of_layer(i);
     table_.write(i * most_ + extents_.size(), std::span(&place, 1));
   }
+  lists_.clear();
   extents_.push_back(std::move(extent));
+}
+
+std::shared_ptr<const base::BlockList> KvCache::blocks_of_layer(size_t index) const {
+  if (layout_.layers()[index].block_bytes == 0) return nullptr;
+  lists_.resize(layout_.apart() ? layout_.layers().size() : 1);
+  std::shared_ptr<const base::BlockList>& list = lists_[layout_.apart() ? index : 0];
+  if (list == nullptr) {
+    std::vector<const std::byte*> pointers;
+    for (const auto& extent : extents_) {
+      const ops::CacheExtent place = extent->of_layer(index);
+      pointers.insert(pointers.end(), {place.keys, place.values});
+    }
+    list = arena_.list_blocks(pointers);
+  }
+  return list;
 }
 
 uint64_t KvCache::growth_bytes(uint32_t positions) const {
@@ -74,7 +90,7 @@ void KvCache::grow(uint32_t positions) {
 }
 
 void KvCache::trim(uint32_t positions) {
-  while (extents_.size() > layout_.n_extents(positions)) extents_.pop_back();
+  while (extents_.size() > layout_.n_extents(positions)) pop();
 }
 
 uint64_t KvCache::save_bytes(uint32_t positions) const {
@@ -130,6 +146,7 @@ void KvCache::restore(const Held& held) {
     tail = owns(index) ? extents_[index] : make(index);
     tail->copy(*held.tail, layout_.tail_blocks(held.positions));
   }
+  lists_.clear();
   extents_.clear();
   for (const auto& extent : held.full) add(extent);
   if (tail) add(std::move(tail));
@@ -144,7 +161,7 @@ void KvCache::truncate(uint32_t positions) {
   }
   trim(positions);
   if (tail == nullptr) return;
-  extents_.pop_back();
+  pop();
   add(std::move(tail));
 }
 

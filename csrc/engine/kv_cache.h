@@ -37,6 +37,8 @@ class KvCache {
   const ops::CacheExtent* of_layer(size_t index) const {
     return table_.as<ops::CacheExtent>() + index * most_;
   }
+  // The blocks in which they lie (ops::Segment::blocks), of all its extents.
+  std::shared_ptr<const base::BlockList> blocks_of_layer(size_t index) const;
   // To have room for so many positions: what that books, and doing it. After an error trim().
   uint64_t growth_bytes(uint32_t positions) const;
   void grow(uint32_t positions);
@@ -74,12 +76,18 @@ class KvCache {
   }
   std::shared_ptr<CacheMemory> make(size_t index) const;
   void add(std::shared_ptr<CacheMemory> extent);
+  void pop() {
+    lists_.clear();
+    extents_.pop_back();
+  }
 
   const SessionLayout& layout_;
   base::Arena& arena_;
   const uint32_t most_;  // extents
   std::vector<std::shared_ptr<CacheMemory>> extents_;
   base::Memory table_;  // (layers, most_) of ops::CacheExtent
+  // One for all layers, or one each; made when it is asked for.
+  mutable std::vector<std::shared_ptr<const base::BlockList>> lists_;
 };
 
 }  // namespace moeflux::engine

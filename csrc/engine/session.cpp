@@ -27,6 +27,7 @@ ops::Segment Session::segment(size_t index, bool first) const {
   const base::Memory& from = first ? states_[index].memory[committed_] : working;
   ops::Segment segment;
   segment.cache = cache_.of_layer(index);
+  segment.blocks = cache_.blocks_of_layer(index);
   segment.state_in = from.as<float>();
   segment.state_out = working.as<float>();
   return segment;

@@ -7,7 +7,6 @@ namespace moeflux::engine {
 SessionLayout::SessionLayout(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
                              const base::Arena& arena)
     : arena_(arena), context_(context) {
-  uint32_t extent = ops::kWholeContext;
   for (const model::Layer& layer : weights.layers) {
     const uint64_t begin =
         layers_.empty() ? 0 : layers_.back().cache_begin + 2 * layers_.back().block_bytes;
@@ -17,18 +16,15 @@ SessionLayout::SessionLayout(const model::Weights& weights, uint32_t context, co
         [&](const auto& mixer) {
           own.state_bytes = mixer.state_floats() * sizeof(float);
           if (mixer.cache().n_heads == 0) return;
-          const ops::CacheForm form = ops.cache_form(mixer.cache());
-          own.block_bytes = form.block_bytes;
-          extent = std::min(extent, form.extent);
+          own.block_bytes = ops.cache_form(mixer.cache()).block_bytes;
         },
         layer.mixer);
     arena.check_written(own.state_bytes, "a layer's recurrent state");
   }
   n_blocks_ = static_cast<uint32_t>(base::round_up(context, ops::kCacheBlock) / ops::kCacheBlock);
-  extent_blocks_ = std::max(std::min(extent / ops::kCacheBlock, n_blocks_), 1u);
-  // A cache of one extent shall not need a buffer of all layers; an arena may have small ones.
-  apart_ = extent == ops::kWholeContext ||
-           arena.booked_bytes(parts(extent_blocks_).front()) > arena.most_written();
+  extent_blocks_ = std::max(std::min(ops::kCacheExtent / ops::kCacheBlock, n_blocks_), 1u);
+  // A device may have no buffer for all layers of an extent.
+  apart_ = arena.booked_bytes(parts(extent_blocks_).front()) > arena.most_written();
   for (const uint64_t part : parts(extent_blocks_)) arena.check_written(part, "a layer's KV cache");
 }
 

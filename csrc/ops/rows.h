@@ -2,8 +2,10 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
+#include "base/arena.h"
 #include "base/format.h"
 
 namespace moeflux::ops {
@@ -18,8 +20,6 @@ class GpuOps;
 // The KV cache of a session grows by extents of so many positions, in blocks of positions that an
 // implementation may lay out together. Sessions and snapshots take whole blocks.
 inline constexpr uint32_t kCacheBlock = 16, kCacheExtent = 256;
-// Of an implementation that reads one extent alone: it is as long as the context.
-inline constexpr uint32_t kWholeContext = UINT32_MAX;
 
 struct CacheShape {  // of a position of a layer's keys, and of its values; no heads: it has none
   uint32_t n_heads = 0, head_dim = 0;
@@ -27,8 +27,7 @@ struct CacheShape {  // of a position of a layer's keys, and of its values; no h
 
 struct CacheForm {  // how an implementation keeps a layer's cache
   quant::DType dtype = quant::DType::f32;
-  uint32_t extent = kWholeContext;  // positions: kCacheExtent or kWholeContext
-  uint64_t block_bytes = 0;         // of kCacheBlock positions of keys, and of as many values
+  uint64_t block_bytes = 0;  // of kCacheBlock positions of keys, and of as many values
 };
 
 struct CacheExtent {  // where an extent of a layer lies: its blocks, one after the other
@@ -47,9 +46,11 @@ struct Rows {
 // Consecutive rows of one session, at positions position, position + 1, ...
 struct Segment {
   uint32_t row = 0, n = 0, position = 0;
-  const CacheExtent* cache = nullptr;  // position p lies in cache[p / extent]
-  const float* state_in = nullptr;     // state_floats() of the mixer
-  float* state_out = nullptr;          // may be state_in
+  const CacheExtent* cache = nullptr;  // position p lies in cache[p / kCacheExtent]
+  // The blocks that the extents lie in, keys' and values' of each: Arena::list_blocks.
+  std::shared_ptr<const base::BlockList> blocks;
+  const float* state_in = nullptr;  // state_floats() of the mixer
+  float* state_out = nullptr;       // may be state_in
 };
 using Segments = std::span<const Segment>;
 

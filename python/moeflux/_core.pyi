@@ -183,6 +183,7 @@ class Compute:
         simd: str = "",
         precision: str = "float32",
         device: NativeDevice | None = None,
+        kv: str = "",
     ) -> None: ...
     @property
     def precision(self) -> str: ...

@@ -26,7 +26,7 @@ from .session import Session
 Progress = Callable[[str], None]
 COUNTERS = ("compute_seconds", "wait_seconds", "hits", "misses", "bytes_read", "reading_seconds",
             "ahead_reads", "ahead_used", "commits", "waits", "dispatches")  # fmt: skip
-OF_RUN = ("slots", "live_bytes", "memory_bytes", "read_mode", "simd", "device_name")
+OF_RUN = ("slots", "live_bytes", "memory_bytes", "read_mode", "simd", "kv", "device_name")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Setting:
         sequences: decoded together, a token of each a step.
         device: as for `load`.
         read_ahead: as for `load`.
+        kv: as for `load`.
     """
 
     memory: str
@@ -54,6 +55,7 @@ class Setting:
     sequences: int = 1
     device: str = "cpu"
     read_ahead: bool = True
+    kv: str | None = None
 
     @property
     def context(self) -> int:
@@ -194,7 +196,7 @@ def measure(
     begin = time.perf_counter()
     model = load(path, memory=setting.memory, context=setting.context, threads=setting.threads,
                  precision=setting.precision, device=setting.device,
-                 read_ahead=setting.read_ahead)  # fmt: skip
+                 read_ahead=setting.read_ahead, kv=setting.kv)  # fmt: skip
     load_seconds = time.perf_counter() - begin
     n, length = setting.sequences, setting.context
     sessions = [model.session() for _ in range(n)]  # first: the budget bounds their number

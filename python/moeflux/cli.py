@@ -90,7 +90,7 @@ def main() -> None:
 
 
 # Arguments of `load` in messages, and bytes in those about memory: here they are options and sizes.
-_OPTION = re.compile(r"(?<![\w/-])(memory|context|threads|precision|device|max_tokens)= ?")
+_OPTION = re.compile(r"(?<![\w/-])(memory|context|threads|precision|kv|device|max_tokens)= ?")
 _BYTES = re.compile(r"\b(\d{4,})\b(?! expert)(?: bytes)?")
 INTERRUPTED = 130  # typer makes it of a KeyboardInterrupt
 

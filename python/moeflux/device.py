@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from . import _core
-from .arguments import check, one_of
+from .arguments import check, one_of, optional
 from .checked_devices import has_passed
 from .errors import FormatError, MemoryBudgetError, NoDeviceError
 from .log import logger
@@ -18,7 +18,8 @@ KINDS = tuple(_IS_GPU)  # the preferred one first
 GPUS = tuple(kind for kind in KINDS if _IS_GPU[kind])
 DEVICES = ("cpu", *KINDS, "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
-RULES = {"device": one_of(DEVICES), "precision": one_of(PRECISIONS)}
+CACHES = ("float32", "bfloat16")
+RULES = {"device": one_of(DEVICES), "precision": one_of(PRECISIONS), "kv": optional(one_of(CACHES))}
 READ_THREADS = _core.READ_THREADS  # that read experts
 _THREAD_BYTES = 2 << 20  # of weights that keep a compute thread busy
 
@@ -42,14 +43,19 @@ def default_threads(weight_bytes: int | None = None) -> int:
 
 
 def compute(
-    threads: int, precision: str, device: _core.NativeDevice | None = None
+    threads: int,
+    precision: str,
+    device: _core.NativeDevice | None = None,
+    kv: str | None = None,
 ) -> _core.Compute:
     """How a model is computed, as the core takes it: on a device, or by the CPU's kernels.
 
-    Those of the instruction set that MOEFLUX_SIMD names, else the best that this machine runs.
+    `kv` is the type of the KV cache, None what the precision gives. The kernels are those of
+    the instruction set that MOEFLUX_SIMD names, else the best that this machine runs.
     """
     simd = os.environ.get("MOEFLUX_SIMD", "")
-    return _core.Compute(n_threads=threads, simd=simd, precision=precision, device=device)
+    return _core.Compute(n_threads=threads, simd=simd, precision=precision, device=device,
+                          kv=kv or "")  # fmt: skip
 
 
 def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
@@ -107,6 +113,17 @@ def check_precision(precision: str, device: str = "cpu") -> None:
         raise FormatError(
             f"[load] expected precision float32 on device {device}, found {precision!r}: the "
             f"others are the CPU's"
+        )
+
+
+def check_kv(kv: str | None, precision: str, device: str = "cpu") -> None:
+    """Raises FormatError when there is no such type of a KV cache, or not for those."""
+    check("load", FormatError, RULES, {"kv": kv})
+    follows = "float32" if precision == "float32" else "bfloat16"
+    if device == "cpu" and kv not in (None, follows):
+        raise FormatError(
+            f"[load] expected kv {follows} on the CPU at precision {precision}, found {kv!r}: "
+            f"another is a device's"
         )
 
 

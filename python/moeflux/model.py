@@ -16,6 +16,7 @@ from .checkpoint import open_checkpoint
 from .device import (
     READ_THREADS,
     advised_bytes,
+    check_kv,
     check_precision,
     compute,
     default_threads,
@@ -57,6 +58,7 @@ def load(
     context: int = 8192,
     device: str = "auto",
     precision: str = "float32",
+    kv: str | None = None,
     threads: int | None = None,
     max_slots: int | None = None,
     rows: int | None = None,
@@ -75,8 +77,8 @@ def load(
             more than the machine has. "auto" is 80 % of what is available and not promised to other
             models of this process. On a device it counts what the device holds, too, and "auto"
             stays below what it advises.
-        context: tokens a session can hold. Its KV cache grows as it fills; on a device it is one
-            block. `memory` must have room for one session of the whole context.
+        context: tokens a session can hold. Its KV cache grows as it fills. `memory` must have room
+            for one session of the whole context.
         device: "cpu"; "metal", the GPU of a Mac; "auto", metal where `moeflux doctor` has found it
             right on this machine and `precision` is float32, else cpu; or "host", the GPU's shaders
             run on the CPU, for checking: slow. Results of different devices agree within a
@@ -84,6 +86,9 @@ def load(
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
             float32 always. A device other than "cpu" computes at float32 and has no other.
+        kv: type of the KV cache, "float32" or "bfloat16". None is what the precision gives:
+            bfloat16 for those of 16 and 8 bits. A device has both: bfloat16 halves the cache, and
+            what a token reads of it, and rounds keys and values.
         threads: compute threads of the CPU; None takes the machine's cores, and for a small model
             no more than have work. Changes no result, and
             nothing on another device.
@@ -123,6 +128,7 @@ def load(
     begin = time.perf_counter()
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
+    check_kv(kv, precision, kind_of(native_device))
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     threads = threads if threads is not None else default_threads(checkpoint.nbytes)
@@ -136,7 +142,7 @@ def load(
             files=[os.fsencode(file) for file in checkpoint.files],
             memory_bytes=memory_bytes,
             direct=direct_io,
-            compute=compute(threads, precision, native_device),
+            compute=compute(threads, precision, native_device, kv),
             options=_core.Options(
                 context=context,
                 read_threads=READ_THREADS,
@@ -252,7 +258,7 @@ class Model:
             kernels (a device's, by kernel's name),
         slots, max_slots, slot_bytes, holds_cycle (whether one token's experts fit: below it hits
         are rare), live_bytes, peak_bytes, memory_bytes, read_mode ("direct" or "buffered"), simd,
-        precision, device ("cpu", "host" or "metal") and device_name;
+        precision, kv, device ("cpu", "host" or "metal") and device_name;
         overridden_tokens (computed under a `Routing`) and routing ("native" while that is 0, else
         "override: " and the name of the last one).
         """

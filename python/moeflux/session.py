@@ -67,8 +67,7 @@ def blaming(sessions: list[Session]) -> Iterator[None]:
 class Session:
     """One sequence: its KV cache and recurrent state.
 
-    On the CPU the cache grows by 256 positions at a time, and takes memory as it does. On a device
-    it is one block, of the whole context, from the first step on.
+    The cache grows by 256 positions at a time, and takes memory as it does.
     """
 
     def __init__(
@@ -311,10 +310,9 @@ class Session:
     def save(self) -> Snapshot:
         """The state, kept in memory and within the budget.
 
-        Extents of the KV cache that are full (256 positions; on a device the whole context) are
-        not copied: the snapshot and the session hold the same ones, for as long as one of them
-        lives. The rest is copied: recurrent state, and what is in the last extent. That is
-        `Snapshot.nbytes`.
+        Extents of the KV cache that are full (256 positions) are not copied: the snapshot and the
+        session hold the same ones, for as long as one of them lives. The rest is copied: recurrent
+        state, and what is in the last extent. That is `Snapshot.nbytes`.
 
         Raises:
             MemoryBudgetError: the copy finds no room.

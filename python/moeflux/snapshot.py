@@ -259,7 +259,7 @@ def fingerprint(
     return {
         "weights": identity.weights,
         "moeflux": __version__,
-        **{name: stats[name] for name in ("precision", "device", "simd")},
+        **{name: stats[name] for name in ("precision", "kv", "device", "simd")},
         "extent": form["extent"],
         "block": form["block"],
         "layers": [list(layer) for layer in form["layers"]],

@@ -10,9 +10,9 @@ template <class Allocate>
 std::vector<moeflux::ops::CacheExtent> cache_table(const moeflux::ops::CacheForm& form,
                                                    uint32_t positions, Allocate allocate) {
   std::vector<moeflux::ops::CacheExtent> table;
-  for (uint32_t begin = 0; begin < positions; begin += std::min(form.extent, positions - begin)) {
-    const uint64_t n_blocks =
-        (std::min(form.extent, positions - begin) - 1) / moeflux::ops::kCacheBlock + 1;
+  using namespace moeflux::ops;
+  for (uint32_t begin = 0; begin < positions; begin += kCacheExtent) {
+    const uint64_t n_blocks = (std::min(kCacheExtent, positions - begin) - 1) / kCacheBlock + 1;
     std::byte* keys = allocate(n_blocks * form.block_bytes);
     table.push_back({keys, allocate(n_blocks * form.block_bytes)});
   }

@@ -133,10 +133,10 @@ class DecoratedOps : public moeflux::ops::Ops {
   void saw(const auto& w, const moeflux::ops::Segment& s) {
     const moeflux::ops::CacheForm form = inner_->cache_form(w.cache());
     for (uint64_t begin = 0, end = w.cache().n_heads ? s.position + s.n : 0; begin < end;
-         begin += form.extent) {
-      const moeflux::ops::CacheExtent& extent = s.cache[begin / form.extent];
+         begin += moeflux::ops::kCacheExtent) {
+      const moeflux::ops::CacheExtent& extent = s.cache[begin / moeflux::ops::kCacheExtent];
       saw_bytes(&extent, sizeof extent);
-      const uint64_t n = std::min<uint64_t>(end - begin, form.extent);
+      const uint64_t n = std::min<uint64_t>(end - begin, moeflux::ops::kCacheExtent);
       for (const std::byte* at : {extent.keys, extent.values})
         saw_bytes(at, (n - 1) / moeflux::ops::kCacheBlock * form.block_bytes + form.block_bytes);
     }

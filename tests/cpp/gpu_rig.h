@@ -66,6 +66,12 @@ class GpuRig {
   float* copy(const float* from, uint64_t n) {
     return reinterpret_cast<float*>(bytes(from, n * 4));
   }
+  std::shared_ptr<const base::BlockList> blocks(std::span<const ops::CacheExtent> extents) const {
+    std::vector<const std::byte*> pointers;
+    for (const ops::CacheExtent& extent : extents)
+      pointers.insert(pointers.end(), {extent.keys, extent.values});
+    return arena->list_blocks(pointers);
+  }
   ops::Linear linear(uint32_t out, uint32_t in, uint32_t bits = 0, uint32_t group = 32,
                      DType dtype = DType::bf16, bool bias = false) {
     const Stored stored(out, in, bits, group, dtype, random);

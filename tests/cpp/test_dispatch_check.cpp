@@ -33,6 +33,7 @@ constexpr Requirement kRequirements[] = {
     {[](const Call& c) -> Wide { return at_most(scalar(c, 3), constant(c, 0)); },
      "columns <= limit"},
 };
+constexpr uint32_t kMostThreads = 1024;
 constexpr KernelInfo kInfo = {
     "gather",
     "none.metal",
@@ -43,6 +44,7 @@ constexpr KernelInfo kInfo = {
     1024,
     Threadgroups::simd_multiple,
     0,
+    kMostThreads,
     1,
     [](const Call& c) -> Wide { return multiply(length(c, 1), threads(c)); },
     [](const Call& c) -> Wide { return smaller(scalar(c, 3), Wide{64}); }};
@@ -245,6 +247,12 @@ TEST_CASE("geometry") {
   g.limits.max_threads = 256;
   g.geometry = {{512, 1, 1}, {512, 1, 1}};
   g.refused("expected at most 256 threads");  // the device's
+  KernelInfo info = kInfo;
+  info.largest_threads = 128;
+  g.pipeline = FakePipeline(info);
+  g.geometry = {{160, 1, 1}, {160, 1, 1}};
+  g.refused("expected at most 128 threads");  // the kernel's
+  g.pipeline = FakePipeline(kInfo);
   g.geometry = {{96, 1, 1}, {UINT32_MAX, 1, 1}};
   g.refused("threads");
   g.geometry = {{96, 1, 1}, {48, 1, 1}};

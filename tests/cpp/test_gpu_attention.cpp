@@ -4,6 +4,7 @@
 
 #include "cache_table.h"
 #include "gpu_rig.h"
+#include "ops/gpu/mixers/attention_splits.h"
 
 using namespace moeflux;
 using ops::Segment;
@@ -51,7 +52,7 @@ TEST_CASE("gpu: attention of every form over segments of several sessions") {
           for (const auto& [who, count] : parts) {
             Segment segment;
             segment.row = n, segment.n = count, segment.position = position[who];
-            segment.cache = on_gpu[who].data();
+            segment.cache = on_gpu[who].data(), segment.blocks = rig.blocks(on_gpu[who]);
             gpu.push_back(segment);
             segment.cache = on_cpu[who].data();
             cpu.push_back(segment);
@@ -96,9 +97,10 @@ TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
     });
   };
   const auto on_gpu = cache(*rig.gpu), on_cpu = cache(*rig.cpu);
-  CHECK((on_gpu.size() == 1 && on_cpu.size() == 5));
+  CHECK((on_gpu.size() == 5 && on_cpu.size() == 5));
   Segment gpu, cpu;
   gpu.cache = on_gpu.data(), cpu.cache = on_cpu.data();
+  gpu.blocks = rig.blocks(on_gpu);
   for (uint32_t position = 0; position < 1026; position += gpu.n) {
     gpu.position = cpu.position = position;
     gpu.n = cpu.n = std::clamp(1022 - std::min(position, 1021u), 1u, work.rows);
@@ -110,17 +112,19 @@ TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
     rig.cpu->mix(mixer, {&cpu, 1}, normed, expected);
     require_close({x, gpu.n * d}, {expected, gpu.n * d});
   }
-  CHECK(rig.gpu->counts().kernels.at("attention_decode_f32") == 2);
-  CHECK(rig.gpu->counts().kernels.at("attn_values_batched") == 2);
+  CHECK(rig.gpu->counts().kernels.at("attention_decode_f32_4") == 4);
+  CHECK(rig.gpu->counts().kernels.at("attention_merge_f32") > 4);  // and of prompts in splits
 }
 
 TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and no bit changes") {
   GpuRig rig;
-  const uint32_t d = 32, heads = 32, n = 50, before = 21;
+  // Many key heads, so that a prompt has tiles enough not to be split.
+  const uint32_t d = 32, n = 300, before = 230;
   ops::Attention w;
-  w.n_heads = 2, w.n_kv_heads = 1, w.head_dim = 16, w.rotary_dim = 16;
-  w.inv_freq = rig.floats(8, 0.1f, 1);
-  w.q = rig.linear(heads, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d);
+  w.n_heads = w.n_kv_heads = 32, w.head_dim = 4, w.rotary_dim = 4;
+  const uint32_t heads = 32 * 4;
+  w.inv_freq = rig.floats(2, 0.1f, 1);
+  w.q = rig.linear(heads, d), w.k = rig.linear(heads, d), w.v = rig.linear(heads, d);
   w.o = rig.linear(d, heads);
   auto work = workload();
   work.rows = n;
@@ -128,15 +132,16 @@ TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and
   work.mixers = {&mixer};
   rig.reserve(work);
   const float *first = rig.floats(before * d, -2, 2), *second = rig.floats(n * d, -2, 2);
-  // Of the second call, with dispatches of at most so many groups of 16 rows.
-  const auto attend = [&](uint32_t groups, uint64_t dispatches) {
+  // Of the second call, with dispatches of at most so many tiles of 64 rows and 256 positions.
+  const auto attend = [&](uint32_t tiles, uint64_t dispatches) {
     const auto gpu =
-        ops::gpu::make_gpu_ops(*rig.arena, uint64_t(2) * 16 * groups * heads * (before + n));
+        ops::gpu::make_gpu_ops(*rig.arena, DType::f32, uint64_t(2) * 64 * 32 * 128 * 256 * tiles);
     gpu->reserve(work);
     Segment segment;
-    const auto floats = [&] { return reinterpret_cast<std::byte*>(rig.nans(16 * 16 * 5)); };
-    const ops::CacheExtent cache{floats(), floats()};
-    segment.cache = &cache;
+    const auto cache = cache_table(gpu->cache_form(w.cache()), before + n, [&](uint64_t nbytes) {
+      return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
+    });
+    segment.cache = cache.data(), segment.blocks = rig.blocks(cache);
     float *x = rig.copy(first, before * d), *y = rig.copy(second, n * d);
     segment.n = before;
     gpu->mix(mixer, {&segment, 1}, {first, before}, x);
@@ -148,22 +153,96 @@ TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and
     CHECK(gpu->counts().kernels.at("attention_prefill_f32") - done == dispatches);
     return std::vector<float>(y, y + n * d);
   };
-  const std::vector<float> whole = attend(4, 1);
+  const std::vector<float> whole = attend(15, 1);
   for (float value : whole) REQUIRE(std::isfinite(value));
-  for (const auto& [groups, dispatches] : {std::pair(3u, 2u), {2u, 2u}, {1u, 4u}, {0u, 4u}})
-    CHECK(attend(groups, dispatches) == whole);
+  // Five tiles over three times 256 positions: parts of the positions, then of the tiles, too.
+  for (const auto& [tiles, dispatches] : {std::pair(10u, 2u), {5u, 3u}, {2u, 9u}, {0u, 15u}})
+    CHECK(attend(tiles, dispatches) == whole);
 }
 
-TEST_CASE("gpu: how many rows of a prompt a dispatch takes") {
-  const uint64_t most = ops::gpu::kAttentionMacs;
-  const auto rows = [&](uint32_t n, uint64_t end, uint64_t heads_dim) {
-    return ops::gpu::prefill_rows(n, end, heads_dim, most);
+TEST_CASE("gpu: windows and sinks, in both types of cache") {
+  for (const DType cache : {DType::f32, DType::bf16})
+    for (const uint32_t window : {0u, 20u, 300u}) {
+      GpuRig rig;
+      const uint32_t d = 32;
+      ops::Attention w;
+      w.n_heads = 6, w.n_kv_heads = 2, w.head_dim = 8, w.rotary_dim = 8;
+      w.window = window, w.sinks = rig.floats(6, -1, 1);
+      w.inv_freq = rig.floats(4, 0.1f, 1);
+      w.q = rig.linear(48, d), w.k = rig.linear(16, d), w.v = rig.linear(16, d);
+      w.o = rig.linear(d, 48);
+      auto work = workload();
+      work.rows = 64;
+      const ops::Mixer mixer = w;
+      work.mixers = {&mixer};
+      rig.reserve(work);
+      const auto gpu = ops::gpu::make_gpu_ops(*rig.arena, cache);
+      gpu->reserve(work);
+      const auto table = [&](const ops::Ops& ops) {
+        return cache_table(ops.cache_form(w.cache()), kContext, [&](uint64_t nbytes) {
+          return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
+        });
+      };
+      const auto on_gpu = table(*gpu), on_cpu = table(*rig.cpu);
+      Segment segment;
+      for (const uint32_t n : {1u, 30u, 1u, 64u, 64u, 64u, 30u, 1u, 1u, 64u, 1u}) {
+        segment.n = n;
+        float* x = rig.floats(n * d, -2, 2);
+        float* expected = rig.copy(x, n * d);
+        const ops::Rows normed{rig.floats(n * d, -0.1f, 0.1f), n};
+        segment.cache = on_gpu.data(), segment.blocks = rig.blocks(on_gpu);
+        gpu->mix(mixer, {&segment, 1}, normed, x);
+        gpu->submit({})->wait();
+        segment.cache = on_cpu.data();
+        rig.cpu->mix(mixer, {&segment, 1}, normed, expected);
+        require_close({x, n * d}, {expected, n * d}, cache == DType::f32 ? 2e-5 : 4e-3);
+        segment.position += n;
+      }
+    }
+}
+
+TEST_CASE("gpu: how attention is spread over positions") {
+  const ops::gpu::AttentionSplits heads{32, 8, 128, 0};
+  const auto one = [&](uint32_t len) {
+    const auto [from, split, splits] = heads.one(len);
+    CHECK(from == 0);
+    return std::pair(split, splits);
   };
-  CHECK(rows(512, 8192, 4096) == 512);   // 2^35 multiply-adds
-  CHECK(rows(512, 16384, 4096) == 512);  // 2^36
-  CHECK(rows(512, 16385, 4096) == 496);  // a little more than that: a group less
-  CHECK(rows(512, 262144, 4096) == 32);
-  CHECK(rows(512, 262144, 8192) == 16);  // never less than a group
-  CHECK(rows(512, UINT64_C(1) << 24, 65536) == 16);
-  CHECK(rows(5, 262144, 4096) == 5);
+  CHECK(one(1) == std::pair(32u, 1u));
+  CHECK(one(33) == std::pair(32u, 2u));
+  CHECK(one(4096) == std::pair(32u, 128u));
+  CHECK(one(4097) == std::pair(64u, 65u));
+  CHECK(one(32768) == std::pair(256u, 128u));
+  CHECK(one(262144) == std::pair(256u, 1024u));
+  for (const uint32_t window : {1u, 100u, 5000u}) {
+    const ops::gpu::AttentionSplits windowed{32, 8, 128, window};
+    for (const uint32_t len : {1u, 100u, 101u, 4097u, 262144u}) {
+      const auto [from, split, splits] = windowed.one(len);
+      CHECK(from == len - std::min(window, len));
+      CHECK((from / split * split <= from && (from / split + splits) * split >= len));
+      CHECK((from / split + splits - 1) * split < len);
+    }
+  }
+  const auto many = [&](uint32_t n, uint32_t position) {
+    const auto [tiles, split, splits] = heads.many(n, position);
+    CHECK((split % 256 == 0 && uint64_t(split) * splits >= position + n));
+    CHECK(uint64_t(splits) * n * 32 <= heads.most_stats(n, position + n) / 2);
+    if (splits > 1) CHECK(uint64_t(splits) * n * 32 * 128 <= heads.most_partial(n, position + n));
+    return std::pair(tiles, splits);
+  };
+  CHECK(many(512, 0) == std::pair(64u, 1u));
+  CHECK(many(512, 32256) == std::pair(64u, 1u));  // as many threadgroups as there need be
+  CHECK(many(2, 32766) == std::pair(1u, 64u));
+  CHECK(many(2, 510) == std::pair(1u, 2u));
+  CHECK(many(100, 30000) == std::pair(13u, 4u));
+  // 64 tiles of 64 rows, 4 key heads and 128 channels: 2^22 multiply-adds a position.
+  const auto part = [&](uint64_t most) {
+    const auto [tiles, keys] = heads.part(heads.many(512, 32256), most);
+    return std::pair(tiles, keys);
+  };
+  CHECK(part(UINT64_C(1) << 40) == std::pair(64u, 32768u));
+  CHECK(part(ops::gpu::kAttentionMacs) == std::pair(64u, 1024u));
+  CHECK(part(UINT64_C(1) << 30) == std::pair(64u, 256u));
+  CHECK(part((UINT64_C(1) << 30) - 1) == std::pair(63u, 256u));
+  CHECK(part(1) == std::pair(1u, 256u));
 }

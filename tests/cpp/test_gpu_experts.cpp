@@ -19,7 +19,8 @@ constexpr uint32_t kExperts = 128, kTopK = 8, kPrompt = 96, kDim = 64, kWidth = 
 // one nobody's and the last one a single row's.
 struct Layer {
   Layer(uint32_t bits, uint32_t group, DType dtype, uint64_t expert_macs = ops::gpu::kExpertMacs) {
-    rig.gpu = ops::gpu::make_gpu_ops(*rig.arena, ops::gpu::kAttentionMacs, expert_macs);
+    rig.gpu = ops::gpu::make_gpu_ops(*rig.arena, quant::DType::f32, ops::gpu::kAttentionMacs,
+                                     expert_macs);
     for (uint32_t k = 0; k < kExperts; ++k)
       jobs.push_back({rig.in_slot({rig.linear(kWidth, kDim, bits, group, dtype),
                                    rig.linear(kWidth, kDim, bits, group, dtype),

@@ -19,6 +19,9 @@ from support.devices import DEVICES
 
 # Kernels of the contract that no golden dispatches, and why.
 UNUSED = {
+    "attn_scores_batched": "scores, softmax and sums are one dispatch: attention_decode",
+    "attn_softmax_batched": "the same",
+    "attn_values_batched": "the same",
     "compute_decay_beta": "the engine holds dt_bias as f32: compute_decay_beta_f32, over n rows",
     "conv1d_step": "the engine holds conv weights as f32, and its history is double-buffered",
     "dequant_matvec_2bit": "qmatvec_bf16_f32 is this for any width and a few rows",

@@ -37,6 +37,7 @@ BUILTINS = {
 }
 
 MAX_BUFFERS = 31  # Metal Feature Set Tables: buffers per compute function
+MAX_THREADS = 1024  # the same: threads of a threadgroup
 MAX_THREADGROUP_BYTES = 32768  # the same, family Apple4 and later
 
 

@@ -99,6 +99,22 @@ DeviceArena::Slabs DeviceArena::slabs() const {
   return {{list_, 0}, static_cast<uint32_t>(slabs_.size())};
 }
 
+std::shared_ptr<const base::BlockList> DeviceArena::list_blocks(
+    std::span<const std::byte* const> pointers) const {
+  std::vector<std::shared_ptr<device::Buffer>> buffers;
+  {
+    base::Lock lock(mutex_);
+    for (const std::byte* data : pointers) {
+      const Block& block = *find(data).block;
+      if (block.buffers.size() > 1)
+        fail("memory that kernels reach by address: expected at most ",
+             device_->limits().max_buffer_bytes, " bytes in a block, found ", block.nbytes);
+      buffers.push_back(block.buffers.front());
+    }
+  }
+  return std::make_shared<AddressList>(Place{device_->addresses(buffers), 0});
+}
+
 DeviceArena::Block DeviceArena::cover(std::byte* pages, uint64_t nbytes,
                                       std::shared_ptr<void> owner) const {
   const device::Limits& limits = device_->limits();

@@ -24,6 +24,11 @@ using Place = device::Slice;  // bytes [offset, buffer end)
 // device advises (recommendedMaxWorkingSetSize): beyond it a GPU pages, or fails.
 void check_working_set(const device::Device& device, uint64_t budget_bytes);
 
+struct AddressList final : base::BlockList {  // of DeviceArena::list_blocks
+  explicit AddressList(Place place) : place(std::move(place)) {}
+  Place place;
+};
+
 class DeviceArena final : public base::Arena {
  public:
   static constexpr uint64_t kWeightAlignment = 64;  // kernels read up to float4
@@ -61,6 +66,10 @@ class DeviceArena final : public base::Arena {
     uint32_t count = 0;
   };
   Slabs slabs() const;
+
+  // Of (address, bytes). Recordings keep theirs. 16 bytes a block, not booked.
+  std::shared_ptr<const base::BlockList> list_blocks(
+      std::span<const std::byte* const> pointers) const override;
 
   device::Device& device() const { return *device_; }
 

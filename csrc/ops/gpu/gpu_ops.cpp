@@ -18,9 +18,9 @@ uint64_t list_words(const Workload& work) {
 }
 }  // namespace
 
-std::unique_ptr<Ops> make_gpu_ops(DeviceArena& arena, uint64_t attention_macs,
+std::unique_ptr<Ops> make_gpu_ops(DeviceArena& arena, quant::DType cache, uint64_t attention_macs,
                                   uint64_t expert_macs) {
-  return std::make_unique<GpuOps>(arena, attention_macs, expert_macs);
+  return std::make_unique<GpuOps>(arena, cache, attention_macs, expert_macs);
 }
 
 uint64_t GpuOps::scratch_bytes(const Workload& work) const {

@@ -11,21 +11,18 @@ namespace moeflux::ops::gpu {
 
 class DeviceArena;  // device_arena.h: the model's arena, and where in which buffer a pointer lies
 
-// The most multiply-adds of one attention dispatch, as far as groups of 16 rows allow: a system
-// ends what holds its GPU for seconds, and draws nothing meanwhile. 0.14 s at one TFLOP/s; Apple
-// gives 2.6 for the M1. 64 heads of 128 over 262144 positions are as much for 16 rows.
-inline constexpr uint64_t kAttentionMacs = UINT64_C(1) << 36;
+// The most multiply-adds of one attention dispatch: a system ends what holds its GPU for long, and
+// draws nothing meanwhile. 10 ms at 0.86 TFLOP/s; Apple gives 2.6 for the M1.
+inline constexpr uint64_t kAttentionMacs = UINT64_C(1) << 32;
 
 // The same of a dispatch of grouped experts, as far as tiles of 64 rows allow: 17 ms.
 inline constexpr uint64_t kExpertMacs = UINT64_C(1) << 34;
 
 // The arena must outlive the ops. Every kernel that a model needs is compiled by reserve(), which
 // asks the poll in between. Precision is that of float32. Throws as Device does.
-std::unique_ptr<Ops> make_gpu_ops(DeviceArena& arena, uint64_t attention_macs = kAttentionMacs,
+// `cache`: the type of the KV cache, f32 or bf16.
+std::unique_ptr<Ops> make_gpu_ops(DeviceArena& arena, quant::DType cache = quant::DType::f32,
+                                  uint64_t attention_macs = kAttentionMacs,
                                   uint64_t expert_macs = kExpertMacs);
-
-// Rows of a prompt that one attention dispatch takes, of `n` that end at position `end`: whole
-// groups of 16 of them, one at least.
-uint32_t prefill_rows(uint32_t n, uint64_t end, uint64_t heads_dim, uint64_t most_macs);
 
 }  // namespace moeflux::ops::gpu

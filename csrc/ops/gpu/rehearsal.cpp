@@ -10,7 +10,7 @@ namespace moeflux::ops::gpu {
 
 GpuOps::Rehearsal GpuOps::rehearse(const Workload& work) const {
   Rehearsal rehearsal;
-  GpuOps(arena_, attention_macs_, expert_macs_, &rehearsal).run_through(work);
+  GpuOps(arena_, cache_dtype_, attention_macs_, expert_macs_, &rehearsal).run_through(work);
   return rehearsal;
 }
 
@@ -27,9 +27,10 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
   add(x, n, x);
   if (work.embed) embed(*work.embed, rows, x);
 
-  const CacheExtent cache{reinterpret_cast<std::byte*>(x), reinterpret_cast<std::byte*>(x)};
+  std::byte* const place = reinterpret_cast<std::byte*>(x);
+  const std::vector<CacheExtent> cache(work.context / kCacheExtent + 1, {place, place});
   Segment segment;
-  segment.cache = &cache;
+  segment.cache = cache.data();
   segment.state_in = segment.state_out = x;
   segment.n = std::min(n, work.context);
   for (const uint32_t position : {0u, work.context - segment.n})

@@ -13,10 +13,6 @@
 
 namespace moeflux::ops::gpu {
 
-// One token over as many positions: scores, softmax and values each spread over the whole device.
-// Over more of them, chunks with an online softmax, so that no buffer grows with the context.
-inline constexpr uint32_t kScoredPositions = 1024;
-
 // An expert of so many rows takes them one by one, beside those of other experts: one dispatch for
 // all, and weights that are read again come from a cache.
 inline constexpr size_t kSingly = 4;
@@ -33,9 +29,10 @@ class GpuOps final : public Ops {
     Recorder::Kernels kernels;
   };
 
-  GpuOps(DeviceArena& arena, uint64_t attention_macs, uint64_t expert_macs,
-         Rehearsal* rehearsal = nullptr)
-      : attention_macs_(attention_macs),
+  GpuOps(DeviceArena& arena, quant::DType cache_dtype, uint64_t attention_macs,
+         uint64_t expert_macs, Rehearsal* rehearsal = nullptr)
+      : cache_dtype_(cache_dtype),
+        attention_macs_(attention_macs),
         expert_macs_(expert_macs),
         arena_(arena),
         rehearsal_(rehearsal),
@@ -73,8 +70,9 @@ class GpuOps final : public Ops {
 
   // For mixers.
   Recorder& recorder() { return recorder_; }
-  uint64_t attention_macs() const {
-    return std::min(attention_macs_, recorder_.most_macs({"attention_prefill_f32"}));
+  quant::DType cache_dtype() const { return cache_dtype_; }
+  uint64_t attention_macs(const Recorder::Kernel& kernel) const {  // of one dispatch, at most
+    return std::min(attention_macs_, recorder_.most_macs(kernel));
   }
   Bump bump() const {
     if (rehearsal_) return Bump(rehearsal_->floats);
@@ -116,6 +114,7 @@ class GpuOps final : public Ops {
   void grouped_experts(std::span<const InSlot> jobs, const float* normed, float* expert_out);
   void run_group(const Group& group, const float* normed, float* expert_out);
 
+  const quant::DType cache_dtype_;
   const uint64_t attention_macs_, expert_macs_;  // the most of one dispatch
   DeviceArena& arena_;
   Rehearsal* const rehearsal_;  // null: for real

@@ -34,6 +34,7 @@ def bench(
     threads: Annotated[Optional[str], typer.Option(help="Thread counts: 1,2.")] = None,
     precision: Annotated[str, typer.Option(help="Precisions: float32,bfloat16.")] = "float32",
     device: options.Device = "cpu",
+    kv: options.Kv = None,
     read_ahead: options.ReadAhead = True,
     sequences: Annotated[str, typer.Option(help="Sequences decoded together: 1,8.")] = "1",
     prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 512,
@@ -74,7 +75,7 @@ def bench(
     counts = [default_threads()] if threads is None else _numbers(threads, "--threads")
     together = _numbers(sequences, "--sequences")
     settings = [
-        Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead)
+        Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead, kv)
         for budget, count, name, number in product(
             options.budgets(memory) or ["auto"], counts, precision.split(","), together
         )
@@ -120,15 +121,16 @@ def _shared(report: dict[str, Any], native_device: Any) -> list[str]:
 
 def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) -> Sizes:
     """What a setting takes; one that cannot be had is refused before the first one runs."""
-    from ..device import check_precision, device_budget
+    from ..device import check_kv, check_precision, device_budget
     from ..model import RULES as OF_LOAD
     from ..planning import plan
 
     asked = asdict(setting) | {"context": setting.context}
     arguments.check("bench", errors.FormatError, OF_LOAD, asked)
     check_precision(setting.precision, setting.device)
+    check_kv(setting.kv, setting.precision, setting.device)
     sizes = plan.measure(checkpoint, spec, setting.context, setting.threads, setting.precision,
-                         device, setting.read_ahead)  # fmt: skip
+                         device, setting.read_ahead, setting.kv)  # fmt: skip
     plan.fit(sizes, device_budget(setting.memory, device))
     return sizes
 
@@ -231,7 +233,7 @@ def _show(report: dict[str, Any]) -> None:
         hits = "-" if decode["hit_rate"] is None else f"{decode['hit_rate']:.0%}"
         show(
             f"memory {setting['memory']}, {setting['threads']} threads, {setting['precision']}, "
-            f"{setting['sequences']} sequence(s)\n"
+            f"cache {run['kv']}, {setting['sequences']} sequence(s)\n"
             f"  prompt of {setting['prompt']}: {run['prefill']['tokens_per_second']:.1f} tok/s, "
             f"first token after {run['time_to_first_token']:.2f} s\n"
             f"  decode: {decode['tokens_per_second']:.2f} tok/s, {hits} hits, "

@@ -56,6 +56,7 @@ def chat(
     think: options.Think = None,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
+    kv: options.Kv = None,
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = True,
     verbose: options.Verbose = False,
@@ -73,7 +74,7 @@ def chat(
     with kept.alone(resume):
         with waiting("loading"):
             loaded = load(
-                model, memory=memory, context=context, device=device, precision=precision,
+                model, memory=memory, context=context, device=device, precision=precision, kv=kv,
                 threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
             )  # fmt: skip
         talk = _begin(loaded, system, resume, options.chat_options(think))

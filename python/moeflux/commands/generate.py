@@ -60,6 +60,7 @@ def generate(
     stop: options.Stop = None,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
+    kv: options.Kv = None,
     threads: options.Threads = None,
     read_ahead: options.ReadAhead = True,
     chat: Annotated[bool, typer.Option(help="Send the prompt through the chat template.")] = False,
@@ -84,7 +85,7 @@ def generate(
         raise errors.SessionError("[cli] expected --chat with --think or --no-think")
     with waiting("loading"):
         loaded = load(
-            model, memory=memory, context=context, device=device, precision=precision,
+            model, memory=memory, context=context, device=device, precision=precision, kv=kv,
             threads=threads, read_ahead=read_ahead, revision=revision, offline=offline,
         )  # fmt: skip
     sampling, told = options.completed(sampling, loaded, {})

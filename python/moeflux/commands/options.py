@@ -77,6 +77,11 @@ Device = Annotated[
 Precision = Annotated[
     str, typer.Option(help="Of products with weights: float32, bfloat16 or int8.")
 ]
+Kv = Annotated[
+    Optional[str],
+    typer.Option(help="Type of the KV cache: float32 or bfloat16.",
+                 show_default="what the precision gives"),
+]  # fmt: skip
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]
 Rows = Annotated[
     Optional[int],

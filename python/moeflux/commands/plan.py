@@ -33,6 +33,7 @@ def plan(
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
     rows: options.Rows = None,
+    kv: options.Kv = None,
     read_ahead: options.ReadAhead = True,
     hit_rate: Annotated[
         Optional[float],
@@ -70,13 +71,14 @@ def plan(
         check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
     native_device = devices.open_device(device, precision)
     devices.check_precision(precision, devices.kind_of(native_device))
+    devices.check_kv(kv, precision, devices.kind_of(native_device))
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
     threads = devices.default_threads(checkpoint.nbytes) if threads is None else threads
     spec = build_spec(checkpoint)
     check_rows(rows, spec)
     sizes = planner.measure(checkpoint, spec, context, threads, precision, native_device,
-                            read_ahead, rows)  # fmt: skip
+                             read_ahead, rows, kv)  # fmt: skip
     budgets = [devices.device_budget(text, native_device) for text in asked]
     budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native_device))
     for budget in budgets:
@@ -93,6 +95,7 @@ def plan(
         "model": str(checkpoint.path),
         "device": devices.kind_of(native_device),
         "precision": precision,
+        "kv": kv or ("float32" if precision == "float32" else "bfloat16"),
         "advised_bytes": devices.advised_bytes(native_device),
         "routing": _routing(hit_rate, curve),
         "curve": None if curve is None else curves.describe(curve, family),
@@ -195,7 +198,8 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
     return {
         "resident weights": _gb(sizes["resident_bytes"]),
         "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
-        f"a session of {sizes['context']} tokens": f"at most {_gb(sizes['session_bytes'])}, and "
+        f"a session of {sizes['context']} tokens": f"{answer['kv']}, "
+            f"at most {_gb(sizes['session_bytes'])}, and "
             f"{_gb(sizes['extent_bytes'])} for every {sizes['extent']} of them",
         "an expert's slot": ", ".join(_gb(k[0]) for k in sizes["classes"]) or "none",
         "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "

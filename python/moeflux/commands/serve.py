@@ -34,6 +34,7 @@ def serve(
     context: options.Context = 32768,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
+    kv: options.Kv = None,
     threads: options.Threads = None,
     max_running: Annotated[
         str,
@@ -104,7 +105,7 @@ def serve(
 
     listener = bind(host, port)  # before a load that may take long
     loaded = load(
-        model, memory=memory, context=context, device=device, precision=precision,
+        model, memory=memory, context=context, device=device, precision=precision, kv=kv,
         threads=threads, revision=revision, offline=offline,
     )  # fmt: skip
     called = name or named_as(model, loaded)

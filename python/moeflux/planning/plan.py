@@ -165,6 +165,7 @@ def measure(
     device: _core.NativeDevice | None = None,
     read_ahead: bool = True,
     rows: int | None = None,
+    kv: str | None = None,
 ) -> Sizes:
     """A model's sizes from its headers: no weights are read. `device` None is the CPU.
 
@@ -180,7 +181,7 @@ def measure(
     native = _core.measure_model(
         spec=tree(spec),
         file_bytes=ends,
-        compute=compute(n_threads, precision, device),
+        compute=compute(n_threads, precision, device, kv),
         options=_core.Options(
             context=context, read_threads=READ_THREADS, read_ahead=read_ahead, rows=rows or 0
         ),

@@ -37,5 +37,5 @@ FAMILY = Family(
     sinks=True,
     normed_heads=False,
     normalised=True,
-    beyond_devices="a sliding window",
+    beyond_devices="a clamped gated unit",
 )

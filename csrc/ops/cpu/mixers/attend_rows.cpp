@@ -204,9 +204,8 @@ void AttentionRows::attend(Segments segments) const {
 CacheForm CpuOps::cache_form(const CacheShape& cache) const {
   const quant::DType dtype =
       precision_ == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
-  return {dtype, kCacheExtent,
-          uint64_t(kCacheBlock) * cache.n_heads * cache_width(cache.head_dim) *
-              quant::dtype_bytes(dtype)};
+  return {dtype, uint64_t(kCacheBlock) * cache.n_heads * cache_width(cache.head_dim) *
+                     quant::dtype_bytes(dtype)};
 }
 
 }  // namespace moeflux::ops::cpu

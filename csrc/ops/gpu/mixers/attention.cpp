@@ -1,8 +1,11 @@
-// Attention over a KV cache that is (positions, kv_dim) f32 in one extent, as the kernels want it.
+// Attention over a KV cache in extents, of rows (positions, kv_dim). Which positions a threadgroup
+// takes and in which order sums are merged depends on the number of positions, and of rows of the
+// session, alone.
 #include <algorithm>
 #include <cmath>
 
 #include "base/error.h"
+#include "ops/gpu/mixers/attention_splits.h"
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops {
@@ -10,13 +13,20 @@ namespace moeflux::ops {
 using namespace gpu;
 
 namespace {
-constexpr uint32_t kChunkPositions = 512;  // two blocks of attention_decode_f32
-constexpr uint32_t kMaxChunks = 64;        // of one merge
-constexpr uint32_t kQueries = 16;          // rows of a group of attention_prefill_f32
 
-uint32_t n_chunks(uint32_t positions) {
-  return std::min((positions + kChunkPositions - 1) / kChunkPositions, kMaxChunks);
-}
+constexpr uint64_t kUnit = 16;  // bytes: of the places in a block, as kernels have them
+
+struct Names {
+  std::string_view rows, prefill, decode[3];  // decode: of 1, 4 and 8 queries
+};
+constexpr Names kF32 = {
+    "attention_rows_f32",
+    "attention_prefill_f32",
+    {"attention_decode_f32_1", "attention_decode_f32_4", "attention_decode_f32_8"}};
+constexpr Names kBf16 = {
+    "attention_rows_bf16",
+    "attention_prefill_bf16",
+    {"attention_decode_bf16_1", "attention_decode_bf16_4", "attention_decode_bf16_8"}};
 
 struct AttentionRows {
   AttentionRows(GpuOps& ops, Bump bump, const Attention& w, uint32_t n, uint32_t context)
@@ -26,149 +36,180 @@ struct AttentionRows {
         n(n),
         heads(w.n_heads * w.head_dim),
         kv_dim(w.n_kv_heads * w.head_dim),
+        group(w.n_heads / w.n_kv_heads),
+        splits{w.n_heads, group, w.head_dim, w.window},
+        names(ops.cache_dtype() == quant::DType::f32 ? kF32 : kBf16),
+        position_bytes(uint64_t(kv_dim) * quant::dtype_bytes(ops.cache_dtype())),
         out(bump.take(uint64_t(n) * w.o.out())),
         q(bump.take(uint64_t(n) * heads)),
         k(bump.take(uint64_t(n) * kv_dim)),
         v(bump.take(uint64_t(n) * kv_dim)),
         gate(bump.take(uint64_t(n) * w.gate.out())),
         mixed(bump.take(uint64_t(n) * heads)),
-        normed(bump.take(w.whole_norms ? uint64_t(n) * heads : 0)),
-        scores(bump.take(uint64_t(w.n_heads) * std::min(context, kScoredPositions))),
-        partial(bump.take(uint64_t(n_chunks(context)) * heads)),
-        stats(bump.take(uint64_t(n_chunks(context)) * w.n_heads * 2)) {}
+        partial(bump.take(splits.most_partial(n, context))),
+        stats(bump.take(splits.most_stats(n, context))) {}
   GpuOps& ops;
   Recorder& recorder;
   const Attention& w;
-  uint32_t n, heads, kv_dim;  // rows; numbers of a row of q, of k
+  uint32_t n, heads, kv_dim, group;  // rows; numbers of a row of q, of k; queries of a key head
+  AttentionSplits splits;
+  const Names& names;
+  uint64_t position_bytes;  // of keys, and of values
   float *out, *q, *k, *v, *gate, *mixed;
-  float* normed;                    // whole rows of q or of k
-  float *scores, *partial, *stats;  // of one row
+  float *partial, *stats;  // of one segment
 
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(w.head_dim)); }
-  static float* at(std::byte* cache, uint32_t position, uint32_t kv_dim) {
-    return reinterpret_cast<float*>(cache) + uint64_t(position) * kv_dim;
+  device::Argument sinks() const { return recorder.in(w.sinks, w.n_heads); }
+  Recorder::Kernel kernel(std::string_view name) const { return {name, "HeadDim", w.head_dim}; }
+  // Rows of a cache, `n` from `row` of an extent on, for a kernel that writes them.
+  device::Argument cached(std::byte* extent, uint32_t row, uint32_t n) const {
+    return recorder.out(extent + row * position_bytes, n * position_bytes);
   }
 };
 
-// Norms and rotates the queries in place and the keys into the cache.
+// The extents of a segment's first `len` positions, as kernels find them.
+struct Extents {
+  Extents(const AttentionRows& rows, const Segment& segment, uint32_t len)
+      : blocks(Place{}), count((len - 1) / kCacheExtent + 1), last(count - 1) {
+    if (segment.blocks == nullptr) return;  // a rehearsal
+    blocks = static_cast<const AddressList&>(*segment.blocks).place;
+    const auto at = [&](const std::byte* pointer) {
+      return word(std::get<device::Slice>(rows.recorder.in(pointer, 1)).offset / kUnit);
+    };
+    keys_at = at(segment.cache[0].keys), values_at = at(segment.cache[0].values);
+    last_keys_at = at(segment.cache[last].keys), last_values_at = at(segment.cache[last].values);
+  }
+  device::Argument blocks;
+  uint32_t count, last;
+  uint32_t keys_at = 0, values_at = 0, last_keys_at = 0, last_values_at = 0;
+};
+
+// Norms and rotates the queries in place and the keys into the cache; copies the values there.
 void cache(const AttentionRows& rows, const Segment& segment) {
   const Attention& w = rows.w;
-  const auto rotate = [&](const float* x, const float* weight, uint32_t heads, uint32_t rotary_dim,
-                          float* out) {
-    const uint32_t width = heads * w.head_dim;
-    const uint64_t count = uint64_t(segment.n) * width;
-    if (w.whole_norms && weight) {
-      rows.ops.norm(weight, w.eps, x, segment.n, width, rows.normed);
-      x = rows.normed, weight = nullptr;
-    }
-    rows.recorder.run({"norm_rope_f32"},
-                      {rows.recorder.in(x, count), rows.recorder.in(weight, w.head_dim),
-                       rows.recorder.in(w.inv_freq, rotary_dim / 2), rows.recorder.out(out, count)},
-                      NormRopeArgs{segment.n, heads, w.head_dim, rotary_dim, width, width,
-                                   segment.position, weight != nullptr, w.eps, w.rope_scale});
-  };
-  float* q = rows.q + uint64_t(segment.row) * rows.heads;
-  const uint64_t kv_at = uint64_t(segment.row) * rows.kv_dim;
-  rotate(q, w.q_norm, w.n_heads, w.rotary_dim, q);
-  rotate(rows.k + kv_at, w.k_norm, w.n_kv_heads, w.rotary_dim,
-         AttentionRows::at(segment.cache->keys, segment.position, rows.kv_dim));
-  if (rows.v == nullptr) return;  // where they belong already
-  rotate(rows.v + kv_at, nullptr, w.n_kv_heads, 0,
-         AttentionRows::at(segment.cache->values, segment.position, rows.kv_dim));
-}
-
-void attend_part(const AttentionRows& rows, const Segment& segment) {
-  const Attention& w = rows.w;
-  const uint64_t cached = (uint64_t(segment.position) + segment.n) * rows.kv_dim;
-  const uint64_t at = uint64_t(segment.row) * rows.heads;
-  const uint64_t count = uint64_t(segment.n) * rows.heads;
-  rows.recorder.weigh(2 * count * (uint64_t(segment.position) + segment.n));
-  rows.recorder.run(
-      {"attention_prefill_f32"},
-      {rows.recorder.in(rows.q + at, count),
-       rows.recorder.in(AttentionRows::at(segment.cache->keys, 0, 0), cached),
-       rows.recorder.in(AttentionRows::at(segment.cache->values, 0, 0), cached),
-       rows.recorder.out(rows.mixed + at, count)},
-      AttentionPrefillArgs{segment.n, segment.position, w.n_heads, w.n_heads / w.n_kv_heads,
-                           w.head_dim, rows.kv_dim, rows.scale()});
-}
-
-// A cut between groups changes no bit: a group reads its own rows and the cache alone.
-void attend(const AttentionRows& rows, const Segment& segment) {
-  const uint32_t most = prefill_rows(segment.n, uint64_t(segment.position) + segment.n, rows.heads,
-                                     rows.ops.attention_macs());
-  for (uint32_t first = 0; first < segment.n; first += most) {
-    Segment part = segment;
-    part.row += first;
-    part.position += first;
-    part.n = std::min(most, segment.n - first);
-    attend_part(rows, part);
+  for (uint32_t done = 0; done < segment.n;) {
+    const uint32_t position = segment.position + done, at = position % kCacheExtent;
+    const uint32_t n = std::min(segment.n - done, kCacheExtent - at);
+    const CacheExtent& extent = segment.cache[position / kCacheExtent];
+    const uint64_t row = uint64_t(segment.row) + done;
+    const bool norms = !w.whole_norms;
+    rows.recorder.run({rows.names.rows},
+                      {rows.recorder.out(rows.q + row * rows.heads, uint64_t(n) * rows.heads),
+                       rows.recorder.in(rows.k + row * rows.kv_dim, uint64_t(n) * rows.kv_dim),
+                       rows.recorder.in(rows.v + row * rows.kv_dim, uint64_t(n) * rows.kv_dim),
+                       rows.cached(extent.keys, at, n), rows.cached(extent.values, at, n),
+                       rows.recorder.in(norms ? w.q_norm : nullptr, w.head_dim),
+                       rows.recorder.in(norms ? w.k_norm : nullptr, w.head_dim),
+                       rows.recorder.in(w.inv_freq, w.rotary_dim / 2)},
+                      AttentionRowsArgs{n, position, w.n_heads, w.n_kv_heads, w.head_dim,
+                                        w.rotary_dim, uint32_t(norms && w.q_norm),
+                                        uint32_t(norms && w.k_norm), w.eps, w.rope_scale});
+    done += n;
   }
+}
+
+// The splits of one token, or of a prompt of few rows, into the rows of `mixed`.
+void merge(const AttentionRows& rows, uint32_t n, uint32_t splits, device::Argument mixed) {
+  const uint32_t heads = n * rows.w.n_heads;
+  rows.recorder.run(
+      {"attention_merge_f32"},
+      {rows.recorder.in(rows.partial, uint64_t(splits) * heads * rows.w.head_dim),
+       rows.recorder.in(rows.stats, uint64_t(splits) * heads * 2), rows.sinks(), std::move(mixed)},
+      AttentionMergeArgs{heads, rows.w.head_dim, splits, rows.w.sinks ? rows.w.n_heads : 0});
 }
 
 void attend_one(const AttentionRows& rows, const Segment& segment) {
   const Attention& w = rows.w;
-  const uint32_t len = segment.position + 1, group = w.n_heads / w.n_kv_heads;
-  const uint64_t cached = uint64_t(len) * rows.kv_dim, at = uint64_t(segment.row) * rows.heads;
-  const auto q = rows.recorder.in(rows.q + at, rows.heads);
-  const auto keys = rows.recorder.in(AttentionRows::at(segment.cache->keys, 0, 0), cached);
-  const auto values = rows.recorder.in(AttentionRows::at(segment.cache->values, 0, 0), cached);
-  const auto mixed = rows.recorder.out(rows.mixed + at, rows.heads);
-  if (len <= kScoredPositions) {
-    const uint64_t count = uint64_t(w.n_heads) * len;
-    const auto scores = rows.recorder.out(rows.scores, count);
-    rows.recorder.run_groups({"attn_scores_batched"}, count,
-                             {q, keys, scores, u32(w.head_dim), u32(rows.kv_dim), u32(len),
-                              u32(len), f32(rows.scale()), u32(group), u32(len)});
-    rows.recorder.run_groups({"attn_softmax_batched"}, w.n_heads, {scores, u32(len), u32(len)});
-    rows.recorder.run_threads(
-        {"attn_values_batched"}, rows.heads,
-        {scores, values, mixed, u32(w.head_dim), u32(rows.kv_dim), u32(len), u32(len), u32(group)});
-    return;
-  }
-  const uint32_t chunks = n_chunks(len);
-  const auto partial = rows.recorder.out(rows.partial, uint64_t(chunks) * rows.heads);
-  const auto stats = rows.recorder.out(rows.stats, uint64_t(chunks) * w.n_heads * 2);
+  const uint32_t len = segment.position + 1;
+  const auto [from, split, splits] = rows.splits.one(len);
+  const Extents extents(rows, segment, len);
+  const bool ends = splits == 1 && w.sinks == nullptr;
+  const uint64_t sums = uint64_t(splits) * w.n_heads;
+  const device::Argument mixed =
+      rows.recorder.out(rows.mixed + uint64_t(segment.row) * rows.heads, rows.heads);
+  const auto name = rows.names.decode[rows.group == 1 ? 0 : rows.group <= 4 ? 1 : 2];
+  rows.recorder.weigh(uint64_t(2) * len * rows.heads);
   rows.recorder.run(
-      {"attention_decode_f32"}, {q, keys, values, partial, stats},
-      AttentionDecodeArgs{w.n_heads, group, w.head_dim, rows.kv_dim, len, chunks, rows.scale()});
-  rows.recorder.run({"attention_merge_f32"},
-                    {partial, stats, mixed, u32(w.n_heads), u32(w.head_dim), u32(chunks)});
+      rows.kernel(name),
+      {rows.recorder.in(rows.q + uint64_t(segment.row) * rows.heads, rows.heads), extents.blocks,
+       ends ? mixed : rows.recorder.out(rows.partial, sums * w.head_dim),
+       ends ? Place{} : rows.recorder.out(rows.stats, sums * 2)},
+      AttentionDecodeArgs{w.n_heads, rows.group, rows.kv_dim, from, len, split, splits,
+                          uint32_t(ends), extents.count, extents.last, extents.keys_at,
+                          extents.values_at, extents.last_keys_at, extents.last_values_at,
+                          rows.scale()});
+  if (!ends) merge(rows, 1, splits, mixed);
+}
+
+// A dispatch has a part of the tiles, or of the positions: no bit depends on how large it is.
+void attend(const AttentionRows& rows, const Segment& segment) {
+  const Attention& w = rows.w;
+  const uint32_t end = segment.position + segment.n;
+  const AttentionSplits::Many many = rows.splits.many(segment.n, segment.position);
+  const Extents extents(rows, segment, end);
+  const uint64_t at = uint64_t(segment.row) * rows.heads, count = uint64_t(segment.n) * rows.heads;
+  const device::Argument mixed = rows.recorder.out(rows.mixed + at, count);
+  const bool alone = many.splits == 1;
+  const device::Argument out = alone ? mixed : rows.recorder.out(rows.partial, many.splits * count);
+  const device::Argument stats = rows.recorder.out(
+      rows.stats, uint64_t(rows.splits.slices()) * many.splits * segment.n * w.n_heads * 2);
+  const auto [tiles, keys] =
+      rows.splits.part(many, rows.ops.attention_macs(rows.kernel(rows.names.prefill)));
+  const uint32_t step = alone ? keys : end;
+  for (uint32_t tile = 0; tile < many.tiles; tile += tiles)
+    for (uint32_t begin = 0; begin < end; begin += step) {
+      const uint32_t stop = std::min(end - begin, step) + begin;
+      rows.recorder.weigh(rows.splits.macs(std::min(tiles, many.tiles - tile), stop - begin));
+      rows.recorder.run(
+          rows.kernel(rows.names.prefill),
+          {rows.recorder.in(rows.q + at, count), extents.blocks, out, stats, rows.sinks()},
+          AttentionPrefillArgs{segment.n,
+                               segment.position,
+                               w.n_heads,
+                               rows.group,
+                               rows.kv_dim,
+                               w.window,
+                               uint32_t(w.sinks != nullptr),
+                               tile,
+                               std::min(tiles, many.tiles - tile),
+                               many.splits,
+                               many.split,
+                               begin,
+                               stop,
+                               uint32_t(begin > 0),
+                               uint32_t(alone && stop == end),
+                               extents.count,
+                               extents.last,
+                               extents.keys_at,
+                               extents.values_at,
+                               extents.last_keys_at,
+                               extents.last_values_at,
+                               rows.scale()});
+    }
+  if (!alone) merge(rows, segment.n, many.splits, mixed);
 }
 
 }  // namespace
 
-uint32_t gpu::prefill_rows(uint32_t n, uint64_t end, uint64_t heads_dim, uint64_t most_macs) {
-  // q times keys, weights times values.
-  const uint64_t group_macs = 2 * kQueries * heads_dim * end;
-  const uint64_t groups = std::max<uint64_t>(most_macs / group_macs, 1);
-  return static_cast<uint32_t>(std::min<uint64_t>(n, groups * kQueries));
-}
-
 CacheForm gpu::GpuOps::cache_form(const CacheShape& cache) const {
-  return {quant::DType::f32, kWholeContext,
-          uint64_t(kCacheBlock) * cache.n_heads * cache.head_dim * sizeof(float)};
+  return {cache_dtype_, uint64_t(kCacheBlock) * cache.n_heads * cache.head_dim *
+                            quant::dtype_bytes(cache_dtype_)};
 }
 
 void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
-  if (w.window || w.sinks)
-    throw FormatError("[gpu::mix] expected attention to all positions alone, found ",
-                      w.window ? "a sliding window" : "attention sinks",
-                      ", which no kernel of a device does; the CPU's do");
+  if (w.head_dim % 4 || w.head_dim > 256)
+    throw FormatError("[gpu::mix] heads of attention: expected a multiple of 4 up to 256, found ",
+                      w.head_dim, ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
-  AttentionRows rows(ops, ops.bump(), w, n, context);
+  const AttentionRows rows(ops, ops.bump(), w, n, context);
   ops.project(w.q, normed.data, n, rows.q);
   ops.project(w.gate, normed.data, n, rows.gate);
   ops.project(w.k, normed.data, n, rows.k);
-  if (segments.size() == 1) {  // rows lie in the cache as the product writes them
-    ops.project(w.v, normed.data, n,
-                AttentionRows::at(segments[0].cache->values, segments[0].position, rows.kv_dim));
-    rows.v = nullptr;
-  } else {
-    ops.project(w.v, normed.data, n, rows.v);
-  }
+  ops.project(w.v, normed.data, n, rows.v);
+  if (w.whole_norms && w.q_norm) ops.norm(w.q_norm, w.eps, rows.q, n, rows.heads, rows.q);
+  if (w.whole_norms && w.k_norm) ops.norm(w.k_norm, w.eps, rows.k, n, rows.kv_dim, rows.k);
   for (const Segment& segment : segments) cache(rows, segment);
   for (const Segment& segment : segments)
     segment.n == 1 ? attend_one(rows, segment) : attend(rows, segment);

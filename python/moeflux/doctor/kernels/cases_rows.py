@@ -10,28 +10,10 @@ from .cases_elementwise import geometry, wide
 from .cases_matvec import THREADS
 from .cases_norm import HEADS, draw_heads, gated_rms_norm, per_head
 
-# (n, heads, head_dim, rotary_dim, first position, normalise)
-ROPE = [
-    (1, 1, 128, 128, 0, 1),
-    (2, 4, 128, 64, 4095, 1),
-    (3, 2, 256, 64, 100_000, 0),
-    (2, 3, 64, 64, 1_000_000, 1),
-    (5, 1, 6, 2, 7, 1),
-    (1, 2, 33, 32, 31, 0),
-    (2, 2, 40, 0, 5, 1),
-]
 LENGTHS = [(1, 1, 128), (3, 16, 128), (2, 2, 33), (5, 4, 32), (1, 3, 1025)]  # (n, heads, dim)
 ROUTERS = [(1, 128, 8), (3, 16, 1), (2, 1, 1), (4, 512, 10), (2, 33, 33), (1, 1000, 16), (5, 60, 4)]
 MOVES = [(1, 1, 1), (3, 5, 64), (7, 7, 33), (16, 4, 256)]  # (n, rows of the other side, dim)
 COMBINES = [(1, 1, 1), (2, 8, 64), (3, 10, 33), (5, 0, 7), (1, 16, 2048)]  # (n, top_k, dim)
-
-
-def draw_rope(rng: Generator) -> Shape:
-    head_dim = int(rng.integers(1, 200))
-    rotary_dim = 2 * int(rng.integers(0, head_dim // 2 + 1))
-    position = int(rng.choice([0, 1, 500, 40_000, 262_144]))
-    n, heads = int(rng.integers(1, 5)), int(rng.integers(1, 5))
-    return n, heads, head_dim, rotary_dim, position, int(rng.integers(0, 2))
 
 
 def draw_three(rng: Generator) -> Shape:
@@ -83,33 +65,6 @@ def l2_norm_f32(rng: Generator, shape: Shape) -> Case:
     args = [out, n, heads, dim, stride, scale, 1e-6]
     threads = int(rng.choice(THREADS))
     return Case("l2_norm_f32", args, n * heads * threads, threads, text=f"{shape}")
-
-
-def norm_rope_f32(rng: Generator, shape: Shape) -> Case:
-    n, heads, head_dim, rotary_dim, position, normalise = shape
-    width = heads * head_dim
-    x, x_stride = strided(rng, n, width)
-    x[:, :width] = floats(rng, n, width)
-    inv_freq = (10_000.0 ** (-np.arange(0, rotary_dim, 2) / max(rotary_dim, 1))).astype(np.float32)
-    weight = floats(rng, head_dim) if normalise else None
-    rope_scale = float(rng.choice([1.0, 1.25]))
-    values = decode(x[:, :width]).reshape(n, heads, head_dim)
-    if weight is not None:
-        values = oracles.rms_norm(values, decode(weight), 1e-6)
-    expected, out_stride = strided(rng, n, width)
-    expected = expected.astype(np.float64)
-    size = np.ones_like(expected)
-    expected[:, :width] = oracles.rope(values, inv_freq, position, rope_scale).reshape(n, -1)
-    pair = np.concatenate(
-        [values[..., rotary_dim // 2 : rotary_dim], values[..., : rotary_dim // 2]], -1
-    )
-    other = np.concatenate([pair, 0 * values[..., rotary_dim:]], axis=-1)
-    size[:, :width] = 1.25 * (abs(values) + abs(other)).reshape(n, -1)
-    out = Out(cut(expected, width), cut(size, width))
-    sizes = [n, heads, head_dim, rotary_dim, x_stride, out_stride, position, normalise]
-    args = [cut(x, width), weight, inv_freq if rotary_dim else None, out, *sizes, 1e-6, rope_scale]
-    threads = int(rng.choice(THREADS[:6]))
-    return Case("norm_rope_f32", args, n * heads * threads, threads, text=f"{shape}")
 
 
 def router_top_k_f32(rng: Generator, shape: Shape) -> Case:
@@ -173,7 +128,6 @@ KERNELS: dict[str, Family] = {
     "gather_rows_f32": Family(gather_rows_f32, MOVES, draw_three),
     "l2_norm_f32": Family(l2_norm_f32, LENGTHS, draw_three),
     "moe_combine_f32": Family(moe_combine_f32, COMBINES, draw_three),
-    "norm_rope_f32": Family(norm_rope_f32, ROPE, draw_rope),
     "rms_norm_f32": Family(rms_norm_f32, HEADS, draw_heads),
     "router_top_k_f32": Family(router_top_k_f32, ROUTERS, draw_router),
     "scatter_rows_f32": Family(scatter_rows_f32, MOVES, draw_three),

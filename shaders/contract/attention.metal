@@ -1,5 +1,5 @@
 // Attention of one token over a KV cache, in three steps: scores, softmax, values.
-#include "common.h"
+#include "../common.h"
 
 // scores[h, p] = scale * Q[h] . K_cache[p, kv_head(h)] for p < seq_len, kv_head = h / heads_per_kv;
 // Q (H, head_dim), K_cache (S, kv_dim), scores (H, seq_stride). Threadgroup p + h * num_seq_tgs
