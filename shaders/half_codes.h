@@ -1,11 +1,10 @@
-// Codes of any width as halves, without a conversion: a code goes into the mantissa of a half whose
-// exponent makes it `offset + code`, exactly, two at a time. GPUs multiply halves into floats
-// directly, while integers cost a conversion of several cycles each. What the offsets add to a
-// product is the same for all rows: the caller takes it off once, with the sum of offset * x.
+// Codes of any width as numbers, without a conversion: a code goes into the mantissa of a half whose
+// exponent makes it `offset + code`, exactly, two at a time, and the offset is taken off: GPUs use a
+// half as a float at once, while an integer costs a conversion of several cycles.
 //
 // A code of b bits from bit p on is worth 1024 / 2^p + code. A mask leaves it in place, and an
-// addition with a shift of up to four brings it up: so offsets are 4 to 256, not far above the codes,
-// and the products keep their digits.
+// addition with a shift of up to four brings it up. To leave the offsets in and take them off with
+// the sum of x would save an addition a code, and cost digits of the product.
 #pragma once
 #include "codes.h"
 
@@ -39,64 +38,64 @@ inline void load_words(device const uint* all, uint at, uint unit, thread uint* 
   }
 }
 
-inline void halves(uint pair, thread float& low, thread float& high) {
+inline void halves(uint pair, float offset, thread float& low, thread float& high) {
   const half2 both = as_type<half2>(pair);
-  low = float(both.x);
-  high = float(both.y);
+  low = float(both.x) - offset;
+  high = float(both.y) - offset;
 }
 
-// 16 columns from two words (2 bits: one), q = offset + code. Offsets are 4, 16, 4, 16, ..
+// 16 columns of a word.
 inline void codes_of_2(uint w, thread float* q) {
   const uint t = w >> 8;
-  halves(((w & 0x00030003u) << 8) | 0x44004400u, q[0], q[8]);
-  halves(((w & 0x000c000cu) << 4) + 0x4c004c00u, q[1], q[9]);
-  halves(((w & 0x00300030u) << 4) + 0x44004400u, q[2], q[10]);
-  halves((w & 0x00c000c0u) | 0x4c004c00u, q[3], q[11]);
-  halves((w & 0x03000300u) | 0x44004400u, q[4], q[12]);
-  halves(((t & 0x000c000cu) << 4) + 0x4c004c00u, q[5], q[13]);
-  halves(((t & 0x00300030u) << 4) + 0x44004400u, q[6], q[14]);
-  halves((t & 0x00c000c0u) | 0x4c004c00u, q[7], q[15]);
+  halves(((w & 0x00030003u) << 8) | 0x44004400u, 4.0f, q[0], q[8]);
+  halves(((w & 0x000c000cu) << 4) + 0x4c004c00u, 16.0f, q[1], q[9]);
+  halves(((w & 0x00300030u) << 4) + 0x44004400u, 4.0f, q[2], q[10]);
+  halves((w & 0x00c000c0u) | 0x4c004c00u, 16.0f, q[3], q[11]);
+  halves((w & 0x03000300u) | 0x44004400u, 4.0f, q[4], q[12]);
+  halves(((t & 0x000c000cu) << 4) + 0x4c004c00u, 16.0f, q[5], q[13]);
+  halves(((t & 0x00300030u) << 4) + 0x44004400u, 4.0f, q[6], q[14]);
+  halves((t & 0x00c000c0u) | 0x4c004c00u, 16.0f, q[7], q[15]);
 }
 
-// 8 columns from the low 24 bits. Offsets are 16, 8, 16, 16, and again.
+// 8 columns from the low 24 bits.
 inline void codes_of_3(uint v, thread float* q) {
   const uint u = (v & 0xfffu) + ((v & 0xfff000u) << 4);
-  halves(((u & 0x00070007u) << 6) | 0x4c004c00u, q[0], q[4]);
-  halves(((u & 0x00380038u) << 4) + 0x48004800u, q[1], q[5]);
-  halves((u & 0x01c001c0u) | 0x4c004c00u, q[2], q[6]);
-  halves(((u >> 3) & 0x01c001c0u) | 0x4c004c00u, q[3], q[7]);
+  halves(((u & 0x00070007u) << 6) | 0x4c004c00u, 16.0f, q[0], q[4]);
+  halves(((u & 0x00380038u) << 4) + 0x48004800u, 8.0f, q[1], q[5]);
+  halves((u & 0x01c001c0u) | 0x4c004c00u, 16.0f, q[2], q[6]);
+  halves(((u >> 3) & 0x01c001c0u) | 0x4c004c00u, 16.0f, q[3], q[7]);
 }
 
-// 8 columns of a word. Offsets are 64.
+// 8 columns of a word.
 inline void codes_of_4(uint w, thread float* q) {
   const uint t = w >> 8;
-  halves(((w & 0x000f000fu) << 4) + 0x54005400u, q[0], q[4]);
-  halves((w & 0x00f000f0u) | 0x54005400u, q[1], q[5]);
-  halves(((t & 0x000f000fu) << 4) + 0x54005400u, q[2], q[6]);
-  halves((t & 0x00f000f0u) | 0x54005400u, q[3], q[7]);
+  halves(((w & 0x000f000fu) << 4) + 0x54005400u, 64.0f, q[0], q[4]);
+  halves((w & 0x00f000f0u) | 0x54005400u, 64.0f, q[1], q[5]);
+  halves(((t & 0x000f000fu) << 4) + 0x54005400u, 64.0f, q[2], q[6]);
+  halves((t & 0x00f000f0u) | 0x54005400u, 64.0f, q[3], q[7]);
 }
 
-// 4 columns from the low 20 bits. Offsets are 64, 32, 64, 32.
+// 4 columns from the low 20 bits.
 inline void codes_of_5(uint v, thread float* q) {
   const uint u = (v & 0x3ffu) + ((v & 0xffc00u) << 6);
-  halves(((u & 0x001f001fu) << 4) + 0x54005400u, q[0], q[2]);
-  halves((u & 0x03e003e0u) | 0x50005000u, q[1], q[3]);
+  halves(((u & 0x001f001fu) << 4) + 0x54005400u, 64.0f, q[0], q[2]);
+  halves((u & 0x03e003e0u) | 0x50005000u, 32.0f, q[1], q[3]);
 }
 
-// 4 columns from the low 24 bits. Offsets are 64.
+// 4 columns from the low 24 bits.
 inline void codes_of_6(uint v, thread float* q) {
   const uint u = (v & 0xfffu) + ((v & 0xfff000u) << 4);
-  halves(((u & 0x003f003fu) << 4) + 0x54005400u, q[0], q[2]);
-  halves(((u >> 2) & 0x03f003f0u) | 0x54005400u, q[1], q[3]);
+  halves(((u & 0x003f003fu) << 4) + 0x54005400u, 64.0f, q[0], q[2]);
+  halves(((u >> 2) & 0x03f003f0u) | 0x54005400u, 64.0f, q[1], q[3]);
 }
 
-// 4 columns of a word. Offsets are 256.
+// 4 columns of a word.
 inline void codes_of_8(uint w, thread float* q) {
-  halves(((w & 0x00ff00ffu) << 2) + 0x5c005c00u, q[0], q[2]);
-  halves((((w >> 8) & 0x00ff00ffu) << 2) + 0x5c005c00u, q[1], q[3]);
+  halves(((w & 0x00ff00ffu) << 2) + 0x5c005c00u, 256.0f, q[0], q[2]);
+  halves((((w >> 8) & 0x00ff00ffu) << 2) + 0x5c005c00u, 256.0f, q[1], q[3]);
 }
 
-// The 16 columns of load_words: q = offset + code.
+// The 16 columns of load_words.
 inline void codes16(thread const uint* w, thread float* q) {
   if (Bits == 2) {
     codes_of_2(w[0], q);
@@ -119,15 +118,4 @@ inline void codes16(thread const uint* w, thread float* q) {
   } else {
     for (uint i = 0; i < 4; ++i) codes_of_8(w[i], q + 4 * i);
   }
-}
-
-// The sum of offset * x over 16 columns.
-inline float offsets_dot(thread const float* x, float total) {
-  if (Bits == 4 || Bits == 6) return 64.0f * total;
-  if (Bits == 8) return 256.0f * total;
-  float some = 0.0f;  // columns with the other offset
-  for (uint i = 1; i < 16; i += Bits == 3 ? 4 : 2) some += x[i];
-  if (Bits == 2) return fma(12.0f, some, 4.0f * total);
-  if (Bits == 3) return fma(-8.0f, some, 16.0f * total);
-  return fma(-32.0f, some, 64.0f * total);
 }

@@ -107,9 +107,8 @@ inline void add_dots(Rows rows,
       float values[16], total = 0.0f;
       load16(x, ((from + min(j, n - 1)) * rows.n_units + unit) * 4, values);
       for (uint c = 0; c < 16; ++c) total += values[c];
-      const float offset = offsets_dot(values, total);
       for (uint i = 0; i < M * R; ++i) {
-        float dot = -offset;
+        float dot = 0.0f;
         for (uint c = 0; c < 16; ++c) dot = fma(q[i][c], values[c], dot);
         sums[i][j] = fma(scales[i], dot, fma(biases[i], total, sums[i][j]));
       }
