@@ -13,7 +13,7 @@ from msl.library import parse_library, read_library
 from msl.lint import NoClangError, find_clang, lint
 from msl.source import shader_files
 
-from .snippets import ACCEPTED, REFUSED_BY_FRONT_END, REFUSED_BY_LINT
+from .snippets import ACCEPTED, REFUSED_BY_FRONT_END, REFUSED_BY_LINT, kernel
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +69,21 @@ def test_accepted_shaders_compile_for_the_host(accepted, tmp_path, repository):
 def test_the_library_passes_the_lint(clang, repository):
     library = read_library(shader_files(repository / "shaders"))
     assert lint(library, clang) == []
+
+
+def test_a_variable_is_no_call_of_the_function_of_its_name():
+    """Else its kernel would take the function's constants."""
+    constant = "/// @default 4\nconstant uint Bits [[function_constant(2)]];\n"
+    functions = (
+        "inline uint begin(uint n) { return n + Bits; }\n"
+        "template <int N> inline uint end(uint n) { return begin(n); }\n"
+    )
+    uses = {
+        "uint begin = n; o[i] = begin < 2 ? 1.0f : a[begin];": [],
+        "o[i] = a[begin(n)];": ["Bits"],
+        "o[i] = a[end<4>(n)];": ["Bits"],
+        "uint end = n; o[i] = end < 4 && end > (n) ? 1.0f : 2.0f;": [],
+    }
+    for body, constants in uses.items():
+        (found,) = parse_library(kernel(body, constant + functions)).kernels
+        assert [c.name for c in found.constants] == constants, body

@@ -107,6 +107,7 @@ class Function:
     is_kernel: bool
     is_template: bool
     names: frozenset[str] = frozenset()  # free names that its body mentions
+    called: frozenset[str] = frozenset()  # those of them that it calls
 
 
 @dataclass
@@ -165,18 +166,20 @@ class Calls:
 
     def __init__(self, functions: Iterable[Function]):
         self.names: dict[str, set[str]] = {}  # everything that a function's bodies mention
+        self.called: dict[str, set[str]] = {}  # of that, what they call
         for function in functions:
             self.names.setdefault(function.name, set()).update(function.names)
+            self.called.setdefault(function.name, set()).update(function.called)
 
     def callees(self, name: str) -> set[str]:
         """The functions that `name` calls, directly or not; `name` only if it is recursive."""
         reached: set[str] = set()
-        todo = [n for n in self.names[name] if n in self.names]
+        todo = [n for n in self.called[name] if n in self.names]
         while todo:
             current = todo.pop()
             if current not in reached:
                 reached.add(current)
-                todo += [n for n in self.names[current] if n in self.names]
+                todo += [n for n in self.called[current] if n in self.names]
         return reached
 
     def mentioned(self, name: str) -> set[str]:

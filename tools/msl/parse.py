@@ -123,11 +123,11 @@ class Parser:
                 "a kernel starts with `kernel void name(`, without template or attributes"
             )
         own = {t.text for t in self.tokens[parenthesis:close] if t.kind == "name"}
-        used = {
-            t.text
+        used = [
+            (t.text, self._is_called(i))
             for i, t in enumerate(self.tokens[start:end], start)
             if t.kind == "name" and self.tokens[i - 1].text not in (".", "->")
-        }
+        ]
         self.functions.append(
             Function(
                 name.text,
@@ -136,7 +136,8 @@ class Parser:
                 (start, end),
                 is_kernel,
                 is_template,
-                frozenset(used - own),
+                frozenset(word for word, _ in used) - own,
+                frozenset(word for word, called in used if called) - own,
             )
         )
 
@@ -181,6 +182,16 @@ class Parser:
         if any(c.index == int(index) or c.name == words[2] for c in self.constants):
             raise token.error("two function constants have the same index or name")
         self.constants.append(Constant(words[2], int(index), int(default[1]), token))
+
+    def _is_called(self, index: int) -> bool:
+        """Is it `f(` or `f<T, 4>(`, not a variable of that name?"""
+        index += 1
+        if self.tokens[index].text == "<":
+            index += 1
+            while self.tokens[index].kind in ("name", "number") or self.tokens[index].text == ",":
+                index += 1
+            index += self.tokens[index].text == ">"
+        return self.tokens[index].text == "("
 
     # -- attributes
 

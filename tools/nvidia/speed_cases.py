@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -104,6 +105,45 @@ def experts(up_and_down: bool, k: int = 8, hidden: int = 768, dim: int = 2048) -
     return case
 
 
+def grouped(tokens: int, n: int, k: int, hidden: int, dim: int) -> Case:
+    """Experts of many rows: each token takes `k` of `n` experts, by chance; tiles of 64 rows."""
+
+    def case() -> Step:
+        rng = np.random.default_rng(1)
+        picks = np.concatenate([rng.permutation(n)[:k] for _ in range(tokens)])
+        gate_up, down = Slab(n, [(hidden, dim)] * 2), Slab(n, [(dim, hidden)])
+        tiles, rows = list[tuple[int, int, int]](), tokens * k
+        for expert, count in enumerate(np.bincount(picks, minlength=n)):
+            first = sum(tile[2] for tile in tiles)
+            tiles += [(expert, first + i, min(64, count - i)) for i in range(0, count, 64)]
+        table = np.array(tiles, np.uint32)
+
+        def of(slab: Slab) -> list[Any]:
+            return [slab.slabs, np.column_stack([slab.entries[table[:, 0]], table[:, 1:]])]
+
+        def sizes(slab: Slab, out_dim: int, in_dim: int) -> list[int]:
+            return [out_dim, in_dim, GROUP, rows, len(tiles), 1, slab.words, *slab.offsets]
+
+        middle = Same("middle", "f32", rows * hidden)
+        x, out = Same("x", "f32", tokens * dim), Same("out", "f32", rows * dim)
+        tokens_of = rng.integers(0, tokens, rows).astype(np.uint32)
+        places = rng.permutation(rows).astype(np.uint32)
+        activation = [0.0, 1.0, 0.0]  # numbers that SwiGLU does not take
+        steps = [
+            Dispatch(
+                "grouped_gate_up_bf16_f32",
+                [*of(gate_up), x, tokens_of, middle, *sizes(gate_up, hidden, dim), *activation],
+            ),
+            Dispatch(
+                "grouped_down_bf16_f32",
+                [*of(down), middle, places, out, *sizes(down, dim, hidden)],
+            ),
+        ]
+        return Step(steps, 6.0 * rows * hidden * dim)
+
+    return case
+
+
 def decode_attention(positions: int, heads: int = 32, kv_heads: int = 4, dim: int = 128) -> Case:
     """One token over a cache of `positions`, in float32."""
 
@@ -140,6 +180,10 @@ CASES: dict[str, Case] = {
     "qmatmul-64x768x2048": qmatmul("qmatmul_bf16_f32", 64, 768, 2048),
     "qmatmul-512x768x2048": qmatmul("qmatmul_bf16_f32", 512, 768, 2048),
     "qmatmul-512x4096x4096": qmatmul("qmatmul_bf16_f32", 512, 4096, 4096),
+    "qmatmul-4096x4096x4096": qmatmul("qmatmul_bf16_f32", 4096, 4096, 4096),
+    "grouped-512-of-128x768x2048": grouped(512, 128, 8, 768, 2048),
+    "grouped-2048-of-128x768x2048": grouped(2048, 128, 8, 768, 2048),
+    "grouped-512-of-512x512x2048": grouped(512, 512, 10, 512, 2048),
     "attention-decode-32768": decode_attention(32768),
     "attention-decode-4096": decode_attention(4096),
 }
