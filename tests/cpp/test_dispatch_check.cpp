@@ -33,7 +33,6 @@ constexpr Requirement kRequirements[] = {
     {[](const Call& c) -> Wide { return at_most(scalar(c, 3), constant(c, 0)); },
      "columns <= limit"},
 };
-constexpr uint32_t kMostThreads = 1024;
 constexpr KernelInfo kInfo = {
     "gather",
     "none.metal",
@@ -44,7 +43,6 @@ constexpr KernelInfo kInfo = {
     1024,
     Threadgroups::simd_multiple,
     0,
-    kMostThreads,
     1,
     [](const Call& c) -> Wide { return multiply(length(c, 1), threads(c)); },
     [](const Call& c) -> Wide { return smaller(scalar(c, 3), Wide{64}); }};

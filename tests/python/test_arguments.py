@@ -104,6 +104,7 @@ OF_LOAD = [
     ("context", "one, numpy 1", ""),
     ("device", "", ""),
     ("precision", "", ""),
+    ("kv", "none", ""),
     ("threads", "none, one, numpy 1", ""),
     ("max_slots", "none, 2^32, huge", ""),  # this model needs four
     ("read_ahead", FLAG, ""),
