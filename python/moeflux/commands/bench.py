@@ -130,7 +130,7 @@ def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) ->
     check_precision(setting.precision, setting.device)
     check_kv(setting.kv, setting.precision, setting.device)
     sizes = plan.measure(checkpoint, spec, setting.context, setting.threads, setting.precision,
-                         device, setting.read_ahead, setting.kv)  # fmt: skip
+                         device, setting.read_ahead, kv=setting.kv)  # fmt: skip
     plan.fit(sizes, device_budget(setting.memory, device))
     return sizes
 
