@@ -11,6 +11,7 @@ from .speed import Dispatch, Rotated, Same, Step
 
 Case = Callable[[], Step]
 GROUP = 64  # columns of a scale
+EXTENT = 256  # positions of an extent of the cache
 
 
 def affine(out_dim: int, in_dim: int, bits: int = 4) -> list[Rotated]:
@@ -35,7 +36,7 @@ def qmatvec(kernel: str, out_dim: int, in_dim: int, bits: int = 4) -> Case:
 
     def case() -> Step:
         x, out = Same("x", "f32", in_dim), Same("out", "f32", out_dim)
-        args = [*affine(out_dim, in_dim, bits), x, None, out, out_dim, in_dim, GROUP, 0]
+        args = [*affine(out_dim, in_dim, bits), x, None, out, out_dim, in_dim, GROUP, 1, 0]
         dispatch = Dispatch(kernel, args, constants={"Bits": bits})
         return Step([dispatch], 2.0 * out_dim * in_dim)
 
@@ -144,20 +145,28 @@ def grouped(tokens: int, n: int, k: int, hidden: int, dim: int) -> Case:
     return case
 
 
-def decode_attention(positions: int, heads: int = 32, kv_heads: int = 4, dim: int = 128) -> Case:
-    """One token over a cache of `positions`, in float32."""
+def decode_attention(
+    kind: str, positions: int, heads: int = 32, kv_heads: int = 4, dim: int = 128
+) -> Case:
+    """One token over a cache of `positions`, in extents; split as the engine does."""
 
     def case() -> Step:
-        chunks = min(-(-positions // 512), 64)
-        cache = Rotated("f32", positions * kv_heads * dim)
-        partial = Same("partial", "f32", chunks * heads * dim)
-        stats = Same("stats", "f32", chunks * heads * 2)
-        args = [Same("q", "f32", heads * dim), cache, cache, partial, stats]
-        args += [heads, heads // kv_heads, dim, kv_heads * dim, positions, chunks, dim**-0.5]
-        merge = [partial, stats, Same("out", "f32", heads * dim), heads, dim, chunks]
+        group, width = heads // kv_heads, kv_heads * dim
+        queries = 1 if group == 1 else 4 if group <= 4 else 8
+        split = 32
+        while split < EXTENT and -(-positions // split) > 128:
+            split *= 2
+        splits, extents = -(-positions // split), -(-positions // EXTENT)
+        blocks = [Rotated(kind, EXTENT * width, 0.1) for _ in range(2 * extents)]
+        partial = Same("partial", "f32", splits * heads * dim)
+        stats = Same("stats", "f32", splits * heads * 2)
+        args = [Same("q", "f32", heads * dim), blocks, partial, stats]
+        args += [heads, group, width, 0, positions, split, splits, 0, extents, extents - 1]
+        args += [0, 0, 0, 0, dim**-0.5]
+        merge = [partial, stats, None, Same("out", "f32", heads * dim), heads, dim, splits, 0]
         return Step(
             [
-                Dispatch("attention_decode_f32", args),
+                Dispatch(f"attention_decode_{kind}_{queries}", args, constants={"HeadDim": dim}),
                 Dispatch("attention_merge_f32", merge),
             ],
             4.0 * heads * positions * dim,
@@ -184,6 +193,9 @@ CASES: dict[str, Case] = {
     "grouped-512-of-128x768x2048": grouped(512, 128, 8, 768, 2048),
     "grouped-2048-of-128x768x2048": grouped(2048, 128, 8, 768, 2048),
     "grouped-512-of-512x512x2048": grouped(512, 512, 10, 512, 2048),
-    "attention-decode-32768": decode_attention(32768),
-    "attention-decode-4096": decode_attention(4096),
+    **{
+        f"attention-decode-{kind}-{positions}": decode_attention(kind, positions)
+        for kind in ("f32", "bf16")
+        for positions in (32768, 4096)
+    },
 }
