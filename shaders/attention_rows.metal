@@ -56,7 +56,8 @@ kernel void attention_rows(device float* q [[buffer(0)]],
   float sum = 0.0f;
   if (normed)
     for (uint i = lane; i < args.head_dim; i += kSimdWidth) sum = fma(from[i], from[i], sum);
-  sum = simd_sum(sum);  // also: q has been read before it is written
+  sum = simd_sum(sum);
+  simdgroup_barrier(mem_flags::mem_device);  // q has been read before it is written
   const float scale = normed ? precise::rsqrt(sum / float(args.head_dim) + args.eps) : 1.0f;
   const uint pairs = args.rotary_dim / 2;
   const float position = float(args.position + row);

@@ -32,7 +32,7 @@ from .memory import SIZE, hold, promise
 from .routing import Routing
 from .sampling import Sampler
 from .session import RULES as SESSION_RULES
-from .session import Session
+from .session import Closed, Session
 from .spec import Spec, tree
 from .tokenizer import Tokenizer
 
@@ -165,13 +165,6 @@ def check_rows(rows: int | None, spec: Spec) -> None:
     if rows is not None and rows < spec.chunk:
         raise FormatError(f"[load] rows: expected at least {spec.chunk}, a chunk of this model, "
                           f"found {rows}")  # fmt: skip
-
-
-class _Closed:
-    """What a closed model, and its sessions, have in place of the native object."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise SessionError("[model] expected an open model, found one that was closed")
 
 
 class Model:
@@ -325,7 +318,7 @@ class Model:
         Snapshots that somebody holds, and calls in progress, keep it alive until they end. Closing
         twice does nothing.
         """
-        closed: Any = _Closed()
+        closed: Any = Closed()
         for session in list(self._sessions):
             session._native = closed
         self._native, self._tokenizer = closed, None
@@ -337,7 +330,7 @@ class Model:
         self.close()
 
     def __repr__(self) -> str:
-        if isinstance(self._native, _Closed):
+        if isinstance(self._native, Closed):
             return f"<Model {self.path}, closed>"
         stats = self.stats
         return (f"<Model {self.path} ({self.config.get('model_type')}), {stats['precision']} on "

@@ -54,6 +54,13 @@ def stepped(
     return found
 
 
+class Closed:
+    """What a closed model, and its sessions, have in place of the native object."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise SessionError("[model] expected an open model, found one that was closed")
+
+
 @contextlib.contextmanager
 def blaming(sessions: list[Session]) -> Iterator[None]:
     """An error of a step of these sessions tells the one that it is about."""

@@ -107,6 +107,7 @@ OF_LOAD = [
     ("kv", "none", ""),
     ("threads", "none, one, numpy 1", ""),
     ("max_slots", "none, 2^32, huge", ""),  # this model needs four
+    ("rows", "none", "rows"),
     ("read_ahead", FLAG, ""),
     ("direct_io", FLAG, ""),
     ("revision", f"none, {STRINGS}", ""),

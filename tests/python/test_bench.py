@@ -36,7 +36,7 @@ def test_every_combination_is_run_and_counted(tmp_path):
 
 
 def test_a_block_to_share_has_numbers_and_no_path(tmp_path):
-    done = bench("--memory", "20MB", "--prompt", "4", "-n", "2", "--warmup", "1", "--share")
+    done = bench("--memory", "60MB", "--prompt", "4", "-n", "2", "--warmup", "1", "--share")
     assert done.returncode == 0, done.stderr
     block = done.stdout.partition("```text\n")[2].partition("```")[0]
     assert "tokens/s" in block and "disk_gb_per_second" in block and "model: demo" in block

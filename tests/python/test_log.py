@@ -63,7 +63,7 @@ class Reading:
     path, config = "m\x1b", {"model_type": "x"}
 
     def __init__(self, **stats):
-        self._best_read_rate = 0.0
+        self._best_read_rate, self.rows = 0.0, 64
         counted = ["tokens", "misses", "ahead_reads", "ahead_used", "bytes_read", "wait_seconds",
                    "reading_seconds", "memory_bytes", "live_bytes", "slot_bytes", "slots",
                    "max_slots"]  # fmt: skip

@@ -476,6 +476,7 @@ def test_bars_leave_room_for_what_ctrl_c_shows(source, tmp_path):
 
 
 def test_the_layout_constants_are_those_of_the_store():
-    header = (Path(__file__).parents[2] / "csrc" / "store" / "layer_experts.h").read_text()
+    core = Path(__file__).parents[2] / "csrc"
+    header = (core / "base/slab.h").read_text() + (core / "store/layer_experts.h").read_text()
     assert f"kSlotAlignment = {packed.RECORD_ALIGNMENT};" in header
     assert f"kPartAlignment = {packed.PART_ALIGNMENT};" in header

@@ -19,6 +19,7 @@ from typer.cli import get_docs_for_click
 import moeflux
 from moeflux import cli, tokenizer, trace
 
+A_ROW = 6  # kernels, in the table of them
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 # Public, in modules of their own.
@@ -104,8 +105,10 @@ def kernels() -> str:
         for info in moeflux._core.kernel_table():
             if info.file == file.name:
                 names[info.contract].append(f"`{info.name}`")
-        place = file.relative_to(ROOT / "shaders").with_suffix("")
-        rows.append(f"| `{place}` | {', '.join(names[True])} | {', '.join(names[False])} |")
+        place = f"`{file.relative_to(ROOT / 'shaders').with_suffix('')}`"
+        for first in range(0, max(len(names[True]), len(names[False]), 1), A_ROW):
+            cells = [", ".join(names[kind][first : first + A_ROW]) for kind in (True, False)]
+            rows.append(f"| {place if first == 0 else ''} | {cells[0]} | {cells[1]} |")
     return begin + mark + "\n".join(rows) + "\n" + end + rest
 
 

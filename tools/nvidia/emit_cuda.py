@@ -1,7 +1,8 @@
 """The library as CUDA C++: bodies stay as they are, line for line.
 
-A kernel becomes a function, and `run_NAME` launches it. Metal's threadgroups may be smaller at the
-end of a grid; CUDA's blocks may not, so that these are a launch of their own: `Launch` says which.
+A kernel becomes a function, and another one, run_ and its name, launches it. Metal's threadgroups
+may be smaller at the end of a grid; CUDA's blocks may not, so that these are a launch of their own:
+`Launch` says which.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is timed: a row of CASES makes a step. `speed --cases FILE.py` adds those of a file."""
+"""What is timed: a row of CASES makes a step. `speed --cases FILE` adds those of a file."""
 
 from __future__ import annotations
 

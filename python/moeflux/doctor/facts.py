@@ -57,9 +57,9 @@ _FULL_SHAPES = (
     ("4: 8 experts, down", "experts_down_bf16_f32", (8, 2048, 768, 64)),
     *((f"4: product of {n} rows", "qmatmul_bf16_f32", (n, 2048, 2048, 64))
       for n in (2, 8, 32, 512)),
-    *((f"5: decode attention at {n}", "attention_decode_f32", (32, 8, 128, n, chunks))
-      for n, chunks in ((512, 1), (1024, 2), (4096, 8), (32768, 64))),
-    *((f"5: 16 rows of a prompt at {n}", "attention_prefill_f32", (16, n - 16, 32, 8, 128))
+    *((f"5: decode attention at {n}", "attention_decode_f32_8", (32, 8, 128, n, split, 0, 1))
+      for n, split in ((512, 32), (1024, 32), (4096, 32), (32768, 256))),
+    *((f"5: 16 rows of a prompt at {n}", "attention_prefill_f32", (16, n - 16, 32, 8, 128, 0, 0))
       for n in (2048, 8192, 32768)),
     ("6: top 8 of 128", "router_top_k_f32", (1, 128, 8)),
     ("6: top 10 of 512", "router_top_k_f32", (1, 512, 10)),
@@ -67,8 +67,8 @@ _FULL_SHAPES = (
 _SMALL_SHAPES = (
     ("4: 3 experts, gate and up", "experts_gate_up_bf16_f32", (3, 9, 2112, 64)),
     ("4: product of 5 rows", "qmatmul_bf16_f32", (5, 257, 320, 64)),
-    ("5: decode attention at 257", "attention_decode_f32", (2, 1, 64, 257, 2)),
-    ("5: 17 rows of a prompt", "attention_prefill_f32", (17, 0, 4, 2, 33)),
+    ("5: decode attention at 257", "attention_decode_f32_8", (16, 8, 64, 257, 32, 0, 1)),
+    ("5: 17 rows of a prompt", "attention_prefill_f32", (17, 0, 4, 2, 36, 0, 0)),
     ("6: top 10 of 512", "router_top_k_f32", (4, 512, 10)),
 )
 FULL = Sizes(100, 1000, _FULL_SHAPES, (0.0, 2.0, 10.0), (20, 50, 100, 200, 400), 1.0)

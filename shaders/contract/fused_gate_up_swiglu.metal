@@ -1,5 +1,5 @@
 // The first half of a gated feed-forward network in one pass over its input.
-#include "affine.h"
+#include "../affine.h"
 
 // out = silu(gate x) * (up x), both matrices 4-bit: u32 (out_dim, in_dim / 8) with scales and
 // biases (out_dim, in_dim / group_size); x (in_dim), out (out_dim). A threadgroup per row of both
