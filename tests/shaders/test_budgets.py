@@ -68,6 +68,15 @@ def test_what_is_written_is_kept_and_is_within_its_budget(tmp_path):
     assert problems(found, read(path)) == []
 
 
+def test_spills_that_a_person_wrote_are_kept_and_bound(tmp_path):
+    path = tmp_path / "budgets.txt"
+    path.write_text("k 640 4 0 0 spills=8\nplain 640 spills=2\n")
+    found = {"k": measured(spilled=8), "plain": measured(spilled=3, turn=None, threads=640)}
+    write(path, found, read(path))
+    assert read(path)["k"] == Budget(1024, 4, 1.5, 1.0, 8)
+    assert problems(found, read(path)) == ["plain: expected 2 spills, found 3"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
