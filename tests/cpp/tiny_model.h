@@ -26,6 +26,7 @@ class TinyModel {
     uint32_t context = kContext;
     bool read_ahead = false;
     bool run_ahead = true;
+    uint32_t rows = 0;  // of a pass, at most; 0: what the plan chooses
   };
 
   explicit TinyModel(Options options)
@@ -46,6 +47,7 @@ class TinyModel {
     engine_options.max_slots = options.max_slots;
     engine_options.read_ahead = options.read_ahead;
     engine_options.run_ahead = options.run_ahead;
+    engine_options.rows = options.rows;
     engine_ = std::make_unique<moeflux::engine::Engine>(
         moeflux::engine::Parts{arena_, std::move(ops), weights_, {file_}, experts_},
         engine_options);
