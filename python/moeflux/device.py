@@ -62,8 +62,8 @@ def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     """The device of that name; None for "cpu", which needs none.
 
     "auto" is this machine's GPU where it has one that computes at all these precisions and that
-    `moeflux doctor` has found right. Else it is the CPU. Weight formats do not matter: a device
-    runs all that the CPU runs.
+    `moeflux doctor` has found right. Else it is the CPU. It does not look at a model: a
+    device has no kernels for some formats and routers.
 
     Raises:
         FormatError: there is no such name.
