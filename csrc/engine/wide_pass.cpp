@@ -31,6 +31,10 @@ uint32_t Engine::widen(std::span<const Request> requests) {
   for (const Request& request : requests) n_tokens += request.tokens.size();
   const uint32_t chunk = weights_->spec.chunk;
   if (options_.rows == 0 && store_->holds_all()) return chunk;  // nothing is read
+  // Sessions that share a pass are cut where its width says. Where a row's bits depend on the rows
+  // beside it that must not follow from the memory that is free.
+  const bool alone = requests.size() == 1 && requests[0].routing == nullptr;
+  if (!alone && !ops_->takes_passes()) return chunk;
   for (uint64_t rows = std::min<uint64_t>(rows_, n_tokens); rows > chunk; rows /= 2) {
     const auto n = static_cast<uint32_t>(rows);
     const uint64_t nbytes = Activations::bytes(*weights_, n, options_.read_ahead, *arena_);

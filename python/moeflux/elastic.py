@@ -95,14 +95,20 @@ def follow(model: Any, auto: bool) -> None:
         _followers.pop(model, None)
 
 
-def after_step(model: Any) -> None:
-    """To be called between steps."""
+def before_step(model: Any) -> None:
+    """To be called between steps; not behind one, which nothing may undo."""
     if (follower := _followers.get(model)) is not None:
         follower.look()
 
 
 def resize(model: Any, wanted: str | int, advised: int | None) -> None:
     """Gives a native model another budget; see `Model.memory`."""
-    with memory.change(model, wanted, advised) as nbytes:
-        model.set_memory(nbytes)
+    before = _followers.pop(model, None)  # it must not set another one meanwhile
+    try:
+        with memory.change(model, wanted, advised) as nbytes:
+            model.set_memory(nbytes)
+    except BaseException:
+        if before is not None:
+            _followers[model] = before
+        raise
     follow(model, wanted == "auto")

@@ -79,11 +79,20 @@ def _cgroup_limits() -> list[tuple[int, int]]:
         here = root / name.lstrip("/")
         for folder in (here, *here.parents):
             with contextlib.suppress(OSError, ValueError):  # "max", or no such file
-                amounts = int((folder / limit).read_text()), int((folder / used).read_text())
-                found.append(amounts)
+                most, taken = (int((folder / name).read_text()) for name in (limit, used))
+                found.append((most, max(taken - _idle_cache(folder), 0)))
             if folder == root:
                 break
     return found
+
+
+def _idle_cache(group: Path) -> int:
+    """Bytes of files that a cgroup's used ones count and the system gives back when asked."""
+    try:
+        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return 0
 
 
 def total_bytes() -> int:

@@ -278,8 +278,9 @@ class Model:
         """The budget in bytes. It may be set while the model is open, as `load` takes it.
 
         A smaller one takes experts from memory at once; a larger one fills as they are needed. No
-        result depends on it. With "auto" it follows what the machine has: between steps it gives
-        memory back where that runs short, and takes it again after two quiet minutes.
+        result depends on it. With "auto" it follows what the machine has (on Linux, which tells):
+        before a step it gives memory back where that runs short, and takes it again after two
+        quiet minutes.
 
         Raises:
             FormatError: it is no size.

@@ -46,11 +46,11 @@ def stepped(
     model: _core.NativeModel, sessions: list[Session], items: list[Any], *how: Any
 ) -> list[dict[str, Any]]:
     """A step of the engine over items of these sessions (`_core.NativeModel.step_batch`)."""
+    elastic.before_step(model)
     with blaming(sessions):
         found, counts = model.step_batch(items, *how)
     for session in sessions:
         session._last_step = counts
-    elastic.after_step(model)
     return found
 
 

@@ -141,6 +141,12 @@ def test_auto_gives_back_and_takes_again(folder, monkeypatch):
     now[0] += 2
     session.step([5])
     assert model.memory == most
+    with pytest.raises(MemoryBudgetError):
+        model.memory = 1  # refused: it is followed as before
+    now[0] += 2
+    available[0] = 0
+    session.step([5])
+    assert model.memory < most
     model.memory = most  # by hand: nothing is followed any more
     now[0] += 2
     available[0] = 0

@@ -47,10 +47,23 @@ def v2(folder, limit, used):
         (V2, v2("pod/box/", 3 * GB, 5) | v2("pod/", 2 * GB, GB), GB, 2 * GB),
         (V2, v2("pod/box/", 3 * GB, 5) | v2("", 2 * GB, GB), GB, 2 * GB),
         (V2, v2("pod/box/", GB, 2 * GB), 0, GB),
+        (
+            V2,
+            v2("pod/box/", GB, GB) | {"pod/box/memory.stat": f"anon 5\ninactive_file {GB // 2}"},
+            GB // 2,
+            GB,
+        ),  # files that were read and are not in use
+        (V2, v2("pod/box/", GB, 5) | {"pod/box/memory.stat": "damaged"}, GB - 5, GB),
         (V2, v2("other/", GB, 5), 8000000 * 1024, None),
         (V1, v1("pod/box/", GB, GB // 4), GB * 3 // 4, GB),
         (V1, v1("pod/box/", 2**63 - 4096, 5) | v1("pod/", 2 * GB, GB), GB, 2 * GB),
         (V1, v1("pod/box/", 2**63 - 4096, 5), 8000000 * 1024, None),
+        (
+            V1,
+            v1("pod/box/", GB, GB) | {"memory/pod/box/memory.stat": f"total_inactive_file {GB}"},
+            GB,
+            GB,
+        ),
     ],
 )
 def test_every_group_above_a_process_limits_it(
