@@ -26,8 +26,10 @@ ops::GatedFfn ExpertLayout::at(const std::byte* slot, uint32_t index) const {
     ops::Linear& linear = expert.*ffn.kMatrices[matrix];
     if (biases[matrix]) linear.bias = biases[matrix] + uint64_t(index) * linear.out();
   }
+  // As numbers: without a slot, planes are their offsets in one.
   each_plane(ffn, [&](const char*, const quant::Shape&, size_t matrix, size_t plane) {
-    (expert.*ffn.kMatrices[matrix]).weight.planes[plane] = slot + offsets[matrix][plane];
+    const uintptr_t at = reinterpret_cast<uintptr_t>(slot) + offsets[matrix][plane];
+    (expert.*ffn.kMatrices[matrix]).weight.planes[plane] = reinterpret_cast<const std::byte*>(at);
   });
   return expert;
 }

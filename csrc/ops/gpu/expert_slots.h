@@ -40,11 +40,11 @@ struct GpuOps::Slots {
   }
 
   Slots(const GatedFfn& ffn, DeviceArena::InSlab place) : entry(place.entry) {
-    const std::byte* first = base(ffn) - place.rest;
+    const uintptr_t first = reinterpret_cast<uintptr_t>(base(ffn)) - place.rest;
     const auto all = parts(ffn);
     for (size_t i = 0; i < kParts; ++i) {
       const quant::Shape& shape = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.shape;
-      offsets[i] = static_cast<uint64_t>(all[i] - first);
+      offsets[i] = reinterpret_cast<uintptr_t>(all[i]) - first;
       nbytes = std::max(nbytes, offsets[i] + shape.plane_bytes(i % quant::kPlanes));
     }
     nbytes = base::round_up(nbytes, sizeof(uint32_t));
