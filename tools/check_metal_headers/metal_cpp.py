@@ -54,6 +54,8 @@ class Reader:
         text = re.sub(r"\s+", "", text)
         if text in BASIC:
             return BASIC[text]
+        if re.fullmatch(r"\w+\*\w*\[\]", text):  # an array of objects
+            return "^@"
         if text in self.underlying:
             return self.encode(self.underlying[text])
         return "@" if text.endswith("*") else f"{{MTL{text}}}"

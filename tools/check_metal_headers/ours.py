@@ -92,6 +92,8 @@ class Reader:
             return self.enumerations[text]
         if text.endswith("**") or text == "MTLAutoreleasedComputePipelineReflection *":
             return "^@"
+        if re.fullmatch(r"(const )?id<\w+> ?\*", text):  # an array of objects
+            return "^@"
         if text.endswith("*") or text.startswith("id<"):
             return "@"
         return f"{{{text}}}"
