@@ -62,7 +62,7 @@ class Weights:
         _, out_dim, in_dim, group = shape
         self.constants: dict[str, int] = {}
         if not quantised:
-            in_dim -= int(rng.integers(0, 32))  # any width, odd ones too
+            in_dim -= int(rng.integers(0, 29))  # any width, 16 bytes or more
             stored = ENCODE[dtype](floats(rng, out_dim, in_dim))
             self.args, self.scalars = [stored], []
             self.values, self.sizes = decode(stored), np.abs(decode(stored))
