@@ -66,8 +66,8 @@ void KvCache::add(std::shared_ptr<CacheMemory> extent) {
 std::shared_ptr<const base::BlockList> KvCache::blocks_of_layer(size_t index) const {
   if (layout_.layers()[index].block_bytes == 0) return nullptr;
   lists_.resize(layout_.apart() ? layout_.layers().size() : 1);
-  std::shared_ptr<const base::BlockList>& list = lists_[layout_.apart() ? index : 0];
-  if (list == nullptr) {
+  auto& list = lists_[layout_.apart() ? index : 0];
+  if (!list) {
     std::vector<const std::byte*> pointers;
     for (const auto& extent : extents_) {
       const ops::CacheExtent place = extent->of_layer(index);
@@ -75,7 +75,7 @@ std::shared_ptr<const base::BlockList> KvCache::blocks_of_layer(size_t index) co
     }
     list = arena_.list_blocks(pointers);
   }
-  return list;
+  return *list;
 }
 
 uint64_t KvCache::growth_bytes(uint32_t positions) const {

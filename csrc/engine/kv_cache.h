@@ -3,6 +3,7 @@
 // that is being filled has one owner.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -86,8 +87,8 @@ class KvCache {
   const uint32_t most_;  // extents
   std::vector<std::shared_ptr<CacheMemory>> extents_;
   base::Memory table_;  // (layers, most_) of ops::CacheExtent
-  // One for all layers, or one each; made when it is asked for.
-  mutable std::vector<std::shared_ptr<const base::BlockList>> lists_;
+  // One for all layers, or one each; made when it is asked for, null where compute follows pointers.
+  mutable std::vector<std::optional<std::shared_ptr<const base::BlockList>>> lists_;
 };
 
 }  // namespace moeflux::engine
