@@ -68,12 +68,12 @@ class Encoding {
 
   // What a kernel reaches by address Metal does not see, and would not keep in place.
   void make_resident(const MetalBuffer& list) {
-    if (list.reaches().empty() || &list == resident_) return;
+    if (list.reaches().empty() || std::ranges::find(resident_, &list) != resident_.end()) return;
     std::vector<id<MTLResource>> all;
     for (const auto& each : list.reaches())
       all.push_back(static_cast<const MetalBuffer&>(*each).get());
     [encoder_ useResources:all.data() count:all.size() usage:MTLResourceUsageRead];
-    resident_ = &list;
+    resident_.push_back(&list);
   }
 
   void bind_fields(std::span<const Argument> fields, NSUInteger index) {
@@ -87,7 +87,7 @@ class Encoding {
   const Recording& recording_;
   id<MTLCommandBuffer> buffer_;
   id<MTLComputeCommandEncoder> encoder_ = nil;  // autoreleased; open while not nil
-  const MetalBuffer* resident_ = nullptr;       // the last list whose buffers the encoder has
+  std::vector<const MetalBuffer*> resident_;    // lists whose buffers the encoder has
 };
 
 std::string kernels_of(const Recording& recording) {
