@@ -35,3 +35,29 @@ struct GpuModel {
   std::shared_ptr<moeflux::ops::gpu::DeviceArena> arena;
   std::unique_ptr<TinyModel> model;
 };
+
+// Logits of all steps of a session. A step that fails with a Failure is checked to have left no trace,
+// counted and done again; without `failures` none may fail.
+template <class Failure = moeflux::Error>
+Logits run_steps(GpuModel& gpu, std::span<const std::vector<uint32_t>> steps,
+                 int* failures = nullptr) {
+  const auto session = gpu.model->session();
+  Logits all;
+  for (const auto& tokens : steps)
+    for (;;) {
+      const uint32_t position = session->position();
+      try {
+        const Logits logits = gpu.model->step(*session, tokens);
+        all.insert(all.end(), logits.begin(), logits.end());
+        break;
+      } catch (const Failure&) {
+        REQUIRE(failures != nullptr);
+        ++*failures;
+        REQUIRE(session->position() == position);
+        REQUIRE(gpu.device->in_flight() == 0);  // nothing still reads what is free again
+        REQUIRE(moeflux::store::ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
+        moeflux::store::ExpertStoreTest::assert_invariants(gpu.model->engine().store());
+      }
+    }
+  return all;
+}

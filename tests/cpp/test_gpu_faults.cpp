@@ -15,26 +15,8 @@ const std::vector<std::vector<uint32_t>>& work() {
   return steps;
 }
 
-// All of work(); a step that fails with an Error is checked to have left no trace and done again.
 Logits run(GpuModel& gpu, int* failures = nullptr) {
-  const auto session = gpu.model->session();
-  Logits all;
-  for (const auto& tokens : work())
-    for (;;) {
-      const uint32_t position = session->position();
-      try {
-        const Logits logits = gpu.model->step(*session, tokens);
-        all.insert(all.end(), logits.begin(), logits.end());
-        break;
-      } catch (const Error&) {
-        REQUIRE(failures != nullptr);
-        ++*failures;
-        REQUIRE(session->position() == position);
-        REQUIRE(store::ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
-        store::ExpertStoreTest::assert_invariants(gpu.model->engine().store());
-      }
-    }
-  return all;
+  return run_steps(gpu, work(), failures);
 }
 
 const Logits& expected() {

@@ -12,13 +12,8 @@ using Fault = FaultyDevice::Fault;
 namespace {
 
 Logits run(GpuModel& gpu) {
-  const auto session = gpu.model->session();
-  Logits all = gpu.model->step(*session, prompt(20));
-  for (const uint32_t token : {3u, 50u}) {
-    const Logits more = gpu.model->step(*session, {token});
-    all.insert(all.end(), more.begin(), more.end());
-  }
-  return all;
+  const std::vector<std::vector<uint32_t>> steps{prompt(20), {3}, {50}};
+  return run_steps(gpu, steps);
 }
 
 // What an account holds beside the device's buffers: stacks of the readers, tables, lists. It does

@@ -32,20 +32,7 @@ GpuModel cut(GpuModel::Device device, uint64_t buffer_ns, uint32_t slots = 4) {
 }
 
 Logits run(GpuModel& gpu, int* failures = nullptr) {
-  const auto session = gpu.model->session();
-  Logits all;
-  for (const auto& tokens : kWork)
-    for (;;) try {
-        const Logits logits = gpu.model->step(*session, tokens);
-        all.insert(all.end(), logits.begin(), logits.end());
-        break;
-      } catch (const GpuError&) {
-        REQUIRE(failures != nullptr);
-        ++*failures;
-        REQUIRE(store::ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
-        REQUIRE(gpu.device->in_flight() == 0);  // no part still reads what is free again
-      }
-  return all;
+  return run_steps<GpuError>(gpu, kWork, failures);
 }
 
 const Logits& expected() {

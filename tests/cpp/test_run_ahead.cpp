@@ -235,28 +235,10 @@ TEST_CASE("ahead: who looks into a layer, or changes it, is answered layer by la
 
 namespace {
 
-// A prompt and single tokens; a step that fails is checked to have left no trace and done again.
 Logits persist(GpuModel& gpu, int& failures) {
-  const auto session = gpu.model->session();
   std::vector<std::vector<uint32_t>> steps{prompt(9)};
   for (const uint32_t token : kTokens) steps.push_back({token});
-  Logits all;
-  for (const auto& tokens : steps)
-    for (;;) {
-      const uint32_t position = session->position();
-      try {
-        const Logits logits = gpu.model->step(*session, tokens);
-        all.insert(all.end(), logits.begin(), logits.end());
-        break;
-      } catch (const Error&) {
-        ++failures;
-        REQUIRE(session->position() == position);
-        REQUIRE(gpu.device->in_flight() == 0);
-        REQUIRE(ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
-        ExpertStoreTest::assert_invariants(gpu.model->engine().store());
-      }
-    }
-  return all;
+  return run_steps(gpu, steps, &failures);
 }
 
 Logits undisturbed() {
