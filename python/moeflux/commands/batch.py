@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,12 +35,8 @@ def batch(
     max_running: Annotated[
         str, typer.Option(help="Answers at once; auto: as many as keep a token a second each.")
     ] = "auto",
-    chat_template: Annotated[
-        Optional[str], typer.Option(help="chatml, or a jinja file, in place of the model's own.")
-    ] = None,
-    reasoning: Annotated[
-        str, typer.Option(help="auto: told apart from the answer; off: left in its text.")
-    ] = "auto",
+    chat_template: options.ChatTemplate = None,
+    reasoning: options.Reasoning = "auto",
     verbose: options.Verbose = False,
 ) -> None:
     """Answer many requests from a file: OpenAI's batches, for this machine alone.

@@ -35,9 +35,7 @@ def launch(
     ] = 8080,
     memory: options.Memory = "auto",
     context: options.Context = 32768,
-    chat_template: Annotated[
-        Optional[str], typer.Option(help="chatml, or a jinja file, in place of the model's own.")
-    ] = None,
+    chat_template: options.ChatTemplate = None,
     api_key: Annotated[
         Optional[str], typer.Option(help="Of the server; MOEFLUX_API_KEY's in its place.")
     ] = None,

@@ -65,6 +65,12 @@ Think = Annotated[
         "--think/--no-think", help="Let the model think first; as its template does by default."
     ),
 ]
+ChatTemplate = Annotated[
+    Optional[str], typer.Option(help="chatml, or a jinja file, in place of the model's own.")
+]
+Reasoning = Annotated[
+    str, typer.Option(help="auto: told apart from the answer; off: left in its text.")
+]
 Seed = Annotated[Optional[int], typer.Option(help="Of the draws.")]
 Stop = Annotated[Optional[list[str]], typer.Option(help="End the text here; repeatable.")]
 Device = Annotated[

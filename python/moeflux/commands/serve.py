@@ -71,12 +71,8 @@ def serve(
         Optional[list[str]], typer.Option(help="A web page that may ask; repeatable.")
     ] = None,
     max_body: Annotated[str, typer.Option(help="Of a request.")] = "16MiB",
-    chat_template: Annotated[
-        Optional[str], typer.Option(help="chatml, or a jinja file, in place of the model's own.")
-    ] = None,
-    reasoning: Annotated[
-        str, typer.Option(help="auto: told apart from the answer; off: left in its text.")
-    ] = "auto",
+    chat_template: options.ChatTemplate = None,
+    reasoning: options.Reasoning = "auto",
     no_page: Annotated[bool, typer.Option("--no-page", help="Serve no page to chat on.")] = False,
     drain: Annotated[float, typer.Option(help="Seconds for answers to finish in at the end.")] = 30,
     verbose: options.Verbose = False,
