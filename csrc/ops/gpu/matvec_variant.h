@@ -1,6 +1,5 @@
-// Which of the kernels that compute the same matvec runs: a pure function of device, shape class
-// and bits, looked up in one table (matvec_variants.inc). Nothing is timed while a model loads, so
-// that two runs on one machine give the same bits.
+// Which of the contract's kernels of one matvec to take: a pure function of device, shape class
+// and bits, looked up in one table (matvec_variants.inc). For the doctor; models take qmatvec_*.
 #pragma once
 #include <cstdint>
 #include <span>
