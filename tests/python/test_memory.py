@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import weakref
 
 import pytest
 
@@ -82,10 +83,9 @@ def test_without_proc_half_of_the_machine_is_available(tmp_path, monkeypatch):
 
 @pytest.fixture
 def auto(monkeypatch):
-    """What `auto` leaves of 4 GB."""
-    gc.collect()
-    before = memory.promised_bytes()  # to models of other tests
-    monkeypatch.setattr(memory, "available_bytes", lambda: before + 4 * GB)
+    """What `auto` leaves of 4 GB to models of this test: others may still be at work, or end."""
+    monkeypatch.setattr(memory, "_models", weakref.WeakSet())
+    monkeypatch.setattr(memory, "available_bytes", lambda: 4 * GB)
     return lambda: 4 * GB - round(memory.budget_bytes("auto") / memory.HEAD_ROOM)
 
 
