@@ -51,7 +51,7 @@ def note(device: _core.NativeDevice, passed: bool) -> None:
         place().parent.mkdir(parents=True, exist_ok=True)
         write_json(place(), marks[-100:], indent=1)
     except (OSError, RuntimeError, MoefluxError) as error:
-        logger.warning("cannot remember what the doctor found: %s", error)
+        logger.warning("cannot remember what the doctor found: %s", str(error))
 
 
 def _read() -> list[Any]:

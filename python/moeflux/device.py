@@ -82,7 +82,8 @@ def _checked_gpu() -> _core.NativeDevice | None:
     try:
         device = first_device(GPUS)
     except NoDeviceError as error:
-        logger.info("device auto: cpu, because %s", error)
+        # Its text: records are kept by whoever listens, and a traceback keeps the frames of `load`.
+        logger.info("device auto: cpu, because %s", str(error))
         return None
     if not has_passed(device):
         why = "has not been checked here: run `moeflux doctor`"

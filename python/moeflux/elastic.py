@@ -2,7 +2,8 @@
 
 A model that was loaded with memory="auto" looks between its steps, once a second at most. Where
 memory runs short it gives slots back at once, the experts that were used least first. After two
-quiet minutes it takes some again, and never more than it had. No bit of a result depends on it.
+quiet minutes it takes some again, and never more than it had. A step that finds no room has it back
+at once: what sessions grow into is not given away. No bit of a result depends on it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from . import memory
 from .errors import MemoryBudgetError
 from .log import logger
 
+T = TypeVar("T")
 LOW, HIGH = 0.04, 0.10  # of all memory: below LOW it is short, and HIGH shall be available then
 LOOK_S = 1.0  # between two looks
 QUIET_S = 120.0  # without a shortage before it grows again
@@ -67,6 +70,16 @@ class Follower:
         finally:
             self._lock.release()
 
+    def take_back(self, model: Any) -> bool:
+        """Makes the budget again what it was at load; False where it is that."""
+        with self._lock:
+            if model.stats()["memory_bytes"] >= self._most:
+                return False
+            model.set_memory(self._most)
+            self._changed = time.monotonic()
+            logger.info("memory=auto takes %d bytes again: a step needs them", self._most)
+            return True
+
     def _follow(self, model: Any, now: float) -> None:
         stats, available, total = model.stats(), memory.available_bytes(), memory.total_bytes()
         if available < LOW * total:
@@ -95,10 +108,20 @@ def follow(model: Any, auto: bool) -> None:
         _followers.pop(model, None)
 
 
-def before_step(model: Any) -> None:
-    """To be called between steps; not behind one, which nothing may undo."""
-    if (follower := _followers.get(model)) is not None:
-        follower.look()
+def step(model: Any, call: Callable[[], T]) -> T:
+    """A call that steps sessions of a native model, and that changes nothing where it fails.
+
+    The budget follows the machine before it, not behind it, where nothing may undo that.
+    """
+    if (follower := _followers.get(model)) is None:
+        return call()
+    follower.look()
+    try:
+        return call()
+    except MemoryBudgetError:
+        if not follower.take_back(model):
+            raise
+        return call()
 
 
 def resize(model: Any, wanted: str | int, advised: int | None) -> None:

@@ -173,12 +173,18 @@ def change(model: Any, memory: str | int, advised: int | None) -> Iterator[int]:
         FormatError: `memory` is no size.
         MemoryBudgetError: the machine does not have so much, or `advised` is less.
     """
+    growth = object()
     with _lock:
         nbytes = budget_bytes(memory, model)
         if memory == "auto" and advised is not None:
             nbytes = min(nbytes, advised)
         _check_total(nbytes)
-        yield nbytes
+        _loading[growth] = max(nbytes - model.stats()["memory_bytes"], 0)
+    try:
+        yield nbytes  # without the lock: it may take its turn behind a long step
+    finally:
+        with _lock:
+            _loading.pop(growth, None)
 
 
 def _check_total(nbytes: int) -> None:

@@ -46,9 +46,8 @@ def stepped(
     model: _core.NativeModel, sessions: list[Session], items: list[Any], *how: Any
 ) -> list[dict[str, Any]]:
     """A step of the engine over items of these sessions (`_core.NativeModel.step_batch`)."""
-    elastic.before_step(model)
     with blaming(sessions):
-        found, counts = model.step_batch(items, *how)
+        found, counts = elastic.step(model, lambda: model.step_batch(items, *how))
     for session in sessions:
         session._last_step = counts
     return found
@@ -256,8 +255,9 @@ class Session:
         """
         check("session", SessionError, RULES, locals())
         n_top = min(int(top or 0), 2**32 - 1)
+        model, item = self._native.model, self._item(tokens, routing)
         with blaming([self]):
-            found = self._native.model.score(self._item(tokens, routing), n_top, following)
+            found = elastic.step(model, lambda: model.score(item, n_top, following))
         logprobs, best, ids, values, self._last_step = found
         self._logits = None
         if not greedy and top is None:

@@ -1,5 +1,8 @@
 """Budgets that change while a model is open: by hand, and those that follow the machine."""
 
+import logging
+import threading
+
 import numpy as np
 import pytest
 
@@ -84,8 +87,6 @@ def test_sizes_are_checked_as_those_of_load(folder):
 
 
 def test_while_another_thread_steps_it_waits_for_its_turn(folder, expected):
-    import threading
-
     model = moeflux.load(folder, memory="256MiB", **OPTIONS)
     least, found = model._native.least_bytes(), []
 
@@ -170,3 +171,30 @@ def test_a_model_may_keep_what_it_holds(folder, monkeypatch):
     held, others = model.stats["live_bytes"], memory.promised_bytes(model._native)
     model.memory = "auto"
     assert model.memory == int(((100 << 20) + held - others) * memory.HEAD_ROOM)
+
+
+def test_sessions_grow_into_what_auto_gave_back(folder, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "moeflux")
+    available, now = [memory.total_bytes() // 2], [1000.0]
+    monkeypatch.setattr(memory, "available_bytes", lambda: available[0])
+    monkeypatch.setattr(elastic.time, "monotonic", lambda: now[0])
+    model = moeflux.load(folder, memory="auto", context=4096, threads=2)
+    most, sessions = model.memory, [model.session() for _ in range(3)]
+    alone = [session.step([1, 2], all_logits=True) for session in sessions]
+    now[0] += 2
+    available[0] = 0
+    model.step_batch([(session, [3]) for session in sessions])
+    assert model.memory < most
+    long = [n % 50 for n in range(3000)]
+    logits = model.step_batch([(session, long) for session in sessions])
+    assert model.memory == most and "a step needs them" in caplog.text
+    assert len(alone) == 3 and all(np.array_equal(row, logits[0]) for row in logits)
+
+
+def test_a_load_does_not_wait_for_another_models_turn(folder, monkeypatch):
+    model = moeflux.load(folder, memory="256MiB", **OPTIONS)
+    with memory.change(model._native, "200MiB", None), memory.promise(lambda: 5) as nbytes:
+        thread = threading.Thread(target=lambda: memory.promised_bytes())
+        thread.start()
+        thread.join(10)
+        assert nbytes == 5 and not thread.is_alive()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import moeflux
-from moeflux import cli
+from moeflux import cli, log
 from oracle import build
 
 ROOM = {"memory": "64MiB"}
@@ -58,11 +58,14 @@ def test_the_command_line_tells_it_once(
 ):  # fmt: skip
     words = ["generate", prompt, "-m", str(folder), "-n", "2", "--memory", "64MiB", *verbose]
     monkeypatch.setattr(sys, "argv", ["moeflux", *words, "--context", "64"])
-    for logger in ("moeflux", "moeflux.length"):
-        monkeypatch.setattr(logging.getLogger(logger), "handlers", [])
-        monkeypatch.setattr(logging.getLogger(logger), "level", logging.NOTSET)
+    levels = {logger: logger.level for logger in (log.logger, log.lengths)}
+    for logger in levels:
+        monkeypatch.setattr(logger, "handlers", [])
     try:
         cli.main()
     except SystemExit as end:
         assert not end.code
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
     assert capsys.readouterr().err.count("a text of") == n_told

@@ -1,8 +1,10 @@
 """The logger `moeflux`: silent by default, told about loads, budgets, fallbacks and slow reads."""
 
+import gc
 import logging
 import subprocess
 import sys
+import weakref
 
 import pytest
 
@@ -55,6 +57,15 @@ def test_a_load_tells_what_how_and_how_much(caplog):
     assert f"{model.stats['tokens']} tokens" in reads
     assert f"{model.stats['bytes_read'] / 1e6:.0f} MB" in reads
     assert told(caplog, logging.WARNING) == []
+
+
+def test_a_record_keeps_no_model(caplog):
+    caplog.set_level(logging.DEBUG, "moeflux")
+    model = moeflux.load(**SMALL)
+    native = weakref.ref(model._native)
+    model.close()
+    gc.collect()
+    assert len(caplog.records) > 1 and native() is None
 
 
 class Reading:

@@ -165,7 +165,7 @@ class DiskCache:
         except OSError as error:  # an IoError is one
             self.counts["failed"] += 1
             if not self._fails:
-                logger.warning("prompts are not kept on disk: %s", error)
+                logger.warning("prompts are not kept on disk: %s", str(error))
             self._fails = True
             return False
         self._fails = False
@@ -209,7 +209,7 @@ class DiskCache:
         with self._lock:
             self._forget(entry.name)
         self.counts["damaged"] += 1
-        logger.warning("a kept prompt is removed: %s", error)
+        logger.warning("a kept prompt is removed: %s", str(error))
         with contextlib.suppress(OSError):
             (self._folder / entry.name).unlink()
 
@@ -219,7 +219,7 @@ class DiskCache:
             if not (self._folder / entry.name).exists():
                 return  # it is another server's doing, or somebody's
             self._add(replace(entry, position=0))
-        logger.warning("a kept prompt is passed over: %s", error)
+        logger.warning("a kept prompt is passed over: %s", str(error))
 
     def _scan(self) -> None:
         """Takes up what is in the folder, by headers."""
