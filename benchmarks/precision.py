@@ -1,4 +1,4 @@
-"""What each precision costs and buys: divergence from float32 on held-out text, and speed.
+"""What each precision and type of KV cache costs and buys: divergence from float32, and speed.
 
     python benchmarks/precision.py [--model FOLDER] [--tokens 4096] [--out benchmarks/results/precision.json]
 
@@ -19,8 +19,15 @@ from demo import machine
 import moeflux
 
 TEXT = Path(__file__).parent / "data" / "heldout.txt"
-PRECISIONS = ("float32", "bfloat16", "int8")
-BARS = {"bfloat16": 1e-3, "int8": 5e-3}  # nats a token
+SETTINGS: dict[str, dict[str, str]] = {
+    "float32": {},
+    "bfloat16": {"precision": "bfloat16"},
+    "int8": {"precision": "int8"},
+    "float32, kv bfloat16": {"kv": "bfloat16"},
+    "float32, kv int8": {"kv": "int8"},
+    "int8, kv int8": {"precision": "int8", "kv": "int8"},
+}
+BARS = {"bfloat16": 1e-3, "int8": 5e-3, "float32, kv int8": 1e-3}  # nats a token
 AGREEMENT_BAR = 0.98
 WINDOW, N_DECODE, ROUNDS = 256, 64, 5
 
@@ -61,10 +68,10 @@ def speeds(model: moeflux.Model, ids: list[int]) -> tuple[float, float]:
 
 
 def measure(path: str | None, memory: str, n_tokens: int) -> dict[str, dict[str, float]]:
-    """One row a precision."""
+    """One row a setting."""
     models = {
-        name: moeflux.load(path, memory=memory, context=WINDOW + N_DECODE, precision=name)
-        for name in PRECISIONS
+        name: moeflux.load(path, memory=memory, context=WINDOW + N_DECODE, **setting)
+        for name, setting in SETTINGS.items()
     }
     ids = models["float32"].tokenizer.encode(TEXT.read_text())[:n_tokens]
     rows = {}
@@ -72,7 +79,9 @@ def measure(path: str | None, memory: str, n_tokens: int) -> dict[str, dict[str,
     for name, model in models.items():
         logits = reference if name == "float32" else window_logits(model, ids)
         kl, agreement = divergence(reference, logits)
-        rows[name] = {"kl_nats": kl, "agreement": agreement}
+        session = model.session()
+        cache = (session.bytes(256) - session.bytes(0)) / 256
+        rows[name] = {"kl_nats": kl, "agreement": agreement, "cache_bytes_a_token": cache}
     rounds = [{name: speeds(model, ids) for name, model in models.items()} for _ in range(ROUNDS)]
     for name, row in rows.items():
         row["prefill_tokens_per_second"] = statistics.median(r[name][0] for r in rounds)
@@ -84,16 +93,18 @@ def main() -> None:
     """Measures, prints a table, optionally writes JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="a folder; without it the demo model")
-    parser.add_argument("--memory", default="1GiB", help="budget of each precision's model")
+    parser.add_argument("--memory", default="1GiB", help="budget of each model")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     rows = measure(args.model, args.memory, args.tokens)
-    print("| precision | mean KL, nats a token | same top-1 | prefill tok/s | decode tok/s |")
-    print("|---|---|---|---|---|")
+    print("| precision | mean KL, nats a token | same top-1 | cache, bytes a token "
+          "| prefill tok/s | decode tok/s |")  # fmt: skip
+    print("|---|---|---|---|---|---|")
     for name, row in rows.items():
         print(
             f"| {name} | {row['kl_nats']:.2e} | {row['agreement']:.2%} "
+            f"| {row['cache_bytes_a_token']:.0f} "
             f"| {row['prefill_tokens_per_second']:.0f} | {row['decode_tokens_per_second']:.0f} |"
         )
     missed = [

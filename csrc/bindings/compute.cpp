@@ -11,10 +11,19 @@ namespace moeflux::bindings {
 
 namespace {
 
-quant::DType cache_of(const std::string& kv) {
-  if (kv == "float32" || kv.empty()) return quant::DType::f32;
-  if (kv == "bfloat16") return quant::DType::bf16;
-  throw FormatError("[bindings::Compute] expected kv float32 or bfloat16, found ", kv);
+ops::CacheType cache_of(const std::string& kv) {
+  if (kv == "float32") return ops::CacheType::f32;
+  if (kv == "bfloat16") return ops::CacheType::bf16;
+  if (kv == "int8") return ops::CacheType::int8;
+  throw FormatError("[bindings::Compute] expected kv float32, bfloat16 or int8, found ", kv);
+}
+
+quant::DType device_cache_of(const std::string& kv) {
+  const ops::CacheType type = cache_of(kv);
+  if (type == ops::CacheType::int8)
+    throw FormatError("[bindings::Compute] expected kv float32 or bfloat16 on a device, found ", kv,
+                      ": it is the CPU's");
+  return type == ops::CacheType::f32 ? quant::DType::f32 : quant::DType::bf16;
 }
 
 Compute on_device(base::Account& account, const ComputeOptions& options) {
@@ -22,7 +31,7 @@ Compute on_device(base::Account& account, const ComputeOptions& options) {
     throw FormatError("[bindings::Compute] expected precision float32 on device ",
                       options.device->kind(), ", found another: bfloat16 and int8 are the CPU's");
   auto arena = std::make_shared<ops::gpu::DeviceArena>(options.device, account);
-  auto ops = ops::gpu::make_gpu_ops(*arena, cache_of(options.kv));
+  auto ops = ops::gpu::make_gpu_ops(*arena, device_cache_of(kv_of(options)));
   return {std::move(arena), std::move(ops)};
 }
 
@@ -35,16 +44,11 @@ std::string kv_of(const ComputeOptions& options) {
 
 Compute open_compute(base::Account& account, const ComputeOptions& options) {
   if (options.device) return on_device(account, options);
-  const bool f32 = options.precision == ops::Precision::float32;
-  if (!options.kv.empty() && (cache_of(options.kv) == quant::DType::f32) != f32)
-    throw FormatError("[bindings::Compute] expected kv ", f32 ? "float32" : "bfloat16",
-                      " on the CPU at precision ", name_of(options.precision), ", found ",
-                      options.kv, ": another is a device's");
   Compute compute;
   compute.arena = std::make_shared<base::HeapArena>(account);
-  compute.ops = std::make_unique<ops::cpu::CpuOps>(*compute.arena,
-                                                   ops::cpu::select_kernels(options.simd.c_str()),
-                                                   options.n_threads, options.precision);
+  compute.ops = std::make_unique<ops::cpu::CpuOps>(
+      *compute.arena, ops::cpu::select_kernels(options.simd.c_str()), options.n_threads,
+      options.precision, cache_of(kv_of(options)));
   return compute;
 }
 

@@ -25,8 +25,11 @@ struct CacheShape {  // of a position of a layer's keys, and of its values; no h
   uint32_t n_heads = 0, head_dim = 0;
 };
 
+// Type of a cache's numbers. int8: each key, and each value, of a head has a scale of its own.
+enum class CacheType : uint8_t { f32, bf16, int8 };
+
 struct CacheForm {  // how an implementation keeps a layer's cache
-  quant::DType dtype = quant::DType::f32;
+  CacheType type = CacheType::f32;
   uint64_t block_bytes = 0;  // of kCacheBlock positions of keys, and of as many values
 };
 

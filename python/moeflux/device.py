@@ -18,7 +18,7 @@ KINDS = tuple(_IS_GPU)  # the preferred one first
 GPUS = tuple(kind for kind in KINDS if _IS_GPU[kind])
 DEVICES = ("cpu", *KINDS, "auto")
 PRECISIONS = ("float32", "bfloat16", "int8")
-CACHES = ("float32", "bfloat16")
+CACHES = ("float32", "bfloat16", "int8")
 RULES = {"device": one_of(DEVICES), "precision": one_of(PRECISIONS), "kv": optional(one_of(CACHES))}
 READ_THREADS = _core.READ_THREADS  # that read experts
 _THREAD_BYTES = 2 << 20  # of weights that keep a compute thread busy
@@ -117,14 +117,12 @@ def check_precision(precision: str, device: str = "cpu") -> None:
         )
 
 
-def check_kv(kv: str | None, precision: str, device: str = "cpu") -> None:
-    """Raises FormatError when there is no such type of a KV cache, or not for those."""
+def check_kv(kv: str | None, device: str = "cpu") -> None:
+    """Raises FormatError when there is no such type of a KV cache, or not on that device."""
     check("load", FormatError, RULES, {"kv": kv})
-    follows = "float32" if precision == "float32" else "bfloat16"
-    if device == "cpu" and kv not in (None, follows):
+    if device != "cpu" and kv == "int8":
         raise FormatError(
-            f"[load] expected kv {follows} on the CPU at precision {precision}, found {kv!r}: "
-            f"another is a device's"
+            f"[load] expected kv float32 or bfloat16 on device {device}, found {kv!r}: it is the CPU's"
         )
 
 

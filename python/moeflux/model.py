@@ -86,9 +86,10 @@ def load(
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
             float32 always. A device other than "cpu" computes at float32 and has no other.
-        kv: type of the KV cache, "float32" or "bfloat16". None is what the precision gives:
-            bfloat16 for those of 16 and 8 bits. A device has both: bfloat16 halves the cache, and
-            what a token reads of it, and rounds keys and values.
+        kv: type of the KV cache, "float32", "bfloat16" or "int8". None is what the precision gives:
+            bfloat16 for those of 16 and 8 bits. bfloat16 halves the cache, and what a token reads
+            of it, and rounds keys and values. int8 halves it again: 8 bits, with a scale for each
+            key and value of a head; the CPU alone has it.
         threads: compute threads of the CPU; None takes the machine's cores, and for a small model
             no more than have work. Changes no result, and
             nothing on another device.
@@ -128,7 +129,7 @@ def load(
     begin = time.perf_counter()
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
-    check_kv(kv, precision, kind_of(native_device))
+    check_kv(kv, kind_of(native_device))
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     threads = threads if threads is not None else default_threads(checkpoint.nbytes)

@@ -12,8 +12,8 @@
 
 using namespace moeflux;
 using namespace moeflux::ops::cpu;
+using ops::CacheType;
 using ops::kCacheBlock;
-using quant::DType;
 using test::Random;
 
 namespace {
@@ -26,11 +26,21 @@ float to_bf16(float x) {  // nearest, ties to even
   return x;
 }
 
+// The numbers of a position as a cache of int8 has them: 8 bits, under a scale of its own.
+void to_codes(float* x, uint32_t dim) {
+  float top = 0;
+  for (uint32_t d = 0; d < dim; ++d) top = std::max(top, std::fabs(x[d]));
+  const float scale = top / 127;
+  for (uint32_t d = 0; d < dim; ++d) x[d] = std::nearbyint(x[d] / scale) * scale;
+}
+
+constexpr CacheType kCacheTypes[] = {CacheType::f32, CacheType::bf16, CacheType::int8};
+
 // Keys and values of one head at positions [0, len), as given and as cached.
 struct Cache {
-  Cache(const Kernels& kernels, DType dtype, uint32_t len, uint32_t dim, Random& random)
-      : kernels(kernels), dtype(dtype), len(len), dim(dim), keys(len * dim), values(len * dim) {
-    block_bytes = kCacheBlock * cache_width(dim) * quant::dtype_bytes(dtype);
+  Cache(const Kernels& kernels, CacheType type, uint32_t len, uint32_t dim, Random& random)
+      : kernels(kernels), type(type), len(len), dim(dim), keys(len * dim), values(len * dim) {
+    block_bytes = cache_head_bytes(type, dim);
     // What was never written is NaN: it must not be read into a result.
     const size_t bytes = (len + kCacheBlock - 1) / kCacheBlock * block_bytes;
     cached_keys.assign(bytes, std::byte(0xff));
@@ -39,12 +49,15 @@ struct Cache {
       for (float& number : *numbers) number = random(-3, 3);
     for (uint32_t p = 0; p < len; ++p) {
       const size_t at = p / kCacheBlock * block_bytes;
-      kernels.cache_put(dtype, keys.data() + p * dim, values.data() + p * dim, dim, p % kCacheBlock,
+      kernels.cache_put(type, keys.data() + p * dim, values.data() + p * dim, dim, p % kCacheBlock,
                         cached_keys.data() + at, cached_values.data() + at);
     }
-    if (dtype == DType::bf16)
-      for (auto* numbers : {&keys, &values})
+    for (auto* numbers : {&keys, &values}) {
+      if (type == CacheType::bf16)
         for (float& number : *numbers) number = to_bf16(number);
+      if (type == CacheType::int8)
+        for (uint32_t p = 0; p < len; ++p) to_codes(numbers->data() + p * dim, dim);
+    }
   }
 
   std::vector<float> empty_state() const {
@@ -74,7 +87,7 @@ struct Cache {
         begins.push_back(lens.back() ? begin : 0);
       }
       const size_t at = first / kCacheBlock * block_bytes;
-      kernels.attend({dtype, cached_keys.data() + at, cached_values.data() + at, block_bytes, dim,
+      kernels.attend({type, cached_keys.data() + at, cached_values.data() + at, block_bytes, dim,
                       scale, n, q.data(), begins.data(), lens.data(), to.data(), scratch.data(),
                       scratch.data() + n * kSpan});
     }
@@ -82,7 +95,7 @@ struct Cache {
   }
 
   const Kernels& kernels;
-  DType dtype;
+  CacheType type;
   uint32_t len, dim;
   std::vector<float> keys, values;
   uint64_t block_bytes = 0;
@@ -94,10 +107,10 @@ struct Cache {
 TEST_CASE("attention equals double precision for every length, dimension and cache type") {
   Random random;
   for (const Kernels* kernels : available_kernels())
-    for (DType dtype : {DType::f32, DType::bf16})
+    for (CacheType type : kCacheTypes)
       for (uint32_t len : {1, 2, 15, 16, 17, 100, 255, 256, 257, 512, 1100})
         for (uint32_t dim : {8, 16, 24, 64, 80, 128}) {
-          const Cache cache(*kernels, dtype, len, dim, random);
+          const Cache cache(*kernels, type, len, dim, random);
           const float scale = 0.25f;
           std::vector<std::vector<float>> queries;
           std::vector<uint32_t> seen, from;
@@ -132,8 +145,8 @@ TEST_CASE("a query attends to the same bits alone and among others, in one go an
   Random random;
   const uint32_t len = 700, dim = 64;
   for (const Kernels* kernels : available_kernels())
-    for (DType dtype : {DType::f32, DType::bf16}) {
-      const Cache cache(*kernels, dtype, len, dim, random);
+    for (CacheType type : kCacheTypes) {
+      const Cache cache(*kernels, type, len, dim, random);
       std::vector<std::vector<float>> queries;
       std::vector<uint32_t> seen;
       for (uint32_t i = 0; i < 21; ++i) {
@@ -153,7 +166,7 @@ TEST_CASE("a query attends to the same bits alone and among others, in one go an
           const uint32_t begin = 0, n = std::min(seen[i] - first, kSpan);
           std::vector<float> scratch(attend_scratch_floats(dim, 1));
           const size_t at = first / kCacheBlock * cache.block_bytes;
-          kernels->attend({dtype, cache.cached_keys.data() + at, cache.cached_values.data() + at,
+          kernels->attend({type, cache.cached_keys.data() + at, cache.cached_values.data() + at,
                            cache.block_bytes, dim, 0.125f, 1, &q, &begin, &n, &to, scratch.data(),
                            scratch.data() + kSpan});
           if (whole.empty())
@@ -166,10 +179,30 @@ TEST_CASE("a query attends to the same bits alone and among others, in one go an
     }
 }
 
+TEST_CASE("a cache of int8 holds zeros, the largest floats, and tells what is not finite") {
+  const uint32_t dim = 24;
+  for (const Kernels* kernels : available_kernels()) {
+    std::vector<std::byte> keys(cache_head_bytes(CacheType::int8, dim)), values(keys.size());
+    const auto put = [&](float first) {
+      std::vector<float> x(dim, 0.0f);
+      x[0] = first;
+      kernels->cache_put(CacheType::int8, x.data(), x.data(), dim, 3, keys.data(), values.data());
+      float scale;
+      std::memcpy(&scale, &values[cache_codes_bytes(CacheType::int8, dim) + 3 * 4], 4);
+      return scale * static_cast<int8_t>(values[3 * cache_width(dim)]);
+    };
+    CHECK(put(0.0f) == 0.0f);
+    CHECK(put(-3e38f) == doctest::Approx(-3e38f));
+    CHECK(std::isfinite(put(1e-45f)));
+    CHECK_FALSE(std::isfinite(put(std::numeric_limits<float>::infinity())));
+    CHECK_FALSE(std::isfinite(put(std::nanf(""))));
+  }
+}
+
 TEST_CASE("attention holds for scores far apart and all equal") {
   Random random;
   for (const Kernels* kernels : available_kernels()) {
-    const Cache cache(*kernels, DType::f32, 600, 16, random);
+    const Cache cache(*kernels, CacheType::f32, 600, 16, random);
     for (float size : {0.0f, 1e4f}) {
       std::vector<float> query(16);
       for (float& number : query) number = size * random();

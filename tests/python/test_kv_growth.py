@@ -50,14 +50,42 @@ def test_prompts_cut_at_a_border_have_the_bits_of_one(folder, whole, cut):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
-def test_a_cache_of_16_bits_has_the_same_bits_however_it_is_fed(folder, precision):
+@pytest.mark.parametrize(
+    ("precision", "kv"),
+    [("bfloat16", None), ("int8", None), ("float32", "int8"), ("int8", "int8")],
+)
+def test_a_smaller_cache_has_the_same_bits_however_it_is_fed(folder, precision, kv):
     found = []
     for cuts in ([], [255, 257, 400]):
-        session = moeflux.load(folder, precision=precision, **FEW).session()
+        session = moeflux.load(folder, precision=precision, kv=kv, **FEW).session()
         parts = np.split(np.array(TOKENS), cuts)
         found.append(np.concatenate([session.step(part, all_logits=True) for part in parts]))
     assert np.array_equal(*found)
+
+
+@pytest.mark.parametrize(("kv", "worst"), [("float32", 0.0), ("bfloat16", 0.1), ("int8", 0.2)])
+def test_a_cache_has_the_type_that_was_asked_for(folder, whole, kv, worst):
+    model = moeflux.load(folder, kv=kv, **FEW)
+    session = model.session()
+    empty, one = session.bytes(0), session.bytes(1)
+    off = np.abs(session.step(TOKENS[:300], all_logits=True) - whole[:300]).max()
+    assert (0 < off < worst) if worst else off == 0
+    assert model.stats["kv"] == kv
+    # Of whole vectors of 16 numbers; of int8 a scale of 4 bytes beside each key and each value.
+    shape = model.config
+    width = {"float32": 4, "bfloat16": 2, "int8": 1}[kv] * (shape["head_dim"] + 15 & ~15)
+    position = 2 * shape["num_key_value_heads"] * (width + 4 * (kv == "int8"))
+    layers = {"qwen3_moe": shape["num_hidden_layers"], "qwen3_next": 1}[folder.name]
+    assert one - empty >= 256 * layers * position > (one - empty) * 0.95
+    snapshot = session.save()
+    other = moeflux.load(folder, kv="bfloat16" if kv == "float32" else "float32", **FEW).session()
+    with pytest.raises(moeflux.SessionError):
+        other.restore(snapshot)
+
+
+def test_a_device_has_no_cache_of_8_bits(folder):
+    with pytest.raises(moeflux.FormatError, match="kv float32 or bfloat16 on device host"):
+        moeflux.load(folder, kv="int8", device="host", **FEW)
 
 
 def test_sessions_that_cross_borders_together_have_the_bits_of_each_alone(folder, whole):

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "base/format.h"
 #include "ops/ops.h"
 
 namespace moeflux::ops::cpu {
@@ -11,6 +10,18 @@ namespace moeflux::ops::cpu {
 // Numbers of a head and position in the CPU's cache: whole vectors.
 constexpr uint32_t cache_width(uint32_t head_dim) {
   return (head_dim + 15) / 16 * 16;
+}
+
+constexpr uint64_t cache_number_bytes(CacheType type) {
+  return type == CacheType::f32 ? 4 : type == CacheType::bf16 ? 2 : 1;
+}
+// A key head's block of keys, or of values, without the scales (16 floats) behind it.
+constexpr uint64_t cache_codes_bytes(CacheType type, uint32_t head_dim) {
+  return uint64_t(kCacheBlock) * cache_width(head_dim) * cache_number_bytes(type);
+}
+constexpr uint64_t cache_head_bytes(CacheType type, uint32_t head_dim) {
+  return cache_codes_bytes(type, head_dim) +
+         (type == CacheType::int8 ? kCacheBlock * sizeof(float) : 0);
 }
 
 // Positions that are scored together: their scores of a tile of queries stay in the L2, and a
@@ -36,7 +47,7 @@ constexpr uint32_t attend_tile_rows(uint32_t group) {
 
 // Queries that share a key head, over one span of its cached positions.
 struct AttendSpan {
-  quant::DType dtype;     // of the cache: f32 or bf16
+  CacheType type;
   const std::byte* keys;  // of the key head, from the span's first block on
   const std::byte* values;
   uint64_t block_bytes;  // from one block of 16 positions to the next

@@ -10,10 +10,21 @@
 
 namespace moeflux::ops::cpu {
 
+constexpr CacheType cache_type_of(Precision precision) {  // unless another is asked for
+  return precision == Precision::float32 ? CacheType::f32 : CacheType::bf16;
+}
+
 class CpuOps final : public Ops {
  public:
+  CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision,
+         CacheType cache_type)
+      : arena_(arena),
+        pool_(n_threads),
+        kernels_(kernels),
+        precision_(precision),
+        cache_type_(cache_type) {}
   CpuOps(base::Arena& arena, const Kernels& kernels, int n_threads, Precision precision)
-      : arena_(arena), pool_(n_threads), kernels_(kernels), precision_(precision) {}
+      : CpuOps(arena, kernels, n_threads, precision, cache_type_of(precision)) {}
 
   const char* name() const override { return kernels_.name; }
   uint64_t scratch_bytes(const Workload& workload) const override;
@@ -68,13 +79,15 @@ class CpuOps final : public Ops {
       : arena_(of.arena_),
         pool_(of.pool_.size(), idle),
         kernels_(of.kernels_),
-        precision_(of.precision_) {}
+        precision_(of.precision_),
+        cache_type_(of.cache_type_) {}
   Buffers needs(const Workload& work) const;  // what reserve() books
   void rehearse(const Workload& work);
   base::Arena& arena_;
   base::ThreadPool pool_;
   const Kernels& kernels_;
   const Precision precision_;
+  const CacheType cache_type_;
   base::Booking stacks_;  // of the pool's threads
   Buffers buffers_;       // booked by reserve()
   Matmul matmul_{pool_, kernels_, precision_, buffers_};

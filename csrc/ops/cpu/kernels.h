@@ -65,7 +65,7 @@ struct Kernels {
   void (*axpy)(float a, const float* x, float* y, uint32_t n);                      // y += a * x
   void (*rotate)(float* x, const float* cosine, const float* sine, uint32_t half);  // RoPE
   // One position of one key head into its block of the cache, at place `lane`.
-  void (*cache_put)(quant::DType dtype, const float* key, const float* value, uint32_t dim,
+  void (*cache_put)(CacheType type, const float* key, const float* value, uint32_t dim,
                     uint32_t lane, std::byte* keys, std::byte* values);
   void (*attend)(const AttendSpan& span);
   void (*attend_merge)(const float* from, uint32_t dim, float* state);

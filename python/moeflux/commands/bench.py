@@ -128,7 +128,7 @@ def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) ->
     asked = asdict(setting) | {"context": setting.context}
     arguments.check("bench", errors.FormatError, OF_LOAD, asked)
     check_precision(setting.precision, setting.device)
-    check_kv(setting.kv, setting.precision, setting.device)
+    check_kv(setting.kv, setting.device)
     sizes = plan.measure(checkpoint, spec, setting.context, setting.threads, setting.precision,
                          device, setting.read_ahead, kv=setting.kv)  # fmt: skip
     plan.fit(sizes, device_budget(setting.memory, device))

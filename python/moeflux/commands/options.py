@@ -85,7 +85,7 @@ Precision = Annotated[
 ]
 Kv = Annotated[
     Optional[str],
-    typer.Option(help="Type of the KV cache: float32 or bfloat16.",
+    typer.Option(help="Type of the KV cache: float32, bfloat16 or int8.",
                  show_default="what the precision gives"),
 ]  # fmt: skip
 Threads = Annotated[Optional[int], typer.Option(help="Compute threads.")]

@@ -71,7 +71,7 @@ def plan(
         check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
     native_device = devices.open_device(device, precision)
     devices.check_precision(precision, devices.kind_of(native_device))
-    devices.check_kv(kv, precision, devices.kind_of(native_device))
+    devices.check_kv(kv, devices.kind_of(native_device))
     found = open_headers(model, revision, offline)
     checkpoint = found.checkpoint
     threads = devices.default_threads(checkpoint.nbytes) if threads is None else threads

@@ -33,7 +33,7 @@ void attend_span(const AttentionRows& rows, uint32_t row, uint32_t n, uint32_t k
   const uint64_t block_bytes = w.n_kv_heads * rows.head_bytes;
   const CacheExtent& extent = rows.segment[row]->cache[first / kCacheExtent];
   const uint64_t at = first % kCacheExtent / kCacheBlock * block_bytes + kv_head * rows.head_bytes;
-  rows.ops.kernels().attend({rows.dtype, extent.keys + at, extent.values + at, block_bytes,
+  rows.ops.kernels().attend({rows.type, extent.keys + at, extent.values + at, block_bytes,
                              w.head_dim, w.scale, n_queries, queries.data(), begins.data(),
                              lens.data(), to.data(), scratch,
                              scratch + uint64_t(n_queries) * kSpan});
@@ -142,7 +142,7 @@ AttentionRows::AttentionRows(CpuOps& ops, const Heads& w, const CacheShape& cach
       position(n),
       state_floats(attend_state_floats(w.head_dim)) {
   const CacheForm form = ops.cache_form(cache);
-  dtype = form.dtype;
+  type = form.type;
   head_bytes = form.block_bytes / w.n_kv_heads;
   for (const Segment& of : segments)
     for (uint32_t i = 0; i < of.n; ++i) {
@@ -181,7 +181,7 @@ void AttentionRows::put(uint32_t row, uint32_t kv_head, const float* key,
   const uint32_t at = position[row], block = at % kCacheExtent / kCacheBlock;
   const CacheExtent& extent = segment[row]->cache[at / kCacheExtent];
   const uint64_t offset = (uint64_t(block) * w.n_kv_heads + kv_head) * head_bytes;
-  ops.kernels().cache_put(dtype, key, value, w.head_dim, at % kCacheBlock, extent.keys + offset,
+  ops.kernels().cache_put(type, key, value, w.head_dim, at % kCacheBlock, extent.keys + offset,
                           extent.values + offset);
 }
 
@@ -202,10 +202,7 @@ void AttentionRows::attend(Segments segments) const {
 }
 
 CacheForm CpuOps::cache_form(const CacheShape& cache) const {
-  const quant::DType dtype =
-      precision_ == Precision::float32 ? quant::DType::f32 : quant::DType::bf16;
-  return {dtype, uint64_t(kCacheBlock) * cache.n_heads * cache_width(cache.head_dim) *
-                     quant::dtype_bytes(dtype)};
+  return {cache_type_, cache.n_heads * cache_head_bytes(cache_type_, cache.head_dim)};
 }
 
 }  // namespace moeflux::ops::cpu

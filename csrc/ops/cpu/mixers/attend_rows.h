@@ -22,7 +22,7 @@ struct AttentionRows {
 
   CpuOps& ops;
   const Heads w;
-  quant::DType dtype;   // of the cache
+  CacheType type;       // of the cache
   uint32_t group;       // query heads of a key head
   uint32_t heads;       // numbers of a row of q
   uint64_t head_bytes;  // of one key head in a block of the cache

@@ -68,6 +68,17 @@ ALWAYS_INLINE i16 to_int(const v16& v) {  // towards zero
 ALWAYS_INLINE u32x16 to_words(const u16x16& v) {
   return convert<word_lanes, half_lanes, u32x16>(v);
 }
+typedef int8_t byte_lanes __attribute__((vector_size(kLanes)));
+ALWAYS_INLINE i16 load_bytes(const std::byte* p) {  // 16 signed ones
+  i16 to;
+  for (uint32_t i = 0; i < 16; i += kLanes) {
+    byte_lanes part;
+    memcpy(&part, p + i, sizeof part);
+    const int_lanes wide = __builtin_convertvector(part, int_lanes);
+    memcpy(reinterpret_cast<char*>(&to) + 4 * i, &wide, sizeof wide);
+  }
+  return to;
+}
 ALWAYS_INLINE u16x16 to_halves(const u32x16& v) {
   return __builtin_convertvector(v, u16x16);
 }

@@ -192,8 +192,10 @@ void attend(const AttentionRows& rows, const Segment& segment) {
 }  // namespace
 
 CacheForm gpu::GpuOps::cache_form(const CacheShape& cache) const {
-  return {cache_dtype_, uint64_t(kCacheBlock) * cache.n_heads * cache.head_dim *
-                            quant::dtype_bytes(cache_dtype_)};
+  const bool f32 = cache_dtype_ == quant::DType::f32;
+  return {
+      f32 ? CacheType::f32 : CacheType::bf16,
+      uint64_t(kCacheBlock) * cache.n_heads * cache.head_dim * quant::dtype_bytes(cache_dtype_)};
 }
 
 void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
