@@ -6,13 +6,11 @@ A device counts while chip, system and moeflux are those that were checked.
 from __future__ import annotations
 
 import json
-import os
 import platform
-import sys
 from pathlib import Path
 from typing import Any
 
-from . import _core
+from . import _core, state
 from ._version import __version__
 from .durable import write_json
 from .errors import IoError, MoefluxError
@@ -24,12 +22,7 @@ _LARGEST = 1 << 16
 
 def place() -> Path:
     """The file, which need not exist."""
-    state = os.environ.get("XDG_STATE_HOME")
-    if state:
-        return Path(state) / "moeflux" / NAME
-    home = Path.home()
-    mac = home / "Library" / "Application Support"
-    return (mac if sys.platform == "darwin" else home / ".local" / "state") / "moeflux" / NAME
+    return state.place(NAME)
 
 
 def fingerprint(device: _core.NativeDevice) -> dict[str, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import os
 import re
 import sys
@@ -27,6 +26,8 @@ from .commands.plan import plan
 from .commands.serve import serve
 from .commands.synth import synth
 from .commands.top import top
+from .commands.tune import tune
+from .memory import as_size
 from .terminal import escape_controls
 
 app = typer.Typer(
@@ -54,7 +55,7 @@ def _main(
 
 COMMANDS = (
     *(generate, chat, serve, launch, batch, top),
-    *(info, plan, pack, convert, synth, bench, doctor),
+    *(info, plan, tune, pack, convert, synth, bench, doctor),
 )
 for command in COMMANDS:
     app.command(short_help=(command.__doc__ or "").partition("\n")[0])(command)
@@ -107,10 +108,8 @@ def _sentence(error: Exception) -> str:
 
 
 def _size(found: re.Match[str]) -> str:
-    """Bytes as --memory takes them: rounded up, so that what would do still does."""
-    unit, power = next((u, p) for u, p in (("GiB", 3), ("MiB", 2), ("KiB", 1))
-                       if int(found[1]) >= 1024**p or p == 1)  # fmt: skip
-    return f"{math.ceil(int(found[1]) * 100 / 1024**power) / 100}{unit}"
+    """Bytes as --memory takes them."""
+    return as_size(int(found[1]))
 
 
 def _forget_output() -> None:

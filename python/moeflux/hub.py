@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-from . import files
+from . import files, known
 from .errors import DownloadError, IoError, MoefluxError
 from .gguf import choice
 from .gguf.contents import is_gguf
@@ -94,6 +94,8 @@ def shipped(path: str | os.PathLike[str] | None) -> Path | None:
 def require_hub_id(path: str | os.PathLike[str]) -> HubId:
     """`path` if a hub may be asked for it: owner/name, and no sign that it is a name on this disk.
 
+    A short name (known.py) is the hub id that it stands for.
+
     Raises:
         IoError: it is none, or looks like a path: names of one's own files are told to nobody.
     """
@@ -103,10 +105,10 @@ def require_hub_id(path: str | os.PathLike[str]) -> HubId:
                       f"({text})")  # fmt: skip
     first = text.split("/")[0]
     why = f"; {first} is a folder here, so no hub was asked" if os.path.isdir(first) else ""
-    found = _HUB_ID.fullmatch(text)
+    found = _HUB_ID.fullmatch(known.hub_id(text) or text)
     if why or found is None or _FILE.fullmatch(found[1]):
-        raise IoError(f"[hub] expected a checkpoint folder, a GGUF file or a hub id owner/name"
-                      f"{why} ({text})")  # fmt: skip
+        raise IoError("[hub] expected a checkpoint folder, a GGUF file or a hub id owner/name, or "
+                      f"a short name of `moeflux plan`{why} ({text})")  # fmt: skip
     return HubId(found[1], found[2] or "")
 
 

@@ -60,6 +60,14 @@ def parse_bytes(memory: str | int) -> int:
     return size
 
 
+def as_size(nbytes: int) -> str:
+    """Bytes as `parse_bytes` takes them: rounded up, so that what would do still does."""
+    unit, power = next((u, p) for u, p in (("GiB", 3), ("MiB", 2), ("KiB", 1))
+                       if nbytes >= 1024**p or p == 1)  # fmt: skip
+    number = f"{math.ceil(nbytes * 100 / 1024**power) / 100:.2f}"
+    return number.rstrip("0").rstrip(".") + unit
+
+
 def _cgroup_limits() -> list[tuple[int, int]]:
     """(limit, used) in bytes of every memory cgroup this process is in, v1 and v2."""
     found = []

@@ -16,8 +16,9 @@ from moeflux import cli
 from moeflux.checkpoint import open_checkpoint
 from moeflux.device import PRECISIONS, default_threads
 from moeflux.families import build_spec
+from moeflux.memory import as_size
 from moeflux.packing import pack
-from moeflux.planning import line_chart, plan, probe, rates
+from moeflux.planning import line_chart, plan, probe, rates, verdict
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support.fake_hub import FakeHub
@@ -298,18 +299,22 @@ def planned(monkeypatch, capsys):
 def test_the_command_shows_draws_and_prints_json(tmp_path, planned):
     folder = synthesize(tmp_path / "m", Recipe("small"))
     chart = tmp_path / "chart.svg"
+    checkpoint = open_checkpoint(folder)
+    threads = default_threads(checkpoint.nbytes)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, threads)
+    least = plan.minimum_bytes(sizes)
     done = command(str(folder), "--context", "512", "--plot", str(chart))
-    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    words = {level.word: level.status for level in verdict.LEVELS}
+    assert words[first.partition(":")[0]] == done.returncode, first
+    assert f"smallest budget {as_size(least)}: moeflux chat {folder} --memory" in first
     assert "minimum memory" in done.stdout and "skewed" in done.stdout
     root = ElementTree.parse(chart).getroot()
     lines = root.findall("{http://www.w3.org/2000/svg}polyline")
     assert len(lines) == 4 and all(line.get("points") for line in lines)
     answer = planned(folder, "--context", 512, "--memory", "100MB", "--memory", "1GB",
                      "--hit-rate", 0.5)  # fmt: skip
-    checkpoint = open_checkpoint(folder)
-    threads = default_threads(checkpoint.nbytes)
-    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, threads)
-    assert answer["minimum_bytes"] == plan.minimum_bytes(sizes)
+    assert answer["minimum_bytes"] == least
     assert [row["memory_bytes"] for row in answer["rows"]] == [100_000_000, 1_000_000_000]
     for row in answer["rows"]:
         (speed,) = row["speeds"]
@@ -336,8 +341,12 @@ def test_the_command_plans_what_a_load_at_that_precision_needs(tmp_path, planned
 @pytest.mark.parametrize(
     ("args", "word"),
     [(["--hit-rate", "1.5"], "hit_rate"), (["--precision", "int4"], "precision"),
-     (["--device", "host", "--precision", "int8"], "precision"), (["--memory", "1MB"], "at least"),
-     (["--context", "0"], "context"), (["--plot", "/nowhere/at/all.svg"], "/nowhere")],
+     (["--device", "host", "--precision", "int8"], "precision"),
+     (["demo", "--memory", "1MB"], "at least"), (["--context", "0"], "context"),
+     (["--plot", "/nowhere/at/all.svg"], "/nowhere"), (["--rows", "64"], "a model for --rows"),
+     (["--disk-gb-s", "3"], "found one of them"),
+     (["demo", "--disk-gb-s", "-1", "--mem-gb-s", "9"], "disk-gb-s"),
+     (["--ram", "much"], "a size")],
 )  # fmt: skip
 def test_what_makes_no_plan_is_one_sentence(args, word):
     done = command(*args)

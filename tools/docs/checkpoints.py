@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the table of checkpoints in docs/models.md from their shapes.
+"""Writes the table of checkpoints in docs/models.md, and moeflux/known.json, from their shapes.
 
 PYTHONPATH=tests python tools/docs/checkpoints.py   # tests/python/test_checkpoint_table.py compares
 
@@ -10,13 +10,15 @@ Shapes are those of the public configs; no tensor of these checkpoints was ever 
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from moeflux import known
 from moeflux.checkpoint import Checkpoint, Tensor
 from moeflux.families import build_spec
 from moeflux.planning import plan
@@ -98,8 +100,8 @@ def _qwen2(layers: int, width: int, heads: int, kv: int, experts: int, top_k: in
 
 
 HEAD = (
-    "| checkpoint | family | parameters, of them a token's | files | an expert "
-    "| experts of a token | smallest memory | all in memory | verified |\n" + "|---" * 9 + "|\n"
+    "| checkpoint | short name | family | parameters, of them a token's | files | an expert "
+    "| experts of a token | smallest memory | all in memory | verified |\n" + "|---" * 10 + "|\n"
 )
 VERIFIED = {"qwen2_moe": "goldens; another model's weights"}  # by family: more than goldens
 # Name, family, what differs from the family's config in tests/oracle.
@@ -141,6 +143,32 @@ CHECKPOINTS: list[tuple[str, str, Any]] = [
     ("Qwen1.5-MoE-A2.7B", "qwen2_moe", _qwen2(24, 2048, 16, 16, 60, 4, 1408, 5632)),
     ("Qwen2-57B-A14B", "qwen2_moe", _qwen2(28, 3584, 28, 4, 64, 8, 2560, 20480)),
 ]  # fmt: skip
+MLX = "mlx-community/"
+# Short names by row, and the conversions or releases on the hub that they stand for, as people
+# write them; none of them was fetched.
+HUB = {
+    "Qwen3-30B-A3B, Qwen3-Coder-30B-A3B": {
+        "qwen3-30b": MLX + "Qwen3-30B-A3B-Instruct-2507-4bit",
+        "qwen3-coder-30b": MLX + "Qwen3-Coder-30B-A3B-Instruct-4bit"},
+    "Qwen3-235B-A22B": {"qwen3-235b": MLX + "Qwen3-235B-A22B-Instruct-2507-4bit"},
+    "Qwen3-Coder-480B-A35B": {"qwen3-coder-480b": MLX + "Qwen3-Coder-480B-A35B-Instruct-4bit"},
+    "Qwen3-Next-80B-A3B, Qwen3-Coder-Next": {
+        "qwen3-next-80b": MLX + "Qwen3-Next-80B-A3B-Instruct-4bit",
+        "qwen3-coder-next": MLX + "Qwen3-Coder-Next-4bit"},
+    "Qwen3.5-35B-A3B, Qwen3.6-35B-A3B, Ornith-1.x-35B": {
+        "qwen3.6-35b": MLX + "Qwen3.6-35B-A3B-4bit",
+        "qwen3.5-35b": MLX + "Qwen3.5-35B-A3B-4bit",
+        "ornith-35b": MLX + "Ornith-1.0-35B-4bit"},
+    "Qwen3.5-122B-A10B, Ornith-1.x-122B": {"qwen3.5-122b": MLX + "Qwen3.5-122B-A10B-4bit"},
+    "Qwen3.5-397B-A17B, Ornith-1.x-397B": {"qwen3.5-397b": MLX + "Qwen3.5-397B-A17B-4bit"},
+    "gpt-oss-20b": {"gpt-oss-20b": "openai/gpt-oss-20b"},
+    "gpt-oss-120b": {"gpt-oss-120b": "openai/gpt-oss-120b"},
+    "GLM-4.5-Air": {"glm-4.5-air": MLX + "GLM-4.5-Air-4bit"},
+    "GLM-4.7-Flash": {"glm-4.7-flash": "zai-org/GLM-4.7-Flash"},
+    "MiniMax-M2, M2.5": {"minimax-m2.5": MLX + "MiniMax-M2.5-4bit"},
+    "Mixtral-8x22B": {"mixtral-8x22b": MLX + "Mixtral-8x22B-Instruct-v0.1-4bit"},
+    "OLMoE-1B-7B": {"olmoe-1b-7b": MLX + "OLMoE-1B-7B-0125-Instruct-4bit"},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -153,21 +181,28 @@ class Row:
     active: int
     form: str
     file_bytes: int
-    expert_bytes: int
     token_bytes: int
-    least_bytes: int
-    all_bytes: int
+    sizes: plan.Sizes
 
     @property
     def line(self) -> str:
         """As the page has it."""
+        sizes = self.sizes
+        whole = sizes.fixed_bytes + sizes.slots_bytes(sizes.n_experts)
+        short = ", ".join(f"`{name}`" for name in HUB.get(self.name, ()))
         return (
-            f"| {self.name} | `{self.family}` | {self.parameters / 1e9:.1f} B, "
+            f"| {self.name} | {short} | `{self.family}` | {self.parameters / 1e9:.1f} B, "
             f"{self.active / 1e9:.1f} B | {self.form}, {self.file_bytes / 1e9:.1f} GB "
-            f"| {self.expert_bytes / 1e6:.2f} MB | {self.token_bytes / 1e9:.2f} GB "
-            f"| {self.least_bytes / 1e9:.1f} GB | {self.all_bytes / 1e9:.1f} GB "
+            f"| {sizes.expert_bytes / 1e6:.2f} MB | {self.token_bytes / 1e9:.2f} GB "
+            f"| {plan.minimum_bytes(sizes) / 1e9:.1f} GB | {whole / 1e9:.1f} GB "
             f"| {VERIFIED.get(self.family, 'goldens')} |\n"
         )
+
+    @property
+    def known(self) -> known.Known:
+        """As the package has it."""
+        return known.Known(self.name, self.family, self.form, self.parameters, self.active,
+                           self.file_bytes, HUB.get(self.name, {}), asdict(self.sizes))  # fmt: skip
 
 
 def _stacked(shapes: dict[str, Shape]) -> dict[str, Shape]:
@@ -224,7 +259,7 @@ def _affine(shapes: dict[str, Shape], plain_router: str) -> tuple[dict[str, Any]
 
 def row(name: str, family: str, settings: dict[str, Any]) -> Row:
     """The numbers of one checkpoint."""
-    known = FAMILIES[family]
+    oracle = FAMILIES[family]
     text = text_config(family, settings)
     shapes = _stacked(hub_shapes(family, text))
     if text.get("use_qk_norm") is False:  # the oracle's model has the norms
@@ -234,11 +269,11 @@ def row(name: str, family: str, settings: dict[str, Any]) -> Row:
     if family == "gpt_oss":
         form, tensors = "MXFP4", _mxfp4(shapes)
         config["quantization_config"] = {"quant_method": "mxfp4"}
-    elif known.latent:  # of which 4 bits are refused
+    elif oracle.latent:  # of which 4 bits are refused
         form, tensors = "bf16", {name: ("BF16", shape) for name, shape in shapes.items()}
     else:
         form = "4 bits"
-        tensors, said = _affine(shapes, known.router if known.router_is_plain else "?")
+        tensors, said = _affine(shapes, oracle.router if oracle.router_is_plain else "?")
         config["quantization"] = said
     table: dict[str, Tensor] = {}
     end = 0
@@ -253,24 +288,31 @@ def row(name: str, family: str, settings: dict[str, Any]) -> Row:
     routed = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
     return Row(
         name, family, total, total - routed + routed * text["num_experts_per_tok"]
-        // text[known.n_experts], form, end, sizes.expert_bytes,
-        inventory(checkpoint, spec).token_bytes, plan.minimum_bytes(sizes),
-        sizes.fixed_bytes + sizes.slots_bytes(sizes.n_experts),
+        // text[oracle.n_experts], form, end, inventory(checkpoint, spec).token_bytes, sizes,
     )  # fmt: skip
 
 
-def table() -> str:
-    """The table, as the page has it."""
+def rows() -> list[Row]:
+    """All checkpoints."""
     os.environ["MOEFLUX_SIMD"] = SIMD
-    return HEAD + "".join(row(*checkpoint).line for checkpoint in CHECKPOINTS)
+    return [row(*checkpoint) for checkpoint in CHECKPOINTS]
 
 
-def page() -> str:
-    """docs/models.md with the table."""
+def page(found: list[Row]) -> str:
+    """docs/models.md with the table of these rows."""
     text = PAGE.read_text()
     before, rest = text.split(MARKS[0])
-    return before + MARKS[0] + table() + MARKS[1] + rest.split(MARKS[1])[1]
+    table = HEAD + "".join(row.line for row in found)
+    return before + MARKS[0] + table + MARKS[1] + rest.split(MARKS[1])[1]
+
+
+def data(found: list[Row]) -> str:
+    """moeflux/known.json: a line for each row."""
+    lines = [json.dumps(row.known._asdict()) for row in found]
+    return "[\n" + ",\n".join(lines) + "\n]\n"
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    computed = rows()
+    PAGE.write_text(page(computed))
+    known.FILE.write_text(data(computed))

@@ -59,13 +59,15 @@ def bench(
     """Measure prefill and decode at every combination of the settings given.
 
     Bounds come from this machine's disk and memory, measured first. Random tokens route like noise:
-    name a text for hit rates that mean something.
+    name a text for hit rates that mean something: `moeflux plan` remembers those.
     """
     from .. import hub
     from ..bench import Setting
     from ..checkpoint import open_checkpoint
     from ..device import default_threads, kind_of, open_device
     from ..families import build_spec
+    from ..identity import of_weights
+    from .seen_runs import remember
 
     model = options.one_model(model, named)
     lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
@@ -83,13 +85,17 @@ def bench(
     checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
     spec = build_spec(checkpoint)
     sizes = [_sizes(setting, checkpoint, spec, native_device) for setting in settings]
-    ids = _random_ids(spec.vocab) if text is None else _ids_of(text, checkpoint)
+    ids = _random_ids(spec.vocab) if text is None else ids_of(text, checkpoint)
     report = {"model": str(model or "demo"),
               **_measured(settings, sizes, checkpoint, spec, native_device, ids)}  # fmt: skip
     if as_json:
         print(json.dumps(report, indent=2))
     else:
         _show(report)
+    if text is not None:  # random tokens show no hit rate that a plan could use
+        weights = of_weights(checkpoint, checkpoint.config)
+        for run, size in zip(report["runs"], sizes, strict=True):
+            remember(weights, size, run)
     if share:
         print("\n".join(_shared(report, native_device)))
     if plot is not None:
@@ -164,7 +170,8 @@ def _measured(
     return {"machine": rates, "runs": runs}
 
 
-def _ids_of(text: Path, checkpoint: Checkpoint) -> list[int]:
+def ids_of(text: Path, checkpoint: Checkpoint) -> list[int]:
+    """The tokens of a text. Raises IoError, and FormatError for one without any."""
     from ..tokenizer import Tokenizer
 
     try:

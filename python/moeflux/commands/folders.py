@@ -10,7 +10,7 @@ import json
 import os
 from pathlib import Path
 
-from .. import files
+from .. import files, state
 from ..durable import private_file
 from ..errors import MoefluxError
 from ..lookalikes import CLAIMS
@@ -19,8 +19,7 @@ MOST, MAX_BYTES = 1000, 1 << 20  # folders, and bytes of the file
 
 
 def _list() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(state).expanduser() / "moeflux" / "folders.json"
+    return state.place("folders.json")
 
 
 def claimed(folder: Path) -> str | None:

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from ..errors import FormatError
-from ..terminal import escape_controls
-from . import options
+from . import options, plan_shown, seen_runs
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..planning.curves import Curve
+    from ..planning.given import Given
     from ..planning.plan import Row, Sizes, Speed
     from ..planning.rates import Machine
+    from ..planning.seen import Run
+    from ..planning.verdict import Verdict
+    from ..remote import Headers
 
-WIDE = 80  # characters that the whole table of decode takes
-NARROW = ("memory", "routing", "hits", "tokens/s")  # its columns in fewer
+Ram = Annotated[
+    Optional[str], typer.Option(help="Plan for a machine of so much memory, such as 16GiB.")
+]
+DiskRate = Annotated[
+    Optional[float],
+    typer.Option("--disk-gb-s", help="Its disk's GB/s, as data sheets say; with --mem-gb-s."),
+]
+MemoryRate = Annotated[
+    Optional[float], typer.Option("--mem-gb-s", help="Its memory's GB/s; with --disk-gb-s.")
+]
 
 
 def plan(
@@ -39,6 +50,9 @@ def plan(
         Optional[float],
         typer.Option(help="Share of experts found in memory; estimated when not given."),
     ] = None,
+    ram: Ram = None,
+    disk_gb_s: DiskRate = None,
+    mem_gb_s: MemoryRate = None,
     folder: Annotated[
         Optional[Path],
         typer.Option(help="Probe the disk of this folder (for a hub id: where it would go)."),
@@ -54,59 +68,206 @@ def plan(
     """Show what a model needs and how fast it would decode on this machine, at several budgets.
 
     Reads config and headers only: of a hub id a few hundred kilobytes, whatever the model's size.
-    Rates come from a probe of a few seconds.
+    Rates come from a probe of a few seconds, or from --disk-gb-s and --mem-gb-s. Without a model:
+    which known checkpoints suit this machine. The exit status is 0 for GOOD, 3 for SLOW (fewer than
+    5 tokens/s), 4 for POOR (fewer than 1), 5 for what does not fit.
     """
-    from .. import device as devices
-    from ..arguments import check, number, optional
-    from ..families import build_spec
-    from ..model import RULES, check_rows
-    from ..planning import curves, probe
-    from ..planning import plan as planner
+    from ..planning.given import Given
     from ..planning.line_chart import require_writable
-    from ..remote import open_headers
 
-    model, asked = options.one_model(model, named), options.budgets(memory)
-    rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
-    for text in asked or ("auto",):
-        check("plan", FormatError, RULES | {"hit_rate": rate}, locals() | {"memory": text})
-    native_device = devices.open_device(device, precision)
-    devices.check_precision(precision, devices.kind_of(native_device))
-    devices.check_kv(kv, devices.kind_of(native_device))
-    found = open_headers(model, revision, offline)
-    checkpoint = found.checkpoint
-    threads = devices.default_threads(checkpoint.nbytes) if threads is None else threads
-    spec = build_spec(checkpoint)
-    check_rows(rows, spec)
-    sizes = planner.measure(checkpoint, spec, context, threads, precision, native_device,
-                             read_ahead, rows, kv)  # fmt: skip
-    budgets = [devices.device_budget(text, native_device) for text in asked]
-    budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native_device))
-    for budget in budgets:
-        planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    given = Given.read(ram, disk_gb_s, mem_gb_s)
+    asked = Asked(options.one_model(model, named), context, threads, device, precision, rows, kv,
+                  read_ahead, hit_rate, given, folder)  # fmt: skip
+    budgets = options.budgets(memory)
+    asked.check(budgets)
     if plot is not None:
-        require_writable(plot)  # and so is a chart that cannot be written
-    files = checkpoint.files if found.is_local else ()
-    machine = probe.machine(spec, files, sizes.slot_bytes, threads, folder, native_device,
-                            precision)  # fmt: skip
-    family = str(checkpoint.config.get("model_type"))
-    curve = None if hit_rate is not None else curves.find(family, sizes.experts_per_layer)
-    found_rows = planner.rows(sizes, machine, budgets, hit_rate, curve=curve)
-    answer = {
-        "model": str(checkpoint.path),
-        "device": devices.kind_of(native_device),
-        "precision": precision,
-        "kv": kv or ("float32" if precision == "float32" else "bfloat16"),
-        "advised_bytes": devices.advised_bytes(native_device),
-        "routing": _routing(hit_rate, curve),
-        "curve": None if curve is None else curves.describe(curve, family),
-        **_answer(sizes, machine, found_rows, spec.chunk),
-    }
+        require_writable(plot)  # one that cannot be written is refused before the probe
+    if asked.model is None:
+        from . import catalogue
+
+        asked.need_no_model(plot)
+        catalogue.show_known(budgets, given, threads, as_json)
+        return
+    answer, verdict = _plan(asked, budgets, revision, offline)
     if as_json:
         print(json.dumps(answer, indent=2))
     else:
-        _show(answer)
+        plan_shown.show_plan(answer)
     if plot is not None:
-        _draw(plot, answer)
+        plan_shown.draw(plot, answer)
+    raise typer.Exit(verdict.status)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of a plan."""
+
+    model: str | None
+    context: int
+    threads: int | None
+    device: str
+    precision: str
+    rows: int | None
+    kv: str | None
+    read_ahead: bool
+    hit_rate: float | None
+    given: Given
+    folder: Path | None
+
+    def check(self, budgets: list[str]) -> None:
+        """Raises FormatError for what no load takes, before anything is opened."""
+        from .. import device as devices
+        from ..arguments import check, number, optional
+        from ..model import RULES
+
+        rate = optional(number("in 0..1", lambda value: 0 <= value <= 1))
+        for text in budgets or ("auto",):
+            rules = RULES | {"hit_rate": rate}
+            check("plan", FormatError, rules, vars(self) | {"memory": text})
+        kind = devices.kind_of(self.native)
+        devices.check_precision(self.precision, kind)
+        devices.check_kv(self.kv, self.precision, kind)
+
+    def need_no_model(self, plot: Path | None) -> None:
+        """Raises FormatError for what says something of one model, of which none is named."""
+        fixed = {"context": options.CONTEXT, "device": "cpu", "precision": "float32", "rows": None,
+                 "kv": None, "read_ahead": True, "hit_rate": None, "folder": None}  # fmt: skip
+        of_one = [name for name, usual in fixed.items() if getattr(self, name) != usual]
+        of_one += ["plot"] if plot is not None else []
+        if of_one:
+            name = of_one[0].replace("_", "-")
+            raise FormatError(f"[plan] expected a model for --{name}, found none")
+
+    @property
+    def native(self) -> Any:
+        """The device, open; None for the CPU."""
+        from ..device import open_device
+
+        return open_device(self.device, self.precision)
+
+
+def _plan(
+    asked: Asked, texts: list[str], revision: str | None, offline: bool
+) -> tuple[dict[str, Any], Verdict]:
+    from .. import device as devices
+    from ..families import build_spec
+    from ..model import check_rows
+    from ..planning import plan as planner
+    from ..remote import open_headers
+
+    native = asked.native
+    found = open_headers(asked.model, revision, offline)
+    checkpoint = found.checkpoint
+    threads = devices.default_threads(checkpoint.nbytes) if asked.threads is None else asked.threads
+    spec = build_spec(checkpoint)
+    check_rows(asked.rows, spec)
+    sizes = planner.measure(checkpoint, spec, asked.context, threads, asked.precision, native,
+                             asked.read_ahead, asked.rows, asked.kv)  # fmt: skip
+    advised = devices.advised_bytes(native)
+    budgets = [devices.device_budget(text, native) for text in texts]
+    whole = sizes.fixed_bytes + sizes.slots_bytes(sizes.n_experts)
+    best = max(budgets) if budgets else min(asked.given.budget(native), whole)
+    budgets = budgets or planner.usual_budgets(sizes, advised)
+    for budget in budgets:
+        planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    machine = _machine(asked, found, spec, sizes, threads, native)
+    runs = _runs(asked, found, threads, native)
+    curve, told = _curve(asked.hit_rate, checkpoint.config, sizes, runs)
+    rows = planner.rows(sizes, machine, budgets, asked.hit_rate, curve=curve)
+    verdict = _verdict(asked, found, sizes, machine, best, curve, runs)
+    answer = {
+        "model": str(checkpoint.path),
+        "device": devices.kind_of(native),
+        "precision": asked.precision,
+        "kv": asked.kv or ("float32" if asked.precision == "float32" else "bfloat16"),
+        "advised_bytes": advised,
+        "routing": _routing(asked.hit_rate, curve),
+        "curve": told,
+        **_answer(sizes, machine, rows, spec.chunk),
+        "verdict": asdict(verdict) | {"answer_seconds": verdict.answer_seconds,
+                                      "sentence": verdict.sentence},
+    }  # fmt: skip
+    return answer, verdict
+
+
+def _machine(
+    asked: Asked, found: Headers, spec: Any, sizes: Sizes, threads: int, native: Any
+) -> Machine:
+    """This machine's rates, or those that were given."""
+    from ..planning import given, probe
+
+    if asked.given.disk_rate is not None and asked.given.memory_rate is not None:
+        return given.machine(sizes, asked.given.disk_rate, asked.given.memory_rate, threads)
+    files = found.checkpoint.files if found.is_local else ()
+    return probe.machine(spec, files, sizes.slot_bytes, threads, asked.folder, native,
+                         asked.precision)  # fmt: skip
+
+
+def _runs(asked: Asked, found: Headers, threads: int, native: Any) -> list[Run]:
+    """What runs of this model have shown here; of a machine that was given, nothing."""
+    from ..device import kind_of
+    from ..identity import of_weights
+    from ..planning import seen
+
+    if not found.is_local or asked.given.disk_rate is not None:
+        return []
+    weights = of_weights(found.checkpoint, found.checkpoint.config)
+    return seen.of(seen.How(weights, seen.here(), kind_of(native), asked.precision, asked.kv or "",
+                            threads, asked.read_ahead))  # fmt: skip
+
+
+def _curve(
+    hit_rate: float | None, config: dict[str, Any], sizes: Sizes, runs: list[Run]
+) -> tuple[Curve | None, str | None]:
+    """The curve of hit rates, and where it is from."""
+    from ..planning import curves, seen
+    from ..planning import hit_rate as formula
+    from ..planning.plan import SKEW
+
+    if hit_rate is not None:
+        return None, None
+    family, each = str(config.get("model_type")), max(sizes.experts_per_layer, 1)
+    curve = curves.find(family, sizes.experts_per_layer)
+    inside = [run for run in runs if 0 < run.share < 1]
+    if not inside:
+        return curve, None if curve is None else curves.describe(curve, family)
+
+    def skewed(share: float) -> float:
+        return formula.hit_rate(share, each, max(sizes.top_k, 1), SKEW)
+
+    base = skewed if curve is None else curve.hit_rate
+    told = f"as runs on this machine showed at {len(inside)} budget{'s' * (len(inside) > 1)}"
+    return seen.bent(base, inside, (each, sizes.top_k)), told
+
+
+def _verdict(
+    asked: Asked, found: Headers, sizes: Sizes, machine: Machine, budget: int, curve: Curve | None,
+    runs: list[Run],
+) -> Verdict:  # fmt: skip
+    from ..planning import plan as planner
+    from ..planning import seen
+    from ..planning.verdict import judge
+
+    least, known, rate = planner.minimum_bytes(sizes), None, 0.0
+    if budget >= least:
+        (row,) = planner.rows(sizes, machine, [budget], asked.hit_rate, curve=curve)
+        known = seen.near(runs, row.fit.share)
+        rate = row.speeds[-1].tokens_per_second if known is None else known.tokens_per_second
+    share = seen.tuned_share(runs)
+    tuned = None if share is None else seen_runs.budget(sizes, math.ceil(share * sizes.n_experts))
+    return judge(rate, budget, least, str(asked.model), _talks(found), known is not None,
+                 None if tuned is None or tuned >= budget else tuned)  # fmt: skip
+
+
+def _talks(found: Headers) -> bool:
+    """Whether there is a chat template, as far as it can be told."""
+    from ..errors import MoefluxError
+    from ..tokenizer import Tokenizer
+
+    if found.is_local:
+        with contextlib.suppress(MoefluxError):  # a plan needs no tokenizer
+            return Tokenizer(found.checkpoint.path, found.checkpoint.config).has_template
+    return True
 
 
 def _answer(sizes: Sizes, machine: Machine, rows: list[Row], chunk: int) -> dict[str, Any]:
@@ -133,118 +294,8 @@ def _answer(sizes: Sizes, machine: Machine, rows: list[Row], chunk: int) -> dict
     }
 
 
-def _gb(nbytes: float) -> str:
-    return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e8 else f"{nbytes / 1e6:,.2f} MB"
-
-
-def _rate(per_second: float) -> str:
-    return f"{per_second:.2f}" if per_second < 1000 else f"{per_second:,.0f}"
-
-
-def _show(answer: dict[str, Any]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console()
-    parts = Table(title=escape(escape_controls(answer["model"])), show_header=False)
-    for name, value in _parts(answer).items():
-        parts.add_row(name, value)
-    console.print(parts)
-    console.print(_speeds(answer, console.width < WIDE))
-    if answer["disturbed"]:
-        apart = ", ".join(
-            f"{name} {spread:.1f} times" for name, spread in answer["disturbed"].items()
-        )
-        console.print(f"Measured on a busy machine: repeated measurements lie apart ({apart}). "
-                      "These speeds are rough: plan again when it is quiet.")  # fmt: skip
-    if len(answer["routing"]) > 1:
-        other = answer["curve"] or (
-            "for routing that prefers some experts: nothing near this model was measured"
-        )
-        console.print(f"Hit rates: for uniform routing, the floor; {escape(other)}. A run's stats "
-                      "tell the real one: pass it as --hit-rate.")  # fmt: skip
-
-
 def _routing(hit_rate: float | None, curve: Curve | None) -> list[str]:
     """What the speeds of a row assume."""
     if hit_rate is not None:
         return ["as given"]
     return ["uniform", "skewed" if curve is None else "measured"]
-
-
-def _speeds(answer: dict[str, Any], is_narrow: bool) -> Table:
-    """The table of decode; in a narrow terminal what matters most of it."""
-    from rich.table import Table
-
-    columns = ["memory", "slots", "share", "routing", "hits", "read a token", "tokens/s", "bound"]
-    shown = [name for name in columns if not is_narrow or name in NARROW]
-    table = Table(title="Decode")
-    for column in shown:
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in answer["rows"]:
-        budget = [_gb(row["memory_bytes"]), str(row["slots"]), f"{row['share']:.0%}"]
-        for name, speed in zip(answer["routing"], row["speeds"], strict=True):
-            cells = [*budget, name, f"{speed['hit_rate']:.0%}", _gb(speed["bytes_per_token"]),
-                     _rate(speed["tokens_per_second"]), _rate(speed["bound"])]  # fmt: skip
-            found = dict(zip(columns, cells, strict=True))
-            table.add_row(*(found[column] for column in shown))
-            budget = ["", "", ""]
-    return table
-
-
-def _parts(answer: dict[str, Any]) -> dict[str, str]:
-    sizes, machine = answer["sizes"], answer["machine"]
-    return {
-        "resident weights": _gb(sizes["resident_bytes"]),
-        "scratch, buffers, stacks": _gb(sizes["scratch_bytes"]),
-        f"a session of {sizes['context']} tokens": f"{answer['kv']}, "
-            f"at most {_gb(sizes['session_bytes'])}, and "
-            f"{_gb(sizes['extent_bytes'])} for every {sizes['extent']} of them",
-        "an expert's slot": ", ".join(_gb(k[0]) for k in sizes["classes"]) or "none",
-        "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
-                   f"{sizes['top_k']} a token and layer",
-        "all experts in memory": _gb(answer["experts_bytes"]),
-        "minimum memory": f"{_gb(answer['minimum_bytes'])} ({answer['minimum_bytes']} bytes)",
-        "this device advises": "nothing" if answer["advised_bytes"] is None
-                               else f"at most {_gb(answer['advised_bytes'])}",
-        "experts of one token": f"{_gb(answer['expert_bytes_per_token'])} in "
-                                f"{answer['cycle_slots']} slots",
-        f"a first prompt of {answer['prompt_tokens']}":
-            f"reads {_gb(answer['prompt_read_bytes'])}, so the first token comes after "
-            f"{answer['prompt_read_seconds']:.1f} s or more",
-        "a pass of a prompt": _passes(answer),
-        "this disk": ", ".join(f"{_gb(rate)}/s by {batch}"
-                               for batch, rate in machine["disk"]["by_batch"].items())
-                     + f" ({machine['disk']['mode']})",
-        "this memory": f"{_gb(machine['memory_rate'])}/s",
-        "its kernels": f"{_gb(machine['kernels']['bytes_per_second'])}/s with "
-                       f"{machine['threads']} threads, {answer['precision']}, "
-                       f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
-    }  # fmt: skip
-
-
-def _passes(answer: dict[str, Any]) -> str:
-    """Tokens of a pass by memory, and what a wide one computes in."""
-    shown, last = [], None
-    for row in answer["rows"]:
-        if row["rows"] != last:
-            aside = f" (in {_gb(row['pass_bytes'])} of the slots)" if row["pass_bytes"] else ""
-            shown.append(f"{row['rows']:,} tokens{aside} at {_gb(row['memory_bytes'])}")
-        last = row["rows"]
-    return ", ".join(shown)
-
-
-def _draw(path: Path, answer: dict[str, Any]) -> None:
-    from ..planning.line_chart import Line, svg, write_svg
-
-    rows = answer["rows"]
-    lines = []
-    names = [f"{name} routing" for name in answer["routing"]]
-    names = names if len(names) > 1 else ["expected"]
-    for number, name in enumerate(names):
-        for key, dashed in (("tokens_per_second", False), ("bound", True)):
-            points = [(row["memory_bytes"] / 1e9, row["speeds"][number][key]) for row in rows]
-            lines.append(Line(f"{name}: bound" if dashed else name, points, dashed))
-    title = escape_controls(f"{answer['model']}: expected decode")
-    write_svg(path, svg(title, "memory budget, GB", "tokens/s", lines))
