@@ -1,5 +1,5 @@
-// Backend and Buffer for Python (moeflux/gpu/): devices, their buffers and command buffers. Encoding
-// holds the GIL; opening, compiling and waiting release it. Only the thread that holds the GIL
+// Backend and Buffer for Python (moeflux/gpu/): devices, their buffers and command buffers. Recording
+// holds the GIL; opening, compiling, committing and waiting release it. Only the thread that holds the GIL
 // touches the lists below.
 #include "device/device.h"
 
@@ -111,8 +111,7 @@ class NativeBuffer {
 class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
  public:
   explicit NativeCommands(const NativeDevice& device)
-      : device_(device),  // Metal blocks here while too many are in flight
-        commands_(unlocked([&device = *device.device] { return device.commands(); })) {}
+      : device_(device), commands_(device.device->commands()) {}
 
   void dispatch(const NativePipeline& pipeline, const py::list& values, const OptionalSize& grid,
                 const OptionalSize& threadgroup) {
@@ -153,13 +152,19 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
 
   void commit() {
     if (state_ != State::recording) throw GpuError("[bindings::Command] it is committed already");
-    commands_->commit();
+    state_ = State::committing;
+    try {  // a queue that is full makes it wait
+      unlocked([&commands = *commands_] { commands.commit(); });
+    } catch (...) {
+      state_ = State::recording;
+      throw;
+    }
     state_ = State::in_flight;
     for (const auto& buffer : written_) buffer->add_writer(shared_from_this());
     written_.clear();
   }
 
-  bool committed() const { return state_ != State::recording; }
+  bool committed() const { return state_ == State::in_flight || state_ == State::done; }
   bool done() const { return state_ == State::done || (committed() && commands_->done()); }
   bool reported() const { return reported_; }
 
@@ -201,7 +206,7 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
     return device_.device->addresses(buffers);
   }
 
-  enum class State { recording, in_flight, done };
+  enum class State { recording, committing, in_flight, done };
 
   // True when it is done, `error` being what it failed with. Needs no GIL.
   bool ask(uint64_t timeout_ns, std::exception_ptr& error) const {

@@ -89,7 +89,8 @@ class Commands {
   virtual void commit() = 0;
   virtual bool done() const = 0;
   virtual bool wait_for(uint64_t timeout_ns) = 0;  // true when done; throws the stored GpuError
-  virtual uint64_t gpu_ns() const = 0;             // time on the device; REQUIRES: done()
+  // Time on the device; 0: it has not run. REQUIRES: done()
+  virtual uint64_t gpu_ns() const = 0;
 
   void wait() {
     while (!wait_for(UINT64_C(1) << 62)) {

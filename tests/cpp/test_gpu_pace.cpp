@@ -82,7 +82,9 @@ TEST_CASE("pace: what the system ended is cut finer the next time, however long 
   Pace pace(budgets(10 * kMillion, 50 * kMillion));
   const auto part = macs(kA, kMillion);
   const double before = pace.ns(part);
-  pace.learn(std::vector{part}, 0, true);
+  pace.learn(std::vector{part}, 0, true);  // ignored, and never ran
+  CHECK(pace.ns(part) == before);
+  pace.learn(std::vector{part}, 1, true);
   CHECK(pace.ns(part) > 1.3 * before);
   pace.learn(std::vector{part}, 0, false);  // a device without time stamps
   CHECK(pace.ns(part) > 1.3 * before);

@@ -10,10 +10,11 @@ struct Known {
   int64_t code;
   std::string_view text;
 };
+constexpr int64_t kTimeout = 2, kInteractivity = 14;
 // Codes of MTLCommandBufferError up to 12; the driver's own list agrees with them and has more.
 constexpr Known kKnown[] = {
     {1, "An error inside the driver: try again; if it stays, restart the machine."},
-    {2,
+    {kTimeout,
      "The system ended work that held the GPU for too long. Try again: work is now handed over in "
      "smaller pieces. If it stays, load with fewer rows at once (rows=) or a smaller context."},
     {3, "The GPU met memory that it may not touch: this is an error of moeflux, please report it."},
@@ -27,7 +28,7 @@ constexpr Known kKnown[] = {
     {9, "Memory of this work was let go too early: this is an error of moeflux, please report it."},
     {11, "The GPU is gone: an external one was unplugged, or the system reset it."},
     {12, "A kernel overran its stack: this is an error of moeflux, please report it."},
-    {14,
+    {kInteractivity,
      "The system ended work that kept the display waiting. Try again: work is now handed over in "
      "smaller pieces. If it stays, load with fewer rows at once (rows=), switch the display off or "
      "use the machine from another one."},
@@ -47,6 +48,11 @@ std::optional<int64_t> driver_code(std::string_view text) {
 }
 
 }  // namespace
+
+bool was_too_long(int64_t code, std::string_view description) {
+  const int64_t found = driver_code(description).value_or(code);
+  return found == kTimeout || found == kInteractivity;
+}
 
 std::string_view advice(int64_t code, std::string_view description) {
   const int64_t found = driver_code(description).value_or(code);

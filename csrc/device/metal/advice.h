@@ -10,4 +10,7 @@ namespace moeflux::device::metal {
 // means and what to do, as one sentence or two; empty for a code that nothing is known of.
 std::string_view advice(int64_t code, std::string_view description);
 
+// Whether it says that the work held the GPU for too long: it ran.
+bool was_too_long(int64_t code, std::string_view description);
+
 }  // namespace moeflux::device::metal

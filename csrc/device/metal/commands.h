@@ -1,6 +1,7 @@
 // Commands over Metal. Dispatches are checked and recorded; commit() encodes them all into one
 // MTLCommandBuffer. So no encoder is ever left open, and no command buffer exists that is not
-// committed (a queue blocks whoever asks for more than it has). For .mm files only.
+// committed: a queue makes whoever asks for more than its 64 wait until one has completed, which
+// committed ones do by themselves. For .mm files only.
 #pragma once
 #include <memory>
 #include <string>

@@ -142,16 +142,22 @@ struct InFlight {
   std::unique_ptr<Place> place;
 };
 
+constexpr uint64_t kRan = 1;  // ns
+
 // On a thread of Metal's.
 void finish(id<MTLCommandBuffer> buffer, InFlight& flight) {
   const Pool pool;
   std::string error;
-  if (buffer.status == MTLCommandBufferStatusError)
-    error = what_failed(buffer.error, *flight.recording);
   const CFTimeInterval seconds = buffer.GPUEndTime - buffer.GPUStartTime;
+  uint64_t gpu_ns = seconds > 0 ? uint64_t(seconds * 1e9) : 0;
+  if (buffer.status == MTLCommandBufferStatusError) {
+    error = what_failed(buffer.error, *flight.recording);
+    // 0 is what never ran, and this has, whether Metal tells its time or not.
+    if (was_too_long(buffer.error.code, describe(buffer.error))) gpu_ns = std::max(gpu_ns, kRan);
+  }
   flight.recording.reset();             // so the buffers are free before anybody hears of the end
   flight.place->leave(!error.empty());  // so that whoever tries again has a new queue
-  flight.completion->finish(std::move(error), seconds > 0 ? uint64_t(seconds * 1e9) : 0);
+  flight.completion->finish(std::move(error), gpu_ns);
 }
 
 }  // namespace

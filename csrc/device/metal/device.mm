@@ -27,6 +27,7 @@ Limits limits_of(id<MTLDevice> device) {
   limits.max_threads = uint32_t(device.maxThreadsPerThreadgroup.width);
   limits.threadgroup_bytes = uint32_t(device.maxThreadgroupMemoryLength);
   limits.unified_memory = device.hasUnifiedMemory;
+  limits.simdgroup_matrices = [device supportsFamily:MTLGPUFamilyApple7];
   limits.dispatch_ns = kDispatchNs;
   limits.buffer_ns = kBufferNs;
   return limits;

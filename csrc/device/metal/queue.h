@@ -15,8 +15,8 @@ class Queue {
   Queue(Retained<id<MTLDevice>> device, Residency& residency);
 
   // For one command buffer, which ended() follows, whatever becomes of it. Metal orders the command
-  // buffers of one queue: so a new one takes over only when none of the old one is under way. Throws
-  // GpuError when it cannot be made.
+  // buffers of one queue: so a new one takes over only when none of the old one is under way. After
+  // a failure this waits for that, some seconds at most. Throws GpuError when it cannot be made.
   Retained<id<MTLCommandQueue>> take();
   void ended(bool failed);
 
@@ -26,6 +26,7 @@ class Queue {
   const Retained<id<MTLDevice>> device_;
   Residency& residency_;
   base::Mutex mutex_;
+  base::Condition none_under_way_;
   Retained<id<MTLCommandQueue>> queue_ GUARDED_BY(mutex_);
   bool failed_ GUARDED_BY(mutex_) = false;
   int under_way_ GUARDED_BY(mutex_) = 0;

@@ -8,8 +8,7 @@ namespace {
 
 // Well below the second after which memory is unwired; a request that finds all wired is cheap.
 constexpr std::chrono::milliseconds kBeat{250};
-// How long a pause may be: whoever comes back later waits once for the wiring.
-constexpr std::chrono::minutes kKeep{3};
+constexpr std::chrono::milliseconds kPatience{20};  // of who would have memory back
 
 enum class Step { add, remove, commit, request, end, attach };
 
@@ -53,80 +52,111 @@ Retained<id> make_set([[maybe_unused]] id<MTLDevice> device) {
 
 }  // namespace
 
-Residency::Residency(id<MTLDevice> device) : set_(make_set(device)) {}
+Residency::Residency(id<MTLDevice> device) : set_(make_set(device)) {
+  if (!set_) return;
+  try {
+    thread_ = std::make_unique<base::Thread>("keeping GPU memory wired", [this] { beat(); });
+  } catch (const Error&) {  // then memory is wired again after a pause
+  }
+}
 
 Residency::~Residency() {
-  std::unique_ptr<base::Thread> thread;
+  if (!thread_) return;
   {
     const base::Lock lock(mutex_);
     closing_ = true;
     changed_.notify_all();
-    thread = std::move(thread_);
   }
-  thread.reset();  // joins
-  const base::Lock lock(mutex_);
+  thread_.reset();  // joins
+  const Pool pool;
+  take_up();
   perform(set_.get(), Step::end);
 }
 
 void Residency::add(id<MTLBuffer> buffer) {
-  const base::Lock lock(mutex_);
-  perform(set_.get(), Step::add, buffer);
-  dirty_ = true;
+  change(buffer, false);
 }
 
 void Residency::remove(id<MTLBuffer> buffer) {
+  change(buffer, true);
+}
+
+void Residency::change(id<MTLBuffer> buffer, bool is_removal) {
+  if (!thread_) return;
   const base::Lock lock(mutex_);
-  perform(set_.get(), Step::remove, buffer);
-  dirty_ = removed_ = true;
+  changes_.push_back({Retained<id<MTLBuffer>>::share(buffer), is_removal});
+  removals_ += is_removal;
+  if (changes_.size() == 1) changed_.notify_all();
 }
 
 void Residency::attach(id<MTLCommandQueue> queue) {
-  const base::Lock lock(mutex_);
-  perform(set_.get(), Step::attach, queue);
+  if (thread_) perform(set_.get(), Step::attach, queue);
 }
 
 void Residency::settle() {
+  if (!thread_) return;
   const base::Lock lock(mutex_);
-  if (removed_) take_up();
-}
-
-void Residency::take_up() {
-  if (!dirty_) return;
-  perform(set_.get(), Step::commit);
-  dirty_ = removed_ = false;
-  if (!idle_) perform(set_.get(), Step::request);
+  if (removals_ == 0) return;
+  hurry_ = true;
+  changed_.notify_all();
+  const auto end = Clock::now() + kPatience;
+  while (removals_ > 0 && taken_up_.wait_until(mutex_, end)) {
+  }
 }
 
 void Residency::used() {
+  if (!thread_) return;
   const base::Lock lock(mutex_);
-  if (!set_) return;
-  take_up();
   used_ = Clock::now();
-  if (idle_) {
-    perform(set_.get(), Step::request);
-    idle_ = false;
-    changed_.notify_all();
+  if (wired_ || hurry_) return;
+  hurry_ = true;
+  changed_.notify_all();
+}
+
+bool Residency::wait_for_work() {
+  const base::Lock lock(mutex_);
+  while (!closing_ && !hurry_ && !wired_ && changes_.empty()) changed_.wait(mutex_);
+  // Changes come in crowds, and what is wired is asked for again after a beat.
+  const auto end = Clock::now() + kBeat;
+  while (!closing_ && !hurry_ && changed_.wait_until(mutex_, end)) {
   }
-  if (thread_) return;
-  try {
-    thread_ = std::make_unique<base::Thread>("keeping GPU memory wired", [this] { beat(); });
-  } catch (const Error&) {  // then memory is wired again after a pause
-    return;
+  hurry_ = false;
+  return !closing_;
+}
+
+void Residency::take_up() {
+  std::vector<Change> changes;
+  {
+    const base::Lock lock(mutex_);
+    changes.swap(changes_);
   }
+  if (changes.empty()) return;
+  size_t removals = 0;
+  for (const auto& [buffer, is_removal] : changes) {
+    perform(set_.get(), is_removal ? Step::remove : Step::add, buffer.get());
+    removals += is_removal;
+  }
+  perform(set_.get(), Step::commit);
+  changes.clear();
+  const base::Lock lock(mutex_);
+  removals_ -= removals;
+  taken_up_.notify_all();
 }
 
 void Residency::beat() {
-  const base::Lock lock(mutex_);
-  while (!closing_) {
+  while (wait_for_work()) {
     const Pool pool;
-    if (idle_) {
-      changed_.wait(mutex_);
-    } else if (Clock::now() - used_ < kKeep) {
-      changed_.wait_until(mutex_, Clock::now() + kBeat);
+    take_up();
+    bool was_wired = false, in_use = false;
+    {
+      const base::Lock lock(mutex_);
+      was_wired = wired_;
+      wired_ = in_use = Clock::now() - used_ < kKeep;
+    }
+    if (in_use) {
       perform(set_.get(), Step::request);
-    } else {
+    } else if (was_wired) {
       perform(set_.get(), Step::end);
-      idle_ = true;
     }
   }
 }

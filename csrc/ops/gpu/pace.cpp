@@ -36,7 +36,7 @@ uint64_t Pace::most_macs(const Kernel& kernel) const {
 // Only the sum is known. Too slow is laid on all, which errs to the safe side; too fast on each by
 // its share, and by steps, so that what somebody else's pause made fast is not believed at once.
 void Pace::learn(std::span<const Part> parts, uint64_t gpu_ns, bool failed) {
-  if (!is_limited() || parts.empty() || (gpu_ns == 0 && !failed)) return;
+  if (!is_limited() || parts.empty() || gpu_ns == 0) return;
   double expected = 0;
   std::map<Kernel, std::pair<double, double>> by_kernel;  // expected ns, rate
   for (const Part& part : parts) {

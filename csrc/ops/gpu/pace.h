@@ -40,8 +40,8 @@ class Pace {
   // Multiply-adds that one dispatch of a kernel takes at most; one at least.
   uint64_t most_macs(const Kernel& kernel) const;
 
-  // What these took together. A command buffer that the system has ended tells how long they take
-  // at least, and that it was too long.
+  // What these took together; 0: they did not run. A command buffer that the system has ended tells
+  // how long they take at least, and that it was too long.
   void learn(std::span<const Part> parts, uint64_t gpu_ns, bool failed);
 
  private:

@@ -57,6 +57,7 @@ enum class Fault {
   timeout,         // the same, and from then on the queue ignores what it is given
   interactivity,   // the same, with another reason
   residency,       // newResidencySet...
+  family,          // supportsFamily: the device is older
 };
 // The call of that kind that comes after `after` good ones fails, once.
 METAL_STANDIN_API void inject(Fault fault, int after = 0);
@@ -66,6 +67,8 @@ struct Schedule {
   uint64_t seed = 1;                  // of the order within concurrent encoders, and of all delays
   uint32_t max_delay_us = 200;        // before a command buffer starts, and before its handlers
   uint32_t queue_timeout_ms = 10000;  // of a commandBuffer that a full queue makes wait
+  bool tells_times = true;            // of command buffers that failed
+  bool hold_requests = false;         // requestResidency returns when this is taken back
 };
 METAL_STANDIN_API void set_schedule(const Schedule& schedule);
 
@@ -78,6 +81,7 @@ METAL_STANDIN_API CompileOptions compile_options();
 
 struct Residency {  // of all residency sets
   uint64_t requests = 0, commits = 0;
+  long held = 0;     // requests that have not returned
   long members = 0;  // as of the last commits
 };
 METAL_STANDIN_API Residency residency();

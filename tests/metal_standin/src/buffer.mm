@@ -18,6 +18,8 @@
     metal_standin::record_violation("a buffer was released while a command buffer used it");
   }
   if (_sets > 0) metal_standin::record_violation("a buffer was released while in a residency set");
+  if (!_storage->owned && _storage->wired > 0)
+    metal_standin::record_violation("memory went back to its owner while in a residency set");
   if (_deallocator) {
     _deallocator(_storage->data, _storage->nbytes);
     Block_release(_deallocator);

@@ -18,6 +18,7 @@ const std::map<std::string, metal_standin::Fault> kFaults = {
     {"timeout", metal_standin::Fault::timeout},
     {"interactivity", metal_standin::Fault::interactivity},
     {"residency", metal_standin::Fault::residency},
+    {"family", metal_standin::Fault::family},
 };
 
 }  // namespace

@@ -89,7 +89,7 @@ struct QueueState {
  @public
   std::mutex _mutex;
   std::map<id, bool> _members;  // not retained; whether the last commit has seen it
-  std::vector<id> _removed;     // since the last commit
+  std::vector<std::shared_ptr<metal_standin::Storage>> _removed;  // since the last commit
 }
 @end
 

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <map>
 #include <mutex>
 #include <random>
@@ -17,6 +18,7 @@ struct State {
   std::mutex mutex;
   std::map<Fault, int> faults;  // calls until the one that fails
   Schedule schedule;
+  std::condition_variable schedule_changed;
   std::mt19937_64 random{Schedule{}.seed};
   CompileOptions options;
   std::vector<std::string> violations;
@@ -74,6 +76,7 @@ void set_schedule(const Schedule& schedule) {
   const std::lock_guard lock(state().mutex);
   state().schedule = schedule;
   state().random.seed(schedule.seed);
+  state().schedule_changed.notify_all();
 }
 
 uint64_t random_below(uint64_t n) {
@@ -95,6 +98,11 @@ uint32_t queue_timeout_ms() {
   return state().schedule.queue_timeout_ms;
 }
 
+bool tells_times() {
+  const std::lock_guard lock(state().mutex);
+  return state().schedule.tells_times;
+}
+
 CompileOptions compile_options() {
   const std::lock_guard lock(state().mutex);
   return state().options;
@@ -110,6 +118,13 @@ void count_residency(const Residency& change) {
   state().residency.requests += change.requests;
   state().residency.commits += change.commits;
   state().residency.members += change.members;
+}
+
+void hold_request() {
+  std::unique_lock lock(state().mutex);
+  state().residency.held++;
+  state().schedule_changed.wait(lock, [] { return !state().schedule.hold_requests; });
+  state().residency.held--;
 }
 
 Residency residency() {

@@ -19,11 +19,13 @@ inline void check(bool holds, const char* text) {
 uint64_t random_below(uint64_t n);  // REQUIRES: n > 0
 void random_delay();
 uint32_t queue_timeout_ms();
+bool tells_times();
 void set_compile_options(const CompileOptions& options);
 
 const Kernel* find_kernel(const std::string& name);  // null: none of that name
 
 void count_object(long change);
 void count_residency(const Residency& change);
+void hold_request();  // as the schedule says
 
 }  // namespace metal_standin

@@ -67,6 +67,9 @@ void fail(NSError** error, NSInteger code, const std::string& text) {
 - (BOOL)hasUnifiedMemory {
   return YES;
 }
+- (BOOL)supportsFamily:(MTLGPUFamily)gpuFamily {
+  return gpuFamily <= MTLGPUFamilyApple7 && !fails(Fault::family);
+}
 - (id<MTLCommandQueue>)newCommandQueue {
   if (fails(Fault::queue)) return nil;
   StandinQueue* queue = [StandinQueue new];

@@ -26,6 +26,7 @@ struct Storage {  // the memory of a buffer, shared with the programs that use i
   const uint64_t nbytes;
   const bool owned;                    // freed with the storage, else the caller's
   std::atomic<int> in_flight{0};       // committed programs that use it
+  std::atomic<int> wired{0};           // residency sets that have it, as of their last commits
   std::atomic<bool> released = false;  // its buffer is gone
 };
 

@@ -11,6 +11,7 @@ using metal_standin::check;
 @implementation StandinResidencySet
 - (void)requestResidency {
   metal_standin::count_residency({.requests = 1});
+  metal_standin::hold_request();
 }
 - (void)endResidency {
 }
@@ -23,16 +24,19 @@ using metal_standin::check;
   const std::lock_guard lock(_mutex);
   const auto found = _members.find(allocation);
   check(found != _members.end(), "removeAllocation: not in the set");
-  if (found->second) _removed.push_back(allocation);
+  if (found->second) _removed.push_back(((StandinBuffer*)allocation)->_storage);
   _members.erase(found);
   ((StandinBuffer*)allocation)->_sets--;
 }
 - (void)commit {
   const std::lock_guard lock(_mutex);
   long change = -long(_removed.size());
+  for (const auto& storage : _removed) storage->wired--;
   _removed.clear();
   for (auto& [allocation, seen] : _members) {
-    change += !seen;
+    if (seen) continue;
+    change++;
+    ((StandinBuffer*)allocation)->_storage->wired++;
     seen = true;
   }
   metal_standin::count_residency({.commits = 1, .members = change});

@@ -70,6 +70,7 @@ typedef NS_ENUM(NSInteger, MTLMathMode) {
   MTLMathModeFast = 2,
 };
 #endif
+typedef NS_ENUM(NSInteger, MTLGPUFamily) { MTLGPUFamilyApple7 = 1007 };
 typedef NS_ENUM(NSUInteger, MTLDataType) { MTLDataTypeFloat = 3, MTLDataTypeUInt = 33 };
 
 MTL_EXTERN NSErrorDomain const MTLLibraryErrorDomain;
@@ -103,6 +104,7 @@ typedef __autoreleasing MTLComputePipelineReflection* MTLAutoreleasedComputePipe
 @property(readonly) NSUInteger maxBufferLength;
 @property(readonly) uint64_t recommendedMaxWorkingSetSize;
 @property(readonly) BOOL hasUnifiedMemory;
+- (BOOL)supportsFamily:(MTLGPUFamily)gpuFamily;
 - (nullable id<MTLCommandQueue>)newCommandQueue;
 - (nullable id<MTLBuffer>)newBufferWithLength:(NSUInteger)length
                                       options:(MTLResourceOptions)options;
