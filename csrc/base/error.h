@@ -19,6 +19,9 @@ struct Error : std::runtime_error {
 struct FormatError : Error {  // a file or argument does not say what it must
   using Error::Error;
 };
+struct NoKernelError : FormatError {  // a part of a model that no kernel of a device computes
+  using FormatError::FormatError;
+};
 struct IoError : Error {  // the operating system could not read
   using Error::Error;
 };

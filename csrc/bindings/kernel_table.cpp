@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "bindings/bindings.h"
+#include "device/library_source.h"
 
 namespace py = pybind11;
 
@@ -42,6 +43,7 @@ const char* type_name(device::Type type) {
 }  // namespace
 
 void register_kernel_table(py::module_& module) {
+  module.def("library_source", [] { return device::library_source(); });
   py::class_<device::Binding>(module, "Binding")
       .def_property_readonly("name", [](const device::Binding& self) { return self.name; })
       .def_property_readonly("dtype",

@@ -41,6 +41,19 @@ py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_b
                   "rows"_a = sizes.rows, "wider"_a = wider);
 }
 
+// Why the device cannot compute a model that is right in itself; None: it can.
+std::optional<std::string> refusal(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
+                                   const ComputeOptions& compute, const engine::Options& options) {
+  try {
+    measure(spec, file_bytes, compute, options);
+  } catch (const NoKernelError& error) {
+    return error.what();
+  } catch (const GpuError& error) {  // a buffer that it does not make
+    return error.what();
+  }
+  return std::nullopt;
+}
+
 py::dict make_plan(const py::kwargs& sizes) {  // of plan.h, by name; max_slots: any
   store::PlanInput in;
   const auto take = [&](const char* name, auto& field) {
@@ -160,6 +173,7 @@ Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, py::kw_only(), "spec"_a, "file_bytes"_a, "compute"_a,
              "options"_a);
+  module.def("refusal", &refusal, py::kw_only(), "spec"_a, "file_bytes"_a, "compute"_a, "options"_a);
   module.def("make_plan", &make_plan);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a, "device"_a);

@@ -225,6 +225,10 @@ def matvec_variants() -> list[tuple[str, str, int, str]]: ...  # device, shape c
 def measure_model(
     *, spec: dict[str, Any], file_bytes: list[int], compute: Compute, options: Options
 ) -> dict[str, Any]: ...
+def refusal(
+    *, spec: dict[str, Any], file_bytes: list[int], compute: Compute, options: Options
+) -> str | None: ...
+def library_source() -> str: ...
 def make_plan(
     *,
     memory_bytes: int,

@@ -1,10 +1,11 @@
 """Which devices the doctor has found right on this machine, over processes: a file of the user's.
 
-A device counts while chip, system and moeflux are those that were checked.
+A device counts while chip, system, moeflux and its shaders are those that were checked.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 from pathlib import Path
@@ -26,9 +27,10 @@ def place() -> Path:
 
 
 def fingerprint(device: _core.NativeDevice) -> dict[str, str]:
-    """What a check holds for: another chip, system or version is to be checked again."""
+    """What a check holds for: another chip, system, version or shader is to be checked again."""
+    shaders = hashlib.sha256(_core.library_source().encode()).hexdigest()
     return {"kind": device.kind, "name": device.name, "machine": platform.machine(),
-            "system": platform.platform(), "moeflux": __version__}  # fmt: skip
+            "system": platform.platform(), "moeflux": __version__, "shaders": shaders}  # fmt: skip
 
 
 def has_passed(device: _core.NativeDevice) -> bool:
@@ -36,10 +38,22 @@ def has_passed(device: _core.NativeDevice) -> bool:
     return fingerprint(device) in _read()
 
 
-def note(device: _core.NativeDevice, passed: bool) -> None:
-    """Remembers what the doctor found. A folder that cannot be written is told in the log."""
+def note_passed(device: _core.NativeDevice) -> None:
+    """Remembers that the doctor has found it right, once all of its examination is over."""
     mark = fingerprint(device)
-    marks = [known for known in _read() if known != mark] + ([mark] if passed else [])
+    _write([known for known in _read() if known != mark] + [mark])
+
+
+def revoke(kind: str) -> None:
+    """Forgets every device of that kind: before the doctor looks, which may not come to its end."""
+    known = _read()
+    marks = [mark for mark in known if not isinstance(mark, dict) or mark.get("kind") != kind]
+    if marks != known:
+        _write(marks)
+
+
+def _write(marks: list[Any]) -> None:
+    """A folder that cannot be written is told in the log."""
     try:
         place().parent.mkdir(parents=True, exist_ok=True)
         write_json(place(), marks[-100:], indent=1)

@@ -42,6 +42,15 @@ class Checkpoint:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @property
+    def file_bytes(self) -> list[int]:
+        """The least size of each file that holds all of its tensors."""
+        ends = [0] * len(self.files)
+        for tensor in self.tensors.values():
+            stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
+            ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
+        return ends
+
+    @property
     def config_file(self) -> Path:
         """Where the config stands."""
         return self.path if gguf.is_gguf(self.path) else self.path / "config.json"

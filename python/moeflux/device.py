@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from . import _core
 from .arguments import check, one_of, optional
@@ -62,8 +63,8 @@ def open_device(name: str, *precisions: str) -> _core.NativeDevice | None:
     """The device of that name; None for "cpu", which needs none.
 
     "auto" is this machine's GPU where it has one that computes at all these precisions and that
-    `moeflux doctor` has found right. Else it is the CPU. It does not look at a model: a
-    device has no kernels for some formats and routers.
+    `moeflux doctor` has found right. Else it is the CPU. Whether the GPU computes a model is
+    asked of `suited`.
 
     Raises:
         FormatError: there is no such name.
@@ -94,6 +95,34 @@ def _checked_gpu() -> _core.NativeDevice | None:
     return device
 
 
+def suited(
+    name: str,
+    device: _core.NativeDevice | None,
+    spec: dict[str, Any],
+    file_bytes: list[int],
+    context: int,
+    kv: str | None,
+) -> _core.NativeDevice | None:
+    """What computes a model, `open_device(name)` having given that device: "auto" may be the CPU.
+
+    No weight is read: the core goes through a load from files of those sizes without data. The
+    log says why the CPU takes a model that the device cannot compute. `spec` is a tree.
+
+    Raises:
+        FormatError: the model's parts do not fit each other.
+    """
+    if name != "auto" or device is None:
+        return device
+    options = _core.Options(context=context, read_threads=READ_THREADS, read_ahead=True)
+    refusal = _core.refusal(spec=spec, file_bytes=file_bytes, options=options,
+                            compute=compute(1, "float32", device, kv))  # fmt: skip
+    if refusal is None:
+        return device
+    logger.info("device auto: cpu, because %s (%s) cannot compute this model: %s", device.kind,
+                device.name, refusal)  # fmt: skip
+    return None
+
+
 def first_device(kinds: Sequence[str]) -> _core.NativeDevice:
     """The first of these that this machine has. Raises NoDeviceError for the last of them."""
     for kind in kinds[:-1]:
@@ -120,7 +149,7 @@ def check_precision(precision: str, device: str = "cpu") -> None:
 def check_kv(kv: str | None, device: str = "cpu") -> None:
     """Raises FormatError when there is no such type of a KV cache, or not on that device."""
     check("load", FormatError, RULES, {"kv": kv})
-    if device != "cpu" and kv == "int8":
+    if device not in ("cpu", "auto") and kv == "int8":  # "auto" is the CPU for it
         raise FormatError(
             f"[load] expected kv float32 or bfloat16 on device {device}, found {kv!r}: it is the CPU's"
         )

@@ -23,6 +23,7 @@ from .device import (
     device_budget,
     kind_of,
     open_device,
+    suited,
 )
 from .device import RULES as DEVICE_RULES
 from .errors import FormatError, SessionError
@@ -80,9 +81,9 @@ def load(
         context: tokens a session can hold. Its KV cache grows as it fills. `memory` must have room
             for one session of the whole context.
         device: "cpu"; "metal", the GPU of a Mac; "auto", metal where `moeflux doctor` has found it
-            right on this machine and `precision` is float32, else cpu; or "host", the GPU's shaders
-            run on the CPU, for checking: slow. Results of different devices agree within a
-            tolerance.
+            right on this machine, `precision` is float32 and there are kernels for the model, else
+            cpu; or "host", the GPU's shaders run on the CPU, for checking: slow. Results of
+            different devices agree within a tolerance.
         precision: of products with weights: "float32", "bfloat16" (16-bit activations) or "int8"
             (8-bit activations, one scale a group). Router, recurrent state, norms and logits are
             float32 always. A device other than "cpu" computes at float32 and has no other.
@@ -129,7 +130,7 @@ def load(
     begin = time.perf_counter()
     native_device = open_device(device, precision)
     check_precision(precision, kind_of(native_device))
-    check_kv(kv, kind_of(native_device))
+    check_kv(kv, device)
     folder = hub.resolve(path, revision, offline)
     checkpoint = open_checkpoint(folder)
     threads = threads if threads is not None else default_threads(checkpoint.nbytes)
@@ -137,21 +138,18 @@ def load(
     identity = Identity(checkpoint)  # of what the core is about to open
     spec = build_spec(checkpoint)
     check_rows(rows, spec)
+    parts, sizes = tree(spec), checkpoint.file_bytes
+    native_device = suited(device, native_device, parts, sizes, context, kv)
     with promise(lambda: device_budget(memory, native_device)) as memory_bytes:
         native = _core.load_model(
-            spec=tree(spec),
+            spec=parts,
             files=[os.fsencode(file) for file in checkpoint.files],
             memory_bytes=memory_bytes,
             direct=direct_io,
             compute=compute(threads, precision, native_device, kv),
-            options=_core.Options(
-                context=context,
-                read_threads=READ_THREADS,
-                read_ahead=read_ahead,
-                max_slots=min(max_slots or 0, 2**32 - 1),
-                rows=rows or 0,
-            ),
-        )
+            options=_core.Options(context=context, read_threads=READ_THREADS, read_ahead=read_ahead,
+                                  max_slots=min(max_slots or 0, 2**32 - 1), rows=rows or 0),
+        )  # fmt: skip
         hold(native)
     elastic.follow(native, memory == "auto")
     model = Model(native, folder, checkpoint.config, spec, identity)

@@ -56,3 +56,49 @@ def test_what_fails_is_an_answer(monkeypatch):
     monkeypatch.setattr(facts, "_QUESTIONS", (("holding", ends),))
     ran, ended = facts.measure(Backend(DEVICES[0]), False, lambda _: None)
     assert (ran.value, ended.value, ended.note) == (20.0, None, "Impacting Interactivity")
+
+
+def test_a_device_that_fails_while_the_disk_is_read_was_not_busy(monkeypatch, tmp_path):
+    def fails(*_):
+        raise GpuError("the GPU is gone")
+
+    monkeypatch.setattr(facts._Tiny, "record", fails)
+    monkeypatch.setattr(facts._Tiny, "__init__", lambda *_: None)
+    monkeypatch.setattr(facts, "_QUESTIONS", (("reading", facts._reading),))
+    (fact,) = facts.measure(Backend(DEVICES[0]), False, lambda _: None, tmp_path)
+    assert (fact.value, fact.note) == (None, "the GPU is gone")
+
+
+class Slow:
+    """Commands that hold the device for a microsecond a hundred positions."""
+
+    def __init__(self, longest):
+        self.gpu_seconds, self.longest = 0.0, longest
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.gpu_seconds > self.longest:
+            raise GpuError("Impacting Interactivity")
+
+    def dispatch(self, name, args, *_):
+        self.gpu_seconds += 1e-8 * int(args[5])
+
+
+@pytest.mark.parametrize("longest", [1.0, 1.5e-3])
+def test_work_is_held_for_as_long_as_is_asked_in_several_dispatches_if_need_be(
+    monkeypatch, longest
+):
+    """One dispatch of all positions takes 41 us here."""
+    backend = Backend(DEVICES[0])
+    monkeypatch.setattr(backend, "commands", lambda: Slow(longest))
+    first, second, *last = facts._holding(backend, facts.SMALL, None)
+    assert (first.what, first.unit) == ("1 ms in 25 dispatches", "ms")
+    assert first.value == pytest.approx(1, rel=0.02)
+    if longest < 2e-3:
+        assert (second.value, second.note) == (None, "ended: Impacting Interactivity")
+        assert last == []
+    else:
+        assert second.value == pytest.approx(2, rel=0.02)
+        assert [fact.note for fact in last] == ["none: all ran to their end"]

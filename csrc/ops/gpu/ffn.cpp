@@ -6,7 +6,7 @@ namespace moeflux::ops::gpu {
 
 void require_swiglu(const GatedFfn& w) {
   if (!w.is_swiglu() || w.interleaved)
-    throw FormatError("[gpu::ffn] expected SwiGLU, found ",
+    throw NoKernelError("[gpu::ffn] expected SwiGLU, found ",
                       w.interleaved ? "gate and up in one matrix" : "a clamped gated unit",
                       ", which no kernel of a device does; the CPU's do");
 }

@@ -36,7 +36,7 @@ struct Rows {  // [first, first + count) of a matrix, as device memory
   static device::Argument codes(const Recorder& recorder, const quant::Matrix& m, uint64_t first,
                                 uint64_t count) {
     if (!is_supported(m.shape))
-      throw FormatError("[gpu::linear] expected numbers or MLX's affine codes, found weights of ",
+      throw NoKernelError("[gpu::linear] expected numbers or MLX's affine codes, found weights of ",
                         m.shape.format->name, ", which no kernel of a device reads; the CPU's do");
     return plane(recorder, m, quant::kCodes, first, count);
   }

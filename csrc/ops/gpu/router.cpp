@@ -17,7 +17,7 @@ std::string beyond_kernel(const Router& w) {
 
 void GpuOps::route(const Router& w, const Rows& normed, const Routing& out) {
   if (const std::string found = beyond_kernel(w); !found.empty())
-    throw FormatError("[gpu::route] expected a softmax router, found ", found,
+    throw NoKernelError("[gpu::route] expected a softmax router, found ", found,
                       ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   const uint64_t pairs = uint64_t(n) * w.top_k;

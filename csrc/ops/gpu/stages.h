@@ -17,7 +17,7 @@ namespace moeflux::ops::gpu {
 // all, and weights that are read again come from a cache.
 inline constexpr size_t kSingly = 4;
 
-void require_swiglu(const GatedFfn& w);  // throws FormatError: no other activation has a kernel
+void require_swiglu(const GatedFfn& w);  // throws NoKernelError: no other activation has a kernel
 
 class GpuOps;
 std::unique_ptr<Ahead> make_ahead(GpuOps& ops);  // which outlive it

@@ -64,26 +64,30 @@ def bench(
     from .. import hub
     from ..bench import Setting
     from ..checkpoint import open_checkpoint
-    from ..device import default_threads, kind_of, open_device
+    from ..device import default_threads, kind_of, open_device, suited
     from ..families import build_spec
     from ..identity import of_weights
+    from ..spec import tree
     from .seen_runs import remember
 
     model = options.one_model(model, named)
     lengths = {"--prompt": prompt, "--tokens": tokens, "--warmup": warmup}
     arguments.check("bench", errors.FormatError, RULES, lengths)
     native_device = open_device(device, *precision.split(","))
-    kind = kind_of(native_device)
     counts = [default_threads()] if threads is None else _numbers(threads, "--threads")
     together = _numbers(sequences, "--sequences")
+    budgets = options.budgets(memory) or ["auto"]
+    checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
+    spec = build_spec(checkpoint)
+    native_device = suited(device, native_device, tree(spec), checkpoint.file_bytes,
+                           prompt + warmup + tokens, kv)  # fmt: skip
+    kind = kind_of(native_device)
     settings = [
         Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead, kv)
         for budget, count, name, number in product(
-            options.budgets(memory) or ["auto"], counts, precision.split(","), together
+            budgets, counts, precision.split(","), together
         )
     ]
-    checkpoint = open_checkpoint(hub.resolve(model, revision, offline))
-    spec = build_spec(checkpoint)
     sizes = [_sizes(setting, checkpoint, spec, native_device) for setting in settings]
     ids = _random_ids(spec.vocab) if text is None else ids_of(text, checkpoint)
     report = {"model": str(model or "demo"),

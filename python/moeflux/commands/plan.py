@@ -126,7 +126,7 @@ class Asked:
             check("plan", FormatError, rules, vars(self) | {"memory": text})
         kind = devices.kind_of(self.native)
         devices.check_precision(self.precision, kind)
-        devices.check_kv(self.kv, self.precision, kind)
+        devices.check_kv(self.kv, self.device)
 
     def need_no_model(self, plot: Path | None) -> None:
         """Raises FormatError for what says something of one model, of which none is named."""
@@ -154,6 +154,7 @@ def _plan(
     from ..model import check_rows
     from ..planning import plan as planner
     from ..remote import open_headers
+    from ..spec import tree
 
     native = asked.native
     found = open_headers(asked.model, revision, offline)
@@ -161,6 +162,8 @@ def _plan(
     threads = devices.default_threads(checkpoint.nbytes) if asked.threads is None else asked.threads
     spec = build_spec(checkpoint)
     check_rows(asked.rows, spec)
+    native = devices.suited(asked.device, native, tree(spec), checkpoint.file_bytes, asked.context,
+                            asked.kv)  # fmt: skip
     sizes = planner.measure(checkpoint, spec, asked.context, threads, asked.precision, native,
                              asked.read_ahead, asked.rows, asked.kv)  # fmt: skip
     advised = devices.advised_bytes(native)

@@ -56,10 +56,18 @@ def examine(
     """
     report = Report(_system())
     for kind in kinds:
-        device = _examine_device(kind, tune, note, report.problems)
-        report.devices.append(device)
-        if device.absent is None and facts_too:
-            device.facts = facts.measure(Backend(kind), kind in GPUS, note, disk)
+        # What ends the examination early, a crash or Ctrl-C, leaves no mark.
+        checked_devices.revoke(kind)
+        n_problems = len(report.problems)
+        backend, absent = _open(kind, report.problems)
+        if backend is None:
+            report.devices.append(DeviceReport(kind, absent=absent))
+            continue
+        report.devices.append(_examine_device(backend, tune, note, report.problems))
+        if facts_too:
+            report.devices[-1].facts = facts.measure(backend, kind in GPUS, note, disk)
+        if kind in GPUS and len(report.problems) == n_problems:
+            checked_devices.note_passed(backend._native)
     note("disk")
     try:
         report.disk = probe.disk(disk or probe.models_folder())
@@ -70,18 +78,23 @@ def examine(
     return report
 
 
-def _examine_device(
-    kind: str, tune: bool, note: Callable[[str], None], problems: list[str]
-) -> DeviceReport:
+def _open(kind: str, problems: list[str]) -> tuple[Backend | None, str]:
+    """The device, or None and why there is none."""
     try:
-        backend = Backend(kind)
+        return Backend(kind), ""
     except NoDeviceError as error:
         if kind == "metal" and sys.platform == "darwin":
             problems.append(f"a Mac without Metal: {error}")
-        return DeviceReport(kind, absent=str(error))
+        return None, str(error)
     except GpuError as error:
         problems.append(f"{kind}: {error}")
-        return DeviceReport(kind, absent=str(error))
+        return None, str(error)
+
+
+def _examine_device(
+    backend: Backend, tune: bool, note: Callable[[str], None], problems: list[str]
+) -> DeviceReport:
+    kind = backend.kind
     device = DeviceReport(kind, name=backend.name, limits=dataclasses.asdict(backend.limits))
     device.n_kernels = len(backend.kernels)
     for kernel in backend.kernels:
@@ -105,10 +118,6 @@ def _examine_device(
         problems.append(f"{kind}: rates of matvec kernels: {error}")
     if tune:
         device.table_rows = speed.better_rows(backend.name, device.rates)
-    if kind in GPUS:
-        prefix = f"{kind}: "
-        wrong = [problem for problem in problems if problem.startswith(prefix)]
-        checked_devices.note(backend._native, not wrong)
     return device
 
 

@@ -174,13 +174,9 @@ def measure(
     Raises:
         FormatError: tensors that do not fit each other.
     """
-    ends = [0] * len(checkpoint.files)
-    for tensor in checkpoint.tensors.values():
-        stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
-        ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
     native = _core.measure_model(
         spec=tree(spec),
-        file_bytes=ends,
+        file_bytes=checkpoint.file_bytes,
         compute=compute(n_threads, precision, device, kv),
         options=_core.Options(
             context=context, read_threads=READ_THREADS, read_ahead=read_ahead, rows=rows or 0

@@ -6,7 +6,7 @@
 namespace moeflux::ops {
 
 void mix(gpu::GpuOps&, const Mla&, Segments, const Rows&, float*) {
-  throw FormatError(
+  throw NoKernelError(
       "[gpu::mix] expected attention with keys and values, found latent attention, which no kernel "
       "of a device does; the CPU's do");
 }
