@@ -8,10 +8,11 @@
 
 #include "ops/mixers/attention.h"
 #include "ops/mixers/delta_net.h"
+#include "ops/mixers/gated_convolution.h"
 #include "ops/mixers/mla.h"
 
 namespace moeflux::ops {
 
-using Mixer = std::variant<Attention, DeltaNet, Mla>;
+using Mixer = std::variant<Attention, DeltaNet, Mla, GatedConvolution>;
 
 }  // namespace moeflux::ops

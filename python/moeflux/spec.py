@@ -147,6 +147,8 @@ class Mla:
         kv_b: (n_heads, nope_dim + value_dim, rank) each head's key and value of a latent.
         scale: of scores.
         norm_eps: of `q_norm` and `kv_norm`.
+        query_growth, query_step: a query at position p is multiplied by
+            1 + query_growth * log(1 + floor(p / query_step)); a step of 0 is none.
     """
 
     kind: ClassVar[str] = "mla"
@@ -165,9 +167,28 @@ class Mla:
     rope_scale: float
     scale: float
     norm_eps: float
+    query_growth: float = 0.0
+    query_step: int = 0
 
 
-Mixer = Attention | DeltaNet | Mla
+@dataclass(frozen=True)
+class GatedConvolution:
+    """A convolution over positions, by channel, between two gates.
+
+    Attributes:
+        inputs: makes [b | c | u]; the convolution is of b * u, its result is multiplied by c.
+        conv: (d_model, conv_width), the last of them for the position itself.
+    """
+
+    kind: ClassVar[str] = "gated_convolution"
+    inputs: Matrix
+    out: Matrix
+    conv: Vector
+    conv_bias: Vector | None
+    conv_width: int
+
+
+Mixer = Attention | DeltaNet | Mla | GatedConvolution
 
 
 @dataclass(frozen=True)

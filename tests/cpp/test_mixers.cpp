@@ -311,7 +311,7 @@ TEST_CASE("convolution equals the formula for every width, range and history") {
           for (uint32_t i = 0; i < width - 1 + n; ++i) rows.push_back(input.data() + i * channels);
           const uint32_t middle = channels > 16 ? 19 : channels;
           for (auto [begin, end] : {std::pair(0u, middle), std::pair(middle, channels)})
-            kernels->conv_silu(
+            kernels->convolve(
                 {rows.data(), weights.data(), out.data(), channels, width, n, begin, end});
           for (uint32_t t = 0; t < n; ++t)
             for (uint32_t c = 0; c < channels; ++c) {

@@ -125,6 +125,7 @@ SPARSE = [
     {"mlp_only_layers": [0]},  # the file has experts there
     {"decoder_sparse_step": 2},
 ]
+GROWING = FAMILIES["mistral4"].base["rope_parameters"]
 # What transformers would do, or refuse to do, and the engine does not.
 NOT_DONE = {
     "all": [
@@ -183,6 +184,31 @@ NOT_DONE = {
         {"swiglu_limit": float("inf")},
         {"partial_rotary_factor": 0.5},
         {"num_hidden_layers": 3},
+    ],
+    "lfm2_moe": [
+        {"conv_bias": True},
+        {"conv_L_cache": 1},
+        {"conv_L_cache": 4},
+        {"use_expert_bias": False},
+        {"tie_embedding": "no"},
+        {"num_dense_layers": 2},
+        {"num_dense_layers": None},
+        {"norm_eps": None},
+        {"layer_types": ["conv"] * 5},
+        {"layer_types": None},
+        {"layer_types": None, "full_attn_idxs": [1, 5]},
+    ],
+    "mistral4": [
+        {"model_type": "mistral"},
+        {"scoring_func": "sigmoid"},
+        {"sliding_window": 16},
+        {"first_k_dense_replace": None},
+        {"rope_interleave": False},
+        {"rope_parameters": {**GROWING, "llama_4_scaling_beta": None}},
+        {"rope_parameters": {**GROWING, "llama_4_scaling_beta": float("nan")}},
+        {"rope_parameters": {**GROWING, "original_max_position_embeddings": 0.5}},
+        {"rope_parameters": {**GROWING, "partial_rotary_factor": 0.5}},
+        {"n_group": 5},
     ],
     "hy_v3": [
         {"qk_norm": False},

@@ -27,7 +27,7 @@ class Checkpoint:
             self.stored.update(safetensors_file.read(file))
         self.family = family = FAMILIES[self.text["model_type"].removesuffix("_text")]
         prefixes = (family.hub_prefix, family.mlx_prefix, "model.")
-        self.prefix = next(p for p in prefixes if f"{p}norm.weight" in self.stored)
+        self.prefix = next(p for p in prefixes if f"{p}{family.final_norm}.weight" in self.stored)
         stacked = f".{family.mlx_experts}.gate_proj.weight"
         self.is_mlx = any(name.endswith(stacked) for name in self.stored)
         self._cache: dict[str, Array] = {}

@@ -13,6 +13,7 @@ from .families import FAMILIES, Config, is_sparse, layer_types
 
 Array = np.ndarray
 Shape = tuple[int, ...]
+CONVOLUTIONS = ("conv1d.weight", "conv.conv.weight")  # ends of names
 EXPERT_MATRICES = ("gate_proj", "up_proj", "down_proj")  # of resident and of stacked ones
 
 
@@ -27,7 +28,7 @@ def hub_shapes(family: str, config: Config) -> dict[str, Shape]:
     for layer, kind in enumerate(layer_types(config)):
         block = _layer_shapes(family, config, kind, is_sparse(config, layer))
         shapes.update({f"{spec.hub_prefix}layers.{layer}.{n}": s for n, s in block.items()})
-    shapes[f"{spec.hub_prefix}norm.weight"] = (hidden,)
+    shapes[f"{spec.hub_prefix}{spec.final_norm}.weight"] = (hidden,)
     if not config["tie_word_embeddings"]:
         shapes[f"{spec.hub_head}.weight"] = (vocab, hidden)
     return shapes
@@ -63,11 +64,11 @@ def later_layers(config: Config) -> list[str]:
 
 def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[str, Shape]:
     spec, hidden = FAMILIES[family], config["hidden_size"]
-    mixer = _delta_net_shapes if kind == "linear_attention" else _attention_shapes
-    shapes = {"input_layernorm.weight": (hidden,), "post_attention_layernorm.weight": (hidden,)}
-    shapes.update(mixer(family, config))
+    shapes: dict[str, Shape] = {f"{name}.weight": (hidden,) for name in spec.norms}
+    shapes.update(_MIXERS.get(kind, _attention_shapes)(family, config))
     if not sparse:
-        return shapes | _ffn_shapes("mlp", hidden, config["intermediate_size"])
+        width = config["intermediate_size"]
+        return shapes | _ffn_shapes(spec.dense, hidden, width, spec.dense_names)
     shapes[f"{spec.moe}.{spec.router}.weight"] = (config[spec.n_experts], hidden)
     if spec.selection_bias:
         shapes[f"{spec.moe}.{spec.selection_bias}"] = (config[spec.n_experts],)
@@ -123,18 +124,33 @@ def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
     query_rows = config["num_attention_heads"] * dim
     kv_rows = config["num_key_value_heads"] * dim
     gated = 2 if spec.gated_attention else 1
-    rows = {"q_proj": gated * query_rows, "k_proj": kv_rows, "v_proj": kv_rows, "o_proj": hidden}
+    out = spec.attention_out
+    rows = {"q_proj": gated * query_rows, "k_proj": kv_rows, "v_proj": kv_rows, out: hidden}
     shapes: dict[str, Shape] = {}
     if spec.sinks:
         shapes["self_attn.sinks"] = (config["num_attention_heads"],)
     if spec.normed_heads:
-        shapes["self_attn.q_norm.weight"] = (query_rows if spec.whole_norms else dim,)
-        shapes["self_attn.k_norm.weight"] = (kv_rows if spec.whole_norms else dim,)
-    for name, out in rows.items():
-        shapes[f"self_attn.{name}.weight"] = (out, query_rows if name == "o_proj" else hidden)
+        for key, count in (("q", query_rows), ("k", kv_rows)):
+            norm = f"self_attn.{spec.head_norms.format(key)}.weight"
+            shapes[norm] = (count if spec.whole_norms else dim,)
+    for name, count in rows.items():
+        shapes[f"self_attn.{name}.weight"] = (count, query_rows if name == out else hidden)
         if config.get(spec.bias) and name[0] in spec.biased:
-            shapes[f"self_attn.{name}.bias"] = (out,)
+            shapes[f"self_attn.{name}.bias"] = (count,)
     return shapes
+
+
+def _convolution_shapes(family: str, config: Config) -> dict[str, Shape]:
+    hidden = config["hidden_size"]
+    shapes: dict[str, Shape] = {
+        "in_proj.weight": (3 * hidden, hidden),
+        "conv.weight": (hidden, 1, config["conv_L_cache"]),
+        "out_proj.weight": (hidden, hidden),
+    }
+    if config.get(FAMILIES[family].bias):
+        rows = {"in_proj": 3 * hidden, "conv": hidden, "out_proj": hidden}
+        shapes |= {f"{name}.bias": (count,) for name, count in rows.items()}
+    return {f"conv.{name}": shape for name, shape in shapes.items()}
 
 
 def _delta_net_shapes(family: str, config: Config) -> dict[str, Shape]:
@@ -152,6 +168,9 @@ def _delta_net_shapes(family: str, config: Config) -> dict[str, Shape]:
     shapes["norm.weight"] = (value_dim,)
     shapes["out_proj.weight"] = (hidden, values)
     return {f"linear_attn.{name}": shape for name, shape in shapes.items()}
+
+
+_MIXERS = {"linear_attention": _delta_net_shapes, "conv": _convolution_shapes}
 
 
 def stack_experts(family: str, tensors: dict[str, Array], module: str) -> dict[str, Array]:
@@ -218,8 +237,10 @@ def to_mlx(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
             name = spec.mlx_prefix + name[len(spec.hub_prefix) :]
         elif name.startswith(spec.hub_head):
             name = spec.mlx_head + name[len(spec.hub_head) :]
-        if name.endswith("conv1d.weight"):
+        if name.endswith(CONVOLUTIONS):
             value = np.moveaxis(value, 1, 2)
+        for own, mlx in zip(spec.dense_names, EXPERT_MATRICES, strict=True):
+            name = name.replace(f".{spec.dense}.{own}.weight", f".{spec.dense}.{mlx}.weight")
         zero_centred = re.search(r"norm\.weight$", name) and ".linear_attn." not in name
         if spec.zero_centred_norms and zero_centred:
             value = np.float32(1.0) + value

@@ -7,6 +7,7 @@ public implementations by eye. It shares no code with the engine it judges.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from .checkpoint import Checkpoint
 from .families import layer_types
+from .layout import EXPERT_MATRICES
 
 Array = np.ndarray
 
@@ -107,20 +109,26 @@ class Reference:
         x = self.files.get("embed_tokens.weight")[np.asarray(tokens)]
         for layer in range(self.text["num_hidden_layers"]):
             base = f"layers.{layer}"
-            h = self._norm(x, f"{base}.input_layernorm")
-            linear = self.files.has(f"{base}.linear_attn.A_log")
-            attention = self._latent_attention if self.family.latent else self._attention
-            x = x + (self._delta_net(base, h) if linear else attention(layer, h))
-            h = self._norm(x, f"{base}.post_attention_layernorm")
+            first, second = self.family.norms
+            h = self._norm(x, f"{base}.{first}")
+            x = x + self._mixer(layer)(layer, h)
+            h = self._norm(x, f"{base}.{second}")
             sparse = self.files.has(f"{base}.{self.family.moe}.{self.family.router}.weight")
-            x = x + (self._moe(layer, h, trace) if sparse else self._swiglu(f"{base}.mlp", h))
+            x = x + (self._moe(layer, h, trace) if sparse else self._dense(base, h))
             trace.hidden[layer] = x
-        trace.logits = self._norm(x, "norm") @ self.files.head().T
+        trace.logits = self._norm(x, self.family.final_norm) @ self.files.head().T
         return trace
+
+    def _mixer(self, layer: int) -> Callable[[int, Array], Array]:
+        if self.files.has(f"layers.{layer}.linear_attn.A_log"):
+            return self._delta_net
+        if self.files.has(f"layers.{layer}.conv.conv.weight"):
+            return self._convolution
+        return self._latent_attention if self.family.latent else self._attention
 
     def _norm(self, x: Array, name: str) -> Array:
         weight = self.files.get(f"{name}.weight") + self.norm_offset
-        return rms_norm(x, weight, self.text["rms_norm_eps"])
+        return rms_norm(x, weight, self.text[self.family.eps])
 
     def _linear(self, x: Array, name: str) -> Array:
         y = x @ self.files.get(f"{name}.weight").T
@@ -133,12 +141,12 @@ class Reference:
         )
         q, k, v = (self._linear(x, f"{p}.{name}_proj") for name in "qkv")
         if self.family.whole_norms:
-            q, k = self._norm(q, f"{p}.q_norm"), self._norm(k, f"{p}.k_norm")
+            q, k = self._head_norm(q, p, "q"), self._head_norm(k, p, "k")
         q = q.reshape(n, heads, -1)
         q, gate = q[..., :dim], q[..., dim:]  # gate is empty unless the family has one
         k, v = k.reshape(n, kv_heads, dim), v.reshape(n, kv_heads, dim)
         if self.family.normed_heads and not self.family.whole_norms:
-            q, k = self._norm(q, f"{p}.q_norm"), self._norm(k, f"{p}.k_norm")
+            q, k = self._head_norm(q, p, "q"), self._head_norm(k, p, "k")
         q, k = rotate(q, *self.rope), rotate(k, *self.rope)
         k, v = (np.repeat(t, heads // kv_heads, axis=1) for t in (k, v))
         scores = np.einsum("ihd,jhd->hij", q, k) * dim**-0.5
@@ -152,7 +160,20 @@ class Reference:
         out = np.einsum("hij,jhd->ihd", softmax(scores)[..., :n], v)
         if self.gated:
             out = out * sigmoid(gate)
-        return self._linear(out.reshape(n, -1), f"{p}.o_proj")
+        return self._linear(out.reshape(n, -1), f"{p}.{self.family.attention_out}")
+
+    def _head_norm(self, x: Array, p: str, which: str) -> Array:
+        return self._norm(x, f"{p}.{self.family.head_norms.format(which)}")
+
+    def _convolution(self, layer: int, x: Array) -> Array:
+        p, n = f"layers.{layer}.conv", len(x)
+        b, c, u = np.split(self._linear(x, f"{p}.in_proj"), 3, axis=1)
+        taps = self.files.get(f"{p}.conv.weight").reshape(x.shape[1], -1)  # [H, kernel]
+        padded = np.concatenate([np.zeros((taps.shape[1] - 1, x.shape[1])), b * u])
+        y = sum(padded[j : j + n] * taps[:, j] for j in range(taps.shape[1]))
+        if self.files.has(f"{p}.conv.bias"):
+            y = y + self.files.get(f"{p}.conv.bias")
+        return self._linear(c * y, f"{p}.out_proj")
 
     def _latent_attention(self, layer: int, x: Array) -> Array:
         text, p, n = self.text, f"layers.{layer}.self_attn", len(x)
@@ -177,6 +198,9 @@ class Reference:
         k = np.concatenate([kv[..., :nope], one], axis=-1)
         yarn = text.get("rope_scaling") or text.get("rope_parameters") or {}
         sharper = 1 + 0.1 * yarn.get("mscale_all_dim", 0) * math.log(yarn.get("factor", 1))
+        if yarn.get("llama_4_scaling_beta"):
+            steps = np.arange(n) // yarn["original_max_position_embeddings"]
+            q = q * (1 + yarn["llama_4_scaling_beta"] * np.log1p(steps))[:, None, None]
         scores = np.einsum("ihd,jhd->hij", q, k) * (nope + rope) ** -0.5 * sharper**2
         scores = np.where(np.tri(n, dtype=bool), scores, -np.inf)
         out = np.einsum("hij,jhd->ihd", softmax(scores), kv[..., nope:])
@@ -199,8 +223,8 @@ class Reference:
             qkv, z, b, a = (self._linear(x, f"{p}.in_proj_{t}") for t in ("qkv", "z", "b", "a"))
         return qkv, z.reshape(n, n_value, value_dim), b, a
 
-    def _delta_net(self, base: str, x: Array) -> Array:
-        text, p, n = self.text, f"{base}.linear_attn", len(x)
+    def _delta_net(self, layer: int, x: Array) -> Array:
+        text, p, n = self.text, f"layers.{layer}.linear_attn", len(x)
         n_key, n_value = text["linear_num_key_heads"], text["linear_num_value_heads"]
         key_dim, value_dim = text["linear_key_head_dim"], text["linear_value_head_dim"]
         qkv, z, b, a = self._delta_net_inputs(p, x)
@@ -226,9 +250,13 @@ class Reference:
         out = rms_norm(out, weight, text["rms_norm_eps"]) * silu(z)
         return self._linear(out.reshape(n, -1), f"{p}.out_proj")
 
-    def _swiglu(self, base: str, x: Array) -> Array:
-        gate, up = self._linear(x, f"{base}.gate_proj"), self._linear(x, f"{base}.up_proj")
-        return self._linear(silu(gate) * up, f"{base}.down_proj")
+    def _dense(self, base: str, x: Array) -> Array:
+        mlx, names = self.files.is_mlx, self.family.dense_names
+        return self._swiglu(f"{base}.{self.family.dense}", x, EXPERT_MATRICES if mlx else names)
+
+    def _swiglu(self, base: str, x: Array, names: tuple[str, str, str] = EXPERT_MATRICES) -> Array:
+        gate, up, down = (f"{base}.{name}" for name in names)
+        return self._linear(silu(self._linear(x, gate)) * self._linear(x, up), down)
 
     def _glu(self, gate: Array, up: Array) -> Array:
         if not self.family.clamped:
@@ -245,6 +273,8 @@ class Reference:
         if family.selection_bias:
             bias = self.files.get(f"layers.{layer}.{family.moe}.{family.selection_bias}")
             ranks = self._best_groups(scores + bias)
+        elif self.text.get("n_group", 1) > 1:
+            ranks = self._best_groups(scores)
         self.ranks[layer] = ranks
         return np.sort(np.argsort(-ranks, axis=1, kind="stable")[:, :top_k], axis=1), scores
 

@@ -99,6 +99,14 @@ def _qwen2(layers: int, width: int, heads: int, kv: int, experts: int, top_k: in
             "shared_expert_intermediate_size": shared, "vocab_size": 151936}  # fmt: skip
 
 
+def _lfm2(layers: int, experts: int, d_ff: int, dense: int, attention: tuple[int, ...]) -> Any:
+    return {"num_hidden_layers": layers, "hidden_size": 2048, "num_attention_heads": 32,
+            "num_key_value_heads": 8, "head_dim": 64, "num_experts": experts,
+            "moe_intermediate_size": d_ff, "intermediate_size": dense, "num_dense_layers": 2,
+            "layer_types": ["full_attention" if layer in attention else "conv"
+                            for layer in range(layers)], "vocab_size": 65536}  # fmt: skip
+
+
 HEAD = (
     "| checkpoint | short name | family | parameters, of them a token's | files | an expert "
     "| experts of a token | smallest memory | all in memory | verified |\n" + "|---" * 10 + "|\n"
@@ -127,6 +135,13 @@ CHECKPOINTS: list[tuple[str, str, Any]] = [
      | {"n_group": 8, "topk_group": 4, "first_k_dense_replace": 3}),
     ("Kimi-K2", "deepseek_v3", _latent(61, 7168, 64, 384, 8, 2048, 18432, 163840)
      | {"n_group": 1, "topk_group": 1}),
+    ("LFM2-8B-A1B", "lfm2_moe", _lfm2(24, 32, 1792, 7168, (2, 6, 10, 14, 18, 21))),
+    ("LFM2-24B-A2B", "lfm2_moe",
+     _lfm2(40, 64, 1536, 11776, (2, 6, 10, 14, 18, 22, 26, 30, 34, 38))),
+    ("Mistral-Small-4-119B", "mistral4", _latent(36, 4096, 32, 128, 4, 2048, 12288, 131072)
+     | {"q_lora_rank": 1024, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "head_dim": 128,
+        "first_k_dense_replace": 0, "rope_parameters": FAMILIES["mistral4"].base["rope_parameters"]
+        | {"partial_rotary_factor": 0.5, "original_max_position_embeddings": 8192}}),
     ("MiniMax-M2, M2.5", "minimax_m2",
      {"num_hidden_layers": 62, "hidden_size": 3072, "num_attention_heads": 48,
       "num_key_value_heads": 8, "head_dim": 128, "rotary_dim": 64, "num_experts": 256,
@@ -241,7 +256,7 @@ def _affine(shapes: dict[str, Shape], plain_router: str) -> tuple[dict[str, Any]
     said: dict[str, Any] = {"group_size": GROUP, "bits": BITS, "mode": "affine"}
     for name, shape in shapes.items():
         module = name.removesuffix(".weight")
-        is_plain = len(shape) < 2 or module.endswith((f".{plain_router}", "conv1d"))
+        is_plain = len(shape) < 2 or module.endswith((f".{plain_router}", "conv1d", "conv.conv"))
         if is_plain or shape[-1] % GROUP or not name.endswith(".weight"):
             out[name] = ("BF16", shape)
             continue

@@ -28,7 +28,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
 from oracle import Reference, goldens, safetensors_file, values, writer
 from oracle.checkpoint import Checkpoint
 from oracle.families import FAMILIES
-from oracle.layout import EXPERT_MATRICES, interleave_experts, later_layers
+from oracle.layout import (
+    CONVOLUTIONS,
+    EXPERT_MATRICES,
+    fuse_experts,
+    interleave_experts,
+    later_layers,
+)
 
 PROMPT_LEN, NEW_TOKENS = 70, 16  # crosses the 64-token chunk of the delta net's prefill
 ROUTER_MARGIN, GREEDY_MARGIN = 2e-4, 1e-2
@@ -47,8 +53,10 @@ def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
         value = files.full(name).astype(np.float32)
         name = name.replace("language_model.", "")
         name = name if name.startswith(("model.", "lm_head")) else f"model.{name}"
-        if files.is_mlx and name.endswith("conv1d.weight"):
+        if files.is_mlx and name.endswith(CONVOLUTIONS):
             value = np.moveaxis(value, 2, 1)
+        for own, mlx in zip(spec.dense_names, EXPERT_MATRICES, strict=True):
+            name = name.replace(f".{spec.dense}.{mlx}.weight", f".{spec.dense}.{own}.weight")
         zero_centred = name.endswith("norm.weight") and ".linear_attn." not in name
         if files.is_mlx and spec.zero_centred_norms and zero_centred:
             value = value - np.float32(1)
@@ -59,8 +67,10 @@ def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
             out |= {f"{base}.experts.{e}.{kind}.weight": matrix for e, matrix in enumerate(value)}
         else:
             out[name] = value
-    if spec.interleaved_experts and files.is_mlx:
+    if files.is_mlx and spec.interleaved_experts:
         out = interleave_experts(case.family, out)
+    elif files.is_mlx and spec.fused_experts:
+        out = fuse_experts(case.family, out)
     stored = {name: safetensors_file.encode(value, "F32") for name, value in out.items()}
     config = dict(files.text)
     for key in ("quantization", "quantization_config"):

@@ -19,13 +19,15 @@ struct DeltaRule {
   uint32_t n, dk, begin, end;
 };
 
-// Causal depthwise convolution, then SiLU, of channels [begin, end):
-//   out[t][c] = silu(sum over taps j of weights[c][j] * input[t + j][c])
+// Causal depthwise convolution of channels [begin, end), and SiLU if that follows:
+//   out[t][c] = silu(bias[c] + sum over taps j of weights[c][j] * input[t + j][c])
 struct ConvRows {
   const float* const* input;  // (width - 1 + n) rows, the history first
   const float* weights;       // (channels, width)
   float* out;                 // (n, channels)
   uint32_t channels, width, n, begin, end;
+  const float* bias = nullptr;  // (channels), or none
+  bool silu = true;
 };
 
 }  // namespace moeflux::ops::cpu

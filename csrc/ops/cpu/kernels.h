@@ -69,7 +69,7 @@ struct Kernels {
                     uint32_t lane, std::byte* keys, std::byte* values);
   void (*attend)(const AttendSpan& span);
   void (*attend_merge)(const float* from, uint32_t dim, float* state);
-  void (*conv_silu)(const ConvRows& rows);
+  void (*convolve)(const ConvRows& rows);
   void (*delta_rule)(const DeltaRule& rule);
 };
 

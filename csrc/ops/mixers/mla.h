@@ -25,10 +25,16 @@ struct Mla {
   float rope_scale = 1;    // multiplies cos and sin
   float scale = 1;         // of scores
   float norm_eps = 1e-6f;  // of q_norm and kv_norm
+  float query_growth = 0;   // queries grow by it with each power of e of their steps, ...
+  uint32_t query_step = 0;  // ... of so many positions; 0: they do not
 
   uint32_t q_head() const { return nope_dim + rope_dim; }
   uint32_t kv_head() const { return nope_dim + value_dim; }  // rows of kv_b
   uint32_t cached() const { return rank + rope_dim; }
+  float query_factor(uint32_t position) const {
+    if (query_step == 0) return 1;
+    return 1 + query_growth * std::log(static_cast<float>(1 + uint64_t(position) / query_step));
+  }
 
   template <class V>
   void fields(V&& visit) {
@@ -40,6 +46,8 @@ struct Mla {
     visit.number("rope_scale", rope_scale);
     visit.number("scale", scale);
     visit.number("norm_eps", norm_eps);
+    visit.number("query_growth", query_growth);
+    visit.number("query_step", query_step);
     visit.matrix("q_a", q_a, q_a.out(), visit.d_model, kOptional);  // which says the rank
     visit.vector("q_norm", q_norm, q_a.out(), kOptional);
     const uint64_t heads = n_heads;
@@ -55,6 +63,7 @@ struct Mla {
       return "heads and a latent of at least one number";
     if (rope_dim % 2 || rope_dim == 0) return cat("an even rotary width, found ", rope_dim);
     if ((q_norm != nullptr) != (q_a.out() != 0)) return "a norm of what q_a makes, and of no other";
+    if (!std::isfinite(query_growth)) return cat("a finite query_growth, found ", query_growth);
     if (!std::isfinite(scale)) return cat("a finite scale, found ", scale);
     return {};
   }

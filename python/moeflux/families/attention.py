@@ -26,6 +26,7 @@ class Heads:
         norms: "heads" have a norm each, of queries and of keys; "whole" is a norm over all of
             them at once; None is none.
         sinks: a number a head joins its softmax.
+        names: of the output's matrix, and of the norms of heads with `{}` for q and k.
         biased: the projections that have a bias, of "q", "k", "v" and "o"; None is all of them or
             none, as `attention_bias` says.
     """
@@ -33,9 +34,10 @@ class Heads:
     def __init__(
         self, config: Config, rope: Rope, *, gated: bool = False, norms: str | None = "heads",
         biased: str | None = None, sinks: bool = False,
+        names: tuple[str, str] = ("o_proj", "{}_norm"),
     ) -> None:  # fmt: skip
         self.head_dim, self.rope, self.gated, self.norms = rope.head_dim, rope, gated, norms
-        self.sinks = sinks
+        self.sinks, self.names = sinks, names
         by_config = "qkvo" if config.flag("attention_bias", False) else ""
         self.biased = by_config if biased is None else biased
         self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
@@ -68,13 +70,14 @@ class Heads:
         q_rows = 2 * rows if self.gated else rows
 
         def project(key: str, out: int, columns: int, part: spec.Rows | None = None) -> spec.Matrix:
-            return tensors.matrix(f"{name}.{key}_proj", out, columns, part, key in self.biased)
+            own = self.names[0] if key == "o" else f"{key}_proj"
+            return tensors.matrix(f"{name}.{own}", out, columns, part, key in self.biased)
 
         def norm(key: str, whole_rows: int) -> spec.Vector | None:
             if self.norms is None:
                 return None
             count = whole_rows if whole else self.head_dim
-            return tensors.vector(f"{name}.{key}_norm.weight", count, norm_add)
+            return tensors.vector(f"{name}.{self.names[1].format(key)}.weight", count, norm_add)
 
         return spec.Attention(
             q=project("q", q_rows, d_model, self._queries),

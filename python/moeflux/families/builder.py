@@ -7,21 +7,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .. import spec
-from ..arguments import is_integer, show
+from ..arguments import show
 from ..checkpoint import Checkpoint, Tensor, fail
 from ..formats import EXPONENTS, PLAIN, of_blocks
 from ..spec import Rows, Slices
 from . import compressed
 from .config import MAX_EACH, Config, way_out
 from .quantised import quantised, whole_groups
-from .rope import Rope
 
 # Tensors of the text part that mean nothing beside its config.
 NEEDLESS = (".rotary_emb.inv_freq",)
@@ -296,104 +294,13 @@ def sigmoid_steps(config: Config, scale: str) -> dict[str, Any]:
     }
 
 
-def ffn(tensors: Tensors, prefix: str, d_ff: int) -> spec.GatedFfn:
-    """A resident gated FFN: a dense layer's or a shared expert."""
+def ffn(
+    tensors: Tensors, prefix: str, d_ff: int, names: tuple[str, str, str] = _QWEN
+) -> spec.GatedFfn:
+    """A resident gated FFN: a dense layer's or a shared expert. MLX's have Qwen's `names`."""
     d_model = tensors.d_model
-    gate, up, down = (f"{prefix}.{name}" for name in _QWEN)
+    own = names if tensors.has(f"{prefix}.{names[0]}.weight") else _QWEN
+    gate, up, down = (f"{prefix}.{name}" for name in own)
     return spec.GatedFfn(gate=tensors.matrix(gate, d_ff, d_model),
                          up=tensors.matrix(up, d_ff, d_model),
                          down=tensors.matrix(down, d_model, d_ff))  # fmt: skip
-
-
-def moe_layers(config: Config) -> frozenset[int]:
-    """Layers with experts, by transformers' rule for Qwen: mlp_only_layers, decoder_sparse_step."""
-    dense = config.listed("mlp_only_layers", "whole numbers", is_integer) or []
-    if len(dense) > MAX_EACH:
-        raise config.bad(f"expected at most {MAX_EACH} mlp_only_layers, found {len(dense)}")
-    n_layers = config.count("num_hidden_layers", most=MAX_EACH)
-    step = config.count("decoder_sparse_step", 1)
-    return frozenset(range(step - 1, n_layers, step)) - frozenset(dense)
-
-
-def layers(
-    tensors: Tensors, mixer: Callable[[int, str], spec.Mixer],
-    ffn: Callable[[int, str], spec.Moe | spec.GatedFfn],
-) -> list[spec.Layer]:  # fmt: skip
-    """Layers of Llama's names: a norm, a mixer, a norm, a network.
-
-    `mixer` and `ffn` make them of a layer's number and its name.
-    """
-
-    def layer(index: int) -> spec.Layer:
-        name = f"model.layers.{index}"
-        norm, ffn_norm = (tensors.vector(f"{name}.{part}_layernorm.weight", tensors.d_model)
-                          for part in ("input", "post_attention"))  # fmt: skip
-        return spec.Layer(norm, mixer(index, name), ffn_norm, ffn(index, name))
-
-    return [layer(i) for i in range(tensors.config.count("num_hidden_layers", most=MAX_EACH))]
-
-
-def sparse_layers(config: Config, first: int = 1) -> frozenset[int]:
-    """Layers with experts: those of `mlp_layer_types`, or all behind `first_k_dense_replace`.
-
-    `first` stands for that where the config does not say it.
-    """
-    n_layers = config.count("num_hidden_layers", most=MAX_EACH)
-    kinds = ("dense", "sparse")
-    types = config.listed("mlp_layer_types", " or ".join(kinds), kinds.__contains__)
-    if types is None:
-        return frozenset(range(config.count("first_k_dense_replace", first, minimum=0), n_layers))
-    if len(types) != n_layers:
-        raise config.bad(f"expected {n_layers} mlp_layer_types, found {len(types)}")
-    return frozenset(layer for layer, kind in enumerate(types) if kind == "sparse")
-
-
-def later_layers(config: Config) -> range:
-    """Layers that predict more than the next token."""
-    first = config.count("num_hidden_layers", most=MAX_EACH)
-    n = config.count("num_nextn_predict_layers", 0, minimum=0, most=MAX_EACH)
-    return range(first, first + n)
-
-
-def chunk(d_model: int) -> int:
-    """Prefill rows a pass: a function of the model's width alone, so that no budget changes it.
-
-    A multiple of 64. Wide models get 512, so that a usual prompt needs one sweep over the experts;
-    for narrow ones the buffers of so many rows would outweigh the experts themselves.
-    """
-    return min(max(d_model // 4 // 64 * 64, 64), 512)
-
-
-def trunk(
-    tensors: Tensors,
-    layers: list[spec.Layer],
-    rope: Rope,
-    norm_add: float = 0.0,
-    prefix: str = "model.",
-    head: str = "lm_head",
-    others: range = range(0),
-) -> spec.Spec:
-    """The spec around the layers: embedding, final norm, head, rotary frequencies.
-
-    To be called last: tensors of the text part that are unused by then are refused, but not those
-    of the layers `others`.
-    """
-    config, d_model = tensors.config, tensors.d_model
-    vocab = config.count("vocab_size")
-    tied = config.flag("tie_word_embeddings", False)
-    model = spec.Spec(
-        vocab=vocab,
-        d_model=d_model,
-        eps=config.number("rms_norm_eps", 1e-6, high=0.1),  # above it, it drowns the signal
-        chunk=chunk(d_model),
-        embed=tensors.matrix(f"{prefix}embed_tokens", vocab, d_model),
-        final_norm=tensors.vector(f"{prefix}norm.weight", d_model, norm_add),
-        inv_freq=rope.inv_freq,
-        positions=rope.positions,
-        layers=layers,
-        head=None if tied else tensors.matrix(head, vocab, d_model),
-    )
-    text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", "norm"))
-    # Tied files may hold a head, too.
-    tensors.refuse_unused(text if tied else (*text, f"{head}."), f"{prefix}layers.", others)
-    return model

@@ -62,10 +62,11 @@ class Config:
                 raise self.bad(f"expected {key}, found none: families differ in what that means")
 
     def count(
-        self, key: str, default: int | None = None, minimum: int = 1, most: int = MAX_COUNT
-    ) -> int:
-        """A whole number in `minimum`..`most`."""
-        value = self.values.get(key)
+        self, key: str, default: int | None = None, minimum: int = 1, most: int = MAX_COUNT,
+        inside: dict[str, Any] | None = None,
+    ) -> int:  # fmt: skip
+        """A whole number in `minimum`..`most`, from the top level or from `inside` a section."""
+        value = (self.values if inside is None else inside).get(key)
         value = default if value is None else value
         if isinstance(value, bool) or not isinstance(value, int):
             raise self.bad(f"expected a whole number for {key}, found {show(value)}")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from .. import spec
 from ..checkpoint import Checkpoint
-from . import builder
+from . import builder, stack
 from .builder import MoeNames, Tensors
 from .config import MAX_EACH, MAX_HEAD_DIM, Config
 from .config import ONE_WAY as EVERYWHERE
 from .rope import Rope, rope
 
 # Fields of such configs, and the values that mean what the engine does.
-_ONE_WAY = EVERYWHERE | {
+ONE_WAY = EVERYWHERE | {
     "attention_bias": (False,),
     "moe_layer_freq": (1,),
     "rope_interleave": (True,),
@@ -28,11 +29,16 @@ _NORM_EPS = 1e-6  # transformers': of the norms inside, whatever rms_norm_eps sa
 class LatentHeads:
     """What all layers' latent attention has in common.
 
+    Args:
+        config: of the family.
+        whole: the config's part of a head that is rotated is one of its whole width.
+        own: settings of the rotation that the family reads itself.
+
     Attributes:
         rope: what rotates a part of queries and the one key of all heads.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, whole: bool = False, own: tuple[str, ...] = ()) -> None:
         self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
         if config.count("num_key_value_heads", self.n_heads, most=MAX_EACH) != self.n_heads:
             raise config.bad(f"expected num_key_value_heads {self.n_heads}, as there are heads, "
@@ -43,8 +49,13 @@ class LatentHeads:
             config.count(key, most=MAX_HEAD_DIM)
             for key in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
         )
-        self.rope: Rope = rope(config, self.rope_dim, 1.0, least=1.0)
-        self.scale = (self.nope_dim + self.rope_dim) ** -0.5 * _yarn(config) ** 2
+        head = self.nope_dim + self.rope_dim
+        part = self.rope_dim / head if whole else 1.0
+        self.rope: Rope = rope(config, head if whole else self.rope_dim, part, 0.0, own)
+        if self.rope.rotary_dim != self.rope_dim:
+            raise config.bad(f"expected a rotation of qk_rope_head_dim {self.rope_dim}, found one "
+                             f"of {self.rope.rotary_dim}")  # fmt: skip
+        self.scale = head**-0.5 * _yarn(config) ** 2
 
     def mixer(self, tensors: Tensors) -> Callable[[int, str], spec.Mla]:
         """What makes the attention of a layer of its number and name."""
@@ -92,25 +103,29 @@ def build_latent(checkpoint: Checkpoint, *needed: str, first: int) -> spec.Spec:
         first: as for `networks`.
     """
     config = Config(checkpoint)
-    config.require(_ONE_WAY)
+    config.require(ONE_WAY)
     config.need(*needed)
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     heads = LatentHeads(config)
-    layers = builder.layers(tensors, heads.mixer(tensors), networks(tensors, first))
-    return builder.trunk(tensors, layers, heads.rope, others=builder.later_layers(config))
+    layers = stack.layers(tensors, heads.mixer(tensors), networks(tensors, first))
+    return stack.trunk(tensors, layers, heads.rope, others=stack.later_layers(config))
 
 
-def networks(tensors: Tensors, first: int = 1) -> Callable[[int, str], spec.Moe | spec.GatedFfn]:
+def networks(
+    tensors: Tensors, first: int = 1, score: str = "sigmoid"
+) -> Callable[[int, str], spec.Moe | spec.GatedFfn]:
     """What makes the network of a layer: dense, or experts by groups and a plain shared one.
 
     Args:
         tensors: of the checkpoint.
         first: the first layer with experts, where the config does not say it.
+        score: of the router; sigmoid ones are chosen with a bias.
     """
     config = tensors.config
-    sparse = builder.sparse_layers(config, first)
-    steps = builder.sigmoid_steps(config, "routed_scaling_factor")
+    sparse = stack.sparse_layers(config, first)
+    steps = builder.sigmoid_steps(config, "routed_scaling_factor") | {"score": score}
+    names = _NAMES if score == "sigmoid" else replace(_NAMES, selection_bias=None)
     normalise = config.flag("norm_topk_prob", True)
 
     def network(index: int, layer: str) -> spec.Moe | spec.GatedFfn:
@@ -119,6 +134,6 @@ def networks(tensors: Tensors, first: int = 1) -> Callable[[int, str], spec.Moe 
             return builder.ffn(tensors, name, config.count("intermediate_size"))
         d_shared = config.count("n_shared_experts", 1) * config.count("moe_intermediate_size")
         shared = builder.ffn(tensors, f"{name}.shared_experts", d_shared)
-        return builder.moe(tensors, name, normalise, _NAMES, (shared, None), **steps)
+        return builder.moe(tensors, name, normalise, names, (shared, None), **steps)
 
     return network

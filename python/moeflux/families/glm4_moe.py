@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Checkpoint
 from ..spec import Spec
-from . import builder, deepseek
+from . import deepseek, stack
 from .attention import Heads, head_dim
 from .builder import Tensors
 from .config import ONE_WAY, Config
@@ -24,5 +24,5 @@ def build(checkpoint: Checkpoint) -> Spec:
     norms = "heads" if config.flag("use_qk_norm", False) else None
     biased = "qkv" if config.flag("attention_bias", False) else ""
     heads = Heads(config, rotation, norms=norms, biased=biased)
-    layers = builder.layers(tensors, heads.mixer(tensors), deepseek.networks(tensors))
-    return builder.trunk(tensors, layers, rotation, others=builder.later_layers(config))
+    layers = stack.layers(tensors, heads.mixer(tensors), deepseek.networks(tensors))
+    return stack.trunk(tensors, layers, rotation, others=stack.later_layers(config))

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..checkpoint import Checkpoint
 from ..spec import Attention, Moe, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads, head_dim
 from .builder import MoeNames
 from .config import MAX_COUNT, ONE_WAY, Config
@@ -47,4 +47,4 @@ def build(checkpoint: Checkpoint) -> Spec:
         moe = builder.moe(tensors, f"{layer}.mlp", True, _NAMES)
         return replace(moe, experts=replace(moe.experts, limit=limit, alpha=_ALPHA, up_add=1.0))
 
-    return builder.trunk(tensors, builder.layers(tensors, mixer, ffn), rotation)
+    return stack.trunk(tensors, stack.layers(tensors, mixer, ffn), rotation)

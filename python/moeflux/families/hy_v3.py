@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Checkpoint
 from ..spec import GatedFfn, Moe, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads, head_dim
 from .builder import MoeNames, Tensors
 from .config import ONE_WAY, Config
@@ -31,7 +31,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
     heads = Heads(config, rotation)
-    sparse = builder.sparse_layers(config)
+    sparse = stack.sparse_layers(config)
     steps = builder.sigmoid_steps(config, "router_scaling_factor")
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
@@ -42,5 +42,5 @@ def build(checkpoint: Checkpoint) -> Spec:
         shared = builder.ffn(tensors, f"{name}.shared_mlp", d_shared)
         return builder.moe(tensors, name, True, _NAMES, (shared, None), **steps)
 
-    layers = builder.layers(tensors, heads.mixer(tensors), ffn)
-    return builder.trunk(tensors, layers, rotation, others=builder.later_layers(config))
+    layers = stack.layers(tensors, heads.mixer(tensors), ffn)
+    return stack.trunk(tensors, layers, rotation, others=stack.later_layers(config))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Checkpoint
 from ..spec import Moe, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads, head_dim
 from .builder import MoeNames, Tensors
 from .config import ONE_WAY, Config
@@ -40,5 +40,5 @@ def build(checkpoint: Checkpoint) -> Spec:
         name = f"{layer}.block_sparse_moe"
         return builder.moe(tensors, name, True, _NAMES, score="sigmoid", sum_eps=1e-20)
 
-    layers = builder.layers(tensors, heads.mixer(tensors), ffn)
-    return builder.trunk(tensors, layers, rotation)
+    layers = stack.layers(tensors, heads.mixer(tensors), ffn)
+    return stack.trunk(tensors, layers, rotation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Checkpoint
 from ..spec import GatedFfn, Moe, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads, head_dim
 from .builder import Tensors
 from .config import ONE_WAY, Config
@@ -23,12 +23,12 @@ def build(checkpoint: Checkpoint) -> Spec:
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
     biased = "qkv" if config.flag("qkv_bias", True) else ""
     heads = Heads(config, rotation, norms=None, biased=biased)
-    sparse = builder.moe_layers(config)
+    sparse = stack.moe_layers(config)
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
         if index not in sparse:
             return builder.ffn(tensors, f"{layer}.mlp", config.count("intermediate_size"))
         return builder.qwen_moe(tensors, f"{layer}.mlp", config.flag("norm_topk_prob", False))
 
-    layers = builder.layers(tensors, heads.mixer(tensors), ffn)
-    return builder.trunk(tensors, layers, rotation)
+    layers = stack.layers(tensors, heads.mixer(tensors), ffn)
+    return stack.trunk(tensors, layers, rotation)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Checkpoint
 from ..spec import GatedFfn, Moe, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads, head_dim
 from .builder import Tensors
 from .config import ONE_WAY, Config
@@ -21,7 +21,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
     heads = Heads(config, rotation)
-    sparse = builder.moe_layers(config)
+    sparse = stack.moe_layers(config)
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
         name = f"{layer}.mlp"
@@ -29,5 +29,5 @@ def build(checkpoint: Checkpoint) -> Spec:
             return builder.moe(tensors, name, config.flag("norm_topk_prob", False))
         return builder.ffn(tensors, name, config.count("intermediate_size"))
 
-    layers = builder.layers(tensors, heads.mixer(tensors), ffn)
-    return builder.trunk(tensors, layers, rotation)
+    layers = stack.layers(tensors, heads.mixer(tensors), ffn)
+    return stack.trunk(tensors, layers, rotation)

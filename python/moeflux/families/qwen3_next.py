@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..checkpoint import Checkpoint
 from ..spec import Attention, DeltaNet, GatedFfn, Layer, Matrix, Moe, Rows, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads
 from .builder import Tensors
 from .config import MAX_EACH, MAX_HEAD_DIM, ONE_WAY, Config
@@ -128,10 +128,10 @@ def _norm_add(tensors: Tensors, types: list[str], prefix: str) -> float:
 
 def build(checkpoint: Checkpoint) -> Spec:
     """Maps a Qwen3NextForCausalLM checkpoint (hub or MLX layout) to the spec."""
-    return build_hybrid(Tensors(checkpoint, Config(checkpoint)), "model.", "lm_head")
+    return build_hybrid(Tensors(checkpoint, Config(checkpoint)), stack.LLAMA)
 
 
-def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
+def build_hybrid(tensors: Tensors, names: stack.Names) -> Spec:
     """The spec of any model of these layers, whatever stands before its tensors' names."""
     config, d_model = tensors.config, tensors.d_model
     config.require(_ONE_WAY)
@@ -140,8 +140,8 @@ def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
     heads = Heads(config, rotation, gated=True)
     linear = _linear(config)
     types = _layer_types(config)
-    add = _norm_add(tensors, types, prefix)
-    sparse = builder.moe_layers(config)
+    add = _norm_add(tensors, types, names.prefix)
+    sparse = stack.moe_layers(config)
 
     def mixer(index: int, layer: str) -> Attention | DeltaNet:
         if types[index] == "full_attention":
@@ -149,7 +149,7 @@ def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
         return linear.delta_net(tensors, f"{layer}.linear_attn")
 
     def layer(index: int) -> Layer:
-        name = f"{prefix}layers.{index}"
+        name = f"{names.prefix}layers.{index}"
         return Layer(
             norm=tensors.vector(f"{name}.input_layernorm.weight", d_model, add),
             ffn_norm=tensors.vector(f"{name}.post_attention_layernorm.weight", d_model, add),
@@ -158,7 +158,7 @@ def build_hybrid(tensors: Tensors, prefix: str, head: str) -> Spec:
         )
 
     layers = [layer(index) for index in range(len(types))]
-    return builder.trunk(tensors, layers, rotation, add, prefix, head)
+    return stack.trunk(tensors, layers, rotation, add, names)
 
 
 def _ffn(tensors: Tensors, is_moe: bool, name: str) -> Moe | GatedFfn:

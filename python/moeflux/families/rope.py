@@ -47,7 +47,9 @@ class Rope:
     positions: int
 
 
-def rope(config: Config, head_dim: int, fraction: float, least: float = 0.0) -> Rope:
+def rope(
+    config: Config, head_dim: int, fraction: float, least: float = 0.0, own: tuple[str, ...] = ()
+) -> Rope:
     """The rotation that a config asks for.
 
     Args:
@@ -55,13 +57,14 @@ def rope(config: Config, head_dim: int, fraction: float, least: float = 0.0) -> 
         head_dim: channels of a head.
         fraction: `partial_rotary_factor` of a config that does not give it.
         least: the smallest one that the family has.
+        own: settings that the family reads itself.
     """
     settings = config.rotation
     kind = settings.get("rope_type", settings.get("type", "default"))
     if not isinstance(kind, str) or kind not in _SETTINGS:
         raise config.bad(f"expected rope type {' or '.join(_SETTINGS)}, found {show(kind)}")
     for key, value in settings.items():
-        if value is not None and key not in _SETTINGS[kind]:
+        if value is not None and key not in _SETTINGS[kind] | set(own):
             raise config.bad(f"expected no {show(key)} in rope settings of type {kind}, found one")
 
     def number(key: str, default: float, low: float, high: float) -> float:

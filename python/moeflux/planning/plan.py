@@ -37,6 +37,7 @@ HAND_OVERS = {
     "attention": 3,  # q k v gate, the cache's spans, o
     "mla": 5,  # q_a kv_a, q_b, queries of latents, values of latents, o; a span stays here
     "delta_net": 4,  # qkv z b a, convolution, recurrence, out
+    "gated_convolution": 5,  # inputs, gate, convolution, gate, out
     "moe": 1,  # router
     "shared": 2,  # gate and up, down
     "dense": 2,

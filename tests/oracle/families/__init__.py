@@ -33,7 +33,7 @@ def text_config(family: str, overrides: Config) -> Config:
     config.update({own.get(key, key): copy.deepcopy(value) for key, value in overrides.items()})
     if "num_hidden_layers" in overrides and "layer_types" not in overrides:
         types, n_layers = config.pop("layer_types", []), config["num_hidden_layers"]
-        if "sliding_attention" in types:
+        if {"sliding_attention", "conv"} & set(types):
             config["layer_types"] = (types * n_layers)[:n_layers]
     if FAMILIES[family].wrapper and "layer_types" not in config:
         config["layer_types"] = layer_types(config)
@@ -52,7 +52,7 @@ def layer_types(config: Config) -> list[str]:
 def is_sparse(config: Config, layer: int) -> bool:
     """Whether `layer` holds experts (else one dense FFN of `intermediate_size`)."""
     step = config.get("decoder_sparse_step", 1)
-    if layer < config.get("first_k_dense_replace", 0):
+    if layer < config.get("first_k_dense_replace", config.get("num_dense_layers", 0)):
         return False
     return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % step == 0
 

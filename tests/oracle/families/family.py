@@ -20,6 +20,12 @@ class Family:
         tolerance: max and mean absolute logit difference of an f32 engine from a golden.
         hub_prefix / mlx_prefix: what stands before `layers.{i}.` and `embed_tokens`.
         hub_head / mlx_head: name of the output matrix.
+        norms / final_norm: of a layer, before its mixer and its network; before the head.
+        eps: the config's field of what joins the squares in norms.
+        attention_out / head_norms: the output's matrix of attention, and the norms of its heads
+            with `{}` for q and k, below `self_attn`.
+        dense / dense_names: the module of a dense network, and its gate, up and down in hub files.
+        convolution: layers of the kind "conv" are gated convolutions.
         moe: the module of a layer that has router and experts.
         router: its matrix, below `moe`.
         router_is_plain: mlx-lm does not quantise it.
@@ -61,6 +67,14 @@ class Family:
     mlx_prefix: str = "model."
     hub_head: str = "lm_head"
     mlx_head: str = "lm_head"
+    norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
+    final_norm: str = "norm"
+    eps: str = "rms_norm_eps"
+    attention_out: str = "o_proj"
+    head_norms: str = "{}_norm"
+    dense: str = "mlp"
+    dense_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    convolution: bool = False
     moe: str = "mlp"
     router: str = "gate"
     router_is_plain: bool = False

@@ -2,15 +2,14 @@
 #include <cmath>
 #include <vector>
 
-#include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/mixers/convolve.h"
 
 namespace moeflux::ops {
 
 using namespace cpu;
 
 namespace {
-constexpr uint32_t kConvChannels = 1024;  // of a task: a few microseconds a token
-constexpr uint32_t kStateTaskRows = 32;   // of a task: 16 KB of state at 128 columns
+constexpr uint32_t kStateTaskRows = 32;  // of a task: 16 KB of state at 128 columns
 
 float sigmoid(float x) {
   return 1.0f / (1.0f + std::exp(-x));
@@ -25,37 +24,7 @@ struct DeltaRows {
   Segments segments;
   uint32_t n, keys, values;  // rows; numbers of a row of k, of v
   float *qkv, *convolved, *z, *b, *a, *mixed;
-  float* tail;  // (conv_width - 1, channels)
 };
-
-// Convolution and SiLU of q, k and v; the last inputs become the next history.
-void convolve(const DeltaRows& rows) {
-  if (rows.ops.pool().idle()) return;
-  const DeltaNet& w = rows.w;
-  const uint32_t channels = w.channels(), history = w.conv_width - 1;
-  std::vector<std::vector<const float*>> inputs;  // by segment: its history, then its rows
-  for (const Segment& segment : rows.segments) {
-    std::vector<const float*>& input = inputs.emplace_back();
-    for (uint32_t i = 0; i < history; ++i)
-      input.push_back(segment.state_in + w.recurrent_floats() + uint64_t(i) * channels);
-    for (uint64_t i = 0; i < segment.n; ++i)
-      input.push_back(rows.qkv + (segment.row + i) * channels);
-  }
-  const uint32_t parts = (channels + kConvChannels - 1) / kConvChannels;
-  rows.ops.pool().parallel_for(static_cast<int>(inputs.size() * parts), [&](int task, int) {
-    const Segment& segment = rows.segments[task / parts];
-    const uint32_t begin = task % parts * kConvChannels;
-    rows.ops.kernels().conv_silu(
-        {inputs[task / parts].data(), w.conv, rows.convolved + uint64_t(segment.row) * channels,
-         channels, w.conv_width, segment.n, begin, std::min(begin + kConvChannels, channels)});
-  });
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    for (uint32_t j = 0; j < history; ++j)  // state_out may be state_in
-      std::copy_n(inputs[i][rows.segments[i].n + j], channels, rows.tail + uint64_t(j) * channels);
-    std::copy_n(rows.tail, uint64_t(history) * channels,
-                rows.segments[i].state_out + w.recurrent_floats());
-  }
-}
 
 // Norms q and k; turns a into the decay g, b into beta.
 void prepare_delta(const DeltaRows& rows) {
@@ -126,15 +95,15 @@ void mix(CpuOps& ops, const DeltaNet& w, Segments segments, const Rows& normed, 
                        stage.take(uint64_t(n) * values),
                        stage.take(uint64_t(n) * w.n_value_heads),
                        stage.take(uint64_t(n) * w.n_value_heads),
-                       stage.take(uint64_t(n) * values),
-                       stage.take(uint64_t(w.conv_width - 1) * channels)};
+                       stage.take(uint64_t(n) * values)};
 
   ops.project({{&w.qkv, rows.qkv, ops.precision()},
                {&w.z, rows.z, ops.precision()},
                {&w.b, rows.b, Precision::float32},
                {&w.a, rows.a, Precision::float32}},
               normed);
-  convolve(rows);
+  convolve(ops, {w.conv, nullptr, channels, w.conv_width, true, w.recurrent_floats()}, segments,
+           rows.qkv, rows.convolved);
   prepare_delta(rows);
   recur(rows);
   ops.pool().parallel_for(static_cast<int>(n), [&](int row, int) {

@@ -52,13 +52,15 @@ void cache(const MlaRows& of, const AttentionRows& rows, const float* table) {
 
 // Each head's query of latents: its plain part through the transposed keys of kv_b, in ascending
 // order of their rows, and its rotated part. A task is a head, so that its weights are read once.
-void absorb_keys(const MlaRows& of, const float* table) {
+void absorb_keys(const MlaRows& of, const AttentionRows& rows, const float* table) {
   const Mla& w = of.w;
   const uint32_t half = w.rope_dim / 2;
   of.ops.pool().parallel_for(static_cast<int>(w.n_heads), [&](int head, int) {
     const float* keys = w.kv_b + uint64_t(head) * w.kv_head() * w.rank;
     for (uint32_t row = 0; row < of.n; ++row) {
-      const float* q = of.q + (uint64_t(row) * w.n_heads + head) * w.q_head();
+      float* q = of.q + (uint64_t(row) * w.n_heads + head) * w.q_head();
+      const float factor = w.query_factor(rows.position[row]);
+      for (uint32_t i = 0; i < w.q_head(); ++i) q[i] *= factor;
       float* out = of.query + (uint64_t(row) * w.n_heads + head) * w.cached();
       std::fill_n(out, w.rank, 0.0f);
       for (uint32_t i = 0; i < w.nope_dim; ++i)
@@ -123,7 +125,7 @@ void mix(CpuOps& ops, const Mla& w, Segments segments, const Rows& normed, float
   of.norm(of.kv, w.kv_norm, w.rank, w.cached());
   const float* table = rows.rope(w.inv_freq, w.rope_scale, w.rope_dim / 2);
   cache(of, rows, table);
-  absorb_keys(of, table);
+  absorb_keys(of, rows, table);
   rows.attend(segments);
   absorb_values(of);
   ops.project({{&w.o, out, inner}}, {of.mixed, n});

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import Checkpoint
 from ..spec import GatedFfn, Moe, Spec
-from . import builder
+from . import builder, stack
 from .attention import Heads, head_dim
 from .builder import MoeNames, Tensors
 from .config import ONE_WAY, Config
@@ -21,7 +21,7 @@ def build(checkpoint: Checkpoint) -> Spec:
     config.layer_types(("full_attention",))
     tensors = Tensors(checkpoint, config)
     rotation = rope(config, head_dim(config), 1.0, least=1.0)
-    sparse = builder.sparse_layers(config, first=0)
+    sparse = stack.sparse_layers(config, first=0)
     steps = builder.sigmoid_steps(config, "routed_scaling_factor")
 
     def ffn(index: int, layer: str) -> Moe | GatedFfn:
@@ -33,5 +33,5 @@ def build(checkpoint: Checkpoint) -> Spec:
         normalise = config.flag("norm_topk_prob", False)
         return builder.moe(tensors, name, normalise, _NAMES, (shared, None), **steps)
 
-    layers = builder.layers(tensors, Heads(config, rotation).mixer(tensors), ffn)
-    return builder.trunk(tensors, layers, rotation)
+    layers = stack.layers(tensors, Heads(config, rotation).mixer(tensors), ffn)
+    return stack.trunk(tensors, layers, rotation)

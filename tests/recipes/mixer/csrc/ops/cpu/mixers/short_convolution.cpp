@@ -18,7 +18,7 @@ void mix(cpu::CpuOps& ops, const ShortConvolution& w, Segments segments, const R
     std::vector<const float*> inputs;
     for (uint32_t i = 0; i < history; ++i) inputs.push_back(segment.state_in + uint64_t(i) * d);
     for (uint64_t i = 0; i < segment.n; ++i) inputs.push_back(normed.data + (segment.row + i) * d);
-    ops.kernels().conv_silu(
+    ops.kernels().convolve(
         {inputs.data(), w.conv, mixed + uint64_t(segment.row) * d, d, w.width, segment.n, 0, d});
     for (uint32_t i = 0; i < history; ++i)  // upwards: state_out may be state_in
       std::copy_n(inputs[segment.n + i], d, segment.state_out + uint64_t(i) * d);
