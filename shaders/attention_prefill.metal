@@ -51,7 +51,7 @@ inline float sum_of_16(float value) {
 // q (n, heads, HeadDim), out (splits, n, heads, HeadDim), stats (ceil(HeadDim / 128), splits, n,
 // heads, 2), sinks (heads): with has_sinks one more score each, of no value. The cache is that of
 // attention_decode. A threadgroup has 64 rows (t, query of a key head) and 128 channels of a split
-// of the keys: those of its `split` positions that are in [key_begin, key_end), 64 at a time. A
+// of the keys: `split` positions, the first split from key_begin on, up to key_end, 64 at a time. A
 // thread has 4 x 4 scores and 4 x 8 sums. Without `ends`, and with several splits, out has the sums
 // and stats (their largest score, the sum of weights); with `resumes` they begin as these are there.
 // One whose positions do not lie in its blocks writes nothing.
@@ -68,7 +68,7 @@ inline float sum_of_16(float value) {
 /// @require kv_dim % 4 == 0 && heads / heads_per_kv * HeadDim <= kv_dim
 /// @require n > 0 && first_tile + tiles <= ceil_div(n * heads_per_kv, 64)
 /// @require key_begin % 64 == 0 && key_end <= position + n && position + n <= extents * 256
-/// @require splits > 0 && split % 64 == 0 && splits * split >= position + n
+/// @require splits > 0 && split % 64 == 0 && key_begin + splits * split >= key_end
 /// @require splits == 1 || ends + resumes == 0
 /// @require grid == splits * tiles * (heads / heads_per_kv) * ceil_div(HeadDim, 128) * 256
 template <typename T>
@@ -91,11 +91,12 @@ kernel void attention_prefill(device const float* q [[buffer(0)]],
   const uint split = group / slices / kv_heads / args.tiles;
   const uint n_rows = args.n * args.heads_per_kv;
   const uint last_row = min(first + kQueryRows, n_rows) - 1;
-  const uint end = min(min(args.key_end, (split + 1) * args.split),
+  const uint split_begin = args.key_begin + split * args.split;
+  const uint end = min(min(args.key_end, split_begin + args.split),
                        args.position + last_row / args.heads_per_kv + 1);
   const uint seen = args.position + first / args.heads_per_kv + 1;  // by the first row
   const uint hidden = args.window && seen > args.window ? seen - args.window : 0;
-  const uint begin = max(max(args.key_begin, split * args.split), hidden / kBlockKeys * kBlockKeys);
+  const uint begin = max(split_begin, hidden / kBlockKeys * kBlockKeys);
 
   const uint rows_at = thread_index / 16;  // of four rows, as lanes of it
   const uint at = thread_index % 16;       // of four positions, of four channels and four more

@@ -1,5 +1,5 @@
 // Products of several rows of a quantised matrix with a few rows of x, all of it in registers: no
-// threadgroup memory, no barrier. A lane takes 32 columns of each row at a time, in one or two wide
+// threadgroup memory, no barrier. A lane takes 16 columns of each row at a time, in one or two wide
 // loads; x is loaded once for all rows, and weights once for all rows of x.
 #pragma once
 #include "half_codes.h"

@@ -117,47 +117,52 @@ TEST_CASE("gpu: attention of one token over a long cache, in chunks") {
 }
 
 TEST_CASE("gpu: a prompt's attention is cut into dispatches of bounded work, and no bit changes") {
-  GpuRig rig;
-  // Many key heads, so that a prompt has tiles enough not to be split.
-  const uint32_t d = 32, n = 300, before = 230;
-  ops::Attention w;
-  w.n_heads = w.n_kv_heads = 32, w.head_dim = 4, w.rotary_dim = 4;
-  const uint32_t heads = 32 * 4;
-  w.inv_freq = rig.floats(2, 0.1f, 1);
-  w.q = rig.linear(heads, d), w.k = rig.linear(heads, d), w.v = rig.linear(heads, d);
-  w.o = rig.linear(d, heads);
-  auto work = workload();
-  work.rows = n;
-  const ops::Mixer mixer = w;
-  work.mixers = {&mixer};
-  rig.reserve(work);
-  const float *first = rig.floats(before * d, -2, 2), *second = rig.floats(n * d, -2, 2);
-  // Of the second call, with dispatches of at most so many tiles of 64 rows and 256 positions.
-  const auto attend = [&](uint32_t tiles, uint64_t dispatches) {
-    const auto gpu =
-        ops::gpu::make_gpu_ops(*rig.arena, DType::f32, uint64_t(2) * 64 * 32 * 128 * 256 * tiles);
-    gpu->reserve(work);
-    Segment segment;
-    const auto cache = cache_table(gpu->cache_form(w.cache()), before + n, [&](uint64_t nbytes) {
-      return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
-    });
-    segment.cache = cache.data(), segment.blocks = rig.blocks(cache);
-    float *x = rig.copy(first, before * d), *y = rig.copy(second, n * d);
-    segment.n = before;
-    gpu->mix(mixer, {&segment, 1}, {first, before}, x);
-    gpu->submit({})->wait();
-    const uint64_t done = gpu->counts().kernels.at("attention_prefill_f32");
-    segment.position = before, segment.n = n;
-    gpu->mix(mixer, {&segment, 1}, {second, n}, y);
-    gpu->submit({})->wait();
-    CHECK(gpu->counts().kernels.at("attention_prefill_f32") - done == dispatches);
-    return std::vector<float>(y, y + n * d);
-  };
-  const std::vector<float> whole = attend(15, 1);
-  for (float value : whole) REQUIRE(std::isfinite(value));
-  // Five tiles over three times 256 positions: parts of the positions, then of the tiles, too.
-  for (const auto& [tiles, dispatches] : {std::pair(10u, 2u), {5u, 3u}, {2u, 9u}, {0u, 15u}})
-    CHECK(attend(tiles, dispatches) == whole);
+  // Five tiles over three times 256 positions: parts of the positions, then of the tiles, too. No
+  // tile asks for positions behind its last row, or before its first row's window.
+  using Cuts = std::vector<std::pair<uint32_t, uint32_t>>;
+  for (const auto& [window, cuts] : {std::pair(0u, Cuts{{10, 2}, {5, 3}, {2, 7}, {0, 11}}),
+                                     {20u, Cuts{{2, 3}, {1, 5}, {0, 5}}}}) {
+    GpuRig rig;
+    // Many key heads, so that a prompt has tiles enough not to be split.
+    const uint32_t d = 32, n = 300, before = 230;
+    ops::Attention w;
+    w.window = window;
+    w.n_heads = w.n_kv_heads = 32, w.head_dim = 4, w.rotary_dim = 4;
+    const uint32_t heads = 32 * 4;
+    w.inv_freq = rig.floats(2, 0.1f, 1);
+    w.q = rig.linear(heads, d), w.k = rig.linear(heads, d), w.v = rig.linear(heads, d);
+    w.o = rig.linear(d, heads);
+    auto work = workload();
+    work.rows = n;
+    const ops::Mixer mixer = w;
+    work.mixers = {&mixer};
+    rig.reserve(work);
+    const float *first = rig.floats(before * d, -2, 2), *second = rig.floats(n * d, -2, 2);
+    // Of the second call, with dispatches of at most so many tiles of 64 rows and 256 positions.
+    const auto attend = [&](uint32_t tiles, uint64_t dispatches) {
+      const auto gpu =
+          ops::gpu::make_gpu_ops(*rig.arena, DType::f32, uint64_t(2) * 64 * 32 * 128 * 256 * tiles);
+      gpu->reserve(work);
+      Segment segment;
+      const auto cache = cache_table(gpu->cache_form(w.cache()), before + n, [&](uint64_t nbytes) {
+        return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
+      });
+      segment.cache = cache.data(), segment.blocks = rig.blocks(cache);
+      float *x = rig.copy(first, before * d), *y = rig.copy(second, n * d);
+      segment.n = before;
+      gpu->mix(mixer, {&segment, 1}, {first, before}, x);
+      gpu->submit({})->wait();
+      const uint64_t done = gpu->counts().kernels.at("attention_prefill_f32");
+      segment.position = before, segment.n = n;
+      gpu->mix(mixer, {&segment, 1}, {second, n}, y);
+      gpu->submit({})->wait();
+      CHECK(gpu->counts().kernels.at("attention_prefill_f32") - done == dispatches);
+      return std::vector<float>(y, y + n * d);
+    };
+    const std::vector<float> whole = attend(15, 1);
+    for (float value : whole) REQUIRE(std::isfinite(value));
+    for (const auto& [tiles, dispatches] : cuts) CHECK(attend(tiles, dispatches) == whole);
+  }
 }
 
 TEST_CASE("gpu: windows and sinks, in both types of cache") {
@@ -223,8 +228,15 @@ TEST_CASE("gpu: how attention is spread over positions") {
       CHECK((from / split + splits - 1) * split < len);
     }
   }
+  {  // splits that no row sees are left out, and the others are as they were
+    const ops::gpu::AttentionSplits windowed{32, 8, 128, 100};
+    const auto all = heads.many(2, 32766), seen = windowed.many(2, 32766);
+    CHECK((all.splits == 64 && seen.split == all.split && seen.splits == 1));
+    CHECK(seen.from == 63 * all.split);
+  }
   const auto many = [&](uint32_t n, uint32_t position) {
-    const auto [tiles, split, splits] = heads.many(n, position);
+    const auto [tiles, split, splits, from] = heads.many(n, position);
+    CHECK(from == 0);
     CHECK((split % 256 == 0 && uint64_t(split) * splits >= position + n));
     CHECK(uint64_t(splits) * n * 32 <= heads.most_stats(n, position + n) / 2);
     if (splits > 1) CHECK(uint64_t(splits) * n * 32 * 128 <= heads.most_partial(n, position + n));

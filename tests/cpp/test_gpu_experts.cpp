@@ -18,7 +18,9 @@ constexpr uint32_t kExperts = 128, kTopK = 8, kPrompt = 96, kDim = 64, kWidth = 
 // A layer of which each row of a prompt chose kTopK experts. Expert 0 is every row's, the last but
 // one nobody's and the last one a single row's.
 struct Layer {
-  Layer(uint32_t bits, uint32_t group, DType dtype, uint64_t expert_macs = ops::gpu::kExpertMacs) {
+  Layer(uint32_t bits, uint32_t group, DType dtype, uint64_t expert_macs = ops::gpu::kExpertMacs,
+        uint64_t dispatch_ns = 0) {
+    rig.device->set_budgets(dispatch_ns, dispatch_ns * 1000);
     rig.gpu = ops::gpu::make_gpu_ops(*rig.arena, quant::DType::f32, ops::gpu::kAttentionMacs,
                                      expert_macs);
     for (uint32_t k = 0; k < kExperts; ++k)
@@ -112,6 +114,17 @@ TEST_CASE("gpu: experts are cut into dispatches of bounded work, and no bit chan
     CHECK(cut.rig.gpu->counts().kernels.at("grouped_down_bf16_f32") >=
           (kPrompt * kTopK - kExperts) / most);
   }
+}
+
+TEST_CASE("gpu: experts are cut by the time that a dispatch may take, and no bit changes") {
+  Layer whole(4, 32, DType::bf16);
+  const auto expected = whole.outputs({whole.jobs});
+  // At first a multiply-add is expected to take 0.005 ns: 100 rows a dispatch.
+  Layer cut(4, 32, DType::bf16, ops::gpu::kExpertMacs, 100 * 2 * kDim * kWidth / 200);
+  CHECK(same_bits(cut.outputs({cut.jobs}), expected));
+  const auto counts = cut.rig.gpu->counts();
+  CHECK(counts.kernels.at("grouped_gate_up_bf16_f32") >= 6);
+  CHECK(counts.kernels.at("grouped_down_bf16_f32") >= 6);
 }
 
 TEST_CASE("gpu: tiles go through matrices where the table says so and the device has them") {

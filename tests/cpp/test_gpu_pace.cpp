@@ -78,6 +78,15 @@ TEST_CASE("pace: a rate goes up at once and down by steps, for all that ran toge
   CHECK(pace.ns(other) > 200.0 * kMillion);
 }
 
+TEST_CASE("pace: forms of a kernel are told apart by each of their constants") {
+  Pace pace(budgets(10 * kMillion, 50 * kMillion));
+  const Pace::Kernel plain{"a", 4, 0}, matrices{"a", 4, 1};
+  const double before = pace.ns(macs(plain, kMillion));
+  pace.learn(std::vector{macs(matrices, kMillion)}, 1'000 * kMillion, false);
+  CHECK(pace.ns(macs(plain, kMillion)) == before);
+  CHECK(pace.most_macs(matrices) < pace.most_macs(plain));
+}
+
 TEST_CASE("pace: what the system ended is cut finer the next time, however long it took") {
   Pace pace(budgets(10 * kMillion, 50 * kMillion));
   const auto part = macs(kA, kMillion);

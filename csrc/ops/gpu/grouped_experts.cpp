@@ -18,11 +18,17 @@ std::string_view kernel_of(quant::DType dtype, std::string_view bf16, std::strin
 uint64_t last(const std::vector<uint32_t>& all) {
   return *std::max_element(all.begin(), all.end()) + uint64_t{1};
 }
+// Rows that a tile of so many multiplies (run_tile of shaders/tile.h).
+uint64_t computed_rows(uint64_t rows) {
+  const uint64_t whole = rows / kTileRows * kTileRows, rest = rows % kTileRows;
+  return whole + (rest > 8 ? base::round_up(rest, 16) : rest ? 8 : 0);
+}
 }  // namespace
 
 struct GpuOps::Group {
   const InSlot* first;  // format and layout of all
   float* hidden;        // (rows, width)
+  uint64_t computed;    // rows that its tiles multiply
   std::vector<uint32_t> tiles, rows, places;
 };
 
@@ -37,20 +43,54 @@ bool GpuOps::has_grouped_form(const GatedFfn& ffn) {
          gate.group == up.group && gate.dtype == up.dtype;
 }
 
+namespace {
+Recorder::Kernel gate_up_kernel(const Recorder& recorder, const quant::Shape& up) {
+  return tile_kernel(recorder,
+                     kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
+                               "grouped_gate_up_f32_f32"),
+                     up.bits());
+}
+Recorder::Kernel down_kernel(const Recorder& recorder, const quant::Shape& down) {
+  return tile_kernel(recorder,
+                     kernel_of(down.dtype, "grouped_down_bf16_f32", "grouped_down_f16_f32",
+                               "grouped_down_f32_f32"),
+                     down.bits());
+}
+// Multiply-adds of a row, one at least.
+uint64_t gate_up_macs(const GatedFfn& ffn) {
+  return std::max<uint64_t>(uint64_t{2} * ffn.gate.in() * ffn.width(), 1);
+}
+uint64_t down_macs(const GatedFfn& ffn) {
+  return std::max<uint64_t>(uint64_t{1} * ffn.down.out() * ffn.width(), 1);
+}
+}  // namespace
+
 void GpuOps::grouped_experts(std::span<const InSlot> jobs, const float* normed, float* expert_out) {
   const GatedFfn& ffn = jobs[0].job->ffn;
-  uint64_t rows = 0;
-  for (const auto& [job, index, slot] : jobs) rows += job->rows.size();
-  const uint64_t row_macs = std::max<uint64_t>(uint64_t{2} * ffn.gate.in() * ffn.width(), 1);
-  const uint64_t most = std::min(rows, std::max<uint64_t>(expert_macs_ / row_macs, kTileRows));
-  Group group{&jobs[0], bump().take(most * ffn.width()), {}, {}, {}};
+  uint64_t rows = 0, computed = 0;
+  for (const auto& [job, index, slot] : jobs) {
+    rows += job->rows.size();
+    computed += computed_rows(job->rows.size());
+  }
+  const auto most_rows = [&](const Recorder::Kernel& kernel, uint64_t row_macs) {
+    return std::min(expert_macs_, recorder_.most_macs(kernel)) / row_macs;
+  };
+  // What a dispatch computes, a tile at least.
+  const uint64_t most = std::max<uint64_t>(
+      kTileRows,
+      std::min({computed,
+                most_rows(gate_up_kernel(recorder_, ffn.up.weight.shape), gate_up_macs(ffn)),
+                most_rows(down_kernel(recorder_, ffn.down.weight.shape), down_macs(ffn))}));
+  Group group{&jobs[0], bump().take(std::min(rows, most) * ffn.width()), 0, {}, {}, {}};
   for (const auto& [job, index, slot] : jobs)
     for (size_t first = 0; first < job->rows.size(); first += kTileRows) {
       const size_t end = std::min<size_t>(first + kTileRows, job->rows.size());
-      if (group.rows.size() + (end - first) > most) {
+      const uint64_t of_tile = computed_rows(end - first);
+      if (group.computed + of_tile > most) {
         run_group(group, normed, expert_out);
-        group = {group.first, group.hidden, {}, {}, {}};
+        group = {group.first, group.hidden, 0, {}, {}, {}};
       }
+      group.computed += of_tile;
       group.tiles.insert(group.tiles.end(),
                          {slot.entry, word(group.rows.size()), static_cast<uint32_t>(end - first)});
       group.rows.insert(group.rows.end(), job->rows.data() + first, job->rows.data() + end);
@@ -68,21 +108,17 @@ void GpuOps::run_group(const Group& group, const float* normed, float* expert_ou
   const DeviceArena::Slabs slabs = rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs();
   const auto tiles = recorder_.list(group.tiles);
   const uint32_t words = word(slot.nbytes / sizeof(uint32_t));
+  recorder_.weigh(group.computed * gate_up_macs(ffn));
   recorder_.run(
-      tile_kernel(recorder_,
-                  kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
-                            "grouped_gate_up_f32_f32"),
-                  up.bits()),
+      gate_up_kernel(recorder_, up),
       {slabs.list, tiles, recorder_.in(normed, last(group.rows) * up.in),
        recorder_.list(group.rows), recorder_.out(group.hidden, uint64_t(n) * up.out)},
       GroupedGateUpArgs{up.out, up.in, up.group, n, n_tiles, slabs.count, words, slot.at(0, scale),
                         slot.at(1, scale), slot.at(2, scale), slot.at(3, scale), slot.at(4, scale),
                         slot.at(5, scale), ffn.limit, ffn.alpha, ffn.up_add});
+  recorder_.weigh(group.computed * down_macs(ffn));
   recorder_.run(
-      tile_kernel(recorder_,
-                  kernel_of(down.dtype, "grouped_down_bf16_f32", "grouped_down_f16_f32",
-                            "grouped_down_f32_f32"),
-                  down.bits()),
+      down_kernel(recorder_, down),
       {slabs.list, tiles, recorder_.in(group.hidden, uint64_t(n) * down.in),
        recorder_.list(group.places), recorder_.out(expert_out, last(group.places) * down.out)},
       GroupedDownArgs{down.out, down.in, down.group, n, n_tiles, slabs.count, words,

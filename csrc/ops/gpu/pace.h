@@ -2,11 +2,11 @@
 // none holds the device for longer than the system lets it. Decides how much goes together and
 // nothing else: no sum depends on it. One thread.
 #pragma once
+#include <compare>
 #include <cstdint>
 #include <map>
 #include <span>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 #include "device/device.h"
@@ -22,7 +22,11 @@ struct Work {
 
 class Pace {
  public:
-  using Kernel = std::pair<std::string_view, uint32_t>;  // name, which must last; function constant
+  struct Kernel {
+    std::string_view name;                 // must last
+    uint32_t value = 0, second_value = 0;  // of its function constants
+    auto operator<=>(const Kernel&) const = default;
+  };
   struct Part {
     Kernel kernel;
     Work work;

@@ -85,14 +85,14 @@ device::Argument Recorder::place(const void* data, uint64_t nbytes,
 }
 
 const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel) {
-  const auto found = pipelines_.find({kernel.name, kernel.value, kernel.second_value});
+  const auto found = pipelines_.find(paced(kernel));
   if (found != pipelines_.end()) return found->second;
   device::Constants constants;
   if (kernel.constant) constants.emplace_back(kernel.constant, kernel.value);
   if (kernel.second) constants.emplace_back(kernel.second, kernel.second_value);
   auto pipeline = device_.pipeline(kernel.name, constants);
-  const std::string_view name = pipeline->info().name;  // lives as long as the library
-  const Key key{name, kernel.value, kernel.second_value};
+  Pace::Kernel key = paced(kernel);
+  key.name = pipeline->info().name;  // lives as long as the library
   return pipelines_.emplace(key, std::move(pipeline)).first->second;
 }
 
@@ -107,7 +107,7 @@ void Recorder::dispatch(const Kernel& kernel, Arguments args, GeometryOf geometr
   const auto& grid = geometry.grid;
   Work work = std::exchange(work_, {});
   if (!work.is_macs) work.units = uint64_t{grid[0]} * grid[1] * grid[2];
-  const Pace::Part part{{made->info().name, kernel.value}, work};
+  const Pace::Part part{{made->info().name, kernel.value, kernel.second_value}, work};
   if (commands_ && !pace_.fits(recorded_ns_, part)) commit_part();
   if (!commands_) commands_ = device_.commands();
   commands_->dispatch(made, args, geometry.grid, geometry.threadgroup);

@@ -11,7 +11,6 @@
 #include <set>
 #include <span>
 #include <string_view>
-#include <tuple>
 #include <vector>
 
 #include "device/check.h"
@@ -84,7 +83,7 @@ class Recorder {
   void weigh(uint64_t macs) { work_ = {macs, true}; }
   // Multiply-adds of one dispatch, at most, lest it hold the device for too long; one at least.
   uint64_t most_macs(const Kernel& kernel) const {
-    return rehearsed_ ? UINT64_MAX : pace_.most_macs({kernel.name, kernel.value});
+    return rehearsed_ ? UINT64_MAX : pace_.most_macs(paced(kernel));
   }
 
   std::unique_ptr<Ticket> submit(std::function<void()> on_done);
@@ -98,6 +97,9 @@ class Recorder {
 
  private:
   device::Argument place(const void* data, uint64_t nbytes, DeviceArena::Access access) const;
+  static Pace::Kernel paced(const Kernel& kernel) {
+    return {kernel.name, kernel.value, kernel.second_value};
+  }
   // A command buffer that was committed, until its time is learnt.
   struct Timed {
     std::shared_ptr<device::Commands> commands;
@@ -120,8 +122,7 @@ class Recorder {
   std::vector<Pace::Part> to_time_;  // dispatches of commands_
   std::deque<Timed> timed_;          // by time of commit
   Counts counts_, recorded_;         // submitted, and of commands_
-  using Key = std::tuple<std::string_view, uint32_t, uint32_t>;  // name and constants
-  std::map<Key, std::shared_ptr<device::Pipeline>> pipelines_;
+  std::map<Pace::Kernel, std::shared_ptr<device::Pipeline>> pipelines_;
 };
 
 }  // namespace moeflux::ops::gpu

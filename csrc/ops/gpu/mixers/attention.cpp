@@ -155,11 +155,14 @@ void attend(const AttentionRows& rows, const Segment& segment) {
       rows.stats, uint64_t(rows.splits.slices()) * many.splits * segment.n * w.n_heads * 2);
   const auto [tiles, keys] =
       rows.splits.part(many, rows.ops.attention_macs(rows.kernel(rows.names.prefill)));
-  const uint32_t step = alone ? keys : end;
-  for (uint32_t tile = 0; tile < many.tiles; tile += tiles)
-    for (uint32_t begin = 0; begin < end; begin += step) {
-      const uint32_t stop = std::min(end - begin, step) + begin;
-      rows.recorder.weigh(rows.splits.macs(std::min(tiles, many.tiles - tile), stop - begin));
+  for (uint32_t tile = 0; tile < many.tiles; tile += tiles) {
+    const uint32_t of_part = std::min(tiles, many.tiles - tile);
+    const uint32_t from = alone ? rows.splits.seen_from(segment.position, tile) : many.from;
+    const uint32_t to = alone ? rows.splits.seen_to(segment.position, tile + of_part, end) : end;
+    const uint32_t step = alone ? keys : end;
+    for (uint32_t begin = from; begin < to; begin += step) {
+      const uint32_t stop = std::min(to - begin, step) + begin;
+      rows.recorder.weigh(rows.splits.macs(of_part, stop - begin));
       rows.recorder.run(
           rows.kernel(rows.names.prefill),
           {rows.recorder.in(rows.q + at, count), extents.blocks, out, stats, rows.sinks()},
@@ -171,13 +174,13 @@ void attend(const AttentionRows& rows, const Segment& segment) {
                                w.window,
                                uint32_t(w.sinks != nullptr),
                                tile,
-                               std::min(tiles, many.tiles - tile),
+                               of_part,
                                many.splits,
                                many.split,
                                begin,
                                stop,
-                               uint32_t(begin > 0),
-                               uint32_t(alone && stop == end),
+                               uint32_t(begin > from),
+                               uint32_t(alone && stop == to),
                                extents.count,
                                extents.last,
                                extents.keys_at,
@@ -186,6 +189,7 @@ void attend(const AttentionRows& rows, const Segment& segment) {
                                extents.last_values_at,
                                rows.scale()});
     }
+  }
   if (!alone) merge(rows, segment.n, many.splits, mixed);
 }
 

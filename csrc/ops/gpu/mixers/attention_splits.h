@@ -17,6 +17,7 @@ struct AttentionSplits {
   static constexpr uint32_t kRows = 64;      // (token, query of a key head) of a tile of a prompt
   static constexpr uint32_t kSlice = 128;    // channels of values of a tile
   static constexpr uint32_t kGroups = 256;   // threadgroups that fill a device
+  static constexpr uint32_t kBlock = 64;     // positions that a tile takes at a time
   static constexpr uint32_t kLongest = 256;  // positions of one token's split, of a prompt's least
   static_assert(kLongest == kCacheExtent, "a split lies in one extent");
 
@@ -32,28 +33,48 @@ struct AttentionSplits {
     return {from, split, static_cast<uint32_t>(quotient(len, split)) - from / split};
   }
 
-  struct Many {  // rows, over all positions up to their own
+  struct Many {  // rows, over the positions up to their own, at the multiples of `split`
     uint32_t tiles, split, splits;
+    uint32_t from;  // where the first split begins: those before it are hidden from all rows
   };
   Many many(uint32_t n, uint32_t position) const {
     const uint64_t tiles = quotient(uint64_t(n) * group, kRows), end = uint64_t(position) + n;
     const uint64_t splits = std::clamp<uint64_t>(kGroups / (tiles * (heads / group) * slices()), 1,
                                                  quotient(end, kLongest));
     const uint64_t split = quotient(quotient(end, splits), kLongest) * kLongest;
+    const uint64_t from = seen_from(position, 0) / split * split;
     return {static_cast<uint32_t>(tiles), static_cast<uint32_t>(split),
-            static_cast<uint32_t>(quotient(end, split))};
+            static_cast<uint32_t>(quotient(end - from, split)), static_cast<uint32_t>(from)};
+  }
+  // The first position that any row of tile `tile` or one behind it sees, at a block's begin.
+  uint32_t seen_from(uint32_t position, uint32_t tile) const {
+    const uint64_t seen = uint64_t(position) + uint64_t(tile) * kRows / group + 1;
+    return window && seen > window ? static_cast<uint32_t>((seen - window) / kBlock * kBlock) : 0;
+  }
+  // Behind the last position that a row of a tile before `tile` sees, of `end`.
+  uint32_t seen_to(uint32_t position, uint32_t tile, uint32_t end) const {
+    const uint64_t last = uint64_t(position) + (uint64_t(tile) * kRows - 1) / group + 1;
+    return static_cast<uint32_t>(std::min<uint64_t>(last, end));
+  }
+  // Positions that the rows of one tile walk, of `keys` that there are.
+  uint64_t walked(uint64_t keys) const {
+    return window ? std::min<uint64_t>(keys, uint64_t(window) + kRows / group + 2 * kBlock) : keys;
   }
   uint64_t macs(uint64_t tiles, uint64_t keys) const {
-    return 2 * tiles * kRows * (heads / group) * slices() * kSlice * keys;
+    return 2 * tiles * kRows * (heads / group) * slices() * kSlice * walked(keys);
   }
   uint32_t slices() const { return (head_dim + kSlice - 1) / kSlice; }
 
   // What of many(), of one split, goes into a dispatch of `most` multiply-adds: so many tiles and
-  // positions, the least that there can be where that is more.
+  // positions, the least that there can be where that is more. With a window the positions that a
+  // tile walks are few, and tiles alone are parted.
   struct Part {
     uint32_t tiles, keys;
   };
   Part part(const Many& many, uint64_t most) const {
+    if (window && macs(1, many.split) <= most)
+      return {static_cast<uint32_t>(std::min<uint64_t>(most / macs(1, many.split), many.tiles)),
+              many.split};
     const uint64_t of_tile = macs(1, 1);
     const uint64_t keys = most / (of_tile * many.tiles) / kLongest * kLongest;
     if (keys > 0) return {many.tiles, static_cast<uint32_t>(std::min<uint64_t>(keys, many.split))};

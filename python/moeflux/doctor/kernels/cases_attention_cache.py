@@ -238,8 +238,11 @@ def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
         begin, stop = {"first": (0, middle or end), "last": (middle, end)}.get(way, (0, end))
         ends, resumes = int(way in ("whole", "last")), int(way == "last" and middle > 0)
         split = KEYS * int(rng.integers(1, 4)) if way == "splits" else -(-end // KEYS) * KEYS
-        splits = -(-end // split)
-        parts = [rows.sums(s * split, min((s + 1) * split, stop)) for s in range(splits)]
+        if way == "splits" and window:  # without those that no row sees
+            begin = max(position + 1 - window, 0) // split * split
+        splits = -(-(end - begin) // split)
+        starts = range(begin, end, split)
+        parts = [rows.sums(max(s, 0), min(s + split, stop)) for s in starts]
         out, stats = (np.stack(each) for each in zip(*parts, strict=True))
         sinks = wide(rng, heads) if has_sinks else None
         before = [
