@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+WORKERS ?= 3  # of pytest: one more than two cores have, for tests wait for processes and disks
 PYTEST := pytest "pytest-xdist>=3.7" pybind11
 SERVE := fastapi uvicorn "llguidance>=1.7,<2" prometheus-client
 TESTS := $(PYTEST) $(SERVE) hypothesis gguf safetensors "openai>=3" "anthropic>=2" httpx2  # what `make test` needs
@@ -18,11 +19,11 @@ demo: $(BIN)/moeflux  ## set up and let the demo model write
 
 test: $(BIN)/moeflux  ## set up and pass the tests that need nothing but g++ and PyPI
 	$(BIN)/pip install -q $(TESTS)
-	$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 quick: lint  ## lint and the tests of a few minutes, to run while you work
 	$(BIN)/pip install -q $(TESTS)
-	$(BIN)/python -m pytest -q -x --numprocesses auto --maxprocesses 4 -m "not slow" tests/python tests/hostile
+	$(BIN)/python -m pytest -q -x --numprocesses $(WORKERS) -m "not slow" tests/python tests/hostile
 
 # Tools in the environment, not in a new folder each time: what has been compiled is used again.
 INSTALL = $(BIN)/pip install --no-build-isolation

@@ -149,10 +149,16 @@ def check_precision(precision: str, device: str = "cpu") -> None:
 def check_kv(kv: str | None, device: str = "cpu") -> None:
     """Raises FormatError when there is no such type of a KV cache, or not on that device."""
     check("load", FormatError, RULES, {"kv": kv})
-    if device not in ("cpu", "auto") and kv == "int8":  # "auto" is the CPU for it
+    known = caches_of("cpu" if device == "auto" else device)  # "auto" is the CPU where a GPU refuses
+    if kv is not None and kv not in known:
         raise FormatError(
-            f"[load] expected kv float32 or bfloat16 on device {device}, found {kv!r}: it is the CPU's"
+            f"[load] expected kv {' or '.join(known)} on device {device}, found {kv!r}: it is the CPU's"
         )
+
+
+def caches_of(device: str) -> tuple[str, ...]:
+    """The types of a KV cache that a model can have on that device."""
+    return CACHES if device == "cpu" else tuple(kv for kv in CACHES if kv != "int8")
 
 
 def advised_bytes(device: _core.NativeDevice | None) -> int | None:

@@ -24,7 +24,7 @@ SHARD = "model-00001-of-00002.safetensors"
 TEXT = ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "chat_template.jinja"]
 COMMANDS = {
     "info": ["info", "{}"],
-    "plan": ["plan", "{}", "--context", "64"],
+    "plan": ["plan", "{}", "--context", "64", "--disk-gb-s", "1", "--mem-gb-s", "10"],  # no probe
     "generate": ["generate", "a", "-m", "{}", "-n", "1", "--memory", "64MiB", "--context", "64"],
     "pack": ["pack", "{}", "{}-packed"],
 }

@@ -14,7 +14,7 @@ import pytest
 import moeflux
 from moeflux import cli
 from moeflux.checkpoint import open_checkpoint
-from moeflux.device import PRECISIONS, default_threads
+from moeflux.device import CACHES, PRECISIONS, default_threads
 from moeflux.families import build_spec
 from moeflux.memory import as_size
 from moeflux.packing import pack
@@ -369,7 +369,8 @@ def test_a_hub_id_is_planned_and_described_from_headers_alone(tmp_path, planned)
     with FakeHub("org/big", {"main": folder}) as server:
         commit = server.commits["main"]
         about = command("org/big", name="info", HF_ENDPOINT=server.url, **environment)
-        done = command("org/big", "--json", "--context", "256", HF_ENDPOINT=server.url,
+        rates = ("--disk-gb-s", "1", "--mem-gb-s", "10")
+        done = command("org/big", "--json", "--context", "256", *rates, HF_ENDPOINT=server.url,
                        **environment)  # fmt: skip
         assert done.returncode == 0, done.stderr
         asked = [tuple(map(int, text[6:].split("-"))) for text in server.ranges]
@@ -397,3 +398,27 @@ def test_ticks_are_few_round_and_reach_past_the_top(top):
 def test_a_chart_escapes_what_it_is_told():
     text = line_chart.svg("<script>", "&", '"', [line_chart.Line("<b>", [(0, 0), (1, 1)])])
     assert "<script>" not in text and ElementTree.fromstring(text) is not None
+
+
+@pytest.mark.parametrize("kv", CACHES)
+def test_the_longest_context_is_the_longest_that_loads(tmp_path, kv):
+    folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
+    checkpoint = open_checkpoint(folder)
+    sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, THREADS, kv=kv)
+    budget = plan.minimum_bytes(sizes) + 20 * sizes.extent_bytes
+    longest = plan.longest_context(sizes, budget)
+    assert 512 + 19 * 256 <= longest <= 512 + 21 * 256
+    session = moeflux.load(folder, memory=budget, context=longest - 256, threads=THREADS, kv=kv)
+    assert session.session().bytes(longest - 256) < budget
+    with pytest.raises(moeflux.MemoryBudgetError):
+        moeflux.load(folder, memory=budget, context=longest + 512, threads=THREADS, kv=kv)
+
+
+def test_a_plan_says_what_context_each_cache_gets(tmp_path, planned):
+    folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
+    contexts = planned(folder, "--context", 512, "--memory", "64MiB")["contexts"]
+    assert tuple(contexts) == CACHES
+    assert (
+        contexts["float32"] * 1.9 < contexts["bfloat16"]
+        and contexts["int8"] > 1.5 * contexts["bfloat16"]
+    )

@@ -84,9 +84,7 @@ def bench(
     kind = kind_of(native_device)
     settings = [
         Setting(budget, count, name, prompt, warmup, tokens, number, kind, read_ahead, kv)
-        for budget, count, name, number in product(
-            budgets, counts, precision.split(","), together
-        )
+        for budget, count, name, number in product(budgets, counts, precision.split(","), together)
     ]
     sizes = [_sizes(setting, checkpoint, spec, native_device) for setting in settings]
     ids = _random_ids(spec.vocab) if text is None else ids_of(text, checkpoint)
@@ -141,7 +139,14 @@ def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) ->
     check_kv(setting.kv, setting.device)
     sizes = plan.measure(checkpoint, spec, setting.context, setting.threads, setting.precision,
                          device, setting.read_ahead, kv=setting.kv)  # fmt: skip
-    plan.fit(sizes, device_budget(setting.memory, device))
+    budget = device_budget(setting.memory, device)
+    plan.fit(sizes, budget)
+    least = plan.minimum_bytes(sizes) + (setting.sequences - 1) * sizes.session_bytes
+    if least > budget:
+        raise errors.MemoryBudgetError(
+            f"[bench] no room for {setting.sequences} sequences: expected --memory {least} or more, "
+            f"found {budget}"
+        )
     return sizes
 
 

@@ -178,11 +178,19 @@ def _plan(
     curve, told = _curve(asked.hit_rate, checkpoint.config, sizes, runs)
     rows = planner.rows(sizes, machine, budgets, asked.hit_rate, curve=curve)
     verdict = _verdict(asked, found, sizes, machine, best, curve, runs)
+
+    def context(kv: str) -> int | None:
+        of_kv = planner.measure(checkpoint, spec, asked.context, threads, asked.precision, native,
+                                asked.read_ahead, asked.rows, kv)  # fmt: skip
+        return planner.longest_context(of_kv, best)
+
     answer = {
         "model": str(checkpoint.path),
         "device": devices.kind_of(native),
         "precision": asked.precision,
         "kv": asked.kv or ("float32" if asked.precision == "float32" else "bfloat16"),
+        "best_bytes": best,
+        "contexts": {kv: context(kv) for kv in devices.caches_of(devices.kind_of(native))},
         "advised_bytes": advised,
         "routing": _routing(asked.hit_rate, curve),
         "curve": told,

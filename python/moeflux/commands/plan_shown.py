@@ -80,6 +80,9 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
         f"a session of {sizes['context']} tokens": f"{answer['kv']}, "
             f"at most {gigabytes(sizes['session_bytes'])}, and "
             f"{gigabytes(sizes['extent_bytes'])} for every {sizes['extent']} of them",
+        f"longest context in {gigabytes(answer['best_bytes'])}": ", ".join(
+            f"{kv} {'any' if n is None else format(n, ',')}" for kv, n in answer["contexts"].items()
+        ) + ", with the fewest experts",
         "an expert's slot": ", ".join(gigabytes(k[0]) for k in sizes["classes"]) or "none",
         "experts": f"{sizes['n_experts']:,} in {sizes['n_layers']} layers, "
                    f"{sizes['top_k']} a token and layer",

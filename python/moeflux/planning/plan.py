@@ -214,6 +214,17 @@ def minimum_bytes(sizes: Sizes) -> int:
     return int(_native(sizes, 2**62)["minimum_bytes"])
 
 
+def longest_context(sizes: Sizes, memory_bytes: int) -> int | None:
+    """Tokens that a session can have in a budget, with the fewest experts beside it.
+
+    None for a model whose state does not grow.
+    """
+    if not sizes.extent_bytes:
+        return None
+    free = memory_bytes - minimum_bytes(sizes) + sizes.session_bytes - sizes.state_bytes
+    return max(free // sizes.extent_bytes, 0) * sizes.extent
+
+
 def fit(sizes: Sizes, memory_bytes: int) -> Fit:
     """What fits into a budget.
 
