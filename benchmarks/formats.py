@@ -51,7 +51,7 @@ def rates(
 
 def transcoding(name: str) -> float:
     """Microseconds a megabyte of blocks."""
-    dtype, elements = _core.tensors(name, 256, TABLE[name].groups[0], "F16")[0][1:]
+    _, dtype, elements, _ = _core.tensors(name, 256, TABLE[name].groups[0], "F16")[0]
     assert dtype == "U8"  # bytes of 256 columns
     blocks = np.random.default_rng(1).bytes(MEGABYTE // elements * elements)
     planes = np.empty(len(blocks), np.uint8)

@@ -12,7 +12,8 @@ namespace moeflux::quant {
 
 namespace {
 
-constexpr uint32_t kMlxGroups[] = {32, 64, 128}, k32[] = {32}, k16[] = {16};
+constexpr uint32_t kMlxGroups[] = {32, 64, 128}, k128[] = {128}, k32[] = {32}, k16[] = {16},
+                   kWhole[] = {UINT32_C(1) << 31};
 
 constexpr Format numbers(const char* name, DType dtype) {
   return {.name = name, .planes = {{{.name = "weight"}}}, .dtype = dtype};
@@ -30,6 +31,12 @@ constexpr Format symmetric(const char* name, uint32_t bits) {
   Format format = affine(name, bits);
   format.planes[kSupers] = {};
   format.zero = 1u << (bits - 1);
+  return format;
+}
+// A zero a group, those of eight rows in a word.
+constexpr Format asymmetric4(const char* name) {
+  Format format = affine(name, 4);
+  format.planes[kSupers] = {.name = "zeros", .bits = 32, .columns = 0, .rows = 8};
   return format;
 }
 // A block is a group, with an f16 scale and an f16 minimum or a zero in the middle.
@@ -55,19 +62,34 @@ constexpr Format by_table(Format format, const uint8_t* table, uint32_t zero) {
   format.zero = zero;
   return format;
 }
+constexpr Plane scales8(Float8 kind) {
+  return {.name = "scales",
+          .bits = 8,
+          .columns = 0,
+          .finite = true,
+          .float8 = kind,
+          .dtype = kBlockBytes};
+}
 // Floats of 4 bits, in planes as MLX and gpt-oss have them.
-constexpr Format floats(const char* name) {
+constexpr Format floats(const char* name, std::span<const uint32_t> group, Float8 scales) {
   return {.name = name,
           .bits = 4,
-          .planes = {{{.name = "weight", .bits = 4},
-                      {.name = "scales", .bits = 8, .columns = 0, .finite = true},
-                      {}}},
-          .groups = k32,
+          .planes = {{{.name = "weight", .bits = 4}, scales8(scales), {}}},
+          .groups = group,
           .zero = kFloatZero,
-          .table = kFloats};
+          .table = kFloats,
+          .doubled = true};
 }
-constexpr Format in_blocks(Format format, uint32_t block_bytes, Transcoder transcode) {
-  format.block_columns = format.groups[0];
+// Floats of 8 bits in tensors of `dtype`, and their scales.
+constexpr Format floats8(const char* name, const char* dtype, std::span<const uint32_t> group,
+                         Plane scales) {
+  const Plane weight = {
+      .name = "weight", .bits = 8, .finite = true, .float8 = Float8::e4m3, .dtype = dtype};
+  return {.name = name, .bits = 8, .planes = {{weight, scales, {}}}, .groups = group};
+}
+constexpr Format in_blocks(Format format, uint32_t columns, uint32_t block_bytes,
+                           Transcoder transcode) {
+  format.block_columns = columns;
   format.block_bytes = block_bytes;
   format.transcode = transcode;
   return format;
@@ -105,6 +127,7 @@ constexpr Format kFormats[] = {
     affine("affine8", 8),
     // compressed-tensors'
     symmetric("symmetric4", 4),
+    asymmetric4("asymmetric4"),
     // GGUF's
     gguf("q8_0", 8, false, signed_bytes),
     gguf("q4_0", 4, false, halves<4, false>),
@@ -118,9 +141,17 @@ constexpr Format kFormats[] = {
     gguf_k("q6_k", 6, k16, {8, 128, false}, 32, q6_k),
     by_table(gguf("iq4_nl", 4, false, halves<4, false>), kGrid, kGridZero),
     by_table(gguf_k("iq4_xs", 4, k32, {6, 32, false}, 0, iq4_xs), kGrid, kGridZero),
-    in_blocks(floats("mxfp4"), 17, mxfp4),
+    in_blocks(floats("mxfp4", k32, Float8::e8m0), 32, 17, mxfp4),
+    in_blocks(floats("nvfp4", k16, Float8::e4m3), 64, 36, nvfp4),
     // the same in planes: MLX's, gpt-oss'
-    floats("mxfp4_planes"),
+    floats("mxfp4_planes", k32, Float8::e8m0),
+    // MLX's others
+    floats("nvfp4_planes", k16, Float8::e4m3),
+    floats8("mxfp8", kCodeWords, k32, scales8(Float8::e8m0)),
+    // compressed-tensors': a scale a row
+    floats8("fp8_rows", kE4m3, kWhole, {.name = "scales", .columns = 0, .finite = true}),
+    // DeepSeek's: a scale of 128 columns and rows
+    floats8("fp8", kE4m3, k128, {.name = "scales", .columns = 0, .rows = 128, .finite = true}),
 };
 
 // "1, 2 or 3", of what get() gives.
@@ -188,7 +219,8 @@ uint64_t Shape::row_bytes(size_t index) const {
   const Plane& plane = format->planes[index];
   if (plane.name == nullptr) return 0;
   const uint64_t columns = plane.columns ? plane.columns : group;
-  return in / columns * (plane.bits ? plane.bits : 8 * dtype_bytes(dtype)) / 8;
+  const uint64_t elements = (in + columns - 1) / columns;
+  return elements * (plane.bits ? plane.bits : 8 * dtype_bytes(dtype)) / 8;
 }
 
 uint64_t Shape::plane_bytes(size_t plane) const {
@@ -253,7 +285,7 @@ void check_shape(const Shape& shape, const std::string& name) {
   if (uint64_t(shape.out) * shape.in > kMostElements)
     fail("expected at most ", kMostElements, " numbers, found ", shape.out, " rows of ", shape.in);
   if (shape.out == 0 || shape.in == 0) fail("expected a matrix with rows and columns, found none");
-  if (std::ranges::any_of(format.planes, [](const Plane& plane) { return plane.rows != 1; }))
+  if (!format.has_floats() && format.planes[kScales].rows > 1)
     fail("expected a format of one scale a row and group, found ", format.name,
          ", which no kernel computes with");
   if (format.dtype && *format.dtype != shape.dtype)
@@ -262,6 +294,7 @@ void check_shape(const Shape& shape, const std::string& name) {
   if (std::ranges::find(format.groups, shape.group) == format.groups.end())
     fail("expected groups of ", alternatives(format.groups, [](uint32_t group) { return group; }),
          ", found ", shape.group);
+  if (format.has_floats()) return;  // the last groups may be cut
   const uint32_t whole =
       std::max({shape.group, format.block_columns, format.planes[kSupers].columns});
   if (shape.in % whole != 0)
@@ -276,7 +309,10 @@ bool all_finite(const std::byte* data, uint64_t count, DType dtype) {
 bool all_finite(const Shape& shape, size_t index, std::span<const std::byte> piece) {
   const Plane& plane = shape.format->planes[index];
   if (!plane.finite) return true;
-  if (plane.bits == 8) return piece.empty() || !std::memchr(piece.data(), 255, piece.size());
+  if (plane.float8 == Float8::e8m0)
+    return piece.empty() || !std::memchr(piece.data(), 255, piece.size());
+  if (plane.float8 == Float8::e4m3)
+    return no_word_has_all<uint8_t>(piece.data(), piece.size(), 0x7f);
   return all_finite(piece.data(), piece.size() / dtype_bytes(shape.dtype), shape.dtype);
 }
 
@@ -285,6 +321,11 @@ bool all_finite(const Matrix& matrix) {
     if (!all_finite(matrix.shape, plane, {matrix.planes[plane], matrix.shape.plane_bytes(plane)}))
       return false;
   return true;
+}
+
+float widen_e4m3(std::byte number) {  // the bits, in a float's place, are 2^-120 times as much
+  const auto bits = static_cast<uint32_t>(number);
+  return std::bit_cast<float>((bits & 128) << 24 | (bits & 127) << 20) * 0x1p120f;
 }
 
 void to_float(const std::byte* data, uint64_t count, DType dtype, float* out) {

@@ -22,19 +22,25 @@ constexpr uint64_t dtype_bytes(DType dtype) {
   return dtype == DType::f32 ? 4 : 2;
 }
 DType dtype_of(std::string_view name);  // as safetensors have it; throws FormatError
-// Safetensors' dtypes of tensors that are no numbers: packed codes; blocks, or exponents.
-inline constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8";
+// Safetensors' dtypes of tensors that are no numbers: packed codes; blocks, or scales; floats.
+inline constexpr const char *kCodeWords = "U32", *kBlockBytes = "U8", *kE4m3 = "F8_E4M3";
 
 enum : size_t { kCodes, kScales, kSupers, kPlanes };
 template <class T>
 using Planes = std::array<T, kPlanes>;
 
+// Floats of a byte, as OCP's microscaling formats have them: E4M3, of which 0x7f and 0xff are no
+// numbers; E8M0, a byte e that means 2^(e - 127), of which 255 is none.
+enum class Float8 : uint8_t { none, e4m3, e8m0 };
+
 struct Plane {
-  const char* name = nullptr;  // of its tensor, within the matrix; null: there is no such plane
-  uint32_t bits = 0;           // of an element; 0: a number of the matrix's dtype
-  uint32_t columns = 1;        // that an element covers; 0: a group of the matrix
-  uint32_t rows = 1;           // that an element covers
-  bool finite = false;         // numbers that are checked as they are read
+  const char* name = nullptr;      // of its tensor, within the matrix; null: there is no such plane
+  uint32_t bits = 0;               // of an element; 0: a number of the matrix's dtype
+  uint32_t columns = 1;            // that an element covers; 0: a group of the matrix
+  uint32_t rows = 1;               // that an element covers: a power of two
+  bool finite = false;             // numbers that are checked as they are read
+  Float8 float8 = Float8::none;    // what elements of 8 bits are; none: integers
+  const char* dtype = kCodeWords;  // of its tensor, where elements are no numbers
 };
 
 // n blocks, one after the other, into planes that begin at `planes`. Writes nothing else.
@@ -56,6 +62,7 @@ struct Format {
   Levels levels = {};
   uint32_t zero = 0;               // instead of biases: subtracted from what a code stands for
   const uint8_t* table = nullptr;  // what the 16 codes of 4 bits stand for; null: themselves
+  bool doubled = false;            // the table has twice the numbers that scales multiply
   // Where a file's bytes are not the planes but blocks of so many columns of a row, which a reader
   // transcodes. A block has whole bytes of each plane.
   uint32_t block_columns = 0, block_bytes = 0;
@@ -66,8 +73,12 @@ struct Format {
     return planes[plane].name != nullptr && (plane == kCodes || transcode == nullptr);
   }
   uint32_t width() const;  // bits of what a code stands for
-  // Whether scales are bytes e that mean 2^(e - 128).
-  bool has_exponents() const { return levels.bits == 0 && planes[kScales].bits == 8; }
+  // Whether the supers are zeros: of the codes' bits, of several rows in a word. They make biases of
+  // -zero * scale.
+  bool has_zeros() const { return levels.bits == 0 && planes[kSupers].bits != 0; }
+  // Whether weights are floats, one by one: numbers of the matrix's dtype or E4M3 ones. Others are
+  // integers.
+  bool has_floats() const { return bits == 0 || planes[kCodes].float8 != Float8::none; }
 };
 
 std::span<const Format> formats();
@@ -78,7 +89,7 @@ struct Shape {  // of one stored matrix
   uint32_t out = 0;
   uint32_t in = 0;
   const Format* format = &plain(DType::f32);
-  uint32_t group = 0;        // columns that a scale covers; 0: no scales
+  uint32_t group = 0;        // columns that a scale covers, or more; 0: no scales
   DType dtype = DType::f32;  // of numbers: of plain weights, of scales and biases
 
   uint32_t bits() const { return format->bits; }
@@ -112,6 +123,7 @@ bool all_finite(const std::byte* data, uint64_t count, DType dtype);
 // Whether a piece of a plane holds no NaN or infinity, where it is to be checked.
 bool all_finite(const Shape& shape, size_t plane, std::span<const std::byte> piece);
 bool all_finite(const Matrix& matrix);
+float widen_e4m3(std::byte number);  // a finite one
 // Of finite numbers.
 void to_float(const std::byte* data, uint64_t count, DType dtype, float* out);
 

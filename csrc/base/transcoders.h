@@ -29,6 +29,24 @@ inline void mxfp4(const std::byte* from, uint64_t n, const Planes<std::byte*>& p
   }
 }
 
+// NVFP4: four scales without a sign, then for each eight bytes, of which byte j has columns j and
+// j + 8.
+inline void nvfp4(const std::byte* from, uint64_t n, const Planes<std::byte*>& planes) {
+  for (uint64_t block = 0; block < n; ++block, from += 36) {
+    const uint32_t scales = load<uint32_t>(from) & 0x7f7f7f7f;
+    std::memcpy(planes[kScales] + 4 * block, &scales, sizeof scales);
+    for (int half = 0; half < 2; ++half) {
+      const auto two = load<Bytes16>(from + 4 + 16 * half);
+      const Bytes16 low = two & 15, high = two >> 4;
+      pack<4>(__builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22,
+                                      23),
+              __builtin_shufflevector(low, high, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28,
+                                      29, 30, 31),
+              planes[kCodes] + 32 * block + 16 * half);
+    }
+  }
+}
+
 // Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL: f16 scale, f16 minimum (of _1), four bytes with bit 4 of each code
 // (of Q5), 16 bytes of which byte j has the low bits of columns j and j + 16.
 template <int bits, bool has_minimum>

@@ -19,19 +19,19 @@ namespace {
 
 using namespace py::literals;
 
-using Row = std::tuple<std::string, uint32_t, std::vector<uint32_t>, bool>;
+using Row = std::tuple<std::string, uint32_t, std::vector<uint32_t>, bool, bool>;
 
 std::vector<Row> formats() {
   std::vector<Row> rows;
   for (const quant::Format& format : quant::formats())
     rows.emplace_back(format.name, format.bits,
                       std::vector<uint32_t>(format.groups.begin(), format.groups.end()),
-                      format.transcode != nullptr);
+                      format.transcode != nullptr, format.has_floats());
   return rows;
 }
 
-// Of each tensor: name, dtype, elements a row.
-using Tensor = std::tuple<std::string, std::string, uint64_t>;
+// Of each tensor: name, dtype, elements a row, rows of the matrix that one of it is for.
+using Tensor = std::tuple<std::string, std::string, uint64_t, uint32_t>;
 
 std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_t group,
                             const std::string& dtype) {
@@ -41,13 +41,11 @@ std::vector<Tensor> tensors(const std::string& format, uint32_t columns, uint32_
   for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
     if (!shape.format->in_file(plane)) continue;
     const quant::Plane& part = shape.format->planes[plane];
-    const uint64_t nbytes = shape.file_bytes(plane);
-    if (shape.format->transcode || (plane == quant::kScales && shape.format->has_exponents()))
-      found.emplace_back(part.name, quant::kBlockBytes, nbytes);
-    else if (part.bits)
-      found.emplace_back(part.name, quant::kCodeWords, nbytes / 4);
-    else
-      found.emplace_back(part.name, dtype, nbytes / quant::dtype_bytes(shape.dtype));
+    const std::string of = shape.format->transcode ? quant::kBlockBytes
+                           : part.bits             ? part.dtype
+                                                   : dtype;
+    const uint64_t width = of == quant::kCodeWords ? 4 : part.bits ? 1 : dtype_bytes(shape.dtype);
+    found.emplace_back(part.name, of, shape.file_bytes(plane) / width, part.rows);
   }
   return found;
 }
@@ -88,12 +86,14 @@ py::array_t<float> decode(const std::string& format, uint32_t columns, const py:
 
 using Bytes = py::array_t<uint8_t, py::array::c_style>;
 
-// The same of a matrix whose tensors are planes: the bytes of each, in their order.
+// The same of a matrix whose tensors are planes: the bytes of each, in their order. Of elements for
+// several rows, each row has its own.
 py::array_t<float> decode_planes(const std::string& format, uint32_t columns, uint32_t group,
                                  const std::string& dtype, const std::vector<Bytes>& tensors) {
-  const quant::Format& row = quant::find_format(format);
+  quant::Format row = quant::find_format(format);
   quant::Shape shape{1, columns, &row, group, quant::dtype_of(dtype)};
   quant::check_shape(shape, "of planes");
+  for (quant::Plane& plane : row.planes) plane.rows = 1;
   std::vector<size_t> numbers;
   for (size_t plane = 0; plane < quant::kPlanes; ++plane)
     if (shape.format->in_file(plane)) numbers.push_back(plane);

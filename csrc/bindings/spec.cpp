@@ -16,7 +16,7 @@ constexpr size_t kTensor = 5, kRange = 3;  // members of their tuples
 constexpr int kMaxDepth = 16;              // a spec has 7
 
 bool is_packed(const std::string& dtype) {
-  return dtype == quant::kCodeWords || dtype == quant::kBlockBytes;
+  return dtype == quant::kCodeWords || dtype == quant::kBlockBytes || dtype == quant::kE4m3;
 }
 
 Node node_of(const py::handle& source, int depth);

@@ -92,6 +92,16 @@ const float* Fields::list(const Node& of, const Node::List& values) const {
   return data = memory.as<float>();
 }
 
+MatrixSource matrix_source(const Node& of) {
+  MatrixSource source{shape_of(of)};
+  for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+    if (source.shape.format->in_file(plane)) {
+      const char* key = source.shape.format->planes[plane].name;
+      source.planes[plane] = of.at(key).as<TensorRef>(key);
+    }
+  return source;
+}
+
 void Fields::vector(const char* name, const float*& to, uint64_t count, bool optional) const {
   const Node* of = find(name, optional);
   if (!of) return;
@@ -101,8 +111,14 @@ void Fields::vector(const char* name, const float*& to, uint64_t count, bool opt
     to = list(*of, *values);
     return;
   }
-  const VectorSource source{of->at("tensor").as<TensorRef>("tensor"), model::number(*of, "count"),
-                            model::number<float>(*of, "add")};
+  VectorSource source{of->at("tensor").as<TensorRef>("tensor"), model::number(*of, "count"),
+                      model::number<float>(*of, "add")};
+  if (const Node* matrix = of->find("matrix")) {
+    source.matrix = matrix_source(*matrix);
+    const quant::Shape& shape = source.matrix->shape;
+    require(uint64_t(shape.out) * shape.in == count, name, ": expected ", count, " numbers, found ",
+            shape.out, " rows of ", shape.in, " (tensor ", source.matrix->name(), ")");
+  }
   require(source.count == count, name, ": expected ", count, " numbers, found ", source.count,
           " (tensor ", source.tensor.name, ")");
   loading.poll();
@@ -113,12 +129,7 @@ void Fields::matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in
                     bool optional) const {
   const Node* of = find(name, optional);
   if (!of) return;
-  MatrixSource source{shape_of(*of)};
-  for (size_t plane = 0; plane < quant::kPlanes; ++plane)
-    if (source.shape.format->in_file(plane)) {
-      const char* key = source.shape.format->planes[plane].name;
-      source.planes[plane] = of->at(key).as<TensorRef>(key);
-    }
+  MatrixSource source = matrix_source(*of);
   if (const Node* bias = of->find("bias")) source.bias = bias->as<TensorRef>("bias");
   if (const Node* rows = of->find("rows"))
     for (const Node& range : rows->as<Node::List>("rows")) {

@@ -58,10 +58,14 @@ uint64_t MatrixSource::n_rows() const {
 }
 
 const float* WeightReader::vector(const VectorSource& source) {
-  check_range(source.tensor, 0, uint64_t(source.count) * quant::dtype_bytes(source.tensor.dtype));
+  const uint64_t width = source.matrix ? 1 : quant::dtype_bytes(source.tensor.dtype);
+  check_range(source.tensor, 0, source.count * width);
   float* out = reinterpret_cast<float*>(
       allocate(uint64_t(source.count) * sizeof(float), source.tensor.name));
-  numbers(source.tensor, 0, source.count, out);
+  if (source.matrix)
+    floats(*source.matrix, out);
+  else
+    numbers(source.tensor, 0, source.count, out);
   if (source.add != 0 && !files_[source.tensor.file]->is_hole())
     for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
   return out;
@@ -83,14 +87,48 @@ void WeightReader::numbers(const TensorRef& tensor, uint64_t begin, uint64_t cou
   }
 }
 
+void WeightReader::floats(const MatrixSource& source, float* out) {
+  const quant::Shape& shape = source.shape;
+  quant::check_shape(shape, source.name());
+  const quant::Format& format = *shape.format;
+  if (format.planes[quant::kCodes].float8 != quant::Float8::e4m3 ||
+      format.planes[quant::kScales].bits)
+    throw FormatError("[model::WeightReader] expected numbers, found ", format.name, " (tensor ",
+                      source.name(), ")");
+  const TensorRef &codes = *source.planes[quant::kCodes], &scale = *source.planes[quant::kScales];
+  const uint64_t groups = (shape.in + shape.group - 1) / shape.group;
+  const uint64_t of_rows = format.planes[quant::kScales].rows;
+  std::vector<float> scales(groups * ((shape.out + of_rows - 1) / of_rows));
+  numbers(scale, 0, scales.size(), scales.data());
+  constexpr uint64_t kPiece = 16384;
+  alignas(64) std::byte raw[kPiece];
+  const uint64_t all = uint64_t(shape.out) * shape.in;
+  check_range(codes, 0, all);
+  io::File& file = *files_[codes.file];
+  for (uint64_t begin = 0; begin < all; begin += kPiece) {
+    const uint64_t n = std::min(kPiece, all - begin);
+    io::read_exact(file, codes.offset + begin, {raw, n}, bounce_.mapped());
+    if (file.is_hole()) continue;  // no page of `out` is touched
+    require_finite(quant::all_finite(shape, quant::kCodes, {raw, n}), "tensor " + codes.name,
+                   file.path());
+    for (uint64_t i = 0; i < n; ++i) {
+      const uint64_t row = (begin + i) / shape.in, column = (begin + i) % shape.in;
+      out[begin + i] =
+          quant::widen_e4m3(raw[i]) * scales[row / of_rows * groups + column / shape.group];
+    }
+  }
+}
+
 const std::byte* WeightReader::rows(const MatrixSource& source, size_t plane) {
   const quant::Shape& shape = source.shape;
   const quant::Plane& format = shape.format->planes[plane];
   if (!source.planes[plane])
     throw FormatError("[model::WeightReader] expected ", format.name, " of ", source.name());
   const TensorRef& tensor = *source.planes[plane];
-  const uint64_t row_bytes = shape.row_bytes(plane);
-  std::byte* data = allocate(source.n_rows() * row_bytes, tensor.name);
+  const uint64_t row_bytes = shape.row_bytes(plane), of_rows = format.rows;
+  quant::Shape made = shape;
+  made.out = static_cast<uint32_t>(source.n_rows());
+  std::byte* data = allocate(made.plane_bytes(plane), tensor.name);
   const auto read = [&](uint64_t offset, std::byte* out, uint64_t nbytes) {
     check_range(tensor, offset, nbytes);
     const auto& file = files_[tensor.file];
@@ -103,9 +141,14 @@ const std::byte* WeightReader::rows(const MatrixSource& source, size_t plane) {
   };
   std::byte* out = data;
   if (source.rows.empty()) read(0, out, shape.plane_bytes(plane));
-  for (const auto& [begin, count] : source.rows) {
-    read(begin * row_bytes, out, count * row_bytes);
-    out += count * row_bytes;
+  for (const auto& range : source.rows) {
+    const auto [begin, count] = range;
+    if (begin % of_rows || (count % of_rows && &range != &source.rows.back()))
+      throw FormatError("[model::WeightReader] expected rows in whole blocks of ", of_rows,
+                        ", found ", count, " from ", begin, " on (tensor ", tensor.name, ")");
+    const uint64_t nbytes = (count + of_rows - 1) / of_rows * row_bytes;
+    read(begin / of_rows * row_bytes, out, nbytes);
+    out += nbytes;
   }
   return data;
 }

@@ -30,6 +30,7 @@ struct VectorSource {
   TensorRef tensor;
   uint32_t count = 0;
   float add = 0;  // 1 for zero-centred norms, stored as w for a factor of 1 + w
+  std::optional<MatrixSource> matrix = {};  // of E4M3, whose numbers these are
 };
 
 class WeightReader {
@@ -47,6 +48,8 @@ class WeightReader {
   std::byte* allocate(uint64_t nbytes, const std::string& name);
   // Numbers [begin, begin + count) of a tensor as f32, all finite.
   void numbers(const TensorRef& tensor, uint64_t begin, uint64_t count, float* out);
+  // All numbers of a matrix of E4M3, finite.
+  void floats(const MatrixSource& source, float* out);
   // Rows of a plane as `source` picks them.
   const std::byte* rows(const MatrixSource& source, size_t plane);
   // Planes of the blocks of those rows; `made` is the shape that they make.

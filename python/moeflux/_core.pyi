@@ -191,13 +191,13 @@ class Compute:
 def decode(format: str, columns: int, blocks: bytes) -> Any: ...  # (rows, columns) f32, of blocks
 def decode_planes(
     format: str, columns: int, group: int, dtype: str, tensors: list[Any]
-) -> Any: ...  # the same, of the bytes of each tensor
-def formats() -> list[tuple[str, int, list[int], bool]]: ...  # name, bits, groups, blocks
+) -> Any: ...  # the same, of the bytes of each tensor; scales for several rows once for each
+def formats() -> list[tuple[str, int, list[int], bool, bool]]: ...  # fields of formats.Format
 def quantize(values: Any, bits: int, group: int) -> tuple[Any, Any, Any]: ...  # stream, s, b
 def transcode(format: str, blocks: bytes, planes: Any) -> None: ...  # planes: uint8, as many
 def tensors(
     format: str, columns: int, group: int, dtype: str
-) -> list[tuple[str, str, int]]: ...  # name, dtype, elements a row
+) -> list[tuple[str, str, int, int]]: ...  # name, dtype, elements a row, rows of each
 
 class Options:
     def __init__(

@@ -36,12 +36,16 @@ class Slices(NamedTuple):
 
 @dataclass(frozen=True)
 class Vector:
-    """`count` numbers, kept as f32 with `add` added to each: `numbers` (numpy), else the stored."""
+    """`count` numbers, kept as f32 with `add` added to each: `numbers` (numpy), else the stored.
+
+    Those of a `matrix` of 8-bit floats are times its scales.
+    """
 
     tensor: Tensor
     count: int
     add: float
     numbers: Any = field(default=None, compare=False)
+    matrix: Matrix | None = None
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,8 @@ class Shape:
     dtype: str
 
     @property
-    def tensors(self) -> dict[str, tuple[str, int]]:
-        """The tensors that it consists of: dtype and elements a row, by name."""
+    def tensors(self) -> dict[str, formats.Stored]:
+        """The tensors that it consists of, by name."""
         return formats.tensors(self.format, self.columns, self.group, self.dtype)
 
 
@@ -73,6 +77,7 @@ class Matrix(Shape):
     weight: Tensor
     scales: Tensor | None = None
     biases: Tensor | None = None
+    zeros: Tensor | None = None
     bias: Tensor | None = None
     rows: Rows | None = None
 
@@ -85,6 +90,7 @@ class ExpertMatrix(Shape):
     weight: Slices
     scales: Slices | None = None
     biases: Slices | None = None
+    zeros: Slices | None = None
 
 
 @dataclass(frozen=True)
@@ -235,10 +241,11 @@ class Experts(Glu):
         found: dict[Part, Slices] = {}
         end = 0
         for matrix in self.matrices:
-            for name, (dtype, count) in matrix.tensors.items():
+            for name, stored in matrix.tensors.items():
                 offset = round_up(end, PART_ALIGNMENT)
                 blocks = matrix.format if matrix.format in formats.BLOCKS else ""
-                part = Part(f"{matrix.module}.{name}", dtype, (matrix.out, count), offset, blocks)
+                part = Part(f"{matrix.module}.{name}", stored.dtype, stored.shape(matrix.out),
+                            offset, blocks)  # fmt: skip
                 found[part] = getattr(matrix, name)
                 end = offset + part.nbytes
         return found

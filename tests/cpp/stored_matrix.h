@@ -32,6 +32,7 @@ struct Stored {
   quant::Matrix m;
   std::vector<std::byte> weight, scales, biases;
   std::vector<double> value;
+  std::vector<double> of_group;  // of floats: scales of the last rows
 
   static double put(std::vector<std::byte>& to, float x, DType dtype) {
     uint32_t word;
@@ -78,6 +79,10 @@ struct Stored {
       }
       const size_t begin = weight.size(), scale_begin = scales.size();
       double super = 0, super_minimum = 0;
+      if (format->planes[quant::kCodes].float8 != quant::Float8::none) {
+        put_floats(row, random);
+        continue;
+      }
       for (uint32_t g = 0; g < in / group; ++g) {
         if (format->levels.bits && g * group % 256 == 0) {
           super = put(biases, random(), dtype);
@@ -85,7 +90,7 @@ struct Stored {
         }
         const auto [scale, bias] = format->levels.bits
                                        ? put_levels(scale_begin, g, super, super_minimum, random)
-                                       : put_scale(random);
+                                       : put_scale(random, row, g);
         for (uint32_t i = g * group; i < (g + 1) * group; ++i) {
           const uint32_t code = random.engine() & ((1u << format->bits) - 1);
           put_bits(weight, begin, i, format->bits, code);
@@ -99,14 +104,45 @@ struct Stored {
     if (format->planes[quant::kSupers].name) m.planes[quant::kSupers] = biases.data();
   }
 
+  // What a byte means of the two kinds of floats; finite.
+  static double float8(quant::Float8 kind, uint32_t byte) {
+    if (kind == quant::Float8::e8m0) return std::ldexp(1.0, int(byte) - 127);
+    const int exponent = byte >> 3 & 15, mantissa = byte & 7;
+    const double magnitude =
+        exponent ? std::ldexp(8 + mantissa, exponent - 10) : std::ldexp(mantissa, -9);
+    return byte & 128 ? -magnitude : magnitude;
+  }
+  // Row `row` of floats, whose scales may be those of the rows before.
+  void put_floats(uint32_t row, Random& random) {
+    const quant::Shape& shape = m.shape;
+    const uint32_t of_rows = shape.format->planes[quant::kScales].rows;
+    const uint32_t n_groups = (shape.in + shape.group - 1) / shape.group;
+    if (row % of_rows == 0) {
+      of_group.clear();
+      for (uint32_t g = 0; g < n_groups; ++g) of_group.push_back(put_scale(random, row, g).first);
+    }
+    for (uint32_t i = 0; i < shape.in; ++i) {
+      const uint32_t byte = random.engine() & 255, finite = (byte & 127) == 127 ? byte - 1 : byte;
+      weight.push_back(std::byte(finite));
+      value.push_back(float8(quant::Float8::e4m3, finite) * of_group[i / shape.group]);
+    }
+  }
   // A scale and a bias of one level.
-  std::pair<double, double> put_scale(Random& random) {
+  std::pair<double, double> put_scale(Random& random, uint32_t row, uint32_t g) {
     const quant::Format& format = *m.shape.format;
-    if (format.has_exponents()) {
-      scales.push_back(std::byte(120 + random.engine() % 16));
-      return {std::ldexp(1.0, int(scales.back()) - 128), 0};
+    if (const quant::Float8 kind = format.planes[quant::kScales].float8;
+        kind != quant::Float8::none) {
+      scales.push_back(std::byte(kind == quant::Float8::e8m0 ? 120 + random.engine() % 16
+                                                             : random.engine() % 127));
+      return {float8(kind, uint32_t(scales.back())) / (format.doubled ? 2 : 1), 0};
     }
     const double scale = put(scales, random(), m.shape.dtype);
+    if (format.has_zeros()) {
+      const uint32_t zero = random.engine() & 15, n_groups = m.shape.in / m.shape.group;
+      biases.resize(m.shape.plane_bytes(quant::kSupers));
+      biases[(row / 8 * n_groups + g) * 4 + row % 8 / 2] |= std::byte(zero << row % 2 * 4);
+      return {scale, -scale * zero};
+    }
     return {scale, format.planes[quant::kSupers].name ? put(biases, random(), m.shape.dtype) : 0};
   }
   // Of two.

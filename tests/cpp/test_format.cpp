@@ -57,7 +57,7 @@ TEST_CASE("a shape that its format or the kernels have not is refused by name") 
   CHECK_THROWS_WITH_AS(find_format("affine7"), doctest::Contains("found affine7"), FormatError);
   Format other = find_format("affine4");
   other.name = "other";
-  other.planes[kScales].rows = 128;
+  other.planes[kScales].rows = 128;  // of integers
   refused({1, 64, &other, 32, DType::bf16}, "found other, which no kernel computes with");
   const Format& k = find_format("q4_k");
   refused({1, 384, &k, 32, DType::f16}, "whole groups of 256, found 384");
@@ -113,6 +113,12 @@ TEST_CASE("an exponent of 255 and a super that is no number are seen, in their p
     bytes[places[plane] + at] = std::byte{255};
     return all_finite(contiguous(shape, bytes.data()));
   };
+  const Format& fp8 = find_format("fp8");
+  for (const uint32_t byte : {0x7f, 0xff, 0x7e, 0xf7}) {
+    const std::byte found = std::byte(byte);
+    const Shape shape{1, 96, &fp8, 128, DType::f32};
+    CHECK(all_finite(shape, kCodes, {&found, 1}) == ((byte & 0x7f) != 0x7f));
+  }
   CHECK_FALSE(is_finite("mxfp4", 96, kScales, 2));
   CHECK(is_finite("mxfp4", 96, kCodes, 2));
   CHECK_FALSE(is_finite("q4_k", 512, kSupers, 7));

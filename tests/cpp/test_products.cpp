@@ -102,7 +102,7 @@ void check(const Kernels& kernels, const Stored& stored, Precision precision,
       const float* token = x.data() + t * in;
       double sum = 0, size = 0, allowed = 0;
       for (uint32_t begin = 0; begin < in;) {
-        const uint32_t end = stored.m.shape.bits() ? begin + stored.m.shape.group : begin + 1;
+        const uint32_t end = rows.format.planes ? begin + stored.m.shape.group : begin + 1;
         double top = 0;
         for (uint32_t i = begin; i < end; ++i)  // not fmax, on which GCC 12 fails for arm64
           top = std::max(top, double(std::fabs(token[i])));
@@ -114,7 +114,7 @@ void check(const Kernels& kernels, const Stored& stored, Precision precision,
       }
       REQUIRE(std::fabs(y[t * out + row] - sum) <= allowed + 2e-6 * size + 1e-12);
     }
-  if (stored.m.shape.bits() == 0) return;
+  if (rows.format.planes == 0) return;
   REQUIRE(std::memcmp(rows.gemm().data(), y.data(), y.size() * 4) == 0);
 }
 
@@ -229,6 +229,95 @@ TEST_CASE("so do formats of two levels of scales, in every position of a super")
               check(*kernels, stored, precision, activations(in == 256 ? 17 : 1, in, random));
           }
         }
+}
+
+TEST_CASE("so do floats of 8 bits, whose scales may cover rows and be cut at both edges") {
+  Random random;
+  for (const char* name : {"fp8", "fp8_rows", "mxfp8"})
+    for (const uint32_t in : {32, 96, 320, 4128, 16544})
+      for (const uint32_t out : {1, 5, 130})
+        for (DType dtype : {DType::f32, DType::bf16}) {
+          if (in > 4000 && out > 5) continue;
+          const quant::Format& format = quant::find_format(name);
+          const Stored stored({out, in, &format, format.groups[0], dtype}, random);
+          REQUIRE(stored.scales.size() == stored.m.shape.plane_bytes(quant::kScales));
+          for (const Kernels* kernels : available_kernels()) {
+            CAPTURE(kernels->name);
+            std::vector<float> row(in);
+            kernels->dequant_row(stored.m, out - 1, row.data());
+            for (uint32_t i = 0; i < in; ++i)
+              REQUIRE(row[i] == static_cast<float>(stored.value[(out - 1) * uint64_t(in) + i]));
+            for (Precision precision : kPrecisions)
+              for (const uint32_t n : {1, 8})
+                if (in < 4000 || n == 1)
+                  check(*kernels, stored, precision, activations(n, in, random));
+          }
+        }
+}
+
+TEST_CASE("every number of E4M3 under every kind and extreme of a scale") {
+  Random random;
+  for (const char* name : {"fp8", "mxfp8"})
+    for (const float scale : {1.0f, -0.75f, 0x1p-149f, 0x1.8p-140f, 0x1.fffffep118f, 0x1p-126f}) {
+      const quant::Format& format = quant::find_format(name);
+      Stored stored({1, 256, &format, format.groups[0], DType::f32}, random);
+      const bool has_exponents = format.planes[quant::kScales].bits == 8;
+      for (size_t i = 0; i < 8; ++i) {
+        if (has_exponents)
+          stored.scales[i] = std::byte(i == 0 ? 0 : i == 1 ? 245 : i * 30);
+        else
+          std::memcpy(&stored.scales[i / 4 * 4], &scale, 4);
+      }
+      for (uint32_t i = 0; i < 256; ++i) {
+        stored.weight[i] = std::byte((i & 127) == 127 ? 0 : i);
+        const double of = has_exponents ? std::ldexp(1.0, int(stored.scales[i / 32]) - 127) : scale;
+        stored.value[i] = Stored::float8(quant::Float8::e4m3, uint32_t(stored.weight[i])) * of;
+      }
+      for (const Kernels* kernels : available_kernels()) {
+        CAPTURE(kernels->name);
+        std::vector<float> row(256);
+        kernels->dequant_row(stored.m, 0, row.data());
+        for (uint32_t i = 0; i < 256; ++i) REQUIRE(row[i] == static_cast<float>(stored.value[i]));
+      }
+    }
+}
+
+TEST_CASE("so do codes less zeros of eight rows in a word") {
+  Random random;
+  const quant::Format& format = quant::find_format("asymmetric4");
+  for (const uint32_t in : {32, 544, 2880})
+    for (DType dtype : {DType::f32, DType::bf16}) {
+      const Stored stored({19, in, &format, 32, dtype}, random);
+      REQUIRE(stored.biases.size() == 3 * in / 32 * 4);
+      for (const Kernels* kernels : available_kernels()) {
+        CAPTURE(kernels->name);
+        for (const uint32_t of : {0, 7, 18}) {
+          std::vector<float> row(in);
+          kernels->dequant_row(stored.m, of, row.data());
+          for (uint32_t i = 0; i < in; ++i)
+            REQUIRE(row[i] == doctest::Approx(stored.value[of * in + i]).epsilon(1e-5));
+        }
+        for (Precision precision : kPrecisions)
+          check(*kernels, stored, precision, activations(in == 544 ? 17 : 1, in, random));
+      }
+    }
+}
+
+TEST_CASE("so do floats of 4 bits under scales of 8") {
+  Random random;
+  const quant::Format& format = quant::find_format("nvfp4_planes");
+  for (const uint32_t in : {16, 272, 2880}) {
+    const Stored stored({17, in, &format, 16, DType::f32}, random);
+    for (const Kernels* kernels : available_kernels()) {
+      CAPTURE(kernels->name);
+      std::vector<float> row(in);
+      kernels->dequant_row(stored.m, 16, row.data());
+      for (uint32_t i = 0; i < in; ++i)
+        REQUIRE(row[i] == static_cast<float>(stored.value[16 * uint64_t(in) + i]));
+      for (Precision precision : kPrecisions)
+        check(*kernels, stored, precision, activations(in == 272 ? 17 : 1, in, random));
+    }
+  }
 }
 
 TEST_CASE("so do codes of floats under exponents, the least of which is no normal number") {
@@ -389,8 +478,11 @@ TEST_CASE("no byte behind the weights is read") {
   for (DType dtype : {DType::f32, DType::f16, DType::bf16})
     for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
       for (uint32_t in : {32, 96}) check_before_holes({3, in, bits, 32, dtype, random});
-  for (uint32_t in : {32, 96})
-    check_before_holes({{3, in, &quant::find_format("mxfp4_planes"), 32, DType::f32}, random});
+  for (const char* name : {"mxfp4_planes", "nvfp4_planes", "mxfp8", "fp8_rows", "asymmetric4"})
+    for (uint32_t in : {32, 96}) {
+      const quant::Format& format = quant::find_format(name);
+      check_before_holes({{3, in, &format, format.groups[0], DType::f32}, random});
+    }
   for (const quant::Levels& levels : test::kLevels)
     for (const uint32_t bits : {2, 3, 4, 5, 6, 8})
       for (const uint32_t group : {16, 32}) {

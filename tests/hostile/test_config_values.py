@@ -342,7 +342,7 @@ def test_a_tensor_of_another_part_is_left_alone(tmp_path, name, options):
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [(False, "lm_head in mode affine or mxfp4, found 'none'"),
+    [(False, "lm_head in mode affine, mxfp4, mxfp8 or nvfp4, found 'none'"),
      ({"mode": "mxfp4"}, r"mxfp4_planes in groups of 32.*lm_head"),
      ({"mode": "mxfp4", "bits": 8}, "expected 4 bits in groups of 32, found 8 and 32 for lm_head")],
 )  # fmt: skip

@@ -23,6 +23,7 @@ _NUMPY_TYPES = {
     "F16": "<f2",
     "BF16": "<u2",  # bit patterns
     "U8": "u1",
+    "F8_E4M3": "u1",  # bit patterns
     "I64": "<i8",
 }
 
@@ -49,7 +50,8 @@ def decode(tensor: Stored) -> Array:
     """The tensor's values: float32 for floats (exact), else the integers."""
     if tensor.dtype == "BF16":
         return (tensor.data.astype(np.uint32) << 16).view(np.float32)
-    return tensor.data.astype(np.float32) if tensor.dtype.startswith("F") else tensor.data
+    is_float = tensor.dtype in ("F16", "F32", "F64")
+    return tensor.data.astype(np.float32) if is_float else tensor.data
 
 
 def write(path: Path, tensors: dict[str, Stored], writer: str) -> None:

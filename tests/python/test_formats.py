@@ -16,10 +16,12 @@ NUMBERS = {
     **dict.fromkeys(("q8_0", "q4_0", "q5_0"), (0,)),
     **dict.fromkeys(("q4_1", "q5_1", "q4_k", "q5_k"), (0, 2)),
     "q2_k": (80, 82), "q3_k": (108,), "q6_k": (208,),
-    "iq4_nl": (0,), "iq4_xs": (0,), "mxfp4": (),
+    "iq4_nl": (0,), "iq4_xs": (0,), "mxfp4": (), "nvfp4": (),
 }  # fmt: skip
 # Different numbers of a scale, where that is not two to the bits: zero has two codes.
-CODES = {"mxfp4": 15}
+CODES = {"mxfp4": 15, "nvfp4": 15}
+# A scale that is one, of formats without f16 numbers, and one that is none.
+ONE, NONE = {"mxfp4": 127, "nvfp4": 0x38}, {"mxfp4": 0xFF, "nvfp4": 0x7F}
 
 
 def blocks_of(name, seed, n):
@@ -37,6 +39,9 @@ def blocks_of(name, seed, n):
         blocks[:, at : at + 2] = rng.choice(numbers, n)[:, None].view(np.uint8).reshape(n, 2)
     if name == "mxfp4":  # exponents whose numbers are all finite
         blocks[:, 0] = np.arange(n) % 253
+    if name == "nvfp4":  # every scale but the one that is none; a sign is ignored
+        blocks[:, :4] = np.arange(n)[:, None] % 127
+        blocks[1::2, :4] |= 128
     return columns, blocks
 
 
@@ -55,7 +60,7 @@ def test_every_code_under_every_scale_is_what_the_gguf_package_says(name):
     expected = gguf.dequantize(rows, kind_of(name))
     found = _core.decode(name, 6 * columns, rows.tobytes())
     np.testing.assert_array_equal(found, expected)
-    one = blocks[:, 0] == 127 if name == "mxfp4" else (f16_of(blocks, name) & 0x7FFF) == 0x3C00
+    one = blocks[:, 0] == ONE[name] if name in ONE else (f16_of(blocks, name) & 0x7FFF) == 0x3C00
     codes = np.unique(found.reshape(-1, columns)[one])
     assert len(codes) >= CODES.get(name, 1 << formats.TABLE[name].bits)
 
@@ -67,8 +72,14 @@ def f16_of(blocks, name):
 
 def test_planes_of_mxfp4_are_the_tensors_of_other_checkpoints():
     assert formats.tensors("mxfp4_planes", 96, 32, "F32") == {
-        "weight": ("U32", 12), "scales": ("U8", 3)}  # fmt: skip
-    assert formats.tensors("mxfp4", 96, 32, "F32") == {"weight": ("U8", 51)}
+        "weight": ("U32", 12, 1), "scales": ("U8", 3, 1)}  # fmt: skip
+    assert formats.tensors("mxfp4", 96, 32, "F32") == {"weight": ("U8", 51, 1)}
+
+
+def test_scales_of_blocks_of_rows_are_rounded_up():
+    found = formats.tensors("fp8", 200, 128, "BF16")
+    assert found == {"weight": ("F8_E4M3", 200, 1), "scales": ("BF16", 2, 128)}
+    assert found["scales"].shape(129) == (2, 2)
 
 
 def test_blocks_that_are_no_rows_of_their_format_are_refused():
@@ -92,7 +103,7 @@ def test_a_scale_that_is_no_finite_number_is_refused(name, bits):
     _core.decode(name, columns, blocks.tobytes())
     for at in NUMBERS[name] or (0,):
         bad = blocks.copy()
-        bad[1, at : at + 2] = np.array([bits if NUMBERS[name] else 0xFF], "<u2").view(np.uint8)
+        bad[1, at : at + 2] = np.array([NONE.get(name, bits)], "<u2").view(np.uint8)
         with pytest.raises(moeflux.FormatError, match="finite"):
             _core.decode(name, columns, bad.tobytes())
 

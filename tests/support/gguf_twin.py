@@ -32,7 +32,7 @@ HYBRID = ("qwen3_next", "qwen3_5_moe")
 # Where blocks that the package decodes and cannot make have f16 numbers, in bytes.
 HALVES = {
     "q2_k": (80, 82), "q3_k": (108,), "q4_k": (0, 2), "q5_k": (0, 2), "q6_k": (208,),
-    "iq4_nl": (0,), "iq4_xs": (0,),
+    "iq4_nl": (0,), "iq4_xs": (0,), "nvfp4": (),
 }  # fmt: skip
 
 
@@ -41,6 +41,9 @@ def _random_blocks(values: Array, kind: Any) -> Array:
     columns, nbytes = gguf.GGML_QUANT_SIZES[kind]
     rng = np.random.default_rng(values.size)
     blocks = rng.integers(0, 256, (values.size // columns, nbytes), np.uint8)
+    if kind is Kind.NVFP4:  # four scales of about 2^-6
+        blocks[:, :4] = rng.integers(6, 14, (len(blocks), 4))
+        return blocks.reshape(*values.shape[:-1], -1)
     halves = rng.uniform(0.5, 1.5, (2, len(blocks))).astype(np.float32)
 
     def with_scale(factor: float) -> Array:

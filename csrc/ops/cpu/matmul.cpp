@@ -14,9 +14,10 @@ constexpr uint32_t kPrepareFloats = 4096;  // of a task: some microseconds
 
 InputFormat input_format(const quant::Shape& w, Precision precision, const Kernels& kernels) {
   InputFormat format;
-  if (w.bits() == 0) {
+  if (w.format->has_floats()) {
     format.round_bf16 = precision != Precision::float32;
-    format.plain_bf16 = format.round_bf16 && kernels.bf16_products && w.dtype == quant::DType::bf16;
+    format.plain_bf16 = format.round_bf16 && kernels.bf16_products && w.bits() == 0 &&
+                        w.dtype == quant::DType::bf16;
     return format;
   }
   format.planes = code_planes(w.bits());

@@ -126,7 +126,7 @@ void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, flo
 bool is_supported(const quant::Shape& shape) {
   const quant::Format& format = *shape.format;
   return format.bits == 0 || (format.planes[quant::kSupers].name && !format.levels.bits &&
-                              !format.zero && !format.table);
+                              !format.has_zeros() && !format.zero && !format.table);
 }
 
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _core, formats
 from ..errors import FormatError
+from ..safetensors_header import DTYPE_BYTES
 from ..spec import Shape
 from .affine import Array, UnfitError
 
@@ -24,8 +25,7 @@ def is_affine(shape: Shape) -> bool:
 
 def row_bytes(shape: Shape) -> dict[str, int]:
     """Bytes of a row in each of the tensors that a matrix consists of."""
-    sizes = {"U32": 4, "U8": 1, "F32": 4, "F16": 2, "BF16": 2}
-    return {part: sizes[dtype] * count for part, (dtype, count) in shape.tensors.items()}
+    return {part: DTYPE_BYTES[of.dtype] * of.per_row for part, of in shape.tensors.items()}
 
 
 def numbers(stored: Array, dtype: str) -> Array:
@@ -40,7 +40,8 @@ def rows(shape: Shape, parts: Mapping[str, Array]) -> Array:
 
     Args:
         shape: of the matrix.
-        parts: bytes (n, of a row) of each tensor that it consists of.
+        parts: bytes (n, of a row) of each tensor that it consists of; what is for several rows
+            once for each.
 
     Raises:
         UnfitError: scales or biases that are not finite.

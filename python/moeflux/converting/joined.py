@@ -39,11 +39,6 @@ class Joined:
         """Rows that are meant."""
         return sum(count for _, count in self.runs)
 
-    @property
-    def are_apart(self) -> bool:
-        """As of `Rows`."""
-        return all(each.are_apart for each in self.of)
-
     def files(self, matrix: int) -> list[int]:
         """As of `Rows`."""
         return sorted({file for each in self.of for file in each.files(matrix)})

@@ -124,7 +124,8 @@ class Plan:
     def _plain(
         self, name: str, rows: Rows, tensor: Tensor, shape: tuple[int, ...] | None = None
     ) -> Item:
-        return Item(self._named(name), rows, shape or tensor.shape, rows.shape.dtype,
+        dtype = rows.shape.dtype if decode.is_plain(rows.shape) else "F32"
+        return Item(self._named(name), rows, shape or tensor.shape, dtype,
                     is_matrix=False)  # fmt: skip
 
     def _experts(self, moe: spec.Moe) -> Iterator[Item]:
@@ -151,9 +152,6 @@ class Plan:
     def _coded(
         self, name: str, rows: Rows | Joined, shape: tuple[int, ...], usual: Codes | None
     ) -> Item:
-        if not rows.are_apart:
-            raise fail("convert", f"expected a format whose rows can be told apart, found "
-                       f"{rows.shape.format} of {name}", self._checkpoint.path)  # fmt: skip
         rule, columns = self._settings.rule(name), rows.shape.columns
         codes, is_ungrouped = rule.codes if rule else usual, False
         if codes and columns % codes.group:

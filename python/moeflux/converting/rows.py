@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..formats import Stored
 from ..packing.sources import SourceFiles
 from ..safetensors_header import Tensor
 from ..spec import ExpertMatrix, Matrix, Range, Shape, Slices, Vector
@@ -51,12 +52,6 @@ class Rows:
         """How many there are."""
         return len(self.parts["weight"].files) if self.parts else 1
 
-    @property
-    def are_apart(self) -> bool:
-        """Whether each row has bytes of its own in every tensor: scales are of no several rows."""
-        sizes = decode.row_bytes(self.shape).items()
-        return all(self.parts[name].nbytes == nbytes * self.shape.out for name, nbytes in sizes)
-
     def files(self, matrix: int) -> list[int]:
         """The numbers of the files that a matrix lies in."""
         return sorted({int(part.files[matrix]) for part in self.parts.values()})
@@ -68,18 +63,22 @@ class Rows:
                 yield matrix, first, runs
 
     def stored(self, source: SourceFiles, matrix: int, runs: Runs) -> dict[str, Array]:
-        """Bytes (rows, of a row) of each tensor of a matrix."""
+        """Bytes (rows, of a row) of each tensor of a matrix; what is for several once for each."""
         found = {}
-        n = sum(count for _, count in runs)
-        for name, nbytes in decode.row_bytes(self.shape).items():
+        sizes = decode.row_bytes(self.shape)
+        for name, of in self.shape.tensors.items():
             files, offsets, _ = self.parts[name]
-            size = nbytes * self.unit
-            buffer, at = np.empty(n * size, np.uint8), 0
+            nbytes, pieces = sizes[name], []
             for begin, count in runs:
-                place = Range(int(files[matrix]), int(offsets[matrix]) + begin * size, count * size)
-                source.read(place, buffer.data[at : at + count * size])
-                at += count * size
-            found[name] = buffer.reshape(n, self.unit, nbytes)[:, self.of_unit]
+                first, last = begin * self.unit, (begin + count) * self.unit - 1
+                n = last // of.rows - first // of.rows + 1
+                buffer = np.empty((n, nbytes), np.uint8)
+                at = int(offsets[matrix]) + first // of.rows * nbytes
+                source.read(Range(int(files[matrix]), at, n * nbytes), buffer.data.cast("B"))
+                if of.rows > 1:
+                    buffer = _of_each(buffer, of, np.arange(first, last + 1))
+                pieces.append(buffer.reshape(count, self.unit, nbytes)[:, self.of_unit])
+            found[name] = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return found
 
     def numbers(self, source: SourceFiles, matrix: int, runs: Runs) -> Array:
@@ -94,6 +93,15 @@ class Rows:
         if self.add:
             found = found + np.float32(self.add)
         return found
+
+
+def _of_each(stored: Array, of: Stored, rows: Array) -> Array:
+    """What is for several rows each, from that of the first row on, once for each row."""
+    found: Array = stored[rows // of.rows - rows[0] // of.rows]
+    if of.is_packed:
+        shifts = rows % of.rows * (32 // of.rows)
+        found = (found.view("<u4") >> shifts.astype(np.uint32)[:, None]).view(np.uint8)
+    return found
 
 
 def cut(runs: Runs, columns: int) -> Iterator[tuple[int, Runs]]:
@@ -133,6 +141,8 @@ def of_vector(vector: Vector, unit: int = 1, of_unit: int = 0) -> Rows:
         made = np.ascontiguousarray(vector.numbers, np.float32).reshape(-1, unit)
         shape = Shape(count, 1, "f32", 0, "F32")
         return Rows(shape, {}, ((0, count),), 1, 0, vector.add, made[:, of_unit, None])
+    if vector.matrix is not None:
+        return of_matrix(vector.matrix)
     return Rows(_plain(vector.tensor, vector.count), {"weight": _one(vector.tensor)},
                 ((0, count),), unit, of_unit, vector.add)  # fmt: skip
 

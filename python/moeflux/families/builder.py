@@ -15,10 +15,10 @@ import numpy as np
 from .. import spec
 from ..arguments import show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..formats import EXPONENTS, PLAIN, of_blocks
+from ..formats import BYTE_SCALES, PLAIN, TABLE, of_blocks
 from ..spec import Rows, Slices
-from . import compressed
-from .config import MAX_EACH, Config, way_out
+from . import methods
+from .config import MAX_EACH, Config
 from .quantised import quantised, whole_groups
 
 # Tensors of the text part that mean nothing beside its config.
@@ -53,21 +53,14 @@ class Tensors:
     """Builds matrices and vectors from a checkpoint's tensor table; `reads`: quant_methods."""
 
     def __init__(
-        self, checkpoint: Checkpoint, config: Config, reads: tuple[str, ...] = (compressed.METHOD,)
+        self, checkpoint: Checkpoint, config: Config, reads: tuple[str, ...] = methods.METHODS
     ) -> None:
         self.checkpoint = checkpoint
-        self.table = checkpoint.tensors
         self.config = config
         self.d_model = config.count("hidden_size")
         self.quantization = config.section("quantization") or config.section("quantization_config")
         self.method = self.quantization.get("quant_method")
-        if self.method is not None and self.method not in reads:
-            raise config.bad(f"expected weights that are {', '.join(('plain', *reads))} or MLX's, "
-                             f"found quant_method {show(self.method)}"
-                             f"{way_out(self.method)}")  # fmt: skip
-        if self.method == compressed.METHOD:
-            self._group = compressed.group_size(config, Config(checkpoint, self.quantization))
-            self.table = compressed.as_planes(config, self.table)
+        self._form, self.table = methods.as_planes(checkpoint, config, self.quantization, reads)
         self._used: set[str] = set()
 
     def has(self, name: str) -> bool:
@@ -108,10 +101,14 @@ class Tensors:
 
     def vector(self, name: str, count: int, add: float = 0.0) -> spec.Vector:
         """A small tensor of `count` numbers, kept as f32; `add` is added to each."""
-        tensor = self.get(name)
-        self._plain(tensor)
+        tensor, module = self.get(name), name.removesuffix(".weight")
         if math.prod(tensor.shape) != count:
             raise self._bad(tensor, f"expected {count} numbers, found shape {list(tensor.shape)}")
+        if self._form and TABLE[self._form[0]].are_floats and self.has(f"{module}.scales"):
+            out = tensor.shape[0] if len(tensor.shape) == 2 else 1
+            matrix = self.matrix(module, out, count // out)
+            return spec.Vector(tensor, count, add, matrix=matrix)
+        self._plain(tensor)
         return spec.Vector(tensor, count, add, tensor.numbers)
 
     def matrix(
@@ -142,7 +139,7 @@ class Tensors:
         *lead, out, columns = stored
         if self.has(name + ".scales"):
             form, group = self._said(name, columns)
-            dtype = "F32" if form in EXPONENTS else self._plain(self.get(name + ".scales"))
+            dtype = "F32" if form in BYTE_SCALES else self._plain(self.get(name + ".scales"))
             said = (form, group, dtype)
         elif blocks := self.get(name + ".weight").blocks:
             said = of_blocks(blocks)
@@ -150,18 +147,21 @@ class Tensors:
             dtype = self._plain(self.get(name + ".weight"))
             said = (dtype.lower(), 0, dtype)
         shape = spec.Shape(out, columns, *said)
-        for part, (dtype, count) in shape.tensors.items():
-            tensor, expected = self.get(f"{name}.{part}"), (*lead, out, count)
-            if (tensor.dtype, tensor.shape) != (dtype, expected):
+        for part, of in shape.tensors.items():
+            tensor, expected = self.get(f"{name}.{part}"), (*lead, *of.shape(out))
+            if (tensor.dtype, tensor.shape) != (of.dtype, expected):
                 form = f" ({said[0]} in groups of {said[1]}, by config.json)" if said[1] else ""
-                raise self._bad(tensor, f"expected {dtype} {list(expected)}{form}, found "
+                raise self._bad(tensor, f"expected {of.dtype} {list(expected)}{form}, found "
                                 f"{tensor.dtype} {list(tensor.shape)}")  # fmt: skip
         return shape
 
     def _said(self, name: str, columns: int) -> tuple[str, int]:
         """Format and group size that the config gives a quantised matrix."""
-        if self.method == compressed.METHOD:
-            return compressed.FORMAT, whole_groups(self.config, name, columns, self._group)
+        if self._form is not None:
+            form, group = self._form
+            if not TABLE[form].are_floats:
+                whole_groups(self.config, name, columns, group)
+            return form, group
         override = self.quantization.get(name)
         said = override if isinstance(override, dict) else self.quantization
         if override is False:

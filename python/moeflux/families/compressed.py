@@ -1,60 +1,109 @@
-"""Integers of 4 bits as compressed-tensors packs them ("pack-quantized"), symmetric, by groups.
+"""Weights as compressed-tensors stores them: packed integers of 4 bits, floats of 8 bits.
 
-A matrix X [out, columns] is `X.weight_packed`, I32 [out, columns / 8], whose words hold code i in
-bits 4 i, `X.weight_scale` [out, columns / group], and `X.weight_shape`; value = (code - 8) * scale.
-Source: the class PackedQuantizationCompressor of compressed-tensors.
+"pack-quantized": a matrix X [out, columns] is `X.weight_packed`, I32 [out, columns / 8], whose
+words hold code i in bits 4 i, `X.weight_scale` [out, columns / group], and `X.weight_shape`; value
+= (code - zero) * scale. Symmetric ones have a zero of 8, others `X.weight_zero_point`, I32
+[ceil(out / 8), columns / group], whose words hold that of row i in bits 4 i.
+
+"float-quantized": `X.weight`, F8_E4M3, and `X.weight_scale`, a number a row [out, 1] or a block of
+128 x 128; value = weight * scale. Activations are not quantised here, as programs do that multiply
+by floats of 8 bits.
+
+Source: the classes PackedQuantizationCompressor and FloatQuantizationCompressor of
+compressed-tensors.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any, NamedTuple
 
 from ..arguments import is_integer, show
-from ..formats import GROUPS
+from ..formats import GROUPS, TABLE
 from ..safetensors_header import Tensor
 from .config import Config, OneWay
+from .quantised import as_planes as renamed
 
 METHOD = "compressed-tensors"
-FORMAT = "symmetric4"
 _PACKED, _SCALE, _SHAPE = ".weight_packed", ".weight_scale", ".weight_shape"
-# Fields of a scheme of weights, and the values that mean what the format is.
-_WEIGHTS: OneWay = {
-    "num_bits": (4,),
-    "type": ("int",),
-    "strategy": ("group",),
-    "symmetric": (True,),
-    "dynamic": (False, None),
-    "actorder": (None, "static", "weight"),  # "group" stores columns in another order
+_ZERO = ".weight_zero_point"
+
+
+class _Kind(NamedTuple):
+    """Fields of a scheme of weights and of what it says of activations: what is done."""
+
+    weights: OneWay
+    activations: OneWay
+
+
+_STATIC: OneWay = {"dynamic": (False, None)}
+_KINDS = {
+    "pack-quantized": _Kind(
+        {
+            "num_bits": (4,),
+            "type": ("int",),
+            "strategy": ("group",),
+            "symmetric": (True, False),
+            "actorder": (None, "static", "weight"),  # "group" stores columns in another order
+        }
+        | _STATIC,
+        {},
+    ),
+    "float-quantized": _Kind(
+        {
+            "num_bits": (8,),
+            "type": ("float",),
+            "strategy": ("channel", "block"),
+            "symmetric": (True,),
+        }
+        | _STATIC,
+        {"num_bits": (8,), "type": ("float",), "dynamic": (True,)},
+    ),
 }
 
 
-def group_size(config: Config, method: Config) -> int:
-    """Columns that a scale covers. `method`: the config's section.
+def form(config: Config, method: Config) -> tuple[str, int]:
+    """The format, and columns that a scale covers. `method`: the config's section.
 
     Raises:
-        FormatError: the section asks for something else than this format.
+        FormatError: the section asks for something else than these formats.
     """
-    _require(config, "format", method.values.get("format"), ("pack-quantized",))
+    kind = method.values.get("format")
+    _require(config, "format", kind, tuple(_KINDS))
     for key in ("kv_cache_scheme", "transform_config", "sparsity_config"):
         _require(config, key, method.values.get(key), (None, {}))
     found = set()
     for name, scheme in method.section("config_groups").items():
         if not isinstance(scheme, dict) or not isinstance(scheme.get("weights"), dict):
             raise config.bad(f"expected a scheme of weights in {show(name)}, found {show(scheme)}")
-        for key in ("input_activations", "output_activations"):
-            _require(config, key, scheme.get(key), (None,))
-        _require(config, "format", scheme.get("format"), (None, "pack-quantized"))
-        weights = scheme["weights"]
-        for key, accepted in _WEIGHTS.items():
-            _require(config, key, weights.get(key), accepted)
-        size = weights.get("group_size")
-        if not is_integer(size) or size not in GROUPS:
-            raise config.bad(f"expected group_size {', '.join(map(str, GROUPS))}, found "
-                             f"{show(size)}")  # fmt: skip
-        found.add(size)
+        _require(config, "format", scheme.get("format"), (None, kind))
+        _require(config, "output_activations", scheme.get("output_activations"), (None,))
+        _require_activations(config, scheme.get("input_activations"), _KINDS[str(kind)].activations)
+        for key, accepted in _KINDS[str(kind)].weights.items():
+            _require(config, key, scheme["weights"].get(key), accepted)
+        found.add(_form(config, scheme["weights"]))
     if len(found) != 1:
-        raise config.bad(f"expected one group_size in config_groups, found {len(found)}")
-    return int(found.pop())
+        raise config.bad(f"expected one scheme of weights in config_groups, found {len(found)}")
+    return found.pop()
+
+
+def _form(config: Config, weights: dict[str, Any]) -> tuple[str, int]:
+    if weights["strategy"] == "channel":
+        return "fp8_rows", TABLE["fp8_rows"].groups[0]
+    if weights["strategy"] == "block":
+        _require(config, "block_structure", weights.get("block_structure"), ([128, 128],))
+        return "fp8", 128
+    size = weights.get("group_size")
+    if not is_integer(size) or size not in GROUPS:
+        raise config.bad(f"expected group_size {', '.join(map(str, GROUPS))}, found {show(size)}")
+    return "symmetric4" if weights["symmetric"] else "asymmetric4", int(size)
+
+
+def _require_activations(config: Config, scheme: object, accepted: OneWay) -> None:
+    if not accepted or not isinstance(scheme, dict):
+        _require(config, "input_activations", scheme, (None,))
+        return
+    for key, values in accepted.items():
+        _require(config, f"input_activations' {key}", scheme.get(key), values)
 
 
 def _require(config: Config, key: str, value: object, accepted: tuple[object, ...]) -> None:
@@ -65,21 +114,15 @@ def _require(config: Config, key: str, value: object, accepted: tuple[object, ..
 
 
 def as_planes(config: Config, table: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with packed matrices under the names and dtypes of their planes.
+    """The tensors with those of quantised matrices under the names and dtypes of their planes.
 
     Raises:
         FormatError: a matrix is there packed and under the name of a plane, too.
     """
-    planes: dict[str, Tensor] = {}
-    for name, tensor in table.items():
-        if name.endswith(_PACKED):
-            own, dtype = name.removesuffix(_PACKED) + ".weight", {"I32": "U32"}.get(tensor.dtype)
-            tensor = replace(tensor, name=own, dtype=dtype or tensor.dtype)
-        elif name.endswith(_SCALE) and name.removesuffix(_SCALE) + _PACKED in table:
-            tensor = replace(tensor, name=name.removesuffix(_SCALE) + ".scales")
-        elif name.endswith(_SHAPE) and name.removesuffix(_SHAPE) + _PACKED in table:
-            continue  # the config says the same
-        if tensor.name in table and tensor.name != name:
-            raise config.bad(f"expected {tensor.name} or {name}, found both")
-        planes[tensor.name] = tensor
-    return planes
+    unpacked = renamed(config, table, _PACKED, {
+        _PACKED: (".weight", {"I32": "U32"}),
+        _SCALE: (".scales", {}),
+        _ZERO: (".zeros", {"I32": "U32"}),
+        _SHAPE: ("", {}),  # the config says the same
+    })  # fmt: skip
+    return renamed(config, unpacked, ".weight", {_SCALE: (".scales", {})})

@@ -56,8 +56,8 @@ class Mxfp4Tensors(Tensors):
     def _planes(self, name: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         shape = spec.Shape(out, columns, _FORMAT, _GROUP, "F32")
         stored: dict[str, tuple[str, str, tuple[int, ...]]] = {
-            part: (f"{name}.{part}", dtype, (n_experts, out, count))
-            for part, (dtype, count) in shape.tensors.items()
+            part: (f"{name}.{part}", of.dtype, (n_experts, *of.shape(out)))
+            for part, of in shape.tensors.items()
         }
         if not self.has(f"{name}.weight"):  # not packed
             lead = (n_experts, out, columns // _GROUP)

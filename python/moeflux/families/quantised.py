@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ..arguments import is_integer, show
 from ..formats import BITS, GROUPS, MODES, affine
+from ..safetensors_header import Tensor
 from .config import Config
 
 
@@ -39,6 +41,39 @@ def whole_groups(config: Config, name: str, columns: int, group: int) -> int:
     if columns % group:
         raise config.bad(f"expected columns in whole groups of {group}, found {columns} of {name}")
     return group
+
+
+def as_planes(
+    config: Config,
+    table: dict[str, Tensor],
+    sign: str,
+    planes: dict[str, tuple[str, dict[str, str]]],
+) -> dict[str, Tensor]:
+    """The tensors with those of quantised matrices under the names of their planes.
+
+    Args:
+        config: of the checkpoint.
+        table: its tensors.
+        sign: how the name of a tensor ends that every such matrix has.
+        planes: by the end of a tensor's name that of its plane, none where it is left out, and
+            dtypes in place of its own.
+
+    Raises:
+        FormatError: a tensor is there under both names.
+    """
+    found: dict[str, Tensor] = {}
+    for name, tensor in table.items():
+        end = next((end for end in planes if name.endswith(end)), None)
+        if end is not None and name.removesuffix(end) + sign in table:
+            plane, dtypes = planes[end]
+            if not plane:
+                continue
+            own = name.removesuffix(end) + plane
+            if own in table:
+                raise config.bad(f"expected {own} or {name}, found both")
+            tensor = replace(tensor, name=own, dtype=dtypes.get(tensor.dtype, tensor.dtype))
+        found[tensor.name] = tensor
+    return found
 
 
 def _listed(values: tuple[Any, ...]) -> str:

@@ -139,16 +139,6 @@ ALWAYS_INLINE v16 load_as_upto(const std::byte* p, uint32_t left) {  // zeros be
   memcpy(padded, p, left * quant::dtype_bytes(dtype));
   return load_as<dtype>(padded);
 }
-ALWAYS_INLINE v16 load_upto(const std::byte* p, uint32_t left, quant::DType dtype) {
-  switch (dtype) {
-    case quant::DType::bf16:
-      return load_as_upto<quant::DType::bf16>(p, left);
-    case quant::DType::f16:
-      return load_as_upto<quant::DType::f16>(p, left);
-    default:
-      return load_as_upto<quant::DType::f32>(p, left);
-  }
-}
 // 16 numbers of weights, of which none behind `end` is touched; zeros there.
 template <quant::DType dtype>
 ALWAYS_INLINE v16 load_weights_before(const std::byte* p, const std::byte* end) {

@@ -1,0 +1,231 @@
+"""Checkpoints of 8-bit floats by blocks of 128 x 128 or by rows: the same numbers as float32.
+
+The numbers are those of OCP's specification (E4M3) times the scale of their block or row, in
+float64. Both widths leave blocks that are cut, as checkpoints' own do.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+import moeflux
+from moeflux import _core
+from moeflux.converting import Settings, convert
+from moeflux.packing import pack
+from oracle import build
+from oracle.safetensors_file import Stored, decode, encode, read
+from oracle.writer import write_checkpoint
+from support import tensors
+from support.float8 import e4m3
+from support.float32_twin import ROOM, SameNumbers, logits, prompt
+
+HIDDEN, WIDTH = 192, 160
+QUANTISED = ("_proj.weight", "_with_mqa.weight", ".w1.weight", ".w2.weight", ".w3.weight")
+# As of Qwen3-30B-A3B-FP8.
+METHOD = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+          "modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate"],
+          "weight_block_size": [128, 128]}  # fmt: skip
+
+
+# As of GLM-4.5-Air-FP8.
+WEIGHTS = {"block_structure": None, "dynamic": False, "group_size": None, "num_bits": 8,
+           "strategy": "channel", "symmetric": True, "type": "float"}  # fmt: skip
+ACTIVATIONS = WEIGHTS | {"dynamic": True, "strategy": "token"}
+BY_ROWS = {"config_groups": {"group_0": {"input_activations": ACTIVATIONS, "targets": ["Linear"],
+                                         "output_activations": None, "weights": WEIGHTS}},
+           "format": "float-quantized", "ignore": ["lm_head"], "kv_cache_scheme": None,
+           "quant_method": "compressed-tensors"}  # fmt: skip
+
+
+def by_rows(weights=None, activations=None):
+    """That section with changes."""
+    scheme = BY_ROWS["config_groups"]["group_0"]
+    scheme = scheme | {"weights": WEIGHTS | (weights or {}),
+                       "input_activations": ACTIVATIONS | (activations or {})}  # fmt: skip
+    return BY_ROWS | {"config_groups": {"group_0": scheme}}
+
+
+def blocks(scales, out, columns):
+    """A scale for each number of scales a block."""
+    return np.repeat(np.repeat(scales, 128, 0), 128, 1)[:out, :columns]
+
+
+def make(root, family, dtype, method=METHOD):
+    """A config, a release's tensors and the same numbers as float32."""
+    in_blocks = method is METHOD
+    width = "intermediate_size" if family == "minimax_m2" else "moe_intermediate_size"
+    source = build(root, family, "hf-bf16", 6, experts="split", hidden_size=HIDDEN,
+                   **{width: WIDTH})  # fmt: skip
+    own, plain = {}, {}
+    random = np.random.Generator(np.random.PCG64(12))
+    for file in sorted(source.glob("*.safetensors")):
+        for name, tensor in read(file).items():
+            own[name] = plain[name] = tensor
+            if not name.endswith(QUANTISED):
+                continue
+            out, columns = tensor.data.shape
+            codes = random.integers(0, 256, (out, columns)).astype(np.uint8)
+            codes[codes & 127 == 127] = 0
+            shape = (-(-out // 128), -(-columns // 128)) if in_blocks else (out, 1)
+            scales = encode(random.uniform(0.2, 1, shape) / 2e3, dtype)
+            own[name] = Stored("F8_E4M3", codes)
+            own[f"{name}_scale_inv" if in_blocks else f"{name}_scale"] = scales
+            factors = decode(scales).astype(np.float64)
+            if in_blocks:
+                factors = blocks(factors, out, columns)
+            plain[name] = encode(e4m3(codes) * factors, "F32")
+    config = json.loads((source / "config.json").read_text())
+    return config | {"quantization_config": method}, own, plain
+
+
+@pytest.fixture(scope="module",
+                params=[("qwen3_moe", "BF16"), ("deepseek_v3", "F32"),
+                        ("glm4_moe", "BF16", BY_ROWS),
+                        pytest.param(("minimax_m2", "F32"), marks=pytest.mark.full)],
+                ids=lambda params: params[0])  # fmt: skip
+def made(request, tmp_path_factory):
+    """Of a family and a dtype of scales."""
+    return make(tmp_path_factory.mktemp("source"), *request.param)
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    """That of one of them."""
+    return make(tmp_path_factory.mktemp("source"), "qwen3_moe", "BF16")
+
+
+def write(folder, made, change=None, method=None):
+    """The release's folder, after a `change` of its tensors or with another `method`."""
+    config, own, _ = made
+    own = dict(own)
+    if change is not None:
+        change(own)
+    if method is not None:
+        config = config | {"quantization_config": method}
+    return write_checkpoint(folder, config, own, "hf", 2)
+
+
+@pytest.fixture(scope="module")
+def folders(made, tmp_path_factory):
+    root = tmp_path_factory.mktemp("fp8")
+    config, _, plain = made
+    config = {name: value for name, value in config.items() if name != "quantization_config"}
+    return write(root / "own", made), write_checkpoint(root / "plain", config, plain, "hf", 1)
+
+
+class TestSameNumbers(SameNumbers):
+    TOKENS = prompt(4)
+
+
+@pytest.fixture(scope="module")
+def expected(folders):
+    return logits(folders[0], TestSameNumbers.TOKENS)[0]
+
+
+@pytest.mark.parametrize("dtype", ["F32", "BF16"])
+def test_every_byte_under_every_kind_of_scale_is_the_number_of_the_specification(dtype):
+    codes = np.arange(256, dtype=np.uint8)
+    codes[codes & 127 == 127] = 0
+    stored = encode(np.float32([1, -0.75, 1 / 3, 2.0**-126, 2.0**-133, 7.5e35]), dtype)
+    scales = np.repeat(stored.data[:, None], 2, 1)  # of the two halves of a row
+    found = _core.decode_planes("fp8", 256, 128, dtype, [
+        np.tile(codes, 6).reshape(-1), scales.reshape(-1).view(np.uint8)])  # fmt: skip
+    expected = e4m3(codes) * decode(stored).astype(np.float64)[:, None]
+    assert np.array_equal(found, expected.astype(np.float32))
+
+
+@pytest.mark.parametrize("packed_first", [False, True])
+def test_it_converts_as_the_same_numbers_do(folders, tmp_path, packed_first):
+    """A piece of rows need not begin where a block does."""
+    source = pack(folders[0], tmp_path / "packed") if packed_first else folders[0]
+    settings = Settings(6, 4, 32)
+    found = convert(source, tmp_path / "found", settings)
+    same = convert(folders[1], tmp_path / "same", settings)
+    assert tensors.differing(tensors.of(found), tensors.of(same)) == []
+    assert "fp8" not in (found / "config.json").read_text()
+
+
+Q = "model.layers.0.self_attn.q_proj.weight"
+DOWN = "model.layers.1.mlp.experts.3.down_proj.weight"
+
+
+def put(name, at, value):
+    """Another number in a tensor."""
+
+    def change(own):
+        data = own[name].data.copy()
+        data[at] = value
+        own[name] = Stored(own[name].dtype, data)
+
+    return change
+
+
+def cut(name, rows):
+    return lambda own: own.update({name: Stored(own[name].dtype, own[name].data[rows].copy())})
+
+
+HOSTILE = {
+    "no scales": (lambda own: own.pop(f"{Q}_scale_inv"), "F32, F16, BF16, found F8_E4M3"),
+    "no codes": (lambda own: own.pop(Q), r"q_proj\.weight'"),
+    "both": (lambda own: own.update({f"{Q[:-7]}.scales": own[f"{Q}_scale_inv"]}),
+             r"q_proj\.scales or .*q_proj\.weight_scale_inv, found both"),
+    "few codes": (cut(Q, np.s_[:, 1:]), r"F8_E4M3 \[\d+, 192\] \(fp8 in groups of 128, by config"),
+    "few scales": (cut(f"{DOWN}_scale_inv", np.s_[:1]), r"\[2, 2\] .*found \w+ \[1, 2\]"),
+    "of another dtype": (lambda own: own.update({Q: Stored("U8", own[Q].data)}),
+                         "expected F8_E4M3 .*found U8"),
+    "bytes": (lambda own: own.update({f"{Q}_scale_inv": Stored("U8", np.zeros((1, 2), np.uint8))}),
+              "expected dtype F32, F16, BF16, found U8"),
+    "no number": (put(Q, (3, 5), 0x7F), "finite"),
+    "more": (lambda own: own.update({f"{Q}_scale": own[f"{Q}_scale_inv"]}), "no place for"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "message"), HOSTILE.values(), ids=HOSTILE)
+def test_tensors_that_do_not_fit_are_refused_by_name(release, tmp_path, change, message):
+    with pytest.raises(moeflux.FormatError, match=message):
+        moeflux.load(write(tmp_path, release, change), **ROOM)
+
+
+def test_a_weight_or_a_scale_of_an_expert_that_is_no_number_is_refused(release, tmp_path):
+    for number, change in enumerate((put(DOWN, (7, 9), 0xFF),
+                                     put(f"{DOWN}_scale_inv", (1, 1), 0x7F80))):  # fmt: skip
+        own = write(tmp_path / str(number), release, change)
+        with pytest.raises(moeflux.FormatError, match=r"finite.*(?s:.)*safetensors"):
+            moeflux.load(own, **ROOM).session().step(list(range(100)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"weight_block_size": [64, 128]}, r"weight_block_size \[128, 128\] in .*found \[64, 128\]"),
+     ({"weight_block_size": None}, "weight_block_size .*found None"),
+     ({"fmt": "e5m2"}, "fmt None or 'e4m3' or 'float8_e4m3fn' in .*found 'e5m2'"),
+     ({"activation_scheme": "static"}, "activation_scheme .*found 'static'"),
+     ({"quant_method": "fbgemm_fp8"}, "compressed-tensors, fp8 or MLX's, found .*'fbgemm_fp8'")],
+    ids=str,
+)  # fmt: skip
+def test_configs_that_are_not_done_are_refused(release, tmp_path, change, message):
+    with pytest.raises(moeflux.FormatError, match=message):
+        moeflux.load(write(tmp_path, release, method=METHOD | change), **ROOM)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [(by_rows({"strategy": "tensor"}), "strategy 'channel' or 'block' in .*found 'tensor'"),
+     (by_rows({"num_bits": 4}), "num_bits 8 in"),
+     (by_rows({"type": "int"}), "type 'float' in"),
+     (by_rows({"strategy": "block", "block_structure": [64, 64]}), r"block_structure \[128, 128\]"),
+     (by_rows(activations={"dynamic": False}), "activations' dynamic True in .*found False"),
+     (by_rows(activations={"type": "int"}), "activations' type 'float'"),
+     (by_rows(), r"\[\d+, 1\] \(fp8_rows in groups of \d+, by config")],
+    ids=str,
+)  # fmt: skip
+def test_schemes_of_compressed_tensors_that_are_not_done_are_refused(
+    release, tmp_path, section, message
+):
+    def renamed(own):
+        for name in [name for name in own if name.endswith("_scale_inv")]:
+            own[name.removesuffix("_inv")] = own.pop(name)
+
+    with pytest.raises(moeflux.FormatError, match=message):
+        moeflux.load(write(tmp_path, release, renamed, section), **ROOM)
