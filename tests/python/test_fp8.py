@@ -21,7 +21,8 @@ from support.float8 import e4m3
 from support.float32_twin import ROOM, SameNumbers, logits, prompt
 
 HIDDEN, WIDTH = 192, 160
-QUANTISED = ("_proj.weight", "_with_mqa.weight", ".w1.weight", ".w2.weight", ".w3.weight")
+QUANTISED = ("_proj.weight", "_proj_qkvz.weight", "_with_mqa.weight", ".w1.weight", ".w2.weight",
+             ".w3.weight")  # fmt: skip
 # As of Qwen3-30B-A3B-FP8.
 METHOD = {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
           "modules_to_not_convert": ["lm_head", "model.layers.0.mlp.gate"],
@@ -51,12 +52,12 @@ def blocks(scales, out, columns):
     return np.repeat(np.repeat(scales, 128, 0), 128, 1)[:out, :columns]
 
 
-def make(root, family, dtype, method=METHOD):
+def make(root, family, dtype, method=METHOD, **options):
     """A config, a release's tensors and the same numbers as float32."""
     in_blocks = method is METHOD
     width = "intermediate_size" if family == "minimax_m2" else "moe_intermediate_size"
     source = build(root, family, "hf-bf16", 6, experts="split", hidden_size=HIDDEN,
-                   **{width: WIDTH})  # fmt: skip
+                   **{width: WIDTH}, **options)  # fmt: skip
     own, plain = {}, {}
     random = np.random.Generator(np.random.PCG64(12))
     for file in sorted(source.glob("*.safetensors")):
@@ -229,3 +230,26 @@ def test_schemes_of_compressed_tensors_that_are_not_done_are_refused(
 
     with pytest.raises(moeflux.FormatError, match=message):
         moeflux.load(write(tmp_path, release, renamed, section), **ROOM)
+
+
+@pytest.mark.parametrize("head_dim", [32, pytest.param(128, marks=pytest.mark.full)])
+def test_picked_rows_are_whole_blocks_or_refused(head_dim, tmp_path):
+    """Qwen3-Next's fused projections of a delta net: queries, keys, values and gates by head."""
+    shape = {"linear_key_head_dim": head_dim, "linear_value_head_dim": head_dim,
+             "linear_num_key_heads": 2, "linear_num_value_heads": 4}  # fmt: skip
+    config, own, plain = make(tmp_path / "source", "qwen3_next", "F32", **shape)
+    for name in [name for name in own if ".in_proj_qkvz." not in name]:
+        own.pop(f"{name}_scale_inv", None)
+        if not name.endswith("_scale_inv"):
+            own[name] = plain[name]
+    folder = write(tmp_path / "own", (config, own, plain))
+    if head_dim % 128:
+        with pytest.raises(
+            moeflux.FormatError, match=r"rows in whole blocks of 128, .*in_proj_qkvz"
+        ):
+            moeflux.load(folder, **ROOM)
+        return
+    config = {name: value for name, value in config.items() if name != "quantization_config"}
+    twin = write_checkpoint(tmp_path / "plain", config, plain, "hf", 1)
+    (found, _), (expected, _) = (logits(of, TestSameNumbers.TOKENS) for of in (folder, twin))
+    assert np.abs(found - expected).max() <= 2e-4
