@@ -6,6 +6,11 @@ struct QMatvecArgs {
   uint out_dim, in_dim, group_size, n, has_bias;
 };
 
+struct QMatvecsArgs {  // of up to three matrices
+  uint first_rows, second_rows, third_rows, in_dim, group_size;
+  uint first_biased, second_biased, third_biased;
+};
+
 struct QGateUpArgs {
   uint out_dim, in_dim, group_size, n;
 };
@@ -44,8 +49,13 @@ struct MoeCombineArgs {
   uint n, dim, top_k, has_shared, has_gate;
 };
 
+struct MoeCombineNormArgs {
+  uint n, dim, top_k, has_shared, has_gate;
+  float eps;
+};
+
 struct FindExpertsArgs {
-  uint n_experts, top_k, dim, n_slabs, words;
+  uint n_experts, top_k, normalise, dim, n_slabs, words;
 };
 
 struct ExpertsGateUpArgs {

@@ -1,6 +1,6 @@
 // Norms of many rows or heads in one dispatch, with f32 weights, and rotary positions.
 #include "arguments.h"
-#include "common.h"
+#include "norm.h"
 
 // For each row: out = x * rsqrt(mean(x^2) + eps) * weight; x, out (n, dim), weight (dim). A
 // threadgroup per row; x and out may be one buffer.
@@ -24,15 +24,13 @@ kernel void rms_norm_f32(device const float* x [[buffer(0)]],
                          uint simdgroups [[simdgroups_per_threadgroup]]) {
   threadgroup float scratch[kMaxSimdgroups];
   const ulong first = ulong(row) * dim;
-  float sum = 0.0f;
+  float squares = 0.0f;
   for (uint i = thread_index; i < dim; i += threads) {
     const float value = x[first + i];
-    sum = fma(value, value, sum);
+    squares = fma(value, value, squares);
   }
-  sum = threadgroup_sum(sum, scratch, lane, simdgroup, simdgroups);
-  const float scale = precise::rsqrt(sum / float(dim) + eps);
-  for (uint i = thread_index; i < dim; i += threads)
-    out[first + i] = x[first + i] * scale * weight[i];
+  norm_row(x + first, weight, out + first, dim, eps, squares, scratch, thread_index, threads, lane,
+           simdgroup, simdgroups);
 }
 
 // For each head: out = rms_norm(values) * weight * silu(z); values, z, out (Hv, value_dim),

@@ -3,6 +3,30 @@
 #include "arguments.h"
 #include "row_dots.h"
 
+// out[from + j] = matrix x[from + j] + bias for the rows of the matrix that a SIMD group answers for.
+template <uint R, uint N, typename T>
+inline void product_rows(Rows rows,
+                         uint own,
+                         Codes<T> of,
+                         device const float4* x,
+                         uint from,
+                         uint n,
+                         device const float* bias,
+                         bool has_bias,
+                         device float* out,
+                         uint lane) {
+  const Codes<T> matrix[1] = {of};
+  float sums[R][N] = {};
+  add_dots<1, R, N>(rows, matrix, x, from, n, lane, sums);
+  for (uint j = 0; j < N; ++j)
+    for (uint r = 0; r < R; ++r) {
+      const float sum = simd_sum(sums[r][j]);
+      const uint row = rows.first + r;
+      if (lane == 0 && j < n && row >= own && row < rows.n)
+        out[ulong(from + j) * rows.n + row] = sum + (has_bias ? bias[row] : 0.0f);
+    }
+}
+
 // out[j] = W x[j] + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
 // group_size), x (n, in_dim), bias (out_dim) where has_bias, out (n, out_dim). R rows of W and N of
 // x a SIMD group, two SIMD groups a threadgroup. A row's bits do not depend on n, nor on N.
@@ -37,17 +61,8 @@ kernel void qmatvec(device const uint* W [[buffer(0)]],
   const uint from = group / tiles * N;                   // of x
   if (own >= args.out_dim) return;                       // the whole SIMD group
   const Rows rows = rows_at(own, R, args.out_dim, args.in_dim, args.group_size);
-  const Codes<T> matrix[1] = {codes_at(W, scales, biases)};
-  const uint n = min(uint(N), args.n - from);
-  float sums[R][N] = {};
-  add_dots<1, R, N>(rows, matrix, x, from, n, lane, sums);
-  for (uint j = 0; j < N; ++j)
-    for (uint r = 0; r < R; ++r) {
-      const float sum = simd_sum(sums[r][j]);
-      const uint row = rows.first + r;
-      if (lane == 0 && j < n && row >= own && row < args.out_dim)
-        out[ulong(from + j) * args.out_dim + row] = sum + (args.has_bias != 0 ? bias[row] : 0.0f);
-    }
+  product_rows<R, N>(rows, own, codes_at(W, scales, biases), x, from, min(uint(N), args.n - from),
+                     bias, args.has_bias != 0, out, lane);
 }
 
 template [[host_name("qmatvec_bf16_f32")]] kernel decltype(qmatvec<bf16, 1, 4>) qmatvec<bf16, 1, 4>;
@@ -59,6 +74,89 @@ template
 template [[host_name("qmatvec4_f16_f32")]] kernel decltype(qmatvec<half, 4, 2>) qmatvec<half, 4, 2>;
 template
     [[host_name("qmatvec4_f32_f32")]] kernel decltype(qmatvec<float, 4, 2>) qmatvec<float, 4, 2>;
+
+// What qmatvec gives for one row of x and up to three matrices of one form, which have as many tiles
+// of rows each as they would have alone: first_out = first_W x + first_bias where first_biased, and
+// so on. A matrix of no rows is none. The bits are those of qmatvec.
+/// @elements first_W first_rows * (in_dim / 32) * Bits
+/// @elements first_scales first_rows * in_dim / group_size
+/// @elements first_biases first_rows * in_dim / group_size
+/// @elements first_bias first_biased * first_rows
+/// @elements first_out first_rows
+/// @elements second_W second_rows * (in_dim / 32) * Bits
+/// @elements second_scales second_rows * in_dim / group_size
+/// @elements second_biases second_rows * in_dim / group_size
+/// @elements second_bias second_biased * second_rows
+/// @elements second_out second_rows
+/// @elements third_W third_rows * (in_dim / 32) * Bits
+/// @elements third_scales third_rows * in_dim / group_size
+/// @elements third_biases third_rows * in_dim / group_size
+/// @elements third_bias third_biased * third_rows
+/// @elements third_out third_rows
+/// @elements x in_dim
+/// @threadgroup 64
+/// @default_threadgroup 64
+/// @grid (ceil_div(first_rows, 8) + ceil_div(second_rows, 8) + ceil_div(third_rows, 8)) * 64
+/// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require group_size == 32 || group_size == 64 || group_size == 128
+/// @require in_dim % group_size == 0
+/// @require first_rows * (in_dim / 32) * Bits < 4294967296 && first_biased <= 1
+/// @require second_rows * (in_dim / 32) * Bits < 4294967296 && second_biased <= 1
+/// @require third_rows * (in_dim / 32) * Bits < 4294967296 && third_biased <= 1
+/// @require grid == (ceil_div(first_rows, 8) + ceil_div(second_rows, 8) + ceil_div(third_rows, 8)) * 64
+template <typename T>
+kernel void qmatvecs(device const uint* first_W [[buffer(0)]],
+                     device const T* first_scales [[buffer(1)]],
+                     device const T* first_biases [[buffer(2)]],
+                     device const float* first_bias [[buffer(3)]],
+                     device float* first_out [[buffer(4)]],
+                     device const uint* second_W [[buffer(5)]],
+                     device const T* second_scales [[buffer(6)]],
+                     device const T* second_biases [[buffer(7)]],
+                     device const float* second_bias [[buffer(8)]],
+                     device float* second_out [[buffer(9)]],
+                     device const uint* third_W [[buffer(10)]],
+                     device const T* third_scales [[buffer(11)]],
+                     device const T* third_biases [[buffer(12)]],
+                     device const float* third_bias [[buffer(13)]],
+                     device float* third_out [[buffer(14)]],
+                     device const float4* x [[buffer(15)]],
+                     constant QMatvecsArgs& args [[buffer(16)]],
+                     uint group [[threadgroup_position_in_grid]],
+                     uint lane [[thread_index_in_simdgroup]],
+                     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
+  constexpr uint kRows = 4;  // of a SIMD group
+  const uint first_tiles = (args.first_rows + 2 * kRows - 1) / (2 * kRows);
+  const uint second_tiles = (args.second_rows + 2 * kRows - 1) / (2 * kRows);
+  uint tile = group, n_rows = args.first_rows;
+  Codes<T> matrix = codes_at(first_W, first_scales, first_biases);
+  device const float* bias = first_bias;
+  bool has_bias = args.first_biased != 0;
+  device float* out = first_out;
+  if (group >= first_tiles + second_tiles) {
+    tile = group - first_tiles - second_tiles;
+    n_rows = args.third_rows;
+    matrix = codes_at(third_W, third_scales, third_biases);
+    bias = third_bias;
+    has_bias = args.third_biased != 0;
+    out = third_out;
+  } else if (group >= first_tiles) {
+    tile = group - first_tiles;
+    n_rows = args.second_rows;
+    matrix = codes_at(second_W, second_scales, second_biases);
+    bias = second_bias;
+    has_bias = args.second_biased != 0;
+    out = second_out;
+  }
+  const uint own = (tile * 2 + simdgroup) * kRows;
+  if (own >= n_rows) return;  // the whole SIMD group
+  const Rows rows = rows_at(own, kRows, n_rows, args.in_dim, args.group_size);
+  product_rows<kRows, 1>(rows, own, matrix, x, 0, 1, bias, has_bias, out, lane);
+}
+
+template [[host_name("qmatvecs_bf16_f32")]] kernel decltype(qmatvecs<bf16>) qmatvecs<bf16>;
+template [[host_name("qmatvecs_f16_f32")]] kernel decltype(qmatvecs<half>) qmatvecs<half>;
+template [[host_name("qmatvecs_f32_f32")]] kernel decltype(qmatvecs<float>) qmatvecs<float>;
 
 // out[j] = silu(gate x[j]) * (up x[j]) for two matrices of one shape and format, as above: x is read
 // once for the two. R rows of each a SIMD group.

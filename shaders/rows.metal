@@ -1,6 +1,6 @@
 // Rows of activations: to and from the experts that compute them.
 #include "arguments.h"
-#include "common.h"
+#include "combine.h"
 
 // out[i] = x[rows[i]]; x (.., dim), rows (n), out (n, dim). A thread per element.
 /// @elements x n > 0 ? (maxof(rows) + 1) * dim : 0
@@ -62,11 +62,9 @@ kernel void moe_combine_f32(device float* x [[buffer(0)]],
                             uint i [[thread_position_in_grid]]) {
   if (i >= args.n * args.dim) return;
   const uint token = i / args.dim;
-  const ulong first = ulong(token) * args.top_k;
-  float sum = 0.0f;
-  for (uint k = 0; k < args.top_k; ++k)
-    sum = fma(weights[first + k], expert_out[(first + k) * args.dim + i % args.dim], sum);
-  if (args.has_shared != 0)
-    sum = fma(args.has_gate != 0 ? sigmoid(gates[token]) : 1.0f, shared[i], sum);
-  x[i] += sum;
+  const ulong pair = ulong(token) * args.top_k;
+  const bool has_shared = args.has_shared != 0;
+  const float gate = has_shared && args.has_gate != 0 ? sigmoid(gates[token]) : 1.0f;
+  x[i] += combined(weights + pair, expert_out + pair * args.dim, args.top_k,
+                   shared + ulong(token) * args.dim, has_shared, gate, args.dim, i % args.dim);
 }

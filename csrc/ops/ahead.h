@@ -36,7 +36,7 @@ class Ahead {
   virtual ~Ahead() = default;
   // Whether there are kernels for such a layer. `expert`: its shapes, any slot's.
   virtual bool fits(const Router& router, const GatedFfn& expert) const = 0;
-  // `expert` as below.
+  // `expert` as below. REQUIRES: the stage enqueued before was the route() that writes `chosen`.
   virtual void find(const Lookup& lookup, const GatedFfn& expert) = 0;
   // out (top_k, d_model): what the experts at these places give, as Ops::experts does, bit by bit; of
   // no place: nothing is written. The planes of `expert` are offsets in a slot, as addresses.

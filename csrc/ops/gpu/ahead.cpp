@@ -16,16 +16,7 @@ class GpuAhead final : public Ahead {
     return expert.is_swiglu() && !expert.interleaved && GpuOps::slot_words(expert) != 0;
   }
 
-  void find(const Lookup& l, const GatedFfn& expert) override {
-    Recorder& recorder = ops_.recorder();
-    const auto [slabs, n_slabs] = ops_.slabs();
-    recorder.run(
-        {"find_experts"},
-        {slabs, recorder.in(l.chosen, l.top_k), recorder.in(l.table, l.n_experts),
-         recorder.in(l.x, l.dim), recorder.out(l.stopped, 1), recorder.out(l.places, l.top_k),
-         recorder.out(l.note, l.top_k + uint64_t{1}), recorder.out(l.saved, l.dim)},
-        FindExpertsArgs{l.n_experts, l.top_k, l.dim, n_slabs, GpuOps::slot_words(expert)});
-  }
+  void find(const Lookup& lookup, const GatedFfn& expert) override { ops_.find(lookup, expert); }
 
   void experts(const GatedFfn& expert, uint32_t top_k, const uint32_t* places, const Rows& normed,
                float* out) override {

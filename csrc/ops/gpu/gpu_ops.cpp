@@ -38,19 +38,6 @@ void GpuOps::reserve(const Workload& work) {
   }
 }
 
-void GpuOps::norm(const float* weight, float eps, const float* x, uint32_t n, uint32_t dim,
-                  float* out) {
-  const uint64_t count = uint64_t(n) * dim;
-  recorder_.run_groups({"rms_norm_f32"}, n,
-                       {recorder_.in(x, count), recorder_.in(weight, dim),
-                        recorder_.out(out, count), u32(dim), f32(eps)});
-}
-
-void GpuOps::add(const float* y, uint64_t n, float* x) {
-  recorder_.run({"residual_add"},
-                {recorder_.in(x, n), recorder_.in(y, n), recorder_.out(x, n), u32(n)});
-}
-
 void GpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
   const uint32_t d_model = w.linear.in(), n = static_cast<uint32_t>(rows.size());
   if (n == 0) return;

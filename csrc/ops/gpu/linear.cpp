@@ -23,6 +23,7 @@ constexpr Forms kMatmul{"matmul_bf16_f32", "matmul_f16_f32", "matmul_f32_f32"};
 constexpr Forms kEmbed{"embed_bf16_f32", "embed_f16_f32", "embed_f32_f32"};
 constexpr Forms kQMatvec{"qmatvec_bf16_f32", "qmatvec_f16_f32", "qmatvec_f32_f32"};
 constexpr Forms kQMatvec4{"qmatvec4_bf16_f32", "qmatvec4_f16_f32", "qmatvec4_f32_f32"};
+constexpr Forms kQMatvecs{"qmatvecs_bf16_f32", "qmatvecs_f16_f32", "qmatvecs_f32_f32"};
 constexpr Forms kQGateUp{"qgate_up_bf16_f32", "qgate_up_f16_f32", "qgate_up_f32_f32"};
 constexpr Forms kQGateUp4{"qgate_up4_bf16_f32", "qgate_up4_f16_f32", "qgate_up4_f32_f32"};
 constexpr Forms kQMatmul{"qmatmul_bf16_f32", "qmatmul_f16_f32", "qmatmul_f32_f32"};
@@ -107,6 +108,41 @@ void matvec(Recorder& recorder, const Linear& w, uint64_t first, uint64_t rows, 
                  QMatvecArgs{word(rows), m.in, m.group, n, w.bias != nullptr});
 }
 
+// Whether one dispatch does both.
+bool go_together(const Recorder& recorder, const Linear& a, const Linear& b) {
+  const auto fits = [&](const Linear& w) {
+    const quant::Shape& m = w.weight.shape;
+    return m.bits() != 0 && m.out != 0 && is_supported(m) && is_whole(recorder, w.weight);
+  };
+  const quant::Shape &m = a.weight.shape, &other = b.weight.shape;
+  return fits(a) && fits(b) && m.bits() == other.bits() && m.dtype == other.dtype &&
+         m.group == other.group && m.in == other.in;
+}
+
+constexpr size_t kTogether = 3;  // matrices of qmatvecs_*
+
+void matvecs(Recorder& recorder, std::span<const Product> products, const float* x) {
+  const quant::Shape& form = products[0].w->weight.shape;
+  std::vector<device::Argument> args;
+  uint32_t rows[kTogether] = {}, biased[kTogether] = {};
+  for (size_t i = 0; i < kTogether; ++i) {
+    if (i >= products.size()) {
+      args.insert(args.end(), 5, Place{});
+      continue;
+    }
+    const auto& [w, y] = products[i];
+    const Rows whole(recorder, w->weight, 0, w->out());
+    args.insert(args.end(), {whole.weight, whole.scales, whole.biases,
+                             recorder.in(w->bias, w->out()), recorder.out(y, w->out())});
+    rows[i] = w->out();
+    biased[i] = w->bias != nullptr;
+  }
+  args.push_back(recorder.in(x, form.in));
+  recorder.run({kQMatvecs.of(form.dtype), "Bits", form.bits()}, std::move(args),
+               QMatvecsArgs{rows[0], rows[1], rows[2], form.in, form.group, biased[0], biased[1],
+                            biased[2]});
+}
+
 void matmul(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y) {
   const quant::Shape& m = w.weight.shape;
   const Rows whole(recorder, w.weight, 0, m.out);
@@ -146,6 +182,24 @@ void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, fl
       matvec(recorder, w, first, rows, x + row * m.in, 1, y + row * m.out + first);
       first += rows;
     }
+}
+
+void project_all(Recorder& recorder, std::span<const Product> products, const float* x,
+                 uint32_t n) {
+  std::vector<Product> left(products.begin(), products.end());
+  while (!left.empty()) {
+    std::vector<Product> together{left.front()}, rest;
+    for (const Product& product : std::span(left).subspan(1)) {
+      const bool joins = n == 1 && together.size() < kTogether &&
+                         go_together(recorder, *left.front().w, *product.w);
+      (joins ? together : rest).push_back(product);
+    }
+    if (together.size() > 1)
+      matvecs(recorder, together, x);
+    else
+      project(recorder, *together[0].w, x, n, together[0].y);
+    left = std::move(rest);
+  }
 }
 
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,

@@ -18,6 +18,14 @@ inline constexpr uint32_t kFewRows = 16;
 // without an address is a slot's in a rehearsal: whole and well aligned.
 void project(Recorder& recorder, const Linear& w, const float* x, uint32_t n, float* y);
 
+// project() of each of these over the same x. Of one row, matrices of one form go together, up to
+// three a dispatch, and have the bits that they have alone.
+struct Product {
+  const Linear* w;
+  float* y;
+};
+void project_all(Recorder& recorder, std::span<const Product> products, const float* x, uint32_t n);
+
 // out = silu(gate x) * (up x) for each of n rows, where one kernel does all of it; false: nothing
 // was done.
 bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,

@@ -98,6 +98,8 @@ const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel
 
 template <class GeometryOf>
 void Recorder::dispatch(const Kernel& kernel, Arguments args, GeometryOf geometry_of) {
+  Work work = std::exchange(work_, {});
+  flush();
   if (rehearsed_) {
     rehearsed_->insert(kernel);
     return;
@@ -105,7 +107,6 @@ void Recorder::dispatch(const Kernel& kernel, Arguments args, GeometryOf geometr
   const auto& made = pipeline(kernel);
   const device::Geometry geometry = geometry_of(*made);
   const auto& grid = geometry.grid;
-  Work work = std::exchange(work_, {});
   if (!work.is_macs) work.units = uint64_t{grid[0]} * grid[1] * grid[2];
   const Pace::Part part{{made->info().name, kernel.value, kernel.second_value}, work};
   if (commands_ && !pace_.fits(recorded_ns_, part)) commit_part();
@@ -137,6 +138,7 @@ void Recorder::run_threads(const Kernel& kernel, uint64_t threads, Listed args) 
 }
 
 std::unique_ptr<Ticket> Recorder::submit(std::function<void()> on_done) {
+  flush();
   if (!commands_) return std::make_unique<Nothing>();
   if (on_done) commands_->on_settled(std::move(on_done));
   // All that may fail comes before the commit: after it the device reads what the ticket guards.
@@ -190,6 +192,7 @@ void Recorder::learn() {
 }
 
 void Recorder::abandon() {
+  late_ = nullptr;
   commands_.reset();
   // Nobody has a ticket of these, and their memory is the caller's again when this returns.
   for (const auto& part : parts_) wait_for_end(*part);

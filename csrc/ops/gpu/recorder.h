@@ -5,12 +5,14 @@
 #include <array>
 #include <bit>
 #include <deque>
+#include <functional>
 #include <initializer_list>
 #include <map>
 #include <memory>
 #include <set>
 #include <span>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "device/check.h"
@@ -78,6 +80,17 @@ class Recorder {
   // Of `threads` threads.
   void run_threads(const Kernel& kernel, uint64_t threads, Listed args);
 
+  // A dispatch that waits for the stage behind it, since one kernel may do both: made before the next
+  // one is recorded, or at submit(). One waits at a time.
+  void defer(std::function<void()> late) {
+    flush();
+    late_ = std::move(late);
+  }
+  void flush() {
+    if (late_) std::exchange(late_, nullptr)();
+  }
+  void drop_deferred() { late_ = nullptr; }  // what is recorded now does its work
+
   // Multiply-adds of the next dispatch, which tell better than its threads how long it takes. Of a
   // kernel always or never.
   void weigh(uint64_t macs) { work_ = {macs, true}; }
@@ -116,6 +129,7 @@ class Recorder {
   Staging staging_;
   std::shared_ptr<device::Commands> commands_;            // being recorded; null: nothing yet
   std::vector<std::shared_ptr<device::Commands>> parts_;  // committed, of this recording
+  std::function<void()> late_;                            // deferred; null: nothing
   Pace pace_;
   Work work_;                        // of the next dispatch, where it was said
   double recorded_ns_ = 0;           // expected of commands_

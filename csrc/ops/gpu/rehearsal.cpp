@@ -25,6 +25,8 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
   const std::vector<uint32_t> rows(n);
   norm(x, 0, x, n, 1, x);
   add(x, n, x);
+  norm(x, 0, x, n, 1, x);  // of the sum
+  add(x, n, x);            // alone
   if (work.embed) embed(*work.embed, rows, x);
 
   std::byte* const place = reinterpret_cast<std::byte*>(x);
@@ -44,12 +46,14 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     const Routing routing{reinterpret_cast<uint32_t*>(x), x, x};
     const uint32_t top_k = w.router ? w.router->top_k : 1;
     if (w.router) route(*w.router, {x, n}, routing);
+    recorder_.flush();
     experts(std::vector<ExpertJob>(top_k, {w.expert, rows, rows}), {x, n}, x);
     const uint64_t most =
         w.router ? std::min<uint64_t>(w.router->n_experts * kSingly, n * top_k) : 1;
     experts(std::vector<ExpertJob>(most, {w.expert, {0}, {0}}), {x, n}, x);
     if (n == 1 && w.router && ahead_->fits(*w.router, w.expert)) {
       uint32_t* const words = routing.experts;
+      route(*w.router, {x, n}, routing);
       ahead_->find(
           {words, words, x, w.router->n_experts, top_k, w.expert.gate.in(), words, x, words, words},
           w.expert);
@@ -57,7 +61,13 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
       ahead_->resume(x, w.expert.gate.in(), words, x);
     }
     if (w.shared) ffn(*w.shared, {x, n}, x);
-    combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.expert.down.out(), x);
+    const auto combined = [&] {
+      combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.expert.down.out(), x);
+    };
+    combined();
+    norm(x, 0, x, n, w.expert.down.out(), x);
+    combined();
+    recorder_.flush();
   }
 }
 

@@ -5,6 +5,7 @@
 #pragma once
 #include <algorithm>
 #include <string>
+#include <variant>
 
 #include "base/memory.h"
 #include "ops/gpu/bump.h"
@@ -48,7 +49,10 @@ class GpuOps final : public Ops {
   std::unique_ptr<Ticket> submit(std::function<void()> on_done) override {
     return recorder_.submit(std::move(on_done));
   }
-  void abandon() override { recorder_.abandon(); }
+  void abandon() override {
+    recorder_.abandon();
+    late_ = {};
+  }
   Ahead* ahead() const override { return ahead_.get(); }
 
   void embed(const quant::Matrix& table, std::span<const uint32_t> tokens, float* x) override {
@@ -67,6 +71,9 @@ class GpuOps final : public Ops {
                float* x) override;
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
+
+  // For Ahead: route() of one row and the lookup of what it chose, in one dispatch.
+  void find(const Lookup& lookup, const GatedFfn& expert);
 
   // For mixers.
   Recorder& recorder() { return recorder_; }
@@ -114,11 +121,43 @@ class GpuOps final : public Ops {
   void grouped_experts(std::span<const InSlot> jobs, const float* normed, float* expert_out);
   void run_group(const Group& group, const float* normed, float* expert_out);
 
+  // Stages that wait for the one behind them: a sum into the residual stream for the norm of it, a
+  // choice of experts for their lookup (late.cpp).
+  struct Late {
+    struct Sum {  // x += y, (n) all
+      const float* y;
+      uint64_t n;
+      float* x;
+    };
+    struct Combine {
+      Routing routing;
+      uint32_t top_k;
+      const float *expert_out, *shared, *gates;
+      uint32_t n, dim;
+      float* x;
+    };
+    struct Choice {
+      Router router;
+      uint32_t n;
+      Routing out;
+    };
+  };
+  template <class Stage>
+  void defer(const Stage& stage);
+  void run(const Late::Sum& sum);
+  void run(const Late::Combine& combine);
+  void run(const Late::Choice& choice);
+  bool norm_with(const Late::Sum& sum, const float* weight, float eps, const float* x, uint32_t n,
+                 uint32_t dim, float* out);
+  bool norm_with(const Late::Combine& combine, const float* weight, float eps, const float* x,
+                 uint32_t n, uint32_t dim, float* out);
+
   const quant::DType cache_dtype_;
   const uint64_t attention_macs_, expert_macs_;  // the most of one dispatch
   DeviceArena& arena_;
   Rehearsal* const rehearsal_;  // null: for real
   Recorder recorder_;
+  std::variant<std::monostate, Late::Sum, Late::Combine, Late::Choice> late_;  // deferred
   const std::string name_;
   const std::unique_ptr<Ahead> ahead_ = make_ahead(*this);
   base::Memory scratch_;        // from reserve() on

@@ -210,10 +210,8 @@ void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed,
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
   const AttentionRows rows(ops, ops.bump(), w, n, context);
-  ops.project(w.q, normed.data, n, rows.q);
-  ops.project(w.gate, normed.data, n, rows.gate);
-  ops.project(w.k, normed.data, n, rows.k);
-  ops.project(w.v, normed.data, n, rows.v);
+  const Product products[] = {{&w.q, rows.q}, {&w.k, rows.k}, {&w.v, rows.v}, {&w.gate, rows.gate}};
+  project_all(rows.recorder, products, normed.data, n);
   if (w.whole_norms && w.q_norm) ops.norm(w.q_norm, w.eps, rows.q, n, rows.heads, rows.q);
   if (w.whole_norms && w.k_norm) ops.norm(w.k_norm, w.eps, rows.k, n, rows.kv_dim, rows.k);
   for (const Segment& segment : segments) cache(rows, segment);

@@ -57,10 +57,8 @@ void mix(GpuOps& ops, const DeltaNet& w, Segments segments, const Rows& normed, 
   const DeltaRows rows(ops, ops.bump(), w, n);
   const uint32_t d_model = w.out.out(), heads = w.n_value_heads;
   const uint64_t recurrent = w.recurrent_floats();
-  ops.project(w.qkv, normed.data, n, rows.qkv);
-  ops.project(w.z, normed.data, n, rows.z);
-  ops.project(w.b, normed.data, n, rows.b);
-  ops.project(w.a, normed.data, n, rows.a);
+  const Product products[] = {{&w.qkv, rows.qkv}, {&w.z, rows.z}, {&w.b, rows.b}, {&w.a, rows.a}};
+  project_all(rows.recorder, products, normed.data, n);
   for (const Segment& segment : segments) {
     const uint64_t at = uint64_t(segment.row) * rows.channels;
     const uint64_t count = uint64_t(segment.n) * rows.channels;

@@ -7,6 +7,7 @@ import numpy as np
 from .case import Case, Family, Generator, Out, Shape, decode, floats
 from .cases_elementwise import geometry
 from .cases_experts import ABSENT, UNIT
+from .cases_rows import choices
 
 WORDS = 16  # of a slot here
 FINDS = [(1, 1, 1), (8, 3, 64), (128, 8, 2048), (33, 33, 33), (512, 10, 300)]  # experts, top_k, dim
@@ -23,7 +24,7 @@ def words(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
 
 
 def find_experts(rng: Generator, shape: Shape) -> Case:
-    """All there; one absent, beyond its slab, of no slab or no expert; or stopped before."""
+    """All there; one absent, beyond its slab, or of no slab; or stopped before."""
     n_experts, top_k, dim = shape
     units = int(rng.integers(1, 5))
     last = (units - 1) * UNIT + 4 * WORDS  # bytes: the last slot ends with its slab
@@ -31,14 +32,14 @@ def find_experts(rng: Generator, shape: Shape) -> Case:
     table = (rng.integers(0, 3, n_experts) << 14 | rng.integers(0, units, n_experts)).astype(
         np.uint32
     )
-    chosen = np.sort(rng.permutation(n_experts)[:top_k]).astype(np.uint32)
+    normalise = int(rng.integers(0, 2))
+    logits, experts, weights = choices(rng, (1, n_experts, top_k), normalise)
+    chosen = experts.expected[0].astype(np.uint32)
     others = np.setdiff1d(np.arange(n_experts), chosen)
     table[others[rng.random(len(others)) < 0.5]] = ABSENT  # which nobody asks for
-    what = str(rng.choice(["all", "all", "absent", "past", "no slab", "no expert", "stopped"]))
+    what = str(rng.choice(["all", "all", "absent", "past", "no slab", "stopped"]))
     one = int(rng.integers(0, top_k))
-    if what == "no expert":
-        chosen[one] = n_experts + int(rng.integers(0, 3))
-    elif what not in ("all", "stopped"):
+    if what not in ("all", "stopped"):
         table[chosen[one]] = {"absent": ABSENT, "past": units, "no slab": 3 << 14}[what]
     found = what == "all"
     x, note = floats(rng, dim), np.append(chosen, found).astype(np.uint32)
@@ -49,14 +50,16 @@ def find_experts(rng: Generator, shape: Shape) -> Case:
     places = table[chosen] if found else np.full(top_k, ABSENT, np.uint32)
     args = [
         slabs,
-        chosen,
+        logits,
         table,
         x,
+        experts,
+        weights,
         Out(words(stopped or int(not found)), before=words(stopped), dtype=np.uint32),
         Out(places, dtype=np.uint32),
         Out(note, before=old_note, dtype=np.uint32),
         Out(saved),
-        *[n_experts, top_k, dim, len(slabs), WORDS],
+        *[n_experts, top_k, normalise, dim, len(slabs), WORDS],
     ]
     threads = int(rng.choice([32, 64, 256, 1024]))
     return Case("find_experts", args, threads, threads, text=f"{shape} {what}")

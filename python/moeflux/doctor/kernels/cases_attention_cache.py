@@ -240,9 +240,9 @@ def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
         split = KEYS * int(rng.integers(1, 4)) if way == "splits" else -(-end // KEYS) * KEYS
         if way == "splits" and window:  # without those that no row sees
             begin = max(position + 1 - window, 0) // split * split
-        splits = -(-(end - begin) // split)
-        starts = range(begin, end, split)
-        parts = [rows.sums(max(s, 0), min(s + split, stop)) for s in starts]
+        starts = range(begin if way == "splits" else 0, end, split)
+        splits = len(starts)
+        parts = [rows.sums(s, min(s + split, stop)) for s in starts]
         out, stats = (np.stack(each) for each in zip(*parts, strict=True))
         sinks = wide(rng, heads) if has_sinks else None
         before = [

@@ -43,6 +43,31 @@ def matvec(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
     return build
 
 
+def matvecs(kernel: str, dtype: str) -> Build:
+    def build(rng: Generator, shape: Shape) -> Case:
+        """The first of up to three matrices has the rows of the shape; the others differ."""
+        bits, in_dim, group = int(rng.choice(BITS)), shape[2], shape[3]
+        rows = [shape[1], int(rng.integers(0, 20)), int(rng.integers(0, 20))]
+        x = floats(rng, 1, in_dim)
+        args: list[object] = []
+        biased = [int(rng.integers(0, 2)) if n else 0 for n in rows]
+        for n, has_bias in zip(rows, biased, strict=True):
+            if n == 0:
+                args += [None] * 5
+                continue
+            weights = Weights(rng, True, dtype, (1, n, in_dim, group), bits)
+            bias = floats(rng, n) if has_bias else None
+            added = np.zeros(n) if bias is None else decode(bias)
+            size = abs(decode(x)) @ weights.sizes.T + abs(added)
+            out = Out(decode(x) @ weights.values.T + added, size)
+            args += [*weights.args, bias, out]
+        args += [x, *rows, in_dim, group, *biased]
+        grid = sum(-(-n // 8) for n in rows) * 64
+        return Case(kernel, args, grid, 64, {"Bits": bits}, f"{shape} {rows=} {bits=}")
+
+    return build
+
+
 def gate_up(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
     def build(rng: Generator, shape: Shape) -> Case:
         bits, n = int(rng.choice(BITS)), shape[0]
@@ -65,6 +90,8 @@ def gate_up(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
 def _kernels() -> dict[str, Family]:
     made: dict[str, Family] = {}
     for dtype in ENCODE:
+        name = f"qmatvecs_{dtype}_f32"
+        made[name] = Family(matvecs(name, dtype), ONE, draw)
         for form, x_rows in (("", 1), ("4", 4)):
             name = f"qmatvec{form}_{dtype}_f32"
             made[name] = Family(matvec(name, dtype, x_rows, 4 if x_rows == 1 else 2), SHAPES, draw)

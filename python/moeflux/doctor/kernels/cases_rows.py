@@ -67,19 +67,26 @@ def l2_norm_f32(rng: Generator, shape: Shape) -> Case:
     return Case("l2_norm_f32", args, n * heads * threads, threads, text=f"{shape}")
 
 
-def router_top_k_f32(rng: Generator, shape: Shape) -> Case:
-    """Logits of few different values, so that many are equal; some rows all equal."""
+def choices(rng: Generator, shape: Shape, normalise: int) -> tuple[Array, Out, Out]:
+    """Logits, experts and their weights.
+
+    The logits have few different values, so that many are equal; some rows are all equal.
+    """
     n, n_experts, top_k = shape
     logits = floats(rng, n, n_experts, size=float(rng.choice([1, 30])))
     if rng.random() < 0.5:
         logits = np.round(logits * float(rng.choice([0, 1, 4])))
-    normalise = int(rng.integers(0, 2))
     rows = [oracles.top_k(row, top_k, bool(normalise)) for row in decode(logits)]
     ids, weights = (np.stack(part) for part in zip(*rows, strict=True))
     size = weights * (1 + np.abs(logits).max())  # the argument of exp is rounded
-    args = [logits, Out(ids.astype(np.uint32), dtype=np.uint32), Out(weights, size)]
-    args += [n_experts, top_k, normalise]
-    return Case("router_top_k_f32", args, *per_head(rng, n), text=f"{shape} {normalise=}")
+    return logits, Out(ids.astype(np.uint32), dtype=np.uint32), Out(weights, size)
+
+
+def router_top_k_f32(rng: Generator, shape: Shape) -> Case:
+    n, n_experts, top_k = shape
+    normalise = int(rng.integers(0, 2))
+    args = [*choices(rng, shape, normalise), n_experts, top_k, normalise]
+    return Case("router_top_k_f32", args, 32 * n, 32, text=f"{shape} {normalise=}")
 
 
 def gather_rows_f32(rng: Generator, shape: Shape) -> Case:
@@ -100,7 +107,8 @@ def scatter_rows_f32(rng: Generator, shape: Shape) -> Case:
     return Case("scatter_rows_f32", args, *geometry(rng, n * dim), text=f"{shape}")
 
 
-def moe_combine_f32(rng: Generator, shape: Shape) -> Case:
+def combined(rng: Generator, shape: Shape) -> tuple[Out, list[Array | None], list[int], str]:
+    """A row plus what its experts gave; the other arrays, and the numbers."""
     n, top_k, dim = shape
     has_shared, has_gate = int(rng.integers(0, 2)), int(rng.integers(0, 2))
     x, weights, experts = floats(rng, n, dim), floats(rng, n, top_k), floats(rng, n, top_k, dim)
@@ -111,16 +119,45 @@ def moe_combine_f32(rng: Generator, shape: Shape) -> Case:
     expected, size = (
         a + np.einsum("tk,tkd->td", b, c) + gate * d for a, b, c, d in (terms, map(np.abs, terms))
     )
-    args = [
-        Out(expected, size, before=x),
+    arrays = [
         weights if top_k else None,
         experts if top_k else None,
         shared if has_shared else None,
         gates if has_shared and has_gate else None,
-        *[n, dim, top_k, has_shared, has_gate],
     ]
-    text = f"{shape} {has_shared=} {has_gate=}"
-    return Case("moe_combine_f32", args, *geometry(rng, n * dim), text=text)
+    numbers = [n, dim, top_k, has_shared, has_gate]
+    return Out(expected, size, before=x), arrays, numbers, f"{shape} {has_shared=} {has_gate=}"
+
+
+def moe_combine_f32(rng: Generator, shape: Shape) -> Case:
+    out, arrays, numbers, text = combined(rng, shape)
+    grid = geometry(rng, shape[0] * shape[2])
+    return Case("moe_combine_f32", [out, *arrays, *numbers], *grid, text=text)
+
+
+def normed(of: Out, weight: Array) -> Out:
+    """The norm of a sum, whose error is relative to what went into it."""
+    assert of.size is not None
+    out = oracles.rms_norm(of.expected, decode(weight), 1e-6)
+    scale = 1 / np.sqrt(np.mean(of.expected**2, axis=1, keepdims=True) + 1e-6)
+    share = np.max(of.size * scale, axis=1, keepdims=True)  # the mean's own error
+    return Out(out, np.abs(decode(weight)) * of.size * scale + np.abs(out) * (1 + share))
+
+
+def moe_combine_norm_f32(rng: Generator, shape: Shape) -> Case:
+    out, arrays, numbers, text = combined(rng, shape)
+    weight = floats(rng, shape[2])
+    args = [out, *arrays, weight, normed(out, weight), *numbers, 1e-6]
+    return Case("moe_combine_norm_f32", args, *per_head(rng, shape[0]), text=text)
+
+
+def residual_norm_f32(rng: Generator, shape: Shape) -> Case:
+    n, dim = shape
+    x, y = (floats(rng, n, dim, size=float(rng.choice([1e-3, 1, 50]))) for _ in range(2))
+    weight = floats(rng, dim)
+    out = Out(decode(x) + decode(y), np.abs(decode(x)) + np.abs(decode(y)), before=x)
+    args = [out, y, weight, normed(out, weight), dim, 1e-6]
+    return Case("residual_norm_f32", args, *per_head(rng, n), text=f"{n=} {dim=}")
 
 
 KERNELS: dict[str, Family] = {
@@ -128,6 +165,8 @@ KERNELS: dict[str, Family] = {
     "gather_rows_f32": Family(gather_rows_f32, MOVES, draw_three),
     "l2_norm_f32": Family(l2_norm_f32, LENGTHS, draw_three),
     "moe_combine_f32": Family(moe_combine_f32, COMBINES, draw_three),
+    "moe_combine_norm_f32": Family(moe_combine_norm_f32, COMBINES, draw_three),
+    "residual_norm_f32": Family(residual_norm_f32, HEADS, draw_heads),
     "rms_norm_f32": Family(rms_norm_f32, HEADS, draw_heads),
     "router_top_k_f32": Family(router_top_k_f32, ROUTERS, draw_router),
     "scatter_rows_f32": Family(scatter_rows_f32, MOVES, draw_three),
