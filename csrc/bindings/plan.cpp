@@ -173,7 +173,8 @@ Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
 void register_plan(py::module_& module) {
   module.def("measure_model", &measure_model, py::kw_only(), "spec"_a, "file_bytes"_a, "compute"_a,
              "options"_a);
-  module.def("refusal", &refusal, py::kw_only(), "spec"_a, "file_bytes"_a, "compute"_a, "options"_a);
+  module.def("refusal", &refusal, py::kw_only(), "spec"_a, "file_bytes"_a, "compute"_a,
+             "options"_a);
   module.def("make_plan", &make_plan);
   module.def("probe_reads", &probe_reads, "paths"_a, "layers"_a, "batch"_a, "read_threads"_a,
              "seconds"_a, "direct"_a, "device"_a);

@@ -31,7 +31,7 @@ class Residency {
   void add(id<MTLBuffer> buffer);
   void remove(id<MTLBuffer> buffer);
   void settle();  // what was removed is let go now, unless memory is being wired
-  void used();  // before each command buffer
+  void used();    // before each command buffer
   void attach(id<MTLCommandQueue> queue);
 
  private:

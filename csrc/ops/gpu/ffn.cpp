@@ -7,8 +7,8 @@ namespace moeflux::ops::gpu {
 void require_swiglu(const GatedFfn& w) {
   if (!w.is_swiglu() || w.interleaved)
     throw NoKernelError("[gpu::ffn] expected SwiGLU, found ",
-                      w.interleaved ? "gate and up in one matrix" : "a clamped gated unit",
-                      ", which no kernel of a device does; the CPU's do");
+                        w.interleaved ? "gate and up in one matrix" : "a clamped gated unit",
+                        ", which no kernel of a device does; the CPU's do");
 }
 
 void GpuOps::ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n,

@@ -38,7 +38,8 @@ struct Rows {  // [first, first + count) of a matrix, as device memory
                                 uint64_t count) {
     if (!is_supported(m.shape))
       throw NoKernelError("[gpu::linear] expected numbers or MLX's affine codes, found weights of ",
-                        m.shape.format->name, ", which no kernel of a device reads; the CPU's do");
+                          m.shape.format->name,
+                          ", which no kernel of a device reads; the CPU's do");
     return plane(recorder, m, quant::kCodes, first, count);
   }
   static device::Argument plane(const Recorder& recorder, const quant::Matrix& m, size_t index,

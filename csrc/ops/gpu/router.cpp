@@ -18,7 +18,7 @@ std::string beyond_kernel(const Router& w) {
 void GpuOps::route(const Router& w, const Rows& normed, const Routing& out) {
   if (const std::string found = beyond_kernel(w); !found.empty())
     throw NoKernelError("[gpu::route] expected a softmax router, found ", found,
-                      ", which no kernel of a device does; the CPU's do");
+                        ", which no kernel of a device does; the CPU's do");
   project(w.gate, normed.data, normed.n, out.logits);
   defer(Late::Choice{w, normed.n, out});
 }

@@ -22,9 +22,9 @@ struct Mla {
   Linear o;                         // (d_model, n_heads * value_dim)
   const float* inv_freq = nullptr;  // (rope_dim / 2)
   uint32_t n_heads = 0, rank = 0, nope_dim = 0, rope_dim = 0, value_dim = 0;
-  float rope_scale = 1;    // multiplies cos and sin
-  float scale = 1;         // of scores
-  float norm_eps = 1e-6f;  // of q_norm and kv_norm
+  float rope_scale = 1;     // multiplies cos and sin
+  float scale = 1;          // of scores
+  float norm_eps = 1e-6f;   // of q_norm and kv_norm
   float query_growth = 0;   // queries grow by it with each power of e of their steps, ...
   uint32_t query_step = 0;  // ... of so many positions; 0: they do not
 

@@ -205,7 +205,7 @@ CacheForm gpu::GpuOps::cache_form(const CacheShape& cache) const {
 void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
   if (w.head_dim % 4 || w.head_dim > 256)
     throw NoKernelError("[gpu::mix] heads of attention: expected a multiple of 4 up to 256, found ",
-                      w.head_dim, ", which no kernel of a device does; the CPU's do");
+                        w.head_dim, ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
