@@ -43,10 +43,13 @@ endif()
 add_library(moeflux_metal OBJECT
   csrc/device/metal/advice.cpp
   csrc/device/metal/buffer.mm
+  csrc/device/metal/capture.mm
   csrc/device/metal/commands.mm
+  csrc/device/metal/compile.mm
   csrc/device/metal/device.mm
   csrc/device/metal/library.mm
   csrc/device/metal/open.cpp
+  csrc/device/metal/own_library.mm
   csrc/device/metal/queue.mm
   csrc/device/metal/residency.mm
   csrc/device/metal/text.mm)

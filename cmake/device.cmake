@@ -22,6 +22,7 @@ add_library(moeflux_device STATIC
   ${shader_dir}/library_source.cpp
   ${shader_dir}/host_kernels.cpp
   csrc/device/addresses.cpp
+  csrc/device/no_compiler.cpp
   csrc/device/check.cpp
   csrc/device/completion.cpp
   csrc/device/limits.cpp

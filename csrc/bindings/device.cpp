@@ -36,6 +36,16 @@ std::shared_ptr<device::Device> open_device(const std::string& name) {
 struct NativePipeline {
   NativeDevice device;
   std::shared_ptr<device::Pipeline> pipeline;
+
+  bool writes(size_t argument) const {  // or may: nothing is known of somebody's own kernel
+    const device::KernelInfo& info = pipeline->info();
+    return info.is_own || (argument < info.bindings.size() && info.bindings[argument].writable);
+  }
+};
+
+struct NativeLibrary {
+  NativeDevice device;
+  std::shared_ptr<device::OwnLibrary> library;
 };
 
 class NativeCommands;
@@ -116,7 +126,6 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
   void dispatch(const NativePipeline& pipeline, const py::list& values, const OptionalSize& grid,
                 const OptionalSize& threadgroup) {
     if (state_ != State::recording) throw GpuError("[bindings::Command] it is committed already");
-    const auto bindings = pipeline.pipeline->info().bindings;
     std::vector<std::shared_ptr<NativeBuffer>> written;
     std::vector<device::Argument> args;
     for (const py::handle& value : values) {
@@ -124,16 +133,14 @@ class NativeCommands : public std::enable_shared_from_this<NativeCommands> {
         args.emplace_back(device::Slice{});
       } else if (py::isinstance<NativeBuffer>(value)) {
         const auto buffer = value.cast<std::shared_ptr<NativeBuffer>>();
-        const size_t index = args.size();
-        if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
+        if (pipeline.writes(args.size())) written.push_back(buffer);
         args.emplace_back(device::Slice{buffer->get(), 0});
       } else if (py::isinstance<py::list>(value)) {
         args.emplace_back(device::Slice{addresses(value.cast<py::list>()), 0});
       } else if (py::isinstance<py::tuple>(value)) {  // a part: buffer, offset, bytes
         const auto [buffer, offset, nbytes] =
             value.cast<std::tuple<std::shared_ptr<NativeBuffer>, uint64_t, uint64_t>>();
-        const size_t index = args.size();
-        if (index < bindings.size() && bindings[index].writable) written.push_back(buffer);
+        if (pipeline.writes(args.size())) written.push_back(buffer);
         args.emplace_back(device::Slice{buffer->get(), offset, nbytes});
       } else {
         args.emplace_back(device::Scalar{value.cast<uint32_t>()});
@@ -306,7 +313,25 @@ void register_device(py::module_& module) {
             return unlocked([&] { return device.untold_threads(kernel); });
           },
           py::arg("kernel"))
-      .def("pipeline", &pipeline, py::arg("kernel"), py::arg("constants"));
+      .def("pipeline", &pipeline, py::arg("kernel"), py::arg("constants"))
+      .def(
+          "compile",
+          [](const NativeDevice& self, const std::string& source) {
+            device::Device& device = *self.device;
+            return NativeLibrary{self, unlocked([&] { return device.compile(source); })};
+          },
+          py::arg("source"))
+      .def("begin_capture", [](const NativeDevice& self,
+                               const std::string& path) { self.device->begin_capture(path); })
+      .def("end_capture", [](const NativeDevice& self) { self.device->end_capture(); });
+  py::class_<NativeLibrary>(module, "NativeLibrary")
+      .def(
+          "pipeline",
+          [](const NativeLibrary& self, const std::string& kernel) {
+            device::OwnLibrary& library = *self.library;
+            return NativePipeline{self.device, unlocked([&] { return library.pipeline(kernel); })};
+          },
+          py::arg("kernel"));
   py::class_<NativePipeline>(module, "NativePipeline")
       .def_property_readonly("constants", &constants)
       .def_property_readonly(

@@ -9,6 +9,8 @@
 namespace moeflux::device {
 
 namespace {
+constexpr uint64_t kOwnAlignment = 4;  // Metal's, of the offset of a buffer
+
 const char* name_of(Type type) {
   constexpr const char* kNames[] = {"f32", "f16", "bf16", "u32", "i32", "u8", "u64"};
   return kNames[static_cast<size_t>(type)];
@@ -113,6 +115,21 @@ void check_geometry(const KernelInfo& info, uint32_t max_threads, const Geometry
            text(threadgroup), " and ", text(grid));
 }
 
+// What Metal itself does not survive.
+void check_own(const KernelInfo& info, std::span<const Argument> args) {
+  if (args.size() > kMostBindings)
+    refuse(info, "wrong number of arguments: expected at most ", kMostBindings, ", found ",
+           args.size());
+  for (size_t i = 0; i < args.size(); ++i) {
+    const Slice* slice = std::get_if<Slice>(&args[i]);
+    if (!slice || !slice->buffer) continue;
+    const uint64_t nbytes = slice->buffer->nbytes();
+    if (slice->offset >= nbytes || slice->offset % kOwnAlignment != 0)
+      refuse(info, "argument ", i, ": offset of ", slice->offset, " bytes: expected a multiple of ",
+             kOwnAlignment, " within ", nbytes);
+  }
+}
+
 uint32_t default_size(const KernelInfo& info, Expression expression, const Call& call,
                       const char* what) {
   if (!expression) refuse(info, "has no default ", what, ": it must be given");
@@ -126,9 +143,14 @@ uint32_t default_size(const KernelInfo& info, Expression expression, const Call&
 void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<const Argument> args,
                     const Geometry& geometry) {
   const KernelInfo& info = pipeline.info();
+  const uint32_t most =
+      std::min({limits.max_threads, pipeline.max_threads(), info.largest_threads});
+  if (info.is_own) {
+    check_own(info, args);
+    return check_geometry(info, most, geometry);
+  }
   Values values(info, pipeline.constants(), args);
-  check_geometry(info, std::min({limits.max_threads, pipeline.max_threads(), info.largest_threads}),
-                 geometry);
+  check_geometry(info, most, geometry);
   if (info.threadgroup_bytes > limits.threadgroup_bytes)
     refuse(info, "needs ", info.threadgroup_bytes, " bytes of threadgroup memory, the device has ",
            limits.threadgroup_bytes);
@@ -174,6 +196,7 @@ std::vector<uint64_t> touched_bytes(const Pipeline& pipeline, std::span<const Ar
 Geometry default_geometry(const Pipeline& pipeline, std::span<const Argument> args,
                           std::optional<Size> threadgroup) {
   const KernelInfo& info = pipeline.info();
+  if (info.is_own) refuse(info, "expected a grid and a threadgroup, found one of them or none");
   Values values(info, pipeline.constants(), args);
   if (!threadgroup)
     threadgroup =

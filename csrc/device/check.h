@@ -14,7 +14,8 @@ struct Geometry {
 // Throws FormatError that names kernel, argument, expected and found: wrong count, a scalar where a
 // buffer is expected, a buffer too small for what the scalars say, an illegal threadgroup size, an
 // empty or overflowing grid, a requirement of the kernel that does not hold. Contents of buffers
-// are read only where a size depends on them (w_offsets).
+// are read only where a size depends on them (w_offsets). Of a kernel of an OwnLibrary: geometry,
+// and number and offsets of arguments, alone.
 void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<const Argument> args,
                     const Geometry& geometry);
 

@@ -98,6 +98,15 @@ class Commands {
   }
 };
 
+// Kernels of somebody's own source. Of their arguments nothing is known but that they are buffers
+// and 32-bit scalars, by buffer index: what they reach is not checked.
+class OwnLibrary {
+ public:
+  virtual ~OwnLibrary() = default;
+  // Throws KernelNotFoundError, PipelineError. It keeps the library.
+  virtual std::shared_ptr<Pipeline> pipeline(std::string_view kernel) = 0;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -122,6 +131,12 @@ class Device {
   // Threads of the largest threadgroup that the compiler allows when it is told none; 0: this device
   // has no compiler. Compiles it anew. Throws as pipeline() does.
   virtual uint32_t untold_threads(std::string_view) { return 0; }
+  // Throws LibraryCompileError with the compiler's text; GpuError: this device has no compiler.
+  virtual std::shared_ptr<OwnLibrary> compile(std::string_view source);
+  // From begin_capture() to end_capture() what any queue of the GPU does is recorded into a new
+  // ".gputrace" document. Throws GpuError, also for a device that records none.
+  virtual void begin_capture(const std::string& path);
+  virtual void end_capture() {}
   virtual std::unique_ptr<Commands> commands() = 0;
 };
 

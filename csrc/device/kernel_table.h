@@ -10,6 +10,8 @@
 
 namespace moeflux::device {
 
+inline constexpr size_t kMostBindings = 31;  // of a kernel: Metal feature set tables
+
 using Size = std::array<uint32_t, 3>;  // x, y, z
 
 // bf16: by bit pattern, uint16. u64: a list of Device::addresses, and nothing else.
@@ -80,6 +82,7 @@ struct KernelInfo {
   uint32_t first_field = UINT32_MAX;
   // Threads of the largest legal threadgroup: fewer than the device can leave the compiler registers.
   uint32_t largest_threads = UINT32_MAX;
+  bool is_own = false;  // of an OwnLibrary: nothing else is known of it
 };
 
 std::span<const KernelInfo> kernel_table();            // alphabetical

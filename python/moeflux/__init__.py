@@ -24,6 +24,7 @@ from .generation import Generation, Part
 from .gpu.backend import ALL_KERNELS, Backend
 from .gpu.buffer import Buffer
 from .gpu.command import Command
+from .gpu.library import Library
 from .model import Model, load
 from .routing import Routing
 from .sampling import Choice, Sampler, SamplingParams
@@ -47,6 +48,7 @@ __all__ = [
     "Interrupted",
     "IoError",
     "KernelNotFoundError",
+    "Library",
     "LibraryCompileError",
     "MemoryBudgetError",
     "Model",

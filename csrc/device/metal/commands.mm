@@ -48,6 +48,8 @@ class Encoding {
     const size_t first_field = std::min<size_t>(pipeline.info().first_field, args.size());
     for (size_t i = 0; i < first_field; ++i) bind(args[i], i);
     bind_fields(args.subspan(first_field), first_field);
+    // An argument that nobody gave is little memory, not a null pointer.
+    for (size_t i = args.size(); pipeline.info().is_own && i < kMostBindings; ++i) bind(Slice{}, i);
     [encoder_ dispatchThreads:mtl_size(dispatch.grid)
         threadsPerThreadgroup:mtl_size(dispatch.threadgroup)];
   }

@@ -6,10 +6,12 @@
 #include "base/error.h"
 #include "device/device.h"
 #include "device/metal/buffer.h"
+#include "device/metal/capture.h"
 #include "device/metal/commands.h"
 #include "device/metal/context.h"
 #include "device/metal/library.h"
 #include "device/metal/options.h"
+#include "device/metal/own_library.h"
 #include "device/metal/text.h"
 
 namespace moeflux::device::metal {
@@ -74,6 +76,18 @@ class MetalDevice final : public Device {
   size_t pipeline_count() const override { return library_.pipeline_count(); }
   uint32_t untold_threads(std::string_view kernel) override {
     return library_.untold_threads(kernel);
+  }
+  std::shared_ptr<OwnLibrary> compile(std::string_view source) override {
+    const Pool pool;
+    return std::make_shared<MetalOwnLibrary>(context_, source);
+  }
+  void begin_capture(const std::string& path) override {
+    const Pool pool;
+    metal::begin_capture(context_->device.get(), path);
+  }
+  void end_capture() override {
+    const Pool pool;
+    metal::end_capture();
   }
   std::unique_ptr<Commands> commands() override {
     return std::make_unique<MetalCommands>(context_);

@@ -19,6 +19,7 @@ namespace moeflux::device::metal {
 
 class MetalPipeline final : public Pipeline {
  public:
+  // `info` must outlive it.
   MetalPipeline(std::shared_ptr<const Context> context, const KernelInfo& info,
                 std::vector<uint64_t> constants, Retained<id<MTLComputePipelineState>> state)
       : context_(std::move(context)),

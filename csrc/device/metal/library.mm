@@ -4,7 +4,7 @@
 
 #include "base/error.h"
 #include "device/lookup.h"
-#include "device/metal/sdk.h"
+#include "device/metal/compile.h"
 #include "device/metal/text.h"
 
 namespace moeflux::device::metal {
@@ -12,25 +12,6 @@ namespace {
 
 // What the kernels are written for: lanes of a simdgroup on every Apple GPU.
 constexpr NSUInteger kSimdWidth = 32;
-
-Retained<id<MTLLibrary>> compile_library(id<MTLDevice> device, std::string_view source) {
-  auto options = Retained<MTLCompileOptions*>::adopt([MTLCompileOptions new]);
-  options.get().languageVersion = MTLLanguageVersion2_4;
-  // Safe math by either name: macOS 15 brought mathMode, and until then this was the only switch.
-  options.get().fastMathEnabled = NO;
-#if MOEFLUX_SDK_15
-  if (@available(macOS 15, *)) options.get().mathMode = MTLMathModeSafe;
-#endif
-  NSError* error = nil;
-  auto library =
-      Retained<id<MTLLibrary>>::adopt([device newLibraryWithSource:to_nsstring(source).get()
-                                                           options:options.get()
-                                                             error:&error]);
-  if (!library)
-    throw LibraryCompileError("[device::Metal] the shader library does not compile:\n",
-                              describe(error));
-  return library;
-}
 
 Retained<id<MTLFunction>> specialise(id<MTLLibrary> library, const KernelInfo& info,
                                      std::span<const uint64_t> constants) {
@@ -94,19 +75,7 @@ Retained<id<MTLComputePipelineState>> Library::make_state(const KernelInfo& info
   id<MTLDevice> device = context_->device.get();
   if (!library_) library_ = compile_library(device, source_);
   const auto function = specialise(library_.get(), info, constants);
-  auto descriptor =
-      Retained<MTLComputePipelineDescriptor*>::adopt([MTLComputePipelineDescriptor new]);
-  descriptor.get().computeFunction = function.get();
-  if (threads) descriptor.get().maxTotalThreadsPerThreadgroup = threads;
-  NSError* error = nil;
-  auto state = Retained<id<MTLComputePipelineState>>::adopt([device
-      newComputePipelineStateWithDescriptor:descriptor.get()
-                                    options:MTLPipelineOptionNone
-                                 reflection:nil
-                                      error:&error]);
-  if (!state)
-    throw PipelineError("[device::Metal] cannot make a pipeline of ", info.name, ": ",
-                        describe(error));
+  auto state = metal::make_state(device, function.get(), info.name, threads);
   if (const NSUInteger width = state.get().threadExecutionWidth; width != kSimdWidth) {
     throw PipelineError("[device::Metal] ", info.name,
                         " runs in simdgroups of a width that the kernels do not know: expected ",

@@ -5,18 +5,21 @@ Owns device, queue, library and pipeline cache; nothing is global.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from ..arguments import FLAG, check, one_of, optional, show
+from ..arguments import FLAG, PATH, check, one_of, optional, show
 from ..device import KINDS, first_device
 from ..errors import FormatError
 from .command import Argument, Command, Extent, integer
 from .device import KERNELS, Limits, Pipeline, kernel_info
+from .library import Library
 
 ALL_KERNELS: tuple[str, ...] = tuple(name for name, info in KERNELS.items() if info.contract)
-RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG, "timed": FLAG}
+RULES = {"kind": optional(one_of(KINDS)), "wait": FLAG, "timed": FLAG, "path": PATH}
 
 
 class Backend:
@@ -103,9 +106,46 @@ class Backend:
         for name in self.kernels:
             self.pipeline(name)
 
+    def compile(self, source: str) -> Library:
+        """Compiles kernels of one's own, in the Metal Shading Language, with safe math.
+
+        What such a kernel does with its arguments is not known: their number and types, and what it
+        reaches, are not checked. One that reaches past a buffer reads or writes what lies there, or
+        is a GpuError. Numbers are given as np.float32, np.uint32 or np.int32, a struct as a
+        `Buffer`; grid and threadgroup must be given. There are no function constants.
+
+        Raises:
+            LibraryCompileError: the source does not compile; with the compiler's text.
+            GpuError: this device has no compiler: only "metal" has one.
+        """
+        return Library(self, source)
+
+    @contextmanager
+    def capture(self, path: str | os.PathLike[str]) -> Iterator[None]:
+        """Records what the GPU does in the block into a ".gputrace" document, for Xcode.
+
+        Args:
+            path: of the document; there must be none yet.
+
+        Raises:
+            GpuError: the system does not let this process (set MTL_CAPTURE_ENABLED=1 before it
+                starts) or does not write there, another recording is under way, or the device is
+                not "metal".
+
+        Example:
+            >>> with backend.capture("scale.gputrace"):  # doctest: +SKIP
+            ...     backend.dispatch("residual_add", [a, a, out, np.uint32(8)])
+        """
+        check("backend::Backend", FormatError, RULES, {"path": path})
+        self._native.begin_capture(os.fsdecode(path))
+        try:
+            yield
+        finally:
+            self._native.end_capture()
+
     def dispatch(
         self,
-        name: str,
+        name: str | Pipeline,
         args: Sequence[Argument],
         grid: Extent | None = None,
         threadgroup: Extent | None = None,
@@ -115,7 +155,7 @@ class Backend:
         """Runs one kernel.
 
         Args:
-            name: one of `kernels`.
+            name: one of `kernels`, or what `pipeline` or a `Library` gives.
             args: one per binding, in binding order: a `Buffer`; a number for a scalar; None for a
                 buffer of which the kernel uses no element; a list of them for a list of buffers
                 that the kernel reaches by address.

@@ -17,10 +17,18 @@ from .. import _core
 from ..arguments import is_integer, listed, show
 from ..errors import FormatError, GpuError
 from .buffer import DTYPES, Buffer
-from .device import Device, kernel_info
+from .device import Device, Pipeline, kernel_info
 
 Argument = Buffer | Sequence[Buffer | None] | int | float | np.generic | None
 Extent = int | Sequence[int]
+_Packed = (
+    _core.NativeBuffer
+    | list[_core.NativeBuffer | None]
+    | tuple[_core.NativeBuffer, int, int]
+    | int
+    | None
+)
+_OWN_TYPES = {"float32": "f32", "uint32": "u32", "int32": "i32"}
 _RANGES = {"u32": (0, (1 << 32) - 1), "i32": (-(1 << 31), (1 << 31) - 1)}
 
 
@@ -40,7 +48,7 @@ class Command:
 
     def dispatch(
         self,
-        name: str,
+        name: str | Pipeline,
         args: Sequence[Argument],
         grid: Extent | None = None,
         threadgroup: Extent | None = None,
@@ -53,24 +61,26 @@ class Command:
         """
         if self._natives[0].committed:
             raise GpuError("[backend::Command] expected a command buffer that still records")
-        bindings = kernel_info(name).bindings
+        given = name if isinstance(name, Pipeline) else None
+        kernel = name.name if isinstance(name, Pipeline) else name
+        if given is not None and constants:
+            raise FormatError(f"[backend::dispatch] {kernel}: expected no constants: the pipeline "
+                              "has its own")  # fmt: skip
         args = listed("backend::dispatch", FormatError, "args", "a list", args)
-        if len(args) != len(bindings):
-            names = ", ".join(binding.name for binding in bindings)
-            raise FormatError(
-                f"[backend::dispatch] {name}: expected {len(bindings)} arguments ({names}), "
-                f"found {len(args)}"
-            )
-        packed = [self._packed(name, b, a) for b, a in zip(bindings, args, strict=True)]
+        if given is None or given.checked:
+            packed = self._all_packed(kernel, args)
+        else:
+            packed = [self._unknown(f"{kernel}: argument {i}", a) for i, a in enumerate(args)]
+        pipeline = given or self._backend.pipeline(kernel, constants)
         if self._timed and self._labels:  # a command buffer each: those are what has times
             self._natives.append(_core.NativeCommands(self._backend._native))
         self._natives[-1].dispatch(
-            self._backend.pipeline(name, constants)._native,
+            pipeline._native,
             packed,
-            _extent(f"{name}: grid", grid),
-            _extent(f"{name}: threadgroup", threadgroup),
+            _extent(f"{kernel}: grid", grid),
+            _extent(f"{kernel}: threadgroup", threadgroup),
         )
-        self._labels.append(name if label is None else label)
+        self._labels.append(kernel if label is None else label)
 
     def wait(self) -> None:
         """Blocks until the device is through with it. Ctrl-C ends the waiting, not the command.
@@ -121,15 +131,32 @@ class Command:
         if self._wait:
             self.wait()
 
-    def _packed(
-        self, kernel: str, binding: _core.Binding, value: Any
-    ) -> (
-        _core.NativeBuffer
-        | list[_core.NativeBuffer | None]
-        | tuple[_core.NativeBuffer, int, int]
-        | int
-        | None
-    ):
+    def _all_packed(self, name: str, args: Sequence[Any]) -> list[_Packed]:
+        bindings = kernel_info(name).bindings
+        if len(args) != len(bindings):
+            names = ", ".join(binding.name for binding in bindings)
+            raise FormatError(
+                f"[backend::dispatch] {name}: expected {len(bindings)} arguments ({names}), "
+                f"found {len(args)}"
+            )
+        return [self._packed(name, b, a) for b, a in zip(bindings, args, strict=True)]
+
+    def _unknown(self, where: str, value: Any) -> _Packed:
+        """An argument of a kernel that nothing is known of: it says itself what it is."""
+        if value is None:
+            return None
+        if isinstance(value, np.generic) and value.dtype.name in _OWN_TYPES:
+            return _scalar(where, _OWN_TYPES[value.dtype.name], value)
+        if isinstance(value, list | tuple):
+            return [None if each is None else self._whole(where, each) for each in value]
+        native = self._owned(where, value, ", a list of them, np.float32, np.uint32 or np.int32")
+        if value.read_only:
+            raise FormatError(
+                f"[backend::dispatch] {where}: expected memory that may be written, found read-only"
+            )
+        return native, value.offset, value.nbytes
+
+    def _packed(self, kernel: str, binding: _core.Binding, value: Any) -> _Packed:
         where = f"{kernel}: {binding.name}"
         if binding.scalar:
             return _scalar(where, binding.dtype, value)

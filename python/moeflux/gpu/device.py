@@ -33,6 +33,7 @@ class Pipeline:
     constants: dict[str, int]
     max_threads: int  # a threadgroup
     _native: _core.NativePipeline
+    checked: bool = True  # False: of a `Library`, what it does with its arguments is not known
 
 
 class Device(Protocol):

@@ -28,6 +28,14 @@
 }
 @end
 
+@interface StandinCaptureDescriptor : MTLCaptureDescriptor {
+ @public
+  id _captureObject;
+  MTLCaptureDestination _destination;
+  NSURL* _outputURL;
+}
+@end
+
 @interface StandinPipelineDescriptor : MTLComputePipelineDescriptor {
  @public
   id<MTLFunction> _function;
@@ -53,6 +61,7 @@
 @interface StandinFunction : NSObject <MTLFunction> {
  @public
   std::string _kernelName;
+  MTLFunctionType _type;
   std::map<NSUInteger, uint32_t> _constants;
 }
 @end

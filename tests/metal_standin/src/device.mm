@@ -126,6 +126,8 @@ void fail(NSError** error, NSInteger code, const std::string& text) {
                                reflection:(MTLAutoreleasedComputePipelineReflection*)reflection
                                     error:(NSError**)error {
   check(descriptor.computeFunction, "newComputePipelineState: of no function");
+  check(descriptor.computeFunction.functionType == MTLFunctionTypeKernel,
+        "newComputePipelineState: of a function that is no kernel");
   check(descriptor.maxTotalThreadsPerThreadgroup <= kMaxThreads,
         "newComputePipelineState: maxTotalThreadsPerThreadgroup over 1024");
   const auto* function = (StandinFunction*)descriptor.computeFunction;

@@ -13,9 +13,11 @@ using metal_standin::make_error;
   check(name != nil, "newFunctionWithName: nil");
   const std::string text = name.UTF8String;
   if (metal_standin::fails(Fault::function)) return nil;
-  if (_source.find("kernel void " + text + "(") == std::string::npos) return nil;
+  const bool is_kernel = _source.find("kernel void " + text + "(") != std::string::npos;
+  if (!is_kernel && _source.find("vertex float4 " + text + "(") == std::string::npos) return nil;
   StandinFunction* function = [StandinFunction new];
   function->_kernelName = text;
+  function->_type = is_kernel ? MTLFunctionTypeKernel : MTLFunctionTypeVertex;
   return function;
 }
 - (id<MTLFunction>)newFunctionWithName:(NSString*)functionName {
@@ -36,6 +38,9 @@ using metal_standin::make_error;
 @end
 
 @implementation StandinFunction
+- (MTLFunctionType)functionType {
+  return _type;
+}
 - (NSString*)name {
   return metal_standin::make_string(_kernelName);
 }

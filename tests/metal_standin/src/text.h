@@ -4,6 +4,12 @@
 
 #include <string>
 
+@interface StandinURL : NSURL {
+ @public
+  NSString* path_;
+}
+@end
+
 namespace metal_standin {
 
 NSString* make_string(const std::string& text);                                      // autoreleased

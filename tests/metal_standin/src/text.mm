@@ -43,6 +43,10 @@
                        length:(NSUInteger)length
                      encoding:(NSStringEncoding)encoding {
   text_.assign(static_cast<const char*>(bytes), length);
+  if (text_.find('\xff') != std::string::npos) {  // never in UTF-8; nothing else is looked for
+    [self release];
+    return nil;
+  }
   return self;
 }
 - (const char*)UTF8String {
@@ -61,6 +65,21 @@
 }
 - (instancetype)autorelease {
   return self;
+}
+@end
+
+@implementation NSURL
++ (NSURL*)fileURLWithPath:(NSString*)path {
+  StandinURL* url = [StandinURL new];
+  url->path_ = [path retain];
+  return [url autorelease];
+}
+@end
+
+@implementation StandinURL
+- (void)dealloc {
+  [path_ release];
+  [super dealloc];
 }
 @end
 

@@ -77,6 +77,10 @@ enum : NSStringEncoding { NSUTF8StringEncoding = 4 };
 @property(nullable, readonly) const char* UTF8String;
 @end
 
+@interface NSURL : NSObject <NSCopying>
++ (NSURL*)fileURLWithPath:(NSString*)path;
+@end
+
 typedef NSString* NSErrorDomain;
 
 @interface NSError : NSObject <NSCopying>

@@ -71,6 +71,15 @@ typedef NS_ENUM(NSInteger, MTLMathMode) {
 };
 #endif
 typedef NS_ENUM(NSInteger, MTLGPUFamily) { MTLGPUFamilyApple7 = 1007 };
+typedef NS_ENUM(NSUInteger, MTLFunctionType) {
+  MTLFunctionTypeVertex = 1,
+  MTLFunctionTypeFragment = 2,
+  MTLFunctionTypeKernel = 3,
+};
+typedef NS_ENUM(NSInteger, MTLCaptureDestination) {
+  MTLCaptureDestinationDeveloperTools = 1,
+  MTLCaptureDestinationGPUTraceDocument = 2,
+};
 typedef NS_ENUM(NSUInteger, MTLDataType) { MTLDataTypeFloat = 3, MTLDataTypeUInt = 33 };
 
 MTL_EXTERN NSErrorDomain const MTLLibraryErrorDomain;
@@ -212,12 +221,28 @@ API_AVAILABLE(macos(15.0))
 @end
 
 @protocol MTLFunction <NSObject>
+@property(readonly) MTLFunctionType functionType;
 @property(readonly) NSString* name;
 @end
 
 @protocol MTLComputePipelineState <NSObject>
 @property(readonly) NSUInteger maxTotalThreadsPerThreadgroup;
 @property(readonly) NSUInteger threadExecutionWidth;
+@end
+
+@interface MTLCaptureDescriptor : NSObject <NSCopying>
+@property(nullable, nonatomic, strong) id captureObject;
+@property(nonatomic, assign) MTLCaptureDestination destination;
+@property(nullable, nonatomic, copy) NSURL* outputURL;
+@end
+
+@interface MTLCaptureManager : NSObject
++ (MTLCaptureManager*)sharedCaptureManager;
+- (BOOL)supportsDestination:(MTLCaptureDestination)destination;
+- (BOOL)startCaptureWithDescriptor:(MTLCaptureDescriptor*)descriptor
+                             error:(__autoreleasing NSError* _Nullable* _Nullable)error;
+- (void)stopCapture;
+@property(readonly) BOOL isCapturing;
 @end
 
 MTL_EXTERN id<MTLDevice> _Nullable MTLCreateSystemDefaultDevice(void)
