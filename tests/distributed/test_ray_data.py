@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 import ray
 
 from moeflux.distributed.batches import MoefluxBatch

@@ -1,4 +1,4 @@
-"""Rows of a table answered by MoefluxBatch, without Ray: what one row does to others, what is kept."""
+"""Rows of a table answered without Ray: what one row does to others, what is kept."""
 
 import json
 

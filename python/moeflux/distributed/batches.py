@@ -1,8 +1,9 @@
-"""`MoefluxBatch`: answers rows of a table, for `map_batches` of Ray Data. It needs no Ray itself."""
+"""`MoefluxBatch`: answers rows of a table, for `map_batches` of Ray Data. It needs no Ray."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -124,10 +125,8 @@ class MoefluxBatch:
         """A row as a line of OpenAI's batch files. Its id is made from what it asks."""
         value = value.tolist() if isinstance(value, np.ndarray) else value
         if self._kind == "messages" and isinstance(value, str):
-            try:
+            with contextlib.suppress(ValueError, RecursionError):  # the server says what is wrong
                 value = json.loads(value)
-            except (ValueError, RecursionError):
-                pass  # the server says what is wrong with it
         url = rows.URLS[KINDS.index(self._kind)]
         body = json.dumps({**self._fields, self._kind: value}, default=str, sort_keys=True)
         name = hashlib.sha256(body.encode()).hexdigest()
