@@ -393,3 +393,16 @@ def test_the_page_runs_as_written(tmp_path):
         assert done.returncode == 0, done.stderr
     said = [row["response"]["body"] for row in read(tmp_path / "out.jsonl")]
     assert said[0]["choices"][0]["message"]["content"].startswith("A mutex is a lock")
+
+
+def test_the_caches_type_is_passed_on_and_refused_by_name(tmp_path):
+    source, target = write(tmp_path / "in.jsonl", chat("a", "What is a list?")), tmp_path / "out"
+    assert "expected kv float32" in run(source, target, "--kv", "bfloat16", fails=True)
+    assert not target.exists()
+    run(source, target, "--kv", "float32")
+    said = json.loads(target.read_text())
+    plain = tmp_path / "plain"
+    run(source, plain)
+    other = json.loads(plain.read_text())
+    choices = [row["response"]["body"]["choices"] for row in (said, other)]
+    assert choices[0] == choices[1] and said["id"] != other["id"]

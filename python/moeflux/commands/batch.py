@@ -31,6 +31,7 @@ def batch(
     context: options.Context = options.CONTEXT,
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
+    kv: options.Kv = None,
     threads: options.Threads = None,
     max_running: Annotated[
         str, typer.Option(help="Answers at once; auto: as many as keep a token a second each.")
@@ -50,9 +51,10 @@ def batch(
         "model": model, "revision": revision, "context": context, "device": device,
         "precision": precision, "chat_template": jinja, "reasoning": reasoning,
     }  # fmt: skip
+    asked |= {} if kv is None else {"kv": kv}  # without it, ids are those of earlier versions
     load = {
         "memory": memory, "context": context, "device": device, "precision": precision,
-        "threads": threads, "revision": revision, "offline": offline,
+        "kv": kv, "threads": threads, "revision": revision, "offline": offline,
     }  # fmt: skip
     with _writing(source, target):
         try:
