@@ -23,6 +23,7 @@ from .session import Session
 from .snapshot import Snapshot, read_note, write_note
 from .stream import GenerateOptions, Watch, stream_generate
 from .templates import ChatOptions, check_options
+from .thinking import parted
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -206,7 +207,12 @@ class Conversation:
         finally:
             self._held = (ids + tokens)[: self._session.position]  # less where feeding ended early
             if answer:
-                self.messages += [question, {"role": "assistant", "content": "".join(answer)}]
+                self.messages += [question, {"role": "assistant", "content": self._said(answer)}]
+
+    def _said(self, answer: list[str]) -> str:
+        """What the next turn's template is given: of channels, the last one's text alone."""
+        text = "".join(answer)
+        return parted(text, self.prompt_end)[1] if self._model.tokenizer.shown else text
 
     def _go_back(self, ids: list[int]) -> list[int]:
         """Brings the session to hold a beginning of ids[:-1]; the rest of them is to be fed.

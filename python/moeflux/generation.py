@@ -114,7 +114,7 @@ class Generation:
         check("generate", SessionError, RULES, locals())
         self._left = max_tokens
         self._stops = StopStrings(stop_strings(stop))
-        self._stream = tokenizer.stream()
+        self._stream = tokenizer.stream(tokenizer.shown)
         self._eos = tokenizer.eos_ids
         ids = token_ids(seen, "seen", "generate")
         self._highest = int(ids.max(initial=0))

@@ -5,18 +5,30 @@ from __future__ import annotations
 from .pieces import begun
 
 TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+# gpt-oss writes every part of an answer to a channel. What of this stands around the answer is no
+# part of it.
+CHANNEL = "<|channel|>"
+ANALYSIS = (f"{CHANNEL}analysis<|message|>", "<|end|>")
+TURN = "<|start|>assistant"
+AROUND = (TURN, f"{CHANNEL}final<|message|>", f"{CHANNEL}commentary<|message|>", "<|end|>",
+          "<|return|>")  # fmt: skip
+CHANNEL_TOKENS = frozenset((CHANNEL, "<|message|>", "<|start|>", "<|end|>", "<|return|>"))
 
 
 class Thinking:
     """Tells thoughts from the answer in a text that comes piece by piece.
 
     Args:
-        prompt: the rendered chat: many templates open the thoughts themselves.
+        prompt: the rendered chat: many templates open the thoughts themselves, and one shows here
+            that channels follow.
     """
 
     def __init__(self, prompt: str = "") -> None:
         end = prompt.rstrip()
-        self._close = next((close for opened, close in TAGS if end.endswith(opened)), "")
+        has_channels = end.endswith((TURN, ANALYSIS[0]))
+        self._tags = dict((ANALYSIS,) if has_channels else TAGS)
+        self._dropped = AROUND if has_channels else ()
+        self._close = next((close for tag, close in self._tags.items() if end.endswith(tag)), "")
         self._held = ""
 
     def push(self, text: str) -> list[tuple[bool, str]]:
@@ -24,7 +36,7 @@ class Thinking:
         self._held += text
         out: list[tuple[bool, str]] = []
         while True:
-            wanted = [self._close] if self._close else [opened for opened, _ in TAGS]
+            wanted = [self._close] if self._close else [*self._tags, *self._dropped]
             found = [(at, tag) for tag in wanted if (at := self._held.find(tag)) >= 0]
             at, tag = min(found, default=(len(self._held) - begun(self._held, wanted), ""))
             if at:
@@ -32,7 +44,7 @@ class Thinking:
             self._held = self._held[at + len(tag) :]
             if not tag:
                 return out
-            self._close = "" if self._close else dict(TAGS)[tag]
+            self._close = "" if self._close else self._tags.get(tag, "")
 
     def finish(self) -> list[tuple[bool, str]]:
         """What was held back as the beginning of a tag."""

@@ -25,6 +25,7 @@ from .templates import (
     marks,
     open_end,
 )
+from .thinking import CHANNEL, CHANNEL_TOKENS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -134,6 +135,11 @@ class Tokenizer:
     def chat_template(self) -> str | None:
         """The source of the chat template; None where the checkpoint brings none."""
         return self._templates.get("default")
+
+    @property
+    def shown(self) -> frozenset[str]:
+        """Special tokens that are part of an answer's text: those of channels, where it has any."""
+        return CHANNEL_TOKENS if CHANNEL in (self.chat_template or "") else frozenset()
 
     def with_template(self, template: str) -> Tokenizer:
         """The same tokenizer with another chat template."""

@@ -397,7 +397,7 @@ def test_the_page_runs_as_written(tmp_path):
 
 def test_the_caches_type_is_passed_on_and_refused_by_name(tmp_path):
     source, target = write(tmp_path / "in.jsonl", chat("a", "What is a list?")), tmp_path / "out"
-    assert "expected kv float32" in run(source, target, "--kv", "bfloat16", fails=True)
+    assert "kv" in run(source, target, "--kv", "int4", fails=True)
     assert not target.exists()
     run(source, target, "--kv", "float32")
     said = json.loads(target.read_text())

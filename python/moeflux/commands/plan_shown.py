@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import escape_controls, show
+from ..terminal import escape_controls
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,7 +30,8 @@ def show_plan(answer: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
-    show(escape_controls(answer["verdict"]["sentence"]))
+    sentence = escape_controls(answer["verdict"]["sentence"])
+    console.print(sentence, markup=False, highlight=False)
     if not answer["rows"]:
         return
     parts = Table(title=escape(escape_controls(answer["model"])), show_header=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from ...thinking import TAGS
+from ...thinking import ANALYSIS, TAGS
 
 THINK = TAGS[0]
 NAME = r"([\w.-]+)"
@@ -136,7 +136,7 @@ TAG = re.compile(r"<[^<>\s]+>")
 MARKUPS: tuple[tuple[tuple[str, ...], Markup], ...] = (
     (("<|channel|>", "functions"),  # gpt-oss
      Markup(
-         ("<|channel|>analysis<|message|>", "<|end|>"), again=True, form=HARMONY, ends=True,
+         ANALYSIS, again=True, form=HARMONY, ends=True,
          call=("to=functions.", "<|call|>"), lead=("<|start|>assistant", "<|channel|>commentary "),
          skipped=("<|start|>assistant", "<|channel|>commentary<|message|>",
                   "<|channel|>commentary", "<|channel|>final<|message|>", "<|end|>", "<|return|>"),
