@@ -180,11 +180,16 @@ def test_a_curve_goes_through_what_runs_showed_and_follows_its_own_shape_between
     assert rates == sorted(rates)
 
 
+def without_probe(monkeypatch):
+    machine = given.machine(SIZES, 1e9, 20e9, 2)
+    monkeypatch.setattr(probe, "machine", lambda *args, **named: machine)
+
+
 def test_bench_of_a_text_is_what_the_next_plan_says(tmp_path, monkeypatch, capsys):
     text = tmp_path / "text"
     text.write_text("def f(x):\n    return x\n" * 40)
     short = ("--prompt", 8, "--warmup", 4, "-n", 8, "--memory", "17MB", "--threads", 2)
-    monkeypatch.setattr(probe, "MEMORY_BYTES", 16 << 20)
+    without_probe(monkeypatch)
     _, out = command(monkeypatch, capsys, "bench", *short)
     assert state.read(seen.NAME) == []  # random tokens
     _, out = command(monkeypatch, capsys, "bench", *short, "--text", text, "--json")
@@ -224,3 +229,23 @@ def test_a_budget_for_slots_leaves_room_for_them():
     for slots in (SIZES.cycle_slots, SIZES.n_experts // 2, SIZES.n_experts):
         assert plan.fit(SIZES, seen_runs.budget(SIZES, slots)).slots == slots
     assert seen_runs.budget(SIZES, 1) == plan.minimum_bytes(SIZES)
+
+
+def test_tune_runs_at_several_budgets_and_the_next_plan_names_what_it_found(monkeypatch, capsys):
+    without_probe(monkeypatch)
+    monkeypatch.setattr(knee, "CLOSE", 0.5)  # few runs
+    same = ("--context", 64, "--threads", 2)
+    short = ("-n", 4, "--memory", "24MB", "--json")
+    _, out = command(monkeypatch, capsys, "tune", "demo", *short, *same)
+    found = json.loads(out)
+    tried = {run["memory_bytes"]: run["tokens_per_second"] for run in found["tried"]}
+    assert list(tried) == sorted(tried) and 2 <= len(tried) <= 6
+    assert tried[found["memory_bytes"]] == found["tokens_per_second"]
+    kept = [run for run in state.read(seen.NAME) if run["tuned"]]
+    assert len(kept) == 1 and len(state.read(seen.NAME)) >= 2
+    _, out = command(monkeypatch, capsys, "plan", "demo", "--memory", "1GB", "--json", *same)
+    answer = json.loads(out)
+    spread = plan.Sizes(**answer["sizes"])
+    slots = math.ceil(kept[0]["share"] * spread.n_experts)
+    assert answer["verdict"]["tuned_bytes"] == seen_runs.budget(spread, slots)
+    assert "nearly as fast in " in answer["verdict"]["sentence"]
