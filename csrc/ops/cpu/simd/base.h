@@ -21,6 +21,9 @@ typedef int32_t i16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 #endif
 
+typedef uint8_t u8x16 __attribute__((vector_size(16)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+
 // f(0), ..., f(n - 1), written out: arrays that are indexed by i stay in registers.
 template <int value>
 struct Index {

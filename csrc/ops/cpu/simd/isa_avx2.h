@@ -1,4 +1,4 @@
-// AVX2 with FMA, and AVX-VNNI where the translation unit is compiled for it.
+// AVX2 with FMA and F16C, and AVX-VNNI where the translation unit is compiled for it.
 #pragma once
 #include <immintrin.h>
 
@@ -21,6 +21,14 @@ using Ints = __m256i;
 ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
   return {(float_lanes)_mm256_fmadd_ps((__m256)a.low, (__m256)b.low, (__m256)c.low),
           (float_lanes)_mm256_fmadd_ps((__m256)a.high, (__m256)b.high, (__m256)c.high)};
+}
+ALWAYS_INLINE u16x16 extend_sign(const u8x16& bytes) {  // into bits 8 to 15
+  return (u16x16)_mm256_cvtepi8_epi16((__m128i)bytes);
+}
+ALWAYS_INLINE v16 widen_halves(const u16x16& halves) {  // f16, finite
+  const __m256i v = (__m256i)halves;
+  return {(float_lanes)_mm256_cvtph_ps(_mm256_castsi256_si128(v)),
+          (float_lanes)_mm256_cvtph_ps(_mm256_extracti128_si256(v, 1))};
 }
 ALWAYS_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);

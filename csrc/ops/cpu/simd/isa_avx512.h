@@ -21,6 +21,12 @@ using Ints = __m512i;
 ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
   return (v16)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
 }
+ALWAYS_INLINE u16x16 extend_sign(const u8x16& bytes) {  // into bits 8 to 15
+  return (u16x16)_mm256_cvtepi8_epi16((__m128i)bytes);
+}
+ALWAYS_INLINE v16 widen_halves(const u16x16& halves) {  // f16, finite
+  return (v16)_mm512_cvtph_ps((__m256i)halves);
+}
 ALWAYS_INLINE void prefetch(const void* p) {
   _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
 }

@@ -29,6 +29,21 @@ ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
   memcpy(&out, z, 64);
   return out;
 }
+ALWAYS_INLINE u16x16 extend_sign(const u8x16& bytes) {  // into bits 8 to 15
+  typedef int8_t i8x16 __attribute__((vector_size(16)));
+  typedef int16_t i16x16 __attribute__((vector_size(32)));
+  return (u16x16) __builtin_convertvector((i8x16)bytes, i16x16);
+}
+ALWAYS_INLINE v16 widen_halves(const u16x16& halves) {  // f16, finite
+  v16 to;
+  for (int i = 0; i < 4; ++i) {
+    uint16x4_t four;
+    memcpy(&four, reinterpret_cast<const char*>(&halves) + i * sizeof four, sizeof four);
+    const float32x4_t wide = vcvt_f32_f16(vreinterpret_f16_u16(four));
+    memcpy(reinterpret_cast<char*>(&to) + i * sizeof wide, &wide, sizeof wide);
+  }
+  return to;
+}
 ALWAYS_INLINE void prefetch(const void* p) {
   __builtin_prefetch(p);
 }

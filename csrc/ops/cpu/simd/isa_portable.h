@@ -19,6 +19,21 @@ struct Ints {
 ALWAYS_INLINE v16 fma(const v16& a, const v16& b, const v16& c) {
   return a * b + c;
 }
+ALWAYS_INLINE u16x16 extend_sign(const u8x16& bytes) {  // into bits 8 to 15
+  typedef int8_t i8x16 __attribute__((vector_size(16)));
+  typedef int16_t i16x16 __attribute__((vector_size(32)));
+  return (u16x16) __builtin_convertvector((i8x16)bytes, i16x16);
+}
+ALWAYS_INLINE v16 widen_halves(const u16x16& halves) {  // f16, finite
+  v16 to;
+  for (int i = 0; i < 16; ++i) {
+    const uint32_t bits = (halves[i] & 0x8000u) << 16 | (halves[i] & 0x7fffu) << 13;
+    float number;
+    memcpy(&number, &bits, sizeof number);
+    to[i] = number * 0x1p112f;
+  }
+  return to;
+}
 ALWAYS_INLINE void prefetch(const void*) {}
 ALWAYS_INLINE Bytes load_bytes(const void* p) {
   Bytes v;

@@ -10,11 +10,7 @@
 #include "base/format.h"
 
 namespace moeflux::ops::cpu {
-namespace {
-
-typedef uint16_t u16x16 __attribute__((vector_size(32)));
-
-}  // namespace
+namespace {}  // namespace
 }  // namespace moeflux::ops::cpu
 
 #ifdef MOEFLUX_PAIRS
