@@ -17,7 +17,7 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
       top_k_(pass.router_of(moe).top_k),
       normed_(normed),
       demands_(moe.router.n_experts),
-      shared_left_(moe.has_shared) {
+      shared_left_(moe.has_shared && !moe.sandwich.any()) {
   find_demands(pass, chosen);
 }
 
@@ -143,6 +143,13 @@ void combine(const Tools& tools, const model::Moe& moe, const Pass& pass, const 
   const uint32_t dim = tools.weights.spec.d_model, top_k = pass.router_of(moe).top_k;
   for (size_t i = 0; i < pass.slices.size(); ++i) {
     const uint64_t row = pass.slices[i].row;
+    if (moe.sandwich.any()) {
+      tools.pipeline.enqueue().combine_normed(act.routing(row, top_k, moe.router.n_experts), top_k,
+                                              act.expert_out.as<float>() + row * top_k * dim,
+                                              moe.sandwich, act.shared.as<float>() + row * dim,
+                                              pass.slices[i].n, dim, act.x.as<float>() + row * dim);
+      continue;
+    }
     tools.pipeline.enqueue().combine(act.routing(row, top_k, moe.router.n_experts), top_k,
                                      act.expert_out.as<float>() + row * top_k * dim,
                                      gated ? &moe.shared_gate : nullptr,

@@ -60,6 +60,9 @@ void Engine::forward(const Pass& pass) {
     if (slice.row) pipeline_.submit();  // lists of one slice are what a submit takes
     pipeline_.enqueue().embed(weights_->embed, std::span(tokens).subspan(slice.row, slice.n),
                               act_.x.as<float>() + uint64_t(slice.row) * weights_->spec.d_model);
+    if (weights_->embed_scale)
+      pipeline_.enqueue().scale(weights_->embed_scale, uint64_t(slice.n) * weights_->spec.d_model,
+                                act_.x.as<float>() + uint64_t(slice.row) * weights_->spec.d_model);
   }
   const uint64_t misses = store_->stats().misses;
   const bool ahead = run_ahead_->helps(pass);
@@ -128,13 +131,29 @@ void Engine::feed(const Pass& pass, size_t slice, size_t index, const ops::Rows&
   const ops::Rows rows = pass.slice_of(normed, spec.d_model, slice);
   const uint64_t row = pass.slices[slice].row, at = row * spec.d_model;
   float *x = act_.x.as<float>() + at, *out = act_.shared.as<float>();
-  pipeline_.enqueue().norm(layer.ffn_norm, spec.eps, x, rows.n, spec.d_model,
-                           act_.normed.as<float>() + at);
+  const auto norm = [&](const float* weight) {
+    pipeline_.enqueue().norm(weight, spec.eps, x, rows.n, spec.d_model,
+                             act_.normed.as<float>() + at);
+  };
   if (const model::Moe* moe = layer.moe()) {
     const ops::Router router = pass.router_of(*moe);
-    pipeline_.enqueue().route(router, rows, act_.routing(row, router.top_k, router.n_experts));
+    const ops::Routing routing = act_.routing(row, router.top_k, router.n_experts);
+    if (!moe->sandwich.any()) {
+      norm(layer.ffn_norm);
+      pipeline_.enqueue().route(router, rows, routing);
+      return;
+    }
+    // Rows of their own for the dense network and for the router, which nothing reads after them.
+    norm(moe->sandwich.shared);
+    pipeline_.enqueue().ffn(moe->shared, {rows.data, rows.n}, out + at);
+    pipeline_.enqueue().norm(moe->sandwich.shared_out, spec.eps, out + at, rows.n, spec.d_model,
+                             out + at);
+    norm(moe->sandwich.router);
+    pipeline_.enqueue().route(router, {rows.data, rows.n}, routing);
+    norm(layer.ffn_norm);
     return;
   }
+  norm(layer.ffn_norm);
   pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), rows, out);
   pipeline_.enqueue().add(out, uint64_t(rows.n) * spec.d_model, x);
 }

@@ -33,7 +33,8 @@ void LookAhead::guess(const Pass& pass, size_t index) {
   const ops::Router& router = next_->router;
   for (const Slice& slice : pass.slices) {
     const float* x = tools_.act.x.as<float>() + uint64_t(slice.row) * spec.d_model;
-    tools_.pipeline.enqueue().norm(next->ffn_norm, spec.eps, x, slice.n, spec.d_model, normed);
+    const float* weight = next_->sandwich.any() ? next_->sandwich.router : next->ffn_norm;
+    tools_.pipeline.enqueue().norm(weight, spec.eps, x, slice.n, spec.d_model, normed);
     tools_.pipeline.enqueue().route(router, {normed, slice.n},
                                     tools_.act.guess(slice.row, router.top_k, router.n_experts));
   }

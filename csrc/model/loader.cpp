@@ -30,13 +30,25 @@ void expect_shape(const std::string& part, uint64_t out, uint64_t in, uint64_t f
                     in ? cat(in) : "any", "), found (", found_out, ", ", found_in, ")", where);
 }
 
+// Which of `names` the node says; `where`: what does.
+template <class T>
+T chosen(const Node& node, const char* name, const auto& names, T, const std::string& where) {
+  const auto& found = node.as<std::string>(name);
+  std::string known;
+  for (size_t i = 0; i < names.size(); ++i) {
+    if (found == names[i]) return static_cast<T>(i);
+    known += cat(i ? ", " : "", names[i]);
+  }
+  throw FormatError("[model::load] ", name, ": expected one of ", known, ", found ", found, where);
+}
+
 struct Loading {
   base::Arena& arena;
   const std::function<void()>& poll;
   Weights& weights;
   WeightReader reader;
   std::vector<store::LayerExperts> experts = {};
-  std::map<const Node*, const float*> lists = {};  // that layers share
+  std::map<std::vector<float>, const float*> lists = {};  // that layers share
 };
 
 // A visitor of fields(): reads parts of a dict of the spec, or of those around it.
@@ -62,30 +74,21 @@ struct Fields {
   void vector(const char* name, const float*& to, uint64_t count, bool optional = false) const;
   void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in,
               bool optional = false) const;
-  const float* list(const Node& of, const Node::List& values) const;
+  const float* list(const Node::List& values) const;
 };
 
 void Fields::choice(const char* name, auto& to, const auto& names) const {
-  const auto& found = find(name)->as<std::string>(name);
-  std::string known;
-  for (size_t i = 0; i < names.size(); ++i) {
-    if (found == names[i]) {
-      to = static_cast<std::remove_reference_t<decltype(to)>>(i);
-      return;
-    }
-    known += cat(i ? ", " : "", names[i]);
-  }
-  require(false, name, ": expected one of ", known, ", found ", found);
+  to = chosen(*find(name), name, names, to, place);
 }
 
-const float* Fields::list(const Node& of, const Node::List& values) const {
-  const float*& data = loading.lists[&of];
-  if (data) return data;
+const float* Fields::list(const Node::List& values) const {
   std::vector<float> numbers(values.size());
   for (size_t i = 0; i < numbers.size(); ++i) {
     values[i].get("a list", numbers[i]);
     require(std::isfinite(numbers[i]), "expected finite numbers, found one that is none");
   }
+  const float*& data = loading.lists[numbers];
+  if (data) return data;
   base::Memory& memory = loading.weights.memory.emplace_back(
       loading.arena, numbers.size() * sizeof(float) + 4, "list of numbers");
   memory.write<float>(0, numbers);
@@ -108,11 +111,11 @@ void Fields::vector(const char* name, const float*& to, uint64_t count, bool opt
   if (const auto* values = std::get_if<Node::List>(&of->value)) {
     require(values->size() == count, name, ": expected ", count, " numbers, found ",
             values->size());
-    to = list(*of, *values);
+    to = list(*values);
     return;
   }
   VectorSource source{of->at("tensor").as<TensorRef>("tensor"), model::number(*of, "count"),
-                      model::number<float>(*of, "add")};
+                      model::number<float>(*of, "add"), model::number<float>(*of, "mul")};
   if (const Node* matrix = of->find("matrix")) {
     source.matrix = matrix_source(*matrix);
     const quant::Shape& shape = source.matrix->shape;
@@ -154,6 +157,9 @@ struct ExpertFields {
   std::vector<store::Part>* parts = nullptr;  // not asked for
 
   void number(const char* name, auto& to) const { experts.at(name).get(name, to); }
+  void choice(const char* name, auto& to, const auto& names) const {
+    to = chosen(experts.at(name), name, names, to, place);
+  }
   void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in) const {
     const Node& of = experts.at(name);
     const std::string part = cat("experts.", name);
@@ -182,6 +188,8 @@ void read_moe(const Fields& fields, Moe& moe) {
     read_ffn(fields.within("shared"), moe.shared);
     fields.matrix("shared_gate", moe.shared_gate, 1, fields.d_model, ops::kOptional);
   }
+  moe.sandwich.fields(fields);
+  fields.require(!moe.sandwich.any() || moe.has_shared, "shared: expected it beside router_norm");
   moe.store_layer = static_cast<uint32_t>(fields.loading.experts.size());
   store::LayerExperts& layer = fields.loading.experts.emplace_back();
   layer.n_experts = moe.router.n_experts;
@@ -236,6 +244,10 @@ void read_all(const Node& node, Loading& loading) {
   weights.embed = embed.weight;
   weights.head = {nullptr, spec.eps, {embed.weight}};  // where there is no other
   fields.vector("final_norm", weights.head.norm, spec.d_model);
+  fields.vector("embed_scale", weights.embed_scale, 1, ops::kOptional);
+  if (const Node* cap = node.find("softcap")) cap->get("softcap", weights.head.softcap);
+  fields.require(weights.head.softcap >= 0 && std::isfinite(weights.head.softcap),
+                 "expected a finite softcap from 0, found ", weights.head.softcap);
   fields.matrix("head", weights.head.linear, spec.vocab, spec.d_model, ops::kOptional);
   for (const Node& layer : node.at("layers").as<Node::List>("layers")) {
     const std::string place = cat(" (layer ", weights.layers.size(), ")");

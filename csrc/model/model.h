@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "io/file.h"
 #include "model/experts.h"
+#include "ops/ops.h"
 
 namespace moeflux::model {
 
@@ -18,6 +19,7 @@ struct Moe {
   bool has_shared = false;
   ops::GatedFfn shared;
   ops::Linear shared_gate;
+  ops::Sandwich sandwich;  // then `shared` sees rows of its own
 };
 
 struct Layer {                  // x += mixer(norm(x)), then x += ffn(norm(x))
@@ -39,8 +41,9 @@ struct Weights {
   quant::Matrix embed;  // (vocab, d_model)
   std::vector<Layer> layers;
   ops::Head head;
-  std::vector<base::Memory> memory;  // what the pointers above point to
-  base::Booking tables;              // of this struct itself
+  const float* embed_scale = nullptr;  // (1) multiplies what the embedding gives; or none
+  std::vector<base::Memory> memory;    // what the pointers above point to
+  base::Booking tables;                // of this struct itself
 
   uint32_t top_k() const;      // of the widest MoE layer; 0: a dense model
   uint32_t n_experts() const;  // the same

@@ -66,8 +66,9 @@ const float* WeightReader::vector(const VectorSource& source) {
     floats(*source.matrix, out);
   else
     numbers(source.tensor, 0, source.count, out);
-  if (source.add != 0 && !files_[source.tensor.file]->is_hole())
-    for (uint32_t i = 0; i < source.count; ++i) out[i] += source.add;
+  const bool changes = source.add != 0 || source.mul != 1;
+  if (changes && !files_[source.tensor.file]->is_hole())
+    for (uint32_t i = 0; i < source.count; ++i) out[i] = out[i] * source.mul + source.add;
   return out;
 }
 

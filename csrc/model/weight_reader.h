@@ -30,6 +30,7 @@ struct VectorSource {
   TensorRef tensor;
   uint32_t count = 0;
   float add = 0;  // 1 for zero-centred norms, stored as w for a factor of 1 + w
+  float mul = 1;  // multiplies the stored, before that
   std::optional<MatrixSource> matrix = {};  // of E4M3, whose numbers these are
 };
 

@@ -76,8 +76,11 @@ void weigh(const Router& router, const T* scores, std::span<const uint32_t> chos
   T total = router.normalise ? T(router.sum_eps) : 1;
   if (router.normalise)
     for (uint32_t expert : chosen) total += scores[expert];
-  for (uint32_t expert : chosen)
-    *weights++ = static_cast<float>(scores[expert] / total * T(router.scale));
+  for (uint32_t expert : chosen) {
+    const T weight = scores[expert] / total * T(router.scale);
+    *weights++ =
+        static_cast<float>(router.expert_scale ? weight * T(router.expert_scale[expert]) : weight);
+  }
 }
 
 }  // namespace moeflux::ops

@@ -24,20 +24,27 @@ struct Linear {
   uint32_t in() const { return weight.shape.in; }
 };
 
+// What a gated network makes of its gate: x * sigmoid(x), or GELU in its form with tanh.
+enum class Unit : uint8_t { silu, gelu };
+inline constexpr std::array kUnitNames = {"silu", "gelu"};
+
 // down(g * sigmoid(alpha * g) * (u + up_add)), g = min(gate x, limit), u = up x within +-limit: as
-// they are by default, SwiGLU.
+// they are by default, SwiGLU. Of the unit gelu down(gelu(gate x) * (up x)).
 struct GatedFfn {
   Linear gate, up, down;
+  Unit unit = Unit::silu;
   float limit = 0;  // 0: none
   float alpha = 1, up_add = 0;
   bool interleaved = false;  // rows of gate are in turns those of gate and of up; `up` is empty
   uint32_t width() const { return interleaved ? gate.out() / 2 : gate.out(); }
-  bool is_swiglu() const { return limit == 0 && alpha == 1 && up_add == 0; }
+  bool is_plain() const { return limit == 0 && alpha == 1 && up_add == 0; }
+  bool is_swiglu() const { return unit == Unit::silu && is_plain(); }
   static const std::array<Linear GatedFfn::*, 3> kMatrices;
   static constexpr std::array kNames = {"gate", "up", "down"};  // of kMatrices
 
   template <class V>
   void fields(V&& visit) {
+    visit.choice("unit", unit, kUnitNames);
     visit.number("limit", limit);
     visit.number("alpha", alpha);
     visit.number("up_add", up_add);
@@ -50,6 +57,7 @@ struct GatedFfn {
     if (!(limit >= 0 && std::isfinite(limit))) return cat("a finite limit from 0, found ", limit);
     if (!std::isfinite(alpha) || !std::isfinite(up_add))
       return cat("finite alpha and up_add, found ", alpha, " and ", up_add);
+    if (unit != Unit::silu && !is_plain()) return "a unit of GELU without limit, alpha and up_add";
     if (interleaved && gate.out() % 2) return cat("an even number of rows, found ", gate.out());
     return {};
   }
@@ -63,7 +71,8 @@ inline constexpr std::array kScoreNames = {"softmax", "sigmoid"};
 
 // From logits to experts and their weights, in steps (choose.h): scores; ranks, which are scores
 // plus a bias; all but the best groups out; the top_k of the highest ranks; their scores as
-// weights, divided by their sum (which makes a softmax one over the chosen alone); a factor.
+// weights, divided by their sum (which makes a softmax one over the chosen alone); a factor, and one
+// of each expert.
 struct Router {
   Linear gate;  // (n_experts, d_model)
   uint32_t n_experts = 0, top_k = 0;
@@ -73,6 +82,7 @@ struct Router {
   float scale = 1;                        // of weights
   uint32_t n_groups = 1, top_groups = 1;  // of consecutive experts; those that are chosen among
   const float* selection_bias = nullptr;  // (n_experts), for the choice alone; or none
+  const float* expert_scale = nullptr;    // (n_experts) multiplies the weights; or none
 
   template <class V>
   void fields(V&& visit) {
@@ -86,6 +96,7 @@ struct Router {
     visit.number("top_groups", top_groups);
     visit.matrix("router", gate, n_experts, visit.d_model);
     visit.vector("selection_bias", selection_bias, n_experts, kOptional);
+    visit.vector("expert_scale", expert_scale, n_experts, kOptional);
   }
   // Whether experts are chosen by something else than the order of their logits.
   bool ranks() const { return selection_bias != nullptr || n_groups > 1; }
@@ -107,10 +118,11 @@ struct Router {
   uint32_t most_chosen() const { return n_experts / n_groups * top_groups; }
 };
 
-struct Head {                   // linear(norm(x))
+struct Head {                   // linear(norm(x)); of a softcap softcap * tanh(that / softcap)
   const float* norm = nullptr;  // (d_model)
   float eps = 1e-6f;
-  Linear linear;  // (vocab, d_model)
+  Linear linear;      // (vocab, d_model)
+  float softcap = 0;  // 0: none
 };
 
 }  // namespace moeflux::ops

@@ -24,6 +24,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/error.h"
 #include "ops/ahead.h"
 #include "ops/mixer.h"
 
@@ -68,6 +69,31 @@ class Ticket {  // of one submit; used by one thread
   virtual ~Ticket() = default;
   virtual bool done() const = 0;  // all its stages have run, or it has failed
   virtual void wait() = 0;        // returns when done; throws the stored error
+};
+
+// Norms around the parts of a network of experts and a dense one beside them (Gemma's), (d_model)
+// each: all or none.
+struct Sandwich {
+  const float* router = nullptr;      // of what it sees
+  const float* shared = nullptr;      // of what the dense one sees
+  const float* shared_out = nullptr;  // of what it gives
+  const float* routed = nullptr;      // of the sum of what the experts give
+  const float* combined = nullptr;    // of both together
+  const float* scale = nullptr;       // (1) multiplies what the layer gives
+  float eps = 1e-6f;
+  bool any() const { return router != nullptr; }
+
+  template <class V>
+  void fields(V&& visit) {
+    visit.number("eps", eps);
+    visit.vector("router_norm", router, visit.d_model, kOptional);
+    const bool optional = !any();
+    visit.vector("shared_norm", shared, visit.d_model, optional);
+    visit.vector("shared_out_norm", shared_out, visit.d_model, optional);
+    visit.vector("routed_norm", routed, visit.d_model, optional);
+    visit.vector("combined_norm", combined, visit.d_model, optional);
+    visit.vector("layer_scale", scale, 1, optional);
+  }
 };
 
 struct Counts {  // since the ops were made
@@ -120,10 +146,28 @@ class Ops {
   virtual void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                        const Linear* shared_gate, const Rows& normed, const float* shared,
                        uint32_t dim, float* x) = 0;
+  // x = scale * (x + norm of (norm of the sum of weight * expert_out, + beside)).
+  virtual void combine_normed(const Routing& routing, uint32_t top_k, const float* expert_out,
+                              const Sandwich& norms, const float* beside, uint32_t n, uint32_t dim,
+                              float* x);
+  virtual void scale(const float* by, uint64_t n, float* x);   // x *= by[0]
   virtual void add(const float* y, uint64_t n, float* x) = 0;  // x += y
   // logits (rows.size(), vocab): of the named rows of x.
   virtual void head(const Head& w, const float* x, std::span<const uint32_t> rows,
                     float* logits) = 0;
 };
+
+// What a device has no kernel for.
+inline void Ops::combine_normed(const Routing&, uint32_t, const float*, const Sandwich&,
+                                const float*, uint32_t, uint32_t, float*) {
+  throw NoKernelError(
+      "[ops::combine] expected a sum of experts, found norms around it, which no "
+      "kernel of a device does; the CPU's do");
+}
+inline void Ops::scale(const float*, uint64_t, float*) {
+  throw NoKernelError(
+      "[ops::scale] expected rows as they are, found a factor of them, which no "
+      "kernel of a device does; the CPU's do");
+}
 
 }  // namespace moeflux::ops

@@ -7,90 +7,20 @@ Matrices are [out, columns]; offsets and sizes are in bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 from . import formats
 from .packed import PART_ALIGNMENT, Part, record_bytes, round_up
 from .safetensors_header import Tensor
-
-Rows = list[tuple[int, int]]  # (begin, count) of ranges of rows
-
-
-class Range(NamedTuple):
-    """Bytes of file number `file`."""
-
-    file: int
-    offset: int
-    nbytes: int
-
-
-class Slices(NamedTuple):
-    """A range for each expert, all of `nbytes`; files and offsets are arrays (n_experts,)."""
-
-    files: Any
-    offsets: Any
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class Vector:
-    """`count` numbers, kept as f32 with `add` added to each: `numbers` (numpy), else the stored.
-
-    Those of a `matrix` of 8-bit floats are times its scales.
-    """
-
-    tensor: Tensor
-    count: int
-    add: float
-    numbers: Any = field(default=None, compare=False)
-    matrix: Matrix | None = None
-
-
-@dataclass(frozen=True)
-class Shape:
-    """Size and format of a stored matrix.
-
-    Attributes:
-        format: a row's name in `formats.TABLE`.
-        group: columns that a scale covers; 0 where there are none.
-        dtype: of its floats.
-    """
-
-    out: int
-    columns: int
-    format: str
-    group: int
-    dtype: str
-
-    @property
-    def tensors(self) -> dict[str, formats.Stored]:
-        """The tensors that it consists of, by name."""
-        return formats.tensors(self.format, self.columns, self.group, self.dtype)
-
-
-@dataclass(frozen=True)
-class Matrix(Shape):
-    """A resident matrix; `rows` are those of the stored one that it has, None for all."""
-
-    weight: Tensor
-    scales: Tensor | None = None
-    biases: Tensor | None = None
-    zeros: Tensor | None = None
-    bias: Tensor | None = None
-    rows: Rows | None = None
-
-
-@dataclass(frozen=True)
-class ExpertMatrix(Shape):
-    """A matrix of each expert of a layer; `module` names their tensors in a packed folder."""
-
-    module: str
-    weight: Slices
-    scales: Slices | None = None
-    biases: Slices | None = None
-    zeros: Slices | None = None
+from .stored import ExpertMatrix as ExpertMatrix
+from .stored import Matrix as Matrix
+from .stored import Range as Range
+from .stored import Rows as Rows
+from .stored import Shape as Shape
+from .stored import Slices as Slices
+from .stored import Vector as Vector
 
 
 @dataclass(frozen=True)
@@ -102,12 +32,17 @@ class Attention:
         whole_norms: `q_norm` and `k_norm` are over all heads at once, not over each.
         window: positions that a query sees, its own among them; 0 for all before it.
         sinks: (n_heads) what joins each softmax as the score of no value.
+        v: None where values are what `k` makes, before its norm and rotation.
+        scale: of scores; 0 is 1 / sqrt(head_dim).
+        value_norm: each head's values have a norm without weights.
+        post_norm: (d_model) of what `o` makes.
+        inv_freq: (rotary_dim / 2) radians a position, where they are not the model's.
     """
 
     kind: ClassVar[str] = "attention"
     q: Matrix
     k: Matrix
-    v: Matrix
+    v: Matrix | None
     o: Matrix
     gate: Matrix | None
     q_norm: Vector | None
@@ -120,6 +55,10 @@ class Attention:
     whole_norms: bool = False
     window: int = 0
     sinks: Vector | None = None
+    scale: float = 0.0
+    value_norm: bool = False
+    post_norm: Vector | None = None
+    inv_freq: list[float] | None = None
 
 
 @dataclass(frozen=True)
@@ -202,6 +141,7 @@ class Glu:
     """What is between gate, up and down: g * sigmoid(alpha * g) * (u + up_add); SwiGLU as it is.
 
     Attributes:
+        unit: "silu" is that, "gelu" is gelu(g) * u in the form with tanh.
         limit: g is at most that, u within that on both sides; 0 is none.
         interleaved: the rows of `gate` are in turns those of gate and of up, and `up` is None.
     """
@@ -210,6 +150,7 @@ class Glu:
     alpha: float = 1.0
     up_add: float = 0.0
     interleaved: bool = False
+    unit: str = "silu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,6 +226,11 @@ class Moe:
         normalise: weights, the scores of the chosen, are divided by their sum plus `sum_eps`. This
             makes of a softmax one over the chosen alone.
         scale: multiplies the weights; not the shared expert.
+        expert_scale: (n_experts) multiplies the weight of each.
+        router_norm: (d_model) what the router sees is the residual under a norm of its own, as are
+            what `shared` sees (`shared_norm`), what it gives (`shared_out_norm`), the sum of the
+            experts (`routed_norm`) and that of both (`combined_norm`): all of them, or none.
+        layer_scale: (1) multiplies what the layer gives, with these norms.
     """
 
     kind: ClassVar[str] = "moe"
@@ -304,6 +250,13 @@ class Moe:
     top_groups: int = 1
     sum_eps: float = 0.0
     scale: float = 1.0
+    expert_scale: Vector | None = None
+    router_norm: Vector | None = None
+    shared_norm: Vector | None = None
+    shared_out_norm: Vector | None = None
+    routed_norm: Vector | None = None
+    combined_norm: Vector | None = None
+    layer_scale: Vector | None = None
 
 
 @dataclass(frozen=True)
@@ -325,6 +278,8 @@ class Spec:
         inv_freq: (rotary_dim / 2) radians a position.
         positions: tokens of a text that the model was made for; 0 when unknown.
         head: None where the embedding serves as output matrix.
+        embed_scale: a number that multiplies what the embedding gives.
+        softcap: logits are softcap * tanh(logits / softcap); 0 is none.
     """
 
     vocab: int
@@ -337,6 +292,8 @@ class Spec:
     positions: int
     layers: list[Layer]
     head: Matrix | None = None
+    embed_scale: list[float] | None = None
+    softcap: float = 0.0
 
     @property
     def moes(self) -> list[Moe]:
@@ -381,7 +338,7 @@ def tree(node: Any) -> Any:
     if not is_dataclass(node):
         return node
     if isinstance(node, Vector) and node.numbers is not None:
-        return (node.numbers.reshape(-1) + node.add).tolist()
+        return (node.numbers.reshape(-1) * node.mul + node.add).tolist()
     out: dict[str, Any] = {}
     for own in fields(node):
         key, value = own.name, getattr(node, own.name)

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <random>
+#include <set>
 #include <string_view>
 
 #include "model/node.h"
@@ -38,7 +39,10 @@ class SpecWriter {
     dict.emplace(name, Node{std::string(names[static_cast<size_t>(value)])});
   }
   void vector(std::string_view name, const float*, uint64_t count, bool = false) {
-    if (name == "sinks" || name == "selection_bias") return;  // which devices do without
+    static const std::set<std::string_view> kBeyondDevices = {
+        "sinks",       "selection_bias",  "expert_scale", "post_norm",     "router_norm",
+        "shared_norm", "shared_out_norm", "routed_norm",  "combined_norm", "layer_scale"};
+    if (kBeyondDevices.contains(name)) return;
     Node::Dict vector;
     if (name == "inv_freq") {
       Node::List list;
@@ -50,6 +54,7 @@ class SpecWriter {
     vector["tensor"] = {file_.tensor(name, count, is_norm ? 0.1f : 1, is_norm ? 1 : 0)};
     vector["count"] = {int64_t(count)};
     vector["add"] = {0.0};
+    vector["mul"] = {1.0};
     dict.emplace(name, Node{std::move(vector)});
   }
   void matrix(const char* name, const moeflux::ops::Linear&, uint64_t out, uint64_t in,

@@ -94,6 +94,17 @@ TEST_CASE("experts of the highest logits are chosen and weighed by the softmax")
   }
 }
 
+TEST_CASE("weights are multiplied by the factors of their experts") {
+  const std::vector<float> factors = noise(kExperts, 9);
+  ops::Router router{{}, kExperts, kTopK, true};
+  const Routed plain(router);
+  router.expert_scale = factors.data();
+  const Routed scaled(router);
+  CHECK(scaled.experts == plain.experts);
+  for (uint32_t i = 0; i < kRows * kTopK; ++i)
+    CHECK(scaled.weights[i] == plain.weights[i] * factors[plain.experts[i]]);
+}
+
 // The router of DeepSeek-V3 (transformers' DeepseekV3TopkRouter), in doubles, with experts that are
 // not there.
 struct DeepSeek {

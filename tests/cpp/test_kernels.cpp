@@ -59,6 +59,22 @@ TEST_CASE("exponentials stay finite and right from -100 to 100") {
   }
 }
 
+// torch's GELU with tanh, in doubles.
+TEST_CASE("a unit of GELU is that with tanh, and stays finite") {
+  for (const Kernels* kernels : available_kernels()) {
+    std::vector<float> gate, up;
+    for (float v = -60; v <= 60; v += 0.37f) gate.push_back(v), up.push_back(0.7f * v + 1);
+    const uint32_t n = static_cast<uint32_t>(gate.size());
+    std::vector<float> found(n, std::nanf(""));
+    kernels->geglu(gate.data(), up.data(), n, found.data());
+    for (uint32_t i = 0; i < n; ++i) {
+      const double g = gate[i], y = std::sqrt(2 / M_PI) * (g + 0.044715 * g * g * g);
+      const double expected = 0.5 * g * (1 + std::tanh(y)) * up[i];
+      REQUIRE(std::fabs(found[i] - expected) <= 2e-6 * std::fabs(expected) + 2e-5);
+    }
+  }
+}
+
 // transformers' GptOssExperts._apply_gate, in doubles.
 TEST_CASE("a clamped gated unit is that of GPT-OSS") {
   for (const Kernels* kernels : available_kernels()) {

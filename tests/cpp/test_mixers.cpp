@@ -304,21 +304,25 @@ TEST_CASE("convolution equals the formula for every width, range and history") {
       for (uint32_t channels : {1, 16, 40, 67})
         for (uint32_t n : {1, 5}) {
           std::vector<float> input((width - 1 + n) * channels), weights(channels * width),
-              out(n * channels, std::nanf(""));
-          for (auto* values : {&input, &weights})
+              bias(channels), out(n * channels, std::nanf("")), plain = out;
+          for (auto* values : {&input, &weights, &bias})
             for (float& value : *values) value = random(-2, 2);
           std::vector<const float*> rows;
           for (uint32_t i = 0; i < width - 1 + n; ++i) rows.push_back(input.data() + i * channels);
           const uint32_t middle = channels > 16 ? 19 : channels;
-          for (auto [begin, end] : {std::pair(0u, middle), std::pair(middle, channels)})
+          for (auto [begin, end] : {std::pair(0u, middle), std::pair(middle, channels)}) {
             kernels->convolve(
                 {rows.data(), weights.data(), out.data(), channels, width, n, begin, end});
+            kernels->convolve({rows.data(), weights.data(), plain.data(), channels, width, n, begin,
+                               end, bias.data(), false});
+          }
           for (uint32_t t = 0; t < n; ++t)
             for (uint32_t c = 0; c < channels; ++c) {
               double x = 0;
               for (uint32_t j = 0; j < width; ++j)
                 x += double(weights[c * width + j]) * rows[t + j][c];
               REQUIRE(std::fabs(out[t * channels + c] - x / (1 + std::exp(-x))) <= 2e-5);
+              REQUIRE(std::fabs(plain[t * channels + c] - (x + bias[c])) <= 2e-5);
             }
         }
 }

@@ -143,6 +143,9 @@ class TinyModel {
 
     void number(const char* name, float value) { dict[name] = {double(value)}; }
     void number(const char* name, bool value) { dict[name] = {value}; }
+    void choice(const char* name, auto value, const auto& names) {
+      dict[name] = {std::string(names[static_cast<size_t>(value)])};
+    }
     void matrix(const char* name, const moeflux::ops::Linear&, uint64_t out, uint64_t in) {
       const moeflux::quant::Shape shape{uint32_t(out), uint32_t(in),
                                         &moeflux::quant::find_format("affine4"), 32,

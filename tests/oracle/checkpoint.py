@@ -73,7 +73,7 @@ class Checkpoint:
 
     def expert(self, layer: int, expert: int) -> tuple[Array, Array, Array]:
         """(gate [I,H], up [I,H], down [H,I]) of one expert, however it is stored."""
-        base = f"layers.{layer}.{self.family.moe}"
+        base = f"layers.{layer}.{self.family.moe}".removesuffix(".")
         if self.is_mlx:
             names = (f"{base}.{self.family.mlx_experts}.{kind}.weight" for kind in EXPERT_MATRICES)
             gate, up, down = (self.get(name)[expert] for name in names)
@@ -91,7 +91,7 @@ class Checkpoint:
 
     def expert_biases(self, layer: int, expert: int) -> tuple[Array | float, ...]:
         """(gate [I], up [I], down [H]) of one expert; zeros where there are none."""
-        base = f"layers.{layer}.{self.family.moe}.experts"
+        base = f"layers.{layer}.{self.family.inside}experts"
         if not self.family.biased_experts:
             return 0.0, 0.0, 0.0
         if self.has(f"{base}.gate_up_proj_bias"):

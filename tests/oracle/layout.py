@@ -9,6 +9,7 @@ import re
 
 import numpy as np
 
+from . import gemma
 from .families import FAMILIES, Config, is_sparse, layer_types
 
 Array = np.ndarray
@@ -65,26 +66,31 @@ def later_layers(config: Config) -> list[str]:
 def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[str, Shape]:
     spec, hidden = FAMILIES[family], config["hidden_size"]
     shapes: dict[str, Shape] = {f"{name}.weight": (hidden,) for name in spec.norms}
-    shapes.update(_MIXERS.get(kind, _attention_shapes)(family, config))
+    if kind in _MIXERS:
+        shapes.update(_MIXERS[kind](family, config))
+    else:
+        shapes.update(_attention_shapes(family, config, kind))
+    if spec.sandwich:
+        shapes |= gemma.shapes(config)
     if not sparse:
         width = config["intermediate_size"]
         return shapes | _ffn_shapes(spec.dense, hidden, width, spec.dense_names)
-    shapes[f"{spec.moe}.{spec.router}.weight"] = (config[spec.n_experts], hidden)
+    shapes[f"{spec.inside}{spec.router}.weight"] = (config[spec.n_experts], hidden)
     if spec.selection_bias:
-        shapes[f"{spec.moe}.{spec.selection_bias}"] = (config[spec.n_experts],)
+        shapes[f"{spec.inside}{spec.selection_bias}"] = (config[spec.n_experts],)
     for expert in range(config[spec.n_experts]):
-        base = f"{spec.moe}.experts.{expert}"
+        base = f"{spec.inside}experts.{expert}"
         shapes |= _ffn_shapes(base, hidden, config[spec.d_ff], spec.experts)
     if spec.biased_experts:
-        shapes[f"{spec.moe}.{spec.router}.bias"] = (config[spec.n_experts],)
+        shapes[f"{spec.inside}{spec.router}.bias"] = (config[spec.n_experts],)
         outs = (config[spec.d_ff], config[spec.d_ff], hidden)
         for name, out in zip(EXPERT_MATRICES, outs, strict=True):
-            shapes[f"{spec.moe}.experts.{name}.bias"] = (config[spec.n_experts], out)
+            shapes[f"{spec.inside}experts.{name}.bias"] = (config[spec.n_experts], out)
     width = config.get(spec.shared_width, 0) * config.get(spec.shared_count, 1)
     if width:
-        shapes |= _ffn_shapes(f"{spec.moe}.{spec.shared}", hidden, width)
+        shapes |= _ffn_shapes(f"{spec.inside}{spec.shared}", hidden, width)
         if spec.shared_gated:
-            shapes[f"{spec.moe}.{spec.shared}_gate.weight"] = (1, hidden)
+            shapes[f"{spec.inside}{spec.shared}_gate.weight"] = (1, hidden)
     return shapes
 
 
@@ -117,9 +123,11 @@ def _latent_shapes(config: Config) -> dict[str, Shape]:
     return {f"self_attn.{name}": shape for name, shape in shapes.items()}
 
 
-def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
+def _attention_shapes(family: str, config: Config, kind: str = "") -> dict[str, Shape]:
     if FAMILIES[family].latent:
         return _latent_shapes(config)
+    if FAMILIES[family].sandwich:
+        config = gemma.sizes(config, kind)
     spec, hidden, dim = FAMILIES[family], config["hidden_size"], config["head_dim"]
     query_rows = config["num_attention_heads"] * dim
     kv_rows = config["num_key_value_heads"] * dim
@@ -133,6 +141,8 @@ def _attention_shapes(family: str, config: Config) -> dict[str, Shape]:
         for key, count in (("q", query_rows), ("k", kv_rows)):
             norm = f"self_attn.{spec.head_norms.format(key)}.weight"
             shapes[norm] = (count if spec.whole_norms else dim,)
+    if spec.sandwich and kind == "full_attention" and config["attention_k_eq_v"]:
+        del rows["v_proj"]
     for name, count in rows.items():
         shapes[f"self_attn.{name}.weight"] = (count, query_rows if name == out else hidden)
         if config.get(spec.bias) and name[0] in spec.biased:

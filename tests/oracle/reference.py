@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from . import gemma
 from .checkpoint import Checkpoint
 from .families import layer_types
 from .layout import EXPERT_MATRICES
@@ -100,23 +101,35 @@ class Reference:
         rope = text.get("rope_parameters") or {}
         part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
         rotary = text.get("rotary_dim", int(text["head_dim"] * part))
-        self.rope = rope_frequencies(text, rotary)
+        self.rope = None if self.family.sandwich else rope_frequencies(text, rotary)
         self.ranks: dict[int, Array] = {}  # [T, E] that the last forward chose by, by layer
 
     def forward(self, tokens: list[int]) -> Trace:
         """Run all tokens from position 0."""
         trace = Trace(logits=np.empty(0))
         x = self.files.get("embed_tokens.weight")[np.asarray(tokens)]
+        if self.family.sandwich:
+            x = x * math.sqrt(x.shape[1])
         for layer in range(self.text["num_hidden_layers"]):
             base = f"layers.{layer}"
+            if self.family.sandwich:
+                attended = gemma.attention(
+                    self, layer, self._norm(x, f"{base}.input_layernorm"), rotate, softmax
+                )
+                x = x + self._norm(attended, f"{base}.post_attention_layernorm")
+                x = x + gemma.network(self, layer, x, trace)
+                x = trace.hidden[layer] = x * self.files.get(f"{base}.layer_scalar")
+                continue
             first, second = self.family.norms
             h = self._norm(x, f"{base}.{first}")
             x = x + self._mixer(layer)(layer, h)
             h = self._norm(x, f"{base}.{second}")
-            sparse = self.files.has(f"{base}.{self.family.moe}.{self.family.router}.weight")
+            sparse = self.files.has(f"{base}.{self.family.inside}{self.family.router}.weight")
             x = x + (self._moe(layer, h, trace) if sparse else self._dense(base, h))
             trace.hidden[layer] = x
         trace.logits = self._norm(x, self.family.final_norm) @ self.files.head().T
+        if cap := self.text.get("final_logit_softcapping"):
+            trace.logits = cap * np.tanh(trace.logits / cap)
         return trace
 
     def _mixer(self, layer: int) -> Callable[[int, Array], Array]:
@@ -259,6 +272,8 @@ class Reference:
         return self._linear(silu(self._linear(x, gate)) * self._linear(x, up), down)
 
     def _glu(self, gate: Array, up: Array) -> Array:
+        if self.family.sandwich:
+            return gemma.gelu(gate) * up
         if not self.family.clamped:
             return silu(gate) * up
         limit = self.text["swiglu_limit"]
@@ -267,11 +282,11 @@ class Reference:
 
     def choose(self, layer: int, logits: Array) -> tuple[Array, Array]:
         """(expert ids [T, K] ascending, scores [T, E]) of router logits [T, E]."""
-        family, top_k = self.family, self.text["num_experts_per_tok"]
+        family, top_k = self.family, self.text[self.family.top_k]
         scores = softmax(logits) if family.score == "softmax" else sigmoid(logits)
         ranks = logits  # of which scores have the order
         if family.selection_bias:
-            bias = self.files.get(f"layers.{layer}.{family.moe}.{family.selection_bias}")
+            bias = self.files.get(f"layers.{layer}.{family.inside}{family.selection_bias}")
             ranks = self._best_groups(scores + bias)
         elif self.text.get("n_group", 1) > 1:
             ranks = self._best_groups(scores)
@@ -288,19 +303,33 @@ class Reference:
         np.put_along_axis(open_groups, best, True, axis=1)
         return np.where(open_groups[..., None], groups, -np.inf).reshape(ranks.shape)
 
-    def _weights(self, scores: Array, ids: Array) -> Array:
+    def _weights(self, layer: int, scores: Array, ids: Array) -> Array:
         family, weights = self.family, np.take_along_axis(scores, ids, axis=1)
         if family.normalised or self.text.get("norm_topk_prob", False):
             weights = weights / (weights.sum(axis=1, keepdims=True) + family.sum_eps)
+        if family.sandwich:
+            weights = weights * self.files.get(f"layers.{layer}.router.per_expert_scale")[ids]
         return weights * (self.text[family.factor] if family.factor else 1)
 
-    def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
-        base = f"layers.{layer}.{self.family.moe}"
-        logits = self._linear(x, f"{base}.{self.family.router}")
+    def _route(self, layer: int, x: Array, trace: Trace) -> tuple[Array, Array]:
+        """(expert ids [T, K] ascending, weights [T, K])."""
+        logits = self._linear(x, f"layers.{layer}.{self.family.inside}{self.family.router}")
         ids, scores = self.choose(layer, logits)
-        weights = self._weights(scores, ids)
+        weights = self._weights(layer, scores, ids)
         trace.router_logits[layer], trace.expert_ids[layer] = logits, ids.astype(np.int32)
         trace.expert_weights[layer] = weights
+        return ids, weights
+
+    def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
+        y = self._routed(layer, x, *self._route(layer, x, trace))
+        shared = f"layers.{layer}.{self.family.inside}{self.family.shared}"
+        if self.files.has(f"{shared}.up_proj.weight"):
+            gate = sigmoid(self._linear(x, f"{shared}_gate")) if self.family.shared_gated else 1
+            y = y + gate * self._swiglu(shared, x)
+        return y
+
+    def _routed(self, layer: int, x: Array, ids: Array, weights: Array) -> Array:
+        """The weighted sum of the experts."""
         y = np.zeros_like(x)
         for expert in np.unique(ids):
             gate, up, down = self.files.expert(layer, int(expert))
@@ -309,8 +338,4 @@ class Reference:
             hidden = self._glu(x[rows] @ gate.T + bias[0], x[rows] @ up.T + bias[1])
             out = hidden @ down.T + bias[2]
             y[rows] += weights[rows, column][:, None] * out
-        shared = f"{base}.{self.family.shared}"
-        if self.files.has(f"{shared}.up_proj.weight"):
-            gate = sigmoid(self._linear(x, f"{shared}_gate")) if self.family.shared_gated else 1
-            y = y + gate * self._swiglu(shared, x)
         return y

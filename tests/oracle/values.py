@@ -65,6 +65,7 @@ def tensor(
     tied: bool,
     wide: bool,
     branch_gain: float,
+    query_gain: float = 1.0,
 ) -> Array:
     """The float32 value of hub tensor `name`.
 
@@ -72,22 +73,25 @@ def tensor(
 
     Args:
         zero_centred_norms: norms (but not the delta net's gated one) are stored as w of 1 + w.
+        query_gain: of the norms of queries.
         tied: the embedding is also the output matrix and gets its scale.
         wide: small tensors keep bits that bf16 cannot hold.
         branch_gain: scale of every block's output projection; 0.25 makes a model that is smooth
             enough for 16-bit activations end to end, 1.0 one that is chaotic and unforgiving.
     """
+    gain = query_gain if name.endswith(".q_norm.weight") else 1.0
     norm_base = 0.0 if zero_centred_norms and ".linear_attn.norm." not in name else 1.0
     rules: list[tuple[str, Callable[[int, str, Shape], Array]]] = [
         (r"A_log$", lambda s, n, sh: uniform(s, n, sh, -4.0, 1.4)),
         (r"dt_bias$", lambda s, n, sh: uniform(s, n, sh, -3.0, 1.0)),
         (r"_bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
-        (r"norm[^.]*\.weight$", lambda s, n, sh: norm_base + 0.25 * normal(s, n, sh)),
+        (r"norm[^.]*\.weight$", lambda s, n, sh: gain * (norm_base + 0.25 * normal(s, n, sh))),
+        (r"(router\.|_)scal[ear]+$", lambda s, n, sh: 1.0 + 0.25 * normal(s, n, sh)),
         (r"embed_tokens\.weight$", lambda s, n, sh: (0.2 if tied else 1.0) * normal(s, n, sh)),
         (r"conv1d\.weight$", lambda s, n, sh: 0.5 * normal(s, n, sh)),
         (r"\.bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
         (r"\.sinks$", lambda s, n, sh: normal(s, n, sh)),
-        (r"\.(gate|router)\.weight$", _scaled(2.5)),
+        (r"\.(gate|router|router\.proj)\.weight$", _scaled(2.5)),
         (r"lm_head\.weight$", _scaled(2.0)),
         (r"\.(o_proj|out_proj|down_proj)\.weight$", _scaled(branch_gain)),
         (r"", _scaled(1.0)),

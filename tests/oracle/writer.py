@@ -20,7 +20,7 @@ from .values import SMALL_TENSORS
 Array = np.ndarray
 _DTYPE_NAMES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 # mlx-lm keeps routers and shared-expert gates at 8 bits, group 64, whatever the rest has.
-_GATE_MODULES = re.compile(r"\.(gate|shared_expert_gate)$")
+_GATE_MODULES = re.compile(r"\.(gate|shared_expert_gate|router\.proj)$")
 _GATE_BITS, _GATE_GROUP = 8, 64
 # `mlx-q4-odd`: widths that no group size divides, so those matrices stay unquantised.
 _ODD_WIDTHS = {"moe_intermediate_size": 96, "shared_expert_intermediate_size": 96}
@@ -114,6 +114,7 @@ def build(
             tied=text["tie_word_embeddings"],
             wide=how.wide,
             branch_gain=branch_gain,
+            query_gain=spec.query_gain,
         )
         for name, shape in shapes.items()
     }

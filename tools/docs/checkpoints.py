@@ -33,7 +33,7 @@ MARKS = ("<!-- checkpoints: tools/docs/checkpoints.py -->\n", "<!-- /checkpoints
 CONTEXT, THREADS, SIMD = 8192, 8, "portable"  # of the smallest memory
 BITS, GATE_BITS, GROUP, MXFP4_GROUP = 4, 8, 64, 32
 _EXPERT = re.compile(r"(.*\.experts)\.\d+\.(\w+)\.weight")
-_GATES = re.compile(r"\.(gate|shared_expert_gate)$")
+_GATES = re.compile(r"\.(gate|shared_expert_gate|router\.proj)$")
 Shape = tuple[int, ...]
 
 
@@ -135,6 +135,13 @@ CHECKPOINTS: list[tuple[str, str, Any]] = [
      | {"n_group": 8, "topk_group": 4, "first_k_dense_replace": 3}),
     ("Kimi-K2", "deepseek_v3", _latent(61, 7168, 64, 384, 8, 2048, 18432, 163840)
      | {"n_group": 1, "topk_group": 1}),
+    ("Gemma-4-26B-A4B", "gemma4",
+     {"num_hidden_layers": 30, "hidden_size": 2816, "num_attention_heads": 16,
+      "num_key_value_heads": 8, "head_dim": 256, "global_head_dim": 512,
+      "num_global_key_value_heads": 2, "num_experts": 128, "top_k_experts": 8,
+      "moe_intermediate_size": 704, "intermediate_size": 2112, "sliding_window": 1024,
+      "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 5,
+      "vocab_size": 262144}),
     ("LFM2-8B-A1B", "lfm2_moe", _lfm2(24, 32, 1792, 7168, (2, 6, 10, 14, 18, 21))),
     ("LFM2-24B-A2B", "lfm2_moe",
      _lfm2(40, 64, 1536, 11776, (2, 6, 10, 14, 18, 22, 26, 30, 34, 38))),
@@ -302,7 +309,7 @@ def row(name: str, family: str, settings: dict[str, Any]) -> Row:
     total = sum(map(math.prod, shapes.values()))
     routed = sum(math.prod(shape) for name, shape in shapes.items() if ".experts." in name)
     return Row(
-        name, family, total, total - routed + routed * text["num_experts_per_tok"]
+        name, family, total, total - routed + routed * text[oracle.top_k]
         // text[oracle.n_experts], form, end, inventory(checkpoint, spec).token_bytes, sizes,
     )  # fmt: skip
 

@@ -98,7 +98,7 @@ def router_margin(reference: Reference, arrays: dict[str, Any]) -> float:
     Of sigmoid scores with a bias it is between their sums, within the groups that are open.
     """
     trace = reference.forward([int(token) for token in arrays["tokens"]])
-    top_k, margins = reference.text["num_experts_per_tok"], []
+    top_k, margins = reference.text[reference.family.top_k], []
     for layer, ranks in reference.ranks.items():
         if not np.array_equal(trace.expert_ids[layer], arrays[f"expert_ids.{layer}"]):
             return 0.0

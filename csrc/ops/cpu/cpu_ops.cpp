@@ -107,6 +107,38 @@ void CpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows,
   for (uint64_t i = 0; i < n; ++i)
     norm(w.norm, w.eps, x + uint64_t(rows[i]) * d_model, 1, d_model, normed + i * d_model);
   project({{&w.linear, logits, Precision::float32}}, {normed, n});
+  if (w.softcap == 0) return;
+  constexpr uint32_t kPart = 4096;
+  const uint32_t vocab = w.linear.out(), parts = (vocab + kPart - 1) / kPart;
+  pool_.parallel_for(static_cast<int>(n * parts), [&](int task, int) {
+    float* row = logits + uint64_t(task / parts) * vocab;
+    const uint32_t begin = task % parts * kPart, end = std::min(begin + kPart, vocab);
+    for (uint32_t i = begin; i < end; ++i) row[i] = w.softcap * std::tanh(row[i] / w.softcap);
+  });
+}
+
+void CpuOps::scale(const float* by, uint64_t n, float* x) {
+  if (pool_.idle()) return;
+  for (uint64_t i = 0; i < n; ++i) x[i] *= *by;
+}
+
+void CpuOps::combine_normed(const Routing& routing, uint32_t top_k, const float* expert_out,
+                            const Sandwich& norms, const float* beside, uint32_t n, uint32_t dim,
+                            float* x) {
+  float* totals = worker_floats(dim);
+  pool_.parallel_for(static_cast<int>(n), [&](int row, int worker) {
+    float* total = totals + uint64_t(worker) * dim;
+    std::fill_n(total, dim, 0.0f);
+    for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
+      const uint64_t pair = uint64_t(row) * top_k + rank;
+      kernels_.axpy(routing.weights[pair], expert_out + pair * dim, total, dim);
+    }
+    kernels_.rms_norm(total, norms.routed, dim, norms.eps, total);
+    kernels_.axpy(1, beside + uint64_t(row) * dim, total, dim);
+    kernels_.rms_norm(total, norms.combined, dim, norms.eps, total);
+    float* out = x + uint64_t(row) * dim;
+    for (uint32_t i = 0; i < dim; ++i) out[i] = (out[i] + total[i]) * *norms.scale;
+  });
 }
 
 void CpuOps::ffn(const GatedFfn& w, const Rows& normed, float* out) {

@@ -51,6 +51,10 @@ class CpuOps final : public Ops {
   void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                const Linear* shared_gate, const Rows& normed, const float* shared, uint32_t dim,
                float* x) override;
+  void combine_normed(const Routing& routing, uint32_t top_k, const float* expert_out,
+                      const Sandwich& norms, const float* beside, uint32_t n, uint32_t dim,
+                      float* x) override;
+  void scale(const float* by, uint64_t n, float* x) override;
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 

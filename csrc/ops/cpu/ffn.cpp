@@ -16,6 +16,7 @@ namespace moeflux::ops::cpu {
 namespace {
 void activate(const Kernels& kernels, const GatedFfn& w, const float* gate, const float* up,
               uint32_t width, float* out) {
+  if (w.unit == Unit::gelu) return kernels.geglu(gate, up, width, out);
   if (w.is_swiglu()) return kernels.swiglu(gate, up, width, out);
   const float limit = w.limit == 0 ? std::numeric_limits<float>::infinity() : w.limit;
   kernels.clamped_glu(gate, up, width, limit, w.alpha, w.up_add, out);

@@ -59,6 +59,8 @@ struct Kernels {
   // (up + up_add) * gate * sigmoid(alpha * gate), gate <= limit, up within +-limit (> 0).
   void (*clamped_glu)(const float* gate, const float* up, uint32_t n, float limit, float alpha,
                       float up_add, float* out);
+  // gelu(gate) * up, in its form with tanh.
+  void (*geglu)(const float* gate, const float* up, uint32_t n, float* out);
   void (*silu)(float* x, uint32_t n);
   void (*sigmoid_gate)(float* x, const float* gate, uint32_t n);  // x *= sigmoid(gate)
   void (*softmax)(float* x, uint32_t n);

@@ -40,6 +40,10 @@ void GpuOps::reserve(const Workload& work) {
 
 void GpuOps::head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) {
   const uint32_t d_model = w.linear.in(), n = static_cast<uint32_t>(rows.size());
+  if (w.softcap != 0)
+    throw NoKernelError(
+        "[gpu::head] expected logits as they are, found a soft cap, which no kernel of a device "
+        "does; the CPU's do");
   if (n == 0) return;
   Bump scratch = bump();
   float* gathered = scratch.take(uint64_t(n) * d_model);

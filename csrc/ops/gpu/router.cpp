@@ -10,6 +10,7 @@ std::string beyond_kernel(const Router& w) {
   if (w.score != Score::softmax) return cat(kScoreNames[static_cast<size_t>(w.score)], " scores");
   if (w.n_groups > 1) return cat(w.n_groups, " groups of experts");
   if (w.selection_bias) return "a bias of the choice";
+  if (w.expert_scale) return "factors of experts";
   if (w.scale != 1 || w.sum_eps != 0) return "weights times a factor or with an epsilon";
   return {};
 }

@@ -26,6 +26,8 @@ class Heads:
         norms: "heads" have a norm each, of queries and of keys; "whole" is a norm over all of
             them at once; None is none.
         sinks: a number a head joins its softmax.
+        n_kv_heads: of keys and values, where it is not the config's number.
+        keys_are_values: there is no v_proj.
         names: of the output's matrix, and of the norms of heads with `{}` for q and k.
         biased: the projections that have a bias, of "q", "k", "v" and "o"; None is all of them or
             none, as `attention_bias` says.
@@ -34,14 +36,16 @@ class Heads:
     def __init__(
         self, config: Config, rope: Rope, *, gated: bool = False, norms: str | None = "heads",
         biased: str | None = None, sinks: bool = False,
-        names: tuple[str, str] = ("o_proj", "{}_norm"),
+        names: tuple[str, str] = ("o_proj", "{}_norm"), n_kv_heads: int = 0,
+        keys_are_values: bool = False,
     ) -> None:  # fmt: skip
         self.head_dim, self.rope, self.gated, self.norms = rope.head_dim, rope, gated, norms
-        self.sinks, self.names = sinks, names
+        self.sinks, self.names, self.keys_are_values = sinks, names, keys_are_values
         by_config = "qkvo" if config.flag("attention_bias", False) else ""
         self.biased = by_config if biased is None else biased
         self.n_heads = config.count("num_attention_heads", most=MAX_EACH)
-        self.n_kv_heads = config.count("num_key_value_heads", self.n_heads, most=MAX_EACH)
+        self.n_kv_heads = n_kv_heads or config.count("num_key_value_heads", self.n_heads,
+                                                     most=MAX_EACH)  # fmt: skip
         if self.n_heads % self.n_kv_heads:
             raise config.bad(f"expected heads in whole groups, found {self.n_heads} heads, "
                              f"{self.n_kv_heads} kv heads")  # fmt: skip
@@ -83,7 +87,7 @@ class Heads:
             q=project("q", q_rows, d_model, self._queries),
             gate=project("q", q_rows, d_model, self._gates) if self.gated else None,
             k=project("k", kv_rows, d_model),
-            v=project("v", kv_rows, d_model),
+            v=None if self.keys_are_values else project("v", kv_rows, d_model),
             o=project("o", d_model, rows),
             q_norm=norm("q", rows),
             k_norm=norm("k", kv_rows),

@@ -38,6 +38,8 @@ class MoeNames:
         experts: gate, up and down of an expert. MLX's stacks have Qwen's names in every family.
         n_experts: the config's field of the number of experts.
         d_ff: that of an expert's width.
+        top_k: that of how many experts a token has.
+        stack: the module of MLX's stacks of experts.
         biased: router and experts have biases.
     """
 
@@ -46,6 +48,8 @@ class MoeNames:
     experts: tuple[str, str, str] = _QWEN
     n_experts: str = "num_experts"
     d_ff: str = "moe_intermediate_size"
+    top_k: str = "num_experts_per_tok"
+    stack: str = "switch_mlp"
     biased: bool = False
 
 
@@ -99,17 +103,17 @@ class Tensors:
             raise self._bad(tensor, f"expected dtype {', '.join(PLAIN)}, found {tensor.dtype}")
         return tensor.dtype
 
-    def vector(self, name: str, count: int, add: float = 0.0) -> spec.Vector:
-        """A small tensor of `count` numbers, kept as f32; `add` is added to each."""
+    def vector(self, name: str, count: int, add: float = 0.0, mul: float = 1.0) -> spec.Vector:
+        """A small tensor of `count` numbers, kept as f32, times `mul` plus `add`."""
         tensor, module = self.get(name), name.removesuffix(".weight")
         if math.prod(tensor.shape) != count:
             raise self._bad(tensor, f"expected {count} numbers, found shape {list(tensor.shape)}")
         if self._form and TABLE[self._form[0]].are_floats and self.has(f"{module}.scales"):
             out = tensor.shape[0] if len(tensor.shape) == 2 else 1
             matrix = self.matrix(module, out, count // out)
-            return spec.Vector(tensor, count, add, matrix=matrix)
+            return spec.Vector(tensor, count, add, mul=mul, matrix=matrix)
         self._plain(tensor)
-        return spec.Vector(tensor, count, add, tensor.numbers)
+        return spec.Vector(tensor, count, add, tensor.numbers, mul)
 
     def matrix(
         self, name: str, out: int, columns: int, rows: Rows | None = None, bias: bool = False
@@ -171,13 +175,13 @@ class Tensors:
     def experts(self, prefix: str, names: MoeNames, n_experts: int, d_ff: int) -> spec.Experts:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
 
-        `switch_mlp` is MLX's stack; a stack without that name is what `pack` makes of the others.
+        `names.stack` is MLX's; a stack without that name is what `pack` makes of the others.
         """
         if self.has(f"{prefix}.experts.gate_up_proj"):
             return self._fused(f"{prefix}.experts", n_experts, d_ff)
         module, own = f"{prefix}.experts", names.experts
-        if self.has(f"{prefix}.switch_mlp.{_QWEN[0]}.weight"):
-            module, own = f"{prefix}.switch_mlp", _QWEN
+        if self.has(f"{prefix}.{names.stack}.{_QWEN[0]}.weight"):
+            module, own = f"{prefix}.{names.stack}", _QWEN
         is_stack = self.has(f"{module}.{own[0]}.weight")
 
         def matrix(name: str, out: int, columns: int) -> spec.ExpertMatrix:
@@ -256,9 +260,9 @@ def moe(
     """
     config = tensors.config
     n_experts = config.count(names.n_experts, most=MAX_EACH)
-    top_k = config.count("num_experts_per_tok")
+    top_k = config.count(names.top_k)
     if top_k > n_experts:
-        raise config.bad(f"expected num_experts_per_tok <= {n_experts} experts, found {top_k}")
+        raise config.bad(f"expected {names.top_k} <= {n_experts} experts, found {top_k}")
     d_ff = config.count(names.d_ff)
     router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model, None,
                             names.biased)  # fmt: skip

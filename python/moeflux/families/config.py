@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -37,6 +38,12 @@ class Config:
     def __init__(self, checkpoint: Checkpoint, values: dict[str, Any] | None = None) -> None:
         self.values = checkpoint.config if values is None else values
         self.path = checkpoint.config_file
+
+    def with_values(self, values: dict[str, Any]) -> Config:
+        """The config with other values in their places."""
+        other = copy.copy(self)
+        other.values = self.values | values
+        return other
 
     def bad(self, what: str) -> Exception:
         """Builds a FormatError that names the file of the config."""

@@ -1,4 +1,4 @@
-"""Rotary frequencies, plain and YaRN. Source: transformers' modeling_rope_utils.
+"""Rotary frequencies, plain, proportional and YaRN. Source: transformers' modeling_rope_utils.
 
 Both config dialects are read: `rope_theta` with `rope_scaling`, and `rope_parameters`.
 """
@@ -19,11 +19,12 @@ _PLAIN = {"rope_type", "type", "rope_theta", "partial_rotary_factor", "mrope_sec
           "mrope_interleaved"}  # fmt: skip
 _SETTINGS = {
     "default": _PLAIN,
+    "proportional": _PLAIN,
     "yarn": _PLAIN | {"factor", "original_max_position_embeddings", "attention_factor",
                       "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
 }  # fmt: skip
 # Far beyond real settings, and with them all angles and factors are finite in float32.
-_MIN_THETA = {"default": 1e-30, "yarn": 2.0}  # YaRN divides by its logarithm
+_MIN_THETA = {"default": 1e-30, "proportional": 1e-30, "yarn": 2.0}  # YaRN divides by its logarithm
 _MAX_FACTOR, _MAX_SCALE = 1e6, 1e3
 _BETA = (1e-6, 1e6)
 
@@ -72,12 +73,16 @@ def rope(
         return config.number(key, outer, low, high, settings)
 
     theta = number("rope_theta", 10000.0, _MIN_THETA[kind], 1e30)
-    rotary_dim = int(head_dim * number("partial_rotary_factor", fraction, least, 1.0))
+    part = number("partial_rotary_factor", fraction, least, 1.0)
+    # The proportional kind turns pairs of the whole head, the first of them; others the first part.
+    rotary_dim = head_dim if kind == "proportional" else int(head_dim * part)
     if rotary_dim % 2 or not rotary_dim:
         raise config.bad(f"expected an even rotary dim, found {rotary_dim} of head_dim {head_dim}")
     positions = config.count("max_position_embeddings", 0, minimum=0)
     exponent = np.arange(0, rotary_dim, 2, dtype=np.float64) / rotary_dim
     inv_freq, scale = 1.0 / theta**exponent, 1.0
+    if kind == "proportional":
+        inv_freq[int(part * head_dim // 2) :] = 0
     if kind == "yarn":
         factor = config.number("factor", None, 1.0, _MAX_FACTOR, settings)
         key = "original_max_position_embeddings"  # that of the top level wins

@@ -25,8 +25,11 @@ class Family:
         attention_out / head_norms: the output's matrix of attention, and the norms of its heads
             with `{}` for q and k, below `self_attn`.
         dense / dense_names: the module of a dense network, and its gate, up and down in hub files.
+        sandwich: layers are Gemma's.
+        top_k: the config's field of how many experts a token has.
+        query_gain: of the numbers of queries' norms.
         convolution: layers of the kind "conv" are gated convolutions.
-        moe: the module of a layer that has router and experts.
+        moe: the module of a layer that has router and experts; "" is the layer itself.
         router: its matrix, below `moe`.
         router_is_plain: mlx-lm does not quantise it.
         selection_bias: what joins the scores for the choice of experts, below `moe`; or none.
@@ -74,6 +77,9 @@ class Family:
     head_norms: str = "{}_norm"
     dense: str = "mlp"
     dense_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    sandwich: bool = False
+    top_k: str = "num_experts_per_tok"
+    query_gain: float = 1.0
     convolution: bool = False
     moe: str = "mlp"
     router: str = "gate"
@@ -108,6 +114,11 @@ class Family:
     latent: bool = False
     mtp: bool = False
     wrapper: Config | None = None
+
+    @property
+    def inside(self) -> str:
+        """What stands between a layer's name and those of the parts of its MoE module."""
+        return f"{self.moe}." if self.moe else ""
 
 
 COMMON: Config = {

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "ops/cpu/mixers/attend_rows.h"
@@ -9,7 +10,7 @@ using namespace cpu;
 namespace {
 
 // Norms and rotates queries and keys; appends keys and values to the caches.
-void rotate_and_cache(const Attention& w, const AttentionRows& rows, float* k, const float* v) {
+void rotate_and_cache(const Attention& w, const AttentionRows& rows, float* k, float* v) {
   const uint32_t half = w.rotary_dim / 2, kv_dim = w.n_kv_heads * w.head_dim;
   const float* table = rows.rope(w.inv_freq, w.rope_scale, half);
   rows.ops.pool().parallel_for(static_cast<int>(rows.position.size()), [&](int row, int) {
@@ -29,6 +30,10 @@ void rotate_and_cache(const Attention& w, const AttentionRows& rows, float* k, c
       prepare(rows.q + uint64_t(row) * rows.heads + h * w.head_dim, w.q_norm);
     for (uint32_t h = 0; h < w.n_kv_heads; ++h) {
       const uint64_t of_head = uint64_t(row) * kv_dim + h * w.head_dim;
+      if (w.v.out() == 0) std::copy_n(k + of_head, w.head_dim, v + of_head);
+      if (w.value_norm)
+        rows.ops.kernels().l2_norm(v + of_head, w.head_dim, w.eps * float(w.head_dim),
+                                   std::sqrt(float(w.head_dim)));
       prepare(k + of_head, w.k_norm);
       rows.put(row, h, k + of_head, v + of_head);
     }
@@ -48,7 +53,7 @@ void mix(CpuOps& ops, const Attention& w, Segments segments, const Rows& normed,
   float* v = stage.take(uint64_t(n) * kv_dim);
   float* gate = stage.take(uint64_t(n) * w.gate.out());
   float* mixed = stage.take(uint64_t(n) * heads);
-  const float scale = 1.0f / std::sqrt(static_cast<float>(w.head_dim));
+  const float scale = w.scale != 0 ? w.scale : 1.0f / std::sqrt(static_cast<float>(w.head_dim));
   const AttentionRows rows(ops, {w.n_heads, w.n_kv_heads, w.head_dim, scale, w.window, w.sinks},
                            w.cache(), segments, n, q, mixed, w.gate.out() ? gate : nullptr);
   ops.project({{&w.q, q, ops.precision()},
@@ -59,6 +64,7 @@ void mix(CpuOps& ops, const Attention& w, Segments segments, const Rows& normed,
   rotate_and_cache(w, rows, k, v);
   rows.attend(segments);
   ops.project({{&w.o, out, inner_precision(ops.precision())}}, {mixed, n});
+  if (w.post_norm) ops.norm(w.post_norm, w.eps, out, n, d_model, out);
   ops.add(out, uint64_t(n) * d_model, x);
 }
 

@@ -209,6 +209,10 @@ void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed,
   const uint32_t n = normed.n;
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);
+  if (w.v.out() == 0 || w.value_norm || w.scale != 0 || w.post_norm)
+    throw NoKernelError(
+        "[gpu::mix] expected attention without norms of values and of its output, found attention "
+        "with them, which no kernel of a device does; the CPU's do");
   const AttentionRows rows(ops, ops.bump(), w, n, context);
   const Product products[] = {{&w.q, rows.q}, {&w.k, rows.k}, {&w.v, rows.v}, {&w.gate, rows.gate}};
   project_all(rows.recorder, products, normed.data, n);

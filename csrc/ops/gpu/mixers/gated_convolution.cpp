@@ -6,7 +6,7 @@
 namespace moeflux::ops {
 
 void mix(gpu::GpuOps&, const GatedConvolution&, Segments, const Rows&, float*) {
-  throw FormatError(
+  throw NoKernelError(
       "[gpu::mix] expected attention or a delta net, found a gated convolution, which no kernel of "
       "a device does; the CPU's do");
 }
