@@ -165,11 +165,16 @@ class GatedFfn(Glu):
 
 @dataclass(frozen=True, kw_only=True)
 class Experts(Glu):
-    """The experts of a layer, which are read on demand."""
+    """The experts of a layer, which are read on demand.
+
+    Attributes:
+        stack: the module of MLX's stacks of them, beside the router's.
+    """
 
     gate: ExpertMatrix
     up: ExpertMatrix | None
     down: ExpertMatrix
+    stack: str = "switch_mlp"
 
     @property
     def matrices(self) -> list[ExpertMatrix]:

@@ -125,6 +125,7 @@ SPARSE = [
     {"mlp_only_layers": [0]},  # the file has experts there
     {"decoder_sparse_step": 2},
 ]
+MEANS_MORE = {"gemma4": {"hidden_act", "layer_types"}, "lfm2_moe": {"layer_types"}}
 GROWING = FAMILIES["mistral4"].base["rope_parameters"]
 # What transformers would do, or refuse to do, and the engine does not.
 NOT_DONE = {
@@ -201,7 +202,6 @@ NOT_DONE = {
     "mistral4": [
         {"model_type": "mistral"},
         {"scoring_func": "sigmoid"},
-        {"sliding_window": 16},
         {"first_k_dense_replace": None},
         {"rope_interleave": False},
         {"rope_parameters": {**GROWING, "llama_4_scaling_beta": None}},
@@ -261,6 +261,8 @@ def test_a_file_with_biases_or_without_is_not_read_as_the_other(tmp_path, others
     ids=str,
 )
 def test_what_changes_no_text_changes_no_logits(tmp_path, others, family, changes):
+    if changes.keys() & MEANS_MORE.get(family, set()):
+        pytest.skip("that says something in this family")
     same_logits(tmp_path, others[family], changes)
 
 

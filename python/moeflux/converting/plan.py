@@ -90,6 +90,9 @@ class Plan:
             for each in fields(node):
                 if each.name not in ("experts", "gate_bias", "up_bias", "down_bias"):
                     yield from self._items(getattr(node, each.name), each.name)
+        elif isinstance(node, spec.GatedFfn):
+            for part in ("gate", "up", "down"):
+                yield from self._matrix(getattr(node, part), False, f"{part}_proj")
         elif isinstance(node, list):
             for each in node:
                 yield from self._items(each, name)
@@ -97,8 +100,10 @@ class Plan:
             for each in fields(node):
                 yield from self._items(getattr(node, each.name), each.name)
 
-    def _matrix(self, matrix: spec.Matrix, is_small: bool) -> Iterator[Item]:
+    def _matrix(self, matrix: spec.Matrix, is_small: bool, leaf: str = "") -> Iterator[Item]:
+        """Of a matrix; `leaf` is the last part of its name in MLX's files, where it has another."""
         name = self._named(matrix.weight.name.removesuffix(".weight"))
+        name = f"{name.rpartition('.')[0]}.{leaf}" if leaf else name
         rows = of_matrix(matrix)
         usual = self._own(rows) if is_small else self._settings.usual
         yield self._coded(name, rows, (rows.n_rows,), usual)
@@ -132,8 +137,7 @@ class Plan:
         experts, biases = moe.experts, (moe.gate_bias, moe.up_bias, moe.down_bias)
         given = [experts.gate, experts.up, experts.down]
         module = experts.gate.module.rpartition(".")[0].rpartition(".")[0]
-        # MLX's models with biases of experts have the hub's name for the module.
-        module = self._named(f"{module}.{'experts' if moe.gate_bias else 'switch_mlp'}")
+        module = self._named(f"{module}.{experts.stack}")
         for number, name in enumerate(_EXPERT):
             unit, of_unit, at = 1, 0, number
             if experts.interleaved and number < 2:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -266,7 +266,7 @@ def moe(
     d_ff = config.count(names.d_ff)
     router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model, None,
                             names.biased)  # fmt: skip
-    experts = tensors.experts(prefix, names, n_experts, d_ff)
+    experts = replace(tensors.experts(prefix, names, n_experts, d_ff), stack=names.stack)
     if names.biased:
         steps |= tensors.expert_biases(f"{prefix}.experts", names, n_experts, d_ff)
     if names.selection_bias:

@@ -23,12 +23,15 @@ _LOCAL, _GLOBAL = _KINDS = ("sliding_attention", "full_attention")
 _ONE_WAY: dict[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "enable_moe_block": (True,),
+    "hidden_act": (),
     "hidden_activation": ("gelu_pytorch_tanh",),
     "hidden_size_per_layer_input": (0,),
     "model_type": ("gemma4_text",),
     "num_kv_shared_layers": (0,),
     "use_bidirectional_attention": ("vision",),  # of images alone
+    "rope_scaling": (),
     "use_double_wide_mlp": (False,),
+    "use_sliding_window": (False,),
 }
 _NAMES = MoeNames(router="router.proj", top_k="top_k_experts", stack="experts.switch_glu")
 _NORMS = ("input_layernorm", "pre_feedforward_layernorm_2")

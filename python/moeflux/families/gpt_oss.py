@@ -19,7 +19,7 @@ from .rope import rope
 
 MODEL_TYPES = ("gpt_oss",)
 _NAMES = MoeNames(router="router", n_experts="num_local_experts", d_ff="intermediate_size",
-                  biased=True)  # fmt: skip
+                  stack="experts", biased=True)  # fmt: skip
 _KINDS = ("sliding_attention", "full_attention")
 _ALPHA = 1.702  # no config has it
 

@@ -17,7 +17,6 @@ MODEL_TYPES = ("mistral4", "mistral3")
 _ONE_WAY = deepseek.ONE_WAY | {
     "model_type": ("mistral4",),
     "scoring_func": ("softmax",),
-    "sliding_window": (),
     "topk_method": (),
 }
 _GROWTH = "llama_4_scaling_beta"

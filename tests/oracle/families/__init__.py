@@ -25,10 +25,12 @@ FAMILIES: dict[str, Family] = {
 def text_config(family: str, overrides: Config) -> Config:
     """The family's text config with `overrides` on top (hub dialect).
 
-    An override of Qwen's name of the number or the width of experts is one of the family's own.
+    An override of Qwen's name of the number or the width of experts, or of how many a token has, is
+    one of the family's own.
     """
     spec = FAMILIES[family]
-    own = {"num_experts": spec.n_experts, "moe_intermediate_size": spec.d_ff}
+    own = {"num_experts": spec.n_experts, "moe_intermediate_size": spec.d_ff,
+           "num_experts_per_tok": spec.top_k}  # fmt: skip
     config = copy.deepcopy(spec.base)
     config.update({own.get(key, key): copy.deepcopy(value) for key, value in overrides.items()})
     if "num_hidden_layers" in overrides and "layer_types" not in overrides:
