@@ -7,6 +7,8 @@ constant constexpr uint kMergeSimdgroups = 8;  // of a threadgroup
 // the largest m; with n_sinks, sinks[h % n_sinks] is one more m, whose total is 1 and whose values are 0.
 // partial (splits, heads, head_dim), stats (splits, heads, 2), out (heads, head_dim), sinks (n_sinks).
 // A threadgroup per head: 128 channels at a time, a SIMD group every eighth split.
+/// @aligned partial 16
+/// @aligned out 16
 /// @elements partial splits * heads * head_dim
 /// @elements stats splits * heads * 2
 /// @elements sinks n_sinks

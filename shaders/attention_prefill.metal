@@ -55,6 +55,8 @@ inline float sum_of_16(float value) {
 // thread has 4 x 4 scores and 4 x 8 sums. Without `ends`, and with several splits, out has the sums
 // and stats (their largest score, the sum of weights); with `resumes` they begin as these are there.
 // One whose positions do not lie in its blocks writes nothing.
+/// @aligned q 16
+/// @aligned out 16
 /// @elements q n * heads * HeadDim
 /// @elements blocks 4 * extents
 /// @elements out splits * n * heads * HeadDim

@@ -30,6 +30,7 @@ inline void product_rows(Rows rows,
 // out[j] = W x[j] + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
 // group_size), x (n, in_dim), bias (out_dim) where has_bias, out (n, out_dim). R rows of W and N of
 // x a SIMD group, two SIMD groups a threadgroup. A row's bits do not depend on n, nor on N.
+/// @aligned W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements W out_dim * (in_dim / 32) * Bits
 /// @elements scales out_dim * in_dim / group_size
 /// @elements biases out_dim * in_dim / group_size
@@ -78,16 +79,19 @@ template
 // What qmatvec gives for one row of x and up to three matrices of one form, which have as many tiles
 // of rows each as they would have alone: first_out = first_W x + first_bias where first_biased, and
 // so on. A matrix of no rows is none. The bits are those of qmatvec.
+/// @aligned first_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements first_W first_rows * (in_dim / 32) * Bits
 /// @elements first_scales first_rows * in_dim / group_size
 /// @elements first_biases first_rows * in_dim / group_size
 /// @elements first_bias first_biased * first_rows
 /// @elements first_out first_rows
+/// @aligned second_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements second_W second_rows * (in_dim / 32) * Bits
 /// @elements second_scales second_rows * in_dim / group_size
 /// @elements second_biases second_rows * in_dim / group_size
 /// @elements second_bias second_biased * second_rows
 /// @elements second_out second_rows
+/// @aligned third_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements third_W third_rows * (in_dim / 32) * Bits
 /// @elements third_scales third_rows * in_dim / group_size
 /// @elements third_biases third_rows * in_dim / group_size
@@ -160,9 +164,11 @@ template [[host_name("qmatvecs_f32_f32")]] kernel decltype(qmatvecs<float>) qmat
 
 // out[j] = silu(gate x[j]) * (up x[j]) for two matrices of one shape and format, as above: x is read
 // once for the two. R rows of each a SIMD group.
+/// @aligned gate_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements gate_W out_dim * (in_dim / 32) * Bits
 /// @elements gate_scales out_dim * in_dim / group_size
 /// @elements gate_biases out_dim * in_dim / group_size
+/// @aligned up_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements up_W out_dim * (in_dim / 32) * Bits
 /// @elements up_scales out_dim * in_dim / group_size
 /// @elements up_biases out_dim * in_dim / group_size

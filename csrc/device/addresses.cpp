@@ -17,6 +17,7 @@ std::shared_ptr<Buffer> Device::addresses(std::span<const std::shared_ptr<Buffer
   std::copy(list.begin(), list.end(), reinterpret_cast<uint64_t*>(made->contents()));
   std::copy_if(buffers.begin(), buffers.end(), std::back_inserter(made->reaches_),
                [](const auto& buffer) { return buffer != nullptr; });
+  made->is_list_ = true;
   return made;
 }
 

@@ -65,7 +65,7 @@ struct Values {
       refuse(info, argument(info, i), ": offset of ", slice.offset,
              " bytes: expected a multiple of ", binding.alignment, " within ",
              slice.buffer->nbytes());
-    if (binding.type == Type::u64 && (slice.buffer->reaches().empty() || slice.offset != 0))
+    if (binding.type == Type::u64 && (!slice.buffer->is_list() || slice.offset != 0))
       refuse(info, argument(info, i), ": expected a list of buffers, found a buffer");
     lengths[i] =
         std::min(slice.nbytes, slice.buffer->nbytes() - slice.offset) / type_bytes(binding.type);
@@ -165,6 +165,11 @@ void check_dispatch(const Pipeline& pipeline, const Limits& limits, std::span<co
   for (size_t i = 0; i < args.size(); ++i) {
     const Binding& binding = info.bindings[i];
     if (binding.scalar) continue;
+    const uint64_t offset = std::get<Slice>(args[i]).offset;
+    const Wide unit = binding.aligned ? binding.aligned(values.call) : 1;
+    if (unit == 0 || unit == kNoValue || offset % unit != 0)
+      refuse(info, argument(info, i), ": offset of ", offset, " bytes: expected a multiple of ",
+             text(unit));
     const Wide expected = binding.elements(values.call);
     if (expected <= values.lengths[i]) continue;
     const bool given = std::get<Slice>(args[i]).buffer != nullptr;

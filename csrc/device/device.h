@@ -45,10 +45,12 @@ class Buffer {
   virtual uint64_t address() const = 0;  // as kernels know it
   // Of a list that Device::addresses made: the buffers in it.
   std::span<const std::shared_ptr<Buffer>> reaches() const { return reaches_; }
+  bool is_list() const { return is_list_; }  // which may reach none
 
  private:
   friend class Device;
   std::vector<std::shared_ptr<Buffer>> reaches_;
+  bool is_list_ = false;
 };
 
 // Bytes [offset, offset + nbytes), or up to the buffer's end; an empty pointer: no buffer (unused

@@ -49,6 +49,8 @@ struct Binding {
   uint32_t alignment = 0;      // bytes: of a float4 16; a buffer's offset is a multiple of it
   // At least this many elements are read or written; 0: the buffer may be left out (None).
   Expression elements = nullptr;  // null for scalars
+  // What an offset is a multiple of beside `alignment`, in bytes; null: nothing.
+  Expression aligned = nullptr;
 };
 
 struct FunctionConstant {

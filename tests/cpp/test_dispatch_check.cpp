@@ -169,6 +169,19 @@ TEST_CASE("offsets count, and are aligned") {
   g.refused("offset of 80 bytes: expected a multiple of 16 within 64");
 }
 
+TEST_CASE("what a kernel loads at once is a matter of its constants, too") {
+  std::vector<Binding> bindings(std::begin(kBindings), std::end(kBindings));
+  bindings[0].aligned = [](const Call& c) -> Wide { return multiply(constant(c, 0), Wide{1}); };
+  KernelInfo info = kInfo;
+  info.bindings = bindings;
+  Gather g;
+  g.pipeline = FakePipeline(info);
+  g.args[0] = Slice{std::make_shared<Memory>(5 * 64 * 4 + 400), 400};
+  g.check();
+  g.args[0] = Slice{std::make_shared<Memory>(5 * 64 * 4 + 400), 80};
+  g.refused("argument 0 (W): offset of 80 bytes: expected a multiple of 100");
+}
+
 TEST_CASE("addresses come from a list of buffers alone") {
   std::vector<Binding> bindings(std::begin(kBindings), std::end(kBindings));
   bindings[0].type = Type::u64;
@@ -179,6 +192,19 @@ TEST_CASE("addresses come from a list of buffers alone") {
   CHECK_THROWS_WITH_AS(check_dispatch(pipeline, g.limits, g.args, g.geometry),
                        doctest::Contains("argument 0 (W): expected a list of buffers"),
                        FormatError);
+}
+
+TEST_CASE("a list of buffers may be empty") {
+  std::vector<Binding> bindings(std::begin(kBindings), std::end(kBindings));
+  bindings[0].type = Type::u64;
+  bindings[0].alignment = 8;
+  bindings[0].elements = [](const Call&) -> Wide { return 0; };
+  KernelInfo info = kInfo;
+  info.bindings = bindings;
+  Gather g;
+  g.pipeline = FakePipeline(info);
+  g.args[0] = Slice{open_host()->addresses({}), 0};
+  g.check();
 }
 
 TEST_CASE("arguments of the wrong number or kind") {

@@ -2,6 +2,7 @@
 
 Grammar (tools/README.md has the meaning):
 
+    /// @aligned NAME expr
     /// @elements NAME expr, or NAME[COUNT] expr for NAME0, NAME1 .. with # for the number
     /// @threadgroup any | multiple of 32 | NUMBER, the first two also with `up to NUMBER`
     /// @default_threadgroup expr
@@ -18,7 +19,7 @@ from .expressions import ExpressionError, parse, to_cpp
 from .model import Kernel
 from .tokens import Token
 
-_TAGS = ("elements", "threadgroup", "default_threadgroup", "grid", "require")
+_TAGS = ("elements", "aligned", "threadgroup", "default_threadgroup", "grid", "require")
 _GEOMETRY = ("grid", "threads", "groups")
 
 
@@ -93,6 +94,15 @@ def _elements(kernel: Kernel, rest: str, doc: Token) -> None:
     param.elements = _cpp(kernel, text, _GEOMETRY)
 
 
+def _aligned(kernel: Kernel, rest: str, doc: Token) -> None:
+    name, _, text = rest.partition(" ")
+    param = next((p for p in kernel.bindings if p.name == name and not p.scalar), None)
+    if param is None:
+        raise doc.error(f"kernel {kernel.name} has no buffer {name}")
+    _once(param.aligned is None, doc)
+    param.aligned = _cpp(kernel, text, ())
+
+
 def _threadgroup(kernel: Kernel, rest: str, doc: Token) -> None:
     _once(kernel.threadgroup == "", doc)
     rest, up_to, most = rest.partition(" up to ")
@@ -137,6 +147,7 @@ def _once(first: bool, doc: Token) -> None:
 
 _ANNOTATE = {
     "elements": _elements,
+    "aligned": _aligned,
     "threadgroup": _threadgroup,
     "default_threadgroup": _default_threadgroup,
     "grid": _grid,

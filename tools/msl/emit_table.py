@@ -77,6 +77,7 @@ def _binding(param: Buffer) -> str:
         needs_maximum=_true_or_default(param.needs_maximum),
         alignment=str(nbytes * param.width),
         elements=_expression(param.elements),
+        aligned=_expression(param.aligned) if param.aligned else None,
     )
 
 

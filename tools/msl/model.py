@@ -53,6 +53,7 @@ class Buffer:
     writable: bool
     token: Token
     elements: str | None = None  # C++ of the least element count
+    aligned: str | None = None  # C++ of what an offset is a multiple of, beyond the type's size
     needs_maximum: bool = False
 
 

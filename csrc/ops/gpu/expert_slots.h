@@ -4,6 +4,7 @@
 #include <array>
 #include <optional>
 
+#include "base/error.h"
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops::gpu {
@@ -56,10 +57,13 @@ struct GpuOps::Slots {
   bool has_layout(const Slots& other) const {
     return offsets == other.offsets && nbytes == other.nbytes;
   }
-  // In words, or in scales: 16-bit values unless it is said.
+  // In words, or in scales: 16-bit values unless it is said. Throws GpuError for a place between two.
   uint32_t at(size_t part, uint64_t scale_bytes = sizeof(uint16_t)) const {
-    return word(offsets[part] /
-                (part % quant::kPlanes == quant::kCodes ? sizeof(uint32_t) : scale_bytes));
+    const uint64_t unit = part % quant::kPlanes == quant::kCodes ? sizeof(uint32_t) : scale_bytes;
+    if (offsets[part] % unit != 0)
+      throw GpuError("[gpu::experts] a part of an expert in its slot: expected a multiple of ",
+                     unit, " bytes, found ", offsets[part]);
+    return word(offsets[part] / unit);
   }
 
   uint32_t entry;
