@@ -26,8 +26,9 @@ struct AttentionRowsArgs {
 
 struct AttentionDecodeArgs {
   uint heads, heads_per_kv, kv_dim, from, kv_len, split, splits, ends;
+  uint rotary_dim, norm_q, norm_k;
   uint extents, last, keys_at, values_at, last_keys_at, last_values_at;
-  float scale;
+  float scale, eps, rope_scale;
 };
 
 struct AttentionMergeArgs {

@@ -1,6 +1,6 @@
 // What stands between the products of attention and its sums: norms and rotary positions of queries
 // and keys, and the way of keys and values into the cache.
-#include "kv_cache.h"
+#include "attention_head.h"
 
 constant constexpr uint kRowSimdgroups = 8;  // of a threadgroup
 
@@ -53,30 +53,22 @@ kernel void attention_rows(device float* q [[buffer(0)]],
   device const float* from = is_q ? q + q_at : k + kv_at;
   device const float* weight = is_q ? q_norm : k_norm;
   const bool normed = (is_q ? args.norm_q : args.norm_k) != 0;
-  float sum = 0.0f;
-  if (normed)
-    for (uint i = lane; i < args.head_dim; i += kSimdWidth) sum = fma(from[i], from[i], sum);
-  sum = simd_sum(sum);
+  const HeadTurn turn = head_turn(from, args.head_dim, args.rotary_dim, normed, args.eps,
+                                  args.position + row, args.rope_scale, lane);
   simdgroup_barrier(mem_flags::mem_device);  // q has been read before it is written
-  const float scale = normed ? precise::rsqrt(sum / float(args.head_dim) + args.eps) : 1.0f;
   const uint pairs = args.rotary_dim / 2;
-  const float position = float(args.position + row);
   for (uint i = lane; i < pairs; i += kSimdWidth) {
-    const float angle = position * inv_freq[i];
-    const float c = precise::cos(angle) * args.rope_scale;
-    const float s = precise::sin(angle) * args.rope_scale;
-    const float a = from[i] * scale * (normed ? weight[i] : 1.0f);
-    const float b = from[i + pairs] * scale * (normed ? weight[i + pairs] : 1.0f);
+    const float2 y = turned_pair(from, weight, inv_freq, turn, i);
     if (is_q) {
-      q[q_at + i] = a * c - b * s;
-      q[q_at + i + pairs] = b * c + a * s;
+      q[q_at + i] = y.x;
+      q[q_at + i + pairs] = y.y;
     } else {
-      store(keys + kv_at + i, a * c - b * s);
-      store(keys + kv_at + i + pairs, b * c + a * s);
+      store(keys + kv_at + i, y.x);
+      store(keys + kv_at + i + pairs, y.y);
     }
   }
   for (uint i = args.rotary_dim + lane; i < args.head_dim; i += kSimdWidth) {
-    const float y = from[i] * scale * (normed ? weight[i] : 1.0f);
+    const float y = head_channel(from, weight, turn, i);
     if (is_q)
       q[q_at + i] = y;
     else

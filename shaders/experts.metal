@@ -10,8 +10,8 @@ constant constexpr uint kDownRows = 4;
 // For each of n experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
 // the slot of entries[k]: gate's weights from word gate_weights on, scales and biases from the bf16
 // values gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (n), hidden (n,
-// out_dim). The hidden row of an expert without a slot stays as it is. A SIMD group per row of gate
-// and up, eight a threadgroup.
+// out_dim). The hidden row of an expert without a slot stays as it is. Two rows of gate and of up a
+// SIMD group, two SIMD groups a threadgroup.
 /// @elements slabs 2 * n_slabs
 /// @elements entries n
 /// @elements x (maxof(rows) + 1) * in_dim
@@ -61,8 +61,8 @@ kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
 }
 
 // For each of n experts k: out[places[k]] = down_k hidden[k]; slots as above. hidden (n, in_dim),
-// places (n) without repetition, out (.., out_dim): other rows stay. A SIMD group per row of down,
-// eight a threadgroup.
+// places (n) without repetition, out (.., out_dim): other rows stay. Four rows of down
+// a SIMD group, two SIMD groups a threadgroup.
 /// @elements slabs 2 * n_slabs
 /// @elements entries n
 /// @elements hidden n * in_dim

@@ -24,12 +24,23 @@ inline float4 load4(device const bf16* from) {
 }
 
 // The bf16 next to a number, ties to even.
+inline bf16 to_bf16(float value) {
+  const uint bits = as_type<uint>(value);
+  return bf16(isnan(value) ? 0x7fc0u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
 inline void store(device float* to, float value) {
   *to = value;
 }
 inline void store(device bf16* to, float value) {
-  const uint bits = as_type<uint>(value);
-  *to = bf16(isnan(value) ? 0x7fc0u : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+  *to = to_bf16(value);
+}
+
+// A number as it comes back from a cache of this type.
+inline float as_cached(device const float*, float value) {
+  return value;
+}
+inline float as_cached(device const bf16*, float value) {
+  return to_f32(to_bf16(value));
 }
 
 // a . b, one product after the other, on top of `sum`.

@@ -2,6 +2,7 @@
 // waits for each, whatever is missing, late or at fault.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "gpu_model.h"
@@ -118,6 +119,66 @@ TEST_CASE("ahead: bits and counts are those of a model that waits") {
       ExpertStoreTest::assert_invariants(ahead.model->engine().store());
     }
   }
+}
+
+TEST_CASE("ahead: experts of several sizes, of which some are always missing, change no bit") {
+  const auto of = [](uint32_t slots, bool run_ahead) {
+    TinyModel::Options made = options(slots, run_ahead);
+    made.first_experts = "affine8";
+    return made;
+  };
+  GpuModel all(GpuModel::open(), of(0, false));
+  const auto expected = run(all);
+  for (const uint32_t slots : {8u, 30u, 0u}) {
+    CAPTURE(slots);
+    GpuModel ahead(GpuModel::open(late(slots, 0)), of(slots, true));
+    const auto found = run(ahead);
+    CHECK(finds(ahead) > 0);
+    CHECK((slots == 0) == (found.back().store.evictions == 0));
+    for (size_t i = 0; i < found.size(); ++i) CHECK(same_bits(found[i].logits, expected[i].logits));
+    ExpertStoreTest::assert_invariants(ahead.model->engine().store());
+  }
+}
+
+TEST_CASE("ahead: another budget between tokens changes no bit") {
+  GpuModel waits(GpuModel::open(), options(0, false));
+  const auto expected = run(waits);
+  GpuModel gpu(0);
+  engine::Engine& engine = gpu.model->engine();
+  const auto found = run(gpu, [&](size_t token) {
+    engine.set_memory(token % 3 == 1 ? engine.least_bytes() : uint64_t{64} << 20);
+  });
+  CHECK(finds(gpu) > 0);
+  CHECK(found.back().store.misses > expected.back().store.misses);  // what went is read again
+  for (size_t i = 0; i < found.size(); ++i) CHECK(same_bits(found[i].logits, expected[i].logits));
+}
+
+TEST_CASE("ahead: a session goes on past its first extent") {
+  std::vector<std::vector<uint32_t>> steps{prompt(ops::kCacheExtent - 4)};
+  for (uint32_t token = 0; token < 9; ++token) steps.push_back({token * 7});
+  const auto with = [](TinyModel::Options made) {
+    made.context = ops::kCacheExtent + 32;
+    return made;
+  };
+  GpuModel waits(GpuModel::open(), with(options(0, false)));
+  GpuModel ahead(GpuModel::open(), with(options(0, true)));
+  const Logits expected = run_steps(waits, steps), found = run_steps(ahead, steps);
+  CHECK(finds(ahead) > 0);
+  CHECK(same_bits(found, expected));
+  TinyModel cpu(with({}));
+  const auto session = cpu.session();
+  Logits near;
+  for (const auto& tokens : steps) {
+    const auto logits = cpu.step(*session, tokens);
+    near.insert(near.end(), logits.begin(), logits.end());
+  }
+  REQUIRE(near.size() == found.size());
+  float most = 0, error = 0;
+  for (size_t i = 0; i < near.size(); ++i) {
+    most = std::max(most, std::fabs(near[i]));
+    error = std::max(error, std::fabs(near[i] - found[i]));
+  }
+  CHECK(error < 1e-3f * most);
 }
 
 TEST_CASE("ahead: experts may be missing at any layer of any token") {
@@ -317,4 +378,33 @@ TEST_CASE("ahead: an interrupt waits for a few layers and no more") {
   CHECK(session->position() == 0);
   CHECK(ExpertStoreTest::n_pinned(gpu.model->engine().store()) == 0);
   CHECK(same_bits(gpu.model->step(*session, {7}), expected));
+}
+
+TEST_CASE("gpu: a fault in a wide pass leaves the session, and the repeat is exact") {
+  std::vector<std::vector<uint32_t>> steps{prompt(30), {3}};
+  const auto wide = [](uint32_t seed) {
+    TinyModel::Options made = options(4, true);
+    made.rows = 32;
+    return GpuModel(GpuModel::open(late(0, seed)), made);
+  };
+  std::map<Fault, uint64_t> before, after;
+  Logits expected;
+  {
+    GpuModel gpu = wide(0);
+    before = gpu.device->seen().calls;
+    expected = run_steps(gpu, steps);
+    after = gpu.device->seen().calls;
+    CHECK(gpu.stats().passes == 2);
+  }
+  for (const Fault fault : {Fault::commands, Fault::commit, Fault::execution})
+    for (uint64_t i = 0; i < 5; i += kSparse) {
+      const uint64_t at = (after[fault] - before[fault]) * i / 5;
+      CAPTURE(int(fault));
+      CAPTURE(at);
+      GpuModel gpu = wide(20);
+      gpu.device->inject(fault, at);
+      int failures = 0;
+      CHECK(same_bits(run_steps(gpu, steps, &failures), expected));
+      CHECK(failures == (gpu.device->pending() ? 0 : 1));
+    }
 }

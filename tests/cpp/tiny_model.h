@@ -26,11 +26,13 @@ class TinyModel {
     uint32_t context = kContext;
     bool read_ahead = false;
     bool run_ahead = true;
-    uint32_t rows = 0;  // of a pass, at most; 0: what the plan chooses
+    uint32_t rows = 0;                      // of a pass, at most; 0: what the plan chooses
+    const char* first_experts = "affine4";  // of the first layer; of 8 bits: slots of two sizes
   };
 
   explicit TinyModel(Options options)
-      : account_(options.budget),
+      : first_experts_(options.first_experts),
+        account_(options.budget),
         arena_(options.make_arena ? options.make_arena(account_)
                                   : std::make_shared<TrackingArena>(account_, 4096)) {
     const Node tree = spec();
@@ -112,7 +114,7 @@ class TinyModel {
     if (index == 2)
       writer.part("dense", ffn());
     else
-      writer.dict["moe"] = moe(index != 1);
+      writer.dict["moe"] = moe(index != 1, index == 0 ? first_experts_ : "affine4");
     return {std::move(writer.dict)};
   }
 
@@ -122,14 +124,14 @@ class TinyModel {
     return ffn;
   }
 
-  Node moe(bool shared) {
+  Node moe(bool shared, const char* format) {
     SpecWriter writer(resident_, kModel);
     moeflux::ops::Router{{}, kExperts, kTopK, true}.fields(writer);
     if (shared) {
       writer.part("shared", ffn());
       writer.matrix("shared_gate", {}, 1, kModel);
     }
-    ExpertWriter experts{bytes_, resident_.random};
+    ExpertWriter experts{bytes_, resident_.random, format};
     ffn().fields(experts);
     writer.dict["experts"] = {std::move(experts.dict)};
     return {std::move(writer.dict)};
@@ -138,6 +140,7 @@ class TinyModel {
   struct ExpertWriter {  // of experts, which lie in the first file
     std::vector<std::byte>& bytes;
     std::mt19937& random;
+    const char* format;
     Node::Dict dict = {};
     const uint32_t d_model = kModel;
 
@@ -148,9 +151,9 @@ class TinyModel {
     }
     void matrix(const char* name, const moeflux::ops::Linear&, uint64_t out, uint64_t in) {
       const moeflux::quant::Shape shape{uint32_t(out), uint32_t(in),
-                                        &moeflux::quant::find_format("affine4"), 32,
+                                        &moeflux::quant::find_format(format), 32,
                                         moeflux::quant::DType::bf16};
-      Node::Dict matrix = SpecWriter::shape(out, in, "affine4", 32, "BF16");
+      Node::Dict matrix = SpecWriter::shape(out, in, format, 32, "BF16");
       for (size_t plane = 0; plane < moeflux::quant::kPlanes; ++plane) {
         moeflux::store::Part part{shape.plane_bytes(plane), 0, {}, {}};
         for (uint32_t expert = 0; expert < kExperts; ++expert) {
@@ -171,6 +174,7 @@ class TinyModel {
     }
   };
 
+  const char* first_experts_;
   SpecWriter::File resident_{1};
   moeflux::base::Account account_;
   std::shared_ptr<moeflux::base::Arena> arena_;

@@ -160,9 +160,11 @@ def decode_attention(
         blocks = [Rotated(kind, EXTENT * width, 0.1) for _ in range(2 * extents)]
         partial = Same("partial", "f32", splits * heads * dim)
         stats = Same("stats", "f32", splits * heads * 2)
-        args = [Same("q", "f32", heads * dim), blocks, partial, stats]
-        args += [heads, group, width, 0, positions, split, splits, 0, extents, extents - 1]
-        args += [0, 0, 0, 0, dim**-0.5]
+        args = [Same("q", "f32", heads * dim), Same("k", "f32", width), Same("v", "f32", width)]
+        args += [Same("keys", kind, width), Same("values", kind, width), None, None, None]
+        args += [blocks, partial, stats]
+        args += [heads, group, width, 0, positions, split, splits, 0, 0, 0, 0]
+        args += [extents, extents - 1, 0, 0, 0, 0, dim**-0.5, 1e-6, 1.0]
         merge = [partial, stats, None, Same("out", "f32", heads * dim), heads, dim, splits, 0]
         return Step(
             [

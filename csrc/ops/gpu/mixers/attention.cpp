@@ -84,7 +84,8 @@ struct Extents {
   uint32_t keys_at = 0, values_at = 0, last_keys_at = 0, last_values_at = 0;
 };
 
-// Norms and rotates the queries in place and the keys into the cache; copies the values there.
+// Norms and rotates the queries in place and the keys into the cache; copies the values there. Of one
+// token attend_one() does it.
 void cache(const AttentionRows& rows, const Segment& segment) {
   const Attention& w = rows.w;
   for (uint32_t done = 0; done < segment.n;) {
@@ -128,16 +129,41 @@ void attend_one(const AttentionRows& rows, const Segment& segment) {
   const device::Argument mixed =
       rows.recorder.out(rows.mixed + uint64_t(segment.row) * rows.heads, rows.heads);
   const auto name = rows.names.decode[rows.group == 1 ? 0 : rows.group <= 4 ? 1 : 2];
+  const CacheExtent& extent = segment.cache[segment.position / kCacheExtent];
+  const uint32_t at = segment.position % kCacheExtent;
+  const uint64_t row = segment.row;
+  const bool norms = !w.whole_norms;
   rows.recorder.weigh(uint64_t(2) * len * rows.heads);
   rows.recorder.run(
       rows.kernel(name),
-      {rows.recorder.in(rows.q + uint64_t(segment.row) * rows.heads, rows.heads), extents.blocks,
+      {rows.recorder.in(rows.q + row * rows.heads, rows.heads),
+       rows.recorder.in(rows.k + row * rows.kv_dim, rows.kv_dim),
+       rows.recorder.in(rows.v + row * rows.kv_dim, rows.kv_dim), rows.cached(extent.keys, at, 1),
+       rows.cached(extent.values, at, 1), rows.recorder.in(norms ? w.q_norm : nullptr, w.head_dim),
+       rows.recorder.in(norms ? w.k_norm : nullptr, w.head_dim),
+       rows.recorder.in(w.inv_freq, w.rotary_dim / 2), extents.blocks,
        ends ? mixed : rows.recorder.out(rows.partial, sums * w.head_dim),
        ends ? Place{} : rows.recorder.out(rows.stats, sums * 2)},
-      AttentionDecodeArgs{w.n_heads, rows.group, rows.kv_dim, from, len, split, splits,
-                          uint32_t(ends), extents.count, extents.last, extents.keys_at,
-                          extents.values_at, extents.last_keys_at, extents.last_values_at,
-                          rows.scale()});
+      AttentionDecodeArgs{w.n_heads,
+                          rows.group,
+                          rows.kv_dim,
+                          from,
+                          len,
+                          split,
+                          splits,
+                          uint32_t(ends),
+                          w.rotary_dim,
+                          uint32_t(norms && w.q_norm),
+                          uint32_t(norms && w.k_norm),
+                          extents.count,
+                          extents.last,
+                          extents.keys_at,
+                          extents.values_at,
+                          extents.last_keys_at,
+                          extents.last_values_at,
+                          rows.scale(),
+                          w.eps,
+                          w.rope_scale});
   if (!ends) merge(rows, 1, splits, mixed);
 }
 
@@ -218,9 +244,14 @@ void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed,
   project_all(rows.recorder, products, normed.data, n);
   if (w.whole_norms && w.q_norm) ops.norm(w.q_norm, w.eps, rows.q, n, rows.heads, rows.q);
   if (w.whole_norms && w.k_norm) ops.norm(w.k_norm, w.eps, rows.k, n, rows.kv_dim, rows.k);
-  for (const Segment& segment : segments) cache(rows, segment);
-  for (const Segment& segment : segments)
-    segment.n == 1 ? attend_one(rows, segment) : attend(rows, segment);
+  for (const Segment& segment : segments) {
+    if (segment.n == 1) {
+      attend_one(rows, segment);
+    } else {
+      cache(rows, segment);
+      attend(rows, segment);
+    }
+  }
   const uint64_t count = uint64_t(n) * rows.heads;
   if (w.gate.out())
     rows.recorder.run({"sigmoid_gate"}, {rows.recorder.out(rows.mixed, count),

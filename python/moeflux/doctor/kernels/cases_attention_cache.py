@@ -143,16 +143,56 @@ def sums(scores: Array, values: Array) -> tuple[Array, Array]:
     return np.einsum("rp,rpd->rd", weights, values), stats
 
 
+class Token:
+    """Queries, key and value of a token, before norm and rotary position and behind them."""
+
+    def __init__(self, rng: Generator, kind: str, heads: int, kv_heads: int, head_dim: int):
+        self.rotary_dim = 2 * int(rng.integers(0, head_dim // 2 + 1))
+        self.norms, self.rope_scale = int(rng.integers(0, 2)), float(rng.choice([1.0, 1.25]))
+        inv_freq = 10_000.0 ** (-np.arange(0, self.rotary_dim, 2) / max(self.rotary_dim, 1))
+        self.inv_freq = inv_freq.astype(np.float32)
+        self.q, self.k, self.v = (floats(rng, h, head_dim) for h in (heads, kv_heads, kv_heads))
+        self.weights = [floats(rng, head_dim) if self.norms else None for _ in range(2)]
+        self.kind, self.draw = kind, rng
+
+    def turned(self, x: Array, weight: Array | None, position: int) -> Array:
+        values = decode(x)
+        if weight is not None:
+            values = oracles.rms_norm(values, decode(weight), 1e-6)
+        return oracles.rope(values[None], self.inv_freq, position, self.rope_scale)[0]
+
+    def key(self, position: int) -> Array:
+        """As a cache holds it; none of it is so near to a tie that it may be rounded either way."""
+        while True:
+            key = self.turned(self.k, self.weights[1], position)
+            part = np.abs(key) / 2.0 ** (np.floor(np.log2(np.abs(key) + 1e-30)) - 7) % 1
+            near = np.abs(part - 0.5) < 2e-3
+            if self.kind == "f32" or not near.any():
+                return decode(encode(key.astype(np.float32), self.kind))
+            self.k[near.any(axis=1)] = floats(self.draw, *self.k.shape)[near.any(axis=1)]
+
+
 def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
     def build(rng: Generator, shape: Shape) -> Case:
         heads, per_kv, head_dim, kv_len, split, window, ends = shape
         cache = Cache(rng, kind, kv_len, heads // per_kv, head_dim)
-        q, scale = floats(rng, heads, head_dim), float(np.float32(head_dim**-0.5))
+        token, scale = Token(rng, kind, heads, heads // per_kv, head_dim), head_dim**-0.5
+        scale = float(np.float32(scale))
+        cache.keys[-1], cache.value[-1] = token.key(kv_len - 1), decode(encode(token.v, kind))
+        for block in cache.blocks[-2:]:
+            block[-cache.width :] = ~block.dtype.type(0)  # not read: NaN
+        q = token.turned(token.q, token.weights[0], kv_len - 1)
+        dtype = np.uint16 if kind == "bf16" else np.float32
+        key_size = 4 * np.abs(cache.keys[-1]).max(axis=-1, keepdims=True) + 0 * cache.keys[-1]
+        new = [
+            Out(cache.keys[-1], key_size, dtype=dtype),
+            Out(cache.value[-1], dtype=dtype),
+        ]
         start = max(0, kv_len - window) if window else 0
         splits = -(-kv_len // split) - start // split
         ends = int(ends and splits == 1)
         of = np.arange(heads) // per_kv
-        scores = oracles.attn_scores(decode(q), cache.keys, scale, per_kv)
+        scores = oracles.attn_scores(q, cache.keys, scale, per_kv)
         scores[:, :start] = -np.inf
         partial, stats = np.zeros((splits, heads, head_dim)), np.zeros((splits, heads, 2))
         for s in range(splits):
@@ -160,7 +200,7 @@ def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
             part = slice(begin, min(begin + split, kv_len))
             values = cache.value[part][:, of].transpose(1, 0, 2)
             partial[s], stats[s] = sums(scores[:, part], values)
-        size = magnitude(decode(q)[None], cache, scale)
+        size = magnitude(q[None], cache, scale)
         if ends:
             outs = [Out(partial / stats[..., 1:], size + 0 * partial), None]
         else:
@@ -169,7 +209,10 @@ def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
                 Out(stats, (1 + abs(stats)) * (1 + size)),
             ]
         sizes = [heads, per_kv, cache.width, start, kv_len, split, splits, ends]
-        args = [q, cache.blocks, *outs, *sizes, *cache.args, scale]
+        sizes += [token.rotary_dim, token.norms, token.norms]
+        inv_freq = token.inv_freq if token.rotary_dim else None
+        args = [token.q, token.k, token.v, *new, *token.weights, inv_freq, cache.blocks, *outs]
+        args += [*sizes, *cache.args, scale, 1e-6, token.rope_scale]
         grid = splits * (heads // per_kv) * -(-per_kv // n) * 256
         name = f"attention_decode_{kind}_{n}"
         return Case(name, args, grid, 256, {"HeadDim": head_dim}, f"{shape}")
