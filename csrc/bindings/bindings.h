@@ -11,7 +11,6 @@ void register_eviction(pybind11::module_& module);
 void register_formats(pybind11::module_& module);
 void register_kernel_table(pybind11::module_& module);
 void register_model(pybind11::module_& module);
-void register_matvec(pybind11::module_& module);
 void register_options(pybind11::module_& module);
 void register_plan(pybind11::module_& module);
 void register_sampling(pybind11::module_& module);

@@ -19,7 +19,6 @@ PYBIND11_MODULE(_core, module) {
   moeflux::bindings::register_options(module);
   moeflux::bindings::register_snapshots(module);
   moeflux::bindings::register_model(module);
-  moeflux::bindings::register_matvec(module);
   moeflux::bindings::register_plan(module);
   moeflux::bindings::register_sampling(module);
   moeflux::bindings::register_eviction(module);

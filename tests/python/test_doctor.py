@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 import moeflux as mf
-from moeflux import _core, doctor
+from moeflux import doctor
 from moeflux.cli import app
 from moeflux.doctor import checks, model_check, speed
 from moeflux.doctor.kernels import cases
@@ -179,7 +179,7 @@ def test_an_unknown_device_is_one_sentence(kind):
     assert "metal or host" in done.stderr
 
 
-# ---- the table of matvec variants --------------------------------------------------------------
+# ---- rates of the matvec kernels ---------------------------------------------------------------
 
 
 def test_all_forms_of_the_matvec_are_candidates():
@@ -187,44 +187,6 @@ def test_all_forms_of_the_matvec_are_candidates():
     variants = {("dequant_matvec_4bit" + form, 4) for form in ("", "_fast", "_v3", "_v4", "_v5")}
     assert set(found) >= variants | {("dequant_matvec_2bit", 2), ("dequant_matvec_8bit_v3", 8)}
     assert "dequant_matvec_4bit_batched" not in dict(found)
-
-
-def test_the_measured_shapes_are_one_of_each_class(monkeypatch):
-    monkeypatch.undo()
-    assert [_core.matvec_shape(*shape) for shape in speed.SHAPES] == [
-        "few_rows", "short_rows", "large",
-    ]  # fmt: skip
-
-
-def test_a_variant_replaces_the_tables_where_it_is_clearly_faster():
-    def rate(kernel, bits, shape, gb_per_s):
-        return speed.MatvecRate(kernel, bits, *shape, gb_per_s)
-
-    few, large = (8, 64), (4096, 4096)
-    rates = [
-        rate("dequant_matvec_4bit_v3", 4, few, 100.0),  # the table's choice
-        rate("dequant_matvec_4bit_v4", 4, few, 110.0),
-        rate("dequant_matvec_4bit_fast", 4, few, 120.0),
-        rate("dequant_matvec_4bit_v3", 4, large, 100.0),
-        rate("dequant_matvec_4bit_v4", 4, large, 102.0),  # no more than noise
-        rate("dequant_matvec_8bit_v3", 8, few, 1.0),
-    ]
-    assert speed.better_rows("Apple M9", rates) == [
-        '{"Apple M9", few_rows, 4, "dequant_matvec_4bit_fast"},'
-    ]
-    assert speed.better_rows('x"y', rates[:2]) == [
-        r'{"x\"y", few_rows, 4, "dequant_matvec_4bit_v4"},'
-    ]
-    assert speed.better_rows("Apple M9", rates[3:]) == []
-
-
-def test_tune_prints_rows_or_says_that_there_are_none(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "TUNE_REPEATS", 1)
-    done = run_doctor("--tune", "--device", "host", "--disk", str(tmp_path))
-    assert done.exit_code == 0
-    _, rows = done.stdout.split("rows for csrc/ops/gpu/matvec_variants.inc:\n")
-    name = mf.Backend("host").name
-    assert rows.lstrip().startswith(("none: the table is right", f'{{"{name}", '))
 
 
 def test_a_check_is_plain_data():

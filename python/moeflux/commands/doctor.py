@@ -17,9 +17,6 @@ def doctor(
         Optional[list[str]],
         typer.Option(help="Examine this one (metal, host); repeatable. All without it."),
     ] = None,
-    tune: Annotated[
-        bool, typer.Option("--tune", help="Measure longer; print better matvec table rows.")
-    ] = False,
     quick: Annotated[
         bool, typer.Option("--quick", help="Check only; do not time the device in detail.")
     ] = False,
@@ -44,7 +41,6 @@ def doctor(
         report = examine(
             device or KINDS,
             disk=disk,
-            tune=tune,
             facts_too=not quick,
             note=lambda text: status.update(escape(escape_controls(text))),
         )

@@ -29,7 +29,6 @@ from .model_check import check_model
 from .report import DeviceReport, Report
 
 REPEATS = 3  # of each measurement of a matvec
-TUNE_REPEATS = 15  # where a row of the table hangs on it
 
 __all__ = ["DeviceReport", "Report", "examine"]
 
@@ -38,7 +37,6 @@ def examine(
     kinds: Sequence[str] = KINDS,
     *,
     disk: Path | None = None,
-    tune: bool = False,
     facts_too: bool = True,
     note: Callable[[str], None] = lambda _: None,
 ) -> Report:
@@ -47,7 +45,6 @@ def examine(
     Args:
         kinds: devices to look for.
         disk: folder whose disk is measured; None takes the one where the hub keeps models.
-        tune: measure the matvec variants longer and propose rows for their table.
         facts_too: ask what only this machine can tell of its GPU; most of the time goes there.
         note: hears what is being done.
 
@@ -63,7 +60,7 @@ def examine(
         if backend is None:
             report.devices.append(DeviceReport(kind, absent=absent))
             continue
-        report.devices.append(_examine_device(backend, tune, note, report.problems))
+        report.devices.append(_examine_device(backend, note, report.problems))
         if facts_too:
             report.devices[-1].facts = facts.measure(backend, kind in GPUS, note, disk)
         if kind in GPUS and len(report.problems) == n_problems:
@@ -92,7 +89,7 @@ def _open(kind: str, problems: list[str]) -> tuple[Backend | None, str]:
 
 
 def _examine_device(
-    backend: Backend, tune: bool, note: Callable[[str], None], problems: list[str]
+    backend: Backend, note: Callable[[str], None], problems: list[str]
 ) -> DeviceReport:
     kind = backend.kind
     device = DeviceReport(kind, name=backend.name, limits=dataclasses.asdict(backend.limits))
@@ -113,11 +110,9 @@ def _examine_device(
     if device.model.problem:
         problems.append(f"{kind}: demo model: {device.model.problem}")
     try:
-        device.rates = speed.measure_all(backend, note, TUNE_REPEATS if tune else REPEATS)
+        device.rates = speed.measure_all(backend, note, REPEATS)
     except MoefluxError as error:
         problems.append(f"{kind}: rates of matvec kernels: {error}")
-    if tune:
-        device.table_rows = speed.better_rows(backend.name, device.rates)
     return device
 
 

@@ -28,7 +28,6 @@ class DeviceReport:
     model: ModelCheck | None = None
     rates: list[MatvecRate] = field(default_factory=list)
     facts: list[Fact] = field(default_factory=list)
-    table_rows: list[str] | None = None  # better ones, where they were asked for
 
 
 @dataclass
@@ -83,9 +82,6 @@ def _device_lines(device: DeviceReport) -> Iterable[str]:
     if device.facts:
         yield "  what only this machine can tell:"
         yield from (f"  {line}" for line in table(device.facts))
-    if device.table_rows is not None:
-        yield "  better rows for csrc/ops/gpu/matvec_variants.inc:"
-        yield from (f"    {row}" for row in device.table_rows or ["none: the table is right"])
 
 
 def _model_lines(kind: str, model: ModelCheck) -> Iterable[str]:

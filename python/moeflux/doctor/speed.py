@@ -1,4 +1,4 @@
-"""Bandwidth of the matvec kernels, and which of them a machine should use.
+"""Bandwidth of the matvec kernels of the contract.
 
 A matvec moves its weights once, so weight bytes over time is the rate that counts. The weights of
 consecutive dispatches lie in different buffers, as experts do, lest a cache serve them.
@@ -6,27 +6,24 @@ consecutive dispatches lie in different buffers, as experts do, lest a cache ser
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from .. import _core
 from ..gpu.backend import Backend
 from ..gpu.buffer import Buffer
 from ..gpu.command import Argument
 from ..gpu.device import KERNELS
 
-# (out_dim, in_dim), one of each shape class: gate and down projection of an expert of
+# (out_dim, in_dim), few rows, short rows, large: gate and down projection of an expert of
 # Qwen3.6-35B-A3B, and a square projection.
 SHAPES = ((512, 2048), (2048, 512), (4096, 4096))
 GROUP = 64
 POOL_BYTES = 128 << 20  # of weights: beyond the last-level caches of Apple's chips (96 MB at most)
 RUN_SECONDS = 0.02  # of GPU time a measurement: far above what starting a command buffer takes
-BETTER = 1.03  # a variant replaces the table's when it is faster by this: run-to-run noise is below
 
 
 @dataclass(frozen=True)
@@ -38,11 +35,6 @@ class MatvecRate:
     out_dim: int
     in_dim: int
     gb_per_s: float
-
-    @property
-    def shape_class(self) -> str:
-        """As the table of variants calls it."""
-        return _core.matvec_shape(self.out_dim, self.in_dim)
 
 
 def candidates(backend: Backend) -> list[tuple[str, int]]:
@@ -100,21 +92,6 @@ def measure_all(backend: Backend, note: Callable[[str], None], repeats: int) -> 
             note(f"{backend.kind}: rate of {kernel}, {shape[0]} x {shape[1]}")
             rates.append(measure(backend, kernel, bits, shape, repeats))
     return rates
-
-
-def better_rows(device_name: str, rates: Iterable[MatvecRate]) -> list[str]:
-    """Rows for csrc/ops/gpu/matvec_variants.inc where a kernel beats the table's choice."""
-    by_case: dict[tuple[str, int], list[MatvecRate]] = {}
-    for rate in rates:
-        by_case.setdefault((rate.shape_class, rate.bits), []).append(rate)
-    quoted, rows = json.dumps(device_name), []
-    for (shape_class, bits), found in by_case.items():
-        best = max(found, key=lambda rate: rate.gb_per_s)
-        chosen = _core.matvec_variant(device_name, best.out_dim, best.in_dim, bits)
-        now = max((rate.gb_per_s for rate in found if rate.kernel == chosen), default=0.0)
-        if best.gb_per_s > BETTER * now:
-            rows.append(f'{{{quoted}, {shape_class}, {bits}, "{best.kernel}"}},')
-    return rows
 
 
 def _random_weights(backend: Backend, bits: int, shape: tuple[int, int]) -> list[Buffer]:
