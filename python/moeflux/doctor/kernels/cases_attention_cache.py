@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -211,7 +212,16 @@ def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
         sizes = [heads, per_kv, cache.width, start, kv_len, split, splits, ends]
         sizes += [token.rotary_dim, token.norms, token.norms]
         inv_freq = token.inv_freq if token.rotary_dim else None
-        args = [token.q, token.k, token.v, *new, *token.weights, inv_freq, cache.blocks, *outs]
+        args: list[Any] = [
+            token.q,
+            token.k,
+            token.v,
+            *new,
+            *token.weights,
+            inv_freq,
+            cache.blocks,
+            *outs,
+        ]
         args += [*sizes, *cache.args, scale, 1e-6, token.rope_scale]
         grid = splits * (heads // per_kv) * -(-per_kv // n) * 256
         name = f"attention_decode_{kind}_{n}"
