@@ -149,7 +149,9 @@ def check_precision(precision: str, device: str = "cpu") -> None:
 def check_kv(kv: str | None, device: str = "cpu") -> None:
     """Raises FormatError when there is no such type of a KV cache, or not on that device."""
     check("load", FormatError, RULES, {"kv": kv})
-    known = caches_of("cpu" if device == "auto" else device)  # "auto" is the CPU where a GPU refuses
+    known = caches_of(
+        "cpu" if device == "auto" else device
+    )  # "auto" is the CPU where a GPU refuses
     if kv is not None and kv not in known:
         raise FormatError(
             f"[load] expected kv {' or '.join(known)} on device {device}, found {kv!r}: it is the CPU's"

@@ -166,13 +166,7 @@ def _plan(
                             asked.kv)  # fmt: skip
     sizes = planner.measure(checkpoint, spec, asked.context, threads, asked.precision, native,
                              asked.read_ahead, asked.rows, asked.kv)  # fmt: skip
-    advised = devices.advised_bytes(native)
-    budgets = [devices.device_budget(text, native) for text in texts]
-    whole = sizes.fixed_bytes + sizes.slots_bytes(sizes.n_experts)
-    best = max(budgets) if budgets else min(asked.given.budget(native), whole)
-    budgets = budgets or planner.usual_budgets(sizes, advised)
-    for budget in budgets:
-        planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    budgets, best = _budgets(asked, texts, sizes, native)
     machine = _machine(asked, found, spec, sizes, threads, native)
     runs = _runs(asked, found, threads, native)
     curve, told = _curve(asked.hit_rate, checkpoint.config, sizes, runs)
@@ -191,7 +185,7 @@ def _plan(
         "kv": asked.kv or ("float32" if asked.precision == "float32" else "bfloat16"),
         "best_bytes": best,
         "contexts": {kv: context(kv) for kv in devices.caches_of(devices.kind_of(native))},
-        "advised_bytes": advised,
+        "advised_bytes": devices.advised_bytes(native),
         "routing": _routing(asked.hit_rate, curve),
         "curve": told,
         **_answer(sizes, machine, rows, spec.chunk),
@@ -199,6 +193,20 @@ def _plan(
                                       "sentence": verdict.sentence},
     }  # fmt: skip
     return answer, verdict
+
+
+def _budgets(asked: Asked, texts: list[str], sizes: Sizes, native: Any) -> tuple[list[int], int]:
+    """Budgets of the table, and the one that the verdict is on. Raises MemoryBudgetError."""
+    from .. import device as devices
+    from ..planning import plan as planner
+
+    budgets = [devices.device_budget(text, native) for text in texts]
+    whole = sizes.fixed_bytes + sizes.slots_bytes(sizes.n_experts)
+    best = max(budgets) if budgets else min(asked.given.budget(native), whole)
+    budgets = budgets or planner.usual_budgets(sizes, devices.advised_bytes(native))
+    for budget in budgets:
+        planner.fit(sizes, budget)  # one that is too small is refused before the probe
+    return budgets, best
 
 
 def _machine(
