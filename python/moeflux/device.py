@@ -154,7 +154,8 @@ def check_kv(kv: str | None, device: str = "cpu") -> None:
     )  # "auto" is the CPU where a GPU refuses
     if kv is not None and kv not in known:
         raise FormatError(
-            f"[load] expected kv {' or '.join(known)} on device {device}, found {kv!r}: it is the CPU's"
+            f"[load] expected kv {' or '.join(known)} on device {device}, found {kv!r}: it is the "
+            f"CPU's"
         )
 
 

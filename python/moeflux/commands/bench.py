@@ -144,8 +144,8 @@ def _sizes(setting: Setting, checkpoint: Checkpoint, spec: Spec, device: Any) ->
     least = plan.minimum_bytes(sizes) + (setting.sequences - 1) * sizes.session_bytes
     if least > budget:
         raise errors.MemoryBudgetError(
-            f"[bench] no room for {setting.sequences} sequences: expected --memory {least} or more, "
-            f"found {budget}"
+            f"[bench] no room for {setting.sequences} sequences: expected --memory {least} or "
+            f"more, found {budget}"
         )
     return sizes
 
