@@ -104,21 +104,22 @@ TEST_CASE("advice goes by the driver's code where the text has one, else by Meta
 
 TEST_CASE("a queue that failed is replaced although others always have work under way") {
   const Clean clean;
-  metal_standin::set_schedule({.max_delay_us = 1000});
+  metal_standin::set_schedule({.max_delay_us = 2000});
   const auto device = open_device();
   inject(Fault::timeout);
   std::deque<std::unique_ptr<Job>> jobs;
   int failed = 0, good = 0;
-  for (int i = 0; i < 60; ++i) {
+  constexpr int kUnderWay = 40;
+  for (int i = 0; i < 150; ++i) {
     jobs.push_back(std::make_unique<Job>(*device));
     jobs.back()->commands->commit();
-    if (jobs.size() < 5) continue;
+    if (jobs.size() < kUnderWay) continue;
     (jobs.front()->error().empty() ? good : failed)++;
     jobs.pop_front();
   }
   for (const auto& job : jobs) CHECK(job->error().empty());
-  CHECK(failed <= 5);
-  CHECK(good >= 50);
+  CHECK(failed <= kUnderWay);
+  CHECK(good > kUnderWay);
 }
 
 TEST_CASE("more command buffers than a queue has are committed, some of them late") {
