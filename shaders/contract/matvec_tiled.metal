@@ -1,5 +1,5 @@
-// out = dequant(W) x for codes of 2, 4 or 8 bits with bf16 scales: the form that the engine uses.
-#include "affine.h"
+// out = dequant(W) x for codes of 2, 4 or 8 bits with bf16 scales: the tiled form.
+#include "../affine.h"
 
 // out = W x for codes of N bits; W u32 (out_dim, in_dim / (32 / N)), scales, biases (out_dim,
 // in_dim / group_size), x (in_dim), out (out_dim). Eight rows a threadgroup, a SIMD group each; x
