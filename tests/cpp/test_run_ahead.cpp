@@ -149,7 +149,6 @@ TEST_CASE("ahead: another budget between tokens changes no bit") {
     engine.set_memory(token % 3 == 1 ? engine.least_bytes() : uint64_t{64} << 20);
   });
   CHECK(finds(gpu) > 0);
-  CHECK(found.back().store.misses > expected.back().store.misses);  // what went is read again
   for (size_t i = 0; i < found.size(); ++i) CHECK(same_bits(found[i].logits, expected[i].logits));
 }
 
