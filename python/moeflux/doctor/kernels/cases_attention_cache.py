@@ -173,6 +173,22 @@ class Token:
             self.k[near.any(axis=1)] = floats(self.draw, *self.k.shape)[near.any(axis=1)]
 
 
+def split_sums(q: Array, cache: Cache, scale: float, start: int, split: int) -> tuple[Array, Array]:
+    """Of a token's q (heads, head_dim) over positions from start on: sums (splits, heads, head_dim)
+    and (splits, heads, 2) of each split that it sees a part of.
+    """  # noqa: D205
+    length, kv_heads = cache.keys.shape[:2]
+    per_kv = len(q) // kv_heads
+    scores = oracles.attn_scores(q, cache.keys, scale, per_kv)
+    scores[:, :start] = -np.inf
+    found = []
+    for begin in range(start // split * split, length, split):
+        values = cache.value[begin : begin + split].repeat(per_kv, axis=1).transpose(1, 0, 2)
+        found.append(sums(scores[:, begin : begin + split], values))
+    partial, stats = zip(*found, strict=True)
+    return np.stack(partial), np.stack(stats)
+
+
 def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
     def build(rng: Generator, shape: Shape) -> Case:
         heads, per_kv, head_dim, kv_len, split, window, ends = shape
@@ -185,22 +201,11 @@ def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
         q = token.turned(token.q, token.weights[0], kv_len - 1)
         dtype = np.uint16 if kind == "bf16" else np.float32
         key_size = 4 * np.abs(cache.keys[-1]).max(axis=-1, keepdims=True) + 0 * cache.keys[-1]
-        new = [
-            Out(cache.keys[-1], key_size, dtype=dtype),
-            Out(cache.value[-1], dtype=dtype),
-        ]
+        new = [Out(cache.keys[-1], key_size, dtype=dtype), Out(cache.value[-1], dtype=dtype)]
         start = max(0, kv_len - window) if window else 0
         splits = -(-kv_len // split) - start // split
         ends = int(ends and splits == 1)
-        of = np.arange(heads) // per_kv
-        scores = oracles.attn_scores(q, cache.keys, scale, per_kv)
-        scores[:, :start] = -np.inf
-        partial, stats = np.zeros((splits, heads, head_dim)), np.zeros((splits, heads, 2))
-        for s in range(splits):
-            begin = (start // split + s) * split
-            part = slice(begin, min(begin + split, kv_len))
-            values = cache.value[part][:, of].transpose(1, 0, 2)
-            partial[s], stats[s] = sums(scores[:, part], values)
+        partial, stats = split_sums(q, cache, scale, start, split)
         size = magnitude(q[None], cache, scale)
         if ends:
             outs = [Out(partial / stats[..., 1:], size + 0 * partial), None]
@@ -212,17 +217,8 @@ def decoding(kind: str, n: int) -> Callable[[Generator, Shape], Case]:
         sizes = [heads, per_kv, cache.width, start, kv_len, split, splits, ends]
         sizes += [token.rotary_dim, token.norms, token.norms]
         inv_freq = token.inv_freq if token.rotary_dim else None
-        args: list[Any] = [
-            token.q,
-            token.k,
-            token.v,
-            *new,
-            *token.weights,
-            inv_freq,
-            cache.blocks,
-            *outs,
-        ]
-        args += [*sizes, *cache.args, scale, 1e-6, token.rope_scale]
+        args: list[Any] = [token.q, token.k, token.v, *new, *token.weights, inv_freq, cache.blocks]
+        args += [*outs, *sizes, *cache.args, scale, 1e-6, token.rope_scale]
         grid = splits * (heads // per_kv) * -(-per_kv // n) * 256
         name = f"attention_decode_{kind}_{n}"
         return Case(name, args, grid, 256, {"HeadDim": head_dim}, f"{shape}")
@@ -281,6 +277,15 @@ class Rows:
         return part.reshape(self.n, self.heads, -1), stats.reshape(self.n, self.heads, 2)
 
 
+def with_sinks(out: Array, stats: Array, sinks: Array | None) -> tuple[Array, Array]:
+    """Sums and totals with the sinks (heads) in the softmax; sinks None: without."""
+    if sinks is None:
+        return out, stats[..., 1]
+    top = np.maximum(stats[..., 0], decode(sinks))
+    shrink = np.exp(stats[..., 0] - top)
+    return out * shrink[..., None], stats[..., 1] * shrink + np.exp(decode(sinks) - top)
+
+
 def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
     def build(rng: Generator, shape: Shape) -> Case:
         rows = Rows(rng, kind, shape)
@@ -301,27 +306,20 @@ def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
         before = [
             each.astype(np.float32) for each in (rows.sums(0, middle) if resumes else (out, stats))
         ]
-        if ends and sinks is not None:
-            top = np.maximum(stats[..., 0], decode(sinks))
-            shrink = np.exp(stats[..., 0] - top)
-            out = out * shrink[..., None]
-            total = stats[..., 1] * shrink + np.exp(decode(sinks) - top)
-        else:
-            total = stats[..., 1]
+        out, total = with_sinks(out, stats, sinks if ends else None)
         size = magnitude(decode(rows.q), rows.cache, rows.scale)
         size *= 1 + (np.abs(sinks).max() if sinks is not None else 0)
         whole = np.broadcast_to(stats, (slices, *stats.shape))
+        known: Out | Array | None = None
         if ends:
             result = Out(out / total[..., None], size + 0 * out)
-            known: Out | Array | None = None
         else:
             result = Out(out, np.maximum(total[..., None], 1) * size + 0 * out)
             known = Out(whole, np.where(np.isfinite(whole), (1 + abs(whole)) * (1 + size), 0))
         if resumes:
             result.before = before[0][None]
             known = np.broadcast_to(before[1][None], whole.shape).copy()
-            if not ends:
-                known = Out(whole, before=known)
+            known = known if ends else Out(whole, before=known)
         tiles = -(-n * per_kv // ROWS)
         sizes = [n, position, heads, per_kv, rows.cache.width, window, has_sinks]
         parts_of = [0, tiles, splits, split, begin, stop, resumes, ends]
