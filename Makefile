@@ -174,7 +174,7 @@ metal-sanitize: metal-address metal-thread  ## the same under address, undefined
 
 metal-address metal-thread: metal-%: $(BIN)/moeflux
 	$(BIN)/pip install -q $(PYTEST)
-	KERNELS="$(KERNELS)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
+	KERNELS="$(KERNELS)" CTEST="$(CTEST)" PYTHON=$(BIN)/python tests/metal_standin/checks.sh $*
 
 metal-headers: $(CROSS)/ready  ## our declarations of Metal are Apple's; planted errors are found
 	PYTHONPATH=tools $(CROSS)/bin/python -m check_metal_headers \

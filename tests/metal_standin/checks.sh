@@ -9,7 +9,7 @@
 #   address  address and undefined-behaviour sanitizer
 #   thread   thread sanitizer
 # Debian: clang-19, with sanitizers libclang-rt-19-dev. Further arguments go to pytest. KERNELS: see
-# csrc/ops/cpu/kernels.cmake.
+# csrc/ops/cpu/kernels.cmake. CTEST: further arguments of ctest's.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 flavour=$1
@@ -51,7 +51,7 @@ cmake -S . -B $build -DMOEFLUX_METAL=STANDIN -DMOEFLUX_HOST_CHECKS=ON -DMOEFLUX_
   -DCMAKE_INTERPROCEDURAL_OPTIMIZATION=OFF \
   -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$($python -m pybind11 --cmakedir)" >/dev/null
 cmake --build $build -j2
-if [ $flavour != goldens ]; then ctest --test-dir $build -j2 --output-on-failure; fi
+if [ $flavour != goldens ]; then ctest --test-dir $build -j2 --output-on-failure ${CTEST:-}; fi
 
 rm -rf $build/site && mkdir $build/site
 cp -r python/moeflux $build/site/
