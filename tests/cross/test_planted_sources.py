@@ -14,7 +14,7 @@ ERRORS = {
         "newFunctionNamed:",
     ),
     "argument of another type": (
-        "library.mm", "computeFunction = function.get()", "computeFunction = device",
+        "compile.mm", "computeFunction = function;", "computeFunction = device;",
         "MTLFunction",
     ),
     "misspelt enumerator": (
@@ -22,7 +22,7 @@ ERRORS = {
         "MTLResourceStorageModeSharing",
     ),
     "newer than macOS 14, unguarded": (
-        "library.mm", "if (@available(macOS 15, *)) ", "", "macOS 15",
+        "compile.mm", "if (@available(macOS 15, *)) ", "", "macOS 15",
     ),
     "assignment to a property that is read-only": (
         "device.mm", "id<MTLDevice> device = context->device.get();",
