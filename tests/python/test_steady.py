@@ -4,12 +4,13 @@ import json
 import random
 
 import pytest
+import typer
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moeflux import _core
 from moeflux.checkpoint import open_checkpoint
-from moeflux.commands.plan import plan as command
+from moeflux.commands.plan import plan as plan_command
 from moeflux.families import build_spec
 from moeflux.planning import plan, probe, steady
 from moeflux.synth import Recipe, synthesize
@@ -120,6 +121,11 @@ def test_one_disturbed_measurement_in_five_is_seen_through_or_said(folder, monke
             for n, seconds in machine.layer.by_misses.items():
                 assert seconds <= near * fake.layer_seconds(n)
     assert said < len(SEEDS) / 2  # most are seen through
+
+
+def command(*args, **options):
+    with pytest.raises(typer.Exit):  # its status is the verdict
+        plan_command(*args, **options)
 
 
 def test_a_machine_that_is_always_busy_is_said_to_be(folder, monkeypatch, capsys):
