@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 from msl.emit_host import float_edits
 from msl.model import Block, Buffer, Builtin, Edit, Function, Kernel, Library, apply_edits
@@ -44,6 +45,8 @@ def emit_opencl(library: Library, constants: Mapping[str, int]) -> str:
     for function in library.functions:
         if function.is_kernel:
             edits = _kernel(library, function, kernels[function.name], edits)
+        else:
+            edits += _of_variables(library, function)
     return apply_edits(library.text, edits)
 
 
@@ -68,6 +71,15 @@ def _kernel(library: Library, function: Function, kernel: Kernel, edits: list[Ed
         Edit(first.start, last.end, f"({', '.join(parameters)})"),
         Edit(body.end, body.end, " " + " ".join(variables)),
     ]
+
+
+def _of_variables(library: Library, function: Function) -> list[Edit]:
+    """Parameters that take a kernel's struct of arguments, which is a variable of its body here."""
+    blocks = {p.type for k in library.kernels for p in k.parameters if isinstance(p, Block)}
+    tokens = library.tokens[slice(*function.parameters)]
+    return [Edit(token.start, token.end, "const")
+            for token, following in pairwise(tokens)
+            if token.text == "constant" and following.text in blocks]  # fmt: skip
 
 
 def _parameter(p: Buffer) -> str:
