@@ -69,12 +69,13 @@ kernel void moe_combine_norm_f32(device float* x [[buffer(0)]],
   threadgroup float scratch[kMaxSimdgroups];
   const ulong first = ulong(row) * args.dim, pair = ulong(row) * args.top_k;
   const bool has_shared = args.has_shared != 0;
+  const ulong shared_row = has_shared ? first : 0;
   const float gate = has_shared && args.has_gate != 0 ? sigmoid(gates[row]) : 1.0f;
   float squares = 0.0f;
   for (uint i = thread_index; i < args.dim; i += threads) {
     const float value =
         x[first + i] + combined(weights + pair, expert_out + pair * args.dim, args.top_k,
-                                shared + first, has_shared, gate, args.dim, i);
+                                shared + shared_row, has_shared, gate, args.dim, i);
     x[first + i] = value;
     squares = fma(value, value, squares);
   }

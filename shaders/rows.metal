@@ -64,7 +64,8 @@ kernel void moe_combine_f32(device float* x [[buffer(0)]],
   const uint token = i / args.dim;
   const ulong pair = ulong(token) * args.top_k;
   const bool has_shared = args.has_shared != 0;
+  const ulong shared_row = has_shared ? ulong(token) * args.dim : 0;
   const float gate = has_shared && args.has_gate != 0 ? sigmoid(gates[token]) : 1.0f;
-  x[i] += combined(weights + pair, expert_out + pair * args.dim, args.top_k,
-                   shared + ulong(token) * args.dim, has_shared, gate, args.dim, i % args.dim);
+  x[i] += combined(weights + pair, expert_out + pair * args.dim, args.top_k, shared + shared_row,
+                   has_shared, gate, args.dim, i % args.dim);
 }

@@ -69,7 +69,7 @@ ALWAYS_INLINE u32x16 to_words(const u16x16& v) {
   return convert<word_lanes, half_lanes, u32x16>(v);
 }
 typedef int8_t byte_lanes __attribute__((vector_size(kLanes)));
-ALWAYS_INLINE i16 load_bytes(const std::byte* p) {  // 16 signed ones
+ALWAYS_INLINE i16 load_int8(const std::byte* p) {  // 16 signed ones
   i16 to;
   for (uint32_t i = 0; i < 16; i += kLanes) {
     byte_lanes part;

@@ -42,7 +42,7 @@ ALWAYS_INLINE u32x16 to_words(const u16x16& v) {
           __builtin_convertvector(part[1], word_lanes)};
 }
 typedef int8_t byte_lanes __attribute__((vector_size(8)));
-ALWAYS_INLINE i16 load_bytes(const std::byte* p) {  // 16 signed ones
+ALWAYS_INLINE i16 load_int8(const std::byte* p) {  // 16 signed ones
   byte_lanes part[2];
   memcpy(part, p, sizeof part);
   return {__builtin_convertvector(part[0], int_lanes), __builtin_convertvector(part[1], int_lanes)};

@@ -9,10 +9,6 @@
 
 #include "base/format.h"
 
-namespace moeflux::ops::cpu {
-namespace {}  // namespace
-}  // namespace moeflux::ops::cpu
-
 #ifdef MOEFLUX_PAIRS
 #include "ops/cpu/simd/pair_parts.h"
 #else
