@@ -128,7 +128,7 @@ cross-wheel: $(CROSS)/ready  ## the macOS arm64 wheel, for inspection, into dist
 	$(CROSS)/bin/python tools/cross/check_wheel.py dist/moeflux-*-macosx_*.whl
 
 cross-test: cross-wheel  ## errors planted in the wheel, its sources and its link are found
-	$(CROSS)/bin/python -m pytest -q tests/cross
+	$(CROSS)/bin/python -m pytest -q -n 2 tests/cross
 
 sdist-test: $(CROSS)/ready  ## sdist, a wheel from it with a bare compiler, its installation
 	$(CROSS)/bin/python -m pytest -q tests/sdist
