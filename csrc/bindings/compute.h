@@ -15,8 +15,7 @@ struct ComputeOptions {
   int n_threads = 1;
   std::string simd;  // empty: the best that this machine runs
   ops::Precision precision = ops::Precision::float32;
-  std::string
-      kv;  // type of the KV cache, float32, bfloat16 or int8; empty: what the precision gives
+  std::string kv;  // of the cache: float32, bfloat16 or int8; empty: what the precision gives
 };
 
 struct Compute {

@@ -29,10 +29,10 @@ def place(name: str) -> Path:
     return (mac if sys.platform == "darwin" else home / ".local" / "state") / "moeflux" / name
 
 
-def read(name: str) -> list[Any]:
+def read(name: str, max_bytes: int = MAX_BYTES) -> list[Any]:
     """The list in a file; empty for whatever is wrong with it."""
     try:
-        found = json.loads(files.read(place(name), MAX_BYTES))
+        found = json.loads(files.read(place(name), max_bytes))
     except (OSError, ValueError, RuntimeError, RecursionError, MoefluxError):
         return []
     return found if isinstance(found, list) else []
@@ -45,4 +45,4 @@ def write(name: str, found: list[Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         write_json(path, found, indent=1)
     except (OSError, RuntimeError, MoefluxError) as error:
-        logger.warning("cannot remember in %s: %s", name, error)
+        logger.warning("cannot remember in %s: %s", name, str(error))

@@ -10,6 +10,7 @@ import pytest
 import moeflux as mf
 from moeflux import _core, checked_devices, doctor
 from moeflux import device as device_module
+from moeflux import state as remembered
 from moeflux.cli import app
 from moeflux.errors import GpuError
 from moeflux.planning import probe, rates
@@ -34,7 +35,7 @@ def test_nothing_has_passed_before_the_doctor_came(state):
     checked_devices.note_passed(GPU)
     checked_devices.note_passed(GPU)
     assert checked_devices.has_passed(GPU)
-    assert len(checked_devices._read()) == 1
+    assert len(remembered.read(checked_devices.NAME)) == 1
     checked_devices.revoke("metal")
     assert not checked_devices.has_passed(GPU)
 
