@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from . import files
-from .durable import write_json
+from .durable import private_file
 from .errors import MoefluxError
 from .log import logger
 
@@ -43,6 +43,7 @@ def write(name: str, found: list[Any]) -> None:
     try:
         path = place(name)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        write_json(path, found, indent=1)
+        with private_file(path) as stream:
+            stream.write(json.dumps(found, indent=1).encode())
     except (OSError, RuntimeError, MoefluxError) as error:
         logger.warning("cannot remember in %s: %s", name, str(error))
