@@ -46,7 +46,9 @@ class Checkpoint:
         """The least size of each file that holds all of its tensors."""
         ends = [0] * len(self.files)
         for tensor in self.tensors.values():
-            stretch = tensor.stride * tensor.shape[0] if tensor.stride else tensor.nbytes
+            stretch = tensor.nbytes
+            if tensor.stride:  # to the end of the last record's part
+                stretch = tensor.stride * (tensor.shape[0] - 1) + tensor.nbytes // tensor.shape[0]
             ends[tensor.file] = max(ends[tensor.file], tensor.offset + stretch)
         return ends
 
