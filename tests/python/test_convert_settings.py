@@ -10,6 +10,7 @@ import pytest
 
 import moeflux
 from moeflux.converting import Settings, convert
+from moeflux.converting.settings import Codes
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support import tensors
@@ -57,6 +58,12 @@ def test_settings_of_other_types_are_refused_by_name(settings, words):
 def test_settings_of_other_forms_are_the_same():
     found = Settings(np.int64(3), np.int64(5), np.int64(32), ["lm_head=4"])
     assert json.loads(json.dumps(found.note())) == Settings(3, 5, 32, ("lm_head=4",)).note()
+
+
+def test_a_rule_without_a_group_has_that_of_the_others():
+    found = Settings(group=32, rules=("lm_head=6", "*.mlp.*=5:128", "norm=plain"))
+    assert [rule.codes for rule in found.parsed] == [Codes(6, 32), Codes(5, 128), None]
+    assert found.usual == Codes(4, 32)
 
 
 def test_arguments_are_refused_by_name(tmp_path):

@@ -276,6 +276,15 @@ def test_a_folder_of_ones_own_has_no_revision(folders):
     assert moeflux.load(folders["v1"], memory="128MiB", context=32).revision is None
 
 
+def test_a_commit_is_the_name_of_a_snapshot_and_of_no_other_folder():
+    commit = "0123456789" * 4
+    assert hub.commit_of(Path("snapshots", commit)) == commit
+    assert hub.commit_of(Path("snapshots", "m.gguf")) is None
+    assert hub.commit_of(Path("snapshots", commit, "Q4", "m.gguf")) == commit
+    for own in (Path("models", commit), Path("snapshots", "main"), Path("snapshots", commit, "Q4")):
+        assert hub.commit_of(own) is None
+
+
 def test_a_folder_may_begin_with_a_tilde(tmp_path, monkeypatch):
     (tmp_path / "~nobody-of-this-name").mkdir()
     monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import moeflux
+from moeflux import hub
 from moeflux.gguf import choice
 from support import gguf_twin
 from support.fake_hub import FakeHub
@@ -156,6 +157,8 @@ def test_a_folder_of_one_gguf_model_is_that_model(folder, tmp_path):
         (tmp_path / file.name).symlink_to(file)
     model = moeflux.load(tmp_path, memory="64MiB", context=32)
     assert model.path.name.startswith("tiny-Q4_0-00001-of-")
+    (tmp_path / "model.safetensors").touch()  # then the folder is the model
+    assert hub.local(tmp_path) == tmp_path
     with pytest.raises(moeflux.FormatError, match=r"tiny-Q8_0\.gguf"):
         moeflux.load(folder)
 

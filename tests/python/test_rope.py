@@ -25,6 +25,7 @@ SETTINGS = {
     "attention factor before mscale": YARN
     | {"attention_factor": 1.2, "mscale": 0.7, "mscale_all_dim": 1.3},
     "betas": YARN | {"beta_fast": 24, "beta_slow": 2.5},
+    "one_beta": YARN | {"beta_fast": 8, "beta_slow": 8, "truncate": False},
     "no original": {"rope_type": "yarn", "factor": 2.0},
     "factor of 1": YARN | {"factor": 1.0},
 }

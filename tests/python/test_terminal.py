@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import pty
 import re
@@ -87,7 +88,7 @@ def test_a_stream_that_the_caller_closed_is_an_empty_one(args, closed):
      (errors.FormatError("[x] expected y"), ["moeflux: [x] expected y\n"])],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
-def test_any_error_is_one_sentence(monkeypatch, capfd, error, words):
+def test_any_error_is_one_sentence(monkeypatch, capfd, caplog, error, words):
     def fails():
         raise error
 
@@ -98,6 +99,11 @@ def test_any_error_is_one_sentence(monkeypatch, capfd, error, words):
     assert end.value.code == 1
     told = capfd.readouterr().err
     assert told.count("\n") == 1 and all(word in told for word in words)
+    assert not caplog.records
+    caplog.set_level(logging.DEBUG, "moeflux")  # --verbose does
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert caplog.records[-1].exc_info[1] is error  # where it was raised
 
 
 @pytest.mark.parametrize(("name", "args"), [("synth", ["--shape", "none"]), ("pack", ["{}/b"])])

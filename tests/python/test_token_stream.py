@@ -136,8 +136,9 @@ def test_bytes_of_a_vocabulary_with_byte_fallback(tmp_path, of_bytes):
 
 
 def test_another_chat_template_leaves_the_first_alone(of_bytes):
-    other = of_bytes.with_template("{{ messages[0].content }}!")
     asked = [{"role": "user", "content": "a"}]
+    assert of_bytes.apply_template(asked)  # by a process that is kept
+    other = of_bytes.with_template("{{ messages[0].content }}!")
     assert other.apply_template(asked) == "a!" and other.chat_template.endswith("!")
     assert of_bytes.chat_template == tokenizer_file.CHAT_TEMPLATE
     assert of_bytes.apply_template(asked) == "<user>a<|im_end|><assistant>"
