@@ -110,7 +110,7 @@ def _probe_file(folder: str | os.PathLike[str] | None, nbytes: int) -> Iterator[
     Every number in it is finite and of ordinary size, whatever its type: arithmetic with others
     takes longer on some machines.
     """
-    block = bytes(byte & 0x3F for byte in os.urandom(1 << 20))
+    block = os.urandom(1 << 20).translate(bytes(byte & 0x3F for byte in range(256)))
     try:
         with tempfile.NamedTemporaryFile(prefix="moeflux-probe-", dir=folder) as file:
             if _NO_CACHE is not None:
