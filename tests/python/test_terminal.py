@@ -227,8 +227,9 @@ def test_a_command_that_chat_does_not_have_is_no_question(folder):
 
 @pytest.mark.parametrize("name", ["generate", "chat"])
 def test_control_characters_of_a_model_are_shown_escaped(folder, tmp_path, name):
-    (tmp_path / "said").write_text("x\n")
+    (tmp_path / "said").write_text("x\x1b[2J\n")
     options = ["-m", folder, "-n", "100", "-t", "9", "--seed", "1", "--context", "200"]
+    options += ["--echo"] * (name == "generate")
     with open(tmp_path / "said") as said:
         done = command(name, *options, stdin=said, text=False)
     assert done.returncode == 0 and b"\\x" in done.stdout

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 import moeflux
-from moeflux import IoError, MemoryBudgetError
+from moeflux import Choice, IoError, MemoryBudgetError
 from moeflux.serve.engine import Busy, EngineError, Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
+from moeflux.serve.loop import StepLoop
 from moeflux.serve.memory import Room
-from moeflux.serve.sequence import Chooser
+from moeflux.serve.sequence import Chooser, Sequence
 from oracle import build
 
 PROMPT = "The following example shows how to use the"
@@ -683,6 +684,13 @@ def test_neither_the_package_nor_its_help_needs_the_extra():
 
 def test_a_session_that_outgrows_the_memory_pauses(monkeypatch):
     """Room for three choices as far as admission looks, and not for what they go on to say."""
+    left, preempt = [], StepLoop._preempt
+
+    def noted(self, sequence):
+        preempt(self, sequence)
+        left.append(sequence.session)
+
+    monkeypatch.setattr(StepLoop, "_preempt", noted)
     monkeypatch.setattr("moeflux.serve.loop.AHEAD", 15)
     model = moeflux.load(memory="64MiB", context=512)
     room = Room(model, 512)
@@ -697,7 +705,16 @@ def test_a_session_that_outgrows_the_memory_pauses(monkeypatch):
     options = {"max_slots": None, "cache_memory": "0", "prefill_share": 0.95}
     found, metrics = serving(work, memory=memory, context=512, **options)
     assert found == [expected(model, ids, seed=1, max_tokens=80) for ids in prompts]
-    assert "moeflux_preemptions_total 0.0" not in metrics
+    assert f"moeflux_preemptions_total {len(left)}.0" in metrics
+    assert left and left == [None] * len(left)  # whose memory is free
+
+
+def test_a_token_counts_though_who_outgrows_the_memory_took_its_session(alone):
+    """Its sampler has moved on. Those who echo step behind it and may take the session."""
+    asked = Job([1, 2, 3], Sampling(max_tokens=5))
+    sequence = Sequence(asked, 0, 0, alone.tokenizer, CONTEXT)
+    delta = sequence.push(Choice(40), 0.0)
+    assert delta.tokens == (40,) and sequence.tokens == [1, 2, 3, 40]
 
 
 def test_snapshots_of_one_talk_share_its_memory():

@@ -10,6 +10,7 @@ import pytest
 from moeflux.checkpoint import open_checkpoint
 from moeflux.identity import Identity
 from moeflux.serve.disk_cache import DiskCache
+from moeflux.serve.prefixes import Prefixes
 from oracle import build
 from support import disks
 from support.prompts import LENGTH, answer, asks, files, kept, serving, tokens
@@ -54,8 +55,15 @@ def test_what_memory_lets_go_is_written_and_found_again(tmp_path, model_folder, 
     assert 'event="failed"} 0.0' in text
 
 
-def test_memory_alone_is_asked_first(tmp_path, model_folder):
-    ids = tokens()
+def test_memory_alone_is_asked_first(tmp_path, model_folder, monkeypatch):
+    """What the disk has as well is not waited for."""
+    ids, expect, wait = tokens(), Prefixes.expect, []
+
+    def noted(self, sequence):
+        expect(self, sequence)
+        wait.append(sequence in self._on_disk)
+
+    monkeypatch.setattr(Prefixes, "expect", noted)
 
     async def work(engine):
         await answer(engine, ids)
@@ -64,7 +72,7 @@ def test_memory_alone_is_asked_first(tmp_path, model_folder):
     serving(model_folder, tmp_path, work)
     (_, usage), text = serving(model_folder, tmp_path, work)
     assert usage.cached_memory >= LENGTH and usage.cached_disk == 0
-    assert 'event="read"} 0.0' in text
+    assert 'event="read"} 0.0' in text and wait == [False] * 4
 
 
 def test_those_that_ask_for_the_same_read_it_once(tmp_path, model_folder, cold, monkeypatch):
