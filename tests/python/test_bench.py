@@ -1,17 +1,14 @@
 """`moeflux bench`: what it counts is what was done; no time is asserted."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from support.commands import run_moeflux
+
 
 def bench(*args):
-    return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "bench", *args],
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    return run_moeflux("bench", *args)
 
 
 def test_every_combination_is_run_and_counted(tmp_path):

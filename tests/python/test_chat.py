@@ -11,6 +11,7 @@ import moeflux
 from moeflux.conversation import Conversation
 from oracle import build
 from support.budget import smallest_budget
+from support.commands import run_moeflux
 
 GREEDY = {"temperature": 0.0, "logit_bias": {256: -1e9}}  # never <|im_end|>
 
@@ -189,15 +190,9 @@ def test_a_snapshot_goes_where_the_answer_may_need_its_room(folder):
     assert one.n_held == context and one._snapshot is None and two._snapshot is not None
 
 
-def chat_command(*args, stdin, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "chat", *args],
-        input=stdin, capture_output=True, text=True, timeout=120, check=False, **options,
-    )  # fmt: skip
-
-
 def test_the_command_answers_line_by_line(folder):
-    done = chat_command("-m", str(folder), "-t", "0", "-n", "5", stdin="one\n/reset\none\n/exit\n")
+    done = run_moeflux("chat", "-m", folder, "-t", "0", "-n", "5",
+                       stdin="one\n/reset\none\n/exit\n")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("tok/s") == 2
     lines = done.stdout.split("\n")
@@ -205,15 +200,14 @@ def test_the_command_answers_line_by_line(folder):
 
 
 def test_the_command_survives_a_question_past_the_context(folder):
-    done = chat_command(
-        "-m", str(folder), "--context", "64", "-n", "4", "-t", "0", stdin="x" * 200 + "\none\n"
-    )
+    done = run_moeflux("chat", "-m", folder, "--context", "64", "-n", "4", "-t", "0",
+                       stdin="x" * 200 + "\none\n")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "/reset starts over" in done.stderr and done.stderr.count("tok/s") == 1
 
 
 def test_the_command_names_generate_where_there_is_no_template():
-    done = chat_command("--memory", "32MB", stdin="one\n")
+    done = run_moeflux("chat", "--memory", "32MB", stdin="one\n")
     assert done.returncode == 1 and "moeflux generate" in done.stderr
 
 
@@ -330,8 +324,8 @@ def test_files_of_other_models_and_of_no_talk_are_refused(tmp_path, model, folde
 
 
 def command(folder, file, *args, stdin):
-    done = chat_command("-m", str(folder), "--resume", str(file), "--context", "256", "-t", "0",
-                        "-n", "5", *args, stdin=stdin)  # fmt: skip
+    done = run_moeflux("chat", "-m", folder, "--resume", file, "--context", "256", "-t", "0",
+                       "-n", "5", *args, stdin=stdin)  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 
 

@@ -14,21 +14,15 @@ import moeflux
 from moeflux import memory
 from moeflux.terminal import escape_controls
 from oracle import build
+from support.commands import run_moeflux
 from support.few import few
 
 SMALL = ["--memory", "17MB", "--context", "256"]
 
 
-def moeflux_command(*args, stdin=""):
-    return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", *args],
-        input=stdin, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
-
-
 def test_demo_model_writes_while_half_of_its_experts_fit():
     options = [*SMALL, "--threads", "2"]  # many threads' stacks would take slots' room
-    done = moeflux_command("generate", "def main(", *options, "-n", "40", "--json")
+    done = run_moeflux("generate", "def main(", *options, "-n", "40", "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     stats = answer["stats"]
@@ -43,7 +37,7 @@ def test_prompt_comes_from_argument_file_or_stdin(tmp_path, way):
     file = tmp_path / "prompt.txt"
     file.write_text("import os\n")
     args = {"argument": ["import os\n"], "file": ["--file", str(file)], "stdin": []}[way]
-    done = moeflux_command("generate", *args, *SMALL, "-n", "8", "--echo", stdin="import os\n")
+    done = run_moeflux("generate", *args, *SMALL, "-n", "8", "--echo", stdin="import os\n")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("import os\n") and len(done.stdout) > 12
     assert "experts" in done.stderr
@@ -61,7 +55,7 @@ def test_prompt_comes_from_argument_file_or_stdin(tmp_path, way):
     ],
 )
 def test_an_error_is_one_sentence_and_exit_status_one(args, words):
-    done = moeflux_command(*args)
+    done = run_moeflux(*args)
     assert done.returncode == 1
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("moeflux: ")
@@ -72,10 +66,10 @@ def test_an_error_is_one_sentence_and_exit_status_one(args, words):
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_precision_reaches_the_model(command):
     args = ["x", "-n", "1", "--json"] if command == "generate" else []
-    done = moeflux_command(command, *args, *SMALL, "--precision", "int8")
+    done = run_moeflux(command, *args, *SMALL, "--precision", "int8")
     if command == "generate":
         assert json.loads(done.stdout)["stats"]["precision"] == "int8", done.stderr
-    done = moeflux_command(command, *args, *SMALL, "--precision", "float64")
+    done = run_moeflux(command, *args, *SMALL, "--precision", "float64")
     assert done.returncode == 1 and "float64" in done.stderr
 
 
@@ -94,7 +88,7 @@ def test_a_prompt_that_is_no_utf_8_is_refused_in_one_sentence(where):
 
 def test_info_shows_family_and_sizes(tmp_path):
     folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
-    done = moeflux_command("info", str(folder))
+    done = run_moeflux("info", str(folder))
     assert done.returncode == 0, done.stderr
     assert "qwen3_moe" in done.stdout and "24 a layer, 4 a token" in done.stdout
 
@@ -108,7 +102,7 @@ def test_info_shows_family_and_sizes(tmp_path):
 )  # fmt: skip
 def test_sampling_is_checked_before_a_model_is_loaded(tmp_path, command, option, value, word):
     """The folder holds no model: reading it would be another error."""
-    done = moeflux_command(command, "-m", str(tmp_path), option, value, stdin="one\n")
+    done = run_moeflux(command, "-m", str(tmp_path), option, value, stdin="one\n")
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "expected" in done.stderr and word in done.stderr
     assert "checkpoint" not in done.stderr
@@ -142,14 +136,14 @@ def test_info_counts_each_byte_once_and_vision_and_mtp_as_ignored(tmp_path, fami
     else:
         assert found.n_ignored == len(skipped)
         assert found.ignored_bytes == sum(tensor.nbytes for tensor in skipped)
-    done = moeflux_command("info", str(folder))
+    done = run_moeflux("info", str(folder))
     assert ("ignored" in done.stdout) == bool(found.n_ignored)
     assert ("one read an expert" in done.stdout) == packed
 
 
 def test_help_and_version():
-    assert "generate" in moeflux_command("--help").stdout
-    assert moeflux_command("--version").stdout.strip() == f"moeflux {moeflux.__version__}"
+    assert "generate" in run_moeflux("--help").stdout
+    assert run_moeflux("--version").stdout.strip() == f"moeflux {moeflux.__version__}"
     assert metadata.version("moeflux") == moeflux.__version__
 
 

@@ -14,6 +14,7 @@ from moeflux.converting.settings import Codes
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support import tensors
+from support.commands import run_moeflux
 from support.folders import config_of, digest
 
 ROOM = {"memory": "256MiB", "context": 64}
@@ -110,10 +111,8 @@ def test_of_several_rules_the_last_one_counts_and_none_is_for_nothing(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-def run(*args, **options):
-    command = [sys.executable, "-m", "moeflux.cli", "convert", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60,
-                          env=os.environ | {"COLUMNS": "80"}, **options)  # fmt: skip
+def run(*args):
+    return run_moeflux("convert", *args, env=os.environ | {"COLUMNS": "80"})
 
 
 def test_the_command_converts_and_says_where(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import moeflux
 from moeflux import hub
 from oracle import build
+from support.commands import run_moeflux
 from support.fake_hub import FakeHub
 from support.few import few
 
@@ -39,19 +40,14 @@ def fake(folders):
         yield server
 
 
+def environment(fake, tmp_path):
+    return os.environ | {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
+
+
 @pytest.fixture
 def run(fake, tmp_path):
     """Runs a command in a process of its own: huggingface_hub reads its settings at import."""
-
-    def run(*args, **options):
-        environment = os.environ | {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
-        return subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", *args],
-            **{"env": environment, "text": True, "stdout": subprocess.PIPE,
-               "stderr": subprocess.PIPE, "timeout": 120, "check": False} | options,
-        )  # fmt: skip
-
-    return run
+    return lambda *args: run_moeflux(*args, env=environment(fake, tmp_path))
 
 
 SMALL = ["--memory", "128MB", "--context", "64", "-n", "3", "--json"]
@@ -68,10 +64,14 @@ def test_a_hub_id_is_fetched_once_runs_and_shows_its_commit(fake, run):
     assert set(fake.fetched.values()) == {1}
 
 
-def test_a_download_shows_its_progress_on_a_terminal(run):
+def test_a_download_shows_its_progress_on_a_terminal(fake, tmp_path):
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    done = run("generate", "abc", "-m", REPO, *SMALL, stderr=follower)
+    done = subprocess.run(
+        [sys.executable, "-m", "moeflux.cli", "generate", "abc", "-m", REPO, *SMALL],
+        env=environment(fake, tmp_path), stdout=subprocess.DEVNULL, stderr=follower, timeout=120,
+        check=False,
+    )  # fmt: skip
     os.close(follower)
     shown = os.read(leader, 1 << 16).decode()
     os.close(leader)
@@ -161,10 +161,8 @@ def test_a_hub_that_is_not_there_is_one_sentence(tmp_path, command, setting):
     environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
     if setting == "HF_HUB_OFFLINE":
         environment[setting] = "1"
-    done = subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", *command, REPO, *["--offline"] * (setting[0] == "-")],
-        env=environment, text=True, capture_output=True, timeout=120, check=False,
-    )  # fmt: skip
+    offline = ["--offline"] * (setting[0] == "-")
+    done = run_moeflux(*command, REPO, *offline, env=environment)
     what = "read the headers of" if setting[0] == "n" and command[0] != "generate" else "fetch"
     why = {"no network": "the hub cannot be reached", "HF_HUB_OFFLINE": "HF_HUB_OFFLINE is set",
            "--offline": "no hub was asked"}[setting]  # fmt: skip
@@ -180,11 +178,7 @@ def test_a_repository_without_a_config_is_one_sentence(tmp_path):
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(b"x")
     with FakeHub(REPO, {"main": folder}) as server:
-        done = subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", "info", REPO], text=True,
-            env=os.environ | {"HF_ENDPOINT": server.url, "HF_HOME": str(tmp_path / "hf")},
-            capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = run_moeflux("info", REPO, env=environment(server, tmp_path))
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "the model has no config.json" in done.stderr
 
@@ -219,11 +213,7 @@ def test_names_on_this_disk_are_told_to_no_hub(tmp_path, command, name):
     (tmp_path / "models").mkdir()
     asked = FakeHub(".*/.*", {})
     with asked:
-        done = subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", *command, name], cwd=tmp_path, text=True,
-            env=os.environ | {"HF_ENDPOINT": asked.url, "HF_HOME": str(tmp_path / "hf")},
-            capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
+        done = run_moeflux(*command, name, cwd=tmp_path, env=environment(asked, tmp_path))
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "a GGUF file or a hub id owner/name" in done.stderr
     assert ("models is a folder here" in done.stderr) == name.startswith("models")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 
 import pytest
 
@@ -11,6 +9,7 @@ import moeflux
 from moeflux import hub
 from moeflux.gguf import choice
 from support import gguf_twin
+from support.commands import run_moeflux
 from support.fake_hub import FakeHub
 from support.few import few
 
@@ -43,10 +42,7 @@ def fake(folder):
 def run(fake, tmp_path):
     def run(*args):
         environment = os.environ | {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf")}
-        return subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", *args],
-            env=environment, text=True, capture_output=True, timeout=120, check=False,
-        )  # fmt: skip
+        return run_moeflux(*args, env=environment)
 
     return run
 

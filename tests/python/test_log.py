@@ -11,6 +11,7 @@ import pytest
 import moeflux
 from moeflux import log
 from moeflux.device import open_device
+from support.commands import run_moeflux
 
 SMALL = {"memory": "17MB", "context": 256}
 
@@ -31,16 +32,10 @@ def test_nothing_is_shown_until_somebody_listens():
 def test_verbose_shows_records_on_standard_error():
     args = ["generate", "x", "-n", "2", "--memory", "17MB", "--context", "64", "--json"]
     for verbose in ([], ["--verbose"], ["-v"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", *args, *verbose],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        done = run_moeflux(*args, *verbose)
         assert ("INFO loaded" in done.stderr) == bool(verbose)
         assert done.stdout.startswith("{")
-    done = subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", "info", "/nowhere", "-v"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_moeflux("info", "/nowhere", "-v")
     assert "Traceback" in done.stderr and done.stderr.splitlines()[-1].startswith("moeflux: ")
 
 

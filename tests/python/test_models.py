@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 
 import pytest
 
 from oracle import build
+from support.commands import run_moeflux
 from support.fake_hub import FakeHub
 
 REPO = "org/tiny"
@@ -33,11 +32,7 @@ def run(fake, tmp_path):
     def run(*args, status=0, **environment):
         homes = {"HF_ENDPOINT": fake.url, "HF_HOME": str(tmp_path / "hf"),
                  "XDG_STATE_HOME": str(tmp_path / "state")}  # fmt: skip
-        done = subprocess.run(
-            [sys.executable, "-m", "moeflux.cli", *map(str, args)], env=os.environ | homes |
-            environment, text=True, capture_output=True, timeout=120, check=False,
-            stdin=subprocess.DEVNULL,
-        )  # fmt: skip
+        done = run_moeflux(*args, env=os.environ | homes | environment)
         assert done.returncode == status, done.stdout + done.stderr
         return done
 

@@ -21,6 +21,7 @@ from moeflux.packing import pack
 from moeflux.planning import line_chart, plan, probe, rates, verdict
 from moeflux.synth import Recipe, synthesize
 from oracle import build
+from support.commands import run_moeflux
 from support.fake_hub import FakeHub
 
 CONTEXT, THREADS = 128, 2
@@ -274,10 +275,7 @@ def test_rows_have_one_speed_for_a_given_hit_rate_and_two_without():
 
 
 def command(*args, name="plan", **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "moeflux.cli", name, *args],
-        capture_output=True, text=True, check=False, timeout=120, env=os.environ | environment,
-    )  # fmt: skip
+    return run_moeflux(name, *args, env=os.environ | environment)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import typer.main
 
 from moeflux import cli, errors, terminal
 from oracle import build
+from support.commands import run_moeflux
 from support.few import few
 
 SMALL = ["--memory", "17MB", "--context", "256"]
@@ -69,7 +70,7 @@ def test_what_an_encoding_lacks_is_shown_escaped(encoding):
     ids=lambda args: "-".join(args[:2]),
 )  # fmt: skip
 def test_a_stream_that_the_caller_closed_is_an_empty_one(args, closed):
-    whole = command(*args)
+    whole = run_moeflux(*args)
     shell = ["sh", "-c", f'exec "$@" {closed}<&-', "sh", sys.executable, "-m", "moeflux.cli", *args]
     done = run(shell)
     assert done.returncode == whole.returncode
@@ -108,13 +109,13 @@ def test_any_error_is_one_sentence(monkeypatch, capfd, caplog, error, words):
 
 @pytest.mark.parametrize(("name", "args"), [("synth", ["--shape", "none"]), ("pack", ["{}/b"])])
 def test_no_empty_line_comes_before_an_error(tmp_path, name, args):
-    done = command(name, tmp_path / "none", *(arg.format(tmp_path) for arg in args))
+    done = run_moeflux(name, tmp_path / "none", *(arg.format(tmp_path) for arg in args))
     assert done.returncode == 1 and re.fullmatch(r"moeflux: .*\n", done.stderr), done.stderr
 
 
 def test_help_names_every_option_whole_and_fits_80_columns():
     for name, found in typer.main.get_command(cli.app).commands.items():
-        text = command(name, "--help", env=os.environ | {"COLUMNS": "80"}).stdout
+        text = run_moeflux(name, "--help", env=os.environ | {"COLUMNS": "80"}).stdout
         assert all(option in text.split() or f"{option}," in text for parameter in found.params
                    for option in parameter.opts if option.startswith("-"))  # fmt: skip
         assert max(map(len, text.splitlines())) <= 80 and "…" not in text
@@ -219,8 +220,8 @@ def test_lines_that_are_pasted_are_one_question(folder):
 
 
 def test_a_command_that_chat_does_not_have_is_no_question(folder):
-    done = command("chat", "-m", folder, "-n", "3", "-t", "0", stdin=None,
-                   input="/stats\n/Reset now\n/usr/bin is a path\n\n/exit\n")  # fmt: skip
+    done = run_moeflux("chat", "-m", folder, "-n", "3", "-t", "0",
+                       stdin="/stats\n/Reset now\n/usr/bin is a path\n\n/exit\n")  # fmt: skip
     assert done.returncode == 0 and done.stderr.count("tok/s") == 1
     assert "no command /stats" in done.stderr and "no command /Reset" in done.stderr
 
@@ -243,5 +244,5 @@ def test_model_and_memory_have_defaults_in_the_environment(name):
         if name == "info" and variable == "MOEFLUX_MEMORY":
             continue
         prompt = ["x"] if name == "generate" else []
-        done = command(name, *prompt, env=os.environ | {variable: word})
+        done = run_moeflux(name, *prompt, env=os.environ | {variable: word})
         assert done.returncode == 1 and word in done.stderr, done.stderr
