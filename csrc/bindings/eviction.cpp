@@ -22,10 +22,10 @@ void register_eviction(py::module_& module) {
            "n_keys"_a, "use_worth"_a = kRule.use_worth, "half_life"_a = kRule.half_life)
       .def(
           "touch",
-          [](Eviction& self, int64_t key, size_t n_slots) {
-            self.touch(key, store::Use::decode, n_slots);
+          [](Eviction& self, int64_t key, size_t n_slots, bool sweep) {
+            self.touch(key, sweep ? store::Use::sweep : store::Use::decode, n_slots);
           },
-          "key"_a, "n_slots"_a)
+          "key"_a, "n_slots"_a, "sweep"_a = false)
       .def(
           "park", [](Eviction& self, int64_t key) { self.park(key); }, "key"_a)
       .def(
