@@ -11,7 +11,7 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
-	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test real-test agent-test load-test harness-test page-test metal-test \
+	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test real-test agent-test load-test soak-test harness-test page-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers agx-test agx-budgets nvidia-test \
 	site stubtest workflow-lint wheel-test ray-test clean
 
@@ -142,6 +142,10 @@ agent-test: $(BIN)/moeflux  ## Claude Code, Codex and OpenCode, each through a c
 load-test: $(BIN)/moeflux  ## a server, 64 clients, a bad disk, an end under load: MOEFLUX_LOAD_SECONDS
 	$(BIN)/pip install -q $(TESTS)
 	$(BIN)/python -m pytest -q -s tests/load
+
+soak-test: $(BIN)/moeflux  ## sessions over bad disks, under aborts and changing budgets: MOEFLUX_SOAK_SECONDS
+	$(BIN)/pip install -q $(TESTS)
+	$(BIN)/python -m pytest -q -s tests/soak/test_sessions.py
 
 harness-test: $(BIN)/moeflux  ## lm-evaluation-harness through the server and in the process
 	$(BIN)/pip install -q $(TESTS) "lm-eval[api]>=0.4.13"

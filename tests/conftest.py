@@ -57,9 +57,10 @@ def pytest_runtest_makereport(item, call):
 # deals files out in this order: a long one begun last leaves every other core idle. They are marked
 # slow, so that `make quick` leaves them out.
 LONGEST = [
-    *("soak/test_soak.py", "python/test_gpu_goldens.py", "python/test_hub.py"),
-    *("python/test_goldens.py", "python/test_pack.py", "serve/test_batch.py"),
-    *("python/test_convert.py", "python/test_device_model.py", "kernels/test_kernels.py"),
+    *("soak/test_soak.py", "soak/test_sessions.py", "python/test_gpu_goldens.py"),
+    *("python/test_hub.py", "python/test_goldens.py", "python/test_pack.py"),
+    *("serve/test_batch.py", "python/test_convert.py", "python/test_device_model.py"),
+    "kernels/test_kernels.py",
     *("python/test_doctor.py", "python/test_bench.py", "python/test_cli.py"),
     *("python/test_traps.py", "python/test_plan_model.py", "python/test_docs.py"),
     *("python/test_probe.py", "hostile/test_mutations.py", "python/test_gpu_exactness.py"),

@@ -9,7 +9,6 @@ import json
 import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +21,7 @@ import httpx2
 import pytest
 
 from load.clients import Failed, events, piece, question, say
+from support import bad_disk
 
 SECONDS = int(os.environ.get("MOEFLUX_LOAD_SECONDS", "30"))
 HERE = Path(__file__).parent
@@ -31,15 +31,7 @@ LONG = 96  # tokens of an answer that is still written when the server is ended
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
-    library = tmp_path_factory.mktemp("shim") / "faulty_pread.so"
-    source = HERE.parent / "soak/faulty_pread.cpp"
-    compiler = shutil.which("g++") or shutil.which("c++")
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-fPIC", "-shared", "-U_FILE_OFFSET_BITS", "-o",
-         str(library), str(source), "-ldl"],
-        check=True,
-    )  # fmt: skip
-    return library
+    return bad_disk.shim(tmp_path_factory.mktemp("shim"))
 
 
 class Server:

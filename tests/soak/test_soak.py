@@ -5,7 +5,6 @@ MOEFLUX_SOAK=20000 makes it longer (generations of each model); .ci/full does.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from oracle import build
+from support import bad_disk
 
 GENERATIONS = int(os.environ.get("MOEFLUX_SOAK", "100"))
 HERE = Path(__file__).parent
@@ -20,14 +20,7 @@ HERE = Path(__file__).parent
 
 @pytest.fixture(scope="module")
 def shim(tmp_path_factory):
-    library = tmp_path_factory.mktemp("shim") / "faulty_pread.so"
-    compiler = shutil.which("g++") or shutil.which("c++")
-    subprocess.run(
-        [compiler, "-std=c++20", "-O1", "-fPIC", "-shared", "-U_FILE_OFFSET_BITS", "-o",
-         str(library), str(HERE / "faulty_pread.cpp"), "-ldl"],
-        check=True,
-    )  # fmt: skip
-    return library
+    return bad_disk.shim(tmp_path_factory.mktemp("shim"))
 
 
 def test_generations_over_a_bad_disk_are_right_or_typed_errors(tmp_path, shim):
