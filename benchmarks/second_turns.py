@@ -175,7 +175,7 @@ def warm(name: str, trace: Rows, n_experts: int) -> Iterator[dict[str, Any]]:
 
 
 def engine(turn: int, share: float) -> Iterator[dict[str, Any]]:
-    """Experts that the demo model read for a talk, turns whole and in parts, beside the replay's."""
+    """What the demo model read for a talk, its turns whole and in parts, beside the replay's."""
     text = (Path(__file__).parent / "data" / "heldout.txt").read_text()
     for way in ("today", "parts of 8", "parts of 1"):
         model = moeflux.load(memory="64MiB", context=2048, read_ahead=False, rows=PROMPT,
