@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from . import _core
@@ -55,8 +56,31 @@ class Ngram:
 DRAFTERS: dict[str, Callable[[], Drafter]] = {"ngram": Ngram}
 
 
+@dataclass
+class Cost:
+    """What a token took of late: seconds, without those asleep for reads, and bytes not in memory.
+
+    Bytes are exact, and what a disk takes for them is not: waits are reckoned from bytes, at the
+    rate of all steps so far.
+    """
+
+    seconds: float = 0.0
+    nbytes: float = 0.0
+    n: int = 0
+
+    def see(self, seconds: float, nbytes: float) -> None:
+        """A new measurement."""
+        weight = NEW if self.n else 1.0
+        self.seconds += weight * (seconds - self.seconds)
+        self.nbytes += weight * (nbytes - self.nbytes)
+        self.n += 1
+
+
 class Draft:
-    """The guesses of one generation, and whether they pay: by seconds a token, with and without.
+    """The guesses of one generation, and whether they pay: by what a token takes, with and without.
+
+    A guess has more rows than come true. What those compute, and the experts that they alone are
+    read for, are divided among the tokens that do.
 
     Args:
         name: of the drafter.
@@ -73,11 +97,12 @@ class Draft:
                                f"changes no bit, found one on {device}")  # fmt: skip
         self._drafter = DRAFTERS[name]()
         self._vocab = model.snapshot_form(0)["vocab"]
-        self._plain = self._drafted = 0.0  # seconds a token, of late
-        self._n_plain = self._n_drafts = self._n_passed = 0
+        self._plain, self._drafted = Cost(), Cost()
+        self._waited = self._missed = 0.0  # seconds asleep for reads, bytes read, by all steps
+        self._n_passed = 0
         self._length = MOST  # of the next guess: twice as much as was right of the last
         self._open: Ahead | None = None  # the last guess, until it is judged
-        self._seconds = 0.0  # that it took
+        self._seconds = self._nbytes = 0.0  # that it took
         for token in tokens:
             self._drafter.add(token)
 
@@ -110,9 +135,16 @@ class Draft:
                 return {"logits": session._ahead.logits}
         begin = time.perf_counter()
         found = session._go_on([], aborts_before)
-        self._plain = _mean(self._plain, self._n_plain, time.perf_counter() - begin)
-        self._n_plain += 1
+        if position == session._native.position - 1:  # the token was stepped
+            self._plain.see(*self._took(session, begin))
         return found
+
+    def _took(self, session: Session, begin: float) -> tuple[float, float]:
+        """Seconds without waits, and bytes read, of the step that has just been."""
+        seconds, step = time.perf_counter() - begin, session.last_step
+        self._waited += step["wait_seconds"]
+        self._missed += step["bytes_read"]
+        return seconds - step["wait_seconds"], step["bytes_read"]
 
     def _guess(self, most: int) -> list[int]:
         if most < 1 or not self._pays():
@@ -122,12 +154,16 @@ class Draft:
         return guess[: next(wrong, len(guess))]
 
     def _pays(self) -> bool:
-        if not self._n_plain:
+        if not self._plain.n:
             return False
-        if self._n_drafts < TRIALS or self._drafted <= self._plain:
+        if self._drafted.n < TRIALS or self._takes(self._drafted) <= self._takes(self._plain):
             return True
         self._n_passed = (self._n_passed + 1) % AGAIN
         return self._n_passed == 0
+
+    def _takes(self, cost: Cost) -> float:
+        """Seconds a token."""
+        return cost.seconds + cost.nbytes * self._waited / max(self._missed, 1)
 
     def _step(self, session: Session, tokens: list[int], aborts_before: int) -> bool:
         """Steps a guess, too. False: that failed, with nothing changed, and one token may not."""
@@ -147,18 +183,13 @@ class Draft:
                 native.truncate(at) if before is None else native.restore(before)
             raise
         session._logits, session._shown = rows[0], NOTHING
-        self._seconds = time.perf_counter() - begin
+        self._seconds, self._nbytes = self._took(session, begin)
         return True
 
     def _judge(self) -> None:
         """A guess that is over: what a token of it took."""
         if self._open is not None:
-            took = self._seconds / self._open.n_true
-            self._drafted = _mean(self._drafted, self._n_drafts, took)
-            self._n_drafts += 1
+            n = self._open.n_true
+            self._drafted.see(self._seconds / n, self._nbytes / n)
             self._length = min(2 * self._open.n_true, MOST)
             self._open = None
-
-
-def _mean(mean: float, n: int, value: float) -> float:
-    return value if n == 0 else mean + NEW * (value - mean)

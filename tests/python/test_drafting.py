@@ -254,17 +254,66 @@ def test_ngrams_find_what_followed_last_and_not_themselves():
     assert Ngram().guess() == []
 
 
-def test_guesses_that_take_longer_than_they_save_are_left_out(model, monkeypatch):
+@pytest.fixture
+def gate(model, monkeypatch):
+    """A Draft whose steps so far waited a second a byte."""
     monkeypatch.undo()
     use(monkeypatch, Noise)
-    now = iter(range(10**9))
-    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)) ** 1.0)
     draft = Draft("ngram", model._native, [])
-    draft._n_plain, draft._plain = 1, 1.0
-    draft._n_drafts, draft._drafted = drafting.TRIALS, 2.0
-    asked = [draft._pays() for _ in range(2 * drafting.AGAIN)]
+    draft._waited = draft._missed = 100.0
+    for _ in range(drafting.TRIALS):
+        draft._plain.see(1.0, 0)
+        draft._drafted.see(2.0, 0)
+    return draft
+
+
+def test_guesses_that_take_longer_than_they_save_are_left_out(gate):
+    asked = [gate._pays() for _ in range(2 * drafting.AGAIN)]
     assert sum(asked) == 2 and asked[drafting.AGAIN - 1]
-    draft._drafted = 0.5
-    assert draft._pays()
-    draft._n_plain = 0
-    assert not draft._pays()
+    gate._drafted.seconds = 0.5
+    assert gate._pays()
+    gate._plain.n = 0
+    assert not gate._pays()
+
+
+def test_guesses_that_read_more_than_they_save_are_left_out(gate):
+    gate._drafted.seconds = 0.5
+    gate._drafted.nbytes = 0.4
+    assert gate._pays()
+    gate._drafted.nbytes = 0.6
+    assert not gate._pays()
+    gate._plain.nbytes = 0.2
+    assert gate._pays()
+    gate._plain.nbytes, gate._waited = 0.0, 0.0  # the disk is so fast that nobody waits
+    assert gate._pays()
+
+
+def test_what_a_step_took_is_its_own_and_a_guesss_is_divided_among_its_true_tokens(
+    model, monkeypatch
+):
+    """Costs are what the engine's counters say, whatever the clock does."""
+    now = iter(range(10**9))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(now)))
+    expected = parts(model, logit_bias={256: -1e9})
+    every = TEXT + [part.token for part in expected if part.token is not None]
+    use(monkeypatch, Truth(every))
+    seen = {"plain": [], "drafted": []}
+    see = drafting.Cost.see
+
+    def record(self, seconds, nbytes):
+        draft = made[0]
+        seen["plain" if self is draft._plain else "drafted"].append(nbytes)
+        see(self, seconds, nbytes)
+
+    made, init = [], Draft.__init__
+    monkeypatch.setattr(Draft, "__init__", lambda self, *a: (made.append(self), init(self, *a))[1])
+    monkeypatch.setattr(drafting.Cost, "see", record)
+    before = model.stats["bytes_read"]
+    session = model.session()
+    session.step(TEXT)
+    prompt = model.stats["bytes_read"]
+    list(moeflux.stream_generate(model, [], session=session, history=TEXT, draft="ngram",
+                                 max_tokens=MANY, logit_bias={256: -1e9}))  # fmt: skip
+    assert before < prompt
+    assert made[0]._missed == model.stats["bytes_read"] - prompt > 0
+    assert seen["drafted"] and sum(seen["plain"]) <= made[0]._missed
