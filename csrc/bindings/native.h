@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "bindings/owned.h"
+#include "device/device.h"
 #include "engine/engine.h"
 
 namespace moeflux::bindings {

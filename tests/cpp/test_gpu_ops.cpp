@@ -294,4 +294,9 @@ TEST_CASE("gpu: counts are of what was submitted") {
   CHECK(rig.gpu->counts().dispatches == 1);
   CHECK(rig.device->seen().dispatches == 1);
   CHECK(rig.gpu->counts().kernels.at("residual_add") == 1);
+  rig.gpu->add(x, 8, x);
+  rig.gpu->abandon();
+  rig.gpu->norm(x, 1e-6f, x, 1, 8, rig.floats(8));  // joins no sum that was given up
+  rig.run();
+  CHECK(rig.gpu->counts().kernels.at("rms_norm_f32") == 1);
 }

@@ -262,7 +262,9 @@ TEST_CASE("ahead: guesses give way when misses are rare, and come back") {
 }
 
 TEST_CASE("ahead: who looks into a layer, or changes it, is answered layer by layer") {
-  GpuModel gpu(0);
+  TinyModel::Options by_chunk = options(0, true);
+  by_chunk.rows = TinyModel::kChunk;
+  GpuModel gpu(GpuModel::open(), by_chunk);
   warm(gpu);
   const auto session = gpu.model->session();
   Logits out(2 * TinyModel::kVocab);
@@ -279,6 +281,13 @@ TEST_CASE("ahead: who looks into a layer, or changes it, is answered layer by la
   engine::Request rows = request;
   rows.tokens = two;
   CHECK(finds_of(rows) == 0);
+  const auto other = gpu.model->session();
+  engine::Request left_over = request;  // the last row is a pass of its own
+  left_over.session = other.get();
+  const std::vector<uint32_t> more_than_a_chunk = prompt(TinyModel::kChunk + 1);
+  left_over.tokens = more_than_a_chunk;
+  left_over.on_logits = nullptr;
+  CHECK(finds_of(left_over) == 0);
   engine::Request seen = request;
   seen.capture.experts = experts.data();
   seen.capture.weights = weights.data();
