@@ -2,11 +2,13 @@
 
 import json
 
-import anthropic
-import openai
 import pytest
 
 from serve.process import serving
+from support.later import Later
+
+anthropic = Later("anthropic")
+openai = Later("openai")
 
 TOLD = "It is 18 degrees and cloudy in Paris."
 RESULT = '{"temperature": 18, "condition": "cloudy"}'

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import openai
 import pytest
 
 from serve.process import serving
+from support.later import Later
+
+openai = Later("openai")
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)

@@ -2,13 +2,15 @@
 
 import asyncio
 
-import anthropic
 import httpx2
-import openai
 import pytest
 
 from serve.asking import BASE, CALL, WEATHER, app_of
 from serve.scripted import ScriptedEngine
+from support.later import Later
+
+anthropic = Later("anthropic")
+openai = Later("openai")
 
 THOUGHT = "<think>\nHm.\n</think>\n\nHello there."
 SCRIPT = {"": THOUGHT, "weather": f"Sure.\n{CALL}", "both": f"{CALL}\n{CALL}"}
