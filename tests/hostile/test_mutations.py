@@ -24,7 +24,8 @@ from oracle import build
 from support import privileges
 
 CORPUS = Path(__file__).with_name("corpus.jsonl")
-EXAMPLES = int(os.environ.get("MOEFLUX_FUZZ_EXAMPLES", "250"))
+FULL = os.environ.get("MOEFLUX_FULL") == "1"
+EXAMPLES = int(os.environ.get("MOEFLUX_FUZZ_EXAMPLES", "250" if FULL else "100"))
 SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
 WEIGHTS = ["config.json", "model.safetensors.index.json", *SHARDS]
 TEXT = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]

@@ -11,7 +11,7 @@ from moeflux.doctor.kernels.case import Out
 
 from .run import arguments, run
 
-N_DRAWN = 100 if os.environ.get("MOEFLUX_FULL") == "1" else 25
+N_DRAWN = 100 if os.environ.get("MOEFLUX_FULL") == "1" else 10
 NAMES = sorted(cases.KERNELS)
 
 

@@ -13,16 +13,20 @@ from typer.testing import CliRunner
 import moeflux as mf
 from moeflux import doctor
 from moeflux.cli import app
-from moeflux.doctor import checks, model_check, speed
+from moeflux.doctor import checks, facts, model_check, speed
 from moeflux.doctor.kernels import cases
 from moeflux.planning import probe
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """In this process two shapes a kernel and rates of no accuracy; a test below runs it whole."""
+    """In this process a shape a kernel, no facts (test_doctor_facts.py) and rates of no accuracy.
+
+    The first test below runs it whole.
+    """
     for kernel, family in list(cases.KERNELS.items()):
-        monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:2]))
+        monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:1]))
+    monkeypatch.setattr(facts, "_QUESTIONS", ())
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
     monkeypatch.setattr(model_check, "N_TOKENS", 2)

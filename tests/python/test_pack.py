@@ -21,6 +21,7 @@ from moeflux.packing import beside, pack, pieces, punch, read_back, verify
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support import disks, kill
+from support.commands import run_moeflux
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 40)]
 SOURCES = [
@@ -180,14 +181,10 @@ def test_checksums_are_right_and_a_flipped_bit_is_found(copy):
 COMMAND = [sys.executable, "-m", "moeflux.cli", "pack"]
 
 
-# A moment of a run is as good as another: more of them in .ci/full.
-KILLS = int(os.environ.get("MOEFLUX_KILLS", "3"))
-
-
 @pytest.mark.parametrize("replace", [False, True])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, replace):
     recipe = Recipe("small", 12, ("num_experts=64",))
-    folder = synthesize(tmp_path / "m", recipe)
+    folder = shutil.copytree(synthesize(tmp_path / "source", recipe), tmp_path / "m")
     expected = digest(pack(folder, tmp_path / "whole"))
     logits, _ = run(folder)
     used = sum(path.stat().st_blocks for path in folder.glob("*.safetensors"))
@@ -196,9 +193,9 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, replace)
     def start_over():
         shutil.rmtree(tmp_path / "killed")
         shutil.rmtree(folder)
-        synthesize(folder, recipe)
+        shutil.copytree(tmp_path / "source", folder)
 
-    kill.until_done(command, kills=KILLS, seed=replace, start_over=start_over)
+    kill.until_done(command, seed=replace, start_over=start_over)
     found = digest(tmp_path / "killed")
     assert {name: found[name] for name in expected} == expected
     assert all(name.endswith(".part") for name in found.keys() - expected.keys())
@@ -463,10 +460,7 @@ def test_an_unfinished_folder_is_told_from_a_broken_one(tmp_path, source, monkey
 
 
 def stderr_of(*args):
-    done = subprocess.run([sys.executable, "-m", "moeflux.cli", *map(str, args)], text=True,
-                          capture_output=True, check=False, timeout=60,
-                          env=os.environ | {"COLUMNS": "80"})  # fmt: skip
-    return done.stderr
+    return run_moeflux(*args, env=os.environ | {"COLUMNS": "80"}).stderr
 
 
 def test_what_is_refused_at_once_is_one_line(source, tmp_path):

@@ -187,7 +187,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
         f" shard_bytes={recipe.shard_bytes}))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "killed")]
-    kill.until_done(command, kills=8, seed=1, start_over=lambda: shutil.rmtree(tmp_path / "killed"))
+    kill.until_done(command, seed=1, start_over=lambda: shutil.rmtree(tmp_path / "killed"))
     found = digest(tmp_path / "killed")
     assert {name: found[name] for name in expected} == expected
     assert all(name.endswith(durable.PART) for name in found.keys() - expected.keys())

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+KILLS = int(
+    os.environ.get("MOEFLUX_KILLS", "2")
+)  # one moment is as good as another: 20 in .ci/full
+
 
 def until_done(
     command: Sequence[str],
     *,
-    kills: int,
     seed: int,
     start_over: Callable[[], None],
     after_kill: Callable[[], None] = lambda: None,
 ) -> None:
-    """Kills the command at `kills` random moments of its work, then lets it end.
+    """Kills the command at random moments of its work, KILLS times, then lets it end.
 
     Moments are drawn from the time that a whole run takes on this machine. A run that ended before
     its moment does not count: the next one starts over, from nothing.
@@ -27,6 +31,7 @@ def until_done(
         after_kill: Called after each kill, to look at what lies there.
     """
     random_moments = random.Random(seed)
+    kills = KILLS
     begun = time.monotonic()
     subprocess.run(command, capture_output=True, check=True, timeout=300)
     whole = time.monotonic() - begun
