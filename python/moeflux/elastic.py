@@ -1,22 +1,25 @@
 """Budgets of open models: another one by hand, and `auto`, which follows what the machine has.
 
-A model that was loaded with memory="auto" looks between its steps, once a second at most. Where
-memory runs short it gives slots back at once, the experts that were used least first. After two
-quiet minutes it takes some again, and never more than it had. A step that finds no room has it back
-at once: what sessions grow into is not given away. No bit of a result depends on it.
+A model that was loaded with memory="auto" looks between its steps, once a second at most; one that
+rests is looked after by a thread, which all models of the process share. Where memory runs short it
+gives slots back at once, the experts that were used least first. After two quiet minutes it takes
+some again, and never more than it had. A step that finds no room has it back at once: what sessions
+grow into is not given away. No bit of a result depends on it.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 from . import memory
-from .errors import MemoryBudgetError
+from .errors import MemoryBudgetError, MoefluxError
 from .log import logger
 
 T = TypeVar("T")
@@ -56,16 +59,16 @@ class Follower:
     def __init__(self, model: Any, most: int) -> None:
         self._model, self._most = weakref.ref(model), most
         self._looked = self._changed = time.monotonic()
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come in between
 
     def look(self) -> None:
-        """Between two steps: a look at the machine, if one is due."""
+        """Between two steps: a look at the machine, if one is due. Waits for a step to end."""
         now = time.monotonic()
         if now - self._looked < LOOK_S or not self._lock.acquire(blocking=False):
             return
         try:
             self._looked = now
-            if (model := self._model()) is not None:
+            if (model := self._model()) is not None and _followers.get(model) is self:
                 self._follow(model, now)
         finally:
             self._lock.release()
@@ -98,14 +101,53 @@ class Follower:
 
 
 _followers: weakref.WeakKeyDictionary[Any, Follower] = weakref.WeakKeyDictionary()
+_watcher: threading.Thread | None = None  # while there are any
+_lock = threading.RLock()  # over both
 
 
 def follow(model: Any, auto: bool) -> None:
     """From now on the model's budget follows the machine, or stays as it is."""
-    if auto:
-        _followers[model] = Follower(model, model.stats()["memory_bytes"])
-    else:
-        _followers.pop(model, None)
+    with _lock:
+        if auto:
+            _followers[model] = Follower(model, model.stats()["memory_bytes"])
+            _start()
+        else:
+            _followers.pop(model, None)
+
+
+def _start() -> None:
+    """The thread that looks for models at rest, where the system tells what is available."""
+    global _watcher
+    if _watcher is None and sys.platform == "linux":
+        _watcher = threading.Thread(target=_watch, name="moeflux-memory", daemon=True)
+        _watcher.start()
+
+
+def _watch() -> None:
+    global _watcher
+    while True:
+        time.sleep(LOOK_S)
+        with _lock:
+            followers = list(_followers.values())
+            if not followers:
+                _watcher = None
+                return
+        for follower in followers:
+            try:
+                follower.look()
+            except MoefluxError as error:  # of a device, for example
+                logger.warning("memory=auto cannot change a budget: %s", error)
+
+
+def _forget() -> None:
+    """In a forked child, which has neither the thread nor its models."""
+    global _watcher, _lock
+    _watcher, _lock = None, threading.RLock()
+    _followers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 def step(model: Any, call: Callable[[], T]) -> T:
@@ -126,12 +168,16 @@ def step(model: Any, call: Callable[[], T]) -> T:
 
 def resize(model: Any, wanted: str | int, advised: int | None) -> None:
     """Gives a native model another budget; see `Model.memory`."""
-    before = _followers.pop(model, None)  # it must not set another one meanwhile
+    with _lock:
+        before = _followers.pop(model, None)  # it must not set another one meanwhile
     try:
-        with memory.change(model, wanted, advised) as nbytes:
+        look = before._lock if before else nullcontext()  # one that is under way ends first
+        with look, memory.change(model, wanted, advised) as nbytes:
             model.set_memory(nbytes)
     except BaseException:
         if before is not None:
-            _followers[model] = before
+            with _lock:
+                _followers[model] = before
+                _start()
         raise
     follow(model, wanted == "auto")

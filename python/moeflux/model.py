@@ -278,8 +278,8 @@ class Model:
 
         A smaller one takes experts from memory at once; a larger one fills as they are needed. No
         result depends on it. With "auto" it follows what the machine has (on Linux, which tells):
-        before a step it gives memory back where that runs short, and takes it again after two
-        quiet minutes.
+        before a step, and at rest, it gives memory back where that runs short, and takes it again
+        after two quiet minutes.
 
         Raises:
             FormatError: it is no size.

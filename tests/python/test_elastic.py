@@ -1,7 +1,11 @@
 """Budgets that change while a model is open: by hand, and those that follow the machine."""
 
 import logging
+import os
+import subprocess
+import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +25,12 @@ OPTIONS = {"context": 64, "threads": 2}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return build(tmp_path_factory.mktemp("m") / "m", "qwen3_next", "mlx-q4", seed=3, **SHAPE)
+
+
+@pytest.fixture(autouse=True)
+def steps_alone(monkeypatch):
+    """Only steps look, so that each look is where the test has it."""
+    monkeypatch.setattr(elastic, "_start", lambda: None)
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +212,74 @@ def test_a_load_does_not_wait_for_another_models_turn(folder, monkeypatch):
         thread.start()
         thread.join(10)
         assert nbytes == 5 and not thread.is_alive()
+
+
+def until(holds):
+    """Waits for what a thread does."""
+    end = time.monotonic() + 60
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def watchers():
+    return [thread for thread in threading.enumerate() if thread.name == "moeflux-memory"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what is available")
+def test_models_at_rest_give_back_and_one_thread_looks_after_them(folder, monkeypatch):
+    monkeypatch.undo()
+    available = [memory.total_bytes() // 2]
+    monkeypatch.setattr(memory, "available_bytes", lambda: available[0])
+    monkeypatch.setattr(elastic, "LOOK_S", 0.01)
+    models = [moeflux.load(folder, memory="auto", **OPTIONS) for _ in range(2)]
+    own = moeflux.load(folder, memory="256MiB", **OPTIONS)
+    sessions = [model.session() for model in (*models, own)]
+    for session in sessions:
+        session.step(TOKENS)
+    slots = own.stats["slots"]
+    assert len(watchers()) == 1 and all(model.stats["slots"] == slots for model in models)
+    available[0] = 0
+    for model in models:
+        until(lambda model=model: model.memory == model._native.least_bytes())
+    assert all(model.stats["slots"] < slots for model in models)
+    assert own.stats["slots"] == slots and own.memory == 256 << 20
+    models[0].memory = 128 << 20  # from now on nobody changes it
+    follower = elastic._followers[models[1]._native]
+    looked = follower._looked
+    until(lambda one=follower: one._looked > looked + 0.05)
+    assert models[0].memory == 128 << 20
+    logits = [session.step([7]) for session in sessions]
+    assert all(np.array_equal(one, logits[2]) for one in logits)
+    del models, model, own, session, sessions, follower
+    until(lambda: not elastic._followers and not watchers())
+
+
+ENDS = """
+import os, sys, time
+import moeflux
+from moeflux import elastic, memory
+elastic.LOOK_S = 0.0001
+model = moeflux.load(sys.argv[1], memory="auto", context=64, threads=2)
+session = model.session()
+session.step([1, 2, 3])
+memory.available_bytes = lambda: 0
+time.sleep(0.05)
+for _ in range(2):
+    child = os.fork()
+    if child == 0:
+        assert not elastic._followers and elastic._watcher is None
+        with elastic._lock:
+            sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert elastic._watcher is not None and model.memory == model._native.least_bytes()
+session.step([4])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not tell what is available")
+def test_a_process_forks_and_ends_while_its_models_are_looked_after(folder):
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", ENDS, os.fspath(folder)], timeout=60,
+                              capture_output=True, text=True, check=False)  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
