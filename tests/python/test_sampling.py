@@ -120,13 +120,15 @@ def test_tokens_of_a_whole_vocabulary_are_those_of_numpy(spread, options):
     assert found == np.searchsorted(cumulative, uniform, side="right").tolist()
 
 
-@pytest.mark.parametrize(
-    "options", [{"temperature": 0.5}, {"temperature": 1.0}, {"temperature": 2.0},
-                {"temperature": 1.0, "top_k": 9, "top_p": 0.8}],
-)  # fmt: skip
-def test_frequencies_follow_the_distribution(options):
+FILTERS = [{}, {"top_k": 9, "top_p": 0.8}, {"top_p": 0.7}, {"min_p": 0.05},
+           {"top_k": 20, "top_p": 0.95, "min_p": 0.02}]  # fmt: skip
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.8, 1.0, 2.0])
+@pytest.mark.parametrize("options", FILTERS)
+def test_frequencies_follow_the_distribution(temperature, options):
     """Chi-square of 20,000 draws; tokens that expect fewer than five are one."""
-    params = SamplingParams(**options, seed=2)
+    params = SamplingParams(temperature, **options, seed=2)
     expected = 20_000 * keep(softmax(LOGITS.astype(np.float64) / params.temperature), params)
     found = draws(params, 20_000)
     assert not found[expected == 0].any()
