@@ -6,6 +6,7 @@ import json
 import pytest
 
 from moeflux.errors import SessionError
+from moeflux.serve.app import POSTS
 from moeflux.serve.engine import Busy, Health
 from moeflux.serve.http.errors import ApiError, as_api_error
 from moeflux.serve.http.limits import _unique
@@ -502,6 +503,20 @@ def test_fields_that_nobody_knows_are_ignored():
             "client_metadata": {}, "verbosity": "low", "prediction": {}, "store": True}  # fmt: skip
     for path, body in GOOD.items():
         assert ask(ScriptedEngine(), path, body | more).status_code == 200
+
+
+@pytest.mark.parametrize("path", GOOD)
+def test_null_means_that_a_field_is_not_there(path):
+    """Clients in languages with a null send every field that they know."""
+    bodies = {paths[0]: body for paths, (_, body) in POSTS.items()}
+    fields = bodies[path].model_json_schema()["properties"]
+    nulls = {
+        name: None for name, schema in fields.items() if {"type": "null"} in schema.get("anyOf", ())
+    }
+    assert "temperature" in nulls
+    for one in ({}, *({name: None} for name in nulls), nulls):
+        answer = ask(ScriptedEngine(), path, GOOD[path] | one)
+        assert answer.status_code == 200, (one, answer.text)
 
 
 def test_minus_one_means_none():

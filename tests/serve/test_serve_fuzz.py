@@ -1,18 +1,37 @@
-"""Random bodies, valid and not: no 5xx, no hang, and an answer of the dialect's shape."""
+"""Random requests made from the OpenAPI document, valid and not, to a server with a real model: no
+5xx, no hang, and an answer of the dialect's shape. MOEFLUX_FULL=1 sends 10,000 of them.
+"""
 
 import asyncio
 import json
+import os
+from collections import Counter
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from moeflux.serve.app import POSTS
-from serve.asking import CALL, app_of, http
+import moeflux
+from moeflux.serve.app import GETS, POSTS, create_app
+from moeflux.serve.engine import Health
+from moeflux.serve.local import EngineSettings, LocalEngine
+from moeflux.serve.settings import Settings
+from serve.asking import app_of, http
+from serve.described import described
 from serve.scripted import ScriptedEngine
 
-APP = app_of(ScriptedEngine({"": f"<think>Hm.</think>Yes.{CALL}"}, context=2048))
-PATHS = [paths[0] for paths, (_, body) in POSTS.items() if body is not None]
+DESCRIPTION = app_of(ScriptedEngine()).openapi()
+OPERATIONS = sorted(
+    (path, method)
+    for path, methods in DESCRIPTION["paths"].items()
+    for method in methods
+    if (path.startswith("/v1/") or f"/v1{path}" not in DESCRIPTION["paths"])
+    and "embeddings" not in path  # 501, always
+)
+POSTED = sum(method == "post" for _, method in OPERATIONS)  # the others have few requests, or one
+REQUESTS = 10_000 if os.environ.get("MOEFLUX_FULL") == "1" else 400
+HANGS = 120  # seconds: no request takes as long on a machine that does other things, too
 FIELDS = sorted({name for _, body in POSTS.values() if body for name in body.model_fields})
 WORDS = st.sampled_from([
     "user", "assistant", "system", "developer", "tool", "text", "input_text", "image_url",
@@ -55,49 +74,105 @@ MESSAGES = st.lists(
     ),
     max_size=4,
 )  # fmt: skip
-BODIES = st.builds(
+GOOD = st.fixed_dictionaries({
+    "messages": MESSAGES, "input": MESSAGES | TEXTS, "max_tokens": st.integers(1, 30),
+    "prompt": TEXTS | IDS, "tokens": IDS,
+})  # fmt: skip
+WRONG = st.builds(
     lambda base, more: {**base, **more},
-    st.fixed_dictionaries({
-        "messages": MESSAGES, "input": MESSAGES | TEXTS, "max_tokens": st.integers(1, 30),
-        "prompt": TEXTS | IDS, "tokens": IDS,
-    }),
-    st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4),
+    GOOD, st.dictionaries(st.sampled_from(FIELDS), VALUES, max_size=4),
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("path", PATHS)
-@given(body=BODIES)
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_body_is_the_servers_fault(path, body):
-    async def go():
-        async with http(APP) as client:
-            headers = {"content-type": "application/json"}
-            content = json.dumps(body).encode("utf-8", "surrogatepass")
-            return await asyncio.wait_for(client.post(path, content=content, headers=headers), 20)
+def body_of(operation):
+    """Bytes of a body: described, described with messages that are some, wrong, or damaged."""
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    name = schema["$ref"].rsplit("/", 1)[1]
+    fits = described(DESCRIPTION["components"]["schemas"][name], VALUES)
+    bodies = st.one_of(st.builds(lambda one, good: {**one, **good}, fits, GOOD), fits, WRONG).map(
+        lambda body: json.dumps(body).encode("utf-8", "surrogatepass")
+    )
+    cut = st.builds(
+        lambda body, at, byte: body[: at % len(body)] + byte + body[at % len(body) + 1 :],
+        bodies, st.integers(0, 1 << 16), st.binary(max_size=2),
+    )  # fmt: skip
+    return st.one_of(bodies, bodies, bodies, cut)
 
-    answer = asyncio.run(go())
-    assert answer.status_code in (200, 400), answer.text
-    if answer.status_code == 400:
+
+def request_of(path, method):
+    """(path, body or None) of a random request for an operation."""
+    paths = st.just(path)
+    if "{" in path:
+        names = st.sampled_from(["demo-chat", "..", "a/b"]) | TEXTS.filter(bool)
+        paths = names.map(lambda name: path.split("{")[0] + quote(name, safe="/"))
+    operation = DESCRIPTION["paths"][path][method]
+    return st.tuples(paths, body_of(operation) if method == "post" else st.none())
+
+
+@pytest.fixture(scope="module")
+def send():
+    """Sends requests to a server of the chat demo; at the end it is well and computes nothing."""
+    loop, counts = asyncio.new_event_loop(), Counter()
+
+    async def start():
+        model = moeflux.load("demo-chat", memory="24MiB", context=256)
+        engine = LocalEngine(model, "demo-chat", EngineSettings())
+        return engine, http(create_app({"demo-chat": engine}, Settings()))
+
+    engine, client = loop.run_until_complete(start())
+
+    def go(method, path, body):
+        headers = {"content-type": "application/json"} if body is not None else {}
+        asked = client.request(method, path, content=body, headers=headers)
+        answer = loop.run_until_complete(asyncio.wait_for(asked, HANGS))
+        counts[answer.status_code] += 1
+        return answer
+
+    yield go
+    print(f"{counts.total()} requests: {dict(sorted(counts.items()))}")
+    for _ in range(100):
+        if engine.health() == Health():
+            break
+        loop.run_until_complete(asyncio.sleep(0.1))
+    assert engine.health() == Health()
+    assert counts[200] > counts.total() / 4  # so what is valid by the document is
+    loop.run_until_complete(engine.drain(0))
+    loop.close()
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS)
+@given(data=st.data())
+@settings(
+    max_examples=-(-REQUESTS // POSTED), deadline=None,
+    suppress_health_check=list(HealthCheck),
+)  # fmt: skip
+def test_no_request_is_the_servers_fault(path, method, data, send):
+    asked, body = data.draw(request_of(path, method))
+    answer = send(method, asked, body)
+    assert answer.status_code in ((200, 400) if method == "post" else (200, 404)), answer.text
+    if answer.status_code != 200:
         error = answer.json()["error"]
-        assert error["message"] and error["type"] == "invalid_request_error"
-    else:
+        wanted = {400: "invalid_request_error", 404: "not_found_error"}[answer.status_code]
+        assert error["message"] and error["type"] == wanted
+    elif method == "post":
         assert '"error":' not in answer.text.replace('"error":null', "").replace(
             '"error": null', ""
         ), answer.text
 
 
-def test_the_description_of_the_api_has_every_body():
-    async def go():
-        async with http(APP) as client:
-            return (await client.get("/openapi.json")).json()
+def test_the_description_of_the_api_has_every_path():
+    assert {path for paths in GETS for path in paths} <= {
+        path.replace("{name}", "{name:path}") for path in DESCRIPTION["paths"]
+    }
 
-    found = asyncio.run(go())
+
+def test_the_description_of_the_api_has_every_body():
     for paths, (_, body) in POSTS.items():
         for path in paths:
-            operation = found["paths"][path]["post"]
+            operation = DESCRIPTION["paths"][path]["post"]
             if body is not None:
                 content = operation["requestBody"]["content"]["application/json"]
                 name = content["schema"]["$ref"].rsplit("/", 1)[1]
-                assert found["components"]["schemas"][name]["properties"].keys() == set(
+                assert DESCRIPTION["components"]["schemas"][name]["properties"].keys() == set(
                     body.model_fields
                 )

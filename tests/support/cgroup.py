@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,7 +42,10 @@ def available() -> bool:
 
 @contextmanager
 def group(limit_bytes: int) -> Iterator[list[str]]:
-    """A child group under `limit_bytes`: what to put before a command so that it runs there."""
+    """A child group under `limit_bytes`: what to put before a command so that it runs there.
+
+    At the end it waits for what the command has started, as far as that ends with it.
+    """
     parent = _parent()
     assert parent is not None
     folder = parent[0] / f"moeflux-{os.getpid()}"
@@ -50,6 +54,9 @@ def group(limit_bytes: int) -> Iterator[list[str]]:
         (folder / parent[1]).write_text(str(limit_bytes))
         yield ["sh", "-c", 'echo $$ > "$0/cgroup.procs" && exec "$@"', str(folder)]
     finally:
+        end = time.monotonic() + 10
+        while (folder / "cgroup.procs").read_text() and time.monotonic() < end:
+            time.sleep(0.05)
         folder.rmdir()
 
 

@@ -80,10 +80,11 @@ def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     app.state.api = Api(Models(engines, settings), settings)
     for paths, handler in (GETS | (PAGE if settings.page else NO_PAGE)).items():
         for path in paths:
-            _add(app, path, handler, ["GET", "HEAD"], None)
+            _add(app, path, handler, "GET", None)
+            _add(app, path, handler, "HEAD", None)
     for paths, (handler, body) in POSTS.items():
         for path in paths:
-            _add(app, path, handler, ["POST"], body)
+            _add(app, path, handler, "POST", body)
     for kind in (ApiError, MoefluxError, HTTPException, Exception):
         app.add_exception_handler(kind, _failed)
     if settings.cors_origins:
@@ -96,15 +97,15 @@ def create_app(engines: Mapping[str, Engine], settings: Settings) -> FastAPI:
     return app
 
 
-def _add(app: FastAPI, path: str, handler: Handler, methods: list[str], body: Body | None) -> None:
+def _add(app: FastAPI, path: str, handler: Handler, method: str, body: Body | None) -> None:
     extra: dict[str, Any] = {}
     if body is not None:
         reference = {"$ref": f"#/components/schemas/{body.__name__}"}
         content = {"application/json": {"schema": reference}}
         extra = {"requestBody": {"required": True, "content": content}}
     app.add_api_route(
-        path, handler, methods=methods, response_class=Response, response_model=None,
-        openapi_extra=extra, include_in_schema="HEAD" not in methods,
+        path, handler, methods=[method], response_class=Response, response_model=None,
+        openapi_extra=extra, include_in_schema=method != "HEAD",
     )  # fmt: skip
 
 

@@ -33,10 +33,9 @@ Unlimited = Annotated[
 Seed = Annotated[
     Annotated[int, Field(ge=0, le=MAX_SEED)] | None, BeforeValidator(_minus_one_is_none)
 ]
+Stop = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Stops = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]] | None,
-    BeforeValidator(_as_list),
-    Field(max_length=MAX_STOPS),
+    Annotated[list[Stop], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_as_list)
 ]
 Share = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
