@@ -4,7 +4,9 @@ whatever else runs, is cancelled, fails or is remembered.
 
 import asyncio
 import json
+import threading
 import time
+from collections import deque
 from contextlib import aclosing
 from types import SimpleNamespace
 
@@ -18,6 +20,7 @@ from moeflux.serve.local import EngineSettings, LocalEngine
 from moeflux.serve.loop import StepLoop
 from moeflux.serve.memory import Room
 from moeflux.serve.sequence import Chooser, Sequence
+from moeflux.serve.ticket import Ticket
 from oracle import build
 
 PROMPT = "The following example shows how to use the"
@@ -548,6 +551,34 @@ def test_a_full_queue_refuses():
         return [one[2] for one, _ in await asyncio.gather(*asked)]
 
     assert serving(work, max_running=1, max_queued=1) == ["length"] * 2
+
+
+def test_who_waits_is_counted_once_while_the_step_thread_takes_the_inbox():
+    """Else a queue that is half full refuses."""
+
+    class Inbox(deque):
+        """Taken by another thread as soon as somebody looks at it."""
+
+        def __iter__(self):
+            found = list(super().__iter__())
+            taking.start()
+            taking.join(0.2)
+            return iter(found)
+
+    async def work(engine):
+        engine._loop.stop()
+        engine._loop._end_all, engine._loop._inbox = lambda: None, Inbox()
+        for i in range(8):
+            one = job(engine, "import os")
+            choice = Sequence(one, 0, i, engine.tokenizer, CONTEXT)
+            engine._loop._inbox.append(Ticket(one, [choice]))
+        taking.run = engine._loop._take_inbox
+        assert engine._loop.counts == (0, 8)
+        taking.join()
+        assert len(engine._loop._waiting) == 8
+
+    taking = threading.Thread()
+    serving(work)
 
 
 BAD_JOBS = {

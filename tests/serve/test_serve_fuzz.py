@@ -1,5 +1,6 @@
-"""Random requests made from the OpenAPI document, valid and not, to a server with a real model: no
-5xx, no hang, and an answer of the dialect's shape. MOEFLUX_FULL=1 sends 10,000 of them.
+"""Random requests made from the OpenAPI document, valid and not: no 5xx, no hang, and an answer of
+the dialect's shape. Half go to a server of a real model, half to one that calls tools by script.
+MOEFLUX_FULL=1 sends 10,000 of them.
 """
 
 import asyncio
@@ -17,7 +18,7 @@ from moeflux.serve.app import GETS, POSTS, create_app
 from moeflux.serve.engine import Health
 from moeflux.serve.local import EngineSettings, LocalEngine
 from moeflux.serve.settings import Settings
-from serve.asking import app_of, http
+from serve.asking import CALL, app_of, http
 from serve.described import described
 from serve.scripted import ScriptedEngine
 
@@ -109,15 +110,25 @@ def request_of(path, method):
     return st.tuples(paths, body_of(operation) if method == "post" else st.none())
 
 
-@pytest.fixture(scope="module")
-def send():
-    """Sends requests to a server of the chat demo; at the end it is well and computes nothing."""
+def real():
+    """The chat demo. Its context holds a few turns: most of the time goes into its tokens."""
+    model = moeflux.load("demo-chat", memory="24MiB", context=128)
+    return LocalEngine(model, "demo-chat", EngineSettings())
+
+
+def scripted():
+    """Thinks, answers and calls a tool, whatever it is asked."""
+    return ScriptedEngine({"": f"<think>Hm.</think>Yes.{CALL}"}, context=2048)
+
+
+@pytest.fixture(scope="module", params=[real, scripted])
+def send(request):
+    """Sends requests to a server, which at the end is well and computes nothing."""
     loop, counts = asyncio.new_event_loop(), Counter()
 
     async def start():
-        model = moeflux.load("demo-chat", memory="24MiB", context=256)
-        engine = LocalEngine(model, "demo-chat", EngineSettings())
-        return engine, http(create_app({"demo-chat": engine}, Settings()))
+        engine = request.param()
+        return engine, http(create_app({engine.info.name: engine}, Settings()))
 
     engine, client = loop.run_until_complete(start())
 
@@ -129,21 +140,22 @@ def send():
         return answer
 
     yield go
-    print(f"{counts.total()} requests: {dict(sorted(counts.items()))}")
+    print(f"{counts.total()} to {request.param.__name__}: {dict(sorted(counts.items()))}")
     for _ in range(100):
         if engine.health() == Health():
             break
         loop.run_until_complete(asyncio.sleep(0.1))
-    assert engine.health() == Health()
-    assert counts[200] > counts.total() / 4  # so what is valid by the document is
+    well = engine.health()
     loop.run_until_complete(engine.drain(0))
     loop.close()
+    assert well == Health()
+    assert counts[200] > counts[400] / 5  # so what is valid by the document is
 
 
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 @given(data=st.data())
 @settings(
-    max_examples=-(-REQUESTS // POSTED), deadline=None,
+    max_examples=-(-REQUESTS // POSTED // 2), deadline=None,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 def test_no_request_is_the_servers_fault(path, method, data, send):

@@ -86,6 +86,7 @@ class StepLoop:
         self._stopped = False
         self._over = False  # the thread takes no more jobs
         self._ending = threading.Lock()
+        self._moving = threading.Lock()  # from the inbox: who waits is counted once
         self.failure: BaseException | None = None  # that ended the thread
         self.stats: Mapping[str, Any] = model.stats  # as of the last step
         self._thread = threading.Thread(target=self._run, name="moeflux-step", daemon=True)
@@ -125,8 +126,9 @@ class StepLoop:
     @property
     def counts(self) -> tuple[int, int]:
         """Choices that run and that wait, from any thread."""
-        arriving = sum(len(ticket.sequences) for ticket in tuple(self._inbox))
-        return len(self._running), len(self._waiting) + arriving
+        with self._moving:
+            arriving = sum(len(ticket.sequences) for ticket in tuple(self._inbox))
+            return len(self._running), len(self._waiting) + arriving
 
     def is_full(self, max_queued: int) -> bool:
         """Whether so many choices wait beyond those that find a place at once."""
@@ -188,10 +190,11 @@ class StepLoop:
 
     def _take_inbox(self) -> None:
         while self._inbox:
-            ticket = self._inbox.popleft()
+            with self._moving:
+                ticket = self._inbox.popleft()
+                self._waiting |= {sequence.key: sequence for sequence in ticket.sequences}
             for sequence in ticket.sequences:
                 self._tickets[sequence.key] = ticket
-                self._waiting[sequence.key] = sequence
                 self.prefixes.expect(sequence)
 
     def _drop_cancelled(self) -> None:
