@@ -56,6 +56,8 @@ class StopStrings:
 
     def push(self, text: str) -> tuple[str, bool]:
         """(text to show, whether a stop string has been met)."""
+        if not self._stops:
+            return text, False
         self._held += text
         found = [(at, stop) for stop in self._stops if (at := self._held.find(stop)) >= 0]
         if found:

@@ -35,6 +35,7 @@ def serve(
     device: options.Device = "cpu",
     precision: options.Precision = "float32",
     kv: options.Kv = None,
+    rows: options.Rows = None,
     threads: options.Threads = None,
     max_running: Annotated[
         str,
@@ -102,7 +103,7 @@ def serve(
     listener = bind(host, port)  # before a load that may take long
     loaded = load(
         model, memory=memory, context=context, device=device, precision=precision, kv=kv,
-        threads=threads, revision=revision, offline=offline,
+        rows=rows, threads=threads, revision=revision, offline=offline,
     )  # fmt: skip
     called = name or named_as(model, loaded)
     _serve(LocalEngine(loaded, called, engine_settings), settings, listener)

@@ -42,6 +42,7 @@ Done = tuple[Sequence, int, Choice | None]  # the tokens that were stepped, and 
 
 AHEAD = 256  # tokens of an answer that admission sees room for
 PANIC = "PanicException"  # of Rust code, such as llguidance's; it is no Exception
+TOGETHER = 0.01  # seconds that a prompt waits for others, where nobody runs: one sweep serves all
 REST = 0.05  # seconds at most, where what is awaited comes from a disk
 BAD_READS, BAD_SECONDS = 3, 60.0  # so many jobs that reads have ended, within so long: degraded
 COUNTERS = ("hits", "misses", "bytes_read", "wait_seconds")
@@ -80,6 +81,7 @@ class StepLoop:
         self._tickets: dict[int, Ticket] = {}  # by key of their choices
         self._waiting: dict[int, Sequence] = {}
         self._running: dict[int, Sequence] = {}
+        self._held = 0  # bytes of the sessions that run, as of the last plan
         self._stepping: tuple[Ticket, ...] = ()  # jobs of the step in progress
         self._outbox = Outbox()
         self._bad_reads: deque[float] = deque(maxlen=BAD_READS)
@@ -169,6 +171,9 @@ class StepLoop:
     def _turn(self) -> None:
         self._wake.clear()
         self._take_inbox()
+        if not self._running and any(self._is_long(q) for q in self._waiting.values()):
+            time.sleep(TOGETHER)
+            self._take_inbox()
         self._drop_cancelled()
         wanted = self._plan()
         if wanted.preempt and self.prefixes.drop_reads():
@@ -206,6 +211,7 @@ class StepLoop:
 
     def _plan(self) -> StepPlan:
         now = time.monotonic()
+        self._held = 0
         running = tuple(self._view(key, q) for key, q in self._running.items())
         promised = sum(r.promised for r in running)
         waiting = tuple(
@@ -219,10 +225,12 @@ class StepLoop:
 
     def _view(self, key: int, sequence: Sequence) -> Running:
         """What the scheduler knows of a choice that runs."""
-        at, most, room = sequence.position, self._most(sequence), self._room
-        step = at + min(sequence.pending, most, self._limits.most)
+        at, room = sequence.position, self._room
+        pending, most = len(sequence.tokens) - at, self._most(sequence, at)
+        step = at + min(pending, most, self._limits.most)
         held = room.bytes(at)
-        return Running(key, sequence.job.client, sequence.pending, most, room.bytes(step) - held,
+        self._held += held
+        return Running(key, sequence.job.client, pending, most, room.bytes(step) - held,
                        room.bytes(sequence.expected(AHEAD)) - held)  # fmt: skip
 
     def _ready(self, sequence: Sequence, promised: int) -> bool:
@@ -232,8 +240,11 @@ class StepLoop:
             return self.prefixes.is_ready(sequence, promised)
         return first.finish is not None or first.generated > 0
 
-    def _most(self, sequence: Sequence) -> int:
-        until = sequence.until_checkpoint() or self._limits.most
+    def _is_long(self, sequence: Sequence) -> bool:
+        return len(sequence.tokens) - sequence.taken.cached > self._limits.short
+
+    def _most(self, sequence: Sequence, at: int) -> int:
+        until = sequence.until_checkpoint(at) or self._limits.most
         return min(until, sequence.scored) if sequence.echoes else until
 
     def _apply(self, wanted: StepPlan) -> None:
@@ -279,8 +290,10 @@ class StepLoop:
                 self._tell(sequence, Delta(usage=usage))
 
     def _step(self, feed: Feed) -> None:
-        decoding = sum(q.pending == 1 for q in self._running.values())
-        prompt = sum(n for q, n in feed if q.pending > self._limits.short)
+        pending = [q.pending for q, _ in feed]  # all that decode are fed
+        decoding = pending.count(1)
+        prompt = sum(n for (_, n), left in zip(feed, pending, strict=True)
+                     if left > self._limits.short)  # fmt: skip
         self._stepping = tuple({self._tickets[q.key] for q, _ in feed})
         begin, before = time.monotonic(), self.stats
         echoes = [item for item in feed if item[0].echoes]
@@ -293,7 +306,7 @@ class StepLoop:
         for sequence, n, chosen in done:
             rows[sequence.job.client] += n
             if sequence.session is not None:
-                sequence.taken.counts.update(sequence.session.last_step)
+                sequence.taken.add(sequence.session.last_step)
             self._push(sequence, chosen, now)
         if done:
             self._costs.observe(now, now - begin, rows, prompt, decoding)
@@ -364,7 +377,7 @@ class StepLoop:
             self._metrics.finished(sequence.usage())
             self._release(sequence, delta)
             return
-        if sequence.position in sequence.checkpoints:
+        if sequence.checkpoints and sequence.position in sequence.checkpoints:
             self.prefixes.keep(sequence)
         if delta is not None:
             self._tell(sequence, delta)
@@ -393,8 +406,7 @@ class StepLoop:
             self._outbox.put(ticket, delta)
 
     def _observe(self) -> None:
-        used = sum(self._room.bytes(q.position) for q in self._running.values())
-        self._metrics.load(*self.counts, used, self._room.free_bytes, self.stats,
+        self._metrics.load(*self.counts, self._held, self._room.free_bytes, self.stats,
                            self.prefixes.nbytes, len(self.prefixes))  # fmt: skip
         if (disk := self.prefixes.disk) is not None:
             self._metrics.on_disk(len(disk), disk.nbytes, disk.counts)

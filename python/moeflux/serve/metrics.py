@@ -47,14 +47,20 @@ class Metrics:
         self._step = Histogram(
             "moeflux_step_seconds", "Steps.", ["kind"], buckets=SECONDS, registry=of
         )
+        self._steps = [self._step.labels(kind) for kind in ("decode", "prompt")]
         self._rows = Histogram("moeflux_batch_rows", "Tokens of a step.", buckets=ROWS, registry=of)
         self._reads = Counter(
             "moeflux_expert_reads_total", "Experts asked for.", ["hit"], registry=of
         )
+        self._hits, self._misses = self._reads.labels("true"), self._reads.labels("false")
         self._bytes = Counter("moeflux_expert_bytes_total", "Bytes of experts read.", registry=of)
         self._wait = Counter("moeflux_read_wait_seconds_total", "Asleep for reads.", registry=of)
         self._memory = Gauge("moeflux_memory_bytes", "Of the budget.", ["kind"], registry=of)
+        self._memories = [
+            self._memory.labels(kind) for kind in ("budget", "live", "sessions", "snapshots")
+        ]
         self._snapshots = Gauge("moeflux_snapshots", "Prefixes kept.", ["where"], registry=of)
+        self._in_memory = self._snapshots.labels("memory")
         self._disk = Gauge("moeflux_disk_cache_bytes", "Files of kept prompts.", registry=of)
         self._files = Counter(
             "moeflux_disk_cache_files_total", "Files of kept prompts.", ["event"], registry=of
@@ -77,10 +83,10 @@ class Metrics:
     ) -> None:
         """A step was computed that chose `generated` tokens; `counts` are of `Model.stats`."""
         self._generated.inc(generated)
-        self._step.labels("prompt" if has_prompt else "decode").observe(seconds)
+        self._steps[has_prompt].observe(seconds)
         self._rows.observe(rows)
-        self._reads.labels("true").inc(counts["hits"])
-        self._reads.labels("false").inc(counts["misses"])
+        self._hits.inc(counts["hits"])
+        self._misses.inc(counts["misses"])
         self._bytes.inc(counts["bytes_read"])
         self._wait.inc(counts["wait_seconds"])
 
@@ -104,11 +110,10 @@ class Metrics:
         self._running.set(running)
         self._waiting.set(waiting)
         self._usage.set(session_bytes / max(session_bytes + free_bytes, 1))
-        self._memory.labels("budget").set(stats["memory_bytes"])
-        self._memory.labels("live").set(stats["live_bytes"])
-        self._memory.labels("sessions").set(session_bytes)
-        self._memory.labels("snapshots").set(cached_bytes)
-        self._snapshots.labels("memory").set(snapshots)
+        held = (stats["memory_bytes"], stats["live_bytes"], session_bytes, cached_bytes)
+        for gauge, nbytes in zip(self._memories, held, strict=True):
+            gauge.set(nbytes)
+        self._in_memory.set(snapshots)
 
     def on_disk(self, snapshots: int, nbytes: int, counts: Mapping[str, int]) -> None:
         """What the disk has, and what became of files so far."""

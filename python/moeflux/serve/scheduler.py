@@ -7,6 +7,7 @@ go on while prompts are read. Short remainders join always: they cost a pass har
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -177,15 +178,18 @@ def _admit(
 ) -> tuple[list[int], int]:
     """Keys in the order of admission, and the bytes to evict for them and for the pass."""
     admitted: list[int] = []
-    clients = [r.client for r in state.running]
+    clients = Counter(r.client for r in state.running)
+    owners = Counter(owner_of(r.client) for r in state.running)
     queue = [w for w in state.waiting if w.ready]
-    while queue and _has_place(len(clients), costs, limits):
-        best = min(queue, key=lambda w: _order(w, clients, costs, limits, state.now))
+    used = {w.client: _used(w.client, costs, state.now) for w in queue}
+    while queue and _has_place(clients.total(), costs, limits):
+        best = min(queue, key=lambda w: _order(w, clients, owners, used[w.client], limits))
         if clients and free - best.nbytes < limits.kept_bytes:
             break  # the first in turn waits for room; no smaller one passes it for ever
         queue.remove(best)
         admitted.append(best.key)
-        clients.append(best.client)
+        clients[best.client] += 1
+        owners[owner_of(best.client)] += 1
         free -= best.nbytes
     short = limits.kept_bytes + state.cached_bytes - free  # of bytes that are free already
     if admitted:
@@ -194,15 +198,15 @@ def _admit(
 
 
 def _order(
-    waiting: Waiting, running: list[str], costs: Costs, limits: Limits, now: float
-) -> tuple[float, ...]:
+    waiting: Waiting, clients: Counter[str], owners: Counter[str], used: tuple[float, float],
+    limits: Limits,
+) -> tuple[float, ...]:  # fmt: skip
     """Owners take turns, and so do the sessions of one; anyone can make up a session."""
     if waiting.waited >= limits.patience:
         return (0, waiting.key)
-    client = waiting.client
-    of_owner = sum(owner_of(other) == owner_of(client) for other in running)
-    owner_used, used = _used(client, costs, now)
-    return (1, of_owner, owner_used, running.count(client), used, waiting.left, waiting.key)
+    client, (of_owner, of_client) = waiting.client, used
+    return (1, owners[owner_of(client)], of_owner, clients[client], of_client, waiting.left,
+            waiting.key)  # fmt: skip
 
 
 def _used(client: str, costs: Costs, now: float) -> tuple[float, float]:

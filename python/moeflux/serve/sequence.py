@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from ..generation import StopStrings
 from ..sampling import Choice, Sampler
@@ -69,11 +69,16 @@ class Taken:
 
     cached: int = 0
     on_disk: bool = False  # the cached ones were there
-    counts: Counter[str] = field(default_factory=Counter)
+    counts: dict[str, Any] = field(default_factory=dict)
     submitted: float = 0.0
     admitted: float | None = None
     first: float | None = None
     last: float | None = None
+
+    def add(self, step: Mapping[str, Any]) -> None:
+        """A step more, of `Session.last_step`."""
+        for name, count in step.items():
+            self.counts[name] = self.counts.get(name, 0) + count
 
     def usage(self, prompt: int, generated: int) -> Usage:
         """As the client is told."""
@@ -84,10 +89,10 @@ class Taken:
             cached_memory=0 if self.on_disk else self.cached,
             cached_disk=self.cached if self.on_disk else 0,
             generated=generated,
-            hits=int(self.counts["hits"]),
-            misses=int(self.counts["misses"]),
-            read_bytes=int(self.counts["bytes_read"]),
-            wait_s=float(self.counts["wait_seconds"]),
+            hits=int(self.counts.get("hits", 0)),
+            misses=int(self.counts.get("misses", 0)),
+            read_bytes=int(self.counts.get("bytes_read", 0)),
+            wait_s=float(self.counts.get("wait_seconds", 0)),
             queue_s=begin - self.submitted,
             prefill_s=first - begin,
             decode_s=(self.last if self.last is not None else first) - first,
@@ -166,13 +171,14 @@ class Sequence:
         """Tokens that it is going to hold, with so many of its answer at most."""
         return len(self.tokens) - 1 + min(max(self._most - self.generated, 1), ahead)
 
-    def until_checkpoint(self) -> int | None:
-        """Tokens up to the next checkpoint; None where there is none."""
-        return next((at - self.position for at in self.checkpoints if at > self.position), None)
+    def until_checkpoint(self, position: int) -> int | None:
+        """Tokens from its position to the next checkpoint; None where there is none."""
+        return next((at - position for at in self.checkpoints if at > position), None)
 
     def next(self, n: int) -> list[int]:
         """The next n pending tokens."""
-        return self.tokens[self.position : self.position + n]
+        at = self.position
+        return self.tokens[at : at + n]
 
     def restore(self, session: Session, kept: Kept | None) -> None:
         """Takes a session, which goes on from a snapshot."""
@@ -262,14 +268,13 @@ class Sequence:
         text, stopped = self._stops.push(self._stream.push(token))
         told = self.job.sampling.top_logprobs is not None
         logprobs = (TokenLogprob(token, chosen.logprob, chosen.top),) if told else ()
-        closing = Delta()
         if stopped:
             self.finish, self._end = "stop", self._stops.met
         elif self._chooser.finished:
-            closing = self._close("eos")
+            text += self._close("eos").text
         elif self.generated >= self._most:
-            closing = self._close("length")
-        return Delta(self.choice, (token,), text + closing.text, logprobs, self.finish, self._end)
+            text += self._close("length").text
+        return Delta(self.choice, (token,), text, logprobs, self.finish, self._end)
 
     def _close(self, reason: str) -> Delta:
         """Ends with what was held back, which may hold a stop string."""
