@@ -1,101 +1,86 @@
-"""What the server's engine costs: tokens a second against `step_batch` in a plain loop.
+"""What the server costs and how it shares: each number beside the bar that it is held against.
 
-    python benchmarks/serve.py [--rounds N] [--out FILE]
+    PYTHONPATH=tests python benchmarks/serve.py [--short] [--only NAME ...] [--out FILE]
 
-The demo model, all of its experts in memory and a quarter; 1, 16 and 64 streams of 32 tokens after
-prompts of 16, temperature 0.8. The plain loop steps sessions together and lets a `Generation` each
-choose: what any program must do. The engine has its queue, scheduler, step thread, event loop and
-delivery on top. Both take turns within a process; ratios are of medians. HTTP is not part of it.
+    rates     tokens a second of the engine beside `step_batch` and a sampler in a plain loop, 1,
+              16 and 64 streams; the part of a step that is Python, in processor seconds
+    prompts   bytes that four prompts at once read, a quarter of the experts in memory
+    clients   64 equal clients, a quarter of the experts in memory: fairness, texts, memory, rate
+    cancel    how soon what nobody waits for is gone
+    cached    the first token of a long prompt from the cache, in memory and on disk
+    beside    answers that are written while a prompt is computed
+    agents    what the second request of recorded agents finds cached
+    sampler   a token of 151,936
+    grammar   a mask of 151,936 tokens
+    events    the event loop's processor for an event of a stream and for a request, over HTTP
+    crowd     eight clients beside connections that do nothing
+    start     from the command to the first connection
+
+The demo model where no other is named; ratios are of medians of turns within a run. --short takes
+some minutes also beside other work, whose times then say little; ratios of the processor still do.
+Files are in the page cache ("warm"). Linux.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
-import statistics
+import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from demo import machine
+from serving import SHORT, Options, Row, engines, parts, process, prompts
 
-import moeflux
-from moeflux.generation import Generation
-from moeflux.sampling import SamplingParams
-from moeflux.serve.engine import Job, Sampling
-from moeflux.serve.local import EngineSettings, LocalEngine
-
-STREAMS, TOKENS, PROMPT, CONTEXT = (1, 16, 64), 32, 16, 256
-SLOTS = {"all": None, "quarter": 80}
-
-
-def plain(model: moeflux.Model, n: int) -> float:
-    """Tokens a second of n sessions that step together."""
-    begin = time.perf_counter()
-    sessions = [model.session() for _ in range(n)]
-    prompts = [list(range(100 + i, 100 + i + PROMPT)) for i in range(n)]
-    generations = [
-        Generation(model.tokenizer, SamplingParams(0.8, seed=i), max_tokens=TOKENS, seen=prompts[i])
-        for i in range(n)
-    ]
-    feeds, said = dict(enumerate(prompts)), 0
-    while feeds:
-        logits = model.step_batch([(sessions[i], ids) for i, ids in feeds.items()])
-        for i, row in zip(list(feeds), logits, strict=True):
-            part = generations[i].take(row)
-            said += part is not None
-            if part is None or part.token is None or generations[i].closing is not None:
-                del feeds[i]
-            else:
-                feeds[i] = [part.token]
-    return said / (time.perf_counter() - begin)
+PARTS = {
+    "rates": engines.rates,
+    "prompts": engines.prompts_together,
+    "clients": engines.clients,
+    "cancel": engines.cancelled,
+    "cached": prompts.cached,
+    "beside": prompts.beside,
+    "agents": prompts.agents,
+    "sampler": parts.sampler,
+    "grammar": parts.grammar,
+    "events": process.events,
+    "crowd": process.crowd,
+    "start": process.start,
+}
 
 
-async def served(engine: LocalEngine, n: int) -> float:
-    """Tokens a second of n clients of an engine."""
-
-    async def client(i: int) -> int:
-        sampling = Sampling(temperature=0.8, seed=i, max_tokens=TOKENS)
-        job = Job(list(range(100 + i, 100 + i + PROMPT)), sampling, client=str(i))
-        return sum([len(delta.tokens) async for delta in engine.submit(job)])
-
-    begin = time.perf_counter()
-    said = await asyncio.gather(*(client(i) for i in range(n)))
-    return sum(said) / (time.perf_counter() - begin)
-
-
-async def measure(max_slots: int | None, rounds: int) -> list[dict[str, Any]]:
-    """A row for each number of streams."""
-    model = moeflux.load(memory="256MiB", context=CONTEXT, max_slots=max_slots)
-    engine = LocalEngine(model, "demo", EngineSettings(max_running=64, cache_memory="0"))
-    rows = []
-    for n in STREAMS:
-        found: dict[str, list[float]] = {"plain": [], "engine": []}
-        for _ in range(rounds + 1):
-            # The step thread sleeps while the plain loop has the model.
-            found["plain"].append(plain(model, n))
-            found["engine"].append(await served(engine, n))
-        row = {name: statistics.median(each[1:]) for name, each in found.items()}
-        ratio = row["engine"] / row["plain"]
-        rows.append({"streams": n, **row, "ratio": ratio})
-        print(f"{n:3} streams: {row['plain']:7.1f} and {row['engine']:7.1f} tokens/s, {ratio:.2f}")
-    await engine.drain(0)
-    return rows
+def told(row: Row) -> str:
+    """A row of a table in Markdown."""
+    sign = ">=" if row.least else "<="
+    bar = f"{sign} {row.bar:g} {row.unit}" if row.bar is not None else ""
+    met = {None: "", True: "yes", False: "**no**"}[row.met]
+    return f"| {row.what} | {row.value:.3g} {row.unit} | {bar} | {met} |"
 
 
 def main() -> None:
     """Measures, prints and writes."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--short", action="store_true")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    found: dict[str, Any] = {"machine": machine()}
-    for name, slots in SLOTS.items():
-        print(f"experts in memory: {name}")
-        found[name] = asyncio.run(measure(slots, options.rounds))
-    if options.out:
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+    given = parser.parse_args()
+    options = SHORT if given.short else Options()
+    found: dict[str, Any] = {
+        "machine": machine(), "files": "warm", "short": given.short, "load": os.getloadavg()[0],
+        "rows": [],
+    }  # fmt: skip
+    print("| number | reached | bar | met |\n|---|---|---|---|")
+    for name in given.only:
+        begin = time.perf_counter()
+        for row in PARTS[name](options):
+            print(told(row), flush=True)
+            found["rows"].append({"part": name, **asdict(row), "met": row.met})
+        print(f"<!-- {name}: {time.perf_counter() - begin:.0f} s -->", flush=True)
+    if given.out:
+        given.out.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ class Asked:
             return
         async with aclosing(run(self._served, replace(job, n=1) if empty else job)) as deltas:
             async for item in deltas:
-                for choice in range(job.n) if empty and item.finish else (item.choice,):
+                yield item
+                for choice in range(1, job.n) if empty and item.finish else ():
                     yield replace(item, choice=choice)
 
     async def deltas(self) -> AsyncGenerator[tuple[int, Delta], None]:

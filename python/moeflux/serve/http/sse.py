@@ -21,12 +21,13 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx holds back what it may buffer
 }
+_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 COMMENT = b": ping\n\n"
 
 
 def event(data: Any, name: str | None = None) -> bytes:
     """One event, of JSON data or of text."""
-    text = data if isinstance(data, str) else json.dumps(data, ensure_ascii=False)
+    text = data if isinstance(data, str) else _encode(data)
     head = f"event: {name}\n" if name else ""
     return f"{head}data: {text}\n\n".encode()
 
