@@ -639,6 +639,31 @@ def test_a_schema_makes_valid_json_of_the_demo_model():
         assert len(said["name"]) <= 12 and all(isinstance(i, int) for i in said["lines"])
 
 
+def test_metrics_tell_who_waits_while_a_step_goes_on():
+    go_on = threading.Event()
+
+    async def work(engine):
+        step = engine._model.step_batch
+        engine._loop._model = SimpleNamespace(
+            step_batch=lambda *a, **k: go_on.wait(60) and step(*a, **k),
+            session=engine._model.session, stats=engine._model.stats, abort=lambda: None,
+        )  # fmt: skip
+        one = asyncio.create_task(answer(engine, "import os"))
+        while not engine._loop._stepping:
+            await asyncio.sleep(0.01)
+        others = [asyncio.create_task(answer(engine, "x = [")) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        told = engine.metrics.text().decode()
+        go_on.set()
+        await asyncio.gather(one, *others)
+        return told, engine.metrics.text().decode()
+
+    told, later = serving(work)
+    for name, count in {"running": 1, "waiting": 3}.items():
+        assert f"moeflux_requests_{name} {count}.0" in told
+        assert f"moeflux_requests_{name} 0.0" in later
+
+
 def test_a_grammar_that_takes_long_is_given_up(monkeypatch):
     monkeypatch.setattr("moeflux.serve.local.COMPILE_SECONDS", 0.01)
 

@@ -134,10 +134,13 @@ def test_models():
         return (
             [model.id async for model in client.models.list()],
             await client.models.retrieve("scripted"),
+            [model.id async for model in claude.models.list()],
+            await claude.models.retrieve("scripted"),
         )
 
-    names, one = run(go)
-    assert names == ["scripted"] == [one.id]
+    names, one, again, other = run(go)
+    assert names == again == ["scripted"] == [one.id] == [other.id]
+    assert other.type == "model" and other.created_at.timestamp() == one.created
 
 
 MESSAGES = [

@@ -33,28 +33,34 @@ logger = logging.getLogger("moeflux.serve")
 Handler = Callable[[Request], Awaitable[Response]]
 Body = type[BaseModel]
 
+
+def _both(path: str) -> tuple[str, str]:
+    """Some clients leave /v1 out."""
+    return f"/v1{path}", path
+
+
 PAGE: dict[tuple[str, ...], Handler] = {("/",): page.index, ("/page/{name}",): page.file}
 NO_PAGE: dict[tuple[str, ...], Handler] = {("/",): meta.index}
 GETS: dict[tuple[str, ...], Handler] = {
     ("/health", "/v1/health"): meta.health,
-    ("/v1/models", "/models"): meta.models,
-    ("/v1/models/{name:path}", "/models/{name:path}"): meta.model,
+    _both("/models"): meta.models,
+    _both("/models/{name:path}"): meta.model,
     ("/tokenizer_info", "/v1/tokenizer_info"): meta.tokenizer_info,
     ("/props",): llama_cpp.props,
     ("/slots",): llama_cpp.slots,
 }
 POSTS: dict[tuple[str, ...], tuple[Handler, Body | None]] = {
-    ("/v1/chat/completions", "/chat/completions"): (chat.chat, ChatBody),
-    ("/v1/chat/completions/input_tokens",): (chat.input_tokens, ChatBody),
-    ("/v1/completions", "/completions"): (completions.completions, CompletionBody),
-    ("/v1/responses", "/responses"): (responses.responses, ResponsesBody),
-    ("/v1/responses/input_tokens",): (responses.input_tokens, ResponsesBody),
-    ("/v1/messages",): (anthropic.messages, MessagesBody),
-    ("/v1/messages/count_tokens",): (anthropic.count_tokens, CountBody),
+    _both("/chat/completions"): (chat.chat, ChatBody),
+    _both("/chat/completions/input_tokens"): (chat.input_tokens, ChatBody),
+    _both("/completions"): (completions.completions, CompletionBody),
+    _both("/responses"): (responses.responses, ResponsesBody),
+    _both("/responses/input_tokens"): (responses.input_tokens, ResponsesBody),
+    _both("/messages"): (anthropic.messages, MessagesBody),
+    _both("/messages/count_tokens"): (anthropic.count_tokens, CountBody),
     ("/tokenize", "/v1/tokenize"): (meta.tokenize, TokenizeBody),
     ("/detokenize", "/v1/detokenize"): (meta.detokenize, DetokenizeBody),
     ("/apply-template", "/v1/apply-template"): (meta.apply_template, ChatBody),
-    ("/v1/embeddings", "/embeddings"): (meta.not_done, None),
+    _both("/embeddings"): (meta.not_done, None),
 }
 
 

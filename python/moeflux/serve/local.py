@@ -108,7 +108,6 @@ class LocalEngine:
         self.metrics = metrics or Metrics()
         context = model.session().context
         self._info = describe(model, name, context)
-        self.metrics.describe(self._info)
         room = Room(model, context)
         limits = Limits(rows=model.chunk, wide=model.rows, max_running=s.max_running,
                         min_rate=s.min_rate, share=s.prefill_share,
@@ -119,6 +118,7 @@ class LocalEngine:
             if s.cache_dir is not None else None
         )  # fmt: skip
         self._loop = StepLoop(model, limits, self._cache, room, self.metrics, self._disk)
+        self.metrics.describe(self._info, lambda: self._loop.counts)
         source = model.path / "tokenizer.json"
         self._compiler = Compiler(
             files.read(source, MAX_FILE_BYTES).decode() if files.mode(source)

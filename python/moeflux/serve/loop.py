@@ -406,7 +406,7 @@ class StepLoop:
             self._outbox.put(ticket, delta)
 
     def _observe(self) -> None:
-        self._metrics.load(*self.counts, self._held, self._room.free_bytes, self.stats,
+        self._metrics.load(self._held, self._room.free_bytes, self.stats,
                            self.prefixes.nbytes, len(self.prefixes))  # fmt: skip
         if (disk := self.prefixes.disk) is not None:
             self._metrics.on_disk(len(disk), disk.nbytes, disk.counts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from prometheus_client import (
@@ -68,9 +68,14 @@ class Metrics:
         self._told: dict[str, int] = {}  # of these, so far
         self._info = Info("moeflux", "What is served.", registry=of)
 
-    def describe(self, info: ModelInfo) -> None:
-        """Tells what is served."""
+    def describe(self, info: ModelInfo, counts: Callable[[], tuple[int, int]]) -> None:
+        """Tells what is served, and who is asked for the choices that run and that wait.
+
+        They are asked at each look: a step takes seconds, and a balancer looks meanwhile.
+        """
         self._info.info({"fingerprint": info.fingerprint, "model": info.name})
+        self._running.set_function(lambda: counts()[0])
+        self._waiting.set_function(lambda: counts()[1])
 
     def admitted(self, prompt: int, cached: int, queue_s: float, on_disk: bool = False) -> None:
         """A choice was admitted; the disk had what was cached, or memory."""
@@ -98,8 +103,6 @@ class Metrics:
 
     def load(
         self,
-        running: int,
-        waiting: int,
         session_bytes: int,
         free_bytes: int,
         stats: Mapping[str, Any],
@@ -107,8 +110,6 @@ class Metrics:
         snapshots: int,
     ) -> None:
         """How things stand after a step."""
-        self._running.set(running)
-        self._waiting.set(waiting)
         self._usage.set(session_bytes / max(session_bytes + free_bytes, 1))
         held = (stats["memory_bytes"], stats["live_bytes"], session_bytes, cached_bytes)
         for gauge, nbytes in zip(self._memories, held, strict=True):

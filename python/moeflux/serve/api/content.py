@@ -84,9 +84,12 @@ def turns(messages: list[dict[str, Any]]) -> list[Turn]:
 
 
 def _assistant(message: Mapping[str, Any], turn: Turn) -> Turn:
-    reasoning = message.get("reasoning_content", message.get("reasoning"))
-    if reasoning is not None and not isinstance(reasoning, str):
-        raise bad("expected text", f"{turn.where}.reasoning_content")
+    reasoning = None
+    for name in ("reasoning", "reasoning_content"):  # the latter where a client sends both
+        if (given := message.get(name)) is not None:
+            if not isinstance(given, str):
+                raise bad("expected text", f"{turn.where}.{name}")
+            reasoning = given
     given = message.get("tool_calls")
     if given is not None and not isinstance(given, list):
         raise bad("expected a list of calls", f"{turn.where}.tool_calls")

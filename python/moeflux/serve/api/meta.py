@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timezone
 from typing import Any
 
 from starlette.requests import Request
@@ -43,9 +44,12 @@ def _badness(state: Health) -> int:
 
 
 def _entry(served: Served) -> dict[str, Any]:
-    info = served.engine.info
+    """As OpenAI has a model, and as Anthropic does: clients of either skip the other's fields."""
+    info, created = served.engine.info, datetime.fromtimestamp(served.created, timezone.utc)
     return {
         "id": served.name, "object": "model", "created": served.created, "owned_by": "moeflux",
+        "type": "model", "display_name": served.name, "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+        "lifecycle": "active", "max_input_tokens": info.context, "max_tokens": info.context,
         "meta": {"context": info.context, "n_params": info.parameters, "memory": info.memory_bytes},
     }  # fmt: skip
 
@@ -53,7 +57,8 @@ def _entry(served: Served) -> dict[str, Any]:
 async def models(request: Request) -> Response:
     """The models."""
     data = [_entry(served) for served in api_of(request).models.served.values()]
-    return JSONResponse({"object": "list", "data": data})
+    ends = {"first_id": data[0]["id"], "last_id": data[-1]["id"]} if data else {}
+    return JSONResponse({"object": "list", "data": data, "has_more": False, **ends})
 
 
 async def model(request: Request) -> Response:
