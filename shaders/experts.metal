@@ -4,27 +4,27 @@
 #include "row_dots.h"
 #include "slabs.h"
 
-constant constexpr uint kGatedRows = 2;  // of gate and of up a SIMD group; two a threadgroup
-constant constexpr uint kDownRows = 4;
+constant constexpr uint kGatedRows = 2;  // of gate and of up a threadgroup
+constant constexpr uint kDownRows = 4;   // of down a SIMD group; two a threadgroup
 
 // For each of n experts k: hidden[k] = silu(gate_k x[rows[k]]) * (up_k x[rows[k]]). Expert k is in
 // the slot of entries[k]: gate's weights from word gate_weights on, scales and biases from the bf16
 // values gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (n), hidden (n,
 // out_dim). The hidden row of an expert without a slot stays as it is. Two rows of gate and of up a
-// SIMD group, two SIMD groups a threadgroup.
+// threadgroup.
 /// @elements slabs 2 * n_slabs
 /// @elements entries n
 /// @elements x (maxof(rows) + 1) * in_dim
 /// @elements rows n
 /// @elements hidden n * out_dim
-/// @threadgroup 64
-/// @default_threadgroup 64
-/// @grid n * ceil_div(out_dim, 4) * 64
+/// @threadgroup 128
+/// @default_threadgroup 128
+/// @grid n * ceil_div(out_dim, 2) * 128
 /// @require n > 0
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
-/// @require grid == n * ceil_div(out_dim, 4) * 64
+/// @require grid == n * ceil_div(out_dim, 2) * 128
 /// @require gate_weights % 4 == 0 && up_weights % 4 == 0
 /// @require gate_weights + out_dim * (in_dim / 32) * Bits <= words
 /// @require ceil_div(gate_scales + out_dim * in_dim / group_size, 2) <= words
@@ -41,19 +41,23 @@ kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
                                      uint group [[threadgroup_position_in_grid]],
                                      uint lane [[thread_index_in_simdgroup]],
                                      uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  const uint tiles = (args.out_dim + 2 * kGatedRows - 1) / (2 * kGatedRows);
+  threadgroup float parts[kParts * 2 * kGatedRows * kSimdWidth];
+  const uint tiles = (args.out_dim + kGatedRows - 1) / kGatedRows;
   const uint k = group / tiles;
-  const uint own = (group % tiles * 2 + simdgroup) * kGatedRows;
+  const uint own = group % tiles * kGatedRows;
   device const uint* slot = slot_at(slabs, args.n_slabs, entries[k], args.words);
-  if (slot == nullptr || own >= args.out_dim) return;  // the whole SIMD group
-  const Rows part = rows_at(own, kGatedRows, args.out_dim, args.in_dim, args.group_size);
+  if (slot == nullptr) return;  // the whole threadgroup
+  const Rows part =
+      part_of(rows_at(own, kGatedRows, args.out_dim, args.in_dim, args.group_size), simdgroup);
   const Codes<bf16> matrices[2] = {
       codes_in(slot, args.gate_weights, args.gate_scales, args.gate_biases),
       codes_in(slot, args.up_weights, args.up_scales, args.up_biases)};
   float sums[2 * kGatedRows][1] = {};
   add_dots<2, kGatedRows, 1>(part, matrices, x, rows[k], 1, lane, sums);
-  for (uint r = 0; r < kGatedRows; ++r) {
-    const float gate = simd_sum(sums[r][0]), up = simd_sum(sums[kGatedRows + r][0]);
+  share_parts(sums, parts, lane, simdgroup);
+  for (uint r = simdgroup; r < kGatedRows; r += kParts) {
+    const float gate = part_sum(parts, 2 * kGatedRows, r, lane);
+    const float up = part_sum(parts, 2 * kGatedRows, kGatedRows + r, lane);
     const uint row = part.first + r;
     if (lane == 0 && row >= own && row < args.out_dim)
       hidden[ulong(k) * args.out_dim + row] = silu(gate) * up;

@@ -3,7 +3,7 @@
 #include "arguments.h"
 #include "row_dots.h"
 
-// out[from + j] = matrix x[from + j] + bias for the rows of the matrix that a SIMD group answers for.
+// out[from + j] = matrix x[from + j] + bias for the rows of the matrix that a threadgroup answers for.
 template <uint R, uint N, typename T>
 inline void product_rows(Rows rows,
                          uint own,
@@ -14,22 +14,24 @@ inline void product_rows(Rows rows,
                          device const float* bias,
                          bool has_bias,
                          device float* out,
-                         uint lane) {
+                         threadgroup float* parts,
+                         uint lane,
+                         uint simdgroup) {
   const Codes<T> matrix[1] = {of};
   float sums[R][N] = {};
   add_dots<1, R, N>(rows, matrix, x, from, n, lane, sums);
-  for (uint j = 0; j < N; ++j)
-    for (uint r = 0; r < R; ++r) {
-      const float sum = simd_sum(sums[r][j]);
-      const uint row = rows.first + r;
-      if (lane == 0 && j < n && row >= own && row < rows.n)
-        out[ulong(from + j) * rows.n + row] = sum + (has_bias ? bias[row] : 0.0f);
-    }
+  share_parts(sums, parts, lane, simdgroup);
+  for (uint i = simdgroup; i < R * N; i += kParts) {
+    const float sum = part_sum(parts, R * N, i, lane);
+    const uint row = rows.first + i / N, j = i % N;
+    if (lane == 0 && j < n && row >= own && row < rows.n)
+      out[ulong(from + j) * rows.n + row] = sum + (has_bias ? bias[row] : 0.0f);
+  }
 }
 
 // out[j] = W x[j] + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
 // group_size), x (n, in_dim), bias (out_dim) where has_bias, out (n, out_dim). R rows of W and N of
-// x a SIMD group, two SIMD groups a threadgroup. A row's bits do not depend on n, nor on N.
+// x a threadgroup. A row's bits do not depend on n, nor on N or R.
 /// @aligned W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements W out_dim * (in_dim / 32) * Bits
 /// @elements scales out_dim * in_dim / group_size
@@ -37,15 +39,15 @@ inline void product_rows(Rows rows,
 /// @elements x n * in_dim
 /// @elements bias has_bias * out_dim
 /// @elements out n * out_dim
-/// @threadgroup 64
-/// @default_threadgroup 64
-/// @grid ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+/// @threadgroup 128
+/// @default_threadgroup 128
+/// @grid ceil_div(n, N) * ceil_div(out_dim, R) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
 /// @require out_dim * (in_dim / 32) * Bits < 4294967296 && n * in_dim < 4294967296
 /// @require has_bias <= 1
-/// @require grid == ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+/// @require grid == ceil_div(n, N) * ceil_div(out_dim, R) * 128
 template <typename T, uint N, uint R>
 kernel void qmatvec(device const uint* W [[buffer(0)]],
                     device const T* scales [[buffer(1)]],
@@ -57,13 +59,13 @@ kernel void qmatvec(device const uint* W [[buffer(0)]],
                     uint group [[threadgroup_position_in_grid]],
                     uint lane [[thread_index_in_simdgroup]],
                     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  const uint tiles = (args.out_dim + 2 * R - 1) / (2 * R);
-  const uint own = (group % tiles * 2 + simdgroup) * R;  // rows from here on
-  const uint from = group / tiles * N;                   // of x
-  if (own >= args.out_dim) return;                       // the whole SIMD group
-  const Rows rows = rows_at(own, R, args.out_dim, args.in_dim, args.group_size);
+  threadgroup float parts[kParts * R * N * kSimdWidth];
+  const uint tiles = (args.out_dim + R - 1) / R;
+  const uint own = group % tiles * R;   // rows from here on
+  const uint from = group / tiles * N;  // of x
+  const Rows rows = part_of(rows_at(own, R, args.out_dim, args.in_dim, args.group_size), simdgroup);
   product_rows<R, N>(rows, own, codes_at(W, scales, biases), x, from, min(uint(N), args.n - from),
-                     bias, args.has_bias != 0, out, lane);
+                     bias, args.has_bias != 0, out, parts, lane, simdgroup);
 }
 
 template [[host_name("qmatvec_bf16_f32")]] kernel decltype(qmatvec<bf16, 1, 4>) qmatvec<bf16, 1, 4>;
@@ -75,6 +77,8 @@ template
 template [[host_name("qmatvec4_f16_f32")]] kernel decltype(qmatvec<half, 4, 2>) qmatvec<half, 4, 2>;
 template
     [[host_name("qmatvec4_f32_f32")]] kernel decltype(qmatvec<float, 4, 2>) qmatvec<float, 4, 2>;
+
+constant constexpr uint kTogetherRows = 4;  // of a threadgroup of qmatvecs
 
 // What qmatvec gives for one row of x and up to three matrices of one form, which have as many tiles
 // of rows each as they would have alone: first_out = first_W x + first_bias where first_biased, and
@@ -98,16 +102,16 @@ template
 /// @elements third_bias third_biased * third_rows
 /// @elements third_out third_rows
 /// @elements x in_dim
-/// @threadgroup 64
-/// @default_threadgroup 64
-/// @grid (ceil_div(first_rows, 8) + ceil_div(second_rows, 8) + ceil_div(third_rows, 8)) * 64
+/// @threadgroup 128
+/// @default_threadgroup 128
+/// @grid (ceil_div(first_rows, 4) + ceil_div(second_rows, 4) + ceil_div(third_rows, 4)) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
 /// @require first_rows * (in_dim / 32) * Bits < 4294967296 && first_biased <= 1
 /// @require second_rows * (in_dim / 32) * Bits < 4294967296 && second_biased <= 1
 /// @require third_rows * (in_dim / 32) * Bits < 4294967296 && third_biased <= 1
-/// @require grid == (ceil_div(first_rows, 8) + ceil_div(second_rows, 8) + ceil_div(third_rows, 8)) * 64
+/// @require grid == (ceil_div(first_rows, 4) + ceil_div(second_rows, 4) + ceil_div(third_rows, 4)) * 128
 template <typename T>
 kernel void qmatvecs(device const uint* first_W [[buffer(0)]],
                      device const T* first_scales [[buffer(1)]],
@@ -129,9 +133,9 @@ kernel void qmatvecs(device const uint* first_W [[buffer(0)]],
                      uint group [[threadgroup_position_in_grid]],
                      uint lane [[thread_index_in_simdgroup]],
                      uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  constexpr uint kRows = 4;  // of a SIMD group
-  const uint first_tiles = (args.first_rows + 2 * kRows - 1) / (2 * kRows);
-  const uint second_tiles = (args.second_rows + 2 * kRows - 1) / (2 * kRows);
+  threadgroup float parts[kParts * kTogetherRows * kSimdWidth];
+  const uint first_tiles = (args.first_rows + kTogetherRows - 1) / kTogetherRows;
+  const uint second_tiles = (args.second_rows + kTogetherRows - 1) / kTogetherRows;
   uint tile = group, n_rows = args.first_rows;
   Codes<T> matrix = codes_at(first_W, first_scales, first_biases);
   device const float* bias = first_bias;
@@ -152,10 +156,11 @@ kernel void qmatvecs(device const uint* first_W [[buffer(0)]],
     has_bias = args.second_biased != 0;
     out = second_out;
   }
-  const uint own = (tile * 2 + simdgroup) * kRows;
-  if (own >= n_rows) return;  // the whole SIMD group
-  const Rows rows = rows_at(own, kRows, n_rows, args.in_dim, args.group_size);
-  product_rows<kRows, 1>(rows, own, matrix, x, 0, 1, bias, has_bias, out, lane);
+  const uint own = tile * kTogetherRows;
+  const Rows rows =
+      part_of(rows_at(own, kTogetherRows, n_rows, args.in_dim, args.group_size), simdgroup);
+  product_rows<kTogetherRows, 1>(rows, own, matrix, x, 0, 1, bias, has_bias, out, parts, lane,
+                                 simdgroup);
 }
 
 template [[host_name("qmatvecs_bf16_f32")]] kernel decltype(qmatvecs<bf16>) qmatvecs<bf16>;
@@ -163,7 +168,7 @@ template [[host_name("qmatvecs_f16_f32")]] kernel decltype(qmatvecs<half>) qmatv
 template [[host_name("qmatvecs_f32_f32")]] kernel decltype(qmatvecs<float>) qmatvecs<float>;
 
 // out[j] = silu(gate x[j]) * (up x[j]) for two matrices of one shape and format, as above: x is read
-// once for the two. R rows of each a SIMD group.
+// once for the two. R rows of each a threadgroup.
 /// @aligned gate_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements gate_W out_dim * (in_dim / 32) * Bits
 /// @elements gate_scales out_dim * in_dim / group_size
@@ -174,14 +179,14 @@ template [[host_name("qmatvecs_f32_f32")]] kernel decltype(qmatvecs<float>) qmat
 /// @elements up_biases out_dim * in_dim / group_size
 /// @elements x n * in_dim
 /// @elements out n * out_dim
-/// @threadgroup 64
-/// @default_threadgroup 64
-/// @grid ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+/// @threadgroup 128
+/// @default_threadgroup 128
+/// @grid ceil_div(n, N) * ceil_div(out_dim, R) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
 /// @require out_dim * (in_dim / 32) * Bits < 4294967296 && n * in_dim < 4294967296
-/// @require grid == ceil_div(n, N) * ceil_div(out_dim, 2 * R) * 64
+/// @require grid == ceil_div(n, N) * ceil_div(out_dim, R) * 128
 template <typename T, uint N, uint R>
 kernel void qgate_up(device const uint* gate_W [[buffer(0)]],
                      device const T* gate_scales [[buffer(1)]],
@@ -195,23 +200,24 @@ kernel void qgate_up(device const uint* gate_W [[buffer(0)]],
                      uint group [[threadgroup_position_in_grid]],
                      uint lane [[thread_index_in_simdgroup]],
                      uint simdgroup [[simdgroup_index_in_threadgroup]]) {
-  const uint tiles = (args.out_dim + 2 * R - 1) / (2 * R);
-  const uint own = (group % tiles * 2 + simdgroup) * R;
+  threadgroup float parts[kParts * 2 * R * N * kSimdWidth];
+  const uint tiles = (args.out_dim + R - 1) / R;
+  const uint own = group % tiles * R;
   const uint from = group / tiles * N;
-  if (own >= args.out_dim) return;  // the whole SIMD group
-  const Rows rows = rows_at(own, R, args.out_dim, args.in_dim, args.group_size);
+  const Rows rows = part_of(rows_at(own, R, args.out_dim, args.in_dim, args.group_size), simdgroup);
   const Codes<T> matrices[2] = {codes_at(gate_W, gate_scales, gate_biases),
                                 codes_at(up_W, up_scales, up_biases)};
   const uint n = min(uint(N), args.n - from);
   float sums[2 * R][N] = {};
   add_dots<2, R, N>(rows, matrices, x, from, n, lane, sums);
-  for (uint j = 0; j < N; ++j)
-    for (uint r = 0; r < R; ++r) {
-      const float gate = simd_sum(sums[r][j]), up = simd_sum(sums[R + r][j]);
-      const uint row = rows.first + r;
-      if (lane == 0 && j < n && row >= own && row < args.out_dim)
-        out[ulong(from + j) * args.out_dim + row] = silu(gate) * up;
-    }
+  share_parts(sums, parts, lane, simdgroup);
+  for (uint i = simdgroup; i < R * N; i += kParts) {
+    const float gate = part_sum(parts, 2 * R * N, i, lane);
+    const float up = part_sum(parts, 2 * R * N, R * N + i, lane);
+    const uint row = rows.first + i / N, j = i % N;
+    if (lane == 0 && j < n && row >= own && row < args.out_dim)
+      out[ulong(from + j) * args.out_dim + row] = silu(gate) * up;
+  }
 }
 
 template

@@ -78,8 +78,8 @@ class Slots:
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
-def _geometry(shape: Shape, rows: int) -> tuple[int, int]:
-    return shape[0] * -(-shape[1] // rows) * 64, 64
+def _geometry(shape: Shape, rows: int, threads: int) -> tuple[int, int]:
+    return shape[0] * -(-shape[1] // rows) * threads, threads
 
 
 def gate_up(rng: Generator, shape: Shape) -> Case:
@@ -95,7 +95,7 @@ def gate_up(rng: Generator, shape: Shape) -> Case:
     args = [slots.slabs, slots.entries, x, rows, out, out_dim, in_dim, group, n, len(slots.slabs),
             slots.words, *slots.offsets]  # fmt: skip
     text = f"{shape} {slots.constants}"
-    return Case("experts_gate_up_bf16_f32", args, *_geometry(shape, 4), slots.constants, text)
+    return Case("experts_gate_up_bf16_f32", args, *_geometry(shape, 2, 128), slots.constants, text)
 
 
 def down(rng: Generator, shape: Shape) -> Case:
@@ -110,7 +110,7 @@ def down(rng: Generator, shape: Shape) -> Case:
     args = [slots.slabs, slots.entries, hidden, places, Out(expected, size), out_dim, in_dim, group,
             n, len(slots.slabs), slots.words, *slots.offsets]  # fmt: skip
     text = f"{shape} {slots.constants}"
-    return Case("experts_down_bf16_f32", args, *_geometry(shape, 8), slots.constants, text)
+    return Case("experts_down_bf16_f32", args, *_geometry(shape, 8, 64), slots.constants, text)
 
 
 KERNELS = {

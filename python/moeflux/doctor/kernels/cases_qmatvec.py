@@ -22,7 +22,7 @@ def draw(rng: Generator) -> Shape:
 
 
 def _geometry(shape: Shape, x_rows: int, rows: int) -> tuple[int, int]:
-    return -(-shape[0] // x_rows) * -(-shape[1] // (2 * rows)) * 64, 64
+    return -(-shape[0] // x_rows) * -(-shape[1] // rows) * 128, 128
 
 
 def matvec(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
@@ -62,8 +62,8 @@ def matvecs(kernel: str, dtype: str) -> Build:
             out = Out(decode(x) @ weights.values.T + added, size)
             args += [*weights.args, bias, out]
         args += [x, *rows, in_dim, group, *biased]
-        grid = sum(-(-n // 8) for n in rows) * 64
-        return Case(kernel, args, grid, 64, {"Bits": bits}, f"{shape} {rows=} {bits=}")
+        grid = sum(-(-n // 4) for n in rows) * 128
+        return Case(kernel, args, grid, 128, {"Bits": bits}, f"{shape} {rows=} {bits=}")
 
     return build
 
