@@ -3,6 +3,7 @@
 #include <cstring>
 #include <set>
 
+#include "base/error.h"
 #include "store/expert_table.h"
 #include "store/plan.h"
 
@@ -70,13 +71,22 @@ void SlotPool::add_slab(uint32_t size_class, uint32_t n_slots, bool stays) {
   *place = std::move(slab);
 }
 
+bool SlotPool::try_grow(uint32_t size_class) {
+  const uint32_t n = growth(size_class);
+  if (n == 0) return false;
+  try {
+    add_slab(size_class, n, false);
+  } catch (const MemoryBudgetError&) {  // the budget has the memory, and the system has not
+    return false;
+  } catch (const GpuError&) {
+    return false;
+  }
+  return true;
+}
+
 Slot* SlotPool::take(uint32_t size_class) {
   std::vector<Slot*>& empty = classes_[size_class].empty;
-  if (empty.empty()) {
-    const uint32_t n = growth(size_class);
-    if (n == 0) return nullptr;
-    add_slab(size_class, n, false);
-  }
+  if (empty.empty() && !try_grow(size_class)) return nullptr;
   Slot* slot = empty.back();
   empty.pop_back();
   return slot;

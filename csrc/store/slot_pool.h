@@ -48,8 +48,8 @@ class SlotPool {
   // Beside the slots' memory, at most, for every slot.
   static constexpr uint64_t kSlotTableBytes = sizeof(Slot) + 128;
 
-  // An empty slot, of a new slab when the class has none and may grow; else null. Throws what the
-  // arena throws.
+  // An empty slot, of a new slab when the class has none and may grow; else null, also where the
+  // system or the device has no memory for a slab.
   Slot* take(uint32_t size_class);
   void give(Slot* slot);  // REQUIRES: empty and idle
 
@@ -98,6 +98,7 @@ class SlotPool {
   }
   uint32_t growth(uint32_t size_class) const;  // slots of the next slab
   void add_slab(uint32_t size_class, uint32_t n_slots, bool stays);
+  bool try_grow(uint32_t size_class);
   bool may_go(uint32_t size_class, uint64_t left, uint64_t n_slots,
               std::optional<uint32_t> taker) const;
   std::optional<std::vector<Pick>> picks(uint64_t nbytes, std::optional<uint32_t> taker) const;

@@ -1,7 +1,9 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 #include <random>
 
 #include "base/bell.h"
@@ -33,12 +35,27 @@ SizeClasses classes_of(const base::Arena& arena, const std::vector<LayerExperts>
   return store::size_classes(layers, arena);
 }
 
+// Pages of the heap, as long as the system has some.
+class TightArena final : public base::Arena {
+ public:
+  explicit TightArena(base::Account& account) : Arena(account, base::kPageBytes) {}
+  bool refuses = false;
+
+ private:
+  std::byte* map(uint64_t nbytes) override {
+    if (refuses) throw std::bad_alloc();
+    void* data = std::aligned_alloc(base::kPageBytes, nbytes);
+    return static_cast<std::byte*>(std::memset(data, 0, nbytes));
+  }
+  void unmap(std::byte* data, uint64_t) noexcept override { std::free(data); }
+};
+
 // A store over a file of noise; experts of each layer one behind the other.
 struct Pool {
   std::vector<LayerExperts> layers;
   std::vector<std::byte> bytes;
   base::Account account;
-  base::HeapArena arena{account};
+  TightArena arena{account};
   base::Bell bell;
   std::unique_ptr<ExpertStore> store;
 
@@ -265,6 +282,21 @@ TEST_CASE("classes of slots grow as they are asked for, each keeps its minimum")
     CHECK(f.store->n_slots(1) == 3);
     f.check_table();
   }
+}
+
+TEST_CASE("where the system has no memory for a slab, an expert goes in its place") {
+  const std::vector<LayerExperts> layers = {layer_of(8, kSlot)};
+  Pool pool(layers, fixed(layers) + 8 * kSlot);
+  pool.open();
+  pool.arena.refuses = true;
+  for (uint32_t expert = 0; expert < 8; ++expert) pool.get(0, expert);
+  CHECK(pool.store->n_slots() == 3);  // the minimum
+  CHECK(pool.account.live_bytes() == fixed(layers) + 3 * kSlot);
+  pool.check_table();
+  pool.arena.refuses = false;
+  for (uint32_t expert = 0; expert < 8; ++expert) pool.get(0, expert);
+  CHECK(pool.store->n_slots() == 8);
+  pool.check_table();
 }
 
 TEST_CASE("a class whose slots are all pinned has none to give, whatever others hold") {
