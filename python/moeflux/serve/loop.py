@@ -64,14 +64,9 @@ class StepLoop:
     """
 
     def __init__(
-        self,
-        model: Model,
-        limits: Limits,
-        cache: PrefixCache,
-        room: Room,
-        metrics: Metrics,
+        self, model: Model, limits: Limits, cache: PrefixCache, room: Room, metrics: Metrics,
         disk: DiskCache | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._model, self._limits = model, limits
         self._room, self._metrics = room, metrics
         self._costs = Costs(limits.share)
@@ -171,7 +166,7 @@ class StepLoop:
     def _turn(self) -> None:
         self._wake.clear()
         self._take_inbox()
-        if not self._running and any(self._is_long(q) for q in self._waiting.values()):
+        if not self._running and any(q.left > self._limits.short for q in self._waiting.values()):
             time.sleep(TOGETHER)
             self._take_inbox()
         self._drop_cancelled()
@@ -215,9 +210,8 @@ class StepLoop:
         running = tuple(self._view(key, q) for key, q in self._running.items())
         promised = sum(r.promised for r in running)
         waiting = tuple(
-            Waiting(key, q.job.client, len(q.tokens) - q.taken.cached,
-                    self._room.bytes(q.expected(AHEAD)), now - q.taken.submitted,
-                    self._ready(q, promised))
+            Waiting(key, q.job.client, q.left, self._room.bytes(q.expected(AHEAD)),
+                    now - q.taken.submitted, self._ready(q, promised))
             for key, q in self._waiting.items()
         )  # fmt: skip
         state = State(waiting, running, self._room.free_bytes, self.prefixes.nbytes, now)
@@ -226,7 +220,10 @@ class StepLoop:
     def _view(self, key: int, sequence: Sequence) -> Running:
         """What the scheduler knows of a choice that runs."""
         at, room = sequence.position, self._room
-        pending, most = len(sequence.tokens) - at, self._most(sequence, at)
+        pending = len(sequence.tokens) - at
+        most = sequence.until_checkpoint(at) or self._limits.most
+        if sequence.echoes:
+            most = min(most, sequence.scored)
         step = at + min(pending, most, self._limits.most)
         held = room.bytes(at)
         self._held += held
@@ -239,13 +236,6 @@ class StepLoop:
         if sequence is first:
             return self.prefixes.is_ready(sequence, promised)
         return first.finish is not None or first.generated > 0
-
-    def _is_long(self, sequence: Sequence) -> bool:
-        return len(sequence.tokens) - sequence.taken.cached > self._limits.short
-
-    def _most(self, sequence: Sequence, at: int) -> int:
-        until = sequence.until_checkpoint(at) or self._limits.most
-        return min(until, sequence.scored) if sequence.echoes else until
 
     def _apply(self, wanted: StepPlan) -> None:
         later = self._evict(wanted)
@@ -290,10 +280,8 @@ class StepLoop:
                 self._tell(sequence, Delta(usage=usage))
 
     def _step(self, feed: Feed) -> None:
-        pending = [q.pending for q, _ in feed]  # all that decode are fed
-        decoding = pending.count(1)
-        prompt = sum(n for (_, n), left in zip(feed, pending, strict=True)
-                     if left > self._limits.short)  # fmt: skip
+        left = [q.pending for q, _ in feed]  # all that decode are fed
+        prompt = sum(n for (_, n), m in zip(feed, left, strict=True) if m > self._limits.short)
         self._stepping = tuple({self._tickets[q.key] for q, _ in feed})
         begin, before = time.monotonic(), self.stats
         echoes = [item for item in feed if item[0].echoes]
@@ -309,7 +297,7 @@ class StepLoop:
                 sequence.taken.add(sequence.session.last_step)
             self._push(sequence, chosen, now)
         if done:
-            self._costs.observe(now, now - begin, rows, prompt, decoding)
+            self._costs.observe(now, now - begin, rows, prompt, left.count(1))
             made = sum(chosen is not None for _, _, chosen in done)
             self._metrics.stepped(now - begin, sum(rows.values()), made, prompt > 0, counts)
 

@@ -153,6 +153,11 @@ class Sequence:
         return len(self.tokens) - self.position
 
     @property
+    def left(self) -> int:
+        """Tokens to compute before its next one, where what the cache has of it is used."""
+        return len(self.tokens) - self.taken.cached
+
+    @property
     def generated(self) -> int:
         """Tokens chosen, by this run or an earlier one."""
         return len(self.tokens) - self._n_prompt
