@@ -17,7 +17,7 @@ import moeflux
 from moeflux import Choice, IoError, MemoryBudgetError
 from moeflux.serve.engine import Busy, EngineError, Job, Sampling
 from moeflux.serve.local import EngineSettings, LocalEngine
-from moeflux.serve.loop import StepLoop
+from moeflux.serve.loop import TOGETHER, StepLoop
 from moeflux.serve.memory import Room
 from moeflux.serve.sequence import Chooser, Sequence
 from moeflux.serve.ticket import Ticket
@@ -551,6 +551,33 @@ def test_a_full_queue_refuses():
         return [one[2] for one, _ in await asyncio.gather(*asked)]
 
     assert serving(work, max_running=1, max_queued=1) == ["length"] * 2
+
+
+def test_prompts_that_come_together_share_the_first_pass(monkeypatch):
+    """One that comes alone waits for others, for a moment that is made long here."""
+    slept, sizes = [], []
+
+    async def work(engine):
+        def sleep(seconds):
+            slept.append(seconds)
+            while engine._loop.counts != (0, 4):
+                time.sleep(0.001)
+
+        clock = SimpleNamespace(sleep=sleep, monotonic=time.monotonic)
+        monkeypatch.setattr("moeflux.serve.loop.time", clock)
+        step = engine._model.step_batch
+
+        def counting(batch, **options):
+            sizes.append(len(batch))
+            return step(batch, **options)
+
+        monkeypatch.setattr(engine._model, "step_batch", counting)
+        tasks = [asyncio.create_task(answer(engine, [i] * 70, max_tokens=2)) for i in range(5, 9)]
+        await asyncio.gather(*tasks)
+        clock.sleep = time.sleep
+
+    serving(work, context=1024)
+    assert slept == [TOGETHER] and sizes[0] == 4
 
 
 def test_who_waits_is_counted_once_while_the_step_thread_takes_the_inbox():
