@@ -47,8 +47,8 @@ class Arena {
   virtual uint64_t most_written() const { return UINT64_MAX; }
   // `block` is slab `number` (base/slab.h) from now on, as long as it lives: compute finds it so.
   virtual void number_slab(const std::byte* /*block*/, uint32_t /*number*/) {}
-  // For compute that reads blocks by address, a list of those in which the pointers lie; null where
-  // it follows pointers. REQUIRES: the list goes when one of them does.
+  // For compute that reads blocks by address, a list of those in which the pointers lie (a null one:
+  // of nothing); null where it follows pointers. REQUIRES: the list goes when one of them does.
   virtual std::shared_ptr<const BlockList> list_blocks(
       std::span<const std::byte* const> /*pointers*/) const {
     return nullptr;

@@ -134,8 +134,14 @@ void register_sessions(py::module_& module) {
                              [](const NativeSession& self) { return self.session->position(); })
       .def_property_readonly("context",
                              [](const NativeSession& self) { return self.session->context(); })
-      .def_property_readonly("truncatable",
-                             [](const NativeSession& self) { return self.session->truncatable(); })
+      .def_property_readonly(
+          "taken_back",
+          [](const NativeSession& self) { return self.session->layout().taken_back(); })
+      .def("least_tokens",
+           [](const NativeSession& self) {
+             return locked(*self.model,
+                           [&](engine::Engine&) { return self.session->least_tokens(); });
+           })
       .def("bytes", [](const NativeSession& self,
                        uint32_t positions) { return self.session->layout().bytes(positions); })
       .def("reset",

@@ -27,17 +27,18 @@ using Classes = std::vector<std::tuple<uint64_t, uint64_t, uint32_t>>;  // store
 
 py::dict measure_model(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
                        const ComputeOptions& compute, const engine::Options& options) {
-  const auto [sizes, state_bytes, extent, extent_bytes] =
-      measure(spec, file_bytes, compute, options);
+  const auto [sizes, state_bytes, extent, caches] = measure(spec, file_bytes, compute, options);
   Classes classes;
   for (const store::SizeClass& k : sizes.classes)
     classes.emplace_back(k.slot_bytes, k.n_experts, k.n_layers);
   Widths wider;
   for (const auto& [rows, nbytes] : sizes.wider) wider.emplace_back(rows, nbytes);
+  std::vector<std::tuple<uint64_t, uint32_t, uint32_t>> windows;
+  for (const auto& [nbytes, window, most] : caches) windows.emplace_back(nbytes, window, most);
   return py::dict("resident_bytes"_a = sizes.resident_bytes,
                   "scratch_bytes"_a = sizes.scratch_bytes, "session_bytes"_a = sizes.session_bytes,
                   "classes"_a = classes, "top_k"_a = sizes.top_k, "state_bytes"_a = state_bytes,
-                  "extent"_a = extent, "extent_bytes"_a = extent_bytes, "chunk"_a = sizes.chunk,
+                  "extent"_a = extent, "caches"_a = windows, "chunk"_a = sizes.chunk,
                   "rows"_a = sizes.rows, "wider"_a = wider);
 }
 
@@ -166,8 +167,12 @@ Needs measure(const py::dict& spec, const std::vector<uint64_t>& file_bytes,
   model::Weights weights;
   const auto experts = model::load(to_node(spec), files, *compute.arena, check_signals, weights);
   const engine::SessionLayout layout(weights, options.context, *compute.ops, *compute.arena);
+  std::vector<Needs::Cache> caches;
+  for (const engine::CacheLayout& cache : layout.caches())
+    caches.push_back({cache.extent_bytes(cache.n_blocks(0)), cache.window(),
+                      cache.window() ? cache.turning_extents() : 0});
   return {engine::Engine::sizes(weights, experts, *compute.ops, *compute.arena, options),
-          layout.bytes(0), layout.extent(), layout.extent_bytes(layout.n_blocks(0))};
+          layout.bytes(0), layout.extent(), std::move(caches)};
 }
 
 void register_plan(py::module_& module) {

@@ -14,8 +14,13 @@ namespace moeflux::bindings {
 struct Needs {
   store::PlanInput sizes;    // memory_bytes: 0
   uint64_t state_bytes = 0;  // of a session that holds nothing: recurrent state, tables
-  uint32_t extent = 0;       // positions by which its KV cache grows
-  uint64_t extent_bytes = 0;
+  uint32_t extent = 0;       // positions by which its KV caches grow
+  struct Cache {
+    uint64_t extent_bytes = 0;
+    uint32_t window = 0;  // positions that a token sees; 0: all
+    uint32_t most = 0;    // extents, however long the session is; 0: any number
+  };
+  std::vector<Cache> caches;
 };
 
 // `file_bytes`: the sizes of the files that `spec` names. Throws as a load does.

@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "base/error.h"
@@ -44,9 +45,9 @@ std::span<Byte> span_of(const py::buffer_info& info) {
 py::dict snapshot_form(const NativeModel& model, uint32_t positions) {
   using namespace py::literals;
   const engine::SessionLayout& layout = model.engine->layout();
-  std::vector<std::pair<uint64_t, uint64_t>> layers;
+  std::vector<std::tuple<uint64_t, uint64_t, uint32_t>> layers;
   for (const auto& layer : layout.layers())
-    layers.emplace_back(layer.block_bytes, layer.state_bytes);
+    layers.emplace_back(layer.block_bytes, layer.state_bytes, layer.window);
   const uint64_t whole = base::round_up(positions, ops::kCacheBlock);
   return py::dict("extent"_a = std::min<uint64_t>(layout.extent(), whole),
                   "block"_a = ops::kCacheBlock, "layers"_a = layers,
@@ -56,10 +57,17 @@ py::dict snapshot_form(const NativeModel& model, uint32_t positions) {
 
 void register_snapshots(py::module_& module) {
   py::class_<NativeSnapshot>(module, "NativeSnapshot")
-      .def_property_readonly(
-          "position", [](const NativeSnapshot& self) { return self.snapshot->cache.positions; })
+      .def_property_readonly("position",
+                             [](const NativeSnapshot& self) { return self.snapshot->positions; })
       .def_property_readonly("nbytes",
                              [](const NativeSnapshot& self) { return self.snapshot->nbytes(); })
+      .def_property_readonly("extents",
+                             [](const NativeSnapshot& self) {
+                               std::map<uintptr_t, uint64_t> extents;
+                               for (const auto& [at, nbytes] : self.snapshot->extents())
+                                 extents.emplace(reinterpret_cast<uintptr_t>(at), nbytes);
+                               return extents;
+                             })
       .def_property_readonly("model", [](const NativeSnapshot& self) { return self.model; })
       .def("read", [](const NativeSnapshot& self, uint64_t begin, const py::buffer& to) {
         const py::buffer_info info = to.request(true);

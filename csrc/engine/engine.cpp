@@ -40,7 +40,7 @@ store::PlanInput Engine::sizes(const model::Weights& weights,
   if (sizes.rows > sizes.chunk) sizes.scratch_bytes += pass_bytes(sizes.rows);
   for (const uint32_t rows : wider_passes(weights, arena, options))
     sizes.wider.push_back({rows, pass_bytes(rows)});
-  sizes.session_bytes = SessionLayout(weights, options.context, ops, arena).bytes(options.context);
+  sizes.session_bytes = SessionLayout(weights, options.context, ops, arena).peak_bytes();
   sizes.top_k = weights.top_k();
   // Weights' readers are gone before anything of this is booked, but a tiny model has less of it.
   const uint64_t later =

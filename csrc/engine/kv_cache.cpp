@@ -4,7 +4,7 @@
 
 namespace moeflux::engine {
 
-CacheMemory::CacheMemory(const SessionLayout& layout, uint32_t n_blocks, base::Arena& arena,
+CacheMemory::CacheMemory(const CacheLayout& layout, uint32_t n_blocks, base::Arena& arena,
                          const std::string& what)
     : layout_(layout), n_blocks_(n_blocks) {
   for (const uint64_t part : layout.parts(n_blocks))
@@ -13,8 +13,8 @@ CacheMemory::CacheMemory(const SessionLayout& layout, uint32_t n_blocks, base::A
 
 ops::CacheExtent CacheMemory::of_layer(size_t index) const {
   if (layout_.apart()) return {parts_[2 * index].data(), parts_[2 * index + 1].data()};
-  const SessionLayout::Layer& layer = layout_.layers()[index];
-  std::byte* keys = parts_[0].data() + n_blocks_ * layer.cache_begin;
+  const CacheLayout::Layer& layer = layout_.layers()[index];
+  std::byte* keys = parts_[0].data() + n_blocks_ * layer.begin;
   return {keys, keys + n_blocks_ * layer.block_bytes};
 }
 
@@ -41,36 +41,44 @@ std::vector<std::span<std::byte>> CacheMemory::spans() const {
   return spans;
 }
 
-KvCache::KvCache(const SessionLayout& layout, base::Arena& arena)
+KvCache::KvCache(const CacheLayout& layout, base::Arena& arena)
     : layout_(layout),
       arena_(arena),
-      most_(layout.n_extents(layout.context())),
       table_(arena, layout.table_bytes(), "the table of a KV cache") {
-  extents_.reserve(most_);
+  extents_.reserve(layout.most_extents());
 }
 
-std::shared_ptr<CacheMemory> KvCache::make(size_t index) const {
+KvCache::Memory KvCache::make(size_t index) const {
   return std::make_shared<CacheMemory>(layout_, layout_.n_blocks(static_cast<uint32_t>(index)),
                                        arena_, "the KV cache");
 }
 
-void KvCache::add(std::shared_ptr<CacheMemory> extent) {
+void KvCache::write_place(size_t index) {
+  const Memory& extent = extents_[index];
   for (size_t i = 0; i < layout_.layers().size(); ++i) {
-    const ops::CacheExtent place = extent->of_layer(i);
-    table_.write(i * most_ + extents_.size(), std::span(&place, 1));
+    const ops::CacheExtent place = extent ? extent->of_layer(i) : ops::CacheExtent{};
+    table_.write(i * layout_.most_extents() + index, std::span(&place, 1));
   }
   lists_.clear();
+}
+
+void KvCache::add(Memory extent) {
   extents_.push_back(std::move(extent));
+  write_place(extents_.size() - 1);
+}
+
+void KvCache::pop() {
+  lists_.clear();
+  extents_.pop_back();
 }
 
 std::shared_ptr<const base::BlockList> KvCache::blocks_of_layer(size_t index) const {
-  if (layout_.layers()[index].block_bytes == 0) return nullptr;
   lists_.resize(layout_.apart() ? layout_.layers().size() : 1);
   auto& list = lists_[layout_.apart() ? index : 0];
   if (!list) {
     std::vector<const std::byte*> pointers;
-    for (const auto& extent : extents_) {
-      const ops::CacheExtent place = extent->of_layer(index);
+    for (const Memory& extent : extents_) {
+      const ops::CacheExtent place = extent ? extent->of_layer(index) : ops::CacheExtent{};
       pointers.insert(pointers.end(), {place.keys, place.values});
     }
     list = arena_.list_blocks(pointers);
@@ -79,18 +87,30 @@ std::shared_ptr<const base::BlockList> KvCache::blocks_of_layer(size_t index) co
 }
 
 uint64_t KvCache::growth_bytes(uint32_t positions) const {
+  const auto begin = static_cast<uint32_t>(extents_.size());
+  const uint32_t end = std::max(begin, layout_.n_extents(positions));
   uint64_t nbytes = 0;
-  for (auto i = static_cast<uint32_t>(extents_.size()); i < layout_.n_extents(positions); ++i)
+  for (uint32_t i = begin; i < end && i - begin < layout_.turn(); ++i)
     nbytes += layout_.extent_bytes(layout_.n_blocks(i));
   return nbytes;
 }
 
 void KvCache::grow(uint32_t positions) {
-  while (extents_.size() < layout_.n_extents(positions)) add(make(extents_.size()));
+  const size_t begin = extents_.size(), turn = layout_.turn();
+  for (size_t i = begin; i < layout_.n_extents(positions); ++i)
+    add(i - begin < turn ? make(i) : extents_[i - turn]);
 }
 
 void KvCache::trim(uint32_t positions) {
   while (extents_.size() > layout_.n_extents(positions)) pop();
+  if (extents_.empty()) first_ = 0;
+}
+
+void KvCache::commit(uint32_t positions) {
+  for (; first_ < layout_.first_held(positions); ++first_) {
+    extents_[first_] = nullptr;
+    write_place(first_);
+  }
 }
 
 uint64_t KvCache::save_bytes(uint32_t positions) const {
@@ -106,7 +126,7 @@ KvCache::Held KvCache::hold(uint32_t positions) const {
   Held held;
   held.positions = positions;
   const uint32_t n_full = positions / layout_.extent();
-  held.full.assign(extents_.begin(), extents_.begin() + n_full);
+  held.full.assign(extents_.begin() + layout_.first_seen(positions), extents_.begin() + n_full);
   if (layout_.tail_blocks(positions)) held.tail = extents_[n_full];
   return held;
 }
@@ -121,17 +141,17 @@ KvCache::Held KvCache::save(uint32_t positions) const {
   return held;
 }
 
-uint64_t KvCache::blank_bytes(const SessionLayout& layout, uint32_t positions) {
+uint64_t KvCache::blank_bytes(const CacheLayout& layout, uint32_t positions) {
   uint64_t nbytes = layout.extent_bytes(layout.tail_blocks(positions));
-  for (uint32_t i = 0; i < positions / layout.extent(); ++i)
+  for (uint32_t i = layout.first_seen(positions); i < positions / layout.extent(); ++i)
     nbytes += layout.extent_bytes(layout.n_blocks(i));
   return nbytes;
 }
 
-KvCache::Held KvCache::blank(const SessionLayout& layout, uint32_t positions, base::Arena& arena) {
+KvCache::Held KvCache::blank(const CacheLayout& layout, uint32_t positions, base::Arena& arena) {
   Held held;
   held.positions = positions;
-  for (uint32_t i = 0; i < positions / layout.extent(); ++i)
+  for (uint32_t i = layout.first_seen(positions); i < positions / layout.extent(); ++i)
     held.full.push_back(
         std::make_shared<CacheMemory>(layout, layout.n_blocks(i), arena, "a snapshot"));
   if (const uint32_t n_blocks = layout.tail_blocks(positions))
@@ -139,26 +159,26 @@ KvCache::Held KvCache::blank(const SessionLayout& layout, uint32_t positions, ba
   return held;
 }
 
-void KvCache::restore(const Held& held) {
-  std::shared_ptr<CacheMemory> tail;
+KvCache::Memory KvCache::new_tail(uint32_t positions) const {
+  if (layout_.tail_blocks(positions) == 0 || owns_tail(positions)) return nullptr;
+  return make(positions / layout_.extent());
+}
+
+void KvCache::restore(const Held& held, Memory tail) noexcept {
+  const uint32_t index = held.positions / layout_.extent();
   if (held.tail) {
-    const size_t index = held.full.size();
-    tail = owns(index) ? extents_[index] : make(index);
+    if (tail == nullptr) tail = extents_[index];
     tail->copy(*held.tail, layout_.tail_blocks(held.positions));
   }
-  lists_.clear();
   extents_.clear();
-  for (const auto& extent : held.full) add(extent);
+  first_ = layout_.first_seen(held.positions);
+  for (uint32_t i = 0; i < first_; ++i) add(nullptr);
+  for (const Memory& extent : held.full) add(extent);
   if (tail) add(std::move(tail));
 }
 
-void KvCache::truncate(uint32_t positions) {
-  std::shared_ptr<CacheMemory> tail;
-  const uint32_t index = positions / layout_.extent();
-  if (layout_.tail_blocks(positions) && !owns(index)) {
-    tail = make(index);
-    tail->copy(*extents_[index], layout_.tail_blocks(positions));
-  }
+void KvCache::truncate(uint32_t positions, Memory tail) noexcept {
+  if (tail) tail->copy(*extents_[positions / layout_.extent()], layout_.tail_blocks(positions));
   trim(positions);
   if (tail == nullptr) return;
   pop();

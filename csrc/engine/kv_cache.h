@@ -1,6 +1,8 @@
-// KvCache: the keys and values of one sequence, in extents that are booked as they are needed. A
-// full extent is not written again, so that snapshots and other sequences may hold it, too; one
-// that is being filled has one owner.
+// KvCache: the keys and values of one sequence and of the layers that see equally far back, in
+// extents that are booked as they are needed. A full extent is not written again, so that snapshots
+// and other sequences may hold it, too; one that is being filled has one owner. What a window has
+// left behind goes at the commit, so that a step that fails finds all that was there. The extents
+// of a long step itself go round: one that its later rows do not see is filled again.
 #pragma once
 #include <memory>
 #include <optional>
@@ -8,14 +10,14 @@
 #include <vector>
 
 #include "base/memory.h"
-#include "engine/session_layout.h"
+#include "engine/cache_layout.h"
 
 namespace moeflux::engine {
 
 class CacheMemory {  // an extent, all layers' keys and values
  public:
   // Throws MemoryBudgetError, GpuError.
-  CacheMemory(const SessionLayout& layout, uint32_t n_blocks, base::Arena& arena,
+  CacheMemory(const CacheLayout& layout, uint32_t n_blocks, base::Arena& arena,
               const std::string& what);
   ops::CacheExtent of_layer(size_t index) const;
   void copy(const CacheMemory& from, uint32_t n_blocks);  // its first blocks
@@ -24,7 +26,7 @@ class CacheMemory {  // an extent, all layers' keys and values
   std::vector<std::span<std::byte>> spans() const;
 
  private:
-  const SessionLayout& layout_;
+  const CacheLayout& layout_;
   uint32_t n_blocks_;
   std::vector<base::Memory> parts_;
 };
@@ -32,23 +34,25 @@ class CacheMemory {  // an extent, all layers' keys and values
 class KvCache {
  public:
   // REQUIRES: layout and arena outlive it. Throws MemoryBudgetError, GpuError.
-  KvCache(const SessionLayout& layout, base::Arena& arena);
+  KvCache(const CacheLayout& layout, base::Arena& arena);
 
-  // For stages: a layer's extents, in a table of the arena.
+  // For stages: the extents of a layer (of the layout's), in a table of the arena.
   const ops::CacheExtent* of_layer(size_t index) const {
-    return table_.as<ops::CacheExtent>() + index * most_;
+    return table_.as<ops::CacheExtent>() + index * layout_.most_extents();
   }
   // The blocks in which they lie (ops::Segment::blocks), of all its extents.
   std::shared_ptr<const base::BlockList> blocks_of_layer(size_t index) const;
   // To have room for so many positions: what that books, and doing it. After an error trim().
   uint64_t growth_bytes(uint32_t positions) const;
   void grow(uint32_t positions);
-  void trim(uint32_t positions);  // gives back what holds none of the first `positions`
+  void trim(uint32_t positions);    // gives back what holds none of the first `positions`
+  void commit(uint32_t positions);  // so many are there now: gives back what a window has passed
 
-  struct Held {  // the first positions of a cache
+  struct Held {  // of the first positions of a cache, what rows behind them see
     uint32_t positions = 0;
-    std::vector<std::shared_ptr<CacheMemory>> full;
-    std::shared_ptr<CacheMemory> tail;  // of the rest; null: there is none
+    std::vector<std::shared_ptr<CacheMemory>> full;  // from the layout's first_seen() on
+    std::shared_ptr<CacheMemory> tail;               // of the rest; null: there is none
+    uint64_t nbytes() const { return tail ? tail->nbytes() : 0; }  // its own
   };
   // As they are, for restore() of an empty cache, and what that books.
   Held hold(uint32_t positions) const;
@@ -57,36 +61,37 @@ class KvCache {
   uint64_t save_bytes(uint32_t positions) const;
   Held save(uint32_t positions) const;
   // The same for a cache that is to be read from somewhere: zeros.
-  static uint64_t blank_bytes(const SessionLayout& layout, uint32_t positions);
-  static Held blank(const SessionLayout& layout, uint32_t positions, base::Arena& arena);
-  // Holds them in the place of all else, the tail as a copy. What that books at most, and doing it:
-  // whole or not at all.
-  uint64_t restore_bytes(const Held& held) const { return tail_bytes(held.positions); }
-  void restore(const Held& held);
-  // Holds its first positions alone. The same: of an extent that others hold it keeps a copy.
-  uint64_t truncate_bytes(uint32_t positions) const { return tail_bytes(positions); }
-  void truncate(uint32_t positions);
+  static uint64_t blank_bytes(const CacheLayout& layout, uint32_t positions);
+  static Held blank(const CacheLayout& layout, uint32_t positions, base::Arena& arena);
+  // What restore() and truncate() of so many positions need, and what that books at most: a copy of
+  // the extent that they end in, where others hold that, too.
+  using Memory = std::shared_ptr<CacheMemory>;
+  uint64_t tail_bytes(uint32_t positions) const {
+    return owns_tail(positions) ? 0 : whole_tail_bytes(positions);
+  }
+  Memory new_tail(uint32_t positions) const;  // null where none is needed
+  // Holds them in the place of all else.
+  void restore(const Held& held, Memory new_tail) noexcept;
+  // Holds its first positions alone. REQUIRES: from least() to what it holds.
+  void truncate(uint32_t positions, Memory new_tail) noexcept;
+  uint32_t least() const { return layout_.least_positions(first_); }
 
  private:
   uint64_t whole_tail_bytes(uint32_t positions) const;  // of the extent that it lies in
-  uint64_t tail_bytes(uint32_t positions) const {       // where that is not its own yet
-    return owns(positions / layout_.extent()) ? 0 : whole_tail_bytes(positions);
-  }
-  bool owns(size_t index) const {  // whether that extent is there, and nobody else's
+  bool owns_tail(uint32_t positions) const {  // whether that extent is there, and nobody else's
+    const uint32_t index = positions / layout_.extent();
     return index < extents_.size() && extents_[index].use_count() == 1;
   }
-  std::shared_ptr<CacheMemory> make(size_t index) const;
-  void add(std::shared_ptr<CacheMemory> extent);
-  void pop() {
-    lists_.clear();
-    extents_.pop_back();
-  }
+  Memory make(size_t index) const;
+  void add(Memory extent);  // null: nothing is there
+  void pop();
+  void write_place(size_t index);  // of an extent, into the table
 
-  const SessionLayout& layout_;
+  const CacheLayout& layout_;
   base::Arena& arena_;
-  const uint32_t most_;  // extents
-  std::vector<std::shared_ptr<CacheMemory>> extents_;
-  base::Memory table_;  // (layers, most_) of ops::CacheExtent
+  std::vector<Memory> extents_;  // null before first_
+  uint32_t first_ = 0;
+  base::Memory table_;  // (layers, most extents) of ops::CacheExtent
   // One for all layers, or one each; made when it is asked for, null where compute follows pointers.
   mutable std::vector<std::optional<std::shared_ptr<const base::BlockList>>> lists_;
 };

@@ -1,13 +1,15 @@
-// Session: one sequence's KV cache, recurrent state and length. Committed state and working state
+// Session: one sequence's KV caches, recurrent state and length. Committed state and working state
 // of a layer are two blocks: a step writes the second and swaps when it has succeeded, so it
 // happens whole or not at all. (KV rows behind `position` are never read, so the cache needs no
 // copy.)
 #pragma once
 #include <atomic>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "engine/kv_cache.h"
+#include "engine/session_layout.h"
 
 namespace moeflux::engine {
 
@@ -24,21 +26,22 @@ class Session {
 
   // Room for n_tokens more: what that books, and doing it. trim() gives back what a step that
   // failed has not filled.
-  uint64_t growth_bytes(uint64_t n_tokens) const {
-    return cache_.growth_bytes(static_cast<uint32_t>(position_ + n_tokens));
-  }
-  void grow(uint64_t n_tokens) { cache_.grow(static_cast<uint32_t>(position_ + n_tokens)); }
-  void trim() { cache_.trim(position_); }
+  uint64_t growth_bytes(uint64_t n_tokens) const;
+  void grow(uint64_t n_tokens);
+  void trim();
   // What layer `index` reads and writes of this session. `first`: nothing of the step has been
   // computed yet, so recurrent state comes from the last commit. Rows are the caller's.
   ops::Segment segment(size_t index, bool first) const;
   void commit(uint32_t n_tokens);  // the step has succeeded
 
   struct Snapshot {
+    uint32_t positions = 0;
     base::Memory states;
-    KvCache::Held cache;
-    // Of its own: full extents of the cache are the session's, too.
-    uint64_t nbytes() const { return states.nbytes() + (cache.tail ? cache.tail->nbytes() : 0); }
+    std::vector<KvCache::Held> caches;
+    // Of its own: full extents of the caches are the session's, too.
+    uint64_t nbytes() const;
+    // Those full extents: where they lie, and what they take.
+    std::vector<std::pair<const void*, uint64_t>> extents() const;
   };
   uint64_t snapshot_bytes() const;  // what save() books
   std::shared_ptr<Snapshot> save() const;
@@ -48,18 +51,16 @@ class Session {
                               const base::Arena& arena);
   static std::shared_ptr<Snapshot> blank(const SessionLayout& layout, uint32_t positions,
                                          base::Arena& arena);
-  // What that books at most, and doing it: whole or not at all. Throws SessionError when the
-  // context is too short.
-  uint64_t restore_bytes(const Snapshot& snapshot) const {
-    return cache_.restore_bytes(snapshot.cache);
-  }
+  // What that books at most, and doing it: whole or not at all. REQUIRES: the context is as long.
+  uint64_t restore_bytes(const Snapshot& snapshot) const { return tails_bytes(snapshot.positions); }
   void restore(const Snapshot& snapshot);
   // A session that holds the same, what it books, and doing it.
-  uint64_t fork_bytes() const { return layout_.bytes(0) + cache_.fork_bytes(position_); }
+  uint64_t fork_bytes() const;
   std::shared_ptr<Session> fork() const;
   // Forgets all but the first n tokens. What that books, and doing it: whole or not at all. Throws
-  // SessionError when there are not so many, or a layer has recurrent state, whose past is gone.
-  bool truncatable() const { return layout_.states_bytes() == 0; }
+  // SessionError when n is more than position() or less than least_tokens(): the past of recurrent
+  // state is gone, and what a window has passed.
+  uint32_t least_tokens() const;
   uint64_t truncate_bytes(uint32_t n) const;
   void truncate(uint32_t n);
 
@@ -67,7 +68,11 @@ class Session {
   const model::Weights& weights_;
   const SessionLayout& layout_;
   base::Arena& arena_;
-  KvCache cache_;
+  // Of each cache, for going to so many positions: KvCache::new_tail.
+  uint64_t tails_bytes(uint32_t positions) const;
+  std::vector<KvCache::Memory> new_tails(uint32_t positions) const;
+
+  std::vector<KvCache> caches_;
   struct State {
     base::Memory memory[2];  // committed, working
   };

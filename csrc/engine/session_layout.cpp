@@ -1,45 +1,37 @@
 #include "engine/session_layout.h"
 
-#include <algorithm>
+#include <map>
 
 namespace moeflux::engine {
 
 SessionLayout::SessionLayout(const model::Weights& weights, uint32_t context, const ops::Ops& ops,
                              const base::Arena& arena)
     : arena_(arena), context_(context) {
+  std::map<uint32_t, std::vector<uint64_t>> block_bytes;  // of layers with a cache, by window
   for (const model::Layer& layer : weights.layers) {
-    const uint64_t begin =
-        layers_.empty() ? 0 : layers_.back().cache_begin + 2 * layers_.back().block_bytes;
     Layer& own = layers_.emplace_back();
-    own.cache_begin = begin;
     std::visit(
         [&](const auto& mixer) {
+          const ops::CacheShape cache = mixer.cache();
           own.state_bytes = mixer.state_floats() * sizeof(float);
-          if (mixer.cache().n_heads == 0) return;
-          own.block_bytes = ops.cache_form(mixer.cache()).block_bytes;
+          if (cache.n_heads == 0) return;
+          own.block_bytes = ops.cache_form(cache).block_bytes;
+          own.window = cache.window;
+          own.in_cache = block_bytes[cache.window].size();
+          block_bytes[cache.window].push_back(own.block_bytes);
         },
         layer.mixer);
     arena.check_written(own.state_bytes, "a layer's recurrent state");
   }
-  n_blocks_ = static_cast<uint32_t>(base::round_up(context, ops::kCacheBlock) / ops::kCacheBlock);
-  extent_blocks_ = std::max(std::min(ops::kCacheExtent / ops::kCacheBlock, n_blocks_), 1u);
-  // A device may have no buffer for all layers of an extent.
-  apart_ = arena.booked_bytes(parts(extent_blocks_).front()) > arena.most_written();
-  for (const uint64_t part : parts(extent_blocks_)) arena.check_written(part, "a layer's KV cache");
+  for (const auto& [window, layers] : block_bytes) {
+    for (Layer& layer : layers_)
+      if (layer.block_bytes && layer.window == window) layer.cache = caches_.size();
+    caches_.emplace_back(window, context, weights.spec.chunk, layers, arena);
+  }
 }
 
-uint32_t SessionLayout::n_blocks(uint32_t index) const {
-  return std::min(extent_blocks_, n_blocks_ - index * extent_blocks_);
-}
-
-std::vector<uint64_t> SessionLayout::parts(uint32_t n_blocks) const {
-  if (!apart_)
-    return {layers_.empty()
-                ? 0
-                : n_blocks * (layers_.back().cache_begin + 2 * layers_.back().block_bytes)};
-  std::vector<uint64_t> parts;
-  for (const Layer& layer : layers_) parts.insert(parts.end(), 2, n_blocks * layer.block_bytes);
-  return parts;
+uint32_t SessionLayout::extent() const {
+  return caches_.empty() ? ops::kCacheExtent : caches_.front().extent();
 }
 
 uint64_t SessionLayout::states_bytes() const {
@@ -49,23 +41,29 @@ uint64_t SessionLayout::states_bytes() const {
 }
 
 uint64_t SessionLayout::saved_bytes(uint32_t positions) const {
-  const uint64_t n_blocks =
-      uint64_t{positions / extent()} * extent_blocks_ + tail_blocks(positions);
   uint64_t nbytes = positions ? states_bytes() : 0;
-  for (const Layer& layer : layers_) nbytes += n_blocks * 2 * layer.block_bytes;
+  for (const CacheLayout& cache : caches_) nbytes += cache.saved_bytes(positions);
   return nbytes;
 }
 
-uint64_t SessionLayout::extent_bytes(uint32_t n_blocks) const {
-  uint64_t nbytes = 0;
-  for (const uint64_t part : parts(n_blocks)) nbytes += arena_.booked_bytes(part);
-  return nbytes;
+uint32_t SessionLayout::taken_back() const {
+  if (states_bytes()) return 0;
+  for (const CacheLayout& cache : caches_)
+    if (cache.first_held(context_)) return kTakenBack;
+  return context_;
 }
 
 uint64_t SessionLayout::bytes(uint32_t positions) const {
-  uint64_t nbytes = arena_.booked_bytes(table_bytes());
+  uint64_t nbytes = 0;
   for (const Layer& layer : layers_) nbytes += 2 * arena_.booked_bytes(layer.state_bytes);
-  for (uint32_t i = 0; i < n_extents(positions); ++i) nbytes += extent_bytes(n_blocks(i));
+  for (const CacheLayout& cache : caches_)
+    nbytes += arena_.booked_bytes(cache.table_bytes()) + cache.bytes(positions);
+  return nbytes;
+}
+
+uint64_t SessionLayout::peak_bytes() const {
+  uint64_t nbytes = bytes(0);
+  for (const CacheLayout& cache : caches_) nbytes += cache.peak_bytes();
   return nbytes;
 }
 

@@ -8,12 +8,14 @@
 namespace moeflux::engine {
 
 SnapshotBytes::SnapshotBytes(const SessionLayout& layout, const Session::Snapshot& snapshot) {
-  if (snapshot.cache.positions == 0) return;
+  if (snapshot.positions == 0) return;
   add({snapshot.states.mapped(), layout.states_bytes()});
-  std::vector<std::shared_ptr<CacheMemory>> extents = snapshot.cache.full;
-  if (snapshot.cache.tail) extents.push_back(snapshot.cache.tail);
-  for (const auto& extent : extents)
-    for (const std::span<std::byte> span : extent->spans()) add(span);
+  for (const KvCache::Held& cache : snapshot.caches) {
+    std::vector<KvCache::Memory> extents = cache.full;
+    if (cache.tail) extents.push_back(cache.tail);
+    for (const auto& extent : extents)
+      for (const std::span<std::byte> span : extent->spans()) add(span);
+  }
 }
 
 void SnapshotBytes::add(std::span<std::byte> span) {

@@ -1,6 +1,6 @@
 // SnapshotBytes: what a snapshot holds as one row of bytes, for files. Recurrent states by layer;
-// then the extents of the KV cache, the partly filled one last, each as CacheMemory::spans has it. A
-// snapshot of no tokens has no bytes: its states are zeros.
+// then, of each KV cache, the extents that rows to come see, the partly filled one last, each as
+// CacheMemory::spans has it. A snapshot of no tokens has no bytes: its states are zeros.
 #pragma once
 #include <span>
 #include <vector>

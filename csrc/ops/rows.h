@@ -23,6 +23,7 @@ inline constexpr uint32_t kCacheBlock = 16, kCacheExtent = 256;
 
 struct CacheShape {  // of a position of a layer's keys, and of its values; no heads: it has none
   uint32_t n_heads = 0, head_dim = 0;
+  uint32_t window = 0;  // positions that a row sees, its own among them; 0: all before it
 };
 
 // Type of a cache's numbers. int8: each key, and each value, of a head has a scale of its own.
@@ -49,7 +50,9 @@ struct Rows {
 // Consecutive rows of one session, at positions position, position + 1, ...
 struct Segment {
   uint32_t row = 0, n = 0, position = 0;
-  const CacheExtent* cache = nullptr;  // position p lies in cache[p / kCacheExtent]
+  // Position p lies in cache[p / kCacheExtent], null where no row sees it. What lies before a window
+  // may be written over by rows behind these, so nothing that a row does not see counts.
+  const CacheExtent* cache = nullptr;
   // The blocks that the extents lie in, keys' and values' of each: Arena::list_blocks.
   std::shared_ptr<const base::BlockList> blocks;
   const float* state_in = nullptr;  // state_floats() of the mixer

@@ -260,9 +260,10 @@ def rewind(
         session.reset()
     elif wanted[: len(held)] != held:
         known = snapshot.position if snapshot is not None else 0
-        if session.truncatable:
-            pairs = zip(held, wanted, strict=False)
-            session.truncate(next((i for i, (a, b) in enumerate(pairs) if a != b), len(wanted)))
+        pairs = zip(held, wanted, strict=False)
+        common = next((i for i, (a, b) in enumerate(pairs) if a != b), len(wanted))
+        if common >= session.truncatable_to:
+            session.truncate(common)
         elif snapshot is not None and wanted[:known] == held[:known]:
             session.restore(snapshot)
         else:

@@ -170,7 +170,7 @@ class Draft:
         native, begin = session._native, time.perf_counter()
         at, before = native.position, None
         try:
-            before = None if native.truncatable else native.save()
+            before = native.save() if native.taken_back < len(tokens) else None
             items = step_items(session, tokens)
             rows = stepped(native.model, [session], items, "all", [], aborts_before)[0]["logits"]
             session._ahead = self._open = Ahead(at, tokens, rows, before)

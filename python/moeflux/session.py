@@ -125,7 +125,7 @@ class Session:
 
         Returns:
             Bytes: its recurrent state and tables, and the KV cache of n positions, rounded up to
-            what it grows by.
+            what it grows by; with windows at most, and more while a long step runs.
 
         Raises:
             SessionError: n is out of its range.
@@ -140,11 +140,20 @@ class Session:
 
     @property
     def truncatable(self) -> bool:
-        """Whether `truncate` can go back to any token: no layer has recurrent state.
+        """Whether `truncate` can go back to any token.
 
-        Recurrent state (gated delta nets) has no past; a KV cache has all of it.
+        Recurrent state (gated delta nets) has no past; a KV cache has what no window has passed.
         """
-        return self._native.truncatable
+        return self._native.taken_back == self.context
+
+    @property
+    def truncatable_to(self) -> int:
+        """The fewest tokens, beside none, that `truncate` can go back to now.
+
+        0 where it is `truncatable`, `position` with recurrent state. Sliding windows go back as far
+        as they are held: by the last 64 tokens stepped since the session was empty or restored.
+        """
+        return min(self._native.least_tokens(), self.position)
 
     @property
     def routing(self) -> Routing | None:
@@ -301,8 +310,8 @@ class Session:
             n: 0 to `position`.
 
         Raises:
-            SessionError: n is out of its range, or between its ends and the session is not
-                `truncatable`: take `save` and `restore` there.
+            SessionError: n is out of its range, or neither 0 nor `truncatable_to` or more: take
+                `save` and `restore` there.
             MemoryBudgetError: what is left of a shared extent finds no room.
         """
         check("session", SessionError, {"n": integer(0, self.position)}, {"n": n})
@@ -328,7 +337,7 @@ class Session:
         return Snapshot(self._native.save(), self._identity, routing=self._override)
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Returns to a saved state; where the session is not `truncatable`, the only way back.
+        """Returns to a saved state; the only way back beyond `truncatable_to`.
 
         Raises:
             SessionError: the snapshot is another model's.

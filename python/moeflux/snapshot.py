@@ -67,6 +67,14 @@ class Snapshot:
         """Bytes of the budget that are its own; others may share full extents of the KV cache."""
         return self._native.nbytes
 
+    @property
+    def extents(self) -> dict[int, int]:
+        """Bytes of each full extent of the KV cache, by a mark that is its own while it lives.
+
+        Snapshots and sessions with the same mark hold the same memory.
+        """
+        return self._native.extents
+
     def write(
         self,
         path: str | os.PathLike[str],

@@ -5,6 +5,7 @@
 
 #include "device/host/host_device.h"
 #include "engine_fixture.h"
+#include "gpu_model.h"
 #include "gpu_rig.h"
 #include "order.h"
 
@@ -75,4 +76,26 @@ TEST_CASE("gpu: a model's bits depend on nothing but its input") {
     INFO("seed ", run.seed, ", slots ", run.max_slots);
     CHECK(same_bits(logits_of(run), expected));
   }
+}
+
+TEST_CASE("gpu: windows that pass their extents change no bit of a session's steps") {
+  constexpr uint32_t kLong = 1100;
+  const TinyModel::Options options{.context = kLong, .window = 20};
+  const auto fed = [&](TinyModel& model, uint32_t first) {
+    const auto session = model.session();
+    Logits all;
+    for (uint32_t at = 0; at < kLong;) {
+      const uint32_t n = std::min(at == 0 ? first : at < 1080 ? 90u : 1u, kLong - at);
+      const Logits more = model.step(*session, prompt(n, at));
+      all.insert(all.end(), more.begin(), more.end());
+      at += n;
+    }
+    CHECK(session->least_tokens() == session->position());  // delta nets
+    CHECK(session->layout().caches().back().first_held(kLong) == 3);
+    return all;
+  };
+  TinyModel cpu(options);
+  GpuModel gpu(GpuModel::open(), options);
+  const Logits expected = fed(cpu, 800);  // in the first step extents go round
+  test::require_close(std::span<const float>(fed(*gpu.model, 800)), expected, 1e-3);
 }

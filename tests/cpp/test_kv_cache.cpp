@@ -60,10 +60,11 @@ TEST_CASE("a cache takes the extents that hold its positions, and its table lead
     CHECK(fixture.held() - empty == nbytes);
     CHECK(session->growth_bytes(positions) == 0);
     std::map<const std::byte*, uint64_t> planes;
+    const engine::CacheLayout& cache = layout.caches().front();
     for (uint32_t layer = 0; layer < TinyModel::kLayers; layer += 2)
-      for (uint32_t i = 0; i < layout.n_extents(positions); ++i) {
+      for (uint32_t i = 0; i < cache.n_extents(positions); ++i) {
         const ops::CacheExtent extent = session->segment(layer, true).cache[i];
-        const uint64_t plane = layout.n_blocks(i) * layout.layers()[layer].block_bytes;
+        const uint64_t plane = cache.n_blocks(i) * layout.layers()[layer].block_bytes;
         for (const std::byte* at : {extent.keys, extent.values}) {
           CHECK(fixture.arena->find(at, plane).block != nullptr);
           CHECK(planes.emplace(at, plane).second);
@@ -157,7 +158,8 @@ TEST_CASE("a fork takes a state and an extent at most, goes its own way and leav
     std::vector<std::shared_ptr<engine::Session>> forks;
     for (int i = 0; i < 200; ++i) forks.push_back(model.engine().fork(*session));
     const engine::SessionLayout& layout = session->layout();
-    const uint64_t tail = at % 256 ? layout.extent_bytes(layout.n_blocks(at / 256)) : 0;
+    const engine::CacheLayout& cache = layout.caches().front();
+    const uint64_t tail = at % 256 ? cache.extent_bytes(cache.n_blocks(at / 256)) : 0;
     CHECK(fixture.held() - before == 200 * (layout.bytes(0) + tail));
     model.step(*forks[0], tokens(20, 2 * at + 1));
     const Logits expected = model.step(*session, tokens(20, at));
@@ -291,4 +293,78 @@ TEST_CASE("a growing cache takes slots back down to their minimum, then names wh
     budget = would_do;
   }
   CHECK(refusals > 0);
+}
+
+TEST_CASE("windows keep what rows to come see, and a step that fails all that was there") {
+  constexpr uint32_t kWindow = 20, kLong = 1200;
+  const TinyModel::Options options{.context = kLong, .rows = 64, .window = kWindow};
+  TinyModel whole(options);
+  const auto twin = whole.session();
+  const auto beside_slots = [](TinyModel& model) {
+    const engine::Stats stats = model.engine().stats();
+    return stats.live_bytes - stats.slots * stats.slot_bytes;
+  };
+  const uint64_t empty = beside_slots(whole);
+  const Logits expected = whole.step(*twin, tokens(kLong));
+  const auto rows = [&](uint32_t begin, uint32_t n) {
+    const auto at = expected.begin() + uint64_t{begin} * TinyModel::kVocab;
+    return Logits(at, at + uint64_t{n} * TinyModel::kVocab);
+  };
+  const engine::SessionLayout& layout = twin->layout();
+  REQUIRE(layout.caches().size() == 2);
+  const engine::CacheLayout &all = layout.caches()[0], &cache = layout.caches()[1];
+  CHECK(cache.window() == kWindow);
+  const uint64_t held = beside_slots(whole) - empty;
+  const uint64_t at_end = cache.n_extents(kLong) - cache.first_held(kLong);
+  CHECK(held == all.bytes(kLong) + at_end * cache.extent_bytes(cache.n_blocks(0)));
+
+  // A failure after any pass leaves what the same call needs.
+  for (const uint32_t at : {1u, 256u, 600u})
+    for (const uint32_t fails : {0u, 300u, kLong - at - 1}) {
+      CAPTURE(at);
+      CAPTURE(fails);
+      TinyModel model(options);
+      const auto session = model.session();
+      model.step(*session, tokens(at));
+      const uint64_t before = beside_slots(model);
+      const auto rest = tokens(kLong - at, at);
+      const engine::Request request{session.get(),
+                                    rest,
+                                    true,
+                                    [&](uint32_t token, const float*) {
+                                      if (token == fails) throw IoError("[test] as asked for");
+                                    },
+                                    {}};
+      CHECK_THROWS_AS(model.engine().step({&request, 1}), IoError);
+      CHECK(session->position() == at);
+      CHECK(beside_slots(model) == before);
+      CHECK(same_bits(model.step(*session, rest), rows(at, kLong - at)));
+    }
+}
+
+TEST_CASE("an extent that a step fills again holds nothing that its rows see, or that is kept") {
+  base::Account account(1 << 30);
+  base::HeapArena arena(account);
+  const uint64_t block = 64;
+  for (const uint32_t window : {1u, 2u, 128u, 192u, 193u, 256u, 257u, 1000u, 4096u})
+    for (const uint32_t chunk : {64u, 100u, 512u}) {
+      CAPTURE(window);
+      CAPTURE(chunk);
+      const engine::CacheLayout layout(window, 1 << 20, chunk, std::span(&block, 1), arena);
+      const uint64_t turn = uint64_t{layout.turn()} * layout.extent();
+      for (uint32_t from = 0; from < 3000; ++from) {
+        // The last row of a chunk at `from` writes, its first one reads.
+        const uint32_t last = from + chunk - 1, sees = from + 1 - std::min(from + 1, window);
+        if (last >= turn) REQUIRE(last - turn < sees);
+        const uint32_t there = layout.n_extents(from) - layout.first_held(from);
+        REQUIRE(there <= layout.turn());
+        REQUIRE(there * layout.extent_bytes(16) <= layout.bytes(from));
+        REQUIRE(layout.first_seen(from) <= from / layout.extent());
+        // As far back as it says, and no further.
+        const uint32_t least = layout.least_positions(layout.first_held(from));
+        REQUIRE((least == 0 || least + engine::kTakenBack <= from));
+        REQUIRE(layout.first_seen(least) >= layout.first_held(from));
+        if (least) REQUIRE(layout.first_seen(least - 1) < layout.first_held(from));
+      }
+    }
 }

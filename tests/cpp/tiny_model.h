@@ -27,11 +27,13 @@ class TinyModel {
     bool read_ahead = false;
     bool run_ahead = true;
     uint32_t rows = 0;                      // of a pass, at most; 0: what the plan chooses
+    uint32_t window = 0;                    // of the first and the last layer
     const char* first_experts = "affine4";  // of the first layer; of 8 bits: slots of two sizes
   };
 
   explicit TinyModel(Options options)
-      : first_experts_(options.first_experts),
+      : window_(options.window),
+        first_experts_(options.first_experts),
         account_(options.budget),
         arena_(options.make_arena ? options.make_arena(account_)
                                   : std::make_shared<TrackingArena>(account_, 4096)) {
@@ -101,6 +103,7 @@ class TinyModel {
     if (index % 2 == 0) {
       auto& a = mixer.emplace<moeflux::ops::Attention>();
       a.n_heads = 4, a.n_kv_heads = 2, a.head_dim = 16, a.rotary_dim = 8;
+      if (index != 2) a.window = window_;
     } else {
       auto& d = mixer.emplace<moeflux::ops::DeltaNet>();
       d.n_key_heads = 2, d.n_value_heads = 4, d.key_dim = 16, d.value_dim = 16, d.conv_width = 4;
@@ -174,6 +177,7 @@ class TinyModel {
     }
   };
 
+  uint32_t window_;
   const char* first_experts_;
   SpecWriter::File resident_{1};
   moeflux::base::Account account_;

@@ -13,7 +13,7 @@ from oracle import build
 # 16 experts of 10 bytes in 4 layers, top 2; 150 bytes of all else.
 TOY = plan.Sizes(
     resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10,
-    extent=5, extent_bytes=10, classes=((10, 16, 4),), slot_bytes=10,
+    extent=5, caches=((10, 0, 0),), classes=((10, 16, 4),), slot_bytes=10,
     expert_bytes=9, dense_token_bytes=50, hand_overs=40,
     n_experts=16, n_layers=4, experts_per_layer=4, top_k=2, context=10,
 )  # fmt: skip

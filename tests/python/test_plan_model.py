@@ -45,7 +45,7 @@ WIDE = {
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.
 TOY = plan.Sizes(
     resident_bytes=100, scratch_bytes=20, session_bytes=30, state_bytes=10,
-    extent=5, extent_bytes=10,
+    extent=5, caches=((10, 0, 0),),
     classes=((10, 16, 4),), slot_bytes=10,
     expert_bytes=9, dense_token_bytes=50, hand_overs=40,
     n_experts=16, n_layers=4, experts_per_layer=4, top_k=2,
@@ -403,7 +403,7 @@ def test_the_longest_context_is_the_longest_that_loads(tmp_path, kv):
     folder = build(tmp_path / "m", family="qwen3_moe", form="mlx-q4")
     checkpoint = open_checkpoint(folder)
     sizes = plan.measure(checkpoint, build_spec(checkpoint), 512, THREADS, kv=kv)
-    budget = plan.minimum_bytes(sizes) + 20 * sizes.extent_bytes
+    budget = plan.minimum_bytes(sizes) + 20 * sizes.extents_bytes(1)
     longest = plan.longest_context(sizes, budget)
     assert 512 + 19 * 256 <= longest <= 512 + 21 * 256
     session = moeflux.load(folder, memory=budget, context=longest - 256, threads=THREADS, kv=kv)

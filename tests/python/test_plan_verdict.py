@@ -80,7 +80,7 @@ def test_a_given_machine_takes_reads_and_products_one_after_the_other():
     assert cold.read_seconds == pytest.approx(SIZES.cycle_slots * SIZES.slot_bytes / 2e9)
     kernels = (experts + SIZES.dense_token_bytes) / (given.KERNELS_SHARE * 50e9)
     stages = SIZES.hand_overs + SIZES.n_layers * probe.STAGES_OF_EXPERTS
-    cache = (plan.POSITION * SIZES.kv_token_bytes + SIZES.state_bytes) / 50e9
+    cache = (SIZES.kv_bytes(plan.POSITION) + SIZES.state_bytes) / 50e9
     computing = kernels + stages * given.STAGE_SECONDS + cache
     assert cold.compute_seconds == pytest.approx(computing)
     assert cold.seconds == pytest.approx(cold.read_seconds + computing)

@@ -14,8 +14,8 @@ class Snapshot:
     nbytes: int = 10
 
 
-def Fake(name, nbytes=10, extents=()):
-    return Kept(Snapshot(name, nbytes), extents)
+def Fake(name, nbytes=10, extents=None):
+    return Kept(Snapshot(name, nbytes), extents or {})
 
 
 def filled(*paths, max_bytes=1000, **options):
@@ -85,9 +85,9 @@ def test_bytes_stay_within_the_bound():
 
 
 def test_a_shared_extent_counts_once_and_is_free_with_its_last_owner():
-    cache, one, other = PrefixCache(1000, extent_bytes=100), object(), object()
-    cache.insert([1], Fake("a", 1, (one,)))
-    cache.insert([1, 2], Fake("b", 2, (one, other)))
+    cache, one, other = PrefixCache(1000), object(), object()
+    cache.insert([1], Fake("a", 1, {one: 100}))
+    cache.insert([1, 2], Fake("b", 2, {one: 100, other: 100}))
     assert cache.nbytes == 203
     assert cache.evict(1) == 102  # what the other one holds is not free
     assert cache.evict(1) == 101

@@ -105,6 +105,10 @@ std::shared_ptr<const base::BlockList> DeviceArena::list_blocks(
   {
     base::Lock lock(mutex_);
     for (const std::byte* data : pointers) {
+      if (data == nullptr) {
+        buffers.push_back(nullptr);
+        continue;
+      }
       const Block& block = *find(data).block;
       if (block.buffers.size() > 1)
         fail("memory that kernels reach by address: expected at most ",

@@ -57,7 +57,7 @@ struct Attention {
       return cat("an even rotary width up to ", head_dim, ", found ", rotary_dim);
     return {};
   }
-  CacheShape cache() const { return {n_kv_heads, head_dim}; }
+  CacheShape cache() const { return {n_kv_heads, head_dim, window}; }
   uint64_t state_floats() const { return 0; }
 };
 

@@ -79,8 +79,8 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
         "resident weights": gigabytes(sizes["resident_bytes"]),
         "scratch, buffers, stacks": gigabytes(sizes["scratch_bytes"]),
         f"a session of {sizes['context']} tokens": f"{answer['kv']}, "
-            f"at most {gigabytes(sizes['session_bytes'])}, and "
-            f"{gigabytes(sizes['extent_bytes'])} for every {sizes['extent']} of them",
+            f"at most {gigabytes(sizes['session_bytes'])}"
+            + _caches(sizes),
         f"longest context in {gigabytes(answer['best_bytes'])}": ", ".join(
             f"{kv} {'any' if n is None else format(n, ',')}" for kv, n in answer["contexts"].items()
         ) + ", with the fewest experts",
@@ -105,6 +105,16 @@ def _parts(answer: dict[str, Any]) -> dict[str, str]:
                        f"{machine['threads']} threads, {answer['precision']}, "
                        f"{machine['kernels']['stage_seconds'] * 1e6:.0f} us a stage",
     }  # fmt: skip
+
+
+def _caches(sizes: dict[str, Any]) -> str:
+    """What a session's KV caches take."""
+    told = ""
+    for nbytes, window, most in sizes["caches"]:
+        told += f", and {gigabytes(nbytes)} for every {sizes['extent']} of them"
+        if window:
+            told += f" up to {most * sizes['extent']} in layers that see {window}"
+    return told
 
 
 def _passes(answer: dict[str, Any]) -> str:

@@ -54,11 +54,12 @@ class Sizes:
     Attributes:
         resident_bytes: dense weights as they are kept in memory.
         scratch_bytes: activations, kernel scratch, read buffers, thread stacks.
-        session_bytes: one session that has filled the context: the most that it takes. A shorter
-            one takes its extents, up to the next whole one.
+        session_bytes: one session up to the whole context, however it is stepped: the most that it
+            takes. A shorter one takes its extents, up to the next whole one.
         state_bytes: of that, recurrent state (two copies) and tables: what an empty session takes.
         extent: tokens by which a session's KV cache grows.
-        extent_bytes: what that takes.
+        caches: of layers that see equally far back: bytes of an extent, tokens that one sees (0:
+            all) and extents at most (0: any number).
         classes: by size of slot, the largest first: bytes of a slot, experts, layers.
         slot_bytes: the largest slot.
         expert_bytes: one expert's weights.
@@ -80,7 +81,7 @@ class Sizes:
     session_bytes: int
     state_bytes: int
     extent: int
-    extent_bytes: int
+    caches: tuple[tuple[int, int, int], ...]
     classes: tuple[tuple[int, int, int], ...]
     slot_bytes: int
     expert_bytes: int
@@ -115,10 +116,16 @@ class Sizes:
         """Bytes of experts that a token uses: what it reads when nothing is in memory."""
         return self.cycle_slots * self.expert_bytes
 
-    @property
-    def kv_token_bytes(self) -> int:
-        """KV cache of one token."""
-        return self.extent_bytes // self.extent
+    def extents_bytes(self, n: int) -> int:
+        """The KV cache of so many extents, of windows of no more than they ever have."""
+        return sum(nbytes * (min(n, most) if most else n) for nbytes, _, most in self.caches)
+
+    def kv_bytes(self, position: int) -> int:
+        """What a token of the KV cache sees, itself among them at `position`."""
+        return sum(
+            nbytes * (min(position, window) if window else position) // self.extent
+            for nbytes, window, _ in self.caches
+        )
 
 
 @dataclass(frozen=True)
@@ -183,12 +190,13 @@ def measure(
             context=context, read_threads=READ_THREADS, read_ahead=read_ahead, rows=rows or 0
         ),
     )
-    classes, wider = tuple(native.pop("classes")), tuple(native.pop("wider"))
+    classes, wider, caches = (tuple(native.pop(name)) for name in ("classes", "wider", "caches"))
     n_experts, n_layers = (sum(k[i] for k in classes) for i in (1, 2))
     return Sizes(
         **native,
         classes=classes,
         wider=wider,
+        caches=caches,
         slot_bytes=max((slot_bytes for slot_bytes, _, _ in classes), default=0),
         n_experts=n_experts,
         n_layers=n_layers,
@@ -217,12 +225,18 @@ def minimum_bytes(sizes: Sizes) -> int:
 def longest_context(sizes: Sizes, memory_bytes: int) -> int | None:
     """Tokens that a session can have in a budget, with the fewest experts beside it.
 
-    None for a model whose state does not grow.
+    None for a model whose state does not grow, or not beyond its windows.
     """
-    if not sizes.extent_bytes:
-        return None
     free = memory_bytes - minimum_bytes(sizes) + sizes.session_bytes - sizes.state_bytes
-    return max(free // sizes.extent_bytes, 0) * sizes.extent
+    n = max((most for _, _, most in sizes.caches), default=0)  # windows have all of theirs
+    growing = sizes.extents_bytes(n + 1) - sizes.extents_bytes(n)
+    if free >= sizes.extents_bytes(n):
+        if not growing:
+            return None
+        return (n + (free - sizes.extents_bytes(n)) // growing) * sizes.extent
+    while n and free < sizes.extents_bytes(n):
+        n -= 1
+    return n * sizes.extent
 
 
 def fit(sizes: Sizes, memory_bytes: int) -> Fit:
@@ -280,7 +294,7 @@ def measured_hit_rate(sizes: Sizes, slots: int, curve: Curve) -> float:
 def speed(sizes: Sizes, machine: Machine, rate: float, position: int = POSITION) -> Speed:
     """A decode step's time when a share `rate` of its experts is in memory."""
     k, layers, kernels = sizes.top_k, sizes.n_layers, machine.kernels
-    state = min(position, sizes.context) * sizes.kv_token_bytes + sizes.state_bytes
+    state = sizes.kv_bytes(min(position, sizes.context)) + sizes.state_bytes
     dense = sizes.dense_token_bytes / kernels.bytes_per_second + state / machine.memory_rate
     dense += sizes.hand_overs * kernels.stage_seconds
     layer = machine.layer or LayerRate({0: 0.0})

@@ -112,7 +112,7 @@ class LocalEngine:
         limits = Limits(rows=model.chunk, wide=model.rows, max_running=s.max_running,
                         min_rate=s.min_rate, share=s.prefill_share,
                         kept_bytes=room.kept_bytes)  # fmt: skip
-        self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes), room.extent_bytes)
+        self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes))
         self._disk = (
             DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk or CACHE_DISK), model)
             if s.cache_dir is not None else None

@@ -11,8 +11,7 @@ class Room:
     """What a model has left, and what sessions take of it. The step thread asks.
 
     Attributes:
-        extent: tokens that sessions grow by; a full extent is shared with snapshots.
-        extent_bytes: what it takes.
+        extent_bytes: what a session's first tokens take, and most of what its snapshot copies.
         kept_bytes: that stay for slots while several choices run, so that the experts of one token
             find a place; 0 where not even a single choice leaves them one.
     """
@@ -22,8 +21,6 @@ class Room:
         session = model.session()
         ends = [*range(0, context, STEP), context]
         self._bytes = [session.bytes(n) for n in ends]
-        grows = context > STEP and session.bytes(STEP) < session.bytes(STEP + 1)
-        self.extent = STEP if grows else context
         self.extent_bytes = self._bytes[1] - self._bytes[0]
         del session
         stats = model.stats

@@ -11,8 +11,9 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,13 @@ class Kept:
 
     Attributes:
         snapshot: of a session; its `nbytes` are its own.
-        extents: a mark for each full extent of the KV cache that it holds: the same object where
-            it is the same extent.
+        extents: bytes of each full extent of the KV cache that it holds, by a mark: the same one
+            where it is the same extent.
         is_shared: a client has said that others will begin so.
     """
 
     snapshot: Snapshot
-    extents: tuple[object, ...] = ()
+    extents: Mapping[Any, int] = field(default_factory=dict)
     is_shared: bool = False
 
 
@@ -96,17 +97,14 @@ class PrefixCache:
 
     Args:
         max_bytes: of all snapshots together.
-        extent_bytes: of an extent.
         max_path_tokens: that are known, with snapshots or without.
 
     Attributes:
         nbytes: of all snapshots, each extent once.
     """
 
-    def __init__(
-        self, max_bytes: int, extent_bytes: int = 0, max_path_tokens: int = MAX_PATH_TOKENS
-    ) -> None:
-        self.max_bytes, self._extent_bytes = max_bytes, extent_bytes
+    def __init__(self, max_bytes: int, max_path_tokens: int = MAX_PATH_TOKENS) -> None:
+        self.max_bytes = max_bytes
         self.nbytes = 0
         self._max_path_tokens = max_path_tokens
         self._path_tokens = 0
@@ -152,7 +150,7 @@ class PrefixCache:
             node.hits += hits
             node.kept = kept
             self._holders[node] = None
-            self._owners.update(kept.extents)
+            self._owners.update(kept.extents.keys())
             self.nbytes += self._own_bytes(kept)
             self.evict(self.nbytes - self.max_bytes, now, on_drop)
         self._forget_paths()
@@ -193,14 +191,14 @@ class PrefixCache:
 
     def _own_bytes(self, kept: Kept) -> int:
         """Bytes that no other snapshot holds."""
-        alone = sum(self._owners[extent] == 1 for extent in kept.extents)
-        return kept.snapshot.nbytes + alone * self._extent_bytes
+        alone = (n for extent, n in kept.extents.items() if self._owners[extent] == 1)
+        return kept.snapshot.nbytes + sum(alone)
 
     def _drop(self, node: _Node) -> int:
         if (kept := node.kept) is None:
             return 0
         freed = self._own_bytes(kept)
-        self._owners -= Counter(kept.extents)  # which forgets those without an owner
+        self._owners -= Counter(kept.extents.keys())  # which forgets those without an owner
         node.kept = None
         del self._holders[node]
         self.nbytes -= freed

@@ -94,8 +94,7 @@ class Prefixes:
             self._recount(sequence)
             return True
         snapshot = found[0]
-        full = snapshot.position // self._room.extent
-        self._fetched[sequence] = kept = Kept(snapshot, tuple(object() for _ in range(full)))
+        self._fetched[sequence] = kept = Kept(snapshot, snapshot.extents)
         held = sequence.tokens[: snapshot.position]
         self._insert(held, kept, sequence.job.scope, hits=1)
         return True
@@ -170,7 +169,7 @@ class Prefixes:
         if match.position > len(held) - LEAST or not self._cache.max_bytes:
             return
         try:
-            kept = sequence.save(self._room.extent)
+            kept = sequence.save()
         except MemoryBudgetError:
             return
         if list(job.marks[:-1])[:1] == [len(held)]:  # the first of several: system and tools

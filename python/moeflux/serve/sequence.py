@@ -121,7 +121,6 @@ class Sequence:
         self.job, self.choice, self.key = job, choice, key
         self.tokens = [*job.ids, *job.done]
         self.session: Session | None = None
-        self._extents: list[object] = []  # of the session's cache, as far as snapshots had them
         self.checkpoints: list[int] = []
         self.finish: str | None = None
         self.taken = Taken()
@@ -190,18 +189,16 @@ class Sequence:
         if kept is not None:
             session.restore(kept.snapshot)
         self.session = session
-        self._extents = list(kept.extents) if kept is not None else []
 
-    def save(self, extent: int) -> Kept:
-        """Its session's state, whose KV cache has extents of so many tokens.
+    def save(self) -> Kept:
+        """Its session's state.
 
         Raises:
             MemoryBudgetError: it finds no room.
         """
         assert self.session is not None
-        snapshot, full = self.session.save(), self.position // extent
-        self._extents += [object() for _ in range(full - len(self._extents))]
-        return Kept(snapshot, tuple(self._extents[:full]))
+        snapshot = self.session.save()
+        return Kept(snapshot, snapshot.extents)
 
     def sampler(self, n: int) -> Sampler | None:
         """What chooses a token after the next n; None where none is wanted.

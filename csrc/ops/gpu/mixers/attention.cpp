@@ -76,7 +76,8 @@ struct Extents {
     const auto at = [&](const std::byte* pointer) {
       return word(std::get<device::Slice>(rows.recorder.in(pointer, 1)).offset / kUnit);
     };
-    keys_at = at(segment.cache[0].keys), values_at = at(segment.cache[0].values);
+    const uint32_t first = rows.splits.one(segment.position + 1).from / kCacheExtent;  // seen
+    keys_at = at(segment.cache[first].keys), values_at = at(segment.cache[first].values);
     last_keys_at = at(segment.cache[last].keys), last_values_at = at(segment.cache[last].values);
   }
   device::Argument blocks;
