@@ -150,8 +150,9 @@ def test_many_are_driven_in_batches_and_say_what_each_says_alone(folder):
 class Held:
     """A session that only counts."""
 
-    def __init__(self, position, truncatable=False):
-        self.position, self.done, self.truncatable = position, [], truncatable
+    def __init__(self, position, truncatable_to=None):
+        self.position, self.done = position, []
+        self.truncatable_to = position if truncatable_to is None else truncatable_to
 
     def truncate(self, n_tokens):
         self.position = n_tokens
@@ -186,10 +187,12 @@ def test_a_session_goes_back_as_little_as_it_can(held, saved, wanted, done, rest
     assert session.done == done and session.position == len(wanted) - len(rest)
 
 
-def test_a_session_that_can_be_cut_needs_no_snapshot():
-    session = Held(3, truncatable=True)
-    assert rewind(session, [1, 2, 3], None, [1, 9, 3]) == [9, 3]
-    assert session.done == ["truncate"] and session.position == 1
+@pytest.mark.parametrize(("least", "done", "rest"), [
+    (0, "truncate", [9, 3]), (1, "truncate", [9, 3]), (2, "reset", [1, 9, 3])])  # fmt: skip
+def test_a_session_that_can_be_cut_so_far_needs_no_snapshot(least, done, rest):
+    session = Held(3, truncatable_to=least)
+    assert rewind(session, [1, 2, 3], None, [1, 9, 3]) == rest
+    assert session.done == [done] and session.position == 3 - len(rest)
 
 
 @pytest.mark.parametrize("seen", [[-1], [1.5], "text", None, 3, [[1]]])
