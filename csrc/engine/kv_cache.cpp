@@ -108,6 +108,7 @@ void KvCache::trim(uint32_t positions) {
 
 void KvCache::commit(uint32_t positions) {
   for (; first_ < layout_.first_held(positions); ++first_) {
+    lists_.clear();  // before what they list
     extents_[first_] = nullptr;
     write_place(first_);
   }
@@ -170,6 +171,7 @@ void KvCache::restore(const Held& held, Memory tail) noexcept {
     if (tail == nullptr) tail = extents_[index];
     tail->copy(*held.tail, layout_.tail_blocks(held.positions));
   }
+  lists_.clear();
   extents_.clear();
   first_ = layout_.first_seen(held.positions);
   for (uint32_t i = 0; i < first_; ++i) add(nullptr);

@@ -49,7 +49,7 @@ uint64_t SessionLayout::saved_bytes(uint32_t positions) const {
 uint32_t SessionLayout::taken_back() const {
   if (states_bytes()) return 0;
   for (const CacheLayout& cache : caches_)
-    if (cache.first_held(context_)) return kTakenBack;
+    if (cache.first_seen(context_)) return kTakenBack;
   return context_;
 }
 

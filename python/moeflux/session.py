@@ -151,7 +151,8 @@ class Session:
         """The fewest tokens, beside none, that `truncate` can go back to now.
 
         0 where it is `truncatable`, `position` with recurrent state. Sliding windows go back as far
-        as they are held: by the last 64 tokens stepped since the session was empty or restored.
+        as they are held: by the last 64 tokens stepped since the session was empty, restored or
+        made by `fork`.
         """
         return min(self._native.least_tokens(), self.position)
 

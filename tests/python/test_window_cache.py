@@ -171,3 +171,13 @@ def test_a_draft_is_taken_back_without_a_snapshot(folder):
     options = {"max_tokens": 40, "seed": 1, "stop": []}
     plain = moeflux.generate(model, prompt, **options)
     assert moeflux.generate(model, prompt, draft="ngram", **options) == plain
+
+
+def test_what_is_truncatable_anywhere_is_so_in_forks_and_restored(folder):
+    """Of a context that 64 tokens taken back would see whole, and no more than those."""
+    session = moeflux.load(folder, **(LOAD | {"context": 310})).session()
+    session.step(TOKENS[:305])
+    for other in (session, session.fork()):
+        assert not other.truncatable and other.truncatable_to <= 305
+    with pytest.raises(moeflux.SessionError):
+        session.fork().truncate(10)

@@ -34,5 +34,5 @@ class Room:
         return self._model.free_bytes
 
     def bytes(self, n: int) -> int:
-        """What a session of n tokens takes at most."""
+        """What a session of n tokens takes between steps; windows take more during a long one."""
         return self._bytes[min(-(-n // STEP), len(self._bytes) - 1)]
