@@ -76,10 +76,10 @@ Slot* ExpertStore::take_slot(uint32_t size_class) {
   if (Slot* slot = pool_.take(size_class)) return slot;
   if (const auto picks = pool_.to_grow(size_class)) {
     stats_.evictions += give_back(*picks);
-  } else {
-    if (!evict(size_class)) return nullptr;
-    ++stats_.evictions;
+    if (Slot* slot = pool_.take(size_class)) return slot;
   }
+  if (!evict(size_class)) return nullptr;
+  ++stats_.evictions;
   return pool_.take(size_class);
 }
 

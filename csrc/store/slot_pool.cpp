@@ -146,7 +146,8 @@ std::optional<std::vector<SlotPool::Pick>> SlotPool::picks(uint64_t nbytes,
 }
 
 std::optional<std::vector<SlotPool::Pick>> SlotPool::to_grow(uint32_t size_class) const {
-  if (classes_.size() == 1) return std::nullopt;
+  // It may grow as it is where the system has refused it memory.
+  if (classes_.size() == 1 || growth(size_class) > 0) return std::nullopt;
   const uint64_t free = arena_.account().free_bytes(), slot = slot_bytes(size_class);
   return picks(free < slot ? slot - free : 1, size_class);  // 1: max_slots are there
 }

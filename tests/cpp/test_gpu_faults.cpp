@@ -110,7 +110,7 @@ TEST_CASE("gpu: the fault is a GpuError of the device's own words") {
                        GpuError);
 }
 
-TEST_CASE("gpu: no memory for a slot or a session is a GpuError, and things go on") {
+TEST_CASE("gpu: a slot without memory is another expert's, a session without is a GpuError") {
   const uint64_t before = [] {
     GpuModel gpu(0);
     const uint64_t calls = gpu.device->seen().calls[Fault::buffer];
@@ -129,7 +129,7 @@ TEST_CASE("gpu: no memory for a slot or a session is a GpuError, and things go o
     gpu.device->inject(Fault::buffer, at);
     int failures = 0;
     CHECK(same_bits(run(gpu, &failures), expected()));
-    CHECK(failures == 1);
+    CHECK(failures <= 1);
     CHECK(gpu.stats().live_bytes <= gpu.stats().limit_bytes);
   }
   GpuModel gpu(0);

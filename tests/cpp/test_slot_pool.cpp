@@ -299,6 +299,21 @@ TEST_CASE("where the system has no memory for a slab, an expert goes in its plac
   pool.check_table();
 }
 
+TEST_CASE("what the system refuses to one class is not taken from another") {
+  const std::vector<LayerExperts> layers = {layer_of(8, 10 * kSlot), layer_of(8, 4 * kSlot)};
+  Pool pool(layers, fixed(layers) + 8 * 14 * kSlot);
+  pool.open();
+  for (uint32_t expert = 0; expert < 8; ++expert) pool.get(1, expert);
+  pool.arena.refuses = true;
+  for (uint32_t expert = 0; expert < 8; ++expert) pool.get(0, expert);
+  CHECK(pool.store->n_slots() == 3 + 8);  // the first class has its minimum
+  pool.check_table();
+  pool.arena.refuses = false;
+  for (uint32_t expert = 0; expert < 8; ++expert) pool.get(0, expert);
+  CHECK(pool.store->n_slots() == 8 + 8);
+  pool.check_table();
+}
+
 TEST_CASE("a class whose slots are all pinned has none to give, whatever others hold") {
   const std::vector<LayerExperts> layers = {layer_of(64, 10 * kSlot), layer_of(64, 4 * kSlot)};
   Pool f(layers, fixed(layers) + 3 * 14 * kSlot);  // the minimum
