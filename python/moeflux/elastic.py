@@ -19,7 +19,7 @@ from contextlib import nullcontext, suppress
 from typing import Any, TypeVar
 
 from . import memory
-from .errors import MemoryBudgetError, MoefluxError
+from .errors import MemoryBudgetError
 from .log import logger
 
 T = TypeVar("T")
@@ -135,7 +135,7 @@ def _watch() -> None:
         for follower in followers:
             try:
                 follower.look()
-            except MoefluxError as error:  # of a device, for example
+            except Exception as error:  # of a device, or of what the system tells: look again later
                 logger.warning("memory=auto cannot change a budget: %s", error)
 
 

@@ -230,7 +230,14 @@ def watchers():
 def test_models_at_rest_give_back_and_one_thread_looks_after_them(folder, monkeypatch):
     monkeypatch.undo()
     available = [memory.total_bytes() // 2]
-    monkeypatch.setattr(memory, "available_bytes", lambda: available[0])
+    odd = [ValueError("what the system tells is no number")] * 3
+
+    def available_bytes():
+        if odd and threading.current_thread() in watchers():
+            raise odd.pop()
+        return available[0]
+
+    monkeypatch.setattr(memory, "available_bytes", available_bytes)
     monkeypatch.setattr(elastic, "LOOK_S", 0.01)
     models = [moeflux.load(folder, memory="auto", **OPTIONS) for _ in range(2)]
     own = moeflux.load(folder, memory="256MiB", **OPTIONS)
@@ -238,6 +245,7 @@ def test_models_at_rest_give_back_and_one_thread_looks_after_them(folder, monkey
     for session in sessions:
         session.step(TOKENS)
     slots = own.stats["slots"]
+    until(lambda: not odd)
     assert len(watchers()) == 1 and all(model.stats["slots"] == slots for model in models)
     available[0] = 0
     for model in models:

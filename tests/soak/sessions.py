@@ -187,7 +187,7 @@ class Thread:
 
     def truncate(self, walk: Walk) -> None:
         n = self.rng.randint(0, walk.at)
-        can = walk.session.truncatable or n in (0, walk.at)
+        can = n in (0, walk.at) or n >= walk.session.truncatable_to
         try:
             walk.session.truncate(n)
             walk.at = n
