@@ -8,6 +8,7 @@
 #include <list>
 #include <span>
 
+#include "device/host/host_device.h"
 #include "faulty_device.h"
 #include "ops/cpu/cpu_ops.h"
 #include "ops/gpu/device_arena.h"
@@ -28,7 +29,9 @@ inline ops::Workload workload() {
 
 class GpuRig {
  public:
-  explicit GpuRig(uint64_t max_buffer_bytes = 64 << 20) {
+  explicit GpuRig(uint64_t max_buffer_bytes = 64 << 20,
+                  const device::host::Options& host = device::host::options_of_this_build())
+      : device(std::make_shared<FaultyDevice>(device::host::open(host))) {
     device->set_limits(max_buffer_bytes, 0);
     arena = std::make_shared<ops::gpu::DeviceArena>(device, account);
     gpu = ops::gpu::make_gpu_ops(*arena);
@@ -105,7 +108,7 @@ class GpuRig {
   }
 
   Random random;
-  std::shared_ptr<FaultyDevice> device = std::make_shared<FaultyDevice>(device::open_host());
+  std::shared_ptr<FaultyDevice> device;
   base::Account account{256 << 20};
   std::shared_ptr<ops::gpu::DeviceArena> arena;
   std::list<base::Memory> memory_;
