@@ -41,7 +41,14 @@ DECODE = [
     (1, 1, 16, 700, 128, 1, 1),
 ]
 # (heads, head_dim, splits, sinks)
-MERGE = [(1, 4, 1, 0), (4, 128, 3, 0), (7, 80, 16, 7), (6, 256, 130, 2), (2, 64, 9, 1)]
+MERGE = [
+    (1, 4, 1, 0),
+    (4, 128, 3, 0),
+    (7, 80, 16, 7),
+    (6, 256, 130, 2),
+    (5, 132, 300, 1),
+    (2, 64, 9, 1),
+]
 # (n, position, heads, heads per key head, head_dim, window, sinks): a dispatch of all keys, of
 # several splits, or one that goes on after others and does not end
 PREFILL = [
