@@ -151,8 +151,7 @@ class Session:
         """The fewest tokens, beside none, that `truncate` can go back to now.
 
         0 where it is `truncatable`, `position` with recurrent state. Sliding windows go back as far
-        as they are held: by the last 64 tokens stepped since the session was empty, restored or
-        made by `fork`.
+        as they are held: by the last 64 tokens stepped since it was empty, restored or forked.
         """
         return min(self._native.least_tokens(), self.position)
 
