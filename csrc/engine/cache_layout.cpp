@@ -30,7 +30,7 @@ CacheLayout::CacheLayout(uint32_t window, uint32_t context, uint32_t chunk,
 }
 
 std::vector<uint64_t> CacheLayout::parts(uint32_t n_blocks) const {
-  if (!apart_) return {n_blocks * (layers_.back().begin + 2 * layers_.back().block_bytes)};
+  if (!apart_) return {n_blocks * block_bytes()};
   std::vector<uint64_t> parts;
   for (const Layer& layer : layers_) parts.insert(parts.end(), 2, n_blocks * layer.block_bytes);
   return parts;
@@ -38,8 +38,7 @@ std::vector<uint64_t> CacheLayout::parts(uint32_t n_blocks) const {
 
 uint64_t CacheLayout::saved_bytes(uint32_t positions) const {
   const uint64_t full = positions / extent() - first_seen(positions);
-  const uint64_t n_blocks = full * extent_blocks_ + tail_blocks(positions);
-  return n_blocks * (layers_.back().begin + 2 * layers_.back().block_bytes);
+  return (full * extent_blocks_ + tail_blocks(positions)) * block_bytes();
 }
 
 uint64_t CacheLayout::extent_bytes(uint32_t n_blocks) const {

@@ -82,6 +82,7 @@ class CacheLayout {
   uint32_t turning_extents() const { return held_ + turn_; }
 
  private:
+  uint64_t block_bytes() const { return layers_.back().begin + 2 * layers_.back().block_bytes; }
   uint64_t first_bytes(uint32_t n_extents) const;  // of so many extents, from the first on
 
   const base::Arena& arena_;

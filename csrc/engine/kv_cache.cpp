@@ -53,18 +53,18 @@ KvCache::Memory KvCache::make(size_t index) const {
                                        arena_, "the KV cache");
 }
 
-void KvCache::write_place(size_t index) {
-  const Memory& extent = extents_[index];
+void KvCache::set(size_t index, Memory memory) {
+  lists_.clear();  // before what they list
+  const Memory& extent = extents_[index] = std::move(memory);
   for (size_t i = 0; i < layout_.layers().size(); ++i) {
     const ops::CacheExtent place = extent ? extent->of_layer(i) : ops::CacheExtent{};
     table_.write(i * layout_.most_extents() + index, std::span(&place, 1));
   }
-  lists_.clear();
 }
 
 void KvCache::add(Memory extent) {
-  extents_.push_back(std::move(extent));
-  write_place(extents_.size() - 1);
+  extents_.emplace_back();
+  set(extents_.size() - 1, std::move(extent));
 }
 
 void KvCache::pop() {
@@ -107,11 +107,7 @@ void KvCache::trim(uint32_t positions) {
 }
 
 void KvCache::commit(uint32_t positions) {
-  for (; first_ < layout_.first_held(positions); ++first_) {
-    lists_.clear();  // before what they list
-    extents_[first_] = nullptr;
-    write_place(first_);
-  }
+  for (; first_ < layout_.first_held(positions); ++first_) set(first_, nullptr);
 }
 
 uint64_t KvCache::save_bytes(uint32_t positions) const {

@@ -83,9 +83,9 @@ class KvCache {
     return index < extents_.size() && extents_[index].use_count() == 1;
   }
   Memory make(size_t index) const;
-  void add(Memory extent);  // null: nothing is there
+  void set(size_t index, Memory extent);  // in the table, too; null: nothing is there
+  void add(Memory extent);
   void pop();
-  void write_place(size_t index);  // of an extent, into the table
 
   const CacheLayout& layout_;
   base::Arena& arena_;
