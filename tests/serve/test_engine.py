@@ -614,6 +614,7 @@ BAD_JOBS = {
     "an id past the vocabulary": {"prompt": [1, 4096]},
     "a negative id": {"prompt": [-1]},
     "bias past the vocabulary": {"bias": {5000: 1.0}},
+    "an end that is no id": {"stop_ids": (5, True)},
     "no choice": {"n": 0},
     "temperature": {"temperature": -1.0},
     "seed": {"seed": -1},

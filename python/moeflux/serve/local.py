@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..arguments import PATH, Rule, check, integer, number, optional, token_ids
+from ..arguments import PATH, Rule, check, integer, is_integer, number, optional, token_ids
 from ..errors import SessionError
 from ..memory import parse_bytes
 from ..model import Model
@@ -231,11 +231,11 @@ class LocalEngine:
         if not 0 < ids.size <= info.context:
             raise SessionError(f"[serve] expected a prompt of 1 to {info.context} tokens, found "
                                f"{ids.size}")  # fmt: skip
-        others = token_ids((*job.done, *job.sampling.bias, *job.sampling.stop_ids))
-        most = int(max(ids.max(), others.max(initial=0)))
-        if most >= info.vocab_size:
+        every = (int(ids.max()), *job.done, *job.sampling.bias, *job.sampling.stop_ids)
+        odd = [i for i in every if not (is_integer(i) and 0 <= i < info.vocab_size)]
+        if odd:
             raise SessionError(f"[serve] expected token ids below {info.vocab_size}, found "
-                               f"{most}")  # fmt: skip
+                               f"{odd[0]}")  # fmt: skip
         check("serve", SessionError, JOB_RULES, vars(job))
         check("serve", SessionError, SAMPLING_RULES, vars(job.sampling))
         job.sampling.params(0)
