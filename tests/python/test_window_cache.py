@@ -39,7 +39,7 @@ def whole(folder):
     return np.concatenate(parts)
 
 
-def windowed(session, n=10 * EXTENT):
+def windowed(session):
     """Bytes of an extent of layers with a window, and of the others."""
     extents = [session.bytes(i * EXTENT) - session.bytes((i - 1) * EXTENT) for i in (1, 7)]
     return extents[0] - extents[1], extents[1]

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-KILLS = int(
-    os.environ.get("MOEFLUX_KILLS", "2")
-)  # one moment is as good as another: 20 in .ci/full
+# One moment is as good as another: 20 in .ci/full.
+KILLS = int(os.environ.get("MOEFLUX_KILLS", "2"))
 
 
 def until_done(
