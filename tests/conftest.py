@@ -1,9 +1,11 @@
 """Rules of the whole suite."""
 
+import importlib
 import importlib.util
 import os
 import signal
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,13 @@ def _built_once(tmp_path_factory):
 def _no_state_of_the_user(tmp_path_factory):
     """Commands remember the folders that they write; those of tests are no one's."""
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture
+def sole_models(monkeypatch):
+    """`auto` counts the models of this test only: others may still be at work, or end meanwhile."""
+    memory = importlib.import_module("moeflux.memory")
+    monkeypatch.setattr(memory, "_models", weakref.WeakSet())
 
 
 @pytest.hookimpl(wrapper=True)

@@ -231,6 +231,6 @@ def test_what_is_no_size_is_refused(text):
         memory.parse_bytes(text)
 
 
-def test_auto_budget_is_a_share_of_what_is_available(monkeypatch):
+def test_auto_budget_is_a_share_of_what_is_available(sole_models, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 1000)
     assert memory.budget_bytes("auto") == 800

@@ -28,7 +28,7 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def steps_alone(monkeypatch):
+def steps_alone(sole_models, monkeypatch):
     """Only steps look, so that each look is where the test has it."""
     monkeypatch.setattr(elastic, "_start", lambda: None)
 

@@ -3,7 +3,6 @@
 import gc
 import logging
 import os
-import weakref
 
 import pytest
 
@@ -82,9 +81,8 @@ def test_without_proc_half_of_the_machine_is_available(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def auto(monkeypatch):
-    """What `auto` leaves of 4 GB to models of this test: others may still be at work, or end."""
-    monkeypatch.setattr(memory, "_models", weakref.WeakSet())
+def auto(sole_models, monkeypatch):
+    """What `auto` leaves of 4 GB to models of this test."""
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * GB)
     return lambda: 4 * GB - round(memory.budget_bytes("auto") / memory.HEAD_ROOM)
 
@@ -146,7 +144,7 @@ def test_a_child_process_owes_nothing(folder):
     del model
 
 
-def test_the_log_says_what_auto_came_to(monkeypatch, caplog, folder):
+def test_the_log_says_what_auto_came_to(sole_models, monkeypatch, caplog, folder):
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * GB)
     with caplog.at_level(logging.INFO, "moeflux"):
         model = moeflux.load(folder, context=64)
