@@ -1,5 +1,6 @@
 """Budgets that change while a model is open: by hand, and those that follow the machine."""
 
+import gc
 import logging
 import os
 import subprocess
@@ -260,6 +261,7 @@ def test_models_at_rest_give_back_and_one_thread_looks_after_them(folder, monkey
     logits = [session.step([7]) for session in sessions]
     assert all(np.array_equal(one, logits[2]) for one in logits)
     del models, model, own, session, sessions, follower
+    gc.collect()  # models that other tests left in cycles
     until(lambda: not elastic._followers and not watchers())
 
 
