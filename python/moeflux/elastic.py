@@ -136,7 +136,7 @@ def _watch() -> None:
             try:
                 follower.look()
             except Exception as error:  # of a device, or of what the system tells: look again later
-                logger.warning("memory=auto cannot change a budget: %s", error)
+                logger.warning("memory=auto cannot change a budget: %s", str(error))
 
 
 def _forget() -> None:
