@@ -24,12 +24,13 @@ struct Linear {
   uint32_t in() const { return weight.shape.in; }
 };
 
-// What a gated network makes of its gate: x * sigmoid(x), or GELU in its form with tanh.
-enum class Unit : uint8_t { silu, gelu };
-inline constexpr std::array kUnitNames = {"silu", "gelu"};
+// What a network makes of its gate: x * sigmoid(x), GELU in its form with tanh, or max(x, 0)^2.
+enum class Unit : uint8_t { silu, gelu, relu2 };
+inline constexpr std::array kUnitNames = {"silu", "gelu", "relu2"};
 
 // down(g * sigmoid(alpha * g) * (u + up_add)), g = min(gate x, limit), u = up x within +-limit: as
-// they are by default, SwiGLU. Of the unit gelu down(gelu(gate x) * (up x)).
+// they are by default, SwiGLU. Of the unit gelu down(gelu(gate x) * (up x)), of relu2, which has no
+// `up`, down(relu2(gate x)).
 struct GatedFfn {
   Linear gate, up, down;
   Unit unit = Unit::silu;
@@ -37,6 +38,7 @@ struct GatedFfn {
   float alpha = 1, up_add = 0;
   bool interleaved = false;  // rows of gate are in turns those of gate and of up; `up` is empty
   uint32_t width() const { return interleaved ? gate.out() / 2 : gate.out(); }
+  bool has_up() const { return !interleaved && unit != Unit::relu2; }
   bool is_plain() const { return limit == 0 && alpha == 1 && up_add == 0; }
   bool is_swiglu() const { return unit == Unit::silu && is_plain(); }
   static const std::array<Linear GatedFfn::*, 3> kMatrices;
@@ -50,14 +52,16 @@ struct GatedFfn {
     visit.number("up_add", up_add);
     visit.number("interleaved", interleaved);
     visit.matrix(kNames[0], gate, gate.out(), visit.d_model);  // which says the width
-    if (!interleaved) visit.matrix(kNames[1], up, gate.out(), visit.d_model);
+    if (has_up()) visit.matrix(kNames[1], up, gate.out(), visit.d_model);
     visit.matrix(kNames[2], down, visit.d_model, width());
   }
   std::string fault() const {  // as a mixer's
     if (!(limit >= 0 && std::isfinite(limit))) return cat("a finite limit from 0, found ", limit);
     if (!std::isfinite(alpha) || !std::isfinite(up_add))
       return cat("finite alpha and up_add, found ", alpha, " and ", up_add);
-    if (unit != Unit::silu && !is_plain()) return "a unit of GELU without limit, alpha and up_add";
+    if (unit != Unit::silu && !is_plain())
+      return cat("a unit of ", kUnitNames[size_t(unit)], " without limit, alpha and up_add");
+    if (unit == Unit::relu2 && interleaved) return "a unit of relu2 without rows of up";
     if (interleaved && gate.out() % 2) return cat("an even number of rows, found ", gate.out());
     return {};
   }

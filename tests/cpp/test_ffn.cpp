@@ -81,6 +81,40 @@ TEST_CASE("a network whose gate and up are one matrix has the bits of one with t
       }
 }
 
+TEST_CASE("a network of squared ReLU has two matrices, alone and in blocks of rows") {
+  const uint32_t d = 32;
+  for (const uint32_t width : {1u, 8u, 300u})
+    for (const uint32_t n : {1u, 20u}) {
+      const std::vector<float> gate = noise(width * d, 1), down = noise(width * d, 3),
+                               x = noise(n * d, 4);
+      ops::GatedFfn ffn{linear(gate, width, d), {}, linear(down, d, width)};
+      ffn.unit = ops::Unit::relu2;
+      const std::vector<float> found = run(ffn, x, n);
+      for (uint32_t row = 0; row < n; row += 7)
+        for (uint32_t out = 0; out < d; out += 5) {
+          double expected = 0, size = 1;
+          for (uint32_t i = 0; i < width; ++i) {
+            double g = 0;
+            for (uint32_t k = 0; k < d; ++k) g += double(gate[i * d + k]) * x[row * d + k];
+            const double hidden = g > 0 ? g * g : 0;
+            expected += hidden * down[out * width + i];
+            size += std::fabs(hidden * down[out * width + i]);
+          }
+          REQUIRE(std::fabs(found[row * d + out] - expected) <= 2e-6 * size);
+        }
+    }
+}
+
+TEST_CASE("a unit other than SwiGLU's is plain, and squared ReLU has no rows of up") {
+  ops::GatedFfn ffn;
+  ffn.unit = ops::Unit::relu2;
+  CHECK(ffn.fault() == "");
+  ffn.interleaved = true;
+  CHECK(ffn.fault() == "a unit of relu2 without rows of up");
+  ffn.alpha = 2;
+  CHECK(ffn.fault() == "a unit of relu2 without limit, alpha and up_add");
+}
+
 TEST_CASE("a matrix of gate and up has an even number of rows") {
   ops::GatedFfn ffn;
   ffn.interleaved = true;

@@ -75,6 +75,19 @@ TEST_CASE("a unit of GELU is that with tanh, and stays finite") {
   }
 }
 
+TEST_CASE("a squared ReLU is nothing below zero, and keeps what is no number") {
+  for (const Kernels* kernels : available_kernels()) {
+    std::vector<float> x;
+    for (float v = -9; v <= 9; v += 0.37f) x.push_back(v);
+    x[3] = std::nanf("");
+    const uint32_t n = static_cast<uint32_t>(x.size());
+    std::vector<float> found(n, -1);
+    kernels->relu2(x.data(), n, found.data());
+    for (uint32_t i = 0; i < n; ++i)
+      REQUIRE((i == 3 ? std::isnan(found[i]) : found[i] == (x[i] > 0 ? x[i] * x[i] : 0)));
+  }
+}
+
 // transformers' GptOssExperts._apply_gate, in doubles.
 TEST_CASE("a clamped gated unit is that of GPT-OSS") {
   for (const Kernels* kernels : available_kernels()) {

@@ -17,6 +17,7 @@ namespace {
 void activate(const Kernels& kernels, const GatedFfn& w, const float* gate, const float* up,
               uint32_t width, float* out) {
   if (w.unit == Unit::gelu) return kernels.geglu(gate, up, width, out);
+  if (w.unit == Unit::relu2) return kernels.relu2(gate, width, out);
   if (w.is_swiglu()) return kernels.swiglu(gate, up, width, out);
   const float limit = w.limit == 0 ? std::numeric_limits<float>::infinity() : w.limit;
   kernels.clamped_glu(gate, up, width, limit, w.alpha, w.up_add, out);
@@ -99,10 +100,10 @@ void Matmul::plan_batch(std::span<const ExpertJob> jobs, const Rows& x, float* o
       return Product{&w, input_format(w.weight.shape, precision, kernels_), &input, {}};
     };
     expert.gate = product(job.ffn.gate, precision_, expert.in[0]);
-    if (!job.ffn.interleaved) expert.up = product(job.ffn.up, precision_, expert.in[1]);
+    if (job.ffn.has_up()) expert.up = product(job.ffn.up, precision_, expert.in[1]);
     expert.down = product(job.ffn.down, inner_precision(precision_), expert.hidden);
     if (expert.up.format == expert.gate.format) expert.up.input = &expert.in[0];
-    for (int k = 0; k < (job.ffn.interleaved ? 1 : 2); ++k) {
+    for (int k = 0; k < (job.ffn.has_up() ? 2 : 1); ++k) {
       const Product& of = k == 0 ? expert.gate : expert.up;
       if (of.input != &expert.in[k]) continue;
       take_rows(of, job, x, expert.in[k], batch);
@@ -146,7 +147,7 @@ void Matmul::run_batch(std::span<const ExpertJob> jobs, const Rows& x, float* ou
   std::vector<Piece> pieces;
   for (const Batch::Expert& expert : batch.experts) {
     split(expert.gate, pieces);
-    if (!expert.ffn->interleaved) split(expert.up, pieces);
+    if (expert.ffn->has_up()) split(expert.up, pieces);
   }
   run(pieces);
 

@@ -61,6 +61,7 @@ struct Kernels {
                       float up_add, float* out);
   // gelu(gate) * up, in its form with tanh.
   void (*geglu)(const float* gate, const float* up, uint32_t n, float* out);
+  void (*relu2)(const float* x, uint32_t n, float* out);  // max(x, 0)^2
   void (*silu)(float* x, uint32_t n);
   void (*sigmoid_gate)(float* x, const float* gate, uint32_t n);  // x *= sigmoid(gate)
   void (*softmax)(float* x, uint32_t n);

@@ -30,7 +30,7 @@ class Matmul {
 
   // All of `products` from the same rows x (n, in).
   void dense(std::span<const Dense> products, const Rows& x);
-  // out (n, d_model) = down(silu(gate x) * up x).
+  // out (n, d_model) = what the network makes of x.
   void ffn(const GatedFfn& w, const Rows& x, float* out);
   // Each job's rows of x (n, in) through its expert, into the rows of `out` that it names.
   void experts(std::span<const ExpertJob> jobs, const Rows& x, float* out);

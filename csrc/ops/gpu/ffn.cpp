@@ -7,9 +7,10 @@ namespace moeflux::ops::gpu {
 void require_swiglu(const GatedFfn& w) {
   if (!w.is_swiglu() || w.interleaved)
     throw NoKernelError("[gpu::ffn] expected SwiGLU, found ",
-                        w.interleaved          ? "gate and up in one matrix"
-                        : w.unit == Unit::gelu ? "a unit of GELU"
-                                               : "a clamped gated unit",
+                        w.interleaved           ? "gate and up in one matrix"
+                        : w.unit == Unit::gelu  ? "a unit of GELU"
+                        : w.unit == Unit::relu2 ? "a unit of squared ReLU"
+                                                : "a clamped gated unit",
                         ", which no kernel of a device does; the CPU's do");
 }
 
