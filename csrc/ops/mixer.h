@@ -9,10 +9,12 @@
 #include "ops/mixers/attention.h"
 #include "ops/mixers/delta_net.h"
 #include "ops/mixers/gated_convolution.h"
+#include "ops/mixers/mamba2.h"
 #include "ops/mixers/mla.h"
+#include "ops/mixers/nothing.h"
 
 namespace moeflux::ops {
 
-using Mixer = std::variant<Attention, DeltaNet, Mla, GatedConvolution>;
+using Mixer = std::variant<Attention, DeltaNet, Mla, GatedConvolution, Mamba2, Nothing>;
 
 }  // namespace moeflux::ops

@@ -30,10 +30,10 @@ def package(tmp_path_factory):
     assert "`csrc/ops/mixer.h`" in recipe
     header = tree / "csrc/ops/mixer.h"
     text = header.read_text()
-    include, line = '#include "ops/mixers/mla.h"\n', "Mla>;"
-    assert include in text and line in text
+    include, line = '#include "ops/mixers/mla.h"\n', r"(using Mixer = [^;]*)>;"
+    assert include in text and len(re.findall(line, text)) == 1
     text = text.replace(include, f'{include}#include "ops/mixers/{NAME}.h"\n')
-    header.write_text(text.replace(line, "Mla, ShortConvolution>;"))
+    header.write_text(re.sub(line, r"\1, ShortConvolution>;", text))
     return recipes.build(tree)
 
 

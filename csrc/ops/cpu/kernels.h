@@ -27,6 +27,7 @@
 #include "ops/cpu/attend.h"
 #include "ops/cpu/delta_rule.h"
 #include "ops/cpu/inputs.h"
+#include "ops/cpu/state_space.h"
 
 namespace moeflux::ops::cpu {
 
@@ -74,6 +75,7 @@ struct Kernels {
   void (*attend_merge)(const float* from, uint32_t dim, float* state);
   void (*convolve)(const ConvRows& rows);
   void (*delta_rule)(const DeltaRule& rule);
+  void (*state_space)(const StateSpace& space);
 };
 
 // How activations are kept for a matrix under a precision, on these kernels.
