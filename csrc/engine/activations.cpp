@@ -66,8 +66,7 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
     if (const model::Moe* moe = layer.moe())
       work.moes.push_back({&moe->router, moe->experts.ffn, moe->has_shared ? &moe->shared : nullptr,
                            moe->has_shared ? &moe->shared_gate : nullptr});
-    else
-      work.dense.push_back(&std::get<ops::GatedFfn>(layer.ffn));
+    if (layer.dense()) work.dense.push_back(layer.dense());
   }
   return work;
 }

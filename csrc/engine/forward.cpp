@@ -105,6 +105,8 @@ ops::Rows Engine::enter(const Pass& pass, size_t index, bool guess) {
 
 // The layer's mixer, over a slice.
 void Engine::mix(const Pass& pass, const Slice& slice, size_t index) {
+  const model::Layer& layer = weights_->layers[index];
+  if (std::holds_alternative<ops::Nothing>(layer.mixer)) return;
   std::vector<ops::Segment> segments;
   uint32_t row = 0;
   for (const Share& share : slice.shares) {
@@ -116,7 +118,6 @@ void Engine::mix(const Pass& pass, const Slice& slice, size_t index) {
     segments.push_back(segment);
     row += share.n;
   }
-  const model::Layer& layer = weights_->layers[index];
   const model::Spec& spec = weights_->spec;
   const uint64_t at = uint64_t(slice.row) * spec.d_model;
   float *x = act_.x.as<float>() + at, *normed = act_.normed.as<float>() + at;
@@ -153,8 +154,9 @@ void Engine::feed(const Pass& pass, size_t slice, size_t index, const ops::Rows&
     norm(layer.ffn_norm);
     return;
   }
+  if (!layer.dense()) return;
   norm(layer.ffn_norm);
-  pipeline_.enqueue().ffn(std::get<ops::GatedFfn>(layer.ffn), rows, out);
+  pipeline_.enqueue().ffn(*layer.dense(), rows, out);
   pipeline_.enqueue().add(out, uint64_t(rows.n) * spec.d_model, x);
 }
 

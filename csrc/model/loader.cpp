@@ -222,13 +222,19 @@ void read_mixer(const Fields& layer, std::variant<M...>& mixer) {
 }
 
 void read_layer(const Fields& fields, Layer& layer) {
-  fields.vector("norm", layer.norm, fields.d_model);
   read_mixer(fields, layer.mixer);
+  if (!std::holds_alternative<ops::Nothing>(layer.mixer))
+    fields.vector("norm", layer.norm, fields.d_model);
+  const auto& network = fields.node.at("ffn").as<std::string>("ffn");
+  if (network == ops::Nothing::kKind) {
+    layer.ffn.emplace<ops::Nothing>();
+    return;
+  }
   fields.vector("ffn_norm", layer.ffn_norm, fields.d_model);
-  if (fields.node.find("dense"))
-    read_ffn(fields.within("dense"), layer.ffn.emplace<ops::GatedFfn>());
-  else
-    read_moe(fields.within("moe"), std::get<Moe>(layer.ffn));
+  if (network == "dense")
+    return read_ffn(fields.within("dense"), layer.ffn.emplace<ops::GatedFfn>());
+  fields.require(network == "moe", "expected a known network, found ", network);
+  read_moe(fields.within("moe"), std::get<Moe>(layer.ffn));
 }
 
 void read_all(const Node& node, Loading& loading) {

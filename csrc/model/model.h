@@ -22,12 +22,13 @@ struct Moe {
   ops::Sandwich sandwich;  // then `shared` sees rows of its own
 };
 
-struct Layer {                  // x += mixer(norm(x)), then x += ffn(norm(x))
-  const float* norm = nullptr;  // (d_model)
+struct Layer {                  // x += mixer(norm(x)), then x += ffn(norm(x)); or one of them
+  const float* norm = nullptr;  // (d_model); none where the mixer is nothing
   ops::Mixer mixer;
-  const float* ffn_norm = nullptr;  // (d_model)
-  std::variant<Moe, ops::GatedFfn> ffn;
-  const Moe* moe() const { return std::get_if<Moe>(&ffn); }  // null: a dense layer
+  const float* ffn_norm = nullptr;  // (d_model); none where the network is nothing
+  std::variant<Moe, ops::GatedFfn, ops::Nothing> ffn;
+  const Moe* moe() const { return std::get_if<Moe>(&ffn); }  // null: no experts
+  const ops::GatedFfn* dense() const { return std::get_if<ops::GatedFfn>(&ffn); }
 };
 
 struct Spec {

@@ -32,6 +32,7 @@ Node::Dict spec(SpecWriter::File& file) {
     layer.dict["mixer"] = {std::string("attention")};
     layer.part("attention", attention);
     for (const char* name : {"norm", "ffn_norm"}) layer.vector(name, nullptr, kModel);
+    layer.dict["ffn"] = {std::string("dense")};
     layer.part("dense", ffn);
     auto& part = std::get<Node::Dict>(layer.dict["attention"].value);
     writer.dict["inv_freq"] = part.extract("inv_freq").mapped();
@@ -91,6 +92,8 @@ TEST_CASE("what a spec gets wrong is refused by its name") {
   };
   refused("expected a known mixer, found retention (layer 0)",
           [](Node::Dict& layer) { layer["mixer"] = {std::string("retention")}; });
+  refused("expected a known network, found sparse (layer 0)",
+          [](Node::Dict& layer) { layer["ffn"] = {std::string("sparse")}; });
   refused("q: expected a part of that name, found none (layer 0)",
           [&](Node::Dict& layer) { attention(layer).erase("q"); });
   refused("n_heads: expected an integer, found a text",

@@ -114,6 +114,7 @@ class TinyModel {
           writer.part(of_kind.kKind, of_kind);
         },
         mixer);
+    writer.dict["ffn"] = {std::string(index == 2 ? "dense" : "moe")};
     if (index == 2)
       writer.part("dense", ffn());
     else
