@@ -19,15 +19,25 @@ bool has_shared(const model::Weights& weights) {
   });
 }
 
-std::array<Block, 11> blocks(const model::Weights& weights, uint64_t rows, bool read_ahead) {
+// Of the rows that experts read, where they are not the model's; 0: they all are.
+uint64_t latent_width(const model::Weights& weights) {
+  uint32_t most = 0;
+  for (const model::Layer& layer : weights.layers)
+    if (const model::Moe* moe = layer.moe()) most = std::max(most, moe->width(0));
+  return most;
+}
+
+std::array<Block, 12> blocks(const model::Weights& weights, uint64_t rows, bool read_ahead) {
   const model::Spec& spec = weights.spec;
   const uint64_t row_bytes = uint64_t(spec.d_model) * 4;
   const uint64_t shared = has_shared(weights) ? rows : spec.chunk;  // dense layers take a chunk
+  const uint64_t latent_bytes = latent_width(weights) * 4;
   const uint64_t pairs = rows * weights.top_k(), guessed = read_ahead ? rows : 0;
   return {{{&Activations::x, rows * row_bytes, "activations"},
            {&Activations::normed, rows * row_bytes, "activations"},
+           {&Activations::latent, rows * latent_bytes, "activations"},
            {&Activations::shared, shared * row_bytes, "activations"},
-           {&Activations::expert_out, pairs * row_bytes, "expert outputs"},
+           {&Activations::expert_out, pairs * std::max(row_bytes, latent_bytes), "expert outputs"},
            {&Activations::expert_ids, pairs * 4, "routing"},
            {&Activations::expert_weights, pairs * 4, "routing"},
            {&Activations::router_logits, rows * weights.n_experts() * 4, "routing"},
@@ -65,7 +75,9 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
     work.mixers.push_back(&layer.mixer);
     if (const model::Moe* moe = layer.moe())
       work.moes.push_back({&moe->router, moe->experts.ffn, moe->has_shared ? &moe->shared : nullptr,
-                           moe->has_shared ? &moe->shared_gate : nullptr});
+                           moe->has_shared ? &moe->shared_gate : nullptr,
+                           moe->has_latent() ? &moe->latent_in : nullptr,
+                           moe->has_latent() ? &moe->latent_out : nullptr});
     if (layer.dense()) work.dense.push_back(layer.dense());
   }
   return work;

@@ -25,8 +25,9 @@ class Activations {
   static bool fits(const model::Weights& weights, uint32_t rows, const base::Arena& arena);
 
   base::Memory x, normed;                               // (rows, d_model)
+  base::Memory latent;                                  // (rows, width of narrower experts)
   base::Memory shared;                                  // the same; without shared experts a chunk
-  base::Memory expert_out;                              // (rows * top_k, d_model)
+  base::Memory expert_out;                              // (rows * top_k, d_model or that width)
   base::Memory expert_ids;                              // (rows, top_k) u32
   base::Memory expert_weights;                          // (rows, top_k)
   base::Memory router_logits;                           // (rows, n_experts)

@@ -7,6 +7,15 @@
 
 namespace moeflux::engine {
 
+namespace {
+// The engine gives no other rows the id behind those of the slices of `normed`.
+ops::Rows input_of(const Tools& tools, const model::Moe& moe, const Pass& pass,
+                   const ops::Rows& normed) {
+  if (!moe.has_latent()) return normed;
+  return {tools.act.latent.as<float>(), normed.n, normed.id + pass.slices.size() + 1};
+}
+}  // namespace
+
 ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::Moe& moe,
                        const Pass& pass, const ops::Rows& normed, std::span<const uint32_t> chosen)
     : tools_(tools),
@@ -16,6 +25,7 @@ ExpertPass::ExpertPass(const Tools& tools, LookAhead& look_ahead, const model::M
       is_decode_(pass.is_decode()),
       top_k_(pass.router_of(moe).top_k),
       normed_(normed),
+      input_(input_of(tools, moe, pass, normed)),
       demands_(moe.router.n_experts),
       shared_left_(moe.has_shared && !moe.sandwich.any()) {
   find_demands(pass, chosen);
@@ -82,7 +92,7 @@ bool ExpertPass::enqueue_ready() {
 }
 
 void ExpertPass::enqueue(std::vector<Pending>& taken) {
-  const uint64_t dim = tools_.weights.spec.d_model;
+  const uint64_t dim = moe_.width(tools_.weights.spec.d_model);
   const bool whole = pass_.slices.size() == 1 || tools_.pipeline.enqueue().takes_passes();
   for (size_t i = 0; i < (whole ? 1 : pass_.slices.size()); ++i) {
     if (i > 0) tools_.pipeline.submit();  // lists of one slice are what a submit takes
@@ -90,7 +100,7 @@ void ExpertPass::enqueue(std::vector<Pending>& taken) {
     const std::vector<ops::ExpertJob> jobs = jobs_of(taken, slice);
     if (jobs.empty()) continue;
     tools_.pipeline.enqueue().experts(
-        jobs, whole ? normed_ : pass_.slice_of(normed_, dim, i),
+        jobs, whole ? input_ : pass_.slice_of(input_, dim, i),
         tools_.act.expert_out.as<float>() + uint64_t(slice.row) * top_k_ * dim);
   }
   for (Pending& p : taken) tools_.pipeline.hold(std::move(p.pin));
@@ -148,6 +158,14 @@ void combine(const Tools& tools, const model::Moe& moe, const Pass& pass, const 
                                               act.expert_out.as<float>() + row * top_k * dim,
                                               moe.sandwich, act.shared.as<float>() + row * dim,
                                               pass.slices[i].n, dim, act.x.as<float>() + row * dim);
+      continue;
+    }
+    if (moe.has_latent()) {
+      tools.pipeline.enqueue().combine_latent(
+          act.routing(row, top_k, moe.router.n_experts), top_k,
+          act.expert_out.as<float>() + row * top_k * moe.latent_in.out(), moe.latent_out,
+          moe.has_shared ? act.shared.as<float>() + row * dim : nullptr, pass.slices[i].n,
+          act.x.as<float>() + row * dim);
       continue;
     }
     tools.pipeline.enqueue().combine(act.routing(row, top_k, moe.router.n_experts), top_k,

@@ -54,6 +54,7 @@ class ExpertPass {
   const bool is_decode_;
   const uint32_t top_k_;
   const ops::Rows normed_;
+  const ops::Rows input_;  // what experts read: `normed`, or what is made of it
   std::vector<Demand> demands_;
   size_t next_ = 0;  // the first demand without a slot
   std::vector<Pending> pending_;

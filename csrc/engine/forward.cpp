@@ -98,7 +98,7 @@ ops::Rows Engine::enter(const Pass& pass, size_t index, bool guess) {
   for (const Slice& slice : pass.slices) mix(pass, slice, index);
   if (guess && weights_->layers[index].moe()) look_ahead_->guess(pass, index);
   const ops::Rows normed{act_.normed.as<float>(), pass.n_rows(), ++n_normed_};
-  n_normed_ += pass.slices.size();
+  n_normed_ += 2 * pass.slices.size() + 1;  // and of what experts read
   for (size_t i = 0; i < pass.slices.size(); ++i) feed(pass, i, index, normed);
   return normed;
 }
@@ -142,6 +142,9 @@ void Engine::feed(const Pass& pass, size_t slice, size_t index, const ops::Rows&
     if (!moe->sandwich.any()) {
       norm(layer.ffn_norm);
       pipeline_.enqueue().route(router, rows, routing);
+      if (moe->has_latent())
+        pipeline_.enqueue().to_latent(moe->latent_in, rows,
+                                      act_.latent.as<float>() + row * moe->latent_in.out());
       return;
     }
     // Rows of their own for the dense network and for the router, which nothing reads after them.

@@ -44,7 +44,8 @@ bool RunAhead::fits(const model::Weights& weights, const ops::Ahead* ahead) {
   if (ahead == nullptr || weights.top_k() == 0) return false;
   return std::all_of(weights.layers.begin(), weights.layers.end(), [&](const model::Layer& layer) {
     const model::Moe* moe = layer.moe();
-    return moe == nullptr || ahead->fits(moe->router, moe->experts.at(nullptr, 0));
+    return moe == nullptr ||
+           (!moe->has_latent() && ahead->fits(moe->router, moe->experts.at(nullptr, 0)));
   });
 }
 

@@ -190,11 +190,16 @@ void read_moe(const Fields& fields, Moe& moe) {
   }
   moe.sandwich.fields(fields);
   fields.require(!moe.sandwich.any() || moe.has_shared, "shared: expected it beside router_norm");
+  fields.matrix("latent_in", moe.latent_in, 0, fields.d_model, ops::kOptional);
+  if (moe.has_latent())
+    fields.matrix("latent_out", moe.latent_out, fields.d_model, moe.latent_in.out());
+  fields.require(!moe.has_latent() || (!moe.sandwich.any() && moe.shared_gate.out() == 0),
+                 "latent_in: expected no router_norm and no shared_gate beside it");
   moe.store_layer = static_cast<uint32_t>(fields.loading.experts.size());
   store::LayerExperts& layer = fields.loading.experts.emplace_back();
   layer.n_experts = moe.router.n_experts;
-  moe.experts.ffn.fields(
-      ExpertFields{fields.node.at("experts"), fields.place, fields.d_model, &layer.parts});
+  moe.experts.ffn.fields(ExpertFields{fields.node.at("experts"), fields.place,
+                                      moe.width(fields.d_model), &layer.parts});
   fields.require(moe.experts.ffn.fault().empty(), "experts: expected ", moe.experts.ffn.fault());
   for (size_t matrix = 0; matrix < moe.experts.biases.size(); ++matrix) {
     const ops::GatedFfn& ffn = moe.experts.ffn;

@@ -19,7 +19,10 @@ struct Moe {
   bool has_shared = false;
   ops::GatedFfn shared;
   ops::Linear shared_gate;
-  ops::Sandwich sandwich;  // then `shared` sees rows of its own
+  ops::Sandwich sandwich;             // then `shared` sees rows of its own
+  ops::Linear latent_in, latent_out;  // around experts that are narrower than the model; or none
+  bool has_latent() const { return latent_in.out() != 0; }
+  uint32_t width(uint32_t d_model) const { return has_latent() ? latent_in.out() : d_model; }
 };
 
 struct Layer {                  // x += mixer(norm(x)), then x += ffn(norm(x)); or one of them

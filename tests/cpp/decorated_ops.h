@@ -92,6 +92,23 @@ class DecoratedOps : public moeflux::ops::Ops {
                       x);
     });
   }
+  void to_latent(const moeflux::ops::Linear& w, const moeflux::ops::Rows& normed,
+                 float* out) override {
+    saw(w);
+    saw(normed, w.in());
+    saw(out, uint64_t(normed.n) * w.out());
+    run([=, this] { inner_->to_latent(w, normed, out); });
+  }
+  void combine_latent(const moeflux::ops::Routing& routing, uint32_t top_k, const float* expert_out,
+                      const moeflux::ops::Linear& w, const float* shared, uint32_t n,
+                      float* x) override {
+    saw(routing, n, top_k);
+    saw(expert_out, uint64_t(n) * top_k * w.in());
+    saw(w);
+    for (const float* rows : {shared, static_cast<const float*>(x)})
+      saw(rows, uint64_t(n) * w.out());
+    run([=, this] { inner_->combine_latent(routing, top_k, expert_out, w, shared, n, x); });
+  }
   void add(const float* y, uint64_t n, float* x) override {
     saw(y, n);
     saw(x, n);

@@ -46,6 +46,8 @@ void CpuOps::rehearse(const Workload& work) {
     experts({&job, 1}, normed, x);
     if (w.shared) ffn(*w.shared, normed, x);
     experts({&job, 1}, {x, batch_rows(work) + 1}, x);  // of a wide pass
+    if (w.latent_in) to_latent(*w.latent_in, normed, x);
+    if (w.latent_out) combine_latent({}, 0, x, *w.latent_out, x, n, x);
     combine({}, 0, x, w.shared_gate, normed, x, w.expert.down.out(), x);
   }
   if (work.head) {
@@ -139,6 +141,29 @@ void CpuOps::combine_normed(const Routing& routing, uint32_t top_k, const float*
     float* out = x + uint64_t(row) * dim;
     for (uint32_t i = 0; i < dim; ++i) out[i] = (out[i] + total[i]) * *norms.scale;
   });
+}
+
+void CpuOps::to_latent(const Linear& w, const Rows& normed, float* out) {
+  project({{&w, out, precision()}}, normed);
+}
+
+void CpuOps::combine_latent(const Routing& routing, uint32_t top_k, const float* expert_out,
+                            const Linear& w, const float* shared, uint32_t n, float* x) {
+  const uint32_t width = w.in(), dim = w.out();
+  buffers_.stage.start();
+  float* totals = buffers_.stage.take(uint64_t(n) * width);
+  float* out = buffers_.stage.take(uint64_t(n) * dim);
+  pool_.parallel_for(static_cast<int>(n), [&](int row, int) {
+    float* total = totals + uint64_t(row) * width;
+    std::fill_n(total, width, 0.0f);
+    for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
+      const uint64_t pair = uint64_t(row) * top_k + rank;
+      kernels_.axpy(routing.weights[pair], expert_out + pair * width, total, width);
+    }
+  });
+  project({{&w, out, inner_precision(precision())}}, {totals, n});
+  if (shared) add(shared, uint64_t(n) * dim, out);
+  add(out, uint64_t(n) * dim, x);
 }
 
 void CpuOps::ffn(const GatedFfn& w, const Rows& normed, float* out) {

@@ -54,6 +54,9 @@ class CpuOps final : public Ops {
   void combine_normed(const Routing& routing, uint32_t top_k, const float* expert_out,
                       const Sandwich& norms, const float* beside, uint32_t n, uint32_t dim,
                       float* x) override;
+  void to_latent(const Linear& w, const Rows& normed, float* out) override;
+  void combine_latent(const Routing& routing, uint32_t top_k, const float* expert_out,
+                      const Linear& w, const float* shared, uint32_t n, float* x) override;
   void scale(const float* by, uint64_t n, float* x) override;
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;

@@ -46,6 +46,7 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     const Routing routing{reinterpret_cast<uint32_t*>(x), x, x};
     const uint32_t top_k = w.router ? w.router->top_k : 1;
     if (w.router) route(*w.router, {x, n}, routing);
+    if (w.latent_in) to_latent(*w.latent_in, {x, n}, x);
     recorder_.flush();
     experts(std::vector<ExpertJob>(top_k, {w.expert, rows, rows}), {x, n}, x);
     const uint64_t most =
