@@ -12,6 +12,13 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from . import formats
+from .mixers import Attention as Attention
+from .mixers import DeltaNet as DeltaNet
+from .mixers import GatedConvolution as GatedConvolution
+from .mixers import Mamba2 as Mamba2
+from .mixers import Mixer as Mixer
+from .mixers import Mla as Mla
+from .mixers import Nothing as Nothing
 from .packed import PART_ALIGNMENT, Part, record_bytes, round_up
 from .safetensors_header import Tensor
 from .stored import ExpertMatrix as ExpertMatrix
@@ -24,124 +31,12 @@ from .stored import Vector as Vector
 
 
 @dataclass(frozen=True)
-class Attention:
-    """Grouped-query attention.
-
-    Attributes:
-        gate: multiplies the output through a sigmoid.
-        whole_norms: `q_norm` and `k_norm` are over all heads at once, not over each.
-        window: positions that a query sees, its own among them; 0 for all before it.
-        sinks: (n_heads) what joins each softmax as the score of no value.
-        v: None where values are what `k` makes, before its norm and rotation.
-        scale: of scores; 0 is 1 / sqrt(head_dim).
-        value_norm: each head's values have a norm without weights.
-        post_norm: (d_model) of what `o` makes.
-        inv_freq: (rotary_dim / 2) radians a position, where they are not the model's.
-    """
-
-    kind: ClassVar[str] = "attention"
-    q: Matrix
-    k: Matrix
-    v: Matrix | None
-    o: Matrix
-    gate: Matrix | None
-    q_norm: Vector | None
-    k_norm: Vector | None
-    n_heads: int
-    n_kv_heads: int
-    head_dim: int
-    rotary_dim: int
-    rope_scale: float
-    whole_norms: bool = False
-    window: int = 0
-    sinks: Vector | None = None
-    scale: float = 0.0
-    value_norm: bool = False
-    post_norm: Vector | None = None
-    inv_freq: list[float] | None = None
-
-
-@dataclass(frozen=True)
-class DeltaNet:
-    """A gated delta net."""
-
-    kind: ClassVar[str] = "delta_net"
-    qkv: Matrix
-    z: Matrix
-    b: Matrix
-    a: Matrix
-    out: Matrix
-    conv: Vector
-    a_log: Vector
-    dt_bias: Vector
-    out_norm: Vector
-    n_key_heads: int
-    n_value_heads: int
-    key_dim: int
-    value_dim: int
-    conv_width: int
-
-
-@dataclass(frozen=True)
-class Mla:
-    """Latent attention.
-
-    Attributes:
-        q_a, q_norm: what queries are made of by `q_b`; None where that takes the layer's input.
-        kv_a: makes the latent (rank) and one key (rope_dim) for all heads, which is rotated.
-        kv_b: (n_heads, nope_dim + value_dim, rank) each head's key and value of a latent.
-        scale: of scores.
-        norm_eps: of `q_norm` and `kv_norm`.
-        query_growth, query_step: a query at position p is multiplied by
-            1 + query_growth * log(1 + floor(p / query_step)); a step of 0 is none.
-    """
-
-    kind: ClassVar[str] = "mla"
-    q_a: Matrix | None
-    q_norm: Vector | None
-    q_b: Matrix
-    kv_a: Matrix
-    kv_norm: Vector
-    kv_b: Vector
-    o: Matrix
-    n_heads: int
-    rank: int
-    nope_dim: int
-    rope_dim: int
-    value_dim: int
-    rope_scale: float
-    scale: float
-    norm_eps: float
-    query_growth: float = 0.0
-    query_step: int = 0
-
-
-@dataclass(frozen=True)
-class GatedConvolution:
-    """A convolution over positions, by channel, between two gates.
-
-    Attributes:
-        inputs: makes [b | c | u]; the convolution is of b * u, its result is multiplied by c.
-        conv: (d_model, conv_width), the last of them for the position itself.
-    """
-
-    kind: ClassVar[str] = "gated_convolution"
-    inputs: Matrix
-    out: Matrix
-    conv: Vector
-    conv_bias: Vector | None
-    conv_width: int
-
-
-Mixer = Attention | DeltaNet | Mla | GatedConvolution
-
-
-@dataclass(frozen=True)
 class Glu:
     """What is between gate, up and down: g * sigmoid(alpha * g) * (u + up_add); SwiGLU as it is.
 
     Attributes:
-        unit: "silu" is that, "gelu" is gelu(g) * u in the form with tanh.
+        unit: "silu" is that, "gelu" is gelu(g) * u in the form with tanh; "relu2" is max(g, 0)^2,
+            and `up` is None.
         limit: g is at most that, u within that on both sides; 0 is none.
         interleaved: the rows of `gate` are in turns those of gate and of up, and `up` is None.
     """
@@ -159,8 +54,15 @@ class GatedFfn(Glu):
 
     kind: ClassVar[str] = "dense"
     gate: Matrix
-    up: Matrix
+    up: Matrix | None
     down: Matrix
+
+    @property
+    def matrices(self) -> dict[str, Matrix]:
+        """Those that there are, by their names in MLX's files."""
+        if self.up is None:
+            return {"up_proj": self.gate, "down_proj": self.down}
+        return {"gate_proj": self.gate, "up_proj": self.up, "down_proj": self.down}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +77,11 @@ class Experts(Glu):
     up: ExpertMatrix | None
     down: ExpertMatrix
     stack: str = "switch_mlp"
+
+    @property
+    def stacked(self) -> tuple[str, ...]:
+        """The names of their matrices in MLX's stacks."""
+        return ("fc1", "fc2") if self.unit == "relu2" else ("gate_proj", "up_proj", "down_proj")
 
     @property
     def matrices(self) -> list[ExpertMatrix]:
@@ -236,6 +143,8 @@ class Moe:
             what `shared` sees (`shared_norm`), what it gives (`shared_out_norm`), the sum of the
             experts (`routed_norm`) and that of both (`combined_norm`): all of them, or none.
         layer_scale: (1) multiplies what the layer gives, with these norms.
+        latent_in, latent_out: around experts that are narrower than the model: what they read, and
+            what is made of their sum. The router and `shared` are as wide as the model.
     """
 
     kind: ClassVar[str] = "moe"
@@ -262,16 +171,21 @@ class Moe:
     routed_norm: Vector | None = None
     combined_norm: Vector | None = None
     layer_scale: Vector | None = None
+    latent_in: Matrix | None = None
+    latent_out: Matrix | None = None
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer: x += mixer(norm(x)), then x += ffn(ffn_norm(x))."""
+    """A layer: x += mixer(norm(x)), then x += ffn(ffn_norm(x)).
 
-    norm: Vector
+    What is nothing has no norm.
+    """
+
+    norm: Vector | None
     mixer: Mixer
-    ffn_norm: Vector
-    ffn: Moe | GatedFfn
+    ffn_norm: Vector | None
+    ffn: Moe | GatedFfn | Nothing
 
 
 @dataclass(frozen=True)

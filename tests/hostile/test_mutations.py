@@ -30,7 +30,7 @@ SHARDS = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 WEIGHTS = ["config.json", "model.safetensors.index.json", *SHARDS]
 TEXT = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"]
 FORMS = [("qwen3_moe", "mlx-q4"), ("qwen3_next", "mlx-q4"), ("qwen3_next", "hf-bf16"),
-         ("qwen3_5_moe", "mlx-q4")]  # fmt: skip
+         ("qwen3_5_moe", "mlx-q4"), ("nemotron_h", "mlx-q4")]  # fmt: skip
 
 MOST_BYTES = 300 << 20  # that one case may add to the peak of all before it
 MOST_SECONDS = 60

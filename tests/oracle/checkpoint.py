@@ -28,7 +28,7 @@ class Checkpoint:
         self.family = family = FAMILIES[self.text["model_type"].removesuffix("_text")]
         prefixes = (family.hub_prefix, family.mlx_prefix, "model.")
         self.prefix = next(p for p in prefixes if f"{p}{family.final_norm}.weight" in self.stored)
-        stacked = f".{family.mlx_experts}.gate_proj.weight"
+        stacked = f".{family.mlx_experts}.{family.stacked[0]}.weight"
         self.is_mlx = any(name.endswith(stacked) for name in self.stored)
         self._cache: dict[str, Array] = {}
 
@@ -45,7 +45,7 @@ class Checkpoint:
         for name in (self.family.hub_head, self.family.mlx_head):
             if f"{name}.weight" in self.stored:
                 return self.full(f"{name}.weight")
-        return self.get("embed_tokens.weight")
+        return self.get(f"{self.family.embedding}.weight")
 
     def full(self, name: str) -> Array:
         """Tensor by its whole name as float64."""
@@ -71,13 +71,16 @@ class Checkpoint:
         )
         return int(entry["bits"])
 
-    def expert(self, layer: int, expert: int) -> tuple[Array, Array, Array]:
-        """(gate [I,H], up [I,H], down [H,I]) of one expert, however it is stored."""
+    def expert(self, layer: int, expert: int) -> tuple[Array, ...]:
+        """(gate [I,H], up [I,H], down [H,I]) of one expert, however it is stored.
+
+        Without a gate it is (up, down).
+        """
         base = f"layers.{layer}.{self.family.moe}".removesuffix(".")
         if self.is_mlx:
-            names = (f"{base}.{self.family.mlx_experts}.{kind}.weight" for kind in EXPERT_MATRICES)
-            gate, up, down = (self.get(name)[expert] for name in names)
-        elif self.family.interleaved_experts:
+            stacks = f"{base}.{self.family.mlx_experts}"
+            return tuple(self.get(f"{stacks}.{own}.weight")[expert] for own in self.family.stacked)
+        if self.family.interleaved_experts:
             both = self.get(f"{base}.experts.gate_up_proj")[expert].T
             gate, up = both[::2], both[1::2]
             down = self.get(f"{base}.experts.down_proj")[expert].T
@@ -86,7 +89,7 @@ class Checkpoint:
             down = self.get(f"{base}.experts.down_proj")[expert]
         else:
             names = (f"{base}.experts.{expert}.{kind}.weight" for kind in self.family.experts)
-            gate, up, down = map(self.get, names)
+            return tuple(map(self.get, names))
         return gate, up, down
 
     def expert_biases(self, layer: int, expert: int) -> tuple[Array | float, ...]:

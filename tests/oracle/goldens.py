@@ -82,6 +82,7 @@ for _family, _widths in {
 }.items():
     CASES |= {f"{_family}-{width}": Case(_family, f"mlx-{width}") for width in _widths}
 CASES["qwen3_moe-yarn"] = Case("qwen3_moe", "hf-f32", {"rope_scaling": _YARN}, ("hf-bf16",))
+CASES["nemotron_h-latent"] = Case("nemotron_h", "mlx-q4", {"moe_latent_size": 64})
 CASES["qwen3_next-q4-wide"] = Case("qwen3_next", "mlx-q4-wide")
 # A golden in one of the forms that hold its values. MOEFLUX_GOLDENS=all takes every one (.ci/full);
 # few are a form or more of each family.
@@ -91,6 +92,7 @@ FEW = [
     ("gpt_oss-mlx", "mlx-bf16"),
     ("qwen3_moe-yarn", "hf-f32"),
     ("qwen3_next-q3_6", "mlx-q3_6"),
+    ("nemotron_h-latent", "mlx-q4"),
     ("qwen3_next-hf", "hf-f16"),
     ("qwen3_next-q2", "mlx-q2"),
     ("qwen3_5_moe-hf", "hf-bf16"),

@@ -9,7 +9,7 @@ import re
 
 import numpy as np
 
-from . import gemma
+from . import gemma, nemotron
 from .families import FAMILIES, Config, is_sparse, layer_types
 
 Array = np.ndarray
@@ -25,7 +25,7 @@ def hub_shapes(family: str, config: Config) -> dict[str, Shape]:
     """
     spec = FAMILIES[family]
     hidden, vocab = config["hidden_size"], config["vocab_size"]
-    shapes: dict[str, Shape] = {f"{spec.hub_prefix}embed_tokens.weight": (vocab, hidden)}
+    shapes: dict[str, Shape] = {f"{spec.hub_prefix}{spec.embedding}.weight": (vocab, hidden)}
     for layer, kind in enumerate(layer_types(config)):
         block = _layer_shapes(family, config, kind, is_sparse(config, layer))
         shapes.update({f"{spec.hub_prefix}layers.{layer}.{n}": s for n, s in block.items()})
@@ -58,7 +58,7 @@ def ignorable_shapes(family: str, config: Config) -> dict[str, Shape]:
 
 def later_layers(config: Config) -> list[str]:
     """What the names of layers begin with that predict more than the next token."""
-    first = config["num_hidden_layers"]
+    first = config.get("num_hidden_layers", 0)
     n = config.get("num_nextn_predict_layers", 0)
     return [f"model.layers.{index}." for index in range(first, first + n)]
 
@@ -68,8 +68,10 @@ def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[
     shapes: dict[str, Shape] = {f"{name}.weight": (hidden,) for name in spec.norms}
     if kind in _MIXERS:
         shapes.update(_MIXERS[kind](family, config))
-    else:
+    elif kind not in nemotron.NETWORKS:
         shapes.update(_attention_shapes(family, config, kind))
+    if kind in nemotron.MIXERS:
+        return shapes
     if spec.sandwich:
         shapes |= gemma.shapes(config)
     if not sparse:
@@ -78,9 +80,13 @@ def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[
     shapes[f"{spec.inside}{spec.router}.weight"] = (config[spec.n_experts], hidden)
     if spec.selection_bias:
         shapes[f"{spec.inside}{spec.selection_bias}"] = (config[spec.n_experts],)
+    latent = config.get("moe_latent_size") or 0
     for expert in range(config[spec.n_experts]):
         base = f"{spec.inside}experts.{expert}"
-        shapes |= _ffn_shapes(base, hidden, config[spec.d_ff], spec.experts)
+        shapes |= _ffn_shapes(base, latent or hidden, config[spec.d_ff], spec.experts)
+    if latent:
+        shapes[f"{spec.inside}fc1_latent_proj.weight"] = (latent, hidden)
+        shapes[f"{spec.inside}fc2_latent_proj.weight"] = (hidden, latent)
     if spec.biased_experts:
         shapes[f"{spec.inside}{spec.router}.bias"] = (config[spec.n_experts],)
         outs = (config[spec.d_ff], config[spec.d_ff], hidden)
@@ -88,17 +94,15 @@ def _layer_shapes(family: str, config: Config, kind: str, sparse: bool) -> dict[
             shapes[f"{spec.inside}experts.{name}.bias"] = (config[spec.n_experts], out)
     width = config.get(spec.shared_width, 0) * config.get(spec.shared_count, 1)
     if width:
-        shapes |= _ffn_shapes(f"{spec.inside}{spec.shared}", hidden, width)
+        shapes |= _ffn_shapes(f"{spec.inside}{spec.shared}", hidden, width, spec.matrices)
         if spec.shared_gated:
             shapes[f"{spec.inside}{spec.shared}_gate.weight"] = (1, hidden)
     return shapes
 
 
-def _ffn_shapes(
-    base: str, hidden: int, width: int, names: tuple[str, str, str] = EXPERT_MATRICES
-) -> dict[str, Shape]:
-    shapes = ((width, hidden), (width, hidden), (hidden, width))
-    return {f"{base}.{n}.weight": shape for n, shape in zip(names, shapes, strict=True)}
+def _ffn_shapes(base: str, hidden: int, width: int, names: tuple[str, ...]) -> dict[str, Shape]:
+    shapes = {f"{base}.{name}.weight": (width, hidden) for name in names[:-1]}
+    return shapes | {f"{base}.{names[-1]}.weight": (hidden, width)}
 
 
 def _latent_shapes(config: Config) -> dict[str, Shape]:
@@ -135,18 +139,19 @@ def _attention_shapes(family: str, config: Config, kind: str = "") -> dict[str, 
     out = spec.attention_out
     rows = {"q_proj": gated * query_rows, "k_proj": kv_rows, "v_proj": kv_rows, out: hidden}
     shapes: dict[str, Shape] = {}
+    module = spec.attention
     if spec.sinks:
-        shapes["self_attn.sinks"] = (config["num_attention_heads"],)
+        shapes[f"{module}.sinks"] = (config["num_attention_heads"],)
     if spec.normed_heads:
         for key, count in (("q", query_rows), ("k", kv_rows)):
-            norm = f"self_attn.{spec.head_norms.format(key)}.weight"
+            norm = f"{module}.{spec.head_norms.format(key)}.weight"
             shapes[norm] = (count if spec.whole_norms else dim,)
     if spec.sandwich and kind == "full_attention" and config["attention_k_eq_v"]:
         del rows["v_proj"]
     for name, count in rows.items():
-        shapes[f"self_attn.{name}.weight"] = (count, query_rows if name == out else hidden)
+        shapes[f"{module}.{name}.weight"] = (count, query_rows if name == out else hidden)
         if config.get(spec.bias) and name[0] in spec.biased:
-            shapes[f"self_attn.{name}.bias"] = (count,)
+            shapes[f"{module}.{name}.bias"] = (count,)
     return shapes
 
 
@@ -180,12 +185,16 @@ def _delta_net_shapes(family: str, config: Config) -> dict[str, Shape]:
     return {f"linear_attn.{name}": shape for name, shape in shapes.items()}
 
 
-_MIXERS = {"linear_attention": _delta_net_shapes, "conv": _convolution_shapes}
+_MIXERS = {
+    "linear_attention": _delta_net_shapes,
+    "conv": _convolution_shapes,
+    "M": lambda _, config: nemotron.shapes(config),
+}
 
 
 def stack_experts(family: str, tensors: dict[str, Array], module: str) -> dict[str, Array]:
     """Per-expert matrices -> one [E, out, in] tensor per kind, named `.{module}.{kind}.weight`."""
-    kinds = dict(zip(FAMILIES[family].experts, EXPERT_MATRICES, strict=True))
+    kinds = dict(zip(FAMILIES[family].experts, FAMILIES[family].stacked, strict=True))
     out: dict[str, Array] = {}
     groups: dict[str, dict[int, Array]] = {}
     for name, value in tensors.items():
@@ -201,7 +210,12 @@ def stack_experts(family: str, tensors: dict[str, Array], module: str) -> dict[s
 
 
 def fuse_experts(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
-    """Per-expert matrices -> gate_up_proj [E,2I,H] (gate rows first) and down_proj [E,H,I]."""
+    """Per-expert matrices -> gate_up_proj [E,2I,H] (gate rows first) and down_proj [E,H,I].
+
+    Experts without a gate stay as they are.
+    """
+    if not FAMILIES[family].gated:
+        return tensors
     stacked = stack_experts(family, tensors, "experts")
     out: dict[str, Array] = {}
     for name, value in stacked.items():
@@ -249,7 +263,7 @@ def to_mlx(family: str, tensors: dict[str, Array]) -> dict[str, Array]:
             name = spec.mlx_head + name[len(spec.hub_head) :]
         if name.endswith(CONVOLUTIONS):
             value = np.moveaxis(value, 1, 2)
-        for own, mlx in zip(spec.dense_names, EXPERT_MATRICES, strict=True):
+        for own, mlx in zip(spec.dense_names, spec.matrices, strict=True):
             name = name.replace(f".{spec.dense}.{own}.weight", f".{spec.dense}.{mlx}.weight")
         zero_centred = re.search(r"norm\.weight$", name) and ".linear_attn." not in name
         if spec.zero_centred_norms and zero_centred:

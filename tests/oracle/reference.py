@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from . import gemma
+from . import gemma, nemotron
 from .checkpoint import Checkpoint
 from .families import layer_types
-from .layout import EXPERT_MATRICES
 
 Array = np.ndarray
 
@@ -101,17 +100,22 @@ class Reference:
         rope = text.get("rope_parameters") or {}
         part = rope.get("partial_rotary_factor", text.get("partial_rotary_factor", 1.0))
         rotary = text.get("rotary_dim", int(text["head_dim"] * part))
-        self.rope = None if self.family.sandwich else rope_frequencies(text, rotary)
+        has_one = self.family.rotated and not self.family.sandwich
+        self.rope = rope_frequencies(text, rotary) if has_one else None
         self.ranks: dict[int, Array] = {}  # [T, E] that the last forward chose by, by layer
 
     def forward(self, tokens: list[int]) -> Trace:
         """Run all tokens from position 0."""
         trace = Trace(logits=np.empty(0))
-        x = self.files.get("embed_tokens.weight")[np.asarray(tokens)]
+        x = self.files.get(f"{self.family.embedding}.weight")[np.asarray(tokens)]
         if self.family.sandwich:
             x = x * math.sqrt(x.shape[1])
-        for layer in range(self.text["num_hidden_layers"]):
+        for layer, kind in enumerate(layer_types(self.text)):
             base = f"layers.{layer}"
+            if self.family.pattern:
+                h = self._norm(x, f"{base}.{self.family.norms[0]}")
+                x = trace.hidden[layer] = x + self._block(kind, layer, h, trace)
+                continue
             if self.family.sandwich:
                 attended = gemma.attention(
                     self, layer, self._norm(x, f"{base}.input_layernorm"), rotate, softmax
@@ -132,6 +136,14 @@ class Reference:
             trace.logits = cap * np.tanh(trace.logits / cap)
         return trace
 
+    def _block(self, kind: str, layer: int, x: Array, trace: Trace) -> Array:
+        """What a layer of one part adds."""
+        if kind == "M":
+            return nemotron.mamba(self, f"layers.{layer}.mixer", x)
+        if kind == "*":
+            return self._attention(layer, x)
+        return self._moe(layer, x, trace) if kind == "E" else self._dense(f"layers.{layer}", x)
+
     def _mixer(self, layer: int) -> Callable[[int, Array], Array]:
         if self.files.has(f"layers.{layer}.linear_attn.A_log"):
             return self._delta_net
@@ -148,7 +160,7 @@ class Reference:
         return y + self.files.get(f"{name}.bias") if self.files.has(f"{name}.bias") else y
 
     def _attention(self, layer: int, x: Array) -> Array:
-        text, p, n = self.text, f"layers.{layer}.self_attn", len(x)
+        text, p, n = self.text, f"layers.{layer}.{self.family.attention}", len(x)
         heads, kv_heads, dim = (
             text[k] for k in ("num_attention_heads", "num_key_value_heads", "head_dim")
         )
@@ -160,7 +172,8 @@ class Reference:
         k, v = k.reshape(n, kv_heads, dim), v.reshape(n, kv_heads, dim)
         if self.family.normed_heads and not self.family.whole_norms:
             q, k = self._head_norm(q, p, "q"), self._head_norm(k, p, "k")
-        q, k = rotate(q, *self.rope), rotate(k, *self.rope)
+        if self.rope is not None:
+            q, k = rotate(q, *self.rope), rotate(k, *self.rope)
         k, v = (np.repeat(t, heads // kv_heads, axis=1) for t in (k, v))
         scores = np.einsum("ihd,jhd->hij", q, k) * dim**-0.5
         seen = np.tri(n, dtype=bool)
@@ -264,14 +277,16 @@ class Reference:
         return self._linear(out.reshape(n, -1), f"{p}.out_proj")
 
     def _dense(self, base: str, x: Array) -> Array:
-        mlx, names = self.files.is_mlx, self.family.dense_names
-        return self._swiglu(f"{base}.{self.family.dense}", x, EXPERT_MATRICES if mlx else names)
+        names = self.family.matrices if self.files.is_mlx else self.family.dense_names
+        return self._network(f"{base}.{self.family.dense}", x, names)
 
-    def _swiglu(self, base: str, x: Array, names: tuple[str, str, str] = EXPERT_MATRICES) -> Array:
-        gate, up, down = (f"{base}.{name}" for name in names)
-        return self._linear(silu(self._linear(x, gate)) * self._linear(x, up), down)
+    def _network(self, base: str, x: Array, names: tuple[str, ...]) -> Array:
+        *inner, down = (f"{base}.{name}" for name in names)
+        return self._linear(self._glu(*(self._linear(x, name) for name in inner)), down)
 
-    def _glu(self, gate: Array, up: Array) -> Array:
+    def _glu(self, gate: Array, up: Array | float = 1.0) -> Array:
+        if not self.family.gated:
+            return np.maximum(gate, 0) ** 2
         if self.family.sandwich:
             return gemma.gelu(gate) * up
         if not self.family.clamped:
@@ -321,21 +336,26 @@ class Reference:
         return ids, weights
 
     def _moe(self, layer: int, x: Array, trace: Trace) -> Array:
-        y = self._routed(layer, x, *self._route(layer, x, trace))
-        shared = f"layers.{layer}.{self.family.inside}{self.family.shared}"
+        base = f"layers.{layer}.{self.family.inside}"
+        is_latent = self.files.has(f"{base}fc1_latent_proj.weight")
+        seen = self._linear(x, f"{base}fc1_latent_proj") if is_latent else x
+        y = self._routed(layer, seen, *self._route(layer, x, trace))
+        if is_latent:
+            y = self._linear(y, f"{base}fc2_latent_proj")
+        shared = f"{base}{self.family.shared}"
         if self.files.has(f"{shared}.up_proj.weight"):
             gate = sigmoid(self._linear(x, f"{shared}_gate")) if self.family.shared_gated else 1
-            y = y + gate * self._swiglu(shared, x)
+            y = y + gate * self._network(shared, x, self.family.matrices)
         return y
 
     def _routed(self, layer: int, x: Array, ids: Array, weights: Array) -> Array:
         """The weighted sum of the experts."""
         y = np.zeros_like(x)
         for expert in np.unique(ids):
-            gate, up, down = self.files.expert(layer, int(expert))
+            *inner, down = self.files.expert(layer, int(expert))
             rows, column = np.nonzero(ids == expert)
             bias = self.files.expert_biases(layer, int(expert))
-            hidden = self._glu(x[rows] @ gate.T + bias[0], x[rows] @ up.T + bias[1])
+            hidden = self._glu(*(x[rows] @ w.T + b for w, b in zip(inner, bias, strict=False)))
             out = hidden @ down.T + bias[2]
             y[rows] += weights[rows, column][:, None] * out
         return y

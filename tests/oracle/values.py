@@ -86,8 +86,11 @@ def tensor(
         (r"dt_bias$", lambda s, n, sh: uniform(s, n, sh, -3.0, 1.0)),
         (r"_bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
         (r"norm[^.]*\.weight$", lambda s, n, sh: gain * (norm_base + 0.25 * normal(s, n, sh))),
-        (r"(router\.|_)scal[ear]+$", lambda s, n, sh: 1.0 + 0.25 * normal(s, n, sh)),
-        (r"embed_tokens\.weight$", lambda s, n, sh: (0.2 if tied else 1.0) * normal(s, n, sh)),
+        (r"(router\.|_)scal[ear]+$|\.D$", lambda s, n, sh: 1.0 + 0.25 * normal(s, n, sh)),
+        (
+            r"embed(_token|ding)s\.weight$",
+            lambda s, n, sh: (0.2 if tied else 1.0) * normal(s, n, sh),
+        ),
         (r"conv1d\.weight$", lambda s, n, sh: 0.5 * normal(s, n, sh)),
         (r"\.bias$", lambda s, n, sh: 0.2 * normal(s, n, sh)),
         (r"\.sinks$", lambda s, n, sh: normal(s, n, sh)),

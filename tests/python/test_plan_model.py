@@ -30,6 +30,7 @@ SHAPES = [
     ("qwen3_moe", "hf-bf16", {"tie_word_embeddings": True, "mlp_only_layers": [1]}),
     ("qwen3_next", "mlx-q4", {"num_experts": 12}),
     ("qwen3_5_moe", "hf-bf16", {}),
+    ("nemotron_h", "mlx-q4", {"moe_latent_size": 192}),
 ]
 # Wide enough that every stage has work for two threads.
 WIDE = {
@@ -40,6 +41,12 @@ WIDE = {
         "hidden_size": 1024, "num_experts": 128, "num_hidden_layers": 2, "num_attention_heads": 8,
         "full_attention_interval": 2, "shared_expert_intermediate_size": 256,
         "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_value_heads": 8,
+    },
+    "nemotron_h": {
+        "hidden_size": 1024, "n_routed_experts": 128, "hybrid_override_pattern": "ME*-",
+        "num_hidden_layers": 4, "num_attention_heads": 8, "mamba_num_heads": 32,
+        "mamba_head_dim": 64, "ssm_state_size": 64, "moe_latent_size": 256,
+        "moe_shared_expert_intermediate_size": 256, "intermediate_size": 256,
     },
 }  # fmt: skip
 # 100 resident + 20 scratch + 30 session; 16 experts of 10 bytes in 4 layers, top 2.

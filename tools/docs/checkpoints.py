@@ -107,6 +107,16 @@ def _lfm2(layers: int, experts: int, d_ff: int, dense: int, attention: tuple[int
                             for layer in range(layers)], "vocab_size": 65536}  # fmt: skip
 
 
+def _nemotron(pattern: str, width: int, mamba: int, experts: int, top_k: int, d_ff: int,
+              latent: int | None) -> Any:  # fmt: skip
+    return {"num_hidden_layers": len(pattern), "hybrid_override_pattern": pattern,
+            "hidden_size": width, "num_attention_heads": 32, "num_key_value_heads": 2,
+            "head_dim": 128, "mamba_num_heads": mamba, "mamba_head_dim": 64, "n_groups": 8,
+            "ssm_state_size": 128, "n_routed_experts": experts, "num_experts_per_tok": top_k,
+            "moe_intermediate_size": d_ff, "moe_shared_expert_intermediate_size": 2 * d_ff,
+            "moe_latent_size": latent, "vocab_size": 131072}  # fmt: skip
+
+
 HEAD = (
     "| checkpoint | short name | family | parameters, of them a token's | files | an expert "
     "| experts of a token | smallest memory | all in memory | verified |\n" + "|---" * 10 + "|\n"
@@ -145,6 +155,11 @@ CHECKPOINTS: list[tuple[str, str, Any]] = [
     ("LFM2-8B-A1B", "lfm2_moe", _lfm2(24, 32, 1792, 7168, (2, 6, 10, 14, 18, 21))),
     ("LFM2-24B-A2B", "lfm2_moe",
      _lfm2(40, 64, 1536, 11776, (2, 6, 10, 14, 18, 22, 26, 30, 34, 38))),
+    ("Nemotron-3-Nano-30B-A3B", "nemotron_h",
+     _nemotron("MEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEM*EMEMEMEM*EMEMEMEME", 2688, 64, 128, 6, 1856,
+               None)),
+    ("Nemotron-3-Super-120B-A12B", "nemotron_h",
+     _nemotron("ME" * 36 + "ME*" * 4 + "*" * 4, 4096, 128, 512, 22, 2688, 1024)),
     ("Mistral-Small-4-119B", "mistral4", _latent(36, 4096, 32, 128, 4, 2048, 12288, 131072)
      | {"q_lora_rank": 1024, "kv_lora_rank": 256, "qk_nope_head_dim": 64, "head_dim": 128,
         "first_k_dense_replace": 0, "rope_parameters": FAMILIES["mistral4"].base["rope_parameters"]

@@ -30,7 +30,6 @@ from oracle.checkpoint import Checkpoint
 from oracle.families import FAMILIES
 from oracle.layout import (
     CONVOLUTIONS,
-    EXPERT_MATRICES,
     fuse_experts,
     interleave_experts,
     later_layers,
@@ -52,10 +51,11 @@ def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
             continue
         value = files.full(name).astype(np.float32)
         name = name.replace("language_model.", "")
-        name = name if name.startswith(("model.", "lm_head")) else f"model.{name}"
+        known = ("model.", "lm_head", spec.hub_prefix)
+        name = name if name.startswith(known) else f"model.{name}"
         if files.is_mlx and name.endswith(CONVOLUTIONS):
             value = np.moveaxis(value, 2, 1)
-        for own, mlx in zip(spec.dense_names, EXPERT_MATRICES, strict=True):
+        for own, mlx in zip(spec.dense_names, spec.matrices, strict=True):
             name = name.replace(f".{spec.dense}.{mlx}.weight", f".{spec.dense}.{own}.weight")
         zero_centred = name.endswith("norm.weight") and ".linear_attn." not in name
         if files.is_mlx and spec.zero_centred_norms and zero_centred:
@@ -63,7 +63,7 @@ def as_text_checkpoint(case: goldens.Case, source: Path, folder: Path) -> Path:
         stacks = f".{spec.mlx_experts}."
         if files.is_mlx and stacks in name and name.endswith(".weight"):
             base, kind = name.removesuffix(".weight").split(stacks)
-            kind = spec.experts[EXPERT_MATRICES.index(kind)]
+            kind = spec.experts[spec.stacked.index(kind)]
             out |= {f"{base}.experts.{e}.{kind}.weight": matrix for e, matrix in enumerate(value)}
         else:
             out[name] = value
@@ -184,17 +184,23 @@ def run_mlx(folder: Path, tokens: list[int]) -> tuple[np.ndarray, list[np.ndarra
         )
     )
     chosen: list[np.ndarray] = []
-    original = switch_layers.SwitchGLU.__call__
+    kinds = (switch_layers.SwitchGLU, switch_layers.SwitchMLP)
+    originals = [kind.__call__ for kind in kinds]
 
-    def spy(self: Any, x: Any, ids: Any) -> Any:
-        chosen.append(np.sort(np.array(ids).reshape(len(tokens), -1), axis=-1))
-        return original(self, x, ids)
+    def spy_on(original: Any) -> Any:
+        def spy(self: Any, x: Any, ids: Any) -> Any:
+            chosen.append(np.sort(np.array(ids).reshape(len(tokens), -1), axis=-1))
+            return original(self, x, ids)
 
-    switch_layers.SwitchGLU.__call__ = spy
+        return spy
+
     try:
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.__call__ = spy_on(original)
         logits = np.array(model(mx.array([tokens]))[0].astype(mx.float32))
     finally:
-        switch_layers.SwitchGLU.__call__ = original
+        for kind, original in zip(kinds, originals, strict=True):
+            kind.__call__ = original
     return logits, chosen
 
 

@@ -51,7 +51,7 @@ def facts(found: Headers) -> dict[str, Any]:
     checkpoint = found.checkpoint
     spec = build_spec(checkpoint)
     sizes = inventory(checkpoint, spec)
-    mixers = [layer.mixer.kind for layer in spec.layers]
+    mixers = [layer.mixer.kind for layer in spec.layers if layer.norm is not None]
     moe = spec.moes[0] if spec.moes else None
     gate = moe.experts.gate if moe else None
     return {

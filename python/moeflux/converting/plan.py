@@ -19,7 +19,6 @@ from .joined import Joined, of_delta_net
 from .rows import Rows, of_experts, of_matrix, of_tensor, of_vector
 from .settings import DTYPES, Codes, Settings
 
-_EXPERT = ("gate_proj", "up_proj", "down_proj")
 # What names of a text part begin with in the hub's files, without any other part, and in MLX's.
 _HUB, _ALONE, _MLX = "model.language_model.", "model.", "language_model.model."
 _HEAD = "lm_head."
@@ -91,8 +90,8 @@ class Plan:
                 if each.name not in ("experts", "gate_bias", "up_bias", "down_bias"):
                     yield from self._items(getattr(node, each.name), each.name)
         elif isinstance(node, spec.GatedFfn):
-            for part in ("gate", "up", "down"):
-                yield from self._matrix(getattr(node, part), False, f"{part}_proj")
+            for leaf, matrix in node.matrices.items():
+                yield from self._matrix(matrix, False, leaf)
         elif isinstance(node, list):
             for each in node:
                 yield from self._items(each, name)
@@ -134,15 +133,18 @@ class Plan:
                     is_matrix=False)  # fmt: skip
 
     def _experts(self, moe: spec.Moe) -> Iterator[Item]:
-        experts, biases = moe.experts, (moe.gate_bias, moe.up_bias, moe.down_bias)
-        given = [experts.gate, experts.up, experts.down]
+        experts = moe.experts
+        given = [(experts.gate, moe.gate_bias), (experts.up, moe.up_bias),
+                 (experts.down, moe.down_bias)]  # fmt: skip
+        if len(experts.stacked) < len(given):
+            del given[1]
         module = experts.gate.module.rpartition(".")[0].rpartition(".")[0]
         module = self._named(f"{module}.{experts.stack}")
-        for number, name in enumerate(_EXPERT):
+        for number, name in enumerate(experts.stacked):
             unit, of_unit, at = 1, 0, number
             if experts.interleaved and number < 2:
                 unit, of_unit, at = 2, number, 0
-            matrix, bias = given[at], biases[at]
+            matrix, bias = given[at]
             if matrix is None:
                 continue
             rows = of_experts(matrix, unit, of_unit)

@@ -35,7 +35,8 @@ class MoeNames:
     Attributes:
         router: the router's matrix, below the layer's MoE module.
         selection_bias: the tensor that joins the scores for the choice, below the same; or none.
-        experts: gate, up and down of an expert. MLX's stacks have Qwen's names in every family.
+        experts: gate, up and down of an expert, or two that have nothing between them.
+        stacked: the same in MLX's stacks, which have Qwen's names in almost every family.
         n_experts: the config's field of the number of experts.
         d_ff: that of an expert's width.
         top_k: that of how many experts a token has.
@@ -45,7 +46,8 @@ class MoeNames:
 
     router: str = "gate"
     selection_bias: str | None = None
-    experts: tuple[str, str, str] = _QWEN
+    experts: tuple[str, ...] = _QWEN
+    stacked: tuple[str, ...] = _QWEN
     n_experts: str = "num_experts"
     d_ff: str = "moe_intermediate_size"
     top_k: str = "num_experts_per_tok"
@@ -172,16 +174,19 @@ class Tensors:
             said = {"mode": "none"}
         return quantised(self.config, name, columns, said)
 
-    def experts(self, prefix: str, names: MoeNames, n_experts: int, d_ff: int) -> spec.Experts:
+    def experts(
+        self, prefix: str, names: MoeNames, n_experts: int, d_ff: int, d_in: int = 0
+    ) -> spec.Experts:
         """The routed experts of a layer, in whichever of the three layouts they are stored.
 
         `names.stack` is MLX's; a stack without that name is what `pack` makes of the others.
+        Experts that are not as wide as the model are of the width `d_in`.
         """
         if self.has(f"{prefix}.experts.gate_up_proj"):
             return self._fused(f"{prefix}.experts", n_experts, d_ff)
         module, own = f"{prefix}.experts", names.experts
-        if self.has(f"{prefix}.{names.stack}.{_QWEN[0]}.weight"):
-            module, own = f"{prefix}.{names.stack}", _QWEN
+        if self.has(f"{prefix}.{names.stack}.{names.stacked[0]}.weight"):
+            module, own = f"{prefix}.{names.stack}", names.stacked
         is_stack = self.has(f"{module}.{own[0]}.weight")
 
         def matrix(name: str, out: int, columns: int) -> spec.ExpertMatrix:
@@ -189,9 +194,9 @@ class Tensors:
                 return self._stacked(f"{module}.{name}", n_experts, out, columns)
             return self._separate(f"{module}.{{}}.{name}", n_experts, out, columns)
 
-        gate, up, down = own
-        d_model = self.d_model
-        return spec.Experts(gate=matrix(gate, d_ff, d_model), up=matrix(up, d_ff, d_model),
+        (gate, *ups, down), d_model = own, d_in or self.d_model
+        up = matrix(ups[0], d_ff, d_model) if ups else None
+        return spec.Experts(gate=matrix(gate, d_ff, d_model), up=up,
                             down=matrix(down, d_model, d_ff))  # fmt: skip
 
     def expert_biases(self, module: str, names: MoeNames, n_experts: int, d_ff: int) -> Biases:
@@ -252,10 +257,12 @@ def slices(tensor: Tensor, n: int) -> Slices:
 
 def moe(
     tensors: Tensors, prefix: str, normalise: bool, names: MoeNames = MoeNames(),
-    shared: tuple[spec.GatedFfn | None, spec.Matrix | None] = (None, None), **steps: Any,
+    shared: tuple[spec.GatedFfn | None, spec.Matrix | None] = (None, None), d_in: int = 0,
+    **steps: Any,
 ) -> spec.Moe:  # fmt: skip
     """The experts of a layer, their router, and the `shared` expert with its gate.
 
+    `d_in` is as for `Tensors.experts`.
     `steps` are those of the router that are not a softmax's: fields of `spec.Moe`.
     """
     config = tensors.config
@@ -266,7 +273,7 @@ def moe(
     d_ff = config.count(names.d_ff)
     router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model, None,
                             names.biased)  # fmt: skip
-    experts = replace(tensors.experts(prefix, names, n_experts, d_ff), stack=names.stack)
+    experts = replace(tensors.experts(prefix, names, n_experts, d_ff, d_in), stack=names.stack)
     if names.biased:
         steps |= tensors.expert_biases(f"{prefix}.experts", names, n_experts, d_ff)
     if names.selection_bias:
@@ -299,12 +306,15 @@ def sigmoid_steps(config: Config, scale: str) -> dict[str, Any]:
 
 
 def ffn(
-    tensors: Tensors, prefix: str, d_ff: int, names: tuple[str, str, str] = _QWEN
+    tensors: Tensors, prefix: str, d_ff: int, names: tuple[str, ...] = _QWEN, unit: str = "silu"
 ) -> spec.GatedFfn:
-    """A resident gated FFN: a dense layer's or a shared expert. MLX's have Qwen's `names`."""
+    """A resident FFN: a dense layer's or a shared expert. MLX's have Qwen's `names`.
+
+    Of two names there is nothing between the first matrix and the last.
+    """
     d_model = tensors.d_model
-    own = names if tensors.has(f"{prefix}.{names[0]}.weight") else _QWEN
-    gate, up, down = (f"{prefix}.{name}" for name in own)
-    return spec.GatedFfn(gate=tensors.matrix(gate, d_ff, d_model),
-                         up=tensors.matrix(up, d_ff, d_model),
-                         down=tensors.matrix(down, d_model, d_ff))  # fmt: skip
+    own = names if tensors.has(f"{prefix}.{names[0]}.weight") else _QWEN[-len(names) :]
+    gate, *ups, down = (f"{prefix}.{name}" for name in own)
+    up = tensors.matrix(ups[0], d_ff, d_model) if ups else None
+    return spec.GatedFfn(gate=tensors.matrix(gate, d_ff, d_model), up=up,
+                         down=tensors.matrix(down, d_model, d_ff), unit=unit)  # fmt: skip

@@ -26,7 +26,9 @@ class Mxfp4Tensors(Tensors):
     def __init__(self, checkpoint: Checkpoint, config: Config) -> None:
         super().__init__(checkpoint, config, ("mxfp4",))
 
-    def experts(self, prefix: str, names: MoeNames, n_experts: int, d_ff: int) -> spec.Experts:
+    def experts(
+        self, prefix: str, names: MoeNames, n_experts: int, d_ff: int, d_in: int = 0
+    ) -> spec.Experts:
         """The routed experts of a layer, MXFP4 or in MLX's layout."""
         module = f"{prefix}.experts"
         if self.has(f"{module}.{_BOTH}"):

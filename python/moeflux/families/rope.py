@@ -6,7 +6,7 @@ Both config dialects are read: `rope_theta` with `rope_scaling`, and `rope_param
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,17 @@ def rope(
         scale = _yarn_scale(config, settings, factor)
         positions = max(positions, int(factor * original))
     return Rope(head_dim, rotary_dim, inv_freq.astype(np.float32).tolist(), scale, positions)
+
+
+def unrotated(config: Config, head_dim: int) -> Rope:
+    """None, of a family that has none whatever plain settings its configs have."""
+    kind = config.rotation.get("rope_type", config.rotation.get("type", "default"))
+    if kind != "default":
+        raise config.bad(
+            f"expected no rotation but a plain one that is not done, found {show(kind)}"
+        )
+    plain = rope(config, head_dim, 1.0)
+    return replace(plain, rotary_dim=0, inv_freq=[])
 
 
 def _yarn(

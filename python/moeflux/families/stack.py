@@ -19,6 +19,7 @@ class Names:
     Attributes:
         prefix: stands before the names of the text part's tensors.
         head: the output's matrix.
+        embedding: the embedding, below `prefix`.
         final_norm: the norm before it, below `prefix`.
         norms: those of a layer, of its mixer and of its network.
         eps: the config's field.
@@ -26,6 +27,7 @@ class Names:
 
     prefix: str = "model."
     head: str = "lm_head"
+    embedding: str = "embed_tokens"
     final_norm: str = "norm"
     norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
     eps: str = "rms_norm_eps"
@@ -115,14 +117,14 @@ def trunk(
         d_model=d_model,
         eps=config.number(names.eps, 1e-6, high=0.1),  # above it, it drowns the signal
         chunk=chunk(d_model),
-        embed=tensors.matrix(f"{prefix}embed_tokens", vocab, d_model),
+        embed=tensors.matrix(f"{prefix}{names.embedding}", vocab, d_model),
         final_norm=tensors.vector(f"{prefix}{names.final_norm}.weight", d_model, norm_add),
         inv_freq=rope.inv_freq,
         positions=rope.positions,
         layers=layers,
         head=None if tied else tensors.matrix(names.head, vocab, d_model),
     )
-    text = tuple(f"{prefix}{part}." for part in ("embed_tokens", "layers", names.final_norm))
+    text = tuple(f"{prefix}{part}." for part in (names.embedding, "layers", names.final_norm))
     # Tied files may hold a head, too.
     tensors.refuse_unused(text if tied else (*text, f"{names.head}."), f"{prefix}layers.", others)
     return model

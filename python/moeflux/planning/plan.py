@@ -38,8 +38,11 @@ HAND_OVERS = {
     "mla": 5,  # q_a kv_a, q_b, queries of latents, values of latents, o; a span stays here
     "delta_net": 4,  # qkv z b a, convolution, recurrence, out
     "gated_convolution": 5,  # inputs, gate, convolution, gate, out
+    "mamba2": 4,  # inputs z steps, convolution, recurrence, out
+    "nothing": 0,
     "moe": 1,  # router
     "shared": 2,  # gate and up, down
+    "latent": 2,  # into it, out of it
     "dense": 2,
     "head": 1,
 }
@@ -214,6 +217,8 @@ def _hand_overs(spec: Spec) -> int:
         count += HAND_OVERS[layer.mixer.kind] + HAND_OVERS[layer.ffn.kind]
         if isinstance(layer.ffn, Moe) and layer.ffn.shared:
             count += HAND_OVERS["shared"]
+        if isinstance(layer.ffn, Moe) and layer.ffn.latent_in:
+            count += HAND_OVERS["latent"]
     return count
 
 

@@ -22,6 +22,9 @@ FAMILIES: dict[str, Family] = {
 }
 
 
+_LETTERS = {"linear_attention": "M", "full_attention": "*", "moe": "E", "mlp": "-"}
+
+
 def text_config(family: str, overrides: Config) -> Config:
     """The family's text config with `overrides` on top (hub dialect).
 
@@ -37,6 +40,8 @@ def text_config(family: str, overrides: Config) -> Config:
         types, n_layers = config.pop("layer_types", []), config["num_hidden_layers"]
         if {"sliding_attention", "conv"} & set(types):
             config["layer_types"] = (types * n_layers)[:n_layers]
+        if spec.pattern and spec.pattern not in overrides:
+            config[spec.pattern] = (config[spec.pattern] * n_layers)[:n_layers]
     if FAMILIES[family].wrapper and "layer_types" not in config:
         config["layer_types"] = layer_types(config)
     return config
@@ -44,6 +49,10 @@ def text_config(family: str, overrides: Config) -> Config:
 
 def layer_types(config: Config) -> list[str]:
     """Mixer kind of each layer; an explicit list wins over the interval."""
+    if config.get("hybrid_override_pattern"):
+        return list(config["hybrid_override_pattern"])
+    if config.get("layers_block_type"):
+        return [_LETTERS[kind] for kind in config["layers_block_type"]]
     if config.get("layer_types"):
         return list(config["layer_types"])
     interval = config.get("full_attention_interval", 1)
@@ -54,6 +63,8 @@ def layer_types(config: Config) -> list[str]:
 def is_sparse(config: Config, layer: int) -> bool:
     """Whether `layer` holds experts (else one dense FFN of `intermediate_size`)."""
     step = config.get("decoder_sparse_step", 1)
+    if set(kinds := layer_types(config)) <= set("M*E-"):
+        return kinds[layer] == "E"
     if layer < config.get("first_k_dense_replace", config.get("num_dense_layers", 0)):
         return False
     return layer not in (config.get("mlp_only_layers") or []) and (layer + 1) % step == 0
@@ -67,13 +78,18 @@ def stored_config(family: str, text: Config, dtype: str, dialect: str) -> Config
             "transformers5" (rope_parameters, layer_types, dtype).
     """
     text, spec = copy.deepcopy(text), FAMILIES[family]
-    if dialect == "transformers5" and "rope_parameters" not in text:
+    if dialect == "transformers5" and "rope_parameters" not in text and spec.rotated:
         rope = dict(text.pop("rope_scaling", None) or {"rope_type": "default"})
         rope.setdefault("rope_type", rope.pop("type", "default"))
         rope["rope_theta"] = text.pop("rope_theta")
         if "partial_rotary_factor" in text:
             rope["partial_rotary_factor"] = text.pop("partial_rotary_factor")
         text["rope_parameters"] = rope
+    if dialect == "transformers5" and spec.pattern:
+        names = {letter: name for name, letter in _LETTERS.items()}
+        text["layers_block_type"] = [names[letter] for letter in text.pop(spec.pattern)]
+        del text["num_hidden_layers"]
+        text["time_step_limit"] = [0.0, {"__float__": "Infinity"}]
     if dialect == "transformers5" and "full_attention_interval" in text:
         text["layer_types"] = layer_types(text)
         del text["full_attention_interval"]

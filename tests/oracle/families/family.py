@@ -20,10 +20,15 @@ class Family:
         tolerance: max and mean absolute logit difference of an f32 engine from a golden.
         hub_prefix / mlx_prefix: what stands before `layers.{i}.` and `embed_tokens`.
         hub_head / mlx_head: name of the output matrix.
+        embedding: that of the input matrix, behind the prefix.
         norms / final_norm: of a layer, before its mixer and its network; before the head.
+        pattern: the config's field of a letter a layer, each of which has a mixer or a network:
+            M for Mamba-2, * for attention, E for experts, - for a dense network.
         eps: the config's field of what joins the squares in norms.
+        attention: the module of attention.
         attention_out / head_norms: the output's matrix of attention, and the norms of its heads
-            with `{}` for q and k, below `self_attn`.
+            with `{}` for q and k, below `attention`.
+        rotated: queries and keys are.
         dense / dense_names: the module of a dense network, and its gate, up and down in hub files.
         sandwich: layers are Gemma's.
         top_k: the config's field of how many experts a token has.
@@ -36,8 +41,9 @@ class Family:
         score: what weights are made of: the "softmax" of all logits or the "sigmoid" of each.
         sum_eps: joins the sum of the chosen scores.
         factor: the config's field of what multiplies weights, if there is one.
+        gated: networks have gate and up; else the square of what is positive of up alone.
         experts: gate, up and down of an expert in hub files.
-        mlx_experts: the module of their stacks in MLX files.
+        mlx_experts / stacked: the module of their stacks in MLX files, and the names there.
         n_experts / d_ff: the config's fields of the number and the width of experts.
         shared: the shared expert, below `moe`.
         shared_gated: its output goes through a sigmoid.
@@ -70,13 +76,17 @@ class Family:
     mlx_prefix: str = "model."
     hub_head: str = "lm_head"
     mlx_head: str = "lm_head"
-    norms: tuple[str, str] = ("input_layernorm", "post_attention_layernorm")
+    embedding: str = "embed_tokens"
+    norms: tuple[str, ...] = ("input_layernorm", "post_attention_layernorm")
     final_norm: str = "norm"
+    pattern: str = ""
     eps: str = "rms_norm_eps"
+    attention: str = "self_attn"
     attention_out: str = "o_proj"
     head_norms: str = "{}_norm"
+    rotated: bool = True
     dense: str = "mlp"
-    dense_names: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    dense_names: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     sandwich: bool = False
     top_k: str = "num_experts_per_tok"
     query_gain: float = 1.0
@@ -88,7 +98,8 @@ class Family:
     score: str = "softmax"
     sum_eps: float = 0.0
     factor: str = ""
-    experts: tuple[str, str, str] = ("gate_proj", "up_proj", "down_proj")
+    gated: bool = True
+    experts: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     n_experts: str = "num_experts"
     d_ff: str = "moe_intermediate_size"
     shared: str = "shared_expert"
@@ -106,6 +117,7 @@ class Family:
     gated_attention: bool = False
     split_delta_net: bool = False
     mlx_experts: str = "switch_mlp"
+    stacked: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj")
     fused_experts: bool = False
     interleaved_experts: bool = False
     biased_experts: bool = False
@@ -114,6 +126,11 @@ class Family:
     latent: bool = False
     mtp: bool = False
     wrapper: Config | None = None
+
+    @property
+    def matrices(self) -> tuple[str, ...]:
+        """The usual names of a network's matrices."""
+        return ("gate_proj", "up_proj", "down_proj")[0 if self.gated else 1 :]
 
     @property
     def inside(self) -> str:
