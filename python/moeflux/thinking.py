@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from .pieces import begun
 
-TAGS = (("<think>", "</think>"), ("[THINK]", "[/THINK]"), ("<seed:think>", "</seed:think>"))
+TAGS = (
+    ("<think>", "</think>"),
+    ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|channel>thought", "<channel|>"),  # Gemma 4
+)
 # gpt-oss writes every part of an answer to a channel. What of this stands around the answer is no
 # part of it.
 CHANNEL = "<|channel|>"
@@ -13,6 +18,15 @@ TURN = "<|start|>assistant"
 AROUND = (TURN, f"{CHANNEL}final<|message|>", f"{CHANNEL}commentary<|message|>", "<|end|>",
           "<|return|>")  # fmt: skip
 CHANNEL_TOKENS = frozenset((CHANNEL, "<|message|>", "<|start|>", "<|end|>", "<|return|>"))
+# Tokens around thoughts that some vocabularies call special, so that decoders leave them out.
+_SPECIAL = ("[THINK]", "[/THINK]", "<|channel>", "<channel|>")
+
+
+def shown_tokens(template: str) -> frozenset[str]:
+    """Special tokens that tell thoughts from answers, for a model with this chat template."""
+    if CHANNEL in template:
+        return CHANNEL_TOKENS
+    return frozenset(token for token in _SPECIAL if token in template)
 
 
 class Thinking:

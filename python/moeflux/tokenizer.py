@@ -25,7 +25,7 @@ from .templates import (
     marks,
     open_end,
 )
-from .thinking import CHANNEL, CHANNEL_TOKENS
+from .thinking import shown_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -138,8 +138,8 @@ class Tokenizer:
 
     @property
     def shown(self) -> frozenset[str]:
-        """Special tokens that are part of an answer's text: those of channels, where it has any."""
-        return CHANNEL_TOKENS if CHANNEL in (self.chat_template or "") else frozenset()
+        """Special tokens that are part of an answer's text: those that tell thoughts from it."""
+        return shown_tokens(self.chat_template or "")
 
     def with_template(self, template: str) -> Tokenizer:
         """The same tokenizer with another chat template."""

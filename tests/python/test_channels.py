@@ -41,6 +41,27 @@ def test_channels_are_told_apart_however_the_text_comes(size):
         assert "".join(text for is_thought, text in found if is_thought is kind) == wanted
 
 
+@pytest.mark.parametrize(
+    ("begin", "end"), [("<|channel>thought", "<channel|>"), ("[THINK]", "[/THINK]")]
+)
+def test_thoughts_between_special_tokens_are_told_apart_however_the_text_comes(
+    begin, end, tmp_path
+):
+    """As Gemma 4 and Mistral's models write them."""
+    text = f"{begin}\nThey ask <b>.\n{end}It is 4 < 5."
+    write_tokenizer(tmp_path, dict.fromkeys((begin.removesuffix("thought"), end), True))
+    tokenizer = Tokenizer(tmp_path, {}).with_template(f"{begin} {end}")
+    ids = tokenizer.encode(text)
+    generation = Generation(tokenizer, max_tokens=len(ids))
+    pieces = [generation.take(np.eye(1, 512, i)[0]).text for i in ids] + [generation.closing.text]
+    for cut in (pieces, list(text), [text]):
+        thinking = Thinking("<|turn>model\n")
+        found = [part for piece in cut for part in thinking.push(piece)] + thinking.finish()
+        thought = "".join(piece for is_thought, piece in found if is_thought)
+        assert thought.strip() == "They ask <b>."
+        assert "".join(piece for is_thought, piece in found if not is_thought) == "It is 4 < 5."
+
+
 def test_a_model_without_channels_may_write_such_words():
     text = "it ends with <|end|> or <|channel|>final<|message|>"
     assert parted(text, "<|im_start|>assistant\n") == ("", text)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from moeflux.serve.events import CallArguments, CallStart, Reasoning, Text
 from moeflux.serve.parse.markup import HERMES, QWEN_CODER, Markup, find_markup
 from moeflux.serve.parse.parser import Parser
+from oracle import goldens
 from support import markups
 
 THINK = ("<think>", "</think>")
@@ -128,6 +129,43 @@ GOLDENS = [
         " to=functions.g<|channel|>commentary json<|message|>{}<|call|>", markups.HARMONY,
         [("call", "g", "{}")],
     ),
+    (
+        "<|channel>thought\nHm.\n<channel|>Sure." + markups.gemma("f", 'city:<|"|>a "b"\\n, }<|"|>,'
+        'days:3,tags:[<|"|>x<|"|>,true,null]') + markups.gemma("g") + "<|tool_response>",
+        markups.GEMMA,
+        [("reasoning", "Hm."), ("text", "Sure."),
+         ("call", "f", '{"city": "a \\"b\\"\\\\n, }", "days": 3, "tags": ["x", true, null]}'),
+         ("call", "g", "{}")],
+    ),
+    (
+        markups.gemma("f", "any:{a:1,<|\"|>b c<|\"|>:{}},city: New York ,tags:[]"), markups.GEMMA,
+        [("call", "f", '{"any": {"a": 1, "b c": {}}, "city": "New York", "tags": []}')],
+    ),
+    ("a <|tool b <|channel> c", markups.GEMMA, [("text", "a <|tool b <|channel> c")]),
+    (
+        markups.lfm("f(city=\"it's\\n\\u00e9\", days=-3)", "g()") + "I look.", markups.LFM,
+        [("call", "f", '{"city": "it\'s\\né", "days": -3}'), ("call", "g", "{}"),
+         ("text", "I look.")],
+    ),
+    (
+        markups.lfm("f(tags=['a', \"b\", (1, 2.5e3)], any={'k': None, 'l': [True, False]},)"),
+        markups.LFM,
+        [("call", "f", '{"tags": ["a", "b", [1, 2.5e3]], "any": {"k": null, "l": [true, false]}}')],
+    ),
+    (
+        markups.lfm(r"""f(city='\ud83d\ude00 \d \x41\'"\U0001f600')"""), markups.LFM,
+        [("call", "f", r'''{"city": "\ud83d\ude00 \\d A'\"😀"}''')],
+    ),
+    (
+        "[THINK]Hm.[/THINK]Sure." + markups.mistral("f", '{"city": "[TOOL_CALLS]"}')
+        + markups.mistral("g", "{}"), markups.MISTRAL,
+        [("reasoning", "Hm."), ("text", "Sure."), ("call", "f", '{"city": "[TOOL_CALLS]"}'),
+         ("call", "g", "{}")],
+    ),
+    (
+        "[TOOL_CALLS]g[CALL_ID]aB3[ARGS]{} ok", markups.MISTRAL,
+        [("call", "g", "{}"), ("text", "ok")],
+    ),
 ]  # fmt: skip
 
 
@@ -167,6 +205,43 @@ BROKEN = [
     ),
     ("<｜tool▁call▁begin｜>f {}<｜tool▁call▁end｜>", markups.DEEPSEEK),
     ("to=functions.nobody<|message|>{}<|call|>", markups.HARMONY),
+    (markups.gemma("nobody"), markups.GEMMA),
+    ("<|tool_call>f{}<tool_call|>", markups.GEMMA),
+    ("<|tool_call>call:f", markups.GEMMA),
+    (markups.lfm("nobody()"), markups.LFM),
+    (markups.lfm('{"name": "f", "arguments": {}}'), markups.LFM),
+    (markups.lfm(), markups.LFM),
+    ("[TOOL_CALLS]nobody[ARGS]{}", markups.MISTRAL),
+    ("[TOOL_CALLS][{}]", markups.MISTRAL),
+    ("[TOOL_CALLS]f", markups.MISTRAL),
+]
+# Whole, these are text; a stream has given out their names by the time that it shows.
+BROKEN_LATE = [
+    ("<|tool_call>call:f{days:3", markups.GEMMA),
+    *(
+        (markups.gemma("f", inner), markups.GEMMA)
+        for inner in (
+            "days:",
+            "days:,",
+            "days 3",
+            '<|"|>x<|"|>',
+            'city:<|"|>x<|"|> y',
+            "any:[1}",
+            "any:a(b)",
+        )
+    ),
+    *(
+        (markups.lfm(call), markups.LFM)
+        for call in (
+            'f("x")',
+            "f(3)",
+            "f(days:3)",
+            "f(city='a' 'b')",
+            "f(tags=[1)",
+            "f(days=g())",
+            "f(days=3",
+        )
+    ),
 ]
 
 
@@ -175,6 +250,51 @@ BROKEN = [
 def test_a_call_that_is_none_is_text(text, markup, whole):
     for pieces in ([text], list(text)):
         assert read(pieces, markup, whole=whole) == [("text", text)]
+
+
+CALLS = json.loads((goldens.FOLDER / "calls.json").read_text(encoding="utf-8"))
+READ = [(case["text"], case["calls"], markup)
+        for key, markup in (("gemma", markups.GEMMA), ("lfm", markups.LFM))
+        for case in CALLS[key]]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "calls", "markup"), READ)
+def test_literals_mean_what_transformers_reads(text, calls, markup):
+    """tools/goldens/calls.py writes what it reads; null is a call that it refuses."""
+    for pieces in ([text], list(text)):
+        found = read(pieces, markup, whole=True)
+        if calls is None:
+            assert found == [("text", text)]
+        else:
+            assert [[name, json.loads(inner)] for _, name, inner in found] == calls
+            assert read(pieces, markup) == found
+
+
+@pytest.mark.parametrize(("text", "markup"), BROKEN_LATE)
+def test_literals_that_are_none_are_text_unless_they_have_begun(text, markup):
+    for pieces in ([text], list(text)):
+        assert read(pieces, markup, whole=True) == [("text", text)]
+        (kind, name, arguments), *rest = read(pieces, markup)
+        assert (kind, name, rest) == ("call", "f", [])
+        with pytest.raises(json.JSONDecodeError):
+            json.loads(arguments)
+
+
+def test_a_call_behind_a_good_one_is_text_where_it_is_none():
+    text = markups.lfm("g()", "nobody(x=1)")
+    assert read([text], markups.LFM) == [
+        ("call", "g", "{}"), ("text", " nobody(x=1)]<|tool_call_end|>"),
+    ]  # fmt: skip
+
+
+def test_an_answer_may_end_between_two_calls():
+    assert read(["<|tool_call_start|>[g(),"], markups.LFM) == [("call", "g", "{}")]
+
+
+def test_lists_in_lists_have_a_bound():
+    deep = 200
+    text = markups.lfm(f"f(tags={'[' * deep}{']' * deep})")
+    assert read([text], markups.LFM, whole=True) == [("text", text)]
 
 
 def test_arguments_that_are_no_json_are_text_unless_they_have_begun():
@@ -218,9 +338,9 @@ def test_one_call_only_where_more_are_not_welcome():
 
 
 @pytest.mark.parametrize(
-    "markup", [JSON, XML, markups.GLM, markups.MINIMAX, markups.KIMI, markups.DEEPSEEK,
-               markups.HARMONY],
-)  # fmt: skip
+    "markup",
+    [JSON, XML, *markups.ALL],
+)
 @given(st.data())
 @settings(max_examples=150, deadline=None)
 def test_any_text_is_read_to_its_end(markup, data):
@@ -228,6 +348,7 @@ def test_any_text_is_read_to_its_end(markup, data):
         "<tool_call>", "</tool_call>", "<think>", "</think>", "<function=f>", "</function>",
         "<parameter=city>", "</parameter>", '{"name": "f", "arguments": ', "{", "}", '"', "\\",
         "\n", " ", "a", "<", ">", *sorted(markup.tags), 'name="f">', "f", "functions.f:0", "[",
+        "call:f{", "f(", "city", ":", "=", ",", "]", ")", "'", "1", "f[ARGS]",
     ])  # fmt: skip
     pieces = data.draw(st.lists(words, max_size=24))
     whole = data.draw(st.booleans())

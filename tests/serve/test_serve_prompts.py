@@ -15,6 +15,7 @@ from moeflux.serve.dialogue import Call, Dialogue, OutputRule, ToolSpec, Turn
 from moeflux.serve.http.errors import ApiError
 from moeflux.serve.parse.grammar import rule_of
 from moeflux.serve.parse.markup import Markup, find_markup
+from moeflux.serve.parse.parser import Parser
 from moeflux.serve.render import CHATML, Renderer, Replay
 from oracle.tokenizer_file import write_tokenizer
 from serve.asking import CALL, USER, WEATHER, app_of, ask, events, http
@@ -399,11 +400,12 @@ def accepts(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         write_tokenizer(folder, tokens)
         source = Path(folder / "tokenizer.json").read_text()
-        found[name] = LLTokenizer(source, eos_token=256), tokens
+        ids = {token["content"]: token["id"] for token in json.loads(source)["added_tokens"]}
+        found[name] = LLTokenizer(source, eos_token=256), ids
 
     def accepts(dialogue, markup, said, *, opened=False, kind="tokens"):
         vocabulary, tokens = found[kind]
-        rule = rule_of(dialogue, markup, opened, lambda tag: tag in tokens)
+        rule = rule_of(dialogue, markup, opened, tokens.get)
         assert rule.kind == "lark", rule
         matcher = LLMatcher(vocabulary, rule.source)
         assert not matcher.is_error(), matcher.get_error()
@@ -458,6 +460,18 @@ CASES = [
     (REQUIRED, markups.HARMONY, markups.ANALYSIS + markups.harmony("g", "{}"), True),
     (REQUIRED, markups.HARMONY, markups.harmony("get_weather", "{}"), False),
     (REQUIRED, markups.HARMONY, "<|channel|>final<|message|>Hello.", False),
+    (REQUIRED, markups.GEMMA, markups.gemma("get_weather", 'city:<|"|>Par\nis<|"|>,days:3'), True),
+    (REQUIRED, markups.GEMMA, markups.gemma("g") + markups.gemma("g"), True),
+    (REQUIRED, markups.GEMMA, "<|channel>thought\nHm.\n<channel|>" + markups.gemma("g"), True),
+    (REQUIRED, markups.GEMMA, markups.gemma("get_weather", "days:3"), False),
+    (REQUIRED, markups.GEMMA, markups.gemma("get_weather", 'city:<|"|>x<|"|>,days:a'), False),
+    (REQUIRED, markups.LFM, markups.lfm('get_weather(city="Par\\nis", days=3)', "g()"), True),
+    (REQUIRED, markups.LFM, markups.lfm("get_weather(days=3)"), False),
+    (REQUIRED, markups.LFM, markups.lfm('get_weather(city="x", days="a")'), False),
+    (REQUIRED, markups.LFM, markups.lfm(), False),
+    (REQUIRED, markups.MISTRAL, markups.mistral("get_weather", '{"city": "x"}'), True),
+    (REQUIRED, markups.MISTRAL, "[THINK]Hm.[/THINK]" + markups.mistral("g", "{}") * 2, True),
+    (REQUIRED, markups.MISTRAL, markups.mistral("get_weather", "{}"), False),
 ]
 
 
@@ -465,6 +479,51 @@ CASES = [
 @pytest.mark.parametrize(("dialogue", "markup", "said", "good"), CASES)
 def test_calls_that_are_asked_for(accepts, dialogue, markup, said, good, kind):
     assert accepts(dialogue, markup, said, kind=kind) == good
+
+
+NESTED = {
+    "type": "object",
+    "properties": {
+        "a": {"type": "string", "enum": ["x y", "z"]},
+        "b": {"type": "array", "items": {"type": "string"}},
+        "c": {"type": "object", "properties": {"k l": {"type": "integer"}, "m": {}},
+              "required": ["m"]},
+        "d": {"type": "string", "maxLength": 2},
+    },
+}  # fmt: skip
+DEEP = Dialogue(TURNS, (ToolSpec("f", "", NESTED, strict=True),), "required")
+
+
+@pytest.mark.parametrize("kind", ["tokens", "text"])
+@pytest.mark.parametrize(
+    ("markup", "said", "good"),
+    [
+        (markups.GEMMA, 'a:<|"|>x y<|"|>,b:[<|"|>"<|"|>,<|"|><|"|>],c:{m:"w"},d:"éa"', True),
+        (markups.GEMMA, 'b:[],c:{"k l":3,m:null}', True),
+        (markups.GEMMA, "", True),
+        (markups.GEMMA, 'a:<|"|>x<|"|>', False),
+        (markups.GEMMA, 'b:["x"]', False),
+        (markups.GEMMA, 'c:{"k l":3}', False),
+        (markups.GEMMA, 'd:"abc"', False),
+        (markups.GEMMA, ",b:[]", False),
+        (markups.GEMMA, "b:[],", False),
+        (markups.LFM, 'a="x y", b=["\\""], c={"m": null}', True),
+        (markups.LFM, 'c={"k l": 3, "m": 1}', True),
+        (markups.LFM, "", True),
+        (markups.LFM, 'a="x"', False),
+        (markups.LFM, 'a="z", ', False),
+        (markups.LFM, "c={}", False),
+    ],
+)
+def test_literals_of_a_schema(accepts, markup, said, good, kind):
+    write = {markups.GEMMA: markups.gemma, markups.LFM: lambda name, a: markups.lfm(f"{name}({a})")}
+    text = write[markup]("f", said)
+    assert accepts(DEEP, markup, text, kind=kind) == good
+    if good:
+        parser = Parser(0, markup, {"f": NESTED}, opened=False, whole=True, parallel=True,
+                        new_id=lambda: "id")  # fmt: skip
+        start, arguments = parser.push(text)
+        assert start.name == "f" and isinstance(json.loads(arguments.text), dict)
 
 
 @pytest.mark.parametrize("kind", ["tokens", "text"])
@@ -479,7 +538,7 @@ def test_strict_tools_hold_the_calls_of_an_answer_that_needs_none(accepts):
         assert accepts(auto, JSON, good), good
     for wrong in (call("h", "{}"), call("get_weather", '{"city": 3}')):
         assert not accepts(auto, JSON, wrong), wrong
-    assert rule_of(Dialogue(TURNS, (OTHER,)), JSON, False, lambda tag: True) is None
+    assert rule_of(Dialogue(TURNS, (OTHER,)), JSON, False, lambda tag: 256) is None
 
 
 @pytest.mark.parametrize("kind", ["tokens", "text"])
@@ -492,7 +551,7 @@ def test_content_of_a_schema_may_come_behind_reasoning(accepts, kind):
     assert not accepts(asked, JSON, '{"a": "x"}', kind=kind)
     assert not accepts(asked, JSON, "Hm.", kind=kind)
     assert accepts(asked, JSON, 'Hm.</think>{"a": 1}', opened=True, kind=kind)
-    assert rule_of(asked, Markup(), False, lambda tag: False) == asked.output
+    assert rule_of(asked, Markup(), False, lambda tag: None) == asked.output
 
 
 def test_tools_that_are_not_strict_leave_out_what_cannot_be_held(accepts):
@@ -515,7 +574,7 @@ def test_white_space_within_a_call_is_bounded(accepts):
 def test_an_enum_that_is_no_list_is_refused(enum):
     spec = ToolSpec("f", "", {"properties": {"a": {"type": "string", "enum": enum}}})
     with pytest.raises(ApiError, match="expected a list as the enum of 'a'"):
-        rule_of(Dialogue(TURNS, (spec,), "required"), XML, False, lambda tag: True)
+        rule_of(Dialogue(TURNS, (spec,), "required"), XML, False, lambda tag: 256)
 
 
 def test_content_or_a_call(accepts):

@@ -7,7 +7,11 @@ MINIMAX = find_markup("<think> <minimax:tool_call>")
 KIMI = find_markup("<|tool_calls_section_begin|>")
 DEEPSEEK = find_markup("<think> <｜tool▁calls▁begin｜>")
 HARMONY = find_markup("<|channel|> functions")
-TAGS = sorted(frozenset().union(*(m.tags for m in (GLM, MINIMAX, KIMI, DEEPSEEK, HARMONY))))
+GEMMA = find_markup("<|channel>thought <|tool_call>")
+LFM = find_markup("<|tool_list_start|>")
+MISTRAL = find_markup("[THINK] [TOOL_CALLS] [ARGS]")
+ALL = (GLM, MINIMAX, KIMI, DEEPSEEK, HARMONY, GEMMA, LFM, MISTRAL)
+TAGS = sorted(frozenset().union(*(markup.tags for markup in ALL)))
 
 
 def glm(name, *pairs):
@@ -58,3 +62,18 @@ def harmony(name, arguments):
 
 
 ANALYSIS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+
+
+def gemma(name, arguments=""):
+    """As Gemma 4 writes one, of arguments in its notation."""
+    return f"<|tool_call>call:{name}{{{arguments}}}<tool_call|>"
+
+
+def lfm(*calls):
+    """As LFM2 writes them, each as Python would."""
+    return f"<|tool_call_start|>[{', '.join(calls)}]<|tool_call_end|>"
+
+
+def mistral(name, arguments):
+    """As Mistral's models write one."""
+    return f"[TOOL_CALLS]{name}[ARGS]{arguments}"

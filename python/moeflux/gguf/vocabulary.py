@@ -28,7 +28,7 @@ _MOST_TEXTS = 1 << 20  # tokens, merges; real vocabularies have half a million o
 ENDS = frozenset((
     "<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<end_of_turn>", "</s>",
     "<|endoftext|>", "<|eom_id|>", "<|end_of_text|>", "<eos>", "<turn|>", "[e~[",
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+    "<|tool_response>", "<\uff5cend\u2581of\u2581sentence\uff5c>",
 ))  # fmt: skip
 # What is not the end of a text beside these (harmony: it ends a message).
 _HARMONY, _MESSAGE_END = {"<|return|>", "<|call|>"}, "<|end|>"

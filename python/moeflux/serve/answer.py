@@ -119,7 +119,7 @@ class Ask:
         prompt = self.prompt or await self.render()
         renderer = self.served.renderer
         markup = renderer.markup
-        rule = rule_of(self.dialogue, markup, prompt.opened, lambda tag: _is_token(renderer, tag))
+        rule = rule_of(self.dialogue, markup, prompt.opened, lambda tag: _token_of(renderer, tag))
         if rule is None and self.dialogue.choice not in ("auto", "none") and not markup.form:
             raise bad("the chat template of this model knows no calls of tools", "tool_choice")
         where = "tools" if self.dialogue.output is None else "response_format"
@@ -151,8 +151,9 @@ class Ask:
         )  # fmt: skip
 
 
-def _is_token(renderer: Renderer, tag: str) -> bool:
-    return len(renderer.tokenizer.encode(tag, add_special_tokens=False)) == 1
+def _token_of(renderer: Renderer, tag: str) -> int | None:
+    ids = renderer.tokenizer.encode(tag, add_special_tokens=False)
+    return ids[0] if len(ids) == 1 else None
 
 
 def _heard(item: Delta, parsers: Sequence[Parser]) -> list[Event]:

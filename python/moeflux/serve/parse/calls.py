@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from .markup import JsonForm, Markup, PairForm
+from .literals import Literals
+from .markup import JsonForm, LiteralForm, Markup, PairForm
 
 
 class CallParser(Protocol):
@@ -17,12 +18,14 @@ class CallParser(Protocol):
         done: the call is over, its closing tag included.
         broken: this is no call; nothing of it has been given out.
         rest: what came behind the call.
+        again: another call follows in the same tags.
     """
 
     name: str | None
     done: bool
     broken: bool
     rest: str
+    again: bool
 
     def push(self, text: str) -> str:
         """More text; returns more of the arguments' JSON text."""
@@ -66,7 +69,7 @@ class JsonCall:
     def __init__(self, form: JsonForm, markup: Markup, tools: Mapping[str, Any]) -> None:
         self._form = form
         self.name: str | None = None
-        self.done = self.broken = False
+        self.done = self.broken = self.again = False
         self.rest = ""
         self._close, self._tools = markup.call[1], tools
         self._buffer = ""
@@ -89,7 +92,7 @@ class JsonCall:
         if self.name is None:
             if self._form.keys:
                 return self._all_at_once()
-            self.broken = self._close in self._buffer
+            self.broken = (self._close or "{") in self._buffer
             return ""
         if not self._closing:
             count, self._closing = self._scanner.end(self._buffer)
@@ -132,7 +135,7 @@ class PairCall:
     def __init__(self, form: PairForm, markup: Markup, tools: Mapping[str, Any]) -> None:
         self._form = form
         self.name: str | None = None
-        self.done = self.broken = False
+        self.done = self.broken = self.again = False
         self.rest = ""
         self._end, self._tools = markup.call[1], tools
         self._buffer = ""
@@ -203,6 +206,44 @@ class PairCall:
         return out
 
 
+class LiteralCall:
+    """Arguments that are literals with names. They are given out as they come."""
+
+    def __init__(self, form: LiteralForm, markup: Markup, tools: Mapping[str, Any]) -> None:
+        self._form = form
+        self.name: str | None = None
+        self.done = self.broken = self.again = False
+        self.rest = ""
+        self._end, self._tools = markup.call[1], tools
+        self._buffer = ""
+        self._literals = Literals(form.close, form.sign, form.quotes)
+
+    def push(self, text: str) -> str:
+        """More text; returns more of the arguments."""
+        self._buffer += text
+        if self.name is None:
+            head = self._form.head.match(self._buffer)
+            self.broken = not head and self._end in self._buffer
+            self.broken |= bool(head) and head[1] not in self._tools  # type: ignore[index]
+            if not head or self.broken:
+                return ""
+            self.name, self._buffer = head[1], self._buffer[head.end() :]
+        out = self._literals.push(self._buffer)
+        self._buffer = ""
+        if self._literals.over or self._literals.lost:
+            self._find_end(self._literals.rest)
+        return out
+
+    def _find_end(self, left: str) -> None:
+        """Behind the arguments: another call, or the closing tag."""
+        behind, more = left.lstrip(), self._form.more
+        if more and self._literals.over and behind.startswith(more):
+            self.done = self.again = True
+            self.rest = behind[len(more) :]
+        elif (found := left.find(self._end)) >= 0:
+            self.done, self.rest = True, left[found + len(self._end) :]
+
+
 def _has_alternatives(schema: Any) -> bool:
     return isinstance(schema, dict) and any(key in schema for key in ("anyOf", "oneOf", "$ref"))
 
@@ -223,4 +264,6 @@ def new_call(markup: Markup, tools: Mapping[str, Any]) -> CallParser:
     assert form is not None
     if isinstance(form, JsonForm):
         return JsonCall(form, markup, tools)
+    if isinstance(form, LiteralForm):
+        return LiteralCall(form, markup, tools)
     return PairCall(form, markup, tools)

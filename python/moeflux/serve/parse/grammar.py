@@ -7,17 +7,17 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from ..constrain import JSON_OPTIONS
 from ..dialogue import Dialogue, OutputRule, ToolSpec
 from ..http.errors import bad
-from .markup import TAG, JsonForm, Markup
+from .literal_rules import LiteralWriter, json_rule
+from .markup import TAG, JsonForm, LiteralForm, Markup
 
 HEAD = "%llguidance {}\n"
-IsToken = Callable[[str], bool]
+TokenOf = Callable[[str], int | None]
 
 
 def rule_of(
-    dialogue: Dialogue, markup: Markup, opened: bool, is_token: IsToken
+    dialogue: Dialogue, markup: Markup, opened: bool, token_of: TokenOf
 ) -> OutputRule | None:
     """What an answer is held to: the call that is asked for, the form of its content, or nothing.
 
@@ -25,12 +25,12 @@ def rule_of(
         dialogue: the request.
         markup: of the model.
         opened: the prompt ends within reasoning.
-        is_token: whether a tag is one token of the vocabulary, which a grammar writes otherwise.
+        token_of: the id of a tag that is one token, which a grammar writes otherwise.
     """
     tools = dialogue.tools
     if dialogue.choice not in ("auto", "none", "required"):
         tools = tuple(tool for tool in tools if tool.name == dialogue.choice)
-    write = _Writer(markup, is_token)
+    write = _Writer(markup, token_of)
     if tools and markup.form and dialogue.choice not in ("auto", "none"):
         many = dialogue.parallel and dialogue.choice == "required"
         start = f"start: {write.thinking(opened)} {write.some_calls(many)}\n"
@@ -48,14 +48,17 @@ def rule_of(
 class _Writer:
     """Writes rules with the tags of a markup."""
 
-    def __init__(self, markup: Markup, is_token: IsToken) -> None:
-        self._markup, self._is_token = markup, is_token
+    def __init__(self, markup: Markup, token_of: TokenOf) -> None:
+        self._markup, self._token_of = markup, token_of
 
     def tag(self, text: str) -> str:
         """A text with tags; those that are one token are written as such."""
         parts = [part for part in re.split(f"({TAG.pattern})", text) if part]
-        return " ".join(part if TAG.fullmatch(part) and self._is_token(part) else json.dumps(part)
-                        for part in parts)  # fmt: skip
+        return " ".join(map(self._part, parts))
+
+    def _part(self, text: str) -> str:
+        token = self._token_of(text) if TAG.fullmatch(text) else None
+        return json.dumps(text) if token is None else f"<[{token}]>"
 
     def named(self, text: str, name: str) -> str:
         """The same, with a name in its place; a name is no tag, whatever it spells."""
@@ -66,7 +69,7 @@ class _Writer:
     def until(self, rule: str, end: str) -> str:
         """A rule of any text up to its end."""
         tag = TAG.match(end)
-        if tag and self._is_token(tag[0]):
+        if tag and self._token_of(tag[0]) is not None:
             return (
                 f"{rule}: {rule.upper()}_TEXT? {self.tag(end)}\n{rule.upper()}_TEXT: /(.|\\n)+/\n"
             )
@@ -76,11 +79,13 @@ class _Writer:
     def begins_with_token(self) -> bool:
         """Whether the first tag of calls is one token, which no text is taken for."""
         begin = (self._markup.section or self._markup.call)[0]
-        return self._is_token(begin) or bool(self._markup.lead[1])
+        return self._token_of(begin) is not None or bool(self._markup.lead[1])
 
     def some_calls(self, many: bool) -> str:
         """One call or several, in their section."""
-        joins = self.tag(self._markup.joins)
+        joins, form = self.tag(self._markup.joins), self._markup.form
+        if isinstance(form, LiteralForm) and form.more:
+            return self._in_tags(f"one ({self.tag(form.comma)} one)*" if many else "one")
         calls = f"call ({joins} call)*" if many else "call"
         if self._markup.section is None:
             return calls
@@ -103,18 +108,27 @@ class _Writer:
     def calls(self, tools: Iterable[ToolSpec]) -> str:
         """The rule `call`: one call of any of the tools."""
         form = self._markup.form
-        write = self._json_call if isinstance(form, JsonForm) else self._pair_call
+        write = self._json_call
+        if isinstance(form, LiteralForm):
+            write = LiteralWriter(form, self.tag, self.until).call
+        elif not isinstance(form, JsonForm):
+            write = self._pair_call
         tools = list(tools)
-        begin, end = map(self.tag, self._markup.call)
         may, does = map(self.tag, self._markup.lead)
         lead = f"({may})? {does}" if does else ""
         names = " | ".join(f"call_{i}" for i in range(len(tools)))
         rules = "".join(write(form, f"call_{i}", tool) for i, tool in enumerate(tools))
-        return f"call: {lead} {begin} ({names}) {end}\n{rules}{self._thinking_rules()}"
+        return f"call: {lead} {self._in_tags('one')}\none: {names}\n{rules}{self._thinking_rules()}"
+
+    def _in_tags(self, calls: str) -> str:
+        form = self._markup.form
+        around = form.around if isinstance(form, LiteralForm) else ("", "")
+        (begin, end), (opening, closing) = (map(self.tag, of) for of in (self._markup.call, around))
+        return f"{begin} {opening} {calls} {closing} {end}"
 
     def _json_call(self, form: Any, rule: str, tool: ToolSpec) -> str:
         head, tail = self.named(form.written, tool.name), self.tag(form.tail)
-        return f"{rule}: {head} {rule}_arguments {tail}\n" + _json(
+        return f"{rule}: {head} {rule}_arguments {tail}\n" + json_rule(
             f"{rule}_arguments", tool.parameters, tool.strict
         )
 
@@ -145,7 +159,7 @@ class _Writer:
                 rules += f"{part}: {head} ({values}) {close}\n"
             else:
                 value = {**schema, **definitions} if isinstance(schema, dict) else schema
-                rules += f"{part}: {head} {part}_v {close}\n" + _json(
+                rules += f"{part}: {head} {part}_v {close}\n" + json_rule(
                     f"{part}_v", value, tool.strict
                 )
         head = self.named(call_head, tool.name)
@@ -160,10 +174,4 @@ class _Writer:
         calls = ' | call ("\\n" call)*' if tools else ""
         start = f"start: {self.thinking(opened)} (body{calls})\n"
         rules = self.calls(tools) if tools else self._thinking_rules()
-        return OutputRule("lark", HEAD + start + rules + _json("body", schema, output.strict))
-
-
-def _json(rule: str, schema: Any, strict: bool) -> str:
-    if isinstance(schema, dict):
-        schema = {**schema, "x-guidance": JSON_OPTIONS | {"lenient": not strict}}
-    return f"{rule}: %json {json.dumps(schema)}\n"
+        return OutputRule("lark", HEAD + start + rules + json_rule("body", schema, output.strict))

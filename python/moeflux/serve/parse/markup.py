@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from ...thinking import ANALYSIS, TAGS
 
-THINK = TAGS[0]
 NAME = r"([\w.-]+)"
 
 
@@ -44,6 +43,31 @@ class PairForm:
     end: re.Pattern[str]
     written: tuple[str, str, str, str]
     longest_end: int  # characters of `end` at most
+
+
+@dataclass(frozen=True)
+class LiteralForm:
+    """A call whose arguments are literals with names.
+
+    Attributes:
+        head: what comes before the first argument; its group is the tool's name.
+        close: the bracket behind the last one.
+        sign: between a name and its value.
+        quotes: of texts, the one that the model was taught first.
+        written: the head as text with {name}, for grammars.
+        comma: what grammars write between two arguments.
+        around: text in the tags around all calls, for grammars.
+        more: what comes between two calls in the same tags; "": each has tags of its own.
+    """
+
+    head: re.Pattern[str]
+    close: str
+    sign: str
+    quotes: tuple[str, ...]
+    written: str
+    comma: str
+    around: tuple[str, str] = ("", "")
+    more: str = ""
 
 
 HERMES = JsonForm(
@@ -84,6 +108,19 @@ HARMONY = JsonForm(
                r"<\|message\|>\s*(?=\{)"),
     "{name} <|constrain|>json<|message|>",
 )  # fmt: skip
+# As ai.google.dev/gemma/docs/core/prompt-formatting-gemma4 and .../function-calling-gemma4 have it.
+GEMMA = LiteralForm(
+    re.compile(rf"\s*call:\s*{NAME}\s*\{{"), "}", ":", ('<|"|>', '"'), "call:{name}{", ",",
+)  # fmt: skip
+# As huggingface.co/LiquidAI/LFM2-8B-A1B has it: a list of Python's calls with keywords.
+LFM = LiteralForm(
+    re.compile(rf"\s*\[?\s*{NAME}\s*\("), ")", "=", ('"', "'"), "{name}(", ", ",
+    ("[", "]"), ",",
+)  # fmt: skip
+# As mistral-common's InstructTokenizerV13 encodes it; V11 has an id between name and arguments.
+MISTRAL = JsonForm(
+    re.compile(rf"\s*{NAME}\s*(?:\[CALL_ID\]\s*\w*\s*)?\[ARGS\]\s*(?=\{{)"), "{name}[ARGS]",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -93,7 +130,7 @@ class Markup:
     Attributes:
         think: the tags around reasoning, or None.
         again: reasoning may come again behind content.
-        call: the tags around a call.
+        call: the tags around a call; the JSON of one without a closing tag ends it.
         lead: what may, and what does come before a call, for grammars.
         form: of a call; None where the model knows no calls.
         section: tags around all calls, or None.
@@ -108,7 +145,7 @@ class Markup:
     again: bool = False
     call: tuple[str, str] = ("<tool_call>", "</tool_call>")
     lead: tuple[str, str] = ("", "")
-    form: JsonForm | PairForm | None = None
+    form: JsonForm | PairForm | LiteralForm | None = None
     section: tuple[str, str] | None = None
     skipped: tuple[str, ...] = ()
     ends: bool = False
@@ -119,7 +156,11 @@ class Markup:
     @property
     def tags(self) -> frozenset[str]:
         """Tokens that are to be seen in an answer's text, although decoders leave them out."""
-        form = (self.form.written,) if isinstance(self.form, JsonForm) else ()
+        form: tuple[str, ...] = ()
+        if isinstance(self.form, JsonForm):
+            form = (self.form.written,)
+        elif isinstance(self.form, LiteralForm):
+            form = self.form.quotes
         texts = (*(self.think or ()), *self.call, *(self.section or ()),
                  *self.skipped, *form)  # fmt: skip
         return frozenset(tag for text in texts for tag in TAG.findall(text))
@@ -130,7 +171,7 @@ class Markup:
         return replace(self, think=None, skipped=skipped)
 
 
-TAG = re.compile(r"<[^<>\s]+>")
+TAG = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
 # What a template has, and the markup that it shows; the first row that fits.
 MARKUPS: tuple[tuple[tuple[str, ...], Markup], ...] = (
@@ -151,6 +192,13 @@ MARKUPS: tuple[tuple[tuple[str, ...], Markup], ...] = (
     (("<minimax:tool_call>",),
      Markup(call=("<invoke name=", "</invoke>"), form=MINIMAX,
             section=("<minimax:tool_call>", "</minimax:tool_call>"))),
+    (("<|tool_call>",),  # Gemma 4
+     Markup(call=("<|tool_call>", "<tool_call|>"), form=GEMMA, joins="",
+            skipped=("<|tool_response>",))),
+    (("<|tool_list_start|>",),  # LFM2
+     Markup(call=("<|tool_call_start|>", "<|tool_call_end|>"), form=LFM, joins="")),
+    (("[TOOL_CALLS]", "[ARGS]"),  # Mistral, from Magistral on
+     Markup(call=("[TOOL_CALLS]", ""), form=MISTRAL, joins="")),
     (("<tool_call>", "<arg_key>"), Markup(form=GLM)),  # GLM 4.5 to 4.7
     (("<tool_call>", "<function="), Markup(form=QWEN_CODER)),  # Qwen3-Coder, Qwen3.6
     (("<tool_call>",), Markup(form=HERMES)),  # Hermes 2, Qwen 2.5 to 3.5
@@ -159,7 +207,7 @@ MARKUPS: tuple[tuple[tuple[str, ...], Markup], ...] = (
 
 def find_markup(template: str) -> Markup:
     """The markup that a chat template shows to the model."""
-    think = THINK if any(tag in template for tag in THINK) else None
+    think = next((tags for tags in TAGS if any(tag in template for tag in tags)), None)
     rows = (markup for words, markup in MARKUPS if all(word in template for word in words))
     markup = next(rows, Markup())
     return markup if markup.think else replace(markup, think=think)

@@ -138,11 +138,14 @@ class Parser:
             return False
         self._buffer, self._strip = self._buffer[len(tag) :], True
         if tag == self._markup.call[0]:
-            self._call = new_call(self._markup, self._tools)
-            self._raw, self._arguments, self._started = tag, "", False
+            self._open_call(tag)
         elif self._markup.think and tag == self._markup.think[0]:
             self._in_reasoning = True
         return True
+
+    def _open_call(self, tag: str) -> None:
+        self._call = new_call(self._markup, self._tools)
+        self._raw, self._arguments, self._started = tag, "", False
 
     def _find_tag(self, ended: bool) -> tuple[int, str]:
         """Where the first tag is, and which, the longest; "" where it may become a longer one."""
@@ -184,6 +187,8 @@ class Parser:
             return self._as_text(call, out)
         if call.done:
             self._call, self._strip = None, True
+            if call.again:
+                self._open_call("")
             return True
         if ended and not self._started:
             return self._as_text(call, out)
@@ -220,6 +225,7 @@ class Parser:
     def _as_text(self, call: CallParser, out: list[Event]) -> bool:
         logger.warning("the model wrote a tool call that is none; it is given as text")
         # Nothing more of it is looked at: a tag within it would be met again and again.
-        out.append(Text(self._choice, self._raw))
+        if self._raw:
+            out.append(Text(self._choice, self._raw))
         self._call, self._strip = None, False
         return bool(self._buffer)
