@@ -41,6 +41,10 @@ def load_all(path, headers, monkeypatch):
     Tokenizer(path, {}).encode("ab")
 
 
+FEW_LAYERS = {
+    "gemma4": {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]},
+    "lfm2_moe": {"num_hidden_layers": 2, "layer_types": ["conv", "full_attention"]},
+}
 SCORES = {
     "tokenizer.ggml.model": "llama",
     "tokenizer.ggml.scores": None,
@@ -49,12 +53,14 @@ SCORES = {
 
 
 @pytest.mark.parametrize(
-    ("family", "kind"), [("qwen3_5_moe", "gpt2"), ("mixtral", "llama"), ("glm4_moe", "gpt2")]
-)
+    ("family", "kind"),
+    [("qwen3_5_moe", "gpt2"), ("mixtral", "llama"), ("glm4_moe", "gpt2"), ("gemma4", "gemma4"),
+     ("lfm2_moe", "gpt2")],
+)  # fmt: skip
 def test_every_key_that_is_read_may_have_every_kind_of_value(family, kind, tmp_path, monkeypatch):
-    path, _ = gguf_twin.make(tmp_path, family, num_hidden_layers=1)
+    path, _ = gguf_twin.make(tmp_path, family, **FEW_LAYERS.get(family, {"num_hidden_layers": 1}))
     header = read_header(path)
-    metadata = dict(header.metadata)
+    metadata = dict(header.metadata) | {"tokenizer.ggml.model": kind}
     if kind == "llama":
         metadata |= SCORES | {
             "tokenizer.ggml.scores": np.zeros(len(metadata["tokenizer.ggml.tokens"]))

@@ -20,7 +20,8 @@ FAMILIES = list(gguf_twin.ARCHS)
 OPTIONS = {"gpt_oss": {"swiglu_limit": 7.0}}  # that no key holds
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 40)]
 ROOM = {"memory": "256MiB", "context": 64}
-U32, STRING, ARRAY = (gguf.GGUFValueType[name] for name in ("UINT32", "STRING", "ARRAY"))
+U32, STRING, ARRAY, BOOL = (gguf.GGUFValueType[name]
+                            for name in ("UINT32", "STRING", "ARRAY", "BOOL"))  # fmt: skip
 
 
 def logits(path, **options):
@@ -134,7 +135,7 @@ def test_text_goes_in_and_out(mixed):
         assert model.config["model_type"] == "qwen3_moe" and model.revision is None
 
 
-def changed(path, source, *, keys=None, drop=(), add=None, of_type=None):
+def changed(path, source, *, keys=None, drop=(), add=None, of_type=None, blocks=None):
     """The same file, with other keys or tensors; with the dropped ones of another type."""
     reader = gguf.GGUFReader(source)
     out = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
@@ -153,7 +154,9 @@ def changed(path, source, *, keys=None, drop=(), add=None, of_type=None):
             rows = np.zeros((4, gguf.GGML_QUANT_SIZES[kind][1]), np.uint8)
             out.add_tensor(tensor.name, rows, raw_dtype=kind)
     for name, data in (add or {}).items():
-        out.add_tensor(name, data)
+        out.add_tensor(name, np.ascontiguousarray(data))
+    for name, (data, kind) in (blocks or {}).items():
+        out.add_tensor(name, data, raw_dtype=kind)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -197,6 +200,68 @@ def test_what_the_engine_does_not_do_is_refused_by_name(mixed, tmp_path, change,
     with pytest.raises(moeflux.FormatError, match=words) as refused:
         moeflux.load(path, **ROOM)
     assert str(path) in str(refused.value)
+
+
+U32S, BOOLS = ((values, ARRAY) for values in ([1, 1, 1, 1], [True] * 4))
+DIVISORS = np.array([1.0] * 8 + [1e30] * 24, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("family", "change", "words"),
+    [
+        ("gemma4", {"keys": {"gemma4.attention.sliding_window_pattern": BOOLS}}, "one of them"),
+        ("gemma4", {"keys": {"gemma4.attention.sliding_window_pattern": (2, U32)}}, "an array in"),
+        ("gemma4", {"keys": {"gemma4.attention.head_count_kv": ([2, 1, 1, 1], ARRAY)}},
+         "one gemma4.attention.head_count_kv for layers"),
+        ("gemma4", {"keys": {"gemma4.attention.shared_kv_layers": (2, U32)}}, "shared_layer"),
+        ("gemma4", {"keys": {"gemma4.embedding_length_per_layer_input": (8, U32)}}, "layer_inp"),
+        ("gemma4", {"keys": {"gemma4.rope.dimension_count": (32, U32)}}, "rope_freqs"),
+        ("gemma4", {"keys": {"gemma4.rope.dimension_count_swa": (16, U32)}}, "partial_rotary"),
+        ("gemma4", {"drop": ["rope_freqs.weight"], "add": {"rope_freqs.weight": DIVISORS[:31]}},
+         "expected 32 ones and then.*found 31"),
+        ("gemma4", {"drop": ["rope_freqs.weight"], "add": {"rope_freqs.weight": DIVISORS[::-1]}},
+         "ones and then numbers over"),
+        ("gemma4", {"drop": ["rope_freqs.weight"], "add": {"rope_freqs.weight": DIVISORS * 2}},
+         "ones and then numbers over"),
+        ("gemma4", {"drop": ["blk.0.ffn_gate_up_exps.weight"],
+                    "add": {"blk.0.ffn_gate_up_exps.weight": np.ones((8, 63, 64), np.float32)}},
+         "as many rows of gates as of ups"),
+        ("gemma4", {"add": {"blk.0.ffn_gate_exps.weight": np.ones((8, 64, 64), np.float32)}},
+         "expected one tensor for model.layers.0.experts.gate_proj.weight"),
+        ("lfm2_moe", {"keys": {"lfm2moe.attention.head_count_kv": (2, U32)}}, "head_count_kv"),
+        ("lfm2_moe", {"keys": {"lfm2moe.attention.head_count_kv": U32S}}, "of each of 5 layers"),
+        ("lfm2_moe", {"keys": {"lfm2moe.expert_gating_func": (1, U32)}}, "expert_gating_func 2"),
+        ("lfm2_moe", {"keys": {"lfm2moe.expert_weights_norm": (False, BOOL)}}, "weights_norm True"),
+    ],
+)  # fmt: skip
+def test_what_a_family_cannot_be_is_refused_by_name(family, change, words, tmp_path):
+    source, _ = gguf_twin.make(tmp_path, family)
+    path = changed(tmp_path / "other.gguf", source, **change)
+    with pytest.raises(moeflux.FormatError, match=words):
+        moeflux.load(path, **ROOM)
+
+
+@pytest.mark.parametrize("kind", ["F32", "Q4_1"])
+def test_gates_and_ups_may_be_one_tensor(kind, tmp_path):
+    apart, _ = gguf_twin.make(tmp_path, "qwen3_moe", kind, num_hidden_layers=1)
+    found = {tensor.name: tensor for tensor in gguf.GGUFReader(apart).tensors}
+    parts = [f"blk.0.ffn_{part}_exps.weight" for part in ("gate", "up")]
+    both = np.concatenate([np.array(found[part].data) for part in parts], axis=1)
+    fused = changed(tmp_path / "fused.gguf", apart, drop=parts)
+    out = {"blk.0.ffn_gate_up_exps.weight": (both, found[parts[0]].tensor_type)}
+    fused = changed(tmp_path / "with.gguf", fused, blocks=out)
+    assert np.array_equal(logits(fused), logits(apart))
+    folder = pack(fused, tmp_path / "packed")
+    verify(folder)
+    assert np.array_equal(logits(folder), logits(apart))
+
+
+def test_a_rotation_of_whole_heads_needs_no_divisors(tmp_path):
+    rope = {"full_attention": {"rope_theta": 1e6, "rope_type": "default"},
+            "sliding_attention": {"rope_theta": 1e4, "rope_type": "default"}}  # fmt: skip
+    source, twin = gguf_twin.make(tmp_path, "gemma4", rope_parameters=rope)
+    path = changed(tmp_path / "other.gguf", source, drop=["rope_freqs.weight"])
+    assert_close("gemma4", logits(path), logits(twin))
 
 
 @pytest.mark.parametrize("family", few(3, FAMILIES))

@@ -1,5 +1,7 @@
 """A tokenizer made of GGUF's keys gives the ids of the tokenizer.json that they came from."""
 
+import json
+
 import gguf
 import numpy as np
 import pytest
@@ -53,8 +55,6 @@ def qwen():
 
 def keys(out, tokenizer, pre="qwen2"):
     """What llama.cpp's converter writes of a tokenizer.json."""
-    import json
-
     model = json.loads(tokenizer.to_str())["model"]
     vocab = tokenizer.get_vocab()
     kinds = dict.fromkeys(SPECIAL, 3) | dict.fromkeys(OWN, 4)
@@ -148,7 +148,7 @@ def test_sampling_and_named_templates_are_read(qwen, tmp_path):
     ("change", "words"),
     [
         ({"pre": "unheard-of"}, "tokenizer.ggml.pre of bailingmoe"),
-        ({"model": "rwkv"}, "tokenizer.ggml.model gpt2 or llama, found 'rwkv'"),
+        ({"model": "rwkv"}, "tokenizer.ggml.model gpt2 or llama or gemma4, found 'rwkv'"),
         ({"tokens": ["a", "a"]}, "tokens that differ"),
         ({"token_type": [1]}, r"an array of \d+ numbers in tokenizer.ggml.token_type"),
         ({"merges": ["ab"]}, "expected merge 0 of two tokens, found 'ab'"),
@@ -194,6 +194,56 @@ def test_a_vocabulary_of_scores_cuts_as_sentencepiece_does(tmp_path):
         assert found == ["<s>", *pieces]
         assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.eos_ids == {2}
+
+
+GEMMA_OWN = ["<|turn>", "<turn|>", "<|tool_call>", '<|"|>']
+
+
+def as_gemma():
+    """A tokenizer built as transformers' GemmaTokenizer builds one, with merges of its own."""
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Replace(" ", "\u2581")
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex("\n+|[^\n]+"), "isolated")
+    trained.train_from_iterator(corpus(), BpeTrainer(vocab_size=500, show_progress=False))
+    learnt = json.loads(trained.to_str())["model"]
+    first = ["<pad>", "<eos>", "<bos>", "<unk>", *GEMMA_OWN, *(f"<0x{i:02X}>" for i in range(256))]
+    tokens = [*first, *sorted(learnt["vocab"], key=learnt["vocab"].get)]
+    tokenizer = Tokenizer(models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=[tuple(pair) for pair in learnt["merges"]],
+        fuse_unk=True, unk_token="<unk>", byte_fallback=True,
+    ))  # fmt: skip
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in first[: 4 + len(GEMMA_OWN)]]
+    )
+    return tokenizer, tokens, learnt["merges"]
+
+
+def test_merges_over_letters_are_gemmas(tmp_path):
+    theirs, tokens, merges = as_gemma()
+
+    def add(out):
+        out.add_tokenizer_model("gemma4")
+        out.add_token_list(tokens)
+        kinds = [3] * 3 + [2] + [4] * len(GEMMA_OWN) + [6] * 256
+        out.add_token_types(kinds + [1] * (len(tokens) - len(kinds)))
+        out.add_token_merges([" ".join(pair) for pair in merges])
+        for name, number in (("bos", 2), ("eos", 1), ("unk", 3), ("pad", 0)):
+            getattr(out, f"add_{name}_token_id")(number)
+
+    tokenizer = Ours(written(tmp_path / "g.gguf", add), {})
+    rng = np.random.Generator(np.random.PCG64(3))
+    mixed = ["".join(rng.choice([*GEMMA_OWN, *"ab 1\n\t.é中😀'"], 40)) for _ in range(300)]
+    for text in [*TEXTS, *mixed]:
+        ids = theirs.encode(text, add_special_tokens=False).ids
+        assert tokenizer.encode(text) == [2, *ids], text
+        assert tokenizer.decode(ids, False) == theirs.decode(ids, skip_special_tokens=False)
+    assert tokenizer.eos_ids == {1, tokens.index("<turn|>")}
 
 
 def test_every_way_to_cut_words_is_a_regular_expression():

@@ -18,7 +18,7 @@ import numpy as np
 
 from oracle import build, safetensors_file, writer
 from oracle.checkpoint import Checkpoint
-from oracle.layout import EXPERT_MATRICES, stack_experts
+from oracle.layout import CONVOLUTIONS, EXPERT_MATRICES, stack_experts
 from oracle.safetensors_file import encode
 from oracle.tokenizer_file import CHAT_TEMPLATE, byte_alphabet
 
@@ -26,7 +26,8 @@ Array = np.ndarray
 Kind = gguf.GGMLQuantizationType
 ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwen35moe",
          "qwen2_moe": "qwen2moe", "olmoe": "olmoe", "mixtral": "llama", "minimax_m2": "minimax-m2",
-         "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss"}  # fmt: skip
+         "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss", "gemma4": "gemma4",
+         "lfm2_moe": "lfm2moe"}  # fmt: skip
 HYBRID = ("qwen3_next", "qwen3_5_moe")
 
 # Where blocks that the package decodes and cannot make have f16 numbers, in bytes.
@@ -86,6 +87,8 @@ def mixed(name: str) -> Any:
         "w2": Kind.Q5_1,
         "v_proj": Kind.Q8_0,
         "lm_head": Kind.Q5_0,
+        "embed_tokens": Kind.Q5_0,
+        "self_attn.out_proj": Kind.F16,
         "gate_proj": Kind.Q4_1,
         "w1": Kind.Q4_1,
         "k_proj": Kind.BF16,
@@ -116,6 +119,8 @@ def make(
                                      if _is_text(name, found.text["num_hidden_layers"])},
                             "experts")  # fmt: skip
     of = (lambda _: Kind[kinds]) if isinstance(kinds, str) else kinds
+    if family == "gemma4":  # gates and ups of experts are one tensor there
+        of = (lambda of: lambda name: of(name.replace("experts.up_proj", "experts.gate_proj")))(of)
     text, prefix = found.text, found.family.hub_prefix
     tensors = {name.replace(prefix, "model.", 1): value for name, value in tensors.items()}
     for ours, own in zip(EXPERT_MATRICES, found.family.experts, strict=True):
@@ -124,7 +129,7 @@ def make(
     stored: dict[str, Any] = {}
     twin: dict[str, Array] = {}
     for name, value in tensors.items():
-        is_matrix = value.ndim > 1 and name.endswith("weight") and "conv1d" not in name
+        is_matrix = value.ndim > 1 and name.endswith("weight") and not name.endswith(CONVOLUTIONS)
         order = _columns(name, text, family)
         matrix = Matrix.of(
             np.ascontiguousarray(value[..., order]), of(name) if is_matrix else Kind.F32
@@ -138,6 +143,7 @@ def make(
                             "hf", 1)  # fmt: skip
     path = folder / "model.gguf"
     text = text | {"num_experts": text[found.family.n_experts],
+                   "num_experts_per_tok": text[found.family.top_k],
                    "moe_intermediate_size": text[found.family.d_ff]}  # fmt: skip
     _write(path, family, text, dict(_converted(stored, text, family)), split)
     return next(iter(sorted(folder.glob("model*.gguf")))), folder / "twin"
@@ -178,6 +184,8 @@ def _converted(stored: dict[str, Matrix], text: dict[str, Any], family: str) -> 
     """GGUF's names and rows."""
     arch = next(a for a, n in gguf.MODEL_ARCH_NAMES.items() if n == ARCHS[family])
     names = gguf.get_tensor_name_map(arch, text["num_hidden_layers"])
+    if family == "gemma4":
+        stored = _gemma(stored, text)
     for name, matrix in stored.items():
         module, _, suffix = name.rpartition(".")
         if "linear_attn" in name:
@@ -194,7 +202,32 @@ def _converted(stored: dict[str, Matrix], text: dict[str, Any], family: str) -> 
             module, suffix = name, "weight"
         if suffix == "e_score_correction_bias":
             module, suffix = f"{module}.e_score_correction", "bias"
-        yield f"{names.get_name(module)}.{suffix}", matrix
+        if suffix == "expert_bias":
+            module, suffix = name, "bias"
+        if name.endswith("conv.conv.weight"):
+            matrix.raw = matrix.raw.reshape(matrix.raw.shape[0], -1)
+        short = module.removeprefix("model.")
+        yield f"{names.get_name(module) or names.get_name(short)}.{suffix}", matrix
+
+
+def _gemma(stored: dict[str, Matrix], text: dict[str, Any]) -> dict[str, Matrix]:
+    """Gates and ups in one, and names for what has none in the package's table."""
+    out: dict[str, Matrix] = {}
+    for name, m in stored.items():
+        layer, _, part = name.partition(".experts.")
+        if part == "gate_proj.weight":
+            up = stored[f"{layer}.experts.up_proj.weight"]
+            both = (np.concatenate(of, axis=1) for of in ((m.raw, up.raw), (m.values, up.values)))
+            out[f"{layer}.experts.gate_up_proj.weight"] = Matrix(*both, m.kind)
+        elif part != "up_proj.weight":
+            name = re.sub(r"router\.per_expert_scale$", "experts.down_proj.scale", name)
+            name = re.sub(r"router\.scale$", "router.proj.scale", name)
+            out[re.sub(r"layer_scalar$", "layer_scalar.weight", name)] = m
+    half = text["global_head_dim"] // 2
+    rope = text["rope_parameters"]["full_attention"]
+    n_rotated = int(text["global_head_dim"] * rope.get("partial_rotary_factor", 1) / 2)
+    divisors = np.array([1.0] * n_rotated + [1e30] * (half - n_rotated), np.float32)
+    return out | {"rope_freqs.weight": Matrix(divisors, divisors, Kind.F32)}
 
 
 def _delta_net(names: Any, name: str, m: Matrix, text: dict[str, Any], family: str) -> Any:
@@ -254,6 +287,11 @@ def _write(path: Path, family: str, text: dict[str, Any], tensors: dict[str, Mat
         out.add_expert_group_used_count(text["topk_group"])
         out.add_expert_weights_scale(text["routed_scaling_factor"])
         out.add_expert_weights_norm(text["norm_topk_prob"])
+    if family == "lfm2_moe":
+        out.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        out.add_leading_dense_block_count(text["num_dense_layers"])
+        out.add_expert_weights_scale(text["routed_scaling_factor"])
+        out.add_shortconv_l_cache(text["conv_L_cache"])
     add_tokenizer(out, text["vocab_size"])
     for name, matrix in tensors.items():
         plain = matrix.kind in (Kind.F32, Kind.F16)
@@ -271,13 +309,19 @@ def _metadata(out: Any, text: dict[str, Any]) -> None:
     out.add_embedding_length(text["hidden_size"])
     out.add_feed_forward_length(text.get("intermediate_size", 0))
     out.add_head_count(text["num_attention_heads"])
-    out.add_head_count_kv(text["num_key_value_heads"])
-    out.add_key_length(text["head_dim"])
-    out.add_value_length(text["head_dim"])
-    out.add_layer_norm_rms_eps(text["rms_norm_eps"])
+    out.add_layer_norm_rms_eps(text.get("rms_norm_eps", text.get("norm_eps")))
     out.add_expert_count(text["num_experts"])
     out.add_expert_used_count(text["num_experts_per_tok"])
     out.add_expert_feed_forward_length(text["moe_intermediate_size"])
+    if "global_head_dim" in text:
+        _gemma_metadata(out, text)
+        return
+    kinds, n_kv_heads = text.get("layer_types", ()), text["num_key_value_heads"]
+    has_convolutions = "conv" in kinds
+    out.add_head_count_kv([n_kv_heads if kind == "full_attention" else 0 for kind in kinds]
+                          if has_convolutions else n_kv_heads)  # fmt: skip
+    out.add_key_length(text["head_dim"])
+    out.add_value_length(text["head_dim"])
     rope = text.get("rope_parameters", text)
     out.add_rope_freq_base(rope["rope_theta"])
     rotary = text.get("rotary_dim", int(text["head_dim"] * rope.get("partial_rotary_factor", 1)))
@@ -287,6 +331,26 @@ def _metadata(out: Any, text: dict[str, Any]) -> None:
         out.add_rope_scaling_type(gguf.RopeScalingType(scaling["rope_type"]))
         out.add_rope_scaling_factor(scaling["factor"])
         out.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+
+
+def _gemma_metadata(out: Any, text: dict[str, Any]) -> None:
+    slides = [kind == "sliding_attention" for kind in text["layer_types"]]
+    full, local = text["global_head_dim"], text["head_dim"]
+    out.add_sliding_window(text["sliding_window"])
+    out.add_sliding_window_pattern(slides)
+    out.add_head_count_kv([text["num_key_value_heads"] if slide else
+                           text["num_global_key_value_heads"] for slide in slides])  # fmt: skip
+    for add, size in (("key_length", full), ("value_length", full), ("key_length_swa", local),
+                      ("value_length_swa", local), ("rope_dimension_count", full),
+                      ("rope_dimension_count_swa", local)):  # fmt: skip
+        getattr(out, f"add_{add}")(size)
+    rope = text["rope_parameters"]
+    out.add_rope_freq_base(rope["full_attention"]["rope_theta"])
+    out.add_rope_freq_base_swa(rope["sliding_attention"]["rope_theta"])
+    out.add_shared_kv_layers(text["num_kv_shared_layers"])
+    out.add_embedding_length_per_layer_input(text["hidden_size_per_layer_input"])
+    if text.get("final_logit_softcapping"):
+        out.add_final_logit_softcapping(text["final_logit_softcapping"])
 
 
 def _linear_metadata(out: Any, text: dict[str, Any]) -> None:

@@ -46,6 +46,7 @@ def facts(found: Headers) -> dict[str, Any]:
     """What is known, in bytes and counts; null where it does not apply."""
     from ..families import build_spec
     from ..formats import TABLE
+    from ..gguf.contents import is_gguf
     from ..planning.inventory import inventory
 
     checkpoint = found.checkpoint
@@ -67,7 +68,8 @@ def facts(found: Headers) -> dict[str, Any]:
         "bytes": checkpoint.nbytes,
         "is_local": found.is_local,
         "revision": found.revision,
-        "is_packed": any(tensor.stride for tensor in checkpoint.tensors.values()),
+        "is_packed": not is_gguf(checkpoint.path)
+        and any(tensor.stride for tensor in checkpoint.tensors.values()),
         "experts_per_layer": moe and moe.n_experts,
         "experts_per_token": moe and moe.top_k,
         "expert_dtype": gate and gate.dtype,

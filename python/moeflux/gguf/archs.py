@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from . import transforms
+from . import together, transforms
+from .together import Together
 from .transforms import Transform
 
 # Tensors outside of layers and of any layer, without `.weight` and `.bias`.
@@ -133,6 +134,9 @@ class Arch:
         one_way: of `ONE_WAY` what is otherwise; without values: any are right.
         biases: the field that says whether projections have biases.
         yarn: settings of YaRN that no key holds.
+        together: makes fields of several keys, and of tensors' names and numbers.
+        top: tensors outside of layers, as `tensors`.
+        read: names of tensors that `together` reads, and nothing else.
     """
 
     model_type: str
@@ -143,6 +147,9 @@ class Arch:
     one_way: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     biases: str = "attention_bias"
     yarn: Mapping[str, Any] = field(default_factory=dict)
+    together: Together = together.nothing
+    top: Mapping[str, str] = field(default_factory=lambda: TOP)
+    read: frozenset[str] = frozenset()
 
 
 HYBRID = {
@@ -261,5 +268,65 @@ ARCHS = {
             "routed_scaling_factor": "expert_weights_scale",
         },
         one_way=SIGMOID | {"expert_group_count": (), "expert_weights_scale": ()},
+    ),
+    "gemma4": Arch(
+        "gemma4_text",
+        {
+            **ATTENTION,
+            "post_attention_norm": "post_attention_layernorm",
+            "ffn_norm": "pre_feedforward_layernorm",
+            "pre_ffw_norm_2": "pre_feedforward_layernorm_2",
+            "post_ffw_norm": "post_feedforward_layernorm",
+            "post_ffw_norm_1": "post_feedforward_layernorm_1",
+            "post_ffw_norm_2": "post_feedforward_layernorm_2",
+            **{gguf: name.replace("mlp.experts", "experts") for gguf, name in FFN.items()},
+            "ffn_gate_inp": "router.proj",
+            # by their whole names
+            "ffn_gate_inp.scale": "router.scale",
+            "ffn_down_exps.scale": "router.per_expert_scale",
+            "layer_output_scale.weight": "layer_scalar",
+        },
+        {"enable_moe_block": True, "hidden_activation": "gelu_pytorch_tanh"},
+        {to: key for to, key in FIELDS.items()
+         if to not in ("num_experts_per_tok", "num_key_value_heads", "rope_theta")}
+        | {
+            "top_k_experts": "expert_used_count",
+            "head_dim": "attention.key_length_swa",
+            "global_head_dim": "attention.key_length",
+            "sliding_window": "attention.sliding_window",
+            "final_logit_softcapping": "final_logit_softcapping",
+        },
+        one_way={"attention.sliding_window": (), "final_logit_softcapping": ()},
+        together=together.gemma4,
+        read=frozenset(("rope_freqs.weight",)),
+    ),
+    "lfm2moe": Arch(
+        "lfm2_moe",
+        {
+            **ATTENTION,
+            "attn_norm": "operator_norm",
+            "ffn_norm": "ffn_norm",
+            "attn_output": "self_attn.out_proj",
+            "attn_q_norm": "self_attn.q_layernorm",
+            "attn_k_norm": "self_attn.k_layernorm",
+            **{f"shortconv.{part}": f"conv.{part}" for part in ("conv", "in_proj", "out_proj")},
+            "ffn_gate": "feed_forward.w1",
+            "ffn_up": "feed_forward.w3",
+            "ffn_down": "feed_forward.w2",
+            **{gguf: name.replace("block_sparse_moe", "feed_forward")
+               for gguf, name in BLOCK_SPARSE.items()},
+            "exp_probs_b.bias": "feed_forward.expert_bias",
+        },
+        {"norm_topk_prob": True},
+        {to: key for to, key in FIELDS.items() if to not in ("norm_topk_prob", "rms_norm_eps")}
+        | {
+            "norm_eps": "attention.layer_norm_rms_epsilon",
+            "num_dense_layers": "leading_dense_block_count",
+            "conv_L_cache": "shortconv.l_cache",
+            "routed_scaling_factor": "expert_weights_scale",
+        },
+        one_way=SIGMOID | {"expert_weights_norm": (True,), "expert_weights_scale": ()},
+        together=together.lfm2moe,
+        top=TOP | {"token_embd_norm": "model.embedding_norm"},
     ),
 }  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Any
 from ..arguments import TEXT, show
 from .archs import ABSENT, ARCHS, ONE_WAY, REQUIRED, Arch
 from .keys import Keys
+from .together import Read
 
 # What YaRN's settings are called in a config.
 _YARN = {"factor": "factor", "original_context_length": "original_max_position_embeddings",
@@ -23,7 +24,9 @@ def arch_of(keys: Keys) -> Arch:
     return found
 
 
-def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[str, Any]:
+def config(
+    keys: Keys, arch: Arch, names: Collection[str], vocab: int, read: Read
+) -> dict[str, Any]:
     """The fields that the architecture's family reads.
 
     Args:
@@ -31,6 +34,7 @@ def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[s
         arch: its architecture.
         names: of its tensors.
         vocab: rows of its embedding.
+        read: the numbers of a vector.
 
     Raises:
         FormatError: a key is missing, is no number, or asks for what the engine does not do.
@@ -69,6 +73,7 @@ def config(keys: Keys, arch: Arch, names: Collection[str], vocab: int) -> dict[s
         **ABSENT,
         **arch.says,
         **said,
+        **arch.together(keys, names, read),
     }
 
 

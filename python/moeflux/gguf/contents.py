@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import files, formats
 from ..safetensors_header import Tensor, fail
-from .archs import TOP, Arch
+from .archs import Arch
 from .config import arch_of, config
 from .header import Entry, Header
 from .keys import Keys
@@ -26,6 +26,7 @@ _OTHER_PARTS = ("v.", "mm.", "a.")
 # Of all tensors that hold something else than what is stored: a model of 100 layers with 128 heads
 # of 128 channels has 1.8 million rows.
 MAX_ROWS, MAX_MADE_BYTES = 1 << 21, 256 << 20
+_FUSED = ".ffn_gate_up_exps.weight"
 _LAYER = re.compile(r"blk\.(\d{1,6})\.(.+)")
 
 
@@ -72,43 +73,70 @@ def contents(headers: list[Header], load: Callable[[Tensor, Path], Any] | None =
 
     keys = Keys(first.metadata, first.path)
     arch = arch_of(keys)
-    entries = {entry.name: entry for header in headers for entry in header.entries}
+    entries = {entry.name: _tensor(entry, entry.name, number)
+               for number, header in enumerate(headers) for entry in header.entries}  # fmt: skip
     embedding = entries.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise fail("gguf", "expected a matrix token_embd.weight, found none", first.path)
-    said = config(keys, arch, entries.keys(), embedding.shape[0])
+
+    def read_vector(name: str) -> Any:
+        return numbers(entries[name]) if name in entries else None
+
+    said = config(keys, arch, entries.keys(), embedding.shape[0], read_vector)
     tensors: dict[str, Tensor] = {}
     n_rows = made = 0
     for number, header in enumerate(headers):
         for entry in header.entries:
-            name = _hub_name(entry.name, keys, arch, header.path)
-            tensor = _tensor(entry, name or entry.name, number)
-            if name is not None:
-                _check_type(entry, header.path)
-                if transform := arch.transforms.get(entry.name.partition(".")[2].partition(".")[2]):
-                    tensor = transform(tensor, keys, numbers)
-                    n_rows += len(tensor.rows or ())
-                    made += 0 if tensor.numbers is None else tensor.numbers.nbytes
-            if n_rows > MAX_ROWS or made > MAX_MADE_BYTES:
-                raise fail("gguf", f"expected at most {MAX_ROWS} rows in another order and "
-                           f"{MAX_MADE_BYTES} bytes of other numbers, found {n_rows} and {made} "
-                           f"up to {entry.name!r}", header.path)  # fmt: skip
-            if tensor.name in tensors:
-                raise fail("gguf", f"expected one tensor for {tensor.name}, found {entry.name!r}, "
-                           "too", header.path)  # fmt: skip
-            tensors[tensor.name] = tensor
+            for tensor in _tensors(entry, keys, arch, number, header.path):
+                if tensor.name != entry.name:
+                    _check_type(entry, header.path)
+                    part = entry.name.partition(".")[2].partition(".")[2]
+                    if transform := arch.transforms.get(part):
+                        tensor = transform(tensor, keys, numbers)
+                        n_rows += len(tensor.rows or ())
+                        made += 0 if tensor.numbers is None else tensor.numbers.nbytes
+                if n_rows > MAX_ROWS or made > MAX_MADE_BYTES:
+                    raise fail("gguf", f"expected at most {MAX_ROWS} rows in another order and "
+                               f"{MAX_MADE_BYTES} bytes of other numbers, found {n_rows} and "
+                               f"{made} up to {entry.name!r}", header.path)  # fmt: skip
+                if tensor.name in tensors:
+                    raise fail("gguf", f"expected one tensor for {tensor.name}, found "
+                               f"{entry.name!r}, too", header.path)  # fmt: skip
+                tensors[tensor.name] = tensor
     return Contents(said, tuple(header.path for header in headers), tensors)
+
+
+def _tensors(entry: Entry, keys: Keys, arch: Arch, file: int, path: Path) -> list[Tensor]:
+    """The tensor by the family's name, or by its own where a text needs it not.
+
+    One that holds gates and ups of all experts is two, whose slices lie in turns.
+    """
+    if not entry.name.endswith(_FUSED):
+        return [_tensor(entry, _hub_name(entry.name, keys, arch, path) or entry.name, file)]
+    names = [_hub_name(entry.name.replace(_FUSED, f".ffn_{part}_exps.weight"), keys, arch, path)
+             for part in ("gate", "up")]  # fmt: skip
+    whole = _tensor(entry, entry.name, file)
+    if None in names:
+        return [whole]
+    if len(whole.shape) != 3 or not whole.shape[0] or whole.shape[1] % 2:
+        raise fail("gguf", f"expected experts with as many rows of gates as of ups in "
+                   f"{entry.name}, found shape {list(entry.shape)}", path)  # fmt: skip
+    n_experts, rows, *columns = whole.shape
+    stride = whole.nbytes // n_experts
+    return [replace(whole, name=str(name), offset=whole.offset + begin, nbytes=whole.nbytes // 2,
+                    shape=(n_experts, rows // 2, *columns), stride=stride)
+            for name, begin in zip(names, (0, stride // 2), strict=True)]  # fmt: skip
 
 
 def _hub_name(name: str, keys: Keys, arch: Arch, path: Path) -> str | None:
     """What the family calls a tensor; None where a text needs it not."""
-    if name.startswith(_OTHER_PARTS):
+    if name.startswith(_OTHER_PARTS) or name in arch.read:
         return None
     found = _LAYER.fullmatch(name)
     is_layer = found is None or int(found[1]) < keys.count("block_count")
     if found and is_layer and keys.n_layers <= int(found[1]):
         return None  # it predicts further tokens
-    part, table = (found[2], arch.tensors) if found else (name, TOP)
+    part, table = (found[2], arch.tensors) if found else (name, arch.top)
     prefix = f"model.layers.{int(found[1])}." if found else ""
     module, _, suffix = part.rpartition(".")
     if is_layer and part in table:

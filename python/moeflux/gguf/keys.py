@@ -80,6 +80,11 @@ class Keys:
             raise self.bad(f"expected an array in {self.name}.{key}, found {show(value)}")
         return None if value is None else value[:MAX_LAYERS].tolist()
 
+    def array_or_one(self, key: str) -> Any:
+        """The array of a key that may hold one; else its value, or None."""
+        value = self._metadata.get(f"{self.name}.{key}")
+        return self.array(key) if isinstance(value, np.ndarray) else value
+
     def count(self, key: str, default: int | None = None) -> int:
         """A whole number from 0 on."""
         found = self.get(key)

@@ -1,7 +1,8 @@
 """The tokenizer that a GGUF file's keys describe (`tokenizer.ggml.*`), built with `tokenizers`.
 
-Vocabularies of merges over bytes ("gpt2": Qwen, Llama 3, DeepSeek, ...) and SentencePiece's of
-scores ("llama": Mixtral). Ids are those of the model's own tokenizer.json.
+Vocabularies of merges over bytes ("gpt2": Qwen, Llama 3, DeepSeek, ...), SentencePiece's of scores
+("llama": Mixtral) and merges over letters ("gemma4"). Ids are those of the model's own
+tokenizer.json.
 """
 
 from __future__ import annotations
@@ -161,19 +162,30 @@ def _merges(keys: _Keys) -> list[tuple[str, str]]:
 
 def _of_scores(keys: _Keys) -> tuple[Any, bool]:
     """As `_of_merges`, for SentencePiece's rule: of all pairs that are a token, the best first."""
+    return _of_letters(keys, _pairs(keys, keys.numbers("scores")), keys.id("unknown", 0),
+                       keys.scalar("add_space_prefix", FLAG, True))  # fmt: skip
+
+
+def _of_gemma(keys: _Keys) -> tuple[Any, bool]:
+    """As `_of_scores`, of merges that the file lists."""
+    return _of_letters(keys, _merges(keys), keys.id("unknown"),
+                       keys.scalar("add_space_prefix", FLAG, False))  # fmt: skip
+
+
+def _of_letters(
+    keys: _Keys, merges: list[tuple[str, str]], unknown: int | None, has_prefix: bool
+) -> tuple[Any, bool]:
+    """Merges over letters and marks for spaces; bytes stand for letters that are no tokens."""
     from tokenizers import Tokenizer, decoders, models, normalizers
 
-    scores = keys.numbers("scores")
-    unknown = keys.id("unknown", 0)
     model = models.BPE(
         vocab=keys.ids,
-        merges=_pairs(keys, scores),
+        merges=merges,
         byte_fallback=True,
         fuse_unk=True,
         unk_token=None if unknown is None else keys.tokens[unknown],
     )
     tokenizer = Tokenizer(model)
-    has_prefix = keys.scalar("add_space_prefix", FLAG, True)
     replaced = normalizers.Replace(" ", _SPACE)
     before = [normalizers.Prepend(_SPACE)] if has_prefix else []
     tokenizer.normalizer = normalizers.Sequence([*before, replaced])
@@ -202,7 +214,7 @@ def _pairs(keys: _Keys, scores: list[float]) -> list[tuple[str, str]]:
 
 
 _LONGEST = 128  # letters; each may begin a pair
-_KINDS = {"gpt2": _of_merges, "llama": _of_scores}
+_KINDS = {"gpt2": _of_merges, "llama": _of_scores, "gemma4": _of_gemma}
 
 
 def _add_special(tokenizer: Any, keys: _Keys) -> None:

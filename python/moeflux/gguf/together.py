@@ -1,0 +1,104 @@
+"""Fields of a config that several keys of an architecture say together, or tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from ..arguments import is_integer, show
+from .keys import Keys
+
+# The numbers of a vector by its name; None where there is none.
+Read = Callable[[str], Any]
+Together = Callable[[Keys, Collection[str], Read], dict[str, Any]]
+_NOT_ROTATED = 1e20  # frequencies are divided by as much or more
+
+
+def nothing(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """Of most architectures."""
+    return {}
+
+
+def lfm2moe(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """Layers without keys are convolutions."""
+    heads = keys.array("attention.head_count_kv")
+    if heads is None or len(heads) < keys.n_layers or not all(map(is_integer, heads)):
+        raise keys.bad(f"expected {keys.name}.attention.head_count_kv of each of {keys.n_layers} "
+                       f"layers, found {show(heads)}")  # fmt: skip
+    return {
+        "layer_types": ["full_attention" if n else "conv" for n in heads[: keys.n_layers]],
+        "conv_bias": any(name.endswith(".shortconv.in_proj.bias") for name in names),
+        "use_expert_bias": any(name.endswith(".exp_probs_b.bias") for name in names),
+    }
+
+
+def gemma4(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """Layers with a window and without one: their heads, and what rotates them."""
+    slides = keys.array("attention.sliding_window_pattern")
+    n_layers = keys.n_layers
+    if slides is None or len(slides) < n_layers or all(slides[:n_layers]):
+        raise keys.bad(f"expected {keys.name}.attention.sliding_window_pattern of each of "
+                       f"{n_layers} layers, one of them without, found {show(slides)}")  # fmt: skip
+    kinds = ["sliding_attention" if slide else "full_attention" for slide in slides[:n_layers]]
+    full = [layer for layer, slide in enumerate(slides[:n_layers]) if not slide]
+    return {
+        "layer_types": kinds,
+        "num_key_value_heads": _heads(keys, [i for i in range(n_layers) if slides[i]] or full),
+        "num_global_key_value_heads": _heads(keys, full),
+        "attention_k_eq_v": any(f"blk.{layer}.attn_v.weight" not in names for layer in full),
+        "hidden_size_per_layer_input": keys.count("embedding_length_per_layer_input", 0),
+        "num_kv_shared_layers": keys.count("attention.shared_kv_layers", 0),
+        "rope_parameters": {
+            "sliding_attention": {
+                "rope_type": "default",
+                "rope_theta": _theta(keys, "rope.freq_base_swa"),
+                "partial_rotary_factor": _part(keys, "_swa"),
+            },
+            "full_attention": {
+                "rope_theta": _theta(keys, "rope.freq_base"),
+                **_proportional(keys, read("rope_freqs.weight")),
+            },
+        },
+    }
+
+
+def _heads(keys: Keys, layers: list[int]) -> int:
+    """Heads of keys that some layers have in common."""
+    listed = keys.array_or_one("attention.head_count_kv")
+    if not isinstance(listed, list):
+        return keys.count("attention.head_count_kv")
+    found = {listed[layer] for layer in layers if layer < len(listed)}
+    if len(found) != 1 or len(listed) <= max(layers) or not all(map(is_integer, found)):
+        raise keys.bad(f"expected one {keys.name}.attention.head_count_kv for layers {layers[:8]}, "
+                       f"found {show(sorted(found))}")  # fmt: skip
+    return int(found.pop())
+
+
+def _theta(keys: Keys, key: str) -> Any:
+    found = keys.get(key)
+    if found is None:
+        raise keys.bad(f"expected {keys.name}.{key}, found none")
+    return found
+
+
+def _part(keys: Keys, suffix: str) -> float:
+    """The share of a head's channels that are rotated."""
+    head_dim = max(keys.count(f"attention.key_length{suffix}"), 1)
+    return keys.count(f"rope.dimension_count{suffix}", head_dim) / head_dim
+
+
+def _proportional(keys: Keys, divisors: Any) -> dict[str, Any]:
+    """The kind of rotation that divisors of its frequencies make of it."""
+    if divisors is None:
+        return {"rope_type": "default", "partial_rotary_factor": _part(keys, "")}
+    n_pairs = keys.count("attention.key_length") // 2
+    is_rotated = np.abs(divisors) == 1  # those that are only described are -1
+    count = int(is_rotated.sum())
+    fits = is_rotated[:count].all() and (divisors[count:] >= _NOT_ROTATED).all()
+    if len(divisors) != n_pairs or not fits or _part(keys, "") != 1:
+        raise keys.bad(f"expected {n_pairs} ones and then numbers over {_NOT_ROTATED} in "
+                       f"rope_freqs.weight, for all pairs of a head, found {len(divisors)}, "
+                       f"{count} of them ones")  # fmt: skip
+    return {"rope_type": "proportional", "partial_rotary_factor": count / n_pairs}
