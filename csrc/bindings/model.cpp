@@ -8,6 +8,7 @@
 #include "bindings/plan.h"
 #include "bindings/spec.h"
 #include "model/loader.h"
+#include "ops/cpu/kernels.h"
 #include "ops/gpu/device_arena.h"
 
 namespace py = pybind11;
@@ -15,6 +16,13 @@ namespace py = pybind11;
 namespace moeflux::bindings {
 
 namespace {
+
+model::DecodeRow row_decoder() {
+  return [&kernels = ops::cpu::select_kernels(nullptr)](const quant::Matrix& matrix, uint32_t row,
+                                                        float* out) {
+    kernels.dequant_row(matrix, row, out);
+  };
+}
 
 std::shared_ptr<NativeModel> load(const py::dict& spec,
                                   const std::vector<std::shared_ptr<io::File>>& files,
@@ -34,7 +42,8 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
   const model::Node tree = to_node(spec);
   compute.ops->set_poll(poll_signals);  // kernels of a device are compiled: Ctrl-C ends that
   model->engine = Owned(unlocked([&] {
-    auto experts = model::load(tree, files, *model->arena, poll_signals, *model->weights);
+    auto experts =
+        model::load(tree, files, *model->arena, poll_signals, *model->weights, row_decoder());
     return std::make_shared<engine::Engine>(
         engine::Parts{model->arena, std::move(compute.ops), model->weights, files,
                       std::move(experts)},

@@ -3,8 +3,6 @@
 #include <cmath>
 #include <utility>
 
-#include "model/weight_reader.h"
-
 namespace moeflux::model {
 
 namespace {
@@ -121,6 +119,19 @@ void Fields::vector(const char* name, const float*& to, uint64_t count, bool opt
     const quant::Shape& shape = source.matrix->shape;
     require(uint64_t(shape.out) * shape.in == count, name, ": expected ", count, " numbers, found ",
             shape.out, " rows of ", shape.in, " (tensor ", source.matrix->name(), ")");
+  }
+  if (const Node* stacks = of->find("stacks")) {
+    of->at("slices").get("slices", source.slices);
+    uint64_t found = 0;
+    for (const Node& stack : stacks->as<Node::List>("stacks")) {
+      source.stacks.push_back(
+          {matrix_source(stack.at("matrix")), stack.at("turned").as<bool>("turned")});
+      const quant::Shape& shape = source.stacks.back().matrix.shape;
+      found += uint64_t(shape.out) * shape.in;
+    }
+    require(found == count && source.slices > 0, name, ": expected ", count,
+            " numbers in slices, found ", found, " in ", source.slices, " (tensor ",
+            source.tensor.name, ")");
   }
   require(source.count == count, name, ": expected ", count, " numbers, found ", source.count,
           " (tensor ", source.tensor.name, ")");
@@ -277,8 +288,8 @@ ops::GatedFfn expert_shapes(const Node& experts) {
 std::vector<store::LayerExperts> load(const Node& spec,
                                       const std::vector<std::shared_ptr<io::File>>& files,
                                       base::Arena& arena, const std::function<void()>& poll,
-                                      Weights& weights) {
-  Loading loading{arena, poll, weights, WeightReader(files, arena, weights)};
+                                      Weights& weights, DecodeRow decode) {
+  Loading loading{arena, poll, weights, WeightReader(files, arena, weights, std::move(decode))};
   try {
     read_all(spec, loading);
   } catch (const Error&) {  // what was asked for before, and fails as well, is told instead

@@ -25,10 +25,11 @@ void check_finite(const std::byte* data, uint64_t count, DType dtype, const std:
 }
 
 WeightReader::WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena,
-                           Weights& weights)
+                           Weights& weights, DecodeRow decode)
     : files_(std::move(files)),
       arena_(arena),
       weights_(weights),
+      decode_(std::move(decode)),
       bounce_(arena, io::kBounceBytes, "read buffer"),
       queue_(arena, kReaders) {}
 
@@ -59,10 +60,12 @@ uint64_t MatrixSource::n_rows() const {
 
 const float* WeightReader::vector(const VectorSource& source) {
   const uint64_t width = source.matrix ? 1 : quant::dtype_bytes(source.tensor.dtype);
-  check_range(source.tensor, 0, source.count * width);
+  if (source.stacks.empty()) check_range(source.tensor, 0, source.count * width);
   float* out = reinterpret_cast<float*>(
       allocate(uint64_t(source.count) * sizeof(float), source.tensor.name));
-  if (source.matrix)
+  if (!source.stacks.empty())
+    slices(source, out);
+  else if (source.matrix)
     floats(*source.matrix, out);
   else
     numbers(source.tensor, 0, source.count, out);
@@ -117,6 +120,67 @@ void WeightReader::floats(const MatrixSource& source, float* out) {
       out[begin + i] =
           quant::widen_e4m3(raw[i]) * scales[row / of_rows * groups + column / shape.group];
     }
+  }
+}
+
+void WeightReader::slices(const VectorSource& source, float* out) {
+  for (uint32_t slice = 0; slice < source.slices; ++slice)
+    for (const Stack& stack : source.stacks) {
+      quant::Shape shape = stack.matrix.shape;
+      quant::check_shape(shape, stack.matrix.name());
+      shape.out /= source.slices;
+      for (const quant::Plane& plane : shape.format->planes)
+        if (shape.out * source.slices != stack.matrix.shape.out || shape.out % plane.rows)
+          throw FormatError("[model::WeightReader] expected ", source.slices,
+                            " slices in whole blocks of rows, found ", stack.matrix.shape.out,
+                            " rows (tensor ", stack.matrix.name(), ")");
+      const uint64_t nbytes = quant::place_planes(shape, store::kPartAlignment).back();
+      base::Memory planes(arena_, nbytes, "slice of " + stack.matrix.name());
+      read_slice(stack.matrix, shape, slice, planes.mapped());
+      const uint64_t numbers = uint64_t(shape.out) * shape.in;
+      if (!files_[stack.matrix.planes[quant::kCodes]->file]->is_hole()) {
+        quant::Matrix matrix{shape, {}};
+        const auto places = quant::place_planes(shape, store::kPartAlignment);
+        for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+          if (shape.format->planes[plane].name)
+            matrix.planes[plane] = planes.mapped() + places[plane];
+        std::vector<float> row(shape.in);
+        for (uint32_t i = 0; i < shape.out; ++i) {
+          decode_(matrix, i, row.data());
+          for (uint32_t k = 0; k < shape.in; ++k)
+            out[stack.turned ? uint64_t(k) * shape.out + i : uint64_t(i) * shape.in + k] = row[k];
+        }
+      }
+      out += numbers;
+    }
+}
+
+void WeightReader::read_slice(const MatrixSource& source, const quant::Shape& shape, uint32_t slice,
+                              std::byte* data) {
+  const quant::Format& format = *shape.format;
+  const auto places = quant::place_planes(shape, store::kPartAlignment);
+  for (size_t plane = 0; plane < quant::kPlanes; ++plane) {
+    if (!format.in_file(plane)) continue;
+    const TensorRef& tensor = *source.planes[plane];
+    const uint64_t nbytes = shape.file_bytes(plane);
+    check_range(tensor, slice * nbytes, nbytes);
+    io::File& file = *files_[tensor.file];
+    if (file.is_hole()) continue;
+    const std::string name = "tensor " + tensor.name;
+    if (format.transcode) {
+      const uint64_t unit = format.block_bytes;
+      io::read_units(file, tensor.offset + slice * nbytes, nbytes, unit, bounce_.mapped(),
+                     [&](uint64_t done, std::span<const std::byte> blocks) {
+                       require_finite(quant::all_finite(quant::transcode(
+                                          shape, blocks, done / unit, data, store::kPartAlignment)),
+                                      name, file.path());
+                     });
+      continue;
+    }
+    const std::span<std::byte> piece(data + places[plane], nbytes);
+    io::read_exact(file, tensor.offset + slice * nbytes, piece, bounce_.mapped());
+    if (format.planes[plane].finite)
+      require_finite(quant::all_finite(shape, plane, piece), name, file.path());
   }
 }
 

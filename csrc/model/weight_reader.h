@@ -4,6 +4,7 @@
 // error of a matrix may come out of any call after its own; where a call fails, finish() throws
 // what failed before it.
 #pragma once
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -26,17 +27,30 @@ struct MatrixSource {
   uint64_t n_rows() const;  // of the matrix that is made
 };
 
+// Makes numbers of a row of a matrix.
+using DecodeRow = std::function<void(const quant::Matrix& matrix, uint32_t row, float* out)>;
+
+// A matrix of which a vector has slices; turned: the rows of each are its columns.
+struct Stack {
+  MatrixSource matrix;
+  bool turned = false;
+};
+
 struct VectorSource {
   TensorRef tensor;
   uint32_t count = 0;
   float add = 0;  // 1 for zero-centred norms, stored as w for a factor of 1 + w
   float mul = 1;  // multiplies the stored, before that
   std::optional<MatrixSource> matrix = {};  // of E4M3, whose numbers these are
+  // Or of these: the first slice of each, then the second of each, ...; as many of all.
+  std::vector<Stack> stacks = {};
+  uint32_t slices = 0;
 };
 
 class WeightReader {
  public:
-  WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena, Weights& weights);
+  WeightReader(std::vector<std::shared_ptr<io::File>> files, base::Arena& arena, Weights& weights,
+               DecodeRow decode = {});
   // What a reader books for as long as it lives.
   static uint64_t bytes(const base::Arena& arena);
   const float* vector(const VectorSource& source);  // as f32, whatever the file holds
@@ -51,6 +65,11 @@ class WeightReader {
   void numbers(const TensorRef& tensor, uint64_t begin, uint64_t count, float* out);
   // All numbers of a matrix of E4M3, finite.
   void floats(const MatrixSource& source, float* out);
+  // All slices of the stacks.
+  void slices(const VectorSource& source, float* out);
+  // The planes of a slice of a matrix into `data`, where place_planes places those of `shape`.
+  void read_slice(const MatrixSource& source, const quant::Shape& shape, uint32_t slice,
+                  std::byte* data);
   // Rows of a plane as `source` picks them.
   const std::byte* rows(const MatrixSource& source, size_t plane);
   // Planes of the blocks of those rows; `made` is the shape that they make.
@@ -59,6 +78,7 @@ class WeightReader {
   std::vector<std::shared_ptr<io::File>> files_;
   base::Arena& arena_;
   Weights& weights_;
+  const DecodeRow decode_;
   base::Memory bounce_;  // of vectors, which are read in the call
   io::ReadQueue queue_;  // last: its readers write what is above
 };

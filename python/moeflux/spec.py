@@ -27,6 +27,7 @@ from .stored import Range as Range
 from .stored import Rows as Rows
 from .stored import Shape as Shape
 from .stored import Slices as Slices
+from .stored import Stack as Stack
 from .stored import Vector as Vector
 
 

@@ -31,7 +31,8 @@ class Slices(NamedTuple):
 class Vector:
     """`count` numbers, kept as f32, times `mul` plus `add`: `numbers` (numpy), else the stored.
 
-    Those of a `matrix` of 8-bit floats are times its scales.
+    Those of a `matrix` of 8-bit floats are times its scales. Those of `stacks` are a slice of each,
+    then the next slice of each, `slices` of all.
     """
 
     tensor: Tensor
@@ -40,6 +41,8 @@ class Vector:
     numbers: Any = field(default=None, compare=False)
     mul: float = 1.0
     matrix: Matrix | None = None
+    stacks: list[Stack] | None = None
+    slices: int | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,14 @@ class Matrix(Shape):
     zeros: Tensor | None = None
     bias: Tensor | None = None
     rows: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A matrix of which a vector has slices of rows; turned: the rows of each are columns there."""
+
+    matrix: Matrix
+    turned: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,18 @@ import numpy as np
 import pytest
 
 import moeflux
-from oracle import Reference, build
+from moeflux import _core
+from moeflux.checkpoint import open_checkpoint
+from moeflux.converting import Settings, convert
+from moeflux.families import build_spec
+from moeflux.packing import pack, verify
+from moeflux.spec import tree
+from oracle import Reference, affine, build, safetensors_file, writer
+from oracle.checkpoint import Checkpoint
+from oracle.families import FAMILIES
 from oracle.goldens import TOLERANCE
+from oracle.safetensors_file import Stored
+from support.budget import smallest_budget
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(9)).integers(0, 250, 600)]
 ROOM = {"memory": "256MiB", "context": 640}
@@ -30,6 +40,119 @@ def test_other_shapes_meet_float64(family, options, tmp_path):
     folder = build(tmp_path / "m", family, "hf-f32", branch_gain=0.5, **options)
     found = moeflux.load(folder, **ROOM).session().step(TOKENS[:70], all_logits=True)
     close(found, Reference(folder).forward(TOKENS[:70]).logits, family)
+
+
+def quantised(name, values, config):
+    """As MLX stores a matrix or a stack of them, by its name, and the numbers that it means."""
+    said = config["quantization"]
+    words, scales, biases = affine.quantize(values, said["bits"], said["group_size"])
+    parts = [safetensors_file.encode(part, "BF16") for part in (scales, biases)]
+    stored = dict(zip(("weight", "scales", "biases"), (Stored("U32", words), *parts), strict=True))
+    means = affine.dequantize(words, *map(safetensors_file.decode, parts), said["bits"])
+    return {f"{name}.{part}": value for part, value in stored.items()}, means
+
+
+def with_keys_and_values(folder, family, form, how):
+    """A checkpoint whose kv_b_proj is stored otherwise, and the same with plain numbers.
+
+    "whole": quantised as it is; "apart": in two stacks, that of keys turned, as mlx-lm makes them.
+    """
+    options = {"qk_nope_head_dim": 64, "v_head_dim": 32}
+    if family == "mistral4":  # whose rotated part is one of the whole head
+        rope = FAMILIES[family].base["rope_parameters"] | {"partial_rotary_factor": 0.2}
+        options |= {"head_dim": 80, "rope_parameters": rope}
+    found = Checkpoint(build(folder / "source", family, form, branch_gain=0.5, **options))
+    text, stored, plain = found.text, dict(found.stored), dict(found.stored)
+    heads, nope = text["num_attention_heads"], text["qk_nope_head_dim"]
+    for name in [name for name in stored if name.endswith(".kv_b_proj.weight")]:
+        module = name.removesuffix(".kv_b_proj.weight")
+        values = safetensors_file.decode(stored.pop(name))
+        if how == "whole":
+            new, means = quantised(f"{module}.kv_b_proj", values, found.config)
+        else:
+            values = values.reshape(heads, -1, values.shape[-1])
+            keys = np.ascontiguousarray(values[:, :nope].swapaxes(1, 2))
+            of = {"embed_q": keys, "unembed_out": np.ascontiguousarray(values[:, nope:])}
+            if form == "mlx-q4":
+                made = {part: quantised(f"{module}.{part}", x, found.config)
+                        for part, x in of.items()}  # fmt: skip
+            else:
+                made = {part: ({f"{module}.{part}.weight": safetensors_file.encode(x, "F32")}, x)
+                        for part, x in of.items()}  # fmt: skip
+            new = {key: value for tensors, _ in made.values() for key, value in tensors.items()}
+            keys, values = (means for _, means in made.values())
+            means = np.concatenate([keys.swapaxes(1, 2), values], axis=1)
+        stored |= new
+        numbers = np.ascontiguousarray(means.reshape(-1, means.shape[-1]), np.float32)
+        plain[name] = safetensors_file.encode(numbers, "F32")
+    return (writer.write_checkpoint(folder / which, found.config, tensors, "mlx", 2)
+            for which, tensors in (("stored", stored), ("plain", plain)))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "form", "how"),
+    [("deepseek_v3", "mlx-q4", "whole"), ("deepseek_v3", "mlx-q4", "apart"),
+     ("glm4_moe_lite", "mlx-q4", "apart"), ("mistral4", "mlx-q4", "apart"),
+     ("glm4_moe_lite", "hf-f32", "apart")],
+)  # fmt: skip
+def test_keys_and_values_of_latents_may_be_quantised(family, form, how, tmp_path):
+    folder, plain = with_keys_and_values(tmp_path, family, form, how)
+    found = moeflux.load(folder, **ROOM).session().step(TOKENS[:70], all_logits=True)
+    close(found, Reference(plain).forward(TOKENS[:70]).logits, family)
+    exact = moeflux.load(plain, **ROOM).session().step(TOKENS[:70], all_logits=True)
+    assert np.abs(found - exact).max() <= TOLERANCE[family][0] / 4
+    small = moeflux.load(folder, memory=smallest_budget(folder, context=96), context=96)
+    assert np.array_equal(small.session().step(TOKENS[:70], all_logits=True), found)
+    packed = pack(folder, tmp_path / "packed")
+    verify(packed)
+    again = moeflux.load(packed, **ROOM).session().step(TOKENS[:70], all_logits=True)
+    assert np.array_equal(again, found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda of: of.update(slices=0), "numbers in slices, found 24576 in 0"),
+        (lambda of: of.update(slices=3), "expected 3 slices in whole blocks of rows, found 256"),
+        (lambda of: of["stacks"].pop(), "24576 numbers in slices, found 16384 in 4"),
+        (lambda of: of["stacks"][0]["matrix"].update(out=300), "numbers in slices"),
+        (lambda of: shorten(of["stacks"][1]["matrix"], "weight"), "expected .* bytes"),
+        (lambda of: shorten(of["stacks"][1]["matrix"], "scales"), "expected .* bytes"),
+    ],
+)  # fmt: skip
+def test_stacks_that_do_not_fit_are_refused(change, words, tmp_path):
+    path, _ = with_keys_and_values(tmp_path, "deepseek_v3", "mlx-q4", "apart")
+    checkpoint = open_checkpoint(path)
+    spec = tree(build_spec(checkpoint))
+    change(spec["layers"][1]["mla"]["kv_b"])
+    with pytest.raises(moeflux.FormatError, match=words):
+        _core.load_model(
+            spec=spec, files=[str(file) for file in checkpoint.files], memory_bytes=256 << 20,
+            direct=True, compute=_core.Compute(n_threads=2),
+            options=_core.Options(context=64, read_threads=2, read_ahead=False),
+        )  # fmt: skip
+
+
+def shorten(matrix, part):
+    name, file, offset, nbytes, dtype = matrix[part]
+    matrix[part] = name, file, offset, nbytes - 4, dtype
+
+
+def test_numbers_of_stacks_that_are_none_are_refused(tmp_path):
+    path, _ = with_keys_and_values(tmp_path, "deepseek_v3", "mlx-q4", "apart")
+    tensor = open_checkpoint(path).tensors["model.layers.1.self_attn.embed_q.scales"]
+    file = open_checkpoint(path).files[tensor.file]
+    content = bytearray(file.read_bytes())
+    content[tensor.offset + 8 : tensor.offset + 10] = b"\xc0\x7f"
+    file.write_bytes(content)
+    with pytest.raises(moeflux.FormatError, match=r"NaN.*layers.1.self_attn.embed_q.scales"):
+        moeflux.load(path, **ROOM)
+
+
+def test_stacks_are_not_converted(tmp_path):
+    path, _ = with_keys_and_values(tmp_path, "deepseek_v3", "mlx-q4", "apart")
+    with pytest.raises(moeflux.FormatError, match=r"embed_q.weight.*keys and values"):
+        convert(path, tmp_path / "out", Settings())
 
 
 @pytest.fixture(scope="module")

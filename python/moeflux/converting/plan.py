@@ -119,6 +119,10 @@ class Plan:
                 yield from self._items(getattr(net, each.name), each.name)
 
     def _vector(self, vector: spec.Vector, is_conv: bool) -> Item:
+        if vector.stacks is not None:
+            raise fail("convert", f"expected plain numbers or FP8 in {vector.tensor.name}, found "
+                       "quantised keys and values of latents, or stacks of them",
+                       self._checkpoint.path)  # fmt: skip
         shape = None
         if is_conv:  # in MLX's files, of which this is the sign
             channels = vector.tensor.shape[0]

@@ -73,6 +73,12 @@ class Tensors:
         """Whether the checkpoint holds the tensor."""
         return name in self.table
 
+    def is_packed(self, name: str) -> bool:
+        """Whether a matrix is of integers or blocks: none that `vector` reads."""
+        is_float = self._form is not None and TABLE[self._form[0]].are_floats
+        weight = self.table.get(f"{name}.weight")
+        return (self.has(f"{name}.scales") and not is_float) or bool(weight and weight.blocks)
+
     def get(self, name: str) -> Tensor:
         """The tensor of that name, or a FormatError."""
         if name not in self.table:
@@ -116,6 +122,23 @@ class Tensors:
             return spec.Vector(tensor, count, add, mul=mul, matrix=matrix)
         self._plain(tensor)
         return spec.Vector(tensor, count, add, tensor.numbers, mul)
+
+    def sliced(self, parts: dict[str, tuple[int, int, bool]], n: int) -> spec.Vector:
+        """A vector of n slices of each of the matrices `parts`, in turns, kept as f32.
+
+        A slice of one is (rows, columns), or what that is turned. Stacks [n, rows, columns] and
+        matrices of n times the rows are the same.
+        """
+        stacks, count = [], 0
+        for name, (rows, columns, turned) in parts.items():
+            is_stack = len(self.get(f"{name}.weight").shape) == 3
+            stored = (n, rows, columns) if is_stack else (n * rows, columns)
+            shape = replace(self._shape(name, stored), out=n * rows)
+            tensors = {part: self.get(f"{name}.{part}") for part in shape.tensors}
+            stacks.append(spec.Stack(spec.Matrix(**vars(shape) | tensors), turned))
+            count += n * rows * columns
+        tensor = stacks[0].matrix.weight
+        return spec.Vector(tensor, count, 0.0, stacks=stacks, slices=n)
 
     def matrix(
         self, name: str, out: int, columns: int, rows: Rows | None = None, bias: bool = False

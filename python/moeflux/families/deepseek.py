@@ -64,7 +64,6 @@ class LatentHeads:
     def _attention(self, tensors: Tensors, name: str) -> spec.Mla:
         d_model, rank, q_rank = tensors.d_model, self.rank, self.query_rank
         rows = self.n_heads * (self.nope_dim + self.rope_dim)
-        kv_rows = self.n_heads * (self.nope_dim + self.value_dim)
         q = "q_b_proj" if q_rank else "q_proj"
         return spec.Mla(
             q_a=tensors.matrix(f"{name}.q_a_proj", q_rank, d_model) if q_rank else None,
@@ -72,7 +71,7 @@ class LatentHeads:
             q_b=tensors.matrix(f"{name}.{q}", rows, q_rank or d_model),
             kv_a=tensors.matrix(f"{name}.kv_a_proj_with_mqa", rank + self.rope_dim, d_model),
             kv_norm=tensors.vector(f"{name}.kv_a_layernorm.weight", rank),
-            kv_b=tensors.vector(f"{name}.kv_b_proj.weight", kv_rows * rank),
+            kv_b=self._keys_and_values(tensors, name),
             o=tensors.matrix(f"{name}.o_proj", d_model, self.n_heads * self.value_dim),
             n_heads=self.n_heads,
             rank=rank,
@@ -83,6 +82,20 @@ class LatentHeads:
             scale=self.scale,
             norm_eps=_NORM_EPS,
         )
+
+    def _keys_and_values(self, tensors: Tensors, name: str) -> spec.Vector:
+        """What makes keys and values of latents, a head's keys before its values.
+
+        MLX's conversions have a matrix of each, that of the keys turned.
+        """
+        rows, whole = self.nope_dim + self.value_dim, f"{name}.kv_b_proj"
+        if tensors.has(f"{name}.embed_q.weight"):
+            parts = {f"{name}.embed_q": (self.rank, self.nope_dim, True),
+                     f"{name}.unembed_out": (self.value_dim, self.rank, False)}  # fmt: skip
+            return tensors.sliced(parts, self.n_heads)
+        if tensors.is_packed(whole):
+            return tensors.sliced({whole: (rows, self.rank, False)}, self.n_heads)
+        return tensors.vector(f"{whole}.weight", self.n_heads * rows * self.rank)
 
 
 def _yarn(config: Config) -> float:
