@@ -55,7 +55,7 @@ SCORES = {
 @pytest.mark.parametrize(
     ("family", "kind"),
     [("qwen3_5_moe", "gpt2"), ("mixtral", "llama"), ("glm4_moe", "gpt2"), ("gemma4", "gemma4"),
-     ("lfm2_moe", "gpt2")],
+     ("lfm2_moe", "gpt2"), ("mistral4", "gpt2")],
 )  # fmt: skip
 def test_every_key_that_is_read_may_have_every_kind_of_value(family, kind, tmp_path, monkeypatch):
     path, _ = gguf_twin.make(tmp_path, family, **FEW_LAYERS.get(family, {"num_hidden_layers": 1}))

@@ -84,7 +84,11 @@ def test_logits_are_those_of_the_numbers_that_were_written(family, tmp_path):
     assert np.array_equal(logits(found), logits(packed))
 
 
-@pytest.mark.parametrize("family", few(3, gguf_twin.ARCHS))
+LATENT = {"deepseek2", "mistral4"}  # of stacks, which conversions refuse: test_latent.py
+
+
+@pytest.mark.parametrize("family", few(3, [f for f, a in gguf_twin.ARCHS.items()
+                                           if a not in LATENT]))  # fmt: skip
 def test_a_gguf_file_becomes_what_its_numbers_would(family, tmp_path):
     """Of blocks of many kinds, decoded by `gguf`: the same bytes."""
     options = GENTLE | ({"swiglu_limit": 7.0} if family == "gpt_oss" else {})

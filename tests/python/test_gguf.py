@@ -11,17 +11,24 @@ from moeflux import formats
 from moeflux.checkpoint import open_checkpoint
 from moeflux.packing import pack, verify
 from oracle import goldens
+from oracle.checkpoint import Checkpoint
 from oracle.corrupt import join_file, split_file
+from oracle.families import FAMILIES as FAMILIES_OF
 from support import gguf_twin
 from support.budget import smallest_budget
 from support.few import few
 
 FAMILIES = list(gguf_twin.ARCHS)
-OPTIONS = {"gpt_oss": {"swiglu_limit": 7.0}}  # that no key holds
+# What no key holds, and files mean.
+OPTIONS = {
+    "gpt_oss": {"swiglu_limit": 7.0},
+    "deepseek_v3": {"rope_scaling": FAMILIES_OF["deepseek_v3"].base["rope_scaling"]
+                    | {"mscale": 0.8}},
+}  # fmt: skip
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 250, 40)]
 ROOM = {"memory": "256MiB", "context": 64}
-U32, STRING, ARRAY, BOOL = (gguf.GGUFValueType[name]
-                            for name in ("UINT32", "STRING", "ARRAY", "BOOL"))  # fmt: skip
+U32, STRING, ARRAY, BOOL = (gguf.GGUFValueType[name] for name in
+                                 ("UINT32", "STRING", "ARRAY", "BOOL"))  # fmt: skip
 
 
 def logits(path, **options):
@@ -229,6 +236,16 @@ DIVISORS = np.array([1.0] * 8 + [1e30] * 24, np.float32)
         ("gemma4", {"add": {"blk.0.ffn_gate_exps.weight": np.ones((8, 64, 64), np.float32)}},
          "expected one tensor for model.layers.0.experts.gate_proj.weight"),
         ("lfm2_moe", {"keys": {"lfm2moe.attention.head_count_kv": (2, U32)}}, "head_count_kv"),
+        ("mistral4", {"keys": {"mistral4.attention.temperature_length": (64, U32)}},
+         "temperature_length 32, as"),
+        ("mistral4", {"keys": {"mistral4.expert_gating_func": (2, U32)}}, "expert_gating_func 0"),
+        ("mistral4", {"keys": {"mistral4.attention.temperature_scale": ("x", STRING)}}, "llama_4"),
+        ("glm4_moe_lite", {"keys": {"deepseek2.rope.dimension_count": (48, U32)}}, "below the 48"),
+        ("glm4_moe_lite", {"keys": {"deepseek2.expert_gating_func": (1, U32)}}, "gating_func 2"),
+        ("glm4_moe_lite", {"keys": {"deepseek2.attention.value_length_mla": (64, U32)}},
+         "unembed_out"),
+        ("glm4_moe_lite", {"drop": ["blk.1.attn_k_b.weight"]}, "kv_b_proj"),
+        ("glm4_moe_lite", {"drop": ["blk.1.attn_v_b.weight"]}, "unembed_out"),
         ("lfm2_moe", {"keys": {"lfm2moe.attention.head_count_kv": U32S}}, "of each of 5 layers"),
         ("lfm2_moe", {"keys": {"lfm2moe.expert_gating_func": (1, U32)}}, "expert_gating_func 2"),
         ("lfm2_moe", {"keys": {"lfm2moe.expert_weights_norm": (False, BOOL)}}, "weights_norm True"),
@@ -254,6 +271,18 @@ def test_gates_and_ups_may_be_one_tensor(kind, tmp_path):
     folder = pack(fused, tmp_path / "packed")
     verify(folder)
     assert np.array_equal(logits(folder), logits(apart))
+
+
+def test_an_old_file_has_keys_and_values_of_latents_in_one(tmp_path):
+    source, twin = gguf_twin.make(tmp_path, "glm4_moe_lite")
+    weights = Checkpoint(twin)
+    both = {f"blk.{i}.attn_kv_b.weight": weights.get(f"layers.{i}.self_attn.kv_b_proj.weight")
+            for i in range(weights.text["num_hidden_layers"])}  # fmt: skip
+    drop = [name.replace("kv_b", part) for name in both for part in ("k_b", "v_b")]
+    both = {name: value.astype(np.float32) for name, value in both.items()}
+    path = changed(tmp_path / "old.gguf", source, drop=drop, add=both)
+    assert np.array_equal(logits(path), logits(source))
+    assert_close("glm4_moe_lite", logits(path), logits(twin))
 
 
 def test_a_rotation_of_whole_heads_needs_no_divisors(tmp_path):

@@ -27,7 +27,8 @@ Kind = gguf.GGMLQuantizationType
 ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwen35moe",
          "qwen2_moe": "qwen2moe", "olmoe": "olmoe", "mixtral": "llama", "minimax_m2": "minimax-m2",
          "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss", "gemma4": "gemma4",
-         "lfm2_moe": "lfm2moe"}  # fmt: skip
+         "lfm2_moe": "lfm2moe", "deepseek_v3": "deepseek2", "glm4_moe_lite": "deepseek2",
+         "mistral4": "mistral4"}  # fmt: skip
 HYBRID = ("qwen3_next", "qwen3_5_moe")
 
 # Where blocks that the package decodes and cannot make have f16 numbers, in bytes.
@@ -86,6 +87,8 @@ def mixed(name: str) -> Any:
         "down_proj": Kind.Q5_1,
         "w2": Kind.Q5_1,
         "v_proj": Kind.Q8_0,
+        "v_b_proj": Kind.Q8_0,
+        "k_b_proj": Kind.BF16,
         "lm_head": Kind.Q5_0,
         "embed_tokens": Kind.Q5_0,
         "self_attn.out_proj": Kind.F16,
@@ -122,13 +125,19 @@ def make(
     if family == "gemma4":  # gates and ups of experts are one tensor there
         of = (lambda of: lambda name: of(name.replace("experts.up_proj", "experts.gate_proj")))(of)
     text, prefix = found.text, found.family.hub_prefix
-    tensors = {name.replace(prefix, "model.", 1): value for name, value in tensors.items()}
+    head = found.family.hub_head
+    tensors = {name.replace(prefix, "model.", 1).replace(head, "lm_head"): value
+               for name, value in tensors.items()}  # fmt: skip
     for ours, own in zip(EXPERT_MATRICES, found.family.experts, strict=True):
         tensors = {name.replace(f".experts.{ours}.", f".experts.{own}."): value
                    for name, value in tensors.items()}  # fmt: skip
     stored: dict[str, Any] = {}
     twin: dict[str, Array] = {}
     for name, value in tensors.items():
+        if name.endswith("kv_b_proj.weight"):
+            parts, twin[name] = _keys_and_values(name, value, text, of)
+            stored |= parts
+            continue
         is_matrix = value.ndim > 1 and name.endswith("weight") and not name.endswith(CONVOLUTIONS)
         order = _columns(name, text, family)
         matrix = Matrix.of(
@@ -137,7 +146,8 @@ def make(
         stored[name] = matrix
         twin[name] = np.empty_like(matrix.values)
         twin[name][..., order] = matrix.values
-    renamed = {name.replace("model.", prefix, 1): value for name, value in twin.items()}
+    renamed = {name.replace("model.", prefix, 1).replace("lm_head", head): value
+               for name, value in twin.items()}  # fmt: skip
     writer.write_checkpoint(folder / "twin", found.config,
                             {name: encode(value, "F32") for name, value in renamed.items()},
                             "hf", 1)  # fmt: skip
@@ -147,6 +157,20 @@ def make(
                    "moe_intermediate_size": text[found.family.d_ff]}  # fmt: skip
     _write(path, family, text, dict(_converted(stored, text, family)), split)
     return next(iter(sorted(folder.glob("model*.gguf")))), folder / "twin"
+
+
+def _keys_and_values(
+    name: str, value: Array, text: dict[str, Any], of: Callable[[str], Any]
+) -> tuple[dict[str, Matrix], Array]:
+    """The keys' part of kv_b_proj by heads, turned, and the values'; and what both mean."""
+    nope = text["qk_nope_head_dim"]
+    heads = value.reshape(text["num_attention_heads"], -1, value.shape[-1])
+    both = {name.replace("kv_b", "k_b"): heads[:, :nope].swapaxes(1, 2),
+            name.replace("kv_b", "v_b"): heads[:, nope:]}  # fmt: skip
+    parts = {own: Matrix.of(np.ascontiguousarray(part), of(own)) for own, part in both.items()}
+    keys, values = (part.values for part in parts.values())
+    whole = np.concatenate([keys.swapaxes(1, 2), values], axis=1)
+    return parts, np.ascontiguousarray(whole.reshape(value.shape))
 
 
 def _tiled(text: dict[str, Any]) -> Array:
@@ -276,11 +300,11 @@ def _write(path: Path, family: str, text: dict[str, Any], tensors: dict[str, Mat
         _linear_metadata(out, text)
     if family == "qwen2_moe":
         out.add_expert_shared_feed_forward_length(text["shared_expert_intermediate_size"])
-    if family in ("minimax_m2", "glm4_moe"):
+    if family in ("minimax_m2", "glm4_moe", "deepseek_v3", "glm4_moe_lite"):
         out.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if family == "gpt_oss":
         out.add_sliding_window(text["sliding_window"])
-    if family == "glm4_moe":
+    if "n_group" in text:
         out.add_expert_shared_count(text["n_shared_experts"])
         out.add_leading_dense_block_count(text["first_k_dense_replace"])
         out.add_expert_group_count(text["n_group"])
@@ -315,6 +339,9 @@ def _metadata(out: Any, text: dict[str, Any]) -> None:
     out.add_expert_feed_forward_length(text["moe_intermediate_size"])
     if "global_head_dim" in text:
         _gemma_metadata(out, text)
+        return
+    if "kv_lora_rank" in text:
+        _latent_metadata(out, text)
         return
     kinds, n_kv_heads = text.get("layer_types", ()), text["num_key_value_heads"]
     has_convolutions = "conv" in kinds
@@ -351,6 +378,31 @@ def _gemma_metadata(out: Any, text: dict[str, Any]) -> None:
     out.add_embedding_length_per_layer_input(text["hidden_size_per_layer_input"])
     if text.get("final_logit_softcapping"):
         out.add_final_logit_softcapping(text["final_logit_softcapping"])
+
+
+def _latent_metadata(out: Any, text: dict[str, Any]) -> None:
+    rank, rotated = text["kv_lora_rank"], text["qk_rope_head_dim"]
+    if text["q_lora_rank"]:
+        out.add_q_lora_rank(text["q_lora_rank"])
+    out.add_kv_lora_rank(rank)
+    out.add_head_count_kv(1)
+    out.add_key_length(rank + rotated)
+    out.add_value_length(rank)
+    out.add_key_length_mla(text["qk_nope_head_dim"] + rotated)
+    out.add_value_length_mla(text["v_head_dim"])
+    out.add_rope_dimension_count(rotated)
+    rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
+    out.add_rope_freq_base(rope.get("rope_theta", text.get("rope_theta")))
+    if "factor" in rope:
+        out.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        out.add_rope_scaling_factor(rope["factor"])
+        out.add_rope_scaling_orig_ctx_len(rope["original_max_position_embeddings"])
+        out.add_rope_scaling_yarn_log_mul(0.1 * rope["mscale_all_dim"])
+        out.add_rope_scaling_yarn_beta_fast(rope["beta_fast"])
+        out.add_rope_scaling_yarn_beta_slow(rope["beta_slow"])
+    if beta := rope.get("llama_4_scaling_beta"):
+        out.add_attn_temperature_scale(beta)
+        out.add_attn_temperature_length(rope["original_max_position_embeddings"])
 
 
 def _linear_metadata(out: Any, text: dict[str, Any]) -> None:

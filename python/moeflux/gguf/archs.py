@@ -68,6 +68,27 @@ DELTA_NET = {
     "ssm_dt.bias": "linear_attn.dt_bias",
 }
 
+# The keys' part of `kv_b_proj` is turned, as MLX's conversions have it, and so named. Old files
+# have both in one.
+LATENT = {
+    "attn_norm": "input_layernorm",
+    "attn_q": "self_attn.q_proj",
+    "attn_q_a": "self_attn.q_a_proj",
+    "attn_q_a_norm": "self_attn.q_a_layernorm",
+    "attn_q_b": "self_attn.q_b_proj",
+    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
+    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
+    "attn_kv_b": "self_attn.kv_b_proj",
+    "attn_k_b": "self_attn.embed_q",
+    "attn_v_b": "self_attn.unembed_out",
+    "attn_output": "self_attn.o_proj",
+    "ffn_norm": "post_attention_layernorm",
+    **FFN,
+    **{gguf: name.replace("shared_expert", "shared_experts")
+       for gguf, name in SHARED_EXPERT.items()},
+    "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
+}  # fmt: skip
+
 # Fields of a config, and the keys that hold them. Those of `REQUIRED` have no default; what the
 # absence of others means in llama.cpp is in `ABSENT`.
 FIELDS = {
@@ -96,7 +117,24 @@ HYBRID_FIELDS = FIELDS | {
 }
 # Where all that a file says of the width of networks is that of an expert's.
 OF_EXPERTS = {"num_local_experts": "expert_count", "intermediate_size": "feed_forward_length"}
+GROUP_FIELDS = FIELDS | {
+    "n_routed_experts": "expert_count",
+    "n_shared_experts": "expert_shared_count",
+    "first_k_dense_replace": "leading_dense_block_count",
+    "n_group": "expert_group_count",
+    "topk_group": "expert_group_used_count",
+    "routed_scaling_factor": "expert_weights_scale",
+}
+LATENT_FIELDS = {to: key for to, key in GROUP_FIELDS.items()
+                 if to not in ("head_dim", "num_key_value_heads")} | {
+    "q_lora_rank": "attention.q_lora_rank",
+    "kv_lora_rank": "attention.kv_lora_rank",
+}  # fmt: skip
+LATENT_SAYS = {"norm_topk_prob": False, "n_shared_experts": 0, "first_k_dense_replace": 0,
+               "n_group": 1, "topk_group": 1, "routed_scaling_factor": 1.0}  # fmt: skip
 SIGMOID = {"expert_gating_func": (2,)}
+GROUPED = {"expert_group_count": (), "expert_weights_scale": ()}
+SCALED = {"rope.scaling.yarn_log_multiplier": ()}
 # Keys that mean what the engine does only with these values.
 ONE_WAY: dict[str, tuple[Any, ...]] = {
     "attention.causal": (True,),
@@ -258,16 +296,17 @@ ARCHS = {
             "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
         },
         {"norm_topk_prob": False, "n_shared_experts": 0, "first_k_dense_replace": 0},
-        FIELDS
-        | {
-            "n_routed_experts": "expert_count",
-            "n_shared_experts": "expert_shared_count",
-            "first_k_dense_replace": "leading_dense_block_count",
-            "n_group": "expert_group_count",
-            "topk_group": "expert_group_used_count",
-            "routed_scaling_factor": "expert_weights_scale",
-        },
-        one_way=SIGMOID | {"expert_group_count": (), "expert_weights_scale": ()},
+        GROUP_FIELDS,
+        one_way=SIGMOID | GROUPED,
+    ),
+    # DeepSeek-V3 and its kin; V2's routers are softmax's, and refused.
+    "deepseek2": Arch(
+        "deepseek_v3", LATENT, LATENT_SAYS, LATENT_FIELDS, one_way=SIGMOID | GROUPED | SCALED,
+        together=together.latent,
+    ),
+    "mistral4": Arch(
+        "mistral4", LATENT, LATENT_SAYS, LATENT_FIELDS, one_way=GROUPED | SCALED,
+        together=together.mistral4,
     ),
     "gemma4": Arch(
         "gemma4_text",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..arguments import TEXT, show
+from ..arguments import TEXT, is_number, show
 from .archs import ABSENT, ARCHS, ONE_WAY, REQUIRED, Arch
 from .keys import Keys
 from .together import Read
@@ -50,7 +50,8 @@ def config(
         if keys.get(key) is None:
             raise keys.bad(f"expected {keys.name}.{key}, found none")
     head_dim = keys.count("attention.key_length", _head_dim(keys))
-    if keys.count("attention.value_length", head_dim) != head_dim:
+    is_latent = keys.get("attention.kv_lora_rank") is not None
+    if not is_latent and keys.count("attention.value_length", head_dim) != head_dim:
         raise keys.bad(f"expected {keys.name}.attention.value_length {head_dim}, as keys have it, "
                        f"found {keys.get('attention.value_length')}")  # fmt: skip
     rotary = keys.count("rope.dimension_count", head_dim)
@@ -95,6 +96,10 @@ def _scaling(keys: Keys, arch: Arch) -> dict[str, Any]:
         raise keys.bad(f"expected {TEXT.expected} in {keys.name}.rope.scaling.type, found "
                        f"{show(kind)}")  # fmt: skip
     found = {to: keys.get(f"rope.scaling.{key}") for key, to in _YARN.items()}
+    found["llama_4_scaling_beta"] = keys.get("attention.temperature_scale")
+    log = keys.get("rope.scaling.yarn_log_multiplier")  # a tenth of what configs have, as float32
+    if log and is_number(log):
+        found["mscale"] = found["mscale_all_dim"] = round(10 * log, 6)
     return {"rope_scaling": {"rope_type": kind, **(arch.yarn if kind == "yarn" else {})}
             | {key: value for key, value in found.items() if value is not None}}  # fmt: skip
 

@@ -34,6 +34,31 @@ def lfm2moe(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
     }
 
 
+def latent(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """Heads of latent attention; what is cached of them is one head for all in the file."""
+    rope = keys.count("rope.dimension_count")
+    key, value = (keys.count(f"attention.{part}_length_mla", keys.count(f"attention.{part}_length"))
+                  for part in ("key", "value"))  # fmt: skip
+    if not 0 < rope < key:
+        raise keys.bad(f"expected {keys.name}.rope.dimension_count below the {key} of a key, found "
+                       f"{rope}")  # fmt: skip
+    return {"num_key_value_heads": keys.count("attention.head_count"), "head_dim": rope,
+            "qk_rope_head_dim": rope, "qk_nope_head_dim": key - rope, "v_head_dim": value,
+            "partial_rotary_factor": 1.0}  # fmt: skip
+
+
+def mistral4(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """The same, of which a part of a whole head is rotated; queries grow from a position on."""
+    original = keys.get("rope.scaling.original_context_length")
+    length = keys.get("attention.temperature_length")
+    if length != original:
+        raise keys.bad(f"expected {keys.name}.attention.temperature_length {show(original)}, as "
+                       f"rope.scaling.original_context_length, found {show(length)}")  # fmt: skip
+    heads = latent(keys, names, read)
+    whole = heads["qk_rope_head_dim"] + heads["qk_nope_head_dim"]
+    return heads | {"head_dim": whole, "partial_rotary_factor": heads["qk_rope_head_dim"] / whole}
+
+
 def gemma4(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
     """Layers with a window and without one: their heads, and what rotates them."""
     slides = keys.array("attention.sliding_window_pattern")
