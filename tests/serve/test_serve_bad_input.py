@@ -7,7 +7,7 @@ import pytest
 
 from moeflux.errors import SessionError
 from moeflux.serve.app import POSTS
-from moeflux.serve.engine import Busy, Health
+from moeflux.serve.engine import Busy, Health, Late
 from moeflux.serve.http.errors import ApiError, as_api_error
 from moeflux.serve.http.limits import _unique
 from moeflux.serve.settings import Settings
@@ -446,7 +446,12 @@ def test_a_prompt_beyond_the_context_has_a_code_of_its_own(path):
 @pytest.mark.parametrize("path", GOOD)
 @pytest.mark.parametrize(
     ("error", "status", "claudes"),
-    [(Busy("full", 7), 503, 529), (FAULT, 500, 500), (ValueError("bug"), 500, 500)],
+    [
+        (Busy("full", 7), 503, 529),
+        (Late("slow"), 504, 504),
+        (FAULT, 500, 500),
+        (ValueError("bug"), 500, 500),
+    ],
 )
 def test_an_engine_that_fails(path, stream, error, status, claudes):
     answer = ask(ScriptedEngine({"": error}), path, GOOD[path] | {"stream": stream})

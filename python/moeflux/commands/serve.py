@@ -45,6 +45,12 @@ def serve(
         float, typer.Option(help="Of each answer, where --max-running is auto.")
     ] = 1.0,
     max_queued: Annotated[int, typer.Option(help="Requests that may wait.")] = 64,
+    queue_timeout: Annotated[
+        float, typer.Option(help="Seconds that a request may wait for its turn.")
+    ] = 600,
+    request_timeout: Annotated[
+        Optional[float], typer.Option(help="Seconds that a request may take in all.")
+    ] = None,
     prefill_share: Annotated[
         float, typer.Option(help="Of the time, for prompts, while answers are written.")
     ] = 0.5,
@@ -88,13 +94,13 @@ def serve(
     engine_settings = EngineSettings(
         max_running=running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
         prefill_share=prefill_share, cache_memory=cache_memory,
-        cache_dir=cache_dir, cache_disk=cache_disk,
+        cache_dir=cache_dir, cache_disk=cache_disk, queue_timeout=queue_timeout,
     )  # fmt: skip
     settings = Settings(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,
         allowed_hosts=tuple(allowed_host or ()), cors_origins=tuple(cors_origin or ()),
         max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
-        page=not no_page, chat_template=template(chat_template),
+        page=not no_page, chat_template=template(chat_template), request_timeout=request_timeout,
     )  # fmt: skip
     from ..model import load
     from ..serve.local import LocalEngine

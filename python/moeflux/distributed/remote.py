@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -78,10 +79,12 @@ class RayEngine:
         A job whose replica is lost is sent to the next with the tokens that it has: on the CPU they
         are the ones that the other would choose, too, and the draws go on behind them.
         """
-        done, is_begun = list(job.done), False
+        done, is_begun, begin = list(job.done), False, time.monotonic()
         for turn in range(TRIES + 1):
             try:
-                async for delta in self._sent(replace(job, done=tuple(done))):
+                left = None if job.seconds is None else job.seconds - (time.monotonic() - begin)
+                again = replace(job, done=tuple(done), seconds=left and max(left, 0.0))
+                async for delta in self._sent(again):
                     if is_begun and turn and not (delta.tokens or delta.text or delta.finish):
                         continue  # admitted again
                     is_begun = True

@@ -35,6 +35,7 @@ class Served:
 
     engine: Engine
     renderer: Renderer
+    seconds: float | None = None  # that a request may take
     created: int = field(default_factory=lambda: int(time.time()))
 
     def __post_init__(self) -> None:
@@ -51,7 +52,8 @@ class Models:
 
     def __init__(self, engines: Mapping[str, Engine], settings: Settings) -> None:
         self.served = {
-            name: Served(engine, _renderer(engine, settings)) for name, engine in engines.items()
+            name: Served(engine, _renderer(engine, settings), settings.request_timeout)
+            for name, engine in engines.items()
         }
         self._aliases = settings.aliases
 
@@ -90,6 +92,8 @@ class Ask:
         n: choices.
         streamed: events are wanted as they come; else calls are given out once they are whole.
         call_prefix: of the ids of calls.
+        prompt: as `render` has made it; None before.
+        begun: when the request came, by `time.monotonic`.
     """
 
     served: Served
@@ -102,6 +106,7 @@ class Ask:
     streamed: bool = False
     call_prefix: str = "call_"
     prompt: Prompt | None = None
+    begun: float = field(default_factory=time.monotonic)
 
     async def render(self) -> Prompt:
         """The prompt, checked against the context."""
@@ -131,7 +136,7 @@ class Ask:
         )  # fmt: skip
         parsers = [self._parser(choice, markup, prompt.opened) for choice in range(self.n)]
         said = [Blocks() for _ in range(self.n)]
-        async with aclosing(run(self.served, job)) as deltas:
+        async with aclosing(run(self.served, job, self.begun)) as deltas:
             async for item in deltas:
                 for event in _heard(item, parsers):
                     if not isinstance(event, Started):
@@ -175,13 +180,20 @@ def _heard(item: Delta, parsers: Sequence[Parser]) -> list[Event]:
     return out
 
 
-async def run(served: Served, job: Job) -> AsyncGenerator[Delta, None]:
+async def run(served: Served, job: Job, begun: float) -> AsyncGenerator[Delta, None]:
     """The deltas of a job, until each choice has finished; logs a line at the end.
+
+    Args:
+        served: the model.
+        job: that its engine is asked.
+        begun: when the request came, by `time.monotonic`: its time counts from there.
 
     Raises:
         ApiError: the engine refuses the job, or fails.
     """
     begin, first = time.monotonic(), None
+    if served.seconds is not None:
+        job = replace(job, seconds=max(served.seconds - (begin - begun), 0.0))
     done: list[Delta] = []
     try:
         async with aclosing(served.engine.submit(job)) as deltas:  # type: ignore[type-var]

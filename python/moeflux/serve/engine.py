@@ -18,6 +18,10 @@ class Busy(MoefluxError):
         self.retry_after = retry_after
 
 
+class Late(MoefluxError):
+    """The job has had all the seconds that it may take."""
+
+
 class EngineError(MoefluxError):
     """The engine could not finish this job, through no fault of the request."""
 
@@ -106,6 +110,7 @@ class Job:
             its answer takes what another one has asked.
         id: of the request, for the log.
         shown: special tokens that are part of the text: markup of calls and reasoning.
+        seconds: that it may take from its submission to its end; None: any.
     """
 
     ids: Sequence[int]
@@ -119,6 +124,7 @@ class Job:
     scope: str = ""
     id: str = ""
     shown: frozenset[str] = frozenset()
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -255,6 +261,7 @@ class Engine(Protocol):
 
         Raises:
             Busy: at the first item.
+            Late: at any.
             SessionError: the prompt is empty, past the context, or has ids that are none.
         """
 

@@ -20,7 +20,7 @@ from ..model import Model
 from ..tokenizer import MAX_FILE_BYTES, Tokenizer
 from .constrain import Compiled, Compiler
 from .disk_cache import DiskCache
-from .engine import Busy, Delta, EngineError, Health, Job, ModelInfo
+from .engine import Busy, Delta, EngineError, Health, Job, Late, ModelInfo
 from .info import describe
 from .loop import StepLoop
 from .memory import Room
@@ -28,15 +28,18 @@ from .metrics import Metrics
 from .prefix_cache import PrefixCache
 from .scheduler import Limits
 from .sequence import Sequence as Choice
+from .settings import SECONDS
 from .ticket import Ticket
 
 COMPILE_THREADS, COMPILE_SECONDS = 2, 2.0
+RETRY_LATE = 10  # seconds after which whoever found no place may ask again
 CACHE_DISK = "8GiB"  # of files where a folder is given alone
 WRITE_SECONDS = 10.0  # at least, at the end, for snapshots that are worth a file
 SHARE = Rule("a size such as 2GiB, or a share such as 25%", lambda value: _share(value) is not None)
 RULES = {
     "max_running": optional(integer(1)),
     "max_queued": integer(0),
+    "queue_timeout": optional(SECONDS),
     "min_rate": number("above 0", lambda value: value > 0),
     "prefill_share": number("above 0 and below 1", lambda value: 0 < value < 1),
     "cache_memory": SHARE,
@@ -45,7 +48,11 @@ RULES = {
         Rule("a size such as 8GiB", lambda value: isinstance(_share(value), int))
     ),
 }
-JOB_RULES = {"n": integer(1, 16), "echo": optional(integer(0, 1 << 20))}
+JOB_RULES = {
+    "n": integer(1, 16),
+    "echo": optional(integer(0, 1 << 20)),
+    "seconds": optional(number("of seconds of 0 or more", lambda value: 0 <= value < 1e9)),
+}
 SAMPLING_RULES = {
     "presence_penalty": number("below infinity", lambda value: abs(value) < float("inf")),
     "frequency_penalty": number("below infinity", lambda value: abs(value) < float("inf")),
@@ -62,6 +69,7 @@ class EngineSettings:
     Attributes:
         max_running: choices at once; None: as many as keep `min_rate`, 64 at most.
         max_queued: choices that wait; a job more is refused.
+        queue_timeout: seconds that a job may wait for its first place; None: any.
         min_rate: tokens a second of each choice that `max_running` None looks for.
         prefill_share: of the time, for prompts, while answers are written.
         cache_memory: bound of snapshots: a size, or a share of what is free after the load.
@@ -74,6 +82,7 @@ class EngineSettings:
 
     max_running: int | None = None
     max_queued: int = 64
+    queue_timeout: float | None = None
     min_rate: float = 1.0
     prefill_share: float = 0.5
     cache_memory: str = "25%"
@@ -160,14 +169,28 @@ class LocalEngine:
             choice.taken.submitted = now
         ticket = Ticket(job, choices)
         self._open.add(ticket)
+        timers = self._timers(ticket)
         self._loop.submit(ticket)
         try:
             async for delta in ticket.news():
                 yield delta
         finally:
+            for timer in timers:
+                timer.cancel()
             self._open.discard(ticket)
             if not ticket.done:
                 self._loop.cancel(ticket)
+
+    def _timers(self, ticket: Ticket) -> list[asyncio.TimerHandle]:
+        """Those that end a job which waits or takes too long."""
+        later, timers = ticket.loop.call_later, []
+        if (most := self._settings.queue_timeout) is not None:
+            busy = Busy(f"[serve] no place for this request in {most:g} seconds", RETRY_LATE)
+            timers.append(later(most, ticket.fail_waiting, busy))
+        if (most := ticket.job.seconds) is not None:
+            late = Late("[serve] the request took longer than it may")
+            timers.append(later(most, ticket.fail, late))
+        return timers
 
     async def compile(self, kind: str, source: str, *, strict: bool = True) -> Compiled:
         """Compiles a grammar; see `Engine.compile`."""

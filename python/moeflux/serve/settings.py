@@ -34,6 +34,7 @@ RULES = {
     "body_timeout": SECONDS,
     "write_timeout": SECONDS,
     "keep_alive": SECONDS,
+    "request_timeout": optional(SECONDS),
     "drain": number("of seconds of 0 or more", lambda value: 0 <= value < 1e9),
     "aliases": Rule("a mapping of names or globs to models", _is_names),
     "chat_template": optional(TEXT),
@@ -57,6 +58,7 @@ class Settings:
         body_timeout: seconds without a byte of a body that has begun.
         write_timeout: seconds that a client may leave an event unread.
         keep_alive: seconds of silence before a stream shows that it lives.
+        request_timeout: seconds from a request to the end of its answer; None: any.
         drain: seconds that answers have to finish in when the server ends.
         aliases: other names of models, with * and ? as in file names.
         chat_template: jinja source in place of the checkpoint's own.
@@ -78,6 +80,7 @@ class Settings:
     body_timeout: float = 30
     write_timeout: float = 60
     keep_alive: float = 10
+    request_timeout: float | None = None
     drain: float = 30
     aliases: Mapping[str, str] = field(default_factory=dict)
     chat_template: str | None = None

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 
+from ..errors import MoefluxError
 from .engine import Delta, Job
 from .sequence import Sequence
 
@@ -24,6 +25,7 @@ class Ticket:
         self.cancelled = False
         self.loop = asyncio.get_running_loop()
         self._news: deque[Delta] = deque()
+        self._failure: MoefluxError | None = None
         self._came = asyncio.Event()
 
     @property
@@ -36,8 +38,18 @@ class Ticket:
         self._news.extend(deltas)
         self._came.set()
 
+    def fail(self, why: MoefluxError) -> None:
+        """Ends the news with an error, on the event loop."""
+        self._failure = why
+        self._came.set()
+
+    def fail_waiting(self, why: MoefluxError) -> None:
+        """The same, unless one has had its turn: news of that come after its first step."""
+        if all(sequence.taken.admitted is None for sequence in self.sequences):
+            self.fail(why)
+
     async def news(self) -> AsyncIterator[Delta]:
-        """All news, until the last choice has ended."""
+        """All news, until the last choice has ended. Raises what `fail` was told."""
         left = len(self.sequences)
         while left:
             await self._came.wait()
@@ -46,6 +58,8 @@ class Ticket:
                 delta = self._news.popleft()
                 left -= delta.finish is not None
                 yield delta
+            if left and self._failure is not None:
+                raise self._failure
 
 
 class Outbox:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -97,9 +98,10 @@ class Scored:
 class Asked:
     """A request of completions: a job for each prompt."""
 
-    def __init__(self, served: Served, body: CompletionBody, jobs: list[Job]) -> None:
+    def __init__(self, served: Served, body: CompletionBody, jobs: list[Job], begun: float) -> None:
         self._served, self._body, self._jobs = served, body, jobs
         self._id, self._created, self._n = new_id("cmpl-"), now(), body.n or 1
+        self._begun = begun
         self._max = jobs[0].sampling.max_tokens
         self._echo = bool(body.echo)
         self._told: Counter[int] = Counter()  # characters of a stream's choices, by their index
@@ -107,7 +109,7 @@ class Asked:
     @classmethod
     async def of(cls, request: Request, api: Api, body: CompletionBody) -> Asked:
         """Checks a body and makes its jobs."""
-        served = api.models.find(body.model)
+        served, begun = api.models.find(body.model), time.monotonic()
         if body.suffix:
             raise bad("a suffix is not done here", "suffix")
         if body.best_of not in (None, body.n or 1):
@@ -125,7 +127,7 @@ class Asked:
                 scope=scope(request, api), id=request_id(request))
             for ids in prompts
         ]  # fmt: skip
-        return cls(served, body, jobs)
+        return cls(served, body, jobs, begun)
 
     def _head(self) -> dict[str, Any]:
         return {
@@ -143,7 +145,8 @@ class Asked:
                                                for i in range(job.n))):  # fmt: skip
                 yield item
             return
-        async with aclosing(run(self._served, replace(job, n=1) if empty else job)) as deltas:
+        asked = replace(job, n=1) if empty else job
+        async with aclosing(run(self._served, asked, self._begun)) as deltas:
             async for item in deltas:
                 yield item
                 for choice in range(1, job.n) if empty and item.finish else ():

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.responses import Response
 
 from ...errors import MoefluxError, SessionError, TemplateError
-from ..engine import Busy
+from ..engine import Busy, Late
 
 # Types of errors by status: OpenAI's and Anthropic's.
 TYPES = {
@@ -24,6 +24,7 @@ TYPES = {
     500: ("server_error", "api_error"),
     501: ("not_implemented_error", "invalid_request_error"),
     503: ("overloaded_error", "overloaded_error"),
+    504: ("timeout_error", "timeout_error"),
 }
 OVERLOADED = 529  # what Anthropic has for 503
 
@@ -78,6 +79,8 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, Busy):
         return ApiError(503, str(error), code="overloaded",
                         headers={"Retry-After": str(error.retry_after)})  # fmt: skip
+    if isinstance(error, Late):
+        return ApiError(504, str(error), code="request_timeout")
     if isinstance(error, SessionError | TemplateError):
         return bad(str(error))
     if isinstance(error, MoefluxError):
