@@ -64,7 +64,7 @@ STREAM = {"messages": [USER], "stream": True}
 
 
 @pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("after", [b"200 OK", b'"content": "H"'])
+@pytest.mark.parametrize("after", [b"200 OK", b'"content":"H"'])
 def test_a_connection_that_ends_cancels_its_job(reset, after):
     engine = ScriptedEngine({"": "Hello " * 2000}, pause=0.005)
     with serving(engine) as port:

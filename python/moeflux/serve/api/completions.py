@@ -237,9 +237,11 @@ class Asked:
                 if self._echo and (item.scores is not None or (admitted and job.echo is None)):
                     for choice in range(job.n):
                         yield self._echoed(number * job.n + choice, job, item)
-                ended = [usage for one in usages for usage in one]
-                last = len(ended) == len(self._jobs) * job.n
-                more = {"timings": timings(total(ended))} if item.finish and last else {}
+                more = {}
+                if item.finish:
+                    ended = [usage for one in usages for usage in one]
+                    last = len(ended) == len(self._jobs) * job.n
+                    more = {"timings": timings(total(ended))} if last else {}
                 if item.text or item.tokens or item.finish:
                     yield self._chunk(number * job.n + item.choice, item, more)
         except Exception as error:
@@ -262,17 +264,20 @@ class Asked:
 
     def _scored(
         self, index: int, ids: Sequence[int], logprobs: Sequence[TokenLogprob | None]
-    ) -> Scored:
-        """More tokens of a stream, whose places go on from the last ones."""
+    ) -> Scored | None:
+        """More tokens of a stream, whose places go on from the last ones; None: unwanted."""
+        if self._body.logprobs is None:
+            return None
         scored = Scored()
         self._add(scored, ids, logprobs, self._told[index])
         self._told[index] += sum(map(len, scored.tokens))
         return scored
 
     def _one(
-        self, index: int, text: str, scored: Scored, reason: str | None, more: Mapping[str, Any]
-    ) -> bytes:
-        logprobs = None if self._body.logprobs is None else vars(scored)
+        self, index: int, text: str, scored: Scored | None, reason: str | None,
+        more: Mapping[str, Any],
+    ) -> bytes:  # fmt: skip
+        logprobs = None if scored is None else vars(scored)
         one = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
         usage = {"usage": None} if self._body.include_usage else {}
         return event({**self._head(), "choices": [one], **usage, **more})

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, Generic, TypeVar
 
+from pydantic_core import to_json
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -21,15 +21,14 @@ HEADERS = {
     "Cache-Control": "no-cache",
     "X-Accel-Buffering": "no",  # nginx holds back what it may buffer
 }
-_encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
 COMMENT = b": ping\n\n"
 
 
 def event(data: Any, name: str | None = None) -> bytes:
     """One event, of JSON data or of text."""
-    text = data if isinstance(data, str) else _encode(data)
-    head = f"event: {name}\n" if name else ""
-    return f"{head}data: {text}\n\n".encode()
+    text = data.encode() if isinstance(data, str) else to_json(data)
+    head = f"event: {name}\n".encode() if name else b""
+    return b"%bdata: %b\n\n" % (head, text)
 
 
 async def _until_gone(receive: Receive) -> None:
