@@ -146,7 +146,7 @@ def token_ids(
         ids = np.asarray(given)
     except ValueError:  # lists of different lengths
         raise SessionError(f"[{where}] {name}: expected {what}, found {show(given)}") from None
-    if ids.ndim != 1 or (ids.size and not np.issubdtype(ids.dtype, np.integer)):
+    if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
         raise SessionError(f"[{where}] {name}: expected {what}, found {ids.dtype} {ids.shape}")
     if ids.size == 1:  # of decode, many a step: reductions take longer than the rest
         least = most = int(ids[0])

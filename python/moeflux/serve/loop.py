@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import (
@@ -205,10 +204,9 @@ class StepLoop:
                     self._release(sequence, sequence.end("cancelled"))
 
     def _plan(self) -> StepPlan:
-        now = time.monotonic()
-        self._held = 0
+        now, self._held = time.monotonic(), 0
         running = tuple(self._view(key, q) for key, q in self._running.items())
-        promised = sum(r.promised for r in running)
+        promised = sum(r.promised for r in running) if self._waiting else 0
         waiting = tuple(
             Waiting(key, q.job.client, q.left, self._room.bytes(q.expected(AHEAD)),
                     now - q.taken.submitted, self._ready(q, promised))
@@ -220,12 +218,12 @@ class StepLoop:
     def _view(self, key: int, sequence: Sequence) -> Running:
         """What the scheduler knows of a choice that runs."""
         at, room = sequence.position, self._room
-        pending = len(sequence.tokens) - at
-        most = sequence.until_checkpoint(at) or self._limits.most
-        if sequence.echoes:
-            most = min(most, sequence.scored)
-        step = at + min(pending, most, self._limits.most)
-        held = room.bytes(at)
+        pending, most = len(sequence.tokens) - at, self._limits.most
+        if pending > 1:
+            most = min(most, sequence.until_checkpoint(at) or most)
+            if sequence.echoes:
+                most = min(most, sequence.scored)
+        step, held = at + min(pending, most), room.bytes(at)
         self._held += held
         return Running(key, sequence.job.client, pending, most, room.bytes(step) - held,
                        room.bytes(sequence.expected(AHEAD)) - held)  # fmt: skip
@@ -293,8 +291,6 @@ class StepLoop:
         rows: Counter[str] = Counter()
         for sequence, n, chosen in done:
             rows[sequence.job.client] += n
-            if sequence.session is not None:
-                sequence.taken.add(sequence.session.last_step)
             self._push(sequence, chosen, now)
         if done:
             self._costs.observe(now, now - begin, rows, prompt, left.count(1))
@@ -330,17 +326,17 @@ class StepLoop:
         if feed[0][0].echoes:
             feed[0][0].score(feed[0][1])
             return [(*feed[0], None)]
-        samplers = [self._guarded(q, partial(q.sampler, n)) for q, n in feed]
+        samplers = [self._guarded(q, q.sampler, n) for q, n in feed]
         wanted = [(q, n, one) for (q, n), one in zip(feed, samplers, strict=True)
                   if q.session is not None]  # fmt: skip
         batch = [(q.session, q.next(n)) for q, n, _ in wanted if q.session is not None]
         found = self._model.step_batch(batch, sample=[one for _, _, one in wanted])
         return [(q, n, chosen) for (q, n, _), chosen in zip(wanted, found, strict=True)]
 
-    def _guarded(self, sequence: Sequence, work: Callable[[], T]) -> T | None:
+    def _guarded(self, sequence: Sequence, work: Callable[..., T], *given: Any) -> T | None:
         """What the work gives; None where it ends the choice with an error."""
         try:
-            return work()
+            return work(*given)
         except BaseException as error:
             if not isinstance(error, Exception) and type(error).__name__ != PANIC:
                 raise
@@ -358,7 +354,7 @@ class StepLoop:
             self._preempt(youngest)
 
     def _push(self, sequence: Sequence, chosen: Choice | None, now: float) -> None:
-        delta = self._guarded(sequence, partial(sequence.push, chosen, now))
+        delta = self._guarded(sequence, sequence.push, chosen, now)
         if sequence.finish == "error":
             return
         if sequence.finish is not None and delta is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from .costs import Costs, owner_of
 
@@ -69,8 +70,7 @@ class Waiting:
     ready: bool = True
 
 
-@dataclass(frozen=True)
-class Running:
+class Running(NamedTuple):  # 64 a step are made
     """A choice that has a session; `pending` tokens of it are not computed yet.
 
     Attributes:
@@ -178,6 +178,8 @@ def _admit(
 ) -> tuple[list[int], int]:
     """Keys in the order of admission, and the bytes to evict for them and for the pass."""
     admitted: list[int] = []
+    if not state.waiting:
+        return admitted, evict
     clients = Counter(r.client for r in state.running)
     owners = Counter(owner_of(r.client) for r in state.running)
     queue = [w for w in state.waiting if w.ready]

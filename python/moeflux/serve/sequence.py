@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..generation import StopStrings
@@ -69,7 +69,10 @@ class Taken:
 
     cached: int = 0
     on_disk: bool = False  # the cached ones were there
-    counts: dict[str, Any] = field(default_factory=dict)
+    hits: int = 0
+    misses: int = 0
+    read_bytes: int = 0
+    wait_s: float = 0.0
     submitted: float = 0.0
     admitted: float | None = None
     first: float | None = None
@@ -77,8 +80,10 @@ class Taken:
 
     def add(self, step: Mapping[str, Any]) -> None:
         """A step more, of `Session.last_step`."""
-        for name, count in step.items():
-            self.counts[name] = self.counts.get(name, 0) + count
+        self.hits += step["hits"]
+        self.misses += step["misses"]
+        self.read_bytes += step["bytes_read"]
+        self.wait_s += step["wait_seconds"]
 
     def usage(self, prompt: int, generated: int) -> Usage:
         """As the client is told."""
@@ -89,10 +94,10 @@ class Taken:
             cached_memory=0 if self.on_disk else self.cached,
             cached_disk=self.cached if self.on_disk else 0,
             generated=generated,
-            hits=int(self.counts.get("hits", 0)),
-            misses=int(self.counts.get("misses", 0)),
-            read_bytes=int(self.counts.get("bytes_read", 0)),
-            wait_s=float(self.counts.get("wait_seconds", 0)),
+            hits=self.hits,
+            misses=self.misses,
+            read_bytes=self.read_bytes,
+            wait_s=self.wait_s,
             queue_s=begin - self.submitted,
             prefill_s=first - begin,
             decode_s=(self.last if self.last is not None else first) - first,
@@ -173,7 +178,8 @@ class Sequence:
 
     def expected(self, ahead: int) -> int:
         """Tokens that it is going to hold, with so many of its answer at most."""
-        return len(self.tokens) - 1 + min(max(self._most - self.generated, 1), ahead)
+        n = len(self.tokens)
+        return n - 1 + min(max(self._most + self._n_prompt - n, 1), ahead)
 
     def until_checkpoint(self, position: int) -> int | None:
         """Tokens from its position to the next checkpoint; None where there is none."""
@@ -238,6 +244,8 @@ class Sequence:
         Raises:
             EngineError: the constraint cannot go on.
         """
+        if self.session is not None:
+            self.taken.add(self.session.last_step)
         scores = None
         if not self._told_scores and not self.echoes:
             self._told_scores, scores = True, Scores(tuple(self._scores))
