@@ -16,6 +16,7 @@ import pytest
 import moeflux
 from moeflux import Choice, IoError, MemoryBudgetError
 from moeflux.serve.engine import Busy, EngineError, Job, Sampling
+from moeflux.serve.faults import SetBack
 from moeflux.serve.local import EngineSettings, LocalEngine
 from moeflux.serve.loop import TOGETHER, StepLoop
 from moeflux.serve.memory import Room
@@ -430,6 +431,57 @@ def test_without_memory_the_youngest_pauses_and_says_the_same(alone):
     found, failed, metrics = serving(work, cache_memory="0")
     assert found == [expected(alone, text, seed=2) for text in TEXTS[:3]]
     assert failed == [3] * 4 and "moeflux_preemptions_total 4.0" in metrics
+
+
+def test_who_never_finds_memory_beside_others_loses_its_session_ever_more_seldom(alone):
+    """A step takes more than a plan sees, as long as three run; each try costs snapshots."""
+
+    async def work(engine):
+        step, failed = engine._model.step_batch, []
+
+        def full(batch, **options):
+            if len(batch) == 3:
+                failed.append(len(batch))
+                raise MemoryBudgetError("no room to grow")
+            return step(batch, **options)
+
+        engine._model.step_batch = full
+        asked = (answer(engine, text, seed=2, max_tokens=60) for text in TEXTS[:3])
+        found = await asyncio.gather(*asked)
+        return [one for one, _ in found], failed
+
+    found, failed = serving(work, cache_memory="0")
+    assert found == [expected(alone, text, seed=2, max_tokens=60) for text in TEXTS[:3]]
+    assert 3 <= len(failed) <= 7  # of 60 steps; without a pause each of them
+
+
+def test_a_choice_that_was_set_back_waits_twice_as_long_until_it_gets_on():
+    back, waits = SetBack(), []
+
+    def steps():
+        """That it waits for."""
+        count = 0
+        while back.holds(7):
+            back.step()
+            count += 1
+        return count
+
+    for tokens in (5, 5, 5, 6, 6):
+        back.put(7, tokens)
+        waits.append(steps())
+    assert waits == [2, 4, 8, 2, 4]
+    back.put(7, 6)
+    back.put(8, 1)
+    back.end(8)  # which makes room
+    assert not back.holds(7)
+    back.put(7, 6)
+    assert steps() == 16
+    for _ in range(40):
+        back.put(7, 6)
+    assert steps() == 256
+    back.end(7)
+    back.put(7, 6)
+    assert steps() == 2
 
 
 def test_a_lone_job_without_memory_is_told():

@@ -27,6 +27,7 @@ from ..sampling import Choice
 from .costs import Costs
 from .disk_cache import DiskCache
 from .engine import Delta, Usage
+from .faults import BadReads, SetBack
 from .memory import Room
 from .metrics import Metrics
 from .prefix_cache import PrefixCache
@@ -43,7 +44,6 @@ AHEAD = 256  # tokens of an answer that admission sees room for
 PANIC = "PanicException"  # of Rust code, such as llguidance's; it is no Exception
 TOGETHER = 0.01  # seconds that a prompt waits for others, where nobody runs: one sweep serves all
 REST = 0.05  # seconds at most, where what is awaited comes from a disk
-BAD_READS, BAD_SECONDS = 3, 60.0  # so many jobs that reads have ended, within so long: degraded
 COUNTERS = ("hits", "misses", "bytes_read", "wait_seconds")
 
 
@@ -78,7 +78,7 @@ class StepLoop:
         self._held = 0  # bytes of the sessions that run, as of the last plan
         self._stepping: tuple[Ticket, ...] = ()  # jobs of the step in progress
         self._outbox = Outbox()
-        self._bad_reads: deque[float] = deque(maxlen=BAD_READS)
+        self._bad_reads, self._set_back = BadReads(), SetBack()
         self._stopped = False
         self._over = False  # the thread takes no more jobs
         self._ending = threading.Lock()
@@ -136,8 +136,7 @@ class StepLoop:
     @property
     def degraded(self) -> bool:
         """Whether reads have ended several jobs within a minute."""
-        bad = tuple(self._bad_reads)
-        return len(bad) == BAD_READS and time.monotonic() - bad[0] < BAD_SECONDS
+        return self._bad_reads.are_many(time.monotonic())
 
     def _run(self) -> None:
         try:
@@ -230,6 +229,8 @@ class StepLoop:
 
     def _ready(self, sequence: Sequence, promised: int) -> bool:
         """Choices after the first wait until that has the prompt, and go on from its snapshot."""
+        if self._running and self._set_back.holds(sequence.key):
+            return False
         first = self._tickets[sequence.key].sequences[0]
         if sequence is first:
             return self.prefixes.is_ready(sequence, promised)
@@ -278,6 +279,7 @@ class StepLoop:
                 self._tell(sequence, Delta(usage=usage))
 
     def _step(self, feed: Feed) -> None:
+        self._set_back.step()
         left = [q.pending for q, _ in feed]  # all that decode are fed
         prompt = sum(n for (_, n), m in zip(feed, left, strict=True) if m > self._limits.short)
         self._stepping = tuple({self._tickets[q.key] for q, _ in feed})
@@ -317,7 +319,7 @@ class StepLoop:
                     tried.add(blamed[0].key)
                     continue
                 if is_read:
-                    self._bad_reads.append(time.monotonic())
+                    self._bad_reads.note(time.monotonic())
                 self._fail(blamed[0], error)
         return []
 
@@ -351,6 +353,7 @@ class StepLoop:
         if len(self._running) == 1:
             self._fail(youngest, error)
         else:
+            self._set_back.put(youngest.key, len(youngest.tokens))
             self._preempt(youngest)
 
     def _push(self, sequence: Sequence, chosen: Choice | None, now: float) -> None:
@@ -379,6 +382,7 @@ class StepLoop:
             self.prefixes.keep(sequence)
         sequence.session = None
         self.prefixes.forget(sequence)
+        self._set_back.end(sequence.key)
         self._running.pop(sequence.key, None)
         self._waiting.pop(sequence.key, None)  # it lost its session in the step that ended it
         self._tell(sequence, last)
