@@ -63,6 +63,9 @@ def serve(
     cache_disk: Annotated[
         Optional[str], typer.Option(help="Of all files there; 8GiB where it is not given.")
     ] = None,
+    cache_writes: Annotated[
+        Optional[str], typer.Option(help="To write there in a day; 20GiB where it is not given.")
+    ] = None,
     api_key: Annotated[
         Optional[list[str]],
         typer.Option(help="Clients must send it; repeatable. MOEFLUX_API_KEY's in its place."),
@@ -94,7 +97,8 @@ def serve(
     engine_settings = EngineSettings(
         max_running=running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
         prefill_share=prefill_share, cache_memory=cache_memory,
-        cache_dir=cache_dir, cache_disk=cache_disk, queue_timeout=queue_timeout,
+        cache_dir=cache_dir, cache_disk=cache_disk, cache_writes=cache_writes,
+        queue_timeout=queue_timeout,
     )  # fmt: skip
     settings = Settings(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,

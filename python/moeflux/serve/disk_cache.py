@@ -15,8 +15,8 @@ import re
 import stat
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from ..snapshot import Snapshot, fingerprint
 SUFFIX = ".mfs"
 _NAME = re.compile(rf"[0-9a-f]{{64}}\{SUFFIX}")
 _PART = re.compile(rf"\.[0-9a-f]{{64}}\{SUFFIX}\..*\{PART}")
+DAY = 86_400.0  # seconds
 OLD_PART = 3600.0  # seconds: a part that nobody has written to for so long was left by a crash
 
 
@@ -54,6 +55,29 @@ class Entry:
     when: float
 
 
+class Day:
+    """Bytes that may be written within a day: disks wear out.
+
+    Args:
+        most: of them.
+        before: (seconds since 1970, bytes) of what was written before.
+    """
+
+    def __init__(self, most: int, before: Iterable[tuple[float, int]] = ()) -> None:
+        self._most, self._writes = most, deque(sorted(before))
+        self._nbytes = sum(nbytes for _, nbytes in self._writes)
+
+    def take(self, nbytes: int, now: float) -> bool:
+        """Counts a write, unless it is too much."""
+        while self._writes and self._writes[0][0] <= now - DAY:
+            self._nbytes -= self._writes.popleft()[1]
+        fits = self._nbytes + nbytes <= self._most
+        if fits:
+            self._writes.append((now, nbytes))
+            self._nbytes += nbytes
+        return fits
+
+
 class DiskCache:
     """Snapshots of one model in a folder. Any thread may use it.
 
@@ -61,16 +85,20 @@ class DiskCache:
         folder: made where there is none.
         max_bytes: of all files together.
         model: whose they are.
+        day_bytes: to write in 24 hours at most; files that were there at the start and are no
+            older count. None: any number.
 
     Attributes:
-        counts: files "read", "written", "damaged" and "failed" so far.
+        counts: files "read", "written", "damaged", "failed" and "refused" (for the day's bytes).
 
     Raises:
         IoError: the folder cannot be used, or others can write to it.
         FormatError: the checkpoint is no longer what was loaded.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, model: Model) -> None:
+    def __init__(
+        self, folder: Path, max_bytes: int, model: Model, day_bytes: int | None = None
+    ) -> None:
         self._folder, self._max_bytes, self._model = folder, max_bytes, model
         self._lock = threading.Lock()  # over the index
         self._index: dict[str, Entry] = {}
@@ -78,12 +106,15 @@ class DiskCache:
         self._nbytes = 0
         self.counts: Counter[str] = Counter()
         self._fails = False  # the last write has
+        self._refuses = False  # it was too much for the day
         native = model._native
         own = fingerprint(native, model._identity, native.snapshot_form(1 << 24))
         said = json.dumps([own, _stamps(model.path)], sort_keys=True)
         self._base = hashlib.sha256(said.encode())
         _private_folder(folder)
         self._scan()
+        most = 1 << 62 if day_bytes is None else day_bytes
+        self._day = Day(most, [(entry.when, entry.nbytes) for entry in self._index.values()])
 
     def __len__(self) -> int:
         return self._positions.total()
@@ -150,11 +181,13 @@ class DiskCache:
         snapshot: Snapshot,
         progress: Callable[[int, int], object] | None = None,
     ) -> bool:
-        """Keeps a snapshot of `ids`. False where it is larger than the bound, or the disk fails."""
+        """Keeps a snapshot of `ids`. False where a bound forbids it, or the disk fails."""
         name, position = self.name(ids, scope), snapshot.position
         state = self._model._native.snapshot_form(position)["nbytes"]
         nbytes = saved.file_bytes(state, position)
         if nbytes > self._max_bytes:
+            return False
+        if not self._fits_day(nbytes):
             return False
         self._make_room(nbytes)
         path = self._folder / name
@@ -174,6 +207,17 @@ class DiskCache:
             self._add(entry)
         self._make_room(0)
         return True
+
+    def _fits_day(self, nbytes: int) -> bool:
+        with self._lock:
+            fits = self._day.take(nbytes, time.time())
+        if not fits:
+            self.counts["refused"] += 1
+            if not self._refuses:
+                logger.warning("prompts are not kept on disk: as much as may be was written in a "
+                               "day")  # fmt: skip
+        self._refuses = not fits
+        return fits
 
     def _hash(self, scope: str) -> hashlib._Hash:
         hashed = self._base.copy()

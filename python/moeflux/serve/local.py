@@ -33,9 +33,10 @@ from .ticket import Ticket
 
 COMPILE_THREADS, COMPILE_SECONDS = 2, 2.0
 RETRY_LATE = 10  # seconds after which whoever found no place may ask again
-CACHE_DISK = "8GiB"  # of files where a folder is given alone
+CACHE_DISK, CACHE_WRITES = "8GiB", "20GiB"  # of files where a folder is given alone
 WRITE_SECONDS = 10.0  # at least, at the end, for snapshots that are worth a file
 SHARE = Rule("a size such as 2GiB, or a share such as 25%", lambda value: _share(value) is not None)
+BYTES = Rule("a size such as 8GiB", lambda value: isinstance(_share(value), int))
 RULES = {
     "max_running": optional(integer(1)),
     "max_queued": integer(0),
@@ -44,9 +45,8 @@ RULES = {
     "prefill_share": number("above 0 and below 1", lambda value: 0 < value < 1),
     "cache_memory": SHARE,
     "cache_dir": optional(Rule("a path", lambda value: PATH.fits(value) and value != "")),
-    "cache_disk": optional(
-        Rule("a size such as 8GiB", lambda value: isinstance(_share(value), int))
-    ),
+    "cache_disk": optional(BYTES),
+    "cache_writes": optional(BYTES),
 }
 JOB_RULES = {
     "n": integer(1, 16),
@@ -75,6 +75,7 @@ class EngineSettings:
         cache_memory: bound of snapshots: a size, or a share of what is free after the load.
         cache_dir: folder of snapshots in files, which outlive the engine; None: there is none.
         cache_disk: bound of all files there; None: `CACHE_DISK`.
+        cache_writes: bound of what is written there in 24 hours; None: `CACHE_WRITES`.
 
     Raises:
         SessionError: a value breaks its rule, or there is a bound of files and no folder.
@@ -88,11 +89,13 @@ class EngineSettings:
     cache_memory: str = "25%"
     cache_dir: str | os.PathLike[str] | None = None
     cache_disk: str | None = None
+    cache_writes: str | None = None
 
     def __post_init__(self) -> None:
         check("serve", SessionError, RULES, vars(self))
-        if self.cache_disk is not None and self.cache_dir is None:
-            raise SessionError("[serve] cache_disk: expected a cache_dir with it, found none")
+        for name in ("cache_disk", "cache_writes"):
+            if getattr(self, name) is not None and self.cache_dir is None:
+                raise SessionError(f"[serve] {name}: expected a cache_dir with it, found none")
 
 
 class LocalEngine:
@@ -123,7 +126,8 @@ class LocalEngine:
                         kept_bytes=room.kept_bytes)  # fmt: skip
         self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes))
         self._disk = (
-            DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk or CACHE_DISK), model)
+            DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk or CACHE_DISK), model,
+                      parse_bytes(s.cache_writes or CACHE_WRITES))
             if s.cache_dir is not None else None
         )  # fmt: skip
         self._loop = StepLoop(model, limits, self._cache, room, self.metrics, self._disk)

@@ -120,7 +120,7 @@ class Metrics:
         """What the disk has, and what became of files so far."""
         self._snapshots.labels("disk").set(snapshots)
         self._disk.set(nbytes)
-        for event in ("read", "written", "damaged", "failed"):
+        for event in ("read", "written", "damaged", "failed", "refused"):
             count = counts.get(event, 0)
             self._files.labels(event).inc(count - self._told.get(event, 0))
             self._told[event] = count

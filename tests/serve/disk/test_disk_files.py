@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from moeflux import IoError
+from moeflux import IoError, saved
 from moeflux.durable import PART
 from moeflux.serve.disk_cache import DiskCache
 from support.prompts import MUCH, files, kept, tokens
@@ -36,6 +36,35 @@ def test_files_stay_within_their_bound_and_the_oldest_go(tmp_path, model):
     assert [seed for seed in range(5) if again.has(tokens(seed=seed), "")] == [0, 4]
     small = DiskCache(tmp_path / "small", size // 2, model)
     assert not small.write(tokens(), "", one) and not files(tmp_path / "small")
+
+
+def test_a_day_has_a_bound_of_writes(tmp_path, model, monkeypatch, caplog):
+    disk, ones = DiskCache(tmp_path, MUCH, model), [kept(model, tokens(seed=i)) for i in range(5)]
+    assert disk.write(tokens(), "", ones[0])
+    state = model._native.snapshot_form(len(tokens()))["nbytes"]
+    size, now = saved.file_bytes(state, len(tokens())), [1e9]  # at most
+    monkeypatch.setattr("moeflux.serve.disk_cache.time.time", lambda: now[0])
+    for file in files(tmp_path):
+        file.unlink()
+    disk = DiskCache(tmp_path, size, model, 3 * size)  # each file has its place alone
+
+    def write(seed):
+        return disk.write(tokens(seed=seed), "", ones[seed])
+
+    assert write(0) and write(1)
+    now[0] += 1000
+    assert write(2)
+    assert not write(3) and not write(4)
+    assert disk.has(tokens(seed=2), "")  # it did not go for what is refused
+    assert disk.counts["refused"] == 2 and caplog.text.count("in a day") == 1
+    now[0] += 86_400 - 1000
+    assert write(3) and write(4) and not write(1)
+    now[0] += 86_400
+    os.utime(files(tmp_path)[0], (now[0] - 86_000, now[0] - 86_000))
+    disk = DiskCache(tmp_path, MUCH, model, size)  # a file of the day is there
+    assert not write(0)
+    now[0] += 400
+    assert write(0)
 
 
 def test_the_longest_beginning_is_found(tmp_path, model):

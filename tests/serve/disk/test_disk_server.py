@@ -117,7 +117,7 @@ def test_the_command_refuses_folders_and_sizes(tmp_path):
 
 @pytest.mark.parametrize("bad", [
     {"cache_disk": "25%"}, {"cache_disk": "much"}, {"cache_dir": 3}, {"cache_dir": ""},
-    {"cache_disk": "8GiB"},
+    {"cache_disk": "8GiB"}, {"cache_writes": "8GiB"}, {"cache_writes": "much", "cache_dir": "x"},
 ])  # fmt: skip
 def test_settings_are_checked(bad):
     with pytest.raises(SessionError, match=next(iter(bad))):
