@@ -106,15 +106,21 @@ def serve(
         max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
         page=not no_page, chat_template=template(chat_template), request_timeout=request_timeout,
     )  # fmt: skip
+    from concurrent.futures import ThreadPoolExecutor
+    from importlib import import_module
+
     from ..model import load
     from ..serve.local import LocalEngine
     from ..serve.run import bind
 
     listener = bind(host, port)  # before a load that may take long
-    loaded = load(
-        model, memory=memory, context=context, device=device, precision=precision, kv=kv,
-        rows=rows, threads=threads, revision=revision, offline=offline,
-    )  # fmt: skip
+    with ThreadPoolExecutor(1) as beside:  # imports take as long as the load of a small model
+        app = beside.submit(import_module, "moeflux.serve.app")
+        loaded = load(
+            model, memory=memory, context=context, device=device, precision=precision, kv=kv,
+            rows=rows, threads=threads, revision=revision, offline=offline,
+        )  # fmt: skip
+    app.result()
     called = name or named_as(model, loaded)
     _serve(LocalEngine(loaded, called, engine_settings), settings, listener)
 
