@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import zlib
 
 import pytest
@@ -16,6 +14,7 @@ from moeflux.packing import beside, pack, read_back
 from moeflux.synth import Recipe, synthesize
 from oracle import build
 from support import kill
+from support.commands import run_moeflux
 from support.folders import digest
 
 RUNS = {"convert": convert, "pack": pack}
@@ -201,16 +200,15 @@ def test_files_that_are_there_are_kept(tmp_path, monkeypatch):
 
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     source = synthesize(tmp_path / "source", Recipe("small", 6, ("num_experts=64",)))
-    code = (
-        "import sys, moeflux.cli as cli, moeflux.converting as converting;"
-        "converting.SHARD_BYTES = 500_000;"
-        "sys.argv[1:] = ['convert', *sys.argv[1:], '--bits', '3']; cli.main()"
-    )
-    command = [sys.executable, "-c", code, str(source)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+
+    def command(name, seconds=300):
+        return run_moeflux("convert", source, tmp_path / name, "--bits", 3, seconds=seconds,
+                           put={"moeflux.converting.SHARD_BYTES": 500_000})  # fmt: skip
+
+    assert command("whole").returncode == 0
     expected, before = digest(tmp_path / "whole"), digest(source)
     kill.until_done(
-        [*command, str(tmp_path / "killed")],
+        lambda seconds: command("killed", seconds),
         seed=2,
         start_over=lambda: shutil.rmtree(tmp_path / "killed"),
     )

@@ -8,6 +8,7 @@ import doctest
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import typer.main
 
 import moeflux.cli
 from oracle import build
+from support.commands import run_moeflux
 from support.fake_hub import FakeHub
 
 ROOT = Path(__file__).parents[2]
@@ -42,7 +44,7 @@ def hub(tmp_path_factory):
 
 @pytest.fixture
 def run(hub, tmp_path):
-    """Runs a Python program or a command line in a folder and a process of its own."""
+    """Runs a Python program, or moeflux with words, in a folder and a process of its own."""
     environment = os.environ | {
         "HF_ENDPOINT": hub.url,
         "HF_HOME": str(tmp_path / "hf"),
@@ -50,12 +52,17 @@ def run(hub, tmp_path):
     }
     (tmp_path / "work").mkdir()
 
-    def run(command):
-        done = subprocess.run(
-            command, cwd=tmp_path / "work", env=environment, input=STDIN,
-            text=True, capture_output=True, timeout=300, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+    def run(*words, program=None):
+        if program is None:
+            done = run_moeflux(*words, cwd=tmp_path / "work", env=environment, stdin=STDIN)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-c", program], cwd=tmp_path / "work", env=environment,
+                text=True, capture_output=True, timeout=300, check=False,
+            )  # fmt: skip
+        assert done.returncode == 0, (
+            f"{words or program}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        )
 
     return run
 
@@ -77,13 +84,11 @@ def test_every_block_runs_as_written(page, run):
         if language == "sh":
             for line in code.replace("\\\n", " ").splitlines():
                 assert line.startswith("moeflux "), f"{page.name}: {line}"
-                run(
-                    ["sh", "-c", f"{sys.executable} -m moeflux.cli {line.removeprefix('moeflux ')}"]
-                )
+                run(*shlex.split(line)[1:])
         elif language == "python":
             program += code
     if program:
-        run([sys.executable, "-c", program])
+        run(program=program)
 
 
 def reference():

@@ -15,14 +15,14 @@ from moeflux import doctor
 from moeflux.cli import app
 from moeflux.doctor import checks, facts, model_check, speed
 from moeflux.doctor.kernels import cases
-from moeflux.planning import probe
+from support import probes
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """In this process a shape a kernel, no facts (test_doctor_facts.py) and rates of no accuracy.
 
-    The first test below runs it whole.
+    A test of .ci/full below runs it whole.
     """
     for kernel, family in list(cases.KERNELS.items()):
         monkeypatch.setitem(cases.KERNELS, kernel, family._replace(shapes=family.shapes[:1]))
@@ -30,8 +30,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(speed, "RUN_SECONDS", 1e-6)
     monkeypatch.setattr(speed, "SHAPES", ((16, 64), (1024, 64), (1024, 1024)))
     monkeypatch.setattr(model_check, "N_TOKENS", 2)
-    monkeypatch.setattr(probe, "FILE_BYTES", 1 << 20)
-    monkeypatch.setattr(probe, "MEMORY_BYTES", 1 << 22)
+    probes.make_small(monkeypatch.setattr)
 
 
 def run_doctor(*args):
@@ -39,21 +38,33 @@ def run_doctor(*args):
 
 
 def test_on_this_machine_all_is_well(tmp_path):
-    """As a user runs it: a process of its own, real sizes."""
+    done = run_doctor("--disk", str(tmp_path))
+    assert done.exit_code == 0, done.stdout
+    says_that_all_is_well(done.stdout, n_tokens=2)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.full
+def test_in_real_sizes_all_is_well(tmp_path):
+    """As a user runs it: a process of its own."""
     done = subprocess.run(
         [sys.executable, "-m", "moeflux.cli", "doctor", "--disk", str(tmp_path)],
         capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    n_library, n_checked = len(mf.Backend("host").kernels), len(cases.KERNELS)
-    assert f"compiled: {n_library} of {n_library} kernels" in done.stdout
-    assert f"agree with their oracles: {n_checked} of {n_checked} kernels" in done.stdout
-    assert "demo model: 12 tokens as on the CPU, logits within" in done.stdout
+    says_that_all_is_well(done.stdout, n_tokens=12)
     assert " dispatches," in done.stdout and " commits, 9 waits" in done.stdout
-    assert "no problem found" in done.stdout and "dequant_matvec_4bit_v3 " in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+def says_that_all_is_well(text, n_tokens):
+    n_library, n_checked = len(mf.Backend("host").kernels), len(cases.KERNELS)
+    assert f"compiled: {n_library} of {n_library} kernels" in text
+    assert f"agree with their oracles: {n_checked} of {n_checked} kernels" in text
+    assert f"demo model: {n_tokens} tokens as on the CPU, logits within" in text
+    assert "no problem found" in text and "dequant_matvec_4bit_v3 " in text
     if sys.platform != "darwin":
-        assert "metal:      absent: [device::" in done.stdout
+        assert "metal:      absent: [device::" in text
 
 
 def test_the_package_is_imported_without_the_doctor():

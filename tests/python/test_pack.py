@@ -178,9 +178,6 @@ def test_checksums_are_right_and_a_flipped_bit_is_found(copy):
     verify(copy)
 
 
-COMMAND = [sys.executable, "-m", "moeflux.cli", "pack"]
-
-
 @pytest.mark.parametrize("replace", [False, True])
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, replace):
     recipe = Recipe("small", 12, ("num_experts=64",))
@@ -188,14 +185,16 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path, replace)
     expected = digest(pack(folder, tmp_path / "whole"))
     logits, _ = run(folder)
     used = sum(path.stat().st_blocks for path in folder.glob("*.safetensors"))
-    command = [*COMMAND, str(folder), str(tmp_path / "killed"), *["--replace"] * replace]
+    command = ["pack", folder, tmp_path / "killed", *["--replace"] * replace]
 
     def start_over():
         shutil.rmtree(tmp_path / "killed")
         shutil.rmtree(folder)
         shutil.copytree(tmp_path / "source", folder)
 
-    kill.until_done(command, seed=replace, start_over=start_over)
+    kill.until_done(
+        lambda seconds: run_moeflux(*command, seconds=seconds), seed=replace, start_over=start_over
+    )
     found = digest(tmp_path / "killed")
     assert {name: found[name] for name in expected} == expected
     assert all(name.endswith(".part") for name in found.keys() - expected.keys())
@@ -430,13 +429,11 @@ def test_interrupted_by_hand_it_says_how_to_go_on(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 130, done.stderr
     assert "goes on from here" in done.stderr and "Traceback" not in done.stderr
-    done = subprocess.run([*COMMAND, str(folder), str(tmp_path / "packed")],
-                          capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    done = run_moeflux("pack", folder, tmp_path / "packed")
     assert done.returncode == 0, done.stderr
-    done = subprocess.run([*COMMAND, str(tmp_path / "packed"), "--verify"],
-                          capture_output=True, text=True, check=False, timeout=60)  # fmt: skip
+    done = run_moeflux("pack", tmp_path / "packed", "--verify")
     assert done.returncode == 0 and "every checksum is right" in done.stdout
-    done = subprocess.run([*COMMAND, str(folder)], capture_output=True, text=True, check=False)
+    done = run_moeflux("pack", folder)
     assert done.returncode == 1 and "TARGET" in done.stderr
 
 

@@ -12,13 +12,13 @@ from moeflux.planning import probe, rates
 from moeflux.spec import tree
 from moeflux.synth import Recipe, synthesize
 from oracle import build
+from support import probes
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    """Rates of no accuracy; test_doctor.py and test_plan_model.py run the command at real sizes."""
-    monkeypatch.setattr(probe, "FILE_BYTES", 16 << 20)
-    monkeypatch.setattr(probe, "MEMORY_BYTES", 16 << 20)
+    """Rates of no accuracy; in .ci/full test_doctor.py and commands have real sizes."""
+    probes.make_small(monkeypatch.setattr)
 
 
 def test_disk_rates_come_from_direct_reads_and_leave_no_file(tmp_path):

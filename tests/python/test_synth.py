@@ -4,8 +4,6 @@ import hashlib
 import itertools
 import json
 import shutil
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -19,6 +17,7 @@ from moeflux.synth.weights import N_GROUPS, STRIDE, Gate, Matrix
 from oracle import Reference
 from oracle.checkpoint import Checkpoint
 from support import kill
+from support.commands import forked, run_moeflux
 
 SMALL = {
     "qwen3-30b-a3b": (
@@ -181,13 +180,11 @@ def test_text_goes_in_and_out(small):
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(tmp_path):
     recipe = Recipe("qwen3-30b-a3b", 3, SMALL["qwen3-30b-a3b"], shard_bytes=1 << 19)
     expected = digest(synthesize(tmp_path / "whole", recipe))
-    code = (
-        "import sys; from pathlib import Path; from moeflux.synth import *;"
-        f"synthesize(Path(sys.argv[1]), Recipe({recipe.shape!r}, 3, {recipe.settings!r},"
-        f" shard_bytes={recipe.shard_bytes}))"
+    kill.until_done(
+        lambda seconds: forked(synthesize, tmp_path / "killed", recipe, seconds=seconds),
+        seed=1,
+        start_over=lambda: shutil.rmtree(tmp_path / "killed"),
     )
-    command = [sys.executable, "-c", code, str(tmp_path / "killed")]
-    kill.until_done(command, seed=1, start_over=lambda: shutil.rmtree(tmp_path / "killed"))
     found = digest(tmp_path / "killed")
     assert {name: found[name] for name in expected} == expected
     assert all(name.endswith(durable.PART) for name in found.keys() - expected.keys())
@@ -248,9 +245,8 @@ def test_recipes_that_make_no_model_are_refused(tmp_path, recipe):
 
 def test_the_command_writes_a_model_that_loads(tmp_path):
     folder = tmp_path / "m"
-    command = [sys.executable, "-m", "moeflux.cli", "synth", str(folder), "--shape", "small",
-               "--layers", "2", "--set", "num_experts=8", "--skew", "1"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    done = run_moeflux("synth", folder, "--shape", "small", "--layers", 2, "--set",
+                       "num_experts=8", "--skew", 1)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == str(folder)
     config = json.loads((folder / "config.json").read_text())

@@ -22,6 +22,7 @@ from moeflux.serve.engine import EngineError, Health
 from moeflux.serve.local import EngineSettings, LocalEngine
 from serve.scripted import FAULT, ScriptedEngine
 from support import kill
+from support.commands import run_moeflux
 from support.later import Later
 
 openai = Later("openai")
@@ -47,13 +48,11 @@ def write(path, *lines):
 
 
 def command(source, target, *more):
-    return [sys.executable, "-m", "moeflux.cli", "batch", str(source), str(target), *OPTIONS, *more]
+    return ["batch", str(source), str(target), *OPTIONS, *more]
 
 
 def run(source, target, *more, fails=False):
-    done = subprocess.run(
-        command(source, target, *more), capture_output=True, text=True, timeout=300, check=False
-    )
+    done = run_moeflux(*command(source, target, *more))
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr
 
@@ -136,15 +135,16 @@ def test_killed_at_random_moments_it_ends_with_the_same_bytes(whole, tmp_path):
         look()
         target.unlink()
 
-    kill.until_done(command(source, target), seed=1, start_over=start_over,
-                    after_kill=look)  # fmt: skip
+    kill.until_done(lambda seconds: run_moeflux(*command(source, target), seconds=seconds), seed=1,
+                    start_over=start_over, after_kill=look)  # fmt: skip
     assert target.read_bytes() == whole[1].read_bytes()
     assert not beside(target).exists()
 
 
 def test_an_interrupt_says_how_to_go_on_and_nothing_is_lost(whole, tmp_path):
     source, target = whole[0], tmp_path / "out.jsonl"
-    with subprocess.Popen(command(source, target), stderr=subprocess.PIPE, text=True) as process:
+    line = [sys.executable, "-m", "moeflux.cli", *command(source, target)]
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         while not beside(target).exists() or beside(target).read_bytes().count(b"\n") < 3:
             assert process.poll() is None
             time.sleep(0.01)

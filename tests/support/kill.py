@@ -9,46 +9,50 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from support.commands import run_moeflux
+
 # One moment is as good as another: 20 in .ci/full.
 KILLS = int(os.environ.get("MOEFLUX_KILLS", "2"))
 
 
 def until_done(
-    command: Sequence[str],
+    run: Callable[[float], Any],
     *,
     seed: int,
     start_over: Callable[[], None],
     after_kill: Callable[[], None] = lambda: None,
 ) -> None:
-    """Kills the command at random moments of its work, KILLS times, then lets it end.
+    """Kills a command at random moments of its work, KILLS times, then lets it end.
 
     Moments are drawn from the time that a whole run takes on this machine. A run that ended before
     its moment does not count: the next one starts over, from nothing.
 
     Args:
+        run: Runs the command, and kills it after so many seconds (support/commands.py).
         start_over: Takes back all that the command has done.
         after_kill: Called after each kill, to look at what lies there.
     """
+
+    def ends(seconds: float) -> None:
+        done = run(seconds)
+        assert done.returncode == 0, done.stderr
+
     random_moments = random.Random(seed)
     kills = KILLS
+    run_moeflux("--version")  # the server of processes is there
     begun = time.monotonic()
-    subprocess.run(command, capture_output=True, check=True, timeout=300)
+    ends(300)
     whole = time.monotonic() - begun
     start_over()
     while kills:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         try:
-            _, errors = process.communicate(timeout=random_moments.uniform(0, whole))
+            ends(random_moments.uniform(0, whole))
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
             kills -= 1
             after_kill()
         else:
-            assert process.returncode == 0, errors.decode()
             start_over()
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 0, done.stderr
+    ends(300)
 
 
 class Cut(BaseException):
