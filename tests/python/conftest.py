@@ -3,6 +3,7 @@
 import pytest
 
 import moeflux as mf
+import support.cli_once  # noqa: F401
 from support.devices import DEVICES
 
 

@@ -15,8 +15,11 @@ from pathlib import Path
 
 # What commands import as they begin: typer's and the hub's clients, without the hub's own package,
 # which reads its settings then. The server passes over names that this machine has not.
-_LATER = ["typer._adapters", "rich.console", "moeflux.serve.batch.run", "moeflux.serve.local",
-          "httpx2", "anyio.streams.tls", "filelock", "fsspec", "tqdm.auto", "yaml"]  # fmt: skip
+_LATER = [
+    *("support.cli_once", "typer._adapters", "rich.console"),
+    *("moeflux.serve.batch.run", "moeflux.serve.local"),
+    *("httpx2", "anyio.streams.tls", "filelock", "fsspec", "tqdm.auto", "yaml"),
+]
 _server = multiprocessing.get_context("forkserver")
 _server.set_forkserver_preload(["moeflux.cli", "support.commands", *_LATER])
 
