@@ -67,12 +67,13 @@ def pytest_runtest_makereport(item, call):
 # slow, so that `make quick` leaves them out.
 LONGEST = [
     *("soak/test_soak.py", "soak/test_sessions.py", "python/test_gpu_goldens.py"),
-    *("python/test_hub.py", "python/test_goldens.py", "python/test_pack.py"),
-    *("serve/test_batch.py", "python/test_convert.py", "python/test_device_model.py"),
-    "kernels/test_kernels.py",
-    *("python/test_doctor.py", "python/test_bench.py", "python/test_cli.py"),
-    *("python/test_traps.py", "python/test_plan_model.py", "python/test_docs.py"),
-    *("python/test_probe.py", "hostile/test_mutations.py", "python/test_gpu_exactness.py"),
+    *("serve/test_engine.py", "python/test_goldens.py", "python/test_pack.py"),
+    *("python/test_device_model.py", "kernels/test_kernels.py", "python/test_doctor.py"),
+    *("python/test_drafting.py", "python/test_routing.py", "serve/disk/test_disk_cache.py"),
+    *("python/test_lifecycles.py", "python/test_terminal.py", "python/test_hub.py"),
+    *("serve/test_batch.py", "python/test_convert.py", "python/test_cli.py"),
+    *("python/test_traps.py", "python/test_plan_model.py"),
+    *("hostile/test_mutations.py", "python/test_gpu_exactness.py"),
 ]
 # Repeats of what another test asserts in a smaller way, and what takes most time: .ci/full has it.
 WITH_FULL = os.environ.get("MOEFLUX_FULL") == "1"

@@ -5,8 +5,6 @@ here in float64 and, a second time, by the `gguf` package.
 """
 
 import json
-import subprocess
-import sys
 
 import gguf
 import numpy as np
@@ -22,6 +20,7 @@ from oracle import build
 from oracle.safetensors_file import Stored, encode, read
 from oracle.writer import write_checkpoint
 from support import tensors
+from support.commands import run_moeflux
 from support.float32_twin import ROOM, SameNumbers, logits, prompt
 
 EXPERTS, WIDTH, HIDDEN, LAYERS = 8, 96, 128, 2
@@ -119,8 +118,7 @@ def test_it_converts_as_the_same_numbers_do(folders, tmp_path, packed_first):
 
 
 def test_info_and_plan_know_the_layout(folders):
-    done = subprocess.run([sys.executable, "-m", "moeflux.cli", "info", folders[0], "--json"],
-                          capture_output=True, text=True, timeout=100, check=True)  # fmt: skip
+    done = run_moeflux("info", folders[0], "--json")
     facts = json.loads(done.stdout)
     # 17 bytes hold 32 numbers; biases are not read on demand
     assert facts["expert_bytes"] == 3 * WIDTH * HIDDEN * 17 // 32

@@ -20,6 +20,7 @@ from moeflux import IoError, SessionError
 from moeflux.commands.serve import _keys
 from moeflux.serve.engine import Health
 from moeflux.serve.run import FAILED, bind, run
+from support.commands import run_moeflux
 
 PROMPT = "The following example"
 
@@ -108,8 +109,7 @@ BAD_FLAGS = {
 @pytest.mark.parametrize("flag", BAD_FLAGS)
 def test_a_bad_flag_is_refused_in_a_sentence_before_the_load(flag):
     value, says = BAD_FLAGS[flag]
-    command = [sys.executable, "-m", "moeflux.cli", "serve", "/no/model", flag, value]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = run_moeflux("serve", "/no/model", flag, value)
     assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1
 
 

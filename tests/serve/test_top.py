@@ -17,6 +17,7 @@ from moeflux import FormatError, IoError, SessionError
 from moeflux.commands.top import view
 from moeflux.commands.watched import RATES, Look, facts, look
 from serve.process import serving
+from support.commands import run_moeflux
 
 SERVE = "moeflux serve demo-chat --memory 24MiB --context 512"
 COMMAND = [sys.executable, "-m", "moeflux.cli", "top"]
@@ -24,8 +25,7 @@ INFO = '# TYPE moeflux_info gauge\nmoeflux_info{fingerprint="f",model="m"} 1.0\n
 
 
 def run(*args, status=0):
-    done = subprocess.run([*COMMAND, *args], capture_output=True, text=True, timeout=60,
-                          check=False)  # fmt: skip
+    done = run_moeflux("top", *args)
     assert done.returncode == status, done.stdout + done.stderr
     return done.stdout if status == 0 else done.stderr
 

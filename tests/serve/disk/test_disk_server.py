@@ -5,8 +5,6 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -16,6 +14,7 @@ import pytest
 from moeflux import SessionError
 from moeflux.serve.local import EngineSettings
 from serve.test_serve_command import ask, server
+from support.commands import run_moeflux
 
 SHARED = [int(i) for i in np.random.Generator(np.random.PCG64(4)).integers(300, 3000, 500)]
 
@@ -109,9 +108,7 @@ def test_the_command_refuses_folders_and_sizes(tmp_path):
     (tmp_path / "file").write_text("")
     for flags, words in ((("--cache-dir", str(tmp_path / "file")), "cannot keep prompts"),
                          (("--cache-disk", "25%"), "cache_disk: expected None or")):  # fmt: skip
-        command = [sys.executable, "-m", "moeflux.cli", "serve", "--memory", "24MiB", "--context",
-                   "64", "--port", "0", *flags]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = run_moeflux("serve", "--memory", "24MiB", "--context", "64", "--port", "0", *flags)
         assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
 
 
