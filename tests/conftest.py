@@ -14,6 +14,10 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Matrices here are small: threads for their products would wait busily for the next one, beside the
+# other workers of pytest. To be set before numpy is imported.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # MOEFLUX_TEST_CORE=<folder> runs the suite on the native module built there instead of the
 # installed one (tests/cpp/CMakeLists.txt: ops that queue).
 if folder := os.environ.get("MOEFLUX_TEST_CORE"):

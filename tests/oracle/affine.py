@@ -27,8 +27,8 @@ def unpack_codes(packed: Array, bits: int) -> Array:
     """uint32 words [..., w] -> codes [..., w*32/bits] as uint32."""
     octets = np.ascontiguousarray(packed, "<u4").view(np.uint8)
     stream = np.unpackbits(octets, axis=-1, bitorder="little")
-    stream = stream.reshape(*packed.shape[:-1], -1, bits).astype(np.uint32)
-    return (stream << np.arange(bits, dtype=np.uint32)).sum(axis=-1, dtype=np.uint32)
+    stream = stream.reshape(*packed.shape[:-1], -1, bits)
+    return np.packbits(stream, axis=-1, bitorder="little")[..., 0].astype(np.uint32)
 
 
 def quantize(values: Array, bits: int, group_size: int) -> tuple[Array, Array, Array]:
