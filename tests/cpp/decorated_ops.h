@@ -92,6 +92,18 @@ class DecoratedOps : public moeflux::ops::Ops {
                       x);
     });
   }
+  void combine_normed(const moeflux::ops::Routing& routing, uint32_t top_k, const float* expert_out,
+                      const moeflux::ops::Sandwich& norms, const float* beside, uint32_t n,
+                      uint32_t dim, float* x) override {
+    saw(routing, n, top_k);
+    saw(expert_out, uint64_t(n) * top_k * dim);
+    for (const float* weight : {norms.routed, norms.combined}) saw(weight, dim);
+    saw(norms.scale, 1);
+    for (const float* rows : {beside, static_cast<const float*>(x)}) saw(rows, uint64_t(n) * dim);
+    run([=, this] {
+      inner_->combine_normed(routing, top_k, expert_out, norms, beside, n, dim, x);
+    });
+  }
   void to_latent(const moeflux::ops::Linear& w, const moeflux::ops::Rows& normed,
                  float* out) override {
     saw(w);
@@ -108,6 +120,11 @@ class DecoratedOps : public moeflux::ops::Ops {
     for (const float* rows : {shared, static_cast<const float*>(x)})
       saw(rows, uint64_t(n) * w.out());
     run([=, this] { inner_->combine_latent(routing, top_k, expert_out, w, shared, n, x); });
+  }
+  void scale(const float* by, uint64_t n, float* x) override {
+    saw(by, 1);
+    saw(x, n);
+    run([=, this] { inner_->scale(by, n, x); });
   }
   void add(const float* y, uint64_t n, float* x) override {
     saw(y, n);
