@@ -280,6 +280,16 @@ def test_literals_that_are_none_are_text_unless_they_have_begun(text, markup):
             json.loads(arguments)
 
 
+def test_text_behind_a_call_that_is_none_is_read_however_it_is_cut():
+    """Found by fuzzing: what came in one piece with a broken call was given out with its tags."""
+    good = markups.minimax(("g",))
+    text = markups.minimax(("nobody", ("city", "x"))) + "\n" + good
+    cut = [[text], list(text), [text[:40], text[40:]]]
+    (first, *others) = [read(pieces, markups.MINIMAX) for pieces in cut]
+    assert first[-1] == ("call", "g", "{}") and all(other == first for other in others)
+    assert "</minimax:tool_call>" not in first[0][1]
+
+
 def test_a_call_behind_a_good_one_is_text_where_it_is_none():
     text = markups.lfm("g()", "nobody(x=1)")
     assert read([text], markups.LFM) == [

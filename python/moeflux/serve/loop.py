@@ -372,7 +372,7 @@ class StepLoop:
     def _fail(self, sequence: Sequence, error: BaseException) -> None:
         """Ends a choice. What went wrong unexpectedly is told by the log alone."""
         known = isinstance(error, MoefluxError)
-        logger.warning("request %s: %s", sequence.job.id, error, exc_info=not known)
+        logger.warning("request %s: %s", sequence.job.id, str(error), exc_info=not known)
         why = str(error) if known else "the choice failed; the server's log says why"
         self._release(sequence, sequence.end("error", why))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -17,7 +18,8 @@ class CallParser(Protocol):
         name: of the tool, as soon as it is known to be one.
         done: the call is over, its closing tag included.
         broken: this is no call; nothing of it has been given out.
-        rest: what came behind the call.
+        rest: what came behind the call, or behind what is known to be none. Where that begins does
+            not depend on the pieces.
         again: another call follows in the same tags.
     """
 
@@ -63,16 +65,47 @@ class JsonScanner:
         return len(text), False
 
 
-class JsonCall:
-    """Arguments that are a JSON object. They are given out as they come."""
+class _Call:
+    """What a CallParser of any form has: a name first, a closing tag last."""
 
-    def __init__(self, form: JsonForm, markup: Markup, tools: Mapping[str, Any]) -> None:
-        self._form = form
+    def __init__(self, markup: Markup, tools: Mapping[str, Any]) -> None:
         self.name: str | None = None
         self.done = self.broken = self.again = False
         self.rest = ""
         self._close, self._tools = markup.call[1], tools
         self._buffer = ""
+
+    def _begins(self, pattern: re.Pattern[str]) -> bool:
+        """Whether the head has come. One that names no tool breaks the call."""
+        head = pattern.match(self._buffer)
+        if head is None:
+            return False
+        group = next(at for at, text in enumerate(head.groups(), 1) if text)
+        if head[group] in self._tools:
+            self.name, self._buffer = head[group], self._buffer[head.end() :]
+        else:
+            self._break(head.end(group))
+        return True
+
+    def _ends_without_head(self) -> None:
+        """Breaks the call where its end has come, or the arguments of one that has no end."""
+        if (at := self._buffer.find(self._close or "{")) >= 0:
+            self._break(at + len(self._close))
+
+    def _break(self, at: int) -> None:
+        self.broken, self.rest = True, self._buffer[at:]
+
+    def _find_close(self) -> None:
+        if (at := self._buffer.find(self._close)) >= 0:
+            self.done, self.rest = True, self._buffer[at + len(self._close) :]
+
+
+class JsonCall(_Call):
+    """Arguments that are a JSON object. They are given out as they come."""
+
+    def __init__(self, form: JsonForm, markup: Markup, tools: Mapping[str, Any]) -> None:
+        super().__init__(markup, tools)
+        self._form = form
         self._scanner = JsonScanner()
         self._whole: int | None = None  # where a call without a known head ends
         self._scanned = 0
@@ -82,29 +115,21 @@ class JsonCall:
         """More text; returns more of the arguments."""
         self._buffer += text
         out = ""
-        if self.name is None and (head := self._form.head.match(self._buffer)):
-            name = next(filter(None, head.groups()))
-            if name not in self._tools:
-                self.broken = True
-                return ""
-            self.name, self._buffer = name, self._buffer[head.end() :]
-            self._scanner, self._scanned = JsonScanner(), 0
         if self.name is None:
-            if self._form.keys:
+            if self._begins(self._form.head):
+                self._scanner, self._scanned = JsonScanner(), 0
+            elif self._form.keys:
                 return self._all_at_once()
-            self.broken = (self._close or "{") in self._buffer
-            return ""
+            else:
+                self._ends_without_head()
+            if self.name is None:
+                return ""
         if not self._closing:
             count, self._closing = self._scanner.end(self._buffer)
             out, self._buffer = self._buffer[:count], self._buffer[count:]
         if self._closing:
             self._find_close()
         return out
-
-    def _find_close(self) -> None:
-        found = self._buffer.find(self._close)
-        if found >= 0:
-            self.done, self.rest = True, self._buffer[found + len(self._close) :]
 
     def _all_at_once(self) -> str:
         """The arguments of a call whose keys come in another order, once it is whole."""
@@ -114,7 +139,8 @@ class JsonCall:
             if not over:
                 return ""
             self._whole = self._scanned
-        if self._close not in self._buffer[self._whole :]:
+        end = self._buffer.find(self._close, self._whole)
+        if end < 0:
             return ""
         try:
             found = json.loads(self._buffer[: self._whole])
@@ -122,23 +148,19 @@ class JsonCall:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             name, given = None, None
         if not isinstance(given, dict) or not isinstance(name, str) or name not in self._tools:
-            self.broken = True
+            self._break(end + len(self._close))
             return ""
         self.name, self._buffer = name, self._buffer[self._whole :]
         self._find_close()
         return json.dumps(given, ensure_ascii=False)
 
 
-class PairCall:
+class PairCall(_Call):
     """Arguments that come one by one, each in tags. Texts are given out as they come."""
 
     def __init__(self, form: PairForm, markup: Markup, tools: Mapping[str, Any]) -> None:
+        super().__init__(markup, tools)
         self._form = form
-        self.name: str | None = None
-        self.done = self.broken = self.again = False
-        self.rest = ""
-        self._end, self._tools = markup.call[1], tools
-        self._buffer = ""
         self._properties: Mapping[str, Any] = {}
         self._count = 0  # parameters so far
         self._kind: str | None = None  # of the parameter that is open: "text" or "other"
@@ -148,12 +170,10 @@ class PairCall:
         self._buffer += text
         out = ""
         if self.name is None:
-            head = self._form.head.match(self._buffer)
-            self.broken = not head and self._end in self._buffer
-            self.broken |= bool(head) and head[1] not in self._tools  # type: ignore[index]
-            if not head or self.broken:
+            if not self._begins(self._form.head):
+                self._ends_without_head()
+            if self.name is None:
                 return ""
-            self.name, self._buffer = head[1], self._buffer[head.end() :]
             properties = self._tools[self.name].get("properties")
             self._properties = properties if isinstance(properties, dict) else {}
         while not self.done:
@@ -165,7 +185,6 @@ class PairCall:
 
     def _between(self) -> str | None:
         """The head of the next parameter, or the end; None where more text is needed."""
-        end = self._buffer.find(self._end)
         head = self._form.parameter.match(self._buffer)
         if head and not (self._buffer[head.end() - 1] == ">" and head.end() == len(self._buffer)):
             self._buffer = self._buffer[head.end() :]
@@ -174,9 +193,9 @@ class PairCall:
             key = json.dumps(head[1], ensure_ascii=False)
             quote = '"' if self._kind == "text" else ""
             return f"{'{' if self._count == 1 else ', '}{key}: {quote}"
-        if end < 0:
+        self._find_close()
+        if not self.done:
             return None
-        self.done, self.rest = True, self._buffer[end + len(self._end) :]
         return "}" if self._count else "{}"
 
     def _is_text(self, name: str) -> bool:
@@ -206,28 +225,22 @@ class PairCall:
         return out
 
 
-class LiteralCall:
+class LiteralCall(_Call):
     """Arguments that are literals with names. They are given out as they come."""
 
     def __init__(self, form: LiteralForm, markup: Markup, tools: Mapping[str, Any]) -> None:
+        super().__init__(markup, tools)
         self._form = form
-        self.name: str | None = None
-        self.done = self.broken = self.again = False
-        self.rest = ""
-        self._end, self._tools = markup.call[1], tools
-        self._buffer = ""
         self._literals = Literals(form.close, form.sign, form.quotes)
 
     def push(self, text: str) -> str:
         """More text; returns more of the arguments."""
         self._buffer += text
         if self.name is None:
-            head = self._form.head.match(self._buffer)
-            self.broken = not head and self._end in self._buffer
-            self.broken |= bool(head) and head[1] not in self._tools  # type: ignore[index]
-            if not head or self.broken:
+            if not self._begins(self._form.head):
+                self._ends_without_head()
+            if self.name is None:
                 return ""
-            self.name, self._buffer = head[1], self._buffer[head.end() :]
         out = self._literals.push(self._buffer)
         self._buffer = ""
         if self._literals.over or self._literals.lost:
@@ -240,8 +253,10 @@ class LiteralCall:
         if more and self._literals.over and behind.startswith(more):
             self.done = self.again = True
             self.rest = behind[len(more) :]
-        elif (found := left.find(self._end)) >= 0:
-            self.done, self.rest = True, left[found + len(self._end) :]
+        else:
+            self._buffer = left
+            self._find_close()
+            self._buffer = ""
 
 
 def _has_alternatives(schema: Any) -> bool:

@@ -180,7 +180,7 @@ class Parser:
             self._arguments += self._give(call, call.push(given), out)
         elif ended and self._markup.ends and not call.done:  # the token that ended it was the tag
             self._arguments += self._give(call, call.push(self._markup.call[1]), out)
-        if call.done:
+        if call.done or call.broken:
             self._buffer = call.rest
             self._raw = self._raw[: len(self._raw) - len(call.rest)]
         if call.broken or (call.done and not self._finish_call(call, out)):
