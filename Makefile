@@ -161,9 +161,9 @@ page-test: $(BIN)/moeflux  ## the chat page in a browser. Debian: chromium
 	$(BIN)/pip install -q $(TESTS) playwright
 	$(BIN)/python -m pytest -q tests/page
 
-fuzz-test: $(BIN)/moeflux  ## what reads foreign bytes, by coverage: FUZZ_SECONDS for each target
+fuzz-test: $(BIN)/moeflux  ## what reads foreign bytes, by coverage; FUZZ: arguments of tests/fuzz/run.py
 	$(BIN)/pip install -q $(TESTS) atheris
-	PYTHONPATH=tests $(BIN)/python -m fuzz.run --seconds $(or $(FUZZ_SECONDS),60)
+	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(FUZZ)
 
 recipe-test: $(BIN)/moeflux  ## who follows the recipe for a kernel, a mixer or a format has one that is checked
 	$(BIN)/pip install -q $(PYTEST)

@@ -3,13 +3,14 @@
     PYTHONPATH=tests python -m fuzz.run [TARGET ...] [--seconds 60] [--jobs 2] [--keep]
 
 Begins with the kept corpus. A finding is printed, and its bytes are left in --artifacts; mend it,
-and add them to the corpus, which `make test` replays. --keep writes the inputs that cover most
-into the corpus. Ends with 1 where a target has a finding.
+and add them to the target's findings, which `make test` replays with the corpus. --keep writes the
+inputs that cover most into the corpus. Ends with 1 where a target has a finding.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -46,8 +47,9 @@ def libfuzzer(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = shlex.join([sys.executable, "-m", "fuzz.run", "--child", name, str(program)])
         program.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
         program.chmod(0o700)
-        return subprocess.run([program, *arguments], stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, errors="replace")  # fmt: skip
+        return subprocess.run([program, *arguments], env=os.environ | {"TMPDIR": folder},
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              errors="replace")  # fmt: skip
 
 
 def fuzz(name: str, options: argparse.Namespace) -> bool:
@@ -62,6 +64,7 @@ def fuzz(name: str, options: argparse.Namespace) -> bool:
         options.artifacts.mkdir(parents=True, exist_ok=True)
         done = libfuzzer(
             name, str(inputs), f"-max_total_time={options.seconds}", f"-max_len={MOST_LENGTH}",
+            *([f"-runs={options.runs}", "-seed=1"] if options.runs else []),
             f"-timeout={SLOW_SECONDS}", "-rss_limit_mb=2048", "-print_final_stats=1",
             f"-artifact_prefix={options.artifacts / name}-",
         )  # fmt: skip
@@ -87,6 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET")
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("--runs", type=int, help="of each, always the same, within --seconds")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--keep", action="store_true")
     parser.add_argument("--artifacts", type=Path, default=Path("build/fuzz"))

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import moeflux
 from fuzz import corpus
-from fuzz.targets import MODEL_TYPES, URLS, checkpoint
+from fuzz.targets import FORMS, MODEL_TYPES, URLS, checkpoint
 from moeflux import saved
 from moeflux.serve.constrain import KINDS
-from moeflux.serve.parse.markup import MARKUPS
 from oracle import build
 from serve.asking import USER, WEATHER
 from support import gguf_twin, markups
@@ -57,19 +56,22 @@ def kept_files() -> Iterator[tuple[str, bytes]]:
 
 
 def answers() -> Iterator[tuple[str, bytes]]:
-    """What models say, by markup."""
+    """What models say, each in its markup and in another's."""
+    city = ("city", "Paris")
     texts = [
-        markups.glm("get_weather", ("city", "Paris")), markups.kimi(("get_weather", "{}")),
-        markups.minimax(("get_weather", ("city", "Paris"))),
-        markups.deepseek(("get_weather", "{}")),
-        markups.deepseek_v3("get_weather", "{}"), markups.harmony("get_weather", "{}"),
-        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
+        markups.harmony("get_weather", "{}"), markups.kimi(("get_weather", "{}")),
+        markups.deepseek(("get_weather", "{}")), markups.minimax(("get_weather", city)),
+        markups.glm("get_weather", city),
         "<tool_call>\n<function=get_weather>\n<parameter=city>\nParis\n</parameter>\n</function>\n"
         "</tool_call>",
+        '<tool_call>\n{"name": "get_weather", "arguments": {"city": "Paris"}}\n</tool_call>',
+        markups.gemma("get_weather", 'city:<|"|>Paris<|"|>'),
+        markups.lfm("get_weather(city='Paris', days=2)", "get_weather()"),
+        markups.mistral("get_weather", "{}"),
     ]  # fmt: skip
-    for index in range(len(MARKUPS)):
-        for text in texts:
-            yield "calls", bytes([index, 2, 6]) + f"<think>Hm.</think>\nSo: {text}".encode()
+    for index, text in enumerate(texts):
+        for form in (index, (index + 1) % len(FORMS)):
+            yield "calls", bytes([form, 2, 6]) + f"<think>Hm.</think>\nSo: {text}".encode()
 
 
 def asked() -> Iterator[tuple[str, bytes]]:

@@ -6,9 +6,11 @@ Any other exception is a finding. Nothing here needs a model's weights.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import itertools
+import json
 import os
 import re
 import struct
@@ -27,9 +29,8 @@ from moeflux.gguf import contents, header
 from moeflux.safetensors_header import parse_header, parse_object
 from moeflux.serve.batch import rows
 from moeflux.serve.constrain import KINDS, Compiler
-from moeflux.serve.engine import EngineError
 from moeflux.serve.http.errors import ApiError
-from moeflux.serve.parse.markup import MARKUPS, find_markup
+from moeflux.serve.parse.markup import find_markup
 from moeflux.serve.parse.parser import Parser
 from moeflux.tokenizer import Tokenizer
 from moeflux.trace import read_trace
@@ -37,12 +38,17 @@ from oracle import goldens
 from oracle.families import FAMILIES
 from serve.asking import WEATHER, app_of, http
 from serve.scripted import ScriptedEngine
+from support import markups
 
-REFUSED = (MoefluxError, ApiError, EngineError, rows.LineError)  # how bytes are refused
+REFUSED = (MoefluxError, ApiError, rows.LineError)  # how bytes are refused
 NOWHERE = Path("fuzzed")
 URLS = ("/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses", "/tokenize",
         "/v1/messages/count_tokens", "/detokenize", "/apply-template")  # fmt: skip
 MODEL_TYPES = {family.base.get("model_type") for family in FAMILIES.values()}
+# A new one goes to the end: the kept inputs name them by their place.
+FORMS = (markups.HARMONY, markups.KIMI, markups.DEEPSEEK, markups.MINIMAX, markups.GLM,
+         find_markup("<think> <tool_call> <function="), find_markup("<think> <tool_call>"),
+         markups.GEMMA, markups.LFM, markups.MISTRAL)  # fmt: skip
 POSTS = {"content-type": "application/json"}
 
 
@@ -75,12 +81,20 @@ def gguf(data: bytes) -> None:
 
 
 @functools.cache
+def scratch() -> Path:
+    """A folder that goes with the process, or with TMPDIR where libFuzzer ends it."""
+    folder = tempfile.TemporaryDirectory(prefix="moeflux-fuzz-")
+    atexit.register(folder.cleanup)
+    return Path(folder.name)
+
+
+@functools.cache
 def checkpoint(kind: str) -> Checkpoint:
     """A tiny checkpoint of a family, by its model type; of another name that of qwen3_moe."""
     cases = {FAMILIES[case.family].base.get("model_type"): case
              for case in reversed(goldens.CASES.values())}  # fmt: skip
     case = cases.get(kind, goldens.CASES["qwen3_moe-hf"])
-    return open_checkpoint(case.build(Path(tempfile.mkdtemp(prefix="moeflux-fuzz-")) / "model"))
+    return open_checkpoint(case.build(scratch() / f"model-{kind}"))
 
 
 def config(data: bytes) -> None:
@@ -101,11 +115,11 @@ def snapshot(data: bytes) -> None:
             for _ in reader.state():
                 pass
 
-    prefix = struct.pack("<8sII", saved.MAGIC, saved.VERSION, len(data))
+    prefix = struct.pack("<16sII", saved.MAGIC, saved.VERSION, len(data))
     whole = prefix + struct.pack("<I", zlib.crc32(data, zlib.crc32(prefix))) + data
-    for text in (data, whole):
-        with contextlib.suppress(MoefluxError):
-            on_disk(read, text, "kept")
+    with contextlib.suppress(MoefluxError):
+        on_disk(read, data, "kept")
+    on_disk(read, whole, "kept")
 
 
 def trace(data: bytes) -> None:
@@ -125,24 +139,30 @@ def byte_tokenizer() -> Path:
     """A folder with a byte-level tokenizer."""
     from oracle.tokenizer_file import write_tokenizer
 
-    folder = Path(tempfile.mkdtemp(prefix="moeflux-fuzz-"))
+    (folder := scratch() / "tokenizer").mkdir()
     write_tokenizer(folder, {"<|im_start|>": True, "<|im_end|>": True})
     return folder
 
 
-def calls(data: bytes) -> None:
-    """A model's answer in pieces: the same events whatever the pieces, and no text twice."""
+def told(data: bytes, step: int) -> list[list[str]]:
+    """The events of a model's answer in pieces of so many characters.
+
+    The first byte names the markup, the third the parser's options.
+    """
     head, text = data[:3].ljust(3, b"\0"), data[3:].decode(errors="replace")
-    markup = MARKUPS[head[0] % len(MARKUPS)][1]
-    found = []
-    for step in (1 + head[1] % 7, len(text) + 1):
-        ids = itertools.count()
-        parser = Parser(0, markup, {"get_weather": WEATHER["parameters"]}, opened=bool(head[2] & 1),
-                        whole=bool(head[2] & 2), parallel=bool(head[2] & 4),
-                        new_id=lambda ids=ids: f"c{next(ids)}")  # fmt: skip
-        events = [e for at in range(0, len(text), step) for e in parser.push(text[at : at + step])]
-        found.append(joined([*events, *parser.finish()]))
-    assert found[0] == found[1], f"expected the same events: {found}"
+    ids = itertools.count()
+    parser = Parser(0, FORMS[head[0] % len(FORMS)], {"get_weather": WEATHER["parameters"]},
+                    opened=bool(head[2] & 1), whole=bool(head[2] & 2), parallel=bool(head[2] & 4),
+                    new_id=lambda: f"c{next(ids)}")  # fmt: skip
+    events = [e for at in range(0, len(text), step) for e in parser.push(text[at : at + step])]
+    return joined([*events, *parser.finish()])
+
+
+def calls(data: bytes) -> None:
+    """A model's answer: the same events whatever the pieces, which UTF-8 can hold."""
+    pieces, whole = (told(data, step) for step in (1 + (data[1:2] or b"\0")[0] % 7, len(data) + 1))
+    assert pieces == whole, f"expected the same events: {pieces}, {whole}"
+    json.dumps(whole, ensure_ascii=False).encode()
 
 
 def joined(events: list[Any]) -> list[list[str]]:

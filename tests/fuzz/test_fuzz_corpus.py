@@ -3,14 +3,28 @@
 import pytest
 
 from fuzz import corpus
-from fuzz.targets import TARGETS, attempt
+from fuzz.targets import FORMS, TARGETS, attempt, told
+from moeflux.serve.parse.markup import MARKUPS
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_kept_inputs_are_taken_or_refused(name):
-    inputs = corpus.load(name)
-    assert inputs
-    assert any([attempt(TARGETS[name], data) for data in inputs])
+    taken = []
+    for number, data in enumerate(corpus.load(name)):
+        try:
+            taken.append(attempt(TARGETS[name], data))
+        except Exception as error:
+            pytest.fail(f"input {number} ({data[:200]!r}): {error!r}")
+    assert any(taken)
+
+
+def test_the_corpus_has_a_call_in_every_markup():
+    kept = corpus.load("calls")
+    found = {data[0] % len(FORMS) for data in kept
+             if data and any(kind == "CallStart" for kind, _ in told(data, 5))}  # fmt: skip
+    assert found == set(range(len(FORMS)))
+    forms = [markup.form for markup in FORMS]
+    assert all(markup.form in forms for _, markup in MARKUPS)
 
 
 def test_another_error_is_a_finding():
