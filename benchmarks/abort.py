@@ -83,12 +83,16 @@ def calls_of(model: moeflux.Model) -> dict[str, Callable[[], object]]:
         alone.reset()
         alone.step(ids[:n])
 
+    def tokens() -> None:
+        for session in together:
+            session.reset()
+        model.step_batch([(s, [t]) for s, t in zip(together, ids, strict=False)])
+
     return {
         f"prompt of {LONG}": lambda: prompt(LONG),
         f"prompt of {SHORT}": lambda: prompt(SHORT),
-        f"a token of {SEQUENCES} sequences":
-            lambda: model.step_batch([(s, [t]) for s, t in zip(together, ids, strict=False)]),
-    }  # fmt: skip
+        f"a token of {SEQUENCES} sequences": tokens,
+    }
 
 
 def rows_of(folder: Path, rounds: int) -> list[dict[str, Any]]:

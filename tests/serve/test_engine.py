@@ -472,14 +472,16 @@ def test_a_choice_that_was_set_back_waits_twice_as_long_until_it_gets_on():
     assert waits == [2, 4, 8, 2, 4]
     back.put(7, 6)
     back.put(8, 1)
-    back.end(8)  # which makes room
+    back.end(8, made_room=False)
+    assert back.holds(7)
+    back.end(9, made_room=True)
     assert not back.holds(7)
     back.put(7, 6)
     assert steps() == 16
     for _ in range(40):
         back.put(7, 6)
     assert steps() == 256
-    back.end(7)
+    back.end(7, made_room=True)
     back.put(7, 6)
     assert steps() == 2
 

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moeflux.serve.events import CallArguments, CallStart, Reasoning, Text
+from moeflux.serve.parse import markup as markup_module
+from moeflux.serve.parse.calls import MAX_HEAD
 from moeflux.serve.parse.markup import HERMES, QWEN_CODER, Markup, find_markup
 from moeflux.serve.parse.parser import Parser
 from oracle import goldens
@@ -295,6 +297,43 @@ def test_a_call_behind_a_good_one_is_text_where_it_is_none():
     assert read([text], markups.LFM) == [
         ("call", "g", "{}"), ("text", " nobody(x=1)]<|tool_call_end|>"),
     ]  # fmt: skip
+
+
+def test_a_list_of_calls_may_end_with_a_comma():
+    text = "<|tool_call_start|>[g(),\n]<|tool_call_end|>ok"
+    for pieces in ([text], list(text)):
+        assert read(pieces, markups.LFM) == [("call", "g", "{}"), ("text", "ok")]
+
+
+@pytest.mark.parametrize("markup", (*markups.ALL, JSON, XML))
+def test_the_head_of_a_call_has_a_bound(markup):
+    """Where it were read again with each piece, blanks without an end would stop the server."""
+    for filler in (" ", "x"):
+        text = markup.call[0] + filler * 3 * MAX_HEAD
+        found = [read(cut, markup) for cut in ([text], [text[:9], text[9:]])]
+        assert found[0] == found[1]
+    parser = Parser(0, markup, TOOLS, opened=False, whole=False, parallel=True, new_id=str)
+    parser.push(markup.call[0])
+    for _ in range(MAX_HEAD):
+        parser.push(" ")
+    in_any_order = getattr(markup.form, "keys", False)  # of one JSON object, which ends the call
+    assert (parser._call is None) != in_any_order
+
+
+@pytest.mark.parametrize("name", ["LFM", "MISTRAL"])
+def test_heads_are_matched_in_steps_that_grow_with_their_length(name):
+    """Blanks that two parts of a pattern could take were tried in every way."""
+    pattern = getattr(markup_module, name).head.pattern
+    assert r"\s*\[?\s*" not in pattern and r"\s*\w*\s*" not in pattern
+
+
+@pytest.mark.parametrize("text", ['{"arguments": {"a": "\\ud800"}, "name": "f"}', None])
+def test_half_a_surrogate_pair_stays_an_escape(text):
+    if text is None:
+        found = read([XML_ONE.replace("\n3\n", '\n"\\ud800"\n')], XML)
+    else:
+        found = read([f"<tool_call>{text}</tool_call>"], JSON)
+    assert r"\ud800" in found[0][2] and found[0][2].encode()
 
 
 def test_an_answer_may_end_between_two_calls():

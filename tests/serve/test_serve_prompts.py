@@ -577,6 +577,22 @@ def test_an_enum_that_is_no_list_is_refused(enum):
         rule_of(Dialogue(TURNS, (spec,), "required"), XML, False, lambda tag: 256)
 
 
+@pytest.mark.parametrize("markup", [XML, markups.GEMMA, markups.LFM])
+def test_definitions_are_written_where_they_are_referred_to(markup):
+    """A grammar of a tool of 14 kB had 3 MB; one of a megabyte would have had 20 GB."""
+
+    def grammar(value):
+        parameters = {"properties": {f"a{i}": value for i in range(300)},
+                      "$defs": {"d": {"type": "integer", "description": "x" * 10_000}}}  # fmt: skip
+        asked = Dialogue(TURNS, (ToolSpec("f", "", parameters),), "required")
+        return rule_of(asked, markup, False, lambda tag: 256).source
+
+    assert len(grammar({"type": "integer"})) < 100_000
+    with pytest.raises(ApiError, match="whose grammar has at most") as refused:
+        grammar({"$ref": "#/$defs/d"})
+    assert refused.value.status == 400
+
+
 def test_content_or_a_call(accepts):
     asked = Dialogue(TURNS, BOTH, output=OutputRule("json_schema", '{"type": "integer"}'))
     for good, said in itertools.product([True], ["3", PARIS]):

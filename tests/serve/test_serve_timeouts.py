@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from moeflux.errors import SessionError
-from moeflux.serve.engine import Busy, Late
+from moeflux.serve.engine import Busy, Delta, Late
 from moeflux.serve.local import EngineSettings
 from moeflux.serve.settings import Settings
+from moeflux.serve.ticket import Ticket
 from serve.asking import ask, events
 from serve.scripted import ScriptedEngine
 from serve.test_engine import CONTEXT, answer, expected, serving
@@ -61,11 +63,11 @@ def test_who_waits_too_long_is_refused_and_who_runs_is_not():
 
 def test_who_has_had_a_turn_is_not_refused():
     async def work(engine):
-        engine._settings = replace(engine._settings, queue_timeout=1.0)
         goes_on = held(engine)
         asked = asyncio.ensure_future(answer(engine, LONG, max_tokens=4))
         await until(engine, 1, 0)
-        await asyncio.sleep(1.2)
+        (ticket,) = engine._open
+        ticket.fail_waiting(Busy("[serve] no place", 1))
         goes_on.set()
         return (await asked)[0][2]
 
@@ -82,6 +84,25 @@ def test_a_job_that_takes_too_long_ends_and_leaves_its_place():
         return (await answer(engine, LONG, max_tokens=2, seconds=1000.0))[0][2]
 
     assert serving(work) == "length"
+
+
+def test_an_answer_that_is_on_its_way_is_not_thrown_away():
+    async def work():
+        sequence = SimpleNamespace(finish="length")
+        ticket = Ticket(None, [sequence])
+        ticket.fail(Late("[serve] too late"))  # before the event loop had the news
+        ticket.tell([Delta(0, (), "end", finish="length")])
+        return [delta.text async for delta in ticket.news()]
+
+    assert asyncio.run(work()) == ["end"]
+
+
+def test_a_job_that_has_ended_is_not_kept_by_its_timers():
+    async def work(engine):
+        await answer(engine, LONG, max_tokens=2, seconds=1000.0)
+        return asyncio.get_running_loop()._scheduled  # cancelled ones may stay for a while
+
+    assert all(timer.cancelled() for timer in serving(work, queue_timeout=1000))
 
 
 def test_a_job_that_ends_in_time_says_the_same():

@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,15 +60,19 @@ class Day:
 
     Args:
         most: of them.
+        now: seconds since 1970. Clocks are set back: no write is later than one behind it.
         before: (seconds since 1970, bytes) of what was written before.
     """
 
-    def __init__(self, most: int, before: Iterable[tuple[float, int]] = ()) -> None:
-        self._most, self._writes = most, deque(sorted(before))
+    def __init__(self, most: int, now: float, before: Iterable[tuple[float, int]] = ()) -> None:
+        self._most = most
+        self._writes = deque(sorted((min(when, now), nbytes) for when, nbytes in before))
         self._nbytes = sum(nbytes for _, nbytes in self._writes)
 
     def take(self, nbytes: int, now: float) -> bool:
         """Counts a write, unless it is too much."""
+        if self._writes and self._writes[-1][0] > now:
+            self._writes = deque((min(when, now), size) for when, size in self._writes)
         while self._writes and self._writes[0][0] <= now - DAY:
             self._nbytes -= self._writes.popleft()[1]
         fits = self._nbytes + nbytes <= self._most
@@ -76,6 +80,12 @@ class Day:
             self._writes.append((now, nbytes))
             self._nbytes += nbytes
         return fits
+
+    def give_back(self, nbytes: int) -> None:
+        """Of the last write that was counted, so many bytes were not written."""
+        when, counted = self._writes.pop()
+        self._writes.append((when, counted - nbytes))
+        self._nbytes -= nbytes
 
 
 class DiskCache:
@@ -114,7 +124,8 @@ class DiskCache:
         _private_folder(folder)
         self._scan()
         most = 1 << 62 if day_bytes is None else day_bytes
-        self._day = Day(most, [(entry.when, entry.nbytes) for entry in self._index.values()])
+        before = [(entry.when, entry.nbytes) for entry in self._index.values()]
+        self._day = Day(most, time.time(), before)
 
     def __len__(self) -> int:
         return self._positions.total()
@@ -190,10 +201,18 @@ class DiskCache:
         if not self._fits_day(nbytes):
             return False
         self._make_room(nbytes)
-        path = self._folder / name
+        path, written = self._folder / name, 0
+
+        def watch(done: int, total: int) -> None:
+            nonlocal written
+            written = min(done, nbytes)
+            if progress is not None:
+                progress(done, total)
+
         try:
-            require_space(self._folder, nbytes, "serve")
-            snapshot.write(path, tokens=ids, progress=progress)
+            with self._counted(lambda: nbytes - written):
+                require_space(self._folder, nbytes, "serve")
+                snapshot.write(path, tokens=ids, progress=watch)
             entry = Entry(name, path.stat().st_size, position, time.time())
         except OSError as error:  # an IoError is one
             self.counts["failed"] += 1
@@ -207,6 +226,16 @@ class DiskCache:
             self._add(entry)
         self._make_room(0)
         return True
+
+    @contextlib.contextmanager
+    def _counted(self, missing: Callable[[], int]) -> Iterator[None]:
+        """A write that the day counts: what is missing of it where it fails, it counts no more."""
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._day.give_back(missing())
+            raise
 
     def _fits_day(self, nbytes: int) -> bool:
         with self._lock:

@@ -47,9 +47,11 @@ class SetBack:
         times = min(times + 1, MOST_DOUBLED) if tokens == before else 1
         self._known[key] = times, tokens, self._steps + (1 << times)
 
-    def end(self, key: int) -> None:
-        """A choice has ended, which makes room for the others."""
+    def end(self, key: int, made_room: bool) -> None:
+        """A choice has ended. Where it had a session, that makes room for the others."""
         self._known.pop(key, None)
+        if not made_room:
+            return
         self._known = {other: (times, n, 0) for other, (times, n, _) in self._known.items()}
 
     def holds(self, key: int) -> bool:

@@ -380,9 +380,9 @@ class StepLoop:
         """Ends a choice. What its session holds stays in the cache."""
         if last.finish != "error":
             self.prefixes.keep(sequence)
+        self._set_back.end(sequence.key, made_room=sequence.session is not None)
         sequence.session = None
         self.prefixes.forget(sequence)
-        self._set_back.end(sequence.key)
         self._running.pop(sequence.key, None)
         self._waiting.pop(sequence.key, None)  # it lost its session in the step that ended it
         self._tell(sequence, last)

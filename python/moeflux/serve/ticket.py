@@ -39,7 +39,9 @@ class Ticket:
         self._came.set()
 
     def fail(self, why: MoefluxError) -> None:
-        """Ends the news with an error, on the event loop."""
+        """Ends the news with an error, on the event loop; not where the last are on their way."""
+        if self.done:
+            return
         self._failure = why
         self._came.set()
 

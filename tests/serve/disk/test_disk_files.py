@@ -7,7 +7,7 @@ import pytest
 
 from moeflux import IoError, saved
 from moeflux.durable import PART
-from moeflux.serve.disk_cache import DiskCache
+from moeflux.serve.disk_cache import Day, DiskCache
 from support.prompts import MUCH, files, kept, tokens
 
 
@@ -65,6 +65,30 @@ def test_a_day_has_a_bound_of_writes(tmp_path, model, monkeypatch, caplog):
     assert not write(0)
     now[0] += 400
     assert write(0)
+
+
+def test_what_a_disk_refuses_is_no_write_of_the_day(tmp_path, model, monkeypatch):
+    one = kept(model, tokens())
+    size = saved.file_bytes(model._native.snapshot_form(len(tokens()))["nbytes"], len(tokens()))
+    disk = DiskCache(tmp_path, MUCH, model, size)
+
+    def dropped(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        disk.write(tokens(), "", one, dropped)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.disk_usage", lambda _: Usage())
+        assert not disk.write(tokens(), "", one)
+    assert disk.write(tokens(), "", one) and not disk.write(tokens(seed=1), "", one)
+
+
+@pytest.mark.parametrize("later", [0, 10**9])
+def test_a_clock_that_is_set_back_stops_no_day(later):
+    day = Day(100, 1e9, [(1e9 + later, 10)])
+    assert day.take(90, 1e9) and not day.take(1, 1e9)
+    assert not day.take(1, 1e9 - 10**6)
+    assert day.take(100, 1e9 - 10**6 + 86_400)
 
 
 def test_the_longest_beginning_is_found(tmp_path, model):

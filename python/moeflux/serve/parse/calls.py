@@ -65,6 +65,9 @@ class JsonScanner:
         return len(text), False
 
 
+MAX_HEAD = 1024  # characters from a call's tag to its arguments; a longer head is none
+
+
 class _Call:
     """What a CallParser of any form has: a name first, a closing tag last."""
 
@@ -77,7 +80,7 @@ class _Call:
 
     def _begins(self, pattern: re.Pattern[str]) -> bool:
         """Whether the head has come. One that names no tool breaks the call."""
-        head = pattern.match(self._buffer)
+        head = pattern.match(self._buffer, 0, MAX_HEAD)
         if head is None:
             return False
         group = next(at for at, text in enumerate(head.groups(), 1) if text)
@@ -89,8 +92,10 @@ class _Call:
 
     def _ends_without_head(self) -> None:
         """Breaks the call where its end has come, or the arguments of one that has no end."""
-        if (at := self._buffer.find(self._close or "{")) >= 0:
+        if (at := self._buffer.find(self._close or "{", 0, MAX_HEAD)) >= 0:
             self._break(at + len(self._close))
+        elif len(self._buffer) >= MAX_HEAD:
+            self._break(MAX_HEAD)
 
     def _break(self, at: int) -> None:
         self.broken, self.rest = True, self._buffer[at:]
@@ -152,7 +157,7 @@ class JsonCall(_Call):
             return ""
         self.name, self._buffer = name, self._buffer[self._whole :]
         self._find_close()
-        return json.dumps(given, ensure_ascii=False)
+        return _written(given)
 
 
 class PairCall(_Call):
@@ -251,16 +256,26 @@ class LiteralCall(_Call):
         """Behind the arguments: another call, or the closing tag."""
         behind, more = left.lstrip(), self._form.more
         if more and self._literals.over and behind.startswith(more):
-            self.done = self.again = True
-            self.rest = behind[len(more) :]
-        else:
-            self._buffer = left
-            self._find_close()
-            self._buffer = ""
+            following = behind[len(more) :].lstrip()
+            if not following:
+                return  # a call, or the end of a list with a comma behind its last item
+            if not following.startswith(self._form.around[1]):
+                self.done = self.again = True
+                self.rest = behind[len(more) :]
+                return
+        self._buffer = left
+        self._find_close()
+        self._buffer = ""
 
 
 def _has_alternatives(schema: Any) -> bool:
     return isinstance(schema, dict) and any(key in schema for key in ("anyOf", "oneOf", "$ref"))
+
+
+def _written(value: Any) -> str:
+    """A value as JSON. Halves of surrogate pairs, which no UTF-8 has, stay escapes."""
+    text = json.dumps(value, ensure_ascii=False)
+    return json.dumps(value) if any("\ud800" <= letter <= "\udfff" for letter in text) else text
 
 
 def _as_json(value: str) -> str:
@@ -268,7 +283,7 @@ def _as_json(value: str) -> str:
     words = {"True": "true", "False": "false", "None": "null"}
     text = words.get(value.strip(), value.strip())
     try:
-        return json.dumps(json.loads(text), ensure_ascii=False)
+        return _written(json.loads(text))
     except (ValueError, RecursionError):
         return json.dumps(value, ensure_ascii=False)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..dialogue import Dialogue, OutputRule, ToolSpec
 from ..http.errors import bad
-from .literal_rules import LiteralWriter, json_rule
+from .literal_rules import LiteralWriter, check_length, definitions, json_rule, value_rule
 from .markup import TAG, JsonForm, LiteralForm, Markup
 
 HEAD = "%llguidance {}\n"
@@ -117,7 +117,10 @@ class _Writer:
         may, does = map(self.tag, self._markup.lead)
         lead = f"({may})? {does}" if does else ""
         names = " | ".join(f"call_{i}" for i in range(len(tools)))
-        rules = "".join(write(form, f"call_{i}", tool) for i, tool in enumerate(tools))
+        rules = ""
+        for i, tool in enumerate(tools):
+            rules += write(form, f"call_{i}", tool)
+            check_length(rules)
         return f"call: {lead} {self._in_tags('one')}\none: {names}\n{rules}{self._thinking_rules()}"
 
     def _in_tags(self, calls: str) -> str:
@@ -138,8 +141,7 @@ class _Writer:
         properties: dict[str, Any] = given if isinstance(given, dict) else {}
         needed = tool.parameters.get("required")
         required = needed if isinstance(needed, list) else []
-        definitions = {key: tool.parameters[key] for key in ("$defs", "definitions")
-                       if key in tool.parameters}  # fmt: skip
+        shared = definitions(tool.parameters)
         call_head, parameter, end, tail = form.written
         close = self.tag(end)
         parts, rules = [], ""
@@ -158,10 +160,9 @@ class _Writer:
                 values = " | ".join(json.dumps(str(value)) for value in listed)
                 rules += f"{part}: {head} ({values}) {close}\n"
             else:
-                value = {**schema, **definitions} if isinstance(schema, dict) else schema
-                rules += f"{part}: {head} {part}_v {close}\n" + json_rule(
-                    f"{part}_v", value, tool.strict
-                )
+                rules += f"{part}: {head} {part}_v {close}\n"
+                rules += value_rule(f"{part}_v", schema, shared, tool.strict)
+            check_length(rules)
         head = self.named(call_head, tool.name)
         return f"{rule}: {head} {' '.join(parts)} {self.tag(tail)}\n{rules}"
 

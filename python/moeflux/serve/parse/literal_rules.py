@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ..constrain import JSON_OPTIONS
+from ..constrain import JSON_OPTIONS, MAX_SOURCE
 from ..dialogue import ToolSpec
+from ..http.errors import bad
 from .markup import LiteralForm
 
 _SAY_NOTHING = frozenset(("type", "description", "title", "default", "examples"))
@@ -19,6 +20,23 @@ def json_rule(rule: str, schema: Any, strict: bool) -> str:
     if isinstance(schema, dict):
         schema = {**schema, "x-guidance": JSON_OPTIONS | {"lenient": not strict}}
     return f"{rule}: %json {json.dumps(schema)}\n"
+
+
+def definitions(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """What a schema's references point into."""
+    return {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+
+
+def value_rule(rule: str, schema: Any, shared: dict[str, Any], strict: bool) -> str:
+    """As `json_rule`, of a part of a schema with those `definitions`, where it refers to them."""
+    refers = shared and isinstance(schema, dict) and '"$ref"' in json.dumps(schema)
+    return json_rule(rule, {**schema, **shared} if refers else schema, strict)
+
+
+def check_length(rules: str) -> None:
+    """Refuses to write on where no grammar may be as long: definitions are written repeatedly."""
+    if len(rules) > MAX_SOURCE:
+        raise bad(f"expected tools whose grammar has at most {MAX_SOURCE} characters", "tools")
 
 
 class LiteralWriter:
@@ -43,8 +61,7 @@ class LiteralWriter:
         """The rule of a tool's call, and those that it needs."""
         before, behind = form.written.split("{name}")
         head = f"{self._tag(before)} {json.dumps(tool.name)} {self._tag(behind)}"
-        shared = {key: tool.parameters[key] for key in ("$defs", "definitions")
-                  if key in tool.parameters}  # fmt: skip
+        shared = definitions(tool.parameters)
         members, rules = self._members(rule, tool.parameters, form.sign, shared, tool.strict)
         return f"{rule}: {head} {members} {json.dumps(form.close)}\n{rules}"
 
@@ -62,6 +79,7 @@ class LiteralWriter:
             parts.append((f"{rule}_p{i}", name in required))
             rules += f"{rule}_p{i}: {json.dumps(key + sign)} {rule}_p{i}_v\n"
             rules += self._value(f"{rule}_p{i}_v", value, shared, strict)
+            check_length(rules)
         return f"{rule}_m", rules + _listed(f"{rule}_m", parts, json.dumps(self._form.comma))
 
     def _value(self, rule: str, schema: Any, shared: dict[str, Any], strict: bool) -> str:
@@ -81,7 +99,7 @@ class LiteralWriter:
         if kind == "object" and {"properties"} <= said <= _OBJECT and _has_names(schema):
             members, rules = self._members(rule, schema, ":", shared, strict)
             return f'{rule}: "{{" {members} "}}"\n{rules}'
-        return json_rule(rule, {**schema, **shared} if isinstance(schema, dict) else schema, strict)
+        return value_rule(rule, schema, shared, strict)
 
 
 _OBJECT = frozenset(("properties", "required", "additionalProperties"))

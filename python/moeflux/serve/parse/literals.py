@@ -197,7 +197,7 @@ class Literals:
         return json.dumps(text, ensure_ascii=False)[1:-1]
 
     def _escape(self) -> str | None:
-        """The character that a backslash and what follows stand for; Python keeps unknown ones."""
+        """The character that a backslash and what follows stand for; others stay as written."""
         found = _ESCAPE.match(self.rest)
         if found is None:
             if _BEGUN_ESCAPE.fullmatch(self.rest):

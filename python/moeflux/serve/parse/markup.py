@@ -114,12 +114,12 @@ GEMMA = LiteralForm(
 )  # fmt: skip
 # As huggingface.co/LiquidAI/LFM2-8B-A1B has it: a list of Python's calls with keywords.
 LFM = LiteralForm(
-    re.compile(rf"\s*\[?\s*{NAME}\s*\("), ")", "=", ('"', "'"), "{name}(", ", ",
+    re.compile(rf"\s*(?:\[\s*)?{NAME}\s*\("), ")", "=", ('"', "'"), "{name}(", ", ",
     ("[", "]"), ",",
 )  # fmt: skip
 # As mistral-common's InstructTokenizerV13 encodes it; V11 has an id between name and arguments.
 MISTRAL = JsonForm(
-    re.compile(rf"\s*{NAME}\s*(?:\[CALL_ID\]\s*\w*\s*)?\[ARGS\]\s*(?=\{{)"), "{name}[ARGS]",
+    re.compile(rf"\s*{NAME}\s*(?:\[CALL_ID\]\s*(?:\w+\s*)?)?\[ARGS\]\s*(?=\{{)"), "{name}[ARGS]",
 )  # fmt: skip
 
 

@@ -223,9 +223,9 @@ class Parser:
         return good
 
     def _as_text(self, call: CallParser, out: list[Event]) -> bool:
-        logger.warning("the model wrote a tool call that is none; it is given as text")
-        # Nothing more of it is looked at: a tag within it would be met again and again.
+        # What was read of it is not looked at again; what follows is content, and may hold calls.
         if self._raw:
+            logger.warning("the model wrote a tool call that is none; it is given as text")
             out.append(Text(self._choice, self._raw))
         self._call, self._strip = None, False
         return bool(self._buffer)
