@@ -113,6 +113,58 @@ TEST_CASE("a batch of the widest layer has room for the rows of the one with mos
   }
 }
 
+TEST_CASE("a layer whose shared gate is of a format of its own finds room for the gate's rows") {
+  Rig rig;
+  Layer layer(rig, 4, 64);
+  layer.expert.up = layer.shared.up = {};
+  layer.expert.unit = layer.shared.unit = ops::Unit::relu2;
+  layer.shared_gate = {quant::contiguous(
+      test::affine_shape(1, kModel, 4, 32, quant::DType::bf16), rig.bytes(kModel))};
+  CpuOps ops = rig.ops();
+  ops::Workload work = workload();
+  work.moes = {layer.get()};
+  reserve(rig, ops, work);
+  for (uint32_t n : {1u, kRows}) layer.run(rig, ops, n);
+}
+
+TEST_CASE("narrow experts find room beside what reads rows of the model's width") {
+  constexpr uint32_t kWide = 256;
+  for (const uint32_t narrow : {64u, 2 * kWide})
+    for (const bool shared_first : {false, true}) {
+      Rig rig;
+      const ops::Linear in = rig.linear(narrow, kWide), out = rig.linear(kWide, narrow);
+      ops::GatedFfn expert{rig.linear(64, narrow), {}, rig.linear(narrow, 64)};
+      ops::GatedFfn shared{rig.linear(192, kWide), {}, rig.linear(kWide, 192)};
+      expert.unit = shared.unit = ops::Unit::relu2;
+      ops::Router router;
+      router.n_experts = router.top_k = 4;
+      router.gate = rig.linear(4, kWide, 0);
+      CpuOps ops = rig.ops();
+      ops::Workload work = workload();
+      work.moes = {{&router, expert, &shared, nullptr, &in, &out}};
+      reserve(rig, ops, work);
+      for (uint32_t n : {1u, kRows}) {
+        float *x = rig.floats(uint64_t(n) * kWide), *latent = rig.floats(uint64_t(n) * narrow);
+        float* of_experts = rig.floats(uint64_t(n) * router.top_k * narrow);
+        float* of_shared = rig.floats(uint64_t(n) * kWide);
+        std::vector<uint32_t> chosen(uint64_t(n) * router.top_k);
+        const ops::Routing routing{chosen.data(), rig.floats(chosen.size()), rig.floats(n * 4)};
+        const ops::Rows rows{x, n, ++rig.n_inputs}, narrowed{latent, n, ++rig.n_inputs};
+        std::vector<ops::ExpertJob> jobs(router.top_k, {expert, {}, {}});
+        for (uint32_t pair = 0; pair < n * router.top_k; ++pair) {
+          jobs[pair % router.top_k].rows.push_back(pair / router.top_k);
+          jobs[pair % router.top_k].pairs.push_back(pair);
+        }
+        ops.route(router, rows, routing);
+        ops.to_latent(in, rows, latent);
+        if (shared_first) ops.ffn(shared, rows, of_shared);
+        ops.experts(jobs, narrowed, of_experts);
+        if (!shared_first) ops.ffn(shared, rows, of_shared);
+        ops.combine_latent(routing, router.top_k, of_experts, out, of_shared, n, x);
+      }
+    }
+}
+
 TEST_CASE("a dense layer beside experts counts as well") {
   Rig rig;
   const Layer many(rig, 200, 64);

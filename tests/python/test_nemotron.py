@@ -52,6 +52,11 @@ def test_other_shapes_meet_float64(options, tmp_path):
     close(logits(folder), Reference(folder).forward(TOKENS).logits)
 
 
+def test_a_chunk_of_the_widest_rows_has_room_beside_narrow_experts(tmp_path):
+    folder = build(tmp_path, "nemotron_h", "mlx-q4", **GENTLE | LATENT | {"hidden_size": 256})
+    close(logits(folder), Reference(folder).forward(TOKENS).logits)
+
+
 @pytest.fixture(scope="module", params=[{}, LATENT], ids=str)
 def folder(request, tmp_path_factory):
     return build(tmp_path_factory.mktemp("nemo") / "m", "nemotron_h", "mlx-q4", **request.param)

@@ -39,16 +39,16 @@ void CpuOps::rehearse(const Workload& work) {
   for (const Workload::Moe& w : work.moes) {
     ++normed.id;
     if (w.router) route(*w.router, normed, {nullptr, x, x});
+    if (w.latent_in) to_latent(*w.latent_in, normed, x);
+    if (w.shared) ffn(*w.shared, normed, x);  // before the experts or after: the same rows
     ExpertJob job;  // as many rows as a batch has of all its experts
     job.ffn = w.expert;
     job.rows.resize(batch_rows(work));
     job.pairs = job.rows;
-    experts({&job, 1}, normed, x);
-    if (w.shared) ffn(*w.shared, normed, x);
-    experts({&job, 1}, {x, batch_rows(work) + 1}, x);  // of a wide pass
-    if (w.latent_in) to_latent(*w.latent_in, normed, x);
-    if (w.latent_out) combine_latent({}, 0, x, *w.latent_out, x, n, x);
+    experts({&job, 1}, w.latent_in ? Rows{x, n} : normed, x);  // narrow ones read rows of their own
     combine({}, 0, x, w.shared_gate, normed, x, w.expert.down.out(), x);
+    if (w.latent_out) combine_latent({}, 0, x, *w.latent_out, x, n, x);
+    experts({&job, 1}, {x, batch_rows(work) + 1}, x);  // of a wide pass
   }
   if (work.head) {
     Head last;
