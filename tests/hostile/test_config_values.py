@@ -212,6 +212,9 @@ NOT_DONE = {
         {"layers_block_type": ["mamba"] * 8, "hybrid_override_pattern": None},
         {"layers_block_type": ["conv"] * 8, "hybrid_override_pattern": None},
         {"layers_block_type": "mamba", "hybrid_override_pattern": None},
+        {"layers_block_type": [{}], "hybrid_override_pattern": None},
+        {"layers_block_type": [["mamba"]] * 8},
+        {"sliding_window": 16},
         {"layer_norm_epsilon": None},
         {"head_dim": None},
         {"mlp_hidden_act": "silu"},
@@ -292,6 +295,12 @@ def test_a_model_that_is_not_done_in_one_family_is_refused(tmp_path, others, fam
         load_with(tmp_path, others[family], **changes)
 
 
+@pytest.mark.parametrize("kind", ["yarn", ["default"], {}], ids=str)
+def test_what_rotates_is_refused_where_nothing_is_rotated(tmp_path, others, kind):
+    with pytest.raises(moeflux.FormatError, match=r"'default' \(this family rotates nothing\), f"):
+        load_with(tmp_path, others["nemotron_h"], rope_parameters={"rope_type": kind})
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_file_with_biases_or_without_is_not_read_as_the_other(tmp_path, others, family):
     field = FAMILIES[family].bias
@@ -330,6 +339,7 @@ def test_what_changes_no_text_changes_no_logits(tmp_path, others, family, change
         ("hy_v3", {"mlp_layer_types": ["dense", "sparse", "sparse"], "first_k_dense_replace": 3}),
         ("minimax_m2", {"rotary_dim": None, "partial_rotary_factor": 0.5}),
         ("gpt_oss", {"layer_types": None, "sliding_window": 16}),
+        ("nemotron_h", {"rope_theta": 0, "partial_rotary_factor": 0.0, "sliding_window": None}),
     ],
     ids=str,
 )

@@ -32,6 +32,7 @@ _ONE_WAY = ONE_WAY | {
     "mlp_hidden_act": ("relu2",),
     "n_shared_experts": (1,),
     "rope_scaling": (),
+    "sliding_window": (),
     "use_bias": (False,),
 }
 _NAMES = stack.Names(prefix="backbone.", embedding="embeddings", final_norm="norm_f",
@@ -43,7 +44,7 @@ _EXPERTS = MoeNames(selection_bias="gate.e_score_correction_bias", n_experts="n_
 
 def _pattern(config: Config) -> str:
     """The kind of each layer, a letter each."""
-    kinds = config.listed("layers_block_type", " or ".join(_KINDS), _KINDS.__contains__)
+    kinds = config.listed("layers_block_type", " or ".join(_KINDS), tuple(_KINDS).__contains__)
     pattern = config.values.get("hybrid_override_pattern")
     if pattern is None and kinds is not None:
         pattern = "".join(map(_KINDS.__getitem__, kinds))

@@ -6,7 +6,7 @@ Both config dialects are read: `rope_theta` with `rope_scaling`, and `rope_param
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -95,14 +95,13 @@ def rope(
 
 
 def unrotated(config: Config, head_dim: int) -> Rope:
-    """None, of a family that has none whatever plain settings its configs have."""
+    """None, of a family that reads no setting of a plain one."""
     kind = config.rotation.get("rope_type", config.rotation.get("type", "default"))
     if kind != "default":
-        raise config.bad(
-            f"expected no rotation but a plain one that is not done, found {show(kind)}"
-        )
-    plain = rope(config, head_dim, 1.0)
-    return replace(plain, rotary_dim=0, inv_freq=[])
+        raise config.bad(f"expected rope type 'default' (this family rotates nothing), found "
+                         f"{show(kind)}")  # fmt: skip
+    positions = config.count("max_position_embeddings", 0, minimum=0)
+    return Rope(head_dim, 0, [], 1.0, positions)
 
 
 def _yarn(
