@@ -231,6 +231,12 @@ def test_what_keys_mean_is_done_or_refused_by_name(keys, words, described):
         described("qwen3_moe", {f"qwen3moe.{key}": value for key, value in keys.items()}, [])
 
 
+@pytest.mark.parametrize("log", ["x", "", False], ids=repr)
+def test_a_multiplier_that_is_no_number_is_not_left_out(log, described):
+    with refused(f"a number in mistral4.rope.scaling.yarn_log_multiplier, found {log!r}"):
+        described("mistral4", {"mistral4.rope.scaling.yarn_log_multiplier": log}, [])
+
+
 def test_what_the_absence_of_keys_means(described):
     found = described("qwen3_moe", {"qwen3moe.rope.freq_base": None,
                                     "qwen3moe.rope.scaling.factor": 1.0,

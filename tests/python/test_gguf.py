@@ -230,6 +230,9 @@ DIVISORS = np.array([1.0] * 8 + [1e30] * 24, np.float32)
          "ones and then numbers over"),
         ("gemma4", {"drop": ["rope_freqs.weight"], "add": {"rope_freqs.weight": DIVISORS * 2}},
          "ones and then numbers over"),
+        *(("gemma4", {"drop": ["rope_freqs.weight"], "add": {"rope_freqs.weight": divisors}},
+           "ones and then numbers over.* 0 of them")
+          for divisors in (-np.ones_like(DIVISORS), np.where(DIVISORS == 1, -1, DIVISORS))),
         ("gemma4", {"drop": ["blk.0.ffn_gate_up_exps.weight"],
                     "add": {"blk.0.ffn_gate_up_exps.weight": np.ones((8, 63, 64), np.float32)}},
          "as many rows of gates as of ups"),

@@ -98,7 +98,10 @@ def _scaling(keys: Keys, arch: Arch) -> dict[str, Any]:
     found = {to: keys.get(f"rope.scaling.{key}") for key, to in _YARN.items()}
     found["llama_4_scaling_beta"] = keys.get("attention.temperature_scale")
     log = keys.get("rope.scaling.yarn_log_multiplier")  # a tenth of what configs have, as float32
-    if log and is_number(log):
+    if log is not None and not is_number(log):
+        raise keys.bad(f"expected a number in {keys.name}.rope.scaling.yarn_log_multiplier, found "
+                       f"{show(log)}")  # fmt: skip
+    if log:
         found["mscale"] = found["mscale_all_dim"] = round(10 * log, 6)
     return {"rope_scaling": {"rope_type": kind, **(arch.yarn if kind == "yarn" else {})}
             | {key: value for key, value in found.items() if value is not None}}  # fmt: skip

@@ -80,7 +80,9 @@ def contents(headers: list[Header], load: Callable[[Tensor, Path], Any] | None =
         raise fail("gguf", "expected a matrix token_embd.weight, found none", first.path)
 
     def read_vector(name: str) -> Any:
-        return numbers(entries[name]) if name in entries else None
+        if name not in entries:
+            return None
+        return numbers(entries[name]) if load is not _unread else -numbers(entries[name])
 
     said = config(keys, arch, entries.keys(), embedding.shape[0], read_vector)
     tensors: dict[str, Tensor] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from ..arguments import is_integer, show
 from .keys import Keys
 
-# The numbers of a vector by its name; None where there is none.
+# The numbers of a vector by its name; None where there is none. Ones where it is only described.
 Read = Callable[[str], Any]
 Together = Callable[[Keys, Collection[str], Read], dict[str, Any]]
 _NOT_ROTATED = 1e20  # frequencies are divided by as much or more
@@ -119,7 +119,7 @@ def _proportional(keys: Keys, divisors: Any) -> dict[str, Any]:
     if divisors is None:
         return {"rope_type": "default", "partial_rotary_factor": _part(keys, "")}
     n_pairs = keys.count("attention.key_length") // 2
-    is_rotated = np.abs(divisors) == 1  # those that are only described are -1
+    is_rotated = divisors == 1
     count = int(is_rotated.sum())
     fits = is_rotated[:count].all() and (divisors[count:] >= _NOT_ROTATED).all()
     if len(divisors) != n_pairs or not fits or _part(keys, "") != 1:
