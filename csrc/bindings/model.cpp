@@ -17,9 +17,10 @@ namespace moeflux::bindings {
 
 namespace {
 
-model::DecodeRow row_decoder() {
-  return [&kernels = ops::cpu::select_kernels(nullptr)](const quant::Matrix& matrix, uint32_t row,
-                                                        float* out) {
+// As the ops compute that open_compute() gives.
+model::DecodeRow row_decoder(const ComputeOptions& options) {
+  const auto& kernels = ops::cpu::select_kernels(options.simd.c_str());
+  return [&kernels](const quant::Matrix& matrix, uint32_t row, float* out) {
     kernels.dequant_row(matrix, row, out);
   };
 }
@@ -29,6 +30,7 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
                                   uint64_t budget, const ComputeOptions& compute_options,
                                   const engine::Options& options) {
   auto model = std::make_shared<NativeModel>();
+  const model::DecodeRow decode = row_decoder(compute_options);
   model->account = std::make_unique<base::Account>(budget);
   Compute compute = open_compute(*model->account, compute_options);
   model->device = compute_options.device;
@@ -42,8 +44,7 @@ std::shared_ptr<NativeModel> load(const py::dict& spec,
   const model::Node tree = to_node(spec);
   compute.ops->set_poll(poll_signals);  // kernels of a device are compiled: Ctrl-C ends that
   model->engine = Owned(unlocked([&] {
-    auto experts =
-        model::load(tree, files, *model->arena, poll_signals, *model->weights, row_decoder());
+    auto experts = model::load(tree, files, *model->arena, poll_signals, *model->weights, decode);
     return std::make_shared<engine::Engine>(
         engine::Parts{model->arena, std::move(compute.ops), model->weights, files,
                       std::move(experts)},

@@ -42,17 +42,20 @@ def test_other_shapes_meet_float64(family, options, tmp_path):
     close(found, Reference(folder).forward(TOKENS[:70]).logits, family)
 
 
-def quantised(name, values, config):
+def quantised(name, values, config, dtype):
     """As MLX stores a matrix or a stack of them, by its name, and the numbers that it means."""
     said = config["quantization"]
     words, scales, biases = affine.quantize(values, said["bits"], said["group_size"])
-    parts = [safetensors_file.encode(part, "BF16") for part in (scales, biases)]
+    parts = [safetensors_file.encode(part, dtype) for part in (scales, biases)]
     stored = dict(zip(("weight", "scales", "biases"), (Stored("U32", words), *parts), strict=True))
-    means = affine.dequantize(words, *map(safetensors_file.decode, parts), said["bits"])
+    scales, biases = map(safetensors_file.decode, parts)
+    products = affine.dequantize(words, scales, np.zeros_like(biases), said["bits"])
+    # The sum of float32: of products of bf16, which are exact, that of one rounding.
+    means = np.float32(products) + np.repeat(np.float32(biases), said["group_size"], axis=-1)
     return {f"{name}.{part}": value for part, value in stored.items()}, means
 
 
-def with_keys_and_values(folder, family, form, how):
+def with_keys_and_values(folder, family, form, how, dtype="BF16"):
     """A checkpoint whose kv_b_proj is stored otherwise, and the same with plain numbers.
 
     "whole": quantised as it is; "apart": in two stacks, that of keys turned, as mlx-lm makes them.
@@ -68,13 +71,13 @@ def with_keys_and_values(folder, family, form, how):
         module = name.removesuffix(".kv_b_proj.weight")
         values = safetensors_file.decode(stored.pop(name))
         if how == "whole":
-            new, means = quantised(f"{module}.kv_b_proj", values, found.config)
+            new, means = quantised(f"{module}.kv_b_proj", values, found.config, dtype)
         else:
             values = values.reshape(heads, -1, values.shape[-1])
             keys = np.ascontiguousarray(values[:, :nope].swapaxes(1, 2))
             of = {"embed_q": keys, "unembed_out": np.ascontiguousarray(values[:, nope:])}
             if form == "mlx-q4":
-                made = {part: quantised(f"{module}.{part}", x, found.config)
+                made = {part: quantised(f"{module}.{part}", x, found.config, dtype)
                         for part, x in of.items()}  # fmt: skip
             else:
                 made = {part: ({f"{module}.{part}.weight": safetensors_file.encode(x, "F32")}, x)
@@ -147,6 +150,15 @@ def test_numbers_of_stacks_that_are_none_are_refused(tmp_path):
     file.write_bytes(content)
     with pytest.raises(moeflux.FormatError, match=r"NaN.*layers.1.self_attn.embed_q.scales"):
         moeflux.load(path, **ROOM)
+
+
+def test_stacks_are_decoded_by_the_kernels_that_are_asked_for(tmp_path, monkeypatch):
+    """The portable ones round products, others may not."""
+    stored, plain = with_keys_and_values(tmp_path, "deepseek_v3", "mlx-q4", "apart", "F32")
+    monkeypatch.setenv("MOEFLUX_SIMD", "portable")
+    found, expected = (moeflux.load(path, **ROOM).session().step(TOKENS[:9])
+                       for path in (stored, plain))  # fmt: skip
+    assert np.array_equal(found, expected)
 
 
 def test_stacks_are_not_converted(tmp_path):
