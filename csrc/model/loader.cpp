@@ -69,7 +69,15 @@ struct Fields {
   }
   void number(const char* name, auto& to) const { find(name)->get(name, to); }
   void choice(const char* name, auto& to, const auto& names) const;
-  void vector(const char* name, const float*& to, uint64_t count, bool optional = false) const;
+  void vector(const char* name, const float*& to, uint64_t count, bool optional = false) const {
+    vector(name, to, count, optional, nullptr);
+  }
+  // Stored as it is, as the parts of all slices, or as slices of a matrix of each part.
+  void sliced(const char* name, const float*& to, const ops::Slices& slices) const {
+    vector(name, to, slices.count(), false, &slices);
+  }
+  void vector(const char* name, const float*& to, uint64_t count, bool optional,
+              const ops::Slices* slices) const;
   void matrix(const char* name, ops::Linear& to, uint64_t out, uint64_t in,
               bool optional = false) const;
   const float* list(const Node::List& values) const;
@@ -103,7 +111,23 @@ MatrixSource matrix_source(const Node& of) {
   return source;
 }
 
-void Fields::vector(const char* name, const float*& to, uint64_t count, bool optional) const {
+// Throws FormatError unless a vector of such slices can be made of the stacks.
+void check_stacks(const Fields& fields, const char* name, const VectorSource& source,
+                  const ops::Slices& of) {
+  fields.require(source.slices == of.n, name, ": expected ", of.n, " slices, found ",
+                 source.slices);
+  const auto parts = source.stacks.size() == 1 ? std::vector{of.rows()} : of.parts;
+  fields.require(source.stacks.size() == parts.size(), name, ": expected 1 or ", of.parts.size(),
+                 " matrices of slices, found ", source.stacks.size());
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const auto& [matrix, turned] = source.stacks[i];
+    expect_shape(name, of.n * (turned ? of.columns : parts[i]), turned ? parts[i] : of.columns,
+                 matrix.shape.out, matrix.shape.in, cat(" (tensor ", matrix.name(), ")"));
+  }
+}
+
+void Fields::vector(const char* name, const float*& to, uint64_t count, bool optional,
+                    const ops::Slices* slices) const {
   const Node* of = find(name, optional);
   if (!of) return;
   if (const auto* values = std::get_if<Node::List>(&of->value)) {
@@ -121,17 +145,12 @@ void Fields::vector(const char* name, const float*& to, uint64_t count, bool opt
             shape.out, " rows of ", shape.in, " (tensor ", source.matrix->name(), ")");
   }
   if (const Node* stacks = of->find("stacks")) {
+    require(slices != nullptr, name, ": expected one tensor, found slices");
     of->at("slices").get("slices", source.slices);
-    uint64_t found = 0;
-    for (const Node& stack : stacks->as<Node::List>("stacks")) {
+    for (const Node& stack : stacks->as<Node::List>("stacks"))
       source.stacks.push_back(
           {matrix_source(stack.at("matrix")), stack.at("turned").as<bool>("turned")});
-      const quant::Shape& shape = source.stacks.back().matrix.shape;
-      found += uint64_t(shape.out) * shape.in;
-    }
-    require(found == count && source.slices > 0, name, ": expected ", count,
-            " numbers in slices, found ", found, " in ", source.slices, " (tensor ",
-            source.tensor.name, ")");
+    check_stacks(*this, name, source, *slices);
   }
   require(source.count == count, name, ": expected ", count, " numbers, found ", source.count,
           " (tensor ", source.tensor.name, ")");

@@ -13,9 +13,10 @@
 namespace moeflux::model {
 
 // Fills `weights`; returns the experts by MoE layer. `poll` is asked between tensors; what it
-// throws leaves the call. `decode` is for vectors that are stored as
-// matrices; files that are holes need it not. Throws FormatError that names the tensor, or the part where there is
-// none, IoError, MemoryBudgetError; of several errors that of the tensor which is asked for first.
+// throws leaves the call. `decode` makes vectors of what is stored as quantised matrices;
+// without bytes (holes) it is not called. Throws FormatError that names the tensor, or the part
+// where there is none, IoError, MemoryBudgetError; of several errors that of the tensor which is
+// asked for first.
 std::vector<store::LayerExperts> load(const Node& spec,
                                       const std::vector<std::shared_ptr<io::File>>& files,
                                       base::Arena& arena, const std::function<void()>& poll,

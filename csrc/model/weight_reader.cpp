@@ -138,15 +138,20 @@ void WeightReader::slices(const VectorSource& source, float* out) {
       base::Memory planes(arena_, nbytes, "slice of " + stack.matrix.name());
       read_slice(stack.matrix, shape, slice, planes.mapped());
       const uint64_t numbers = uint64_t(shape.out) * shape.in;
-      if (!files_[stack.matrix.planes[quant::kCodes]->file]->is_hole()) {
+      const io::File& file = *files_[stack.matrix.planes[quant::kCodes]->file];
+      if (!file.is_hole()) {
+        const std::string matrix_name = "tensor " + stack.matrix.name();
         quant::Matrix matrix{shape, {}};
         const auto places = quant::place_planes(shape, store::kPartAlignment);
         for (size_t plane = 0; plane < quant::kPlanes; ++plane)
           if (shape.format->planes[plane].name)
             matrix.planes[plane] = planes.mapped() + places[plane];
+        if (!decode_) throw Error("[model::WeightReader] expected what decodes ", matrix_name);
         std::vector<float> row(shape.in);
         for (uint32_t i = 0; i < shape.out; ++i) {
           decode_(matrix, i, row.data());
+          check_finite(reinterpret_cast<const std::byte*>(row.data()), shape.in, DType::f32,
+                       matrix_name, file.path());
           for (uint32_t k = 0; k < shape.in; ++k)
             out[stack.turned ? uint64_t(k) * shape.out + i : uint64_t(i) * shape.in + k] = row[k];
         }

@@ -42,7 +42,7 @@ struct VectorSource {
   float add = 0;  // 1 for zero-centred norms, stored as w for a factor of 1 + w
   float mul = 1;  // multiplies the stored, before that
   std::optional<MatrixSource> matrix = {};  // of E4M3, whose numbers these are
-  // Or of these: the first slice of each, then the second of each, ...; as many of all.
+  // Or of these: slice 0 of every stack, then slice 1 of every stack, ...; each has `slices`.
   std::vector<Stack> stacks = {};
   uint32_t slices = 0;
 };

@@ -1,14 +1,16 @@
 // What layers are made of beside their mixers: stored matrices, and networks and routers of them.
 //
-// fields(visit) names all that a part is made of, here and nowhere else. A visitor has four verbs:
-// number(name, value), choice(name, value, names of all values), vector(name, data, count) and
-// matrix(name, linear, out, in), the last two with kOptional where a model may do without, and
-// d_model. Names are those of a spec; a matrix's size of 0 is any.
+// fields(visit) names all that a part is made of, here and nowhere else. A visitor has five verbs:
+// number(name, value), choice(name, value, names of all values), sliced(name, data, slices),
+// vector(name, data, count) and matrix(name, linear, out, in), the last two with kOptional where a
+// model may do without, and d_model. Names are those of a spec; a matrix's size of 0 is any.
 #pragma once
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <string>
+#include <vector>
 
 #include "base/cat.h"
 #include "base/format.h"
@@ -22,6 +24,15 @@ struct Linear {
   const float* bias = nullptr;  // (out), or none
   uint32_t out() const { return weight.shape.out; }
   uint32_t in() const { return weight.shape.in; }
+};
+
+// `n` slices of a vector that has the rows of all `parts`, `columns` numbers each.
+struct Slices {
+  uint64_t n;
+  std::vector<uint64_t> parts;
+  uint64_t columns;
+  uint64_t rows() const { return std::accumulate(parts.begin(), parts.end(), uint64_t{0}); }
+  uint64_t count() const { return n * rows() * columns; }
 };
 
 // What a network makes of its gate: x * sigmoid(x), GELU in its form with tanh, or max(x, 0)^2.

@@ -31,8 +31,8 @@ class Slices(NamedTuple):
 class Vector:
     """`count` numbers, kept as f32, times `mul` plus `add`: `numbers` (numpy), else the stored.
 
-    Those of a `matrix` of 8-bit floats are times its scales. Those of `stacks` are a slice of each,
-    then the next slice of each, `slices` of all.
+    Those of a `matrix` of 8-bit floats are times its scales. Those of `stacks` are
+    slice 0 of every stack, then slice 1 of every stack, ...; each has `slices`.
     """
 
     tensor: Tensor

@@ -159,6 +159,9 @@ class DecoratedOps : public moeflux::ops::Ops {
     void vector(const char*, const float* data, uint64_t count, bool = false) const {
       ops.saw(data, count);
     }
+    void sliced(const char*, const float* data, const moeflux::ops::Slices& slices) const {
+      ops.saw(data, slices.count());
+    }
     void matrix(const char*, const moeflux::ops::Linear& linear, uint64_t, uint64_t,
                 bool = false) const {
       ops.saw(linear);

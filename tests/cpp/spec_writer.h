@@ -57,6 +57,9 @@ class SpecWriter {
     vector["mul"] = {1.0};
     dict.emplace(name, Node{std::move(vector)});
   }
+  void sliced(std::string_view name, const float* data, const moeflux::ops::Slices& slices) {
+    vector(name, data, slices.count());
+  }
   void matrix(const char* name, const moeflux::ops::Linear&, uint64_t out, uint64_t in,
               bool = false) {
     Node::Dict matrix = shape(out, in, "f32", 0, "F32");

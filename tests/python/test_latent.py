@@ -115,10 +115,13 @@ def test_keys_and_values_of_latents_may_be_quantised(family, form, how, tmp_path
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda of: of.update(slices=0), "numbers in slices, found 24576 in 0"),
-        (lambda of: of.update(slices=3), "expected 3 slices in whole blocks of rows, found 256"),
-        (lambda of: of["stacks"].pop(), "24576 numbers in slices, found 16384 in 4"),
-        (lambda of: of["stacks"][0]["matrix"].update(out=300), "numbers in slices"),
+        (lambda of: of.update(slices=0), "expected 4 slices, found 0"),
+        (lambda of: of.update(slices=8), "expected 4 slices, found 8"),
+        (lambda of: of["stacks"].pop(), "kv_b: expected .256, 96., found .256, 64."),
+        (lambda of: of["stacks"].extend(of["stacks"]), "expected 1 or 2 .*slices, found 4"),
+        (lambda of: of["stacks"].reverse(), r"kv_b: expected .*unembed_out"),
+        (lambda of: of["stacks"][1].update(turned=True), r"kv_b: expected .*unembed_out"),
+        (lambda of: of["stacks"][0]["matrix"].update(out=300), r"kv_b: expected .*found .300, 64"),
         (lambda of: shorten(of["stacks"][1]["matrix"], "weight"), "expected .* bytes"),
         (lambda of: shorten(of["stacks"][1]["matrix"], "scales"), "expected .* bytes"),
     ],
@@ -141,14 +144,19 @@ def shorten(matrix, part):
     matrix[part] = name, file, offset, nbytes - 4, dtype
 
 
-def test_numbers_of_stacks_that_are_none_are_refused(tmp_path):
-    path, _ = with_keys_and_values(tmp_path, "deepseek_v3", "mlx-q4", "apart")
-    tensor = open_checkpoint(path).tensors["model.layers.1.self_attn.embed_q.scales"]
+@pytest.mark.parametrize(
+    ("form", "part", "number"),
+    [("mlx-q4", "scales", b"\xc0\x7f"), ("hf-f32", "weight", b"\0\0\xc0\x7f"),
+     ("hf-f32", "weight", b"\0\0\x80\xff")],
+)  # fmt: skip
+def test_numbers_of_stacks_that_are_none_are_refused(form, part, number, tmp_path):
+    path, _ = with_keys_and_values(tmp_path, "deepseek_v3", form, "apart")
+    tensor = open_checkpoint(path).tensors[f"model.layers.1.self_attn.embed_q.{part}"]
     file = open_checkpoint(path).files[tensor.file]
     content = bytearray(file.read_bytes())
-    content[tensor.offset + 8 : tensor.offset + 10] = b"\xc0\x7f"
+    content[tensor.offset + 8 : tensor.offset + 8 + len(number)] = number
     file.write_bytes(content)
-    with pytest.raises(moeflux.FormatError, match=r"NaN.*layers.1.self_attn.embed_q.scales"):
+    with pytest.raises(moeflux.FormatError, match=rf"NaN.*layers.1.self_attn.embed_q.{part} "):
         moeflux.load(path, **ROOM)
 
 

@@ -54,7 +54,7 @@ struct Mla {
     visit.matrix("q_b", q_b, heads * q_head(), q_a.out() ? q_a.out() : visit.d_model);
     visit.matrix("kv_a", kv_a, uint64_t(rank) + rope_dim, visit.d_model);
     visit.vector("kv_norm", kv_norm, rank);
-    visit.vector("kv_b", kv_b, heads * kv_head() * rank);
+    visit.sliced("kv_b", kv_b, Slices{n_heads, {nope_dim, value_dim}, rank});
     visit.matrix("o", o, visit.d_model, heads * value_dim);
     visit.vector("inv_freq", inv_freq, rope_dim / 2);
   }

@@ -126,8 +126,8 @@ class Tensors:
     def sliced(self, parts: dict[str, tuple[int, int, bool]], n: int) -> spec.Vector:
         """A vector of n slices of each of the matrices `parts`, in turns, kept as f32.
 
-        A slice of one is (rows, columns), or what that is turned. Stacks [n, rows, columns] and
-        matrices of n times the rows are the same.
+        A slice is stored as (rows, columns); `turned`: the vector holds its transpose. Stacks
+        [n, rows, columns] and matrices of n times the rows are the same.
         """
         stacks, count = [], 0
         for name, (rows, columns, turned) in parts.items():

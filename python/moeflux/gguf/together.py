@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Any
 
-import numpy as np
-
 from ..arguments import is_integer, show
 from .keys import Keys
 
