@@ -58,8 +58,13 @@ def test_a_chunk_of_the_widest_rows_has_room_beside_narrow_experts(tmp_path):
 
 
 @pytest.fixture(scope="module", params=[{}, LATENT], ids=str)
-def folder(request, tmp_path_factory):
-    return build(tmp_path_factory.mktemp("nemo") / "m", "nemotron_h", "mlx-q4", **request.param)
+def options(request):
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def folder(options, tmp_path_factory):
+    return build(tmp_path_factory.mktemp("nemo") / "m", "nemotron_h", "mlx-q4", **options)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
@@ -108,10 +113,10 @@ def test_sessions_together_have_the_bits_of_sessions_alone(folder):
         assert np.array_equal(found, expected)
 
 
-def test_packed_and_converted_files_have_the_logits_of_their_numbers(folder, tmp_path):
+def test_packed_and_converted_files_have_the_logits_of_their_numbers(folder, options, tmp_path):
     packed = packing.pack(folder, tmp_path / "packed")
     assert np.array_equal(logits(packed), logits(folder))
-    source = build(tmp_path / "source", "nemotron_h", "hf-bf16", **GENTLE)
+    source = build(tmp_path / "source", "nemotron_h", "hf-bf16", **GENTLE | options)
     converted = converting.convert(source, tmp_path / "converted", converting.Settings(6, 3, 32))
     close(logits(converted), Reference(converted).forward(TOKENS).logits)
 
