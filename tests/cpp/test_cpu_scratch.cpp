@@ -118,8 +118,8 @@ TEST_CASE("a layer whose shared gate is of a format of its own finds room for th
   Layer layer(rig, 4, 64);
   layer.expert.up = layer.shared.up = {};
   layer.expert.unit = layer.shared.unit = ops::Unit::relu2;
-  layer.shared_gate = {quant::contiguous(
-      test::affine_shape(1, kModel, 4, 32, quant::DType::bf16), rig.bytes(kModel))};
+  layer.shared_gate = {quant::contiguous(test::affine_shape(1, kModel, 4, 32, quant::DType::bf16),
+                                         rig.bytes(kModel))};
   CpuOps ops = rig.ops();
   ops::Workload work = workload();
   work.moes = {layer.get()};

@@ -41,7 +41,7 @@ void CpuOps::rehearse(const Workload& work) {
     if (w.router) route(*w.router, normed, {nullptr, x, x});
     if (w.latent_in) to_latent(*w.latent_in, normed, x);
     if (w.shared) ffn(*w.shared, normed, x);  // before the experts or after: the same rows
-    ExpertJob job;  // as many rows as a batch has of all its experts
+    ExpertJob job;                            // as many rows as a batch has of all its experts
     job.ffn = w.expert;
     job.rows.resize(batch_rows(work));
     job.pairs = job.rows;
