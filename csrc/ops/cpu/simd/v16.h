@@ -131,19 +131,21 @@ ALWAYS_INLINE v16 load_as_upto(const std::byte* p, uint32_t left) {  // zeros be
   memcpy(padded, p, left * quant::dtype_bytes(dtype));
   return load_as<dtype>(padded);
 }
-// 16 numbers of weights, of which none behind `end` is touched; zeros there.
 template <quant::DType dtype>
-ALWAYS_INLINE v16 load_weights_before(const std::byte* p, const std::byte* end) {
-  constexpr uint64_t width = quant::dtype_bytes(dtype);
-  alignas(64) std::byte padded[64] = {};
-  if (end - p < static_cast<int64_t>(16 * width)) {
-    memcpy(padded, p, end - p);
-    p = padded;
-  }
+ALWAYS_INLINE v16 load_weights(const std::byte* p) {  // 16 numbers, which are finite
   if constexpr (dtype != quant::DType::f16) return load_as<dtype>(p);
   u16x16 half;
   memcpy(&half, p, sizeof half);
   return widen_finite_f16(half);
+}
+// The same, of which none behind `end` is touched; zeros there.
+template <quant::DType dtype>
+ALWAYS_INLINE v16 load_weights_before(const std::byte* p, const std::byte* end) {
+  constexpr uint64_t width = quant::dtype_bytes(dtype);
+  if (end - p >= static_cast<int64_t>(16 * width)) return load_weights<dtype>(p);
+  alignas(64) std::byte padded[64] = {};
+  memcpy(padded, p, end - p);
+  return load_weights<dtype>(padded);
 }
 // To the nearest bf16, ties to even, in the upper half of each word. NaN stays NaN.
 ALWAYS_INLINE u32x16 round_bf16(v16 v) {
