@@ -124,17 +124,23 @@ void CpuOps::scale(const float* by, uint64_t n, float* x) {
   for (uint64_t i = 0; i < n; ++i) x[i] *= *by;
 }
 
+namespace {
+// What the experts of a row give, weighed, in the order of their ids; the row's first pair is `first`.
+void sum_experts(const Kernels& kernels, const Routing& routing, uint64_t first, uint32_t top_k,
+                 const float* expert_out, uint32_t width, float* total) {
+  std::fill_n(total, width, 0.0f);
+  for (uint64_t pair = first; pair < first + top_k; ++pair)
+    kernels.axpy(routing.weights[pair], expert_out + pair * width, total, width);
+}
+}  // namespace
+
 void CpuOps::combine_normed(const Routing& routing, uint32_t top_k, const float* expert_out,
                             const Sandwich& norms, const float* beside, uint32_t n, uint32_t dim,
                             float* x) {
   float* totals = worker_floats(dim);
   pool_.parallel_for(static_cast<int>(n), [&](int row, int worker) {
     float* total = totals + uint64_t(worker) * dim;
-    std::fill_n(total, dim, 0.0f);
-    for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
-      const uint64_t pair = uint64_t(row) * top_k + rank;
-      kernels_.axpy(routing.weights[pair], expert_out + pair * dim, total, dim);
-    }
+    sum_experts(kernels_, routing, uint64_t(row) * top_k, top_k, expert_out, dim, total);
     kernels_.rms_norm(total, norms.routed, dim, norms.eps, total);
     kernels_.axpy(1, beside + uint64_t(row) * dim, total, dim);
     kernels_.rms_norm(total, norms.combined, dim, norms.eps, total);
@@ -155,11 +161,7 @@ void CpuOps::combine_latent(const Routing& routing, uint32_t top_k, const float*
   float* out = buffers_.stage.take(uint64_t(n) * dim);
   pool_.parallel_for(static_cast<int>(n), [&](int row, int) {
     float* total = totals + uint64_t(row) * width;
-    std::fill_n(total, width, 0.0f);
-    for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
-      const uint64_t pair = uint64_t(row) * top_k + rank;
-      kernels_.axpy(routing.weights[pair], expert_out + pair * width, total, width);
-    }
+    sum_experts(kernels_, routing, uint64_t(row) * top_k, top_k, expert_out, width, total);
   });
   project({{&w, out, inner_precision(precision())}}, {totals, n});
   if (shared) add(shared, uint64_t(n) * dim, out);
@@ -183,11 +185,7 @@ void CpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert
   float* totals = worker_floats(dim);
   pool_.parallel_for(static_cast<int>(normed.n), [&](int row, int worker) {
     float* total = totals + uint64_t(worker) * dim;
-    std::fill_n(total, dim, 0.0f);
-    for (uint32_t rank = 0; rank < top_k; ++rank) {  // ascending expert id
-      const uint64_t pair = uint64_t(row) * top_k + rank;
-      kernels_.axpy(routing.weights[pair], expert_out + pair * dim, total, dim);
-    }
+    sum_experts(kernels_, routing, uint64_t(row) * top_k, top_k, expert_out, dim, total);
     if (shared)
       kernels_.axpy(shared_gate ? 1.0f / (1.0f + std::exp(-gates[row])) : 1.0f,
                     shared + uint64_t(row) * dim, total, dim);

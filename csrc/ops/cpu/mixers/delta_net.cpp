@@ -1,21 +1,15 @@
-#include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "ops/cpu/mixers/convolve.h"
+#include "ops/cpu/mixers/recurrence.h"
 
 namespace moeflux::ops {
 
 using namespace cpu;
 
 namespace {
-constexpr uint32_t kStateTaskRows = 32;  // of a task: 16 KB of state at 128 columns
-
 float sigmoid(float x) {
   return 1.0f / (1.0f + std::exp(-x));
-}
-float softplus(float x) {
-  return x > 20.0f ? x : std::log1p(std::exp(x));
 }
 
 struct DeltaRows {
@@ -47,33 +41,30 @@ void prepare_delta(const DeltaRows& rows) {
 
 void recur(const DeltaRows& rows) {
   const DeltaNet& w = rows.w;
-  const uint32_t parts = (w.value_dim + kStateTaskRows - 1) / kStateTaskRows;
-  const uint32_t per_segment = w.n_value_heads * parts;
-  rows.ops.pool().parallel_for(
-      static_cast<int>(rows.segments.size() * per_segment), [&](int task, int) {
-        const Segment& segment = rows.segments[task / per_segment];
-        const uint32_t head = task % per_segment / parts, begin = task % parts * kStateTaskRows;
-        const uint32_t key_head = head / (w.n_value_heads / w.n_key_heads);
-        const uint64_t state_at = uint64_t(head) * w.value_dim * w.key_dim, row = segment.row;
-        const float* y = rows.convolved + row * w.channels();
-        DeltaRule rule;
-        rule.state_in = segment.state_in + state_at;
-        rule.state_out = segment.state_out + state_at;
-        rule.q = y + key_head * w.key_dim;
-        rule.k = y + rows.keys + key_head * w.key_dim;
-        rule.v = y + 2 * rows.keys + head * w.value_dim;
-        rule.g = rows.a + row * w.n_value_heads + head;
-        rule.beta = rows.b + row * w.n_value_heads + head;
-        rule.out = rows.mixed + row * rows.values + uint64_t(head) * w.value_dim;
-        rule.qk_stride = rule.v_stride = w.channels();
-        rule.gate_stride = w.n_value_heads;
-        rule.out_stride = rows.values;
-        rule.n = segment.n;
-        rule.dk = w.key_dim;
-        rule.begin = begin;
-        rule.end = std::min(begin + kStateTaskRows, w.value_dim);
-        rows.ops.kernels().delta_rule(rule);
-      });
+  each_state_task(rows.ops, rows.segments, w.n_value_heads, w.value_dim,
+                  [&](const Segment& segment, uint32_t head, uint32_t begin, uint32_t end) {
+                    const uint32_t key_head = head / (w.n_value_heads / w.n_key_heads);
+                    const uint64_t state_at = uint64_t(head) * w.value_dim * w.key_dim,
+                                   row = segment.row;
+                    const float* y = rows.convolved + row * w.channels();
+                    DeltaRule rule;
+                    rule.state_in = segment.state_in + state_at;
+                    rule.state_out = segment.state_out + state_at;
+                    rule.q = y + key_head * w.key_dim;
+                    rule.k = y + rows.keys + key_head * w.key_dim;
+                    rule.v = y + 2 * rows.keys + head * w.value_dim;
+                    rule.g = rows.a + row * w.n_value_heads + head;
+                    rule.beta = rows.b + row * w.n_value_heads + head;
+                    rule.out = rows.mixed + row * rows.values + uint64_t(head) * w.value_dim;
+                    rule.qk_stride = rule.v_stride = w.channels();
+                    rule.gate_stride = w.n_value_heads;
+                    rule.out_stride = rows.values;
+                    rule.n = segment.n;
+                    rule.dk = w.key_dim;
+                    rule.begin = begin;
+                    rule.end = end;
+                    rows.ops.kernels().delta_rule(rule);
+                  });
 }
 
 }  // namespace

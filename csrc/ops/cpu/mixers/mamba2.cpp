@@ -1,21 +1,15 @@
 #include "ops/mixers/mamba2.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "ops/cpu/mixers/convolve.h"
+#include "ops/cpu/mixers/recurrence.h"
 
 namespace moeflux::ops {
 
 using namespace cpu;
 
 namespace {
-constexpr uint32_t kStateTaskRows = 32;  // of a task: 16 KB of state at 128 columns
-
-float softplus(float x) {
-  return x > 20.0f ? x : std::log1p(std::exp(x));
-}
-
 struct SpaceRows {
   CpuOps& ops;
   const Mamba2& w;
@@ -38,34 +32,31 @@ void prepare_steps(const SpaceRows& rows) {
 
 void recur(const SpaceRows& rows) {
   const Mamba2& w = rows.w;
-  const uint32_t parts = (w.head_dim + kStateTaskRows - 1) / kStateTaskRows;
-  const uint32_t per_segment = w.n_heads * parts;
-  rows.ops.pool().parallel_for(
-      static_cast<int>(rows.segments.size() * per_segment), [&](int task, int) {
-        const Segment& segment = rows.segments[task / per_segment];
-        const uint32_t head = task % per_segment / parts, begin = task % parts * kStateTaskRows;
-        const uint32_t group = head / (w.n_heads / w.n_groups);
-        const uint64_t state_at = uint64_t(head) * w.head_dim * w.state_dim, row = segment.row;
-        const float* y = rows.convolved + row * w.channels();
-        StateSpace space;
-        space.state_in = segment.state_in + state_at;
-        space.state_out = segment.state_out + state_at;
-        space.u = y + uint64_t(head) * w.head_dim;
-        space.b = y + w.values() + uint64_t(group) * w.state_dim;
-        space.c = space.b + uint64_t(w.n_groups) * w.state_dim;
-        space.g = rows.g + row * w.n_heads + head;
-        space.dt = rows.dt + row * w.n_heads + head;
-        space.out = rows.mixed + row * w.values() + uint64_t(head) * w.head_dim;
-        space.stride = w.channels();
-        space.gate_stride = w.n_heads;
-        space.out_stride = w.values();
-        space.skip = w.skip[head];
-        space.n = segment.n;
-        space.width = w.state_dim;
-        space.begin = begin;
-        space.end = std::min(begin + kStateTaskRows, w.head_dim);
-        rows.ops.kernels().state_space(space);
-      });
+  each_state_task(rows.ops, rows.segments, w.n_heads, w.head_dim,
+                  [&](const Segment& segment, uint32_t head, uint32_t begin, uint32_t end) {
+                    const uint32_t group = head / (w.n_heads / w.n_groups);
+                    const uint64_t state_at = uint64_t(head) * w.head_dim * w.state_dim,
+                                   row = segment.row;
+                    const float* y = rows.convolved + row * w.channels();
+                    StateSpace space;
+                    space.state_in = segment.state_in + state_at;
+                    space.state_out = segment.state_out + state_at;
+                    space.u = y + uint64_t(head) * w.head_dim;
+                    space.b = y + w.values() + uint64_t(group) * w.state_dim;
+                    space.c = space.b + uint64_t(w.n_groups) * w.state_dim;
+                    space.g = rows.g + row * w.n_heads + head;
+                    space.dt = rows.dt + row * w.n_heads + head;
+                    space.out = rows.mixed + row * w.values() + uint64_t(head) * w.head_dim;
+                    space.stride = w.channels();
+                    space.gate_stride = w.n_heads;
+                    space.out_stride = w.values();
+                    space.skip = w.skip[head];
+                    space.n = segment.n;
+                    space.width = w.state_dim;
+                    space.begin = begin;
+                    space.end = end;
+                    rows.ops.kernels().state_space(space);
+                  });
 }
 
 }  // namespace
