@@ -15,6 +15,7 @@ from moeflux.planning.inventory import inventory
 from moeflux.spec import tree
 from oracle import Reference, build, safetensors_file
 from oracle.families import FAMILIES
+from support import pieces
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(9)).integers(0, 250, 90)]
 ROOM = {"memory": "64MiB", "context": 128}
@@ -71,18 +72,7 @@ def folder(options, tmp_path_factory):
 def test_tokens_alone_forks_and_snapshots_have_the_bits_of_a_prompt(folder, precision):
     """Pieces are shorter and longer than the history of a convolution (3)."""
     model = moeflux.load(folder, precision=precision, **ROOM)
-    whole = model.session().step(TOKENS, all_logits=True)
-    session, at = model.session(), 0
-    for n in (1, 1, 1, 40, 2, 3, 1, 41):
-        found = session.step(TOKENS[at : at + n], all_logits=True)
-        assert np.array_equal(found, whole[at : at + n])
-        at += n
-        if at == 45:
-            kept, fork = session.save(), session.fork()
-    for other in (fork, model.session()):
-        if other is not fork:
-            other.restore(kept)
-        assert np.array_equal(other.step(TOKENS[45:], all_logits=True), whole[45:])
+    pieces.assert_same_bits(model, TOKENS)
 
 
 def test_a_session_with_a_state_is_not_truncated(folder):
