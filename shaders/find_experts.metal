@@ -11,7 +11,7 @@ constant constexpr uint kNoPlace = 0xffffffffu;  // SlabEntry::kAbsent: the numb
 // `table` (n_experts). All there, `words` words each in one of the slabs: their entries become
 // `places`, `note` (top_k + 1) is what was chosen and 1, and x (dim) is kept in `saved`. One of them
 // not there: the same, but no places, note ends with 0, and stopped[0] becomes 1. If that is so
-// already, there are no places, and note and saved stay. One threadgroup, whose first SIMD group
+// already, there are no places, note and saved stay, and table, which may change, is not read. One threadgroup, whose first SIMD group
 // chooses.
 /// @elements slabs 2 * n_slabs
 /// @elements logits n_experts
@@ -52,7 +52,7 @@ kernel void find_experts(device const ulong2* slabs [[buffer(0)]],
   simdgroup_barrier(mem_flags::mem_device);  // experts have been written
   uint missing = is_stopped ? 1 : 0;
   for (uint k = lane; k < args.top_k; k += kSimdWidth) {
-    const uint place = table[experts[k]];
+    const uint place = is_stopped ? kNoPlace : table[experts[k]];
     if (slot_at(slabs, args.n_slabs, place, args.words) == nullptr) missing = 1;
     places[k] = place;
   }
