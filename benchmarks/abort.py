@@ -4,9 +4,9 @@
 
 A thread aborts at a random moment of a call: a pass over 1,024 tokens, a pass over 64 tokens, 64
 sequences of one token each; with all experts in memory, and with the fewest that may be and 64 MiB
-beside them and the sequences. The time runs from the call of `abort` to the `Interrupted` that the caller sees.
-Milliseconds: median and longest. A checkpoint of qwen3-30b-a3b's layers is made where DIR is not
-given.
+beside them and the sequences. The time runs from the call of `abort` to the `Interrupted` that the
+caller sees. Milliseconds: median and longest. A checkpoint of qwen3-30b-a3b's layers is made where
+DIR is not given.
 """
 
 from __future__ import annotations

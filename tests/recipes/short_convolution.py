@@ -31,7 +31,8 @@ class Weights:
             return place
 
         def vector(name, n, **how):
-            return {"tensor": array(name, n, **how), "count": n, "add": 0.0}
+            return {"tensor": array(name, n, **how), "count": n, "add": 0.0,
+                    "mul": 1.0}  # fmt: skip
 
         def matrix(name, out, columns, scale=1.0):
             return {"out": out, "in": columns, "format": "f32", "group": 0, "dtype": "F32",
@@ -108,4 +109,5 @@ def main(folder):
     print("computes as numpy")
 
 
-main(Path(sys.argv[1]))
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

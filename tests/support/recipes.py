@@ -59,7 +59,7 @@ def python(package, program, *args, **environment):
 
 def script(package, path, *args, **environment):
     """The output of a file that does."""
-    program = "import runpy\nrunpy.run_path(sys.argv.pop(1))"
+    program = "import runpy\nrunpy.run_path(sys.argv.pop(1), run_name='__main__')"
     return python(package, program, path, *args, **environment)
 
 
