@@ -7,14 +7,13 @@ import runpy
 
 import numpy as np
 
+from moeflux.spec import Nothing
 from support import recipes
 
 
 def test_the_recipes_model_loads_without_its_mixer(tmp_path):
-    weights = runpy.run_path(str(recipes.ROOT / "tests/recipes/short_convolution.py"))["Weights"]()
-    [layer] = weights.spec["layers"]
-    del layer["short_convolution"]
-    layer |= {"mixer": "nothing", "nothing": {}}
-    model = weights.load(tmp_path)
-    [out] = model.step_batch([(model.session(), np.array([3, 7], np.uint32), None, 0)], True, [])
-    assert np.isfinite(out["logits"]).all()
+    recipe = runpy.run_path(str(recipes.ROOT / "tests/recipes/short_convolution.py"))
+    weights = recipe["Weights"]()
+    model = weights.load(tmp_path, weights.with_mixer(Nothing(), norm=None))
+    [logits] = recipe["step"](model, (model.session(), recipe["TOKENS"]))
+    assert np.isfinite(logits).all()
