@@ -11,13 +11,6 @@ namespace moeflux::bindings {
 
 namespace {
 
-ops::CacheType cache_of(const std::string& kv) {
-  if (kv == "float32") return ops::CacheType::f32;
-  if (kv == "bfloat16") return ops::CacheType::bf16;
-  if (kv == "int8") return ops::CacheType::int8;
-  throw FormatError("[bindings::Compute] expected kv float32, bfloat16 or int8, found ", kv);
-}
-
 quant::DType device_cache_of(const std::string& kv) {
   const ops::CacheType type = cache_of(kv);
   if (type == ops::CacheType::int8)
@@ -36,11 +29,6 @@ Compute on_device(base::Account& account, const ComputeOptions& options) {
 }
 
 }  // namespace
-
-std::string kv_of(const ComputeOptions& options) {
-  if (!options.kv.empty()) return options.kv;
-  return options.precision == ops::Precision::float32 ? "float32" : "bfloat16";
-}
 
 Compute open_compute(base::Account& account, const ComputeOptions& options) {
   if (options.device) return on_device(account, options);

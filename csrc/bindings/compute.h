@@ -34,8 +34,17 @@ inline ops::Precision precision_of(const std::string& name) {  // throws FormatE
   throw FormatError("[bindings] expected precision float32, bfloat16 or int8, found ", name);
 }
 
-// The type of the KV cache by name.
-std::string kv_of(const ComputeOptions& options);
+// The type of the KV cache by name, and what it stands for, of which a device has no int8.
+inline std::string kv_of(const ComputeOptions& options) {
+  if (!options.kv.empty()) return options.kv;
+  return options.precision == ops::Precision::float32 ? "float32" : "bfloat16";
+}
+inline ops::CacheType cache_of(const std::string& kv) {  // throws FormatError
+  if (kv == "float32") return ops::CacheType::f32;
+  if (kv == "bfloat16") return ops::CacheType::bf16;
+  if (kv == "int8") return ops::CacheType::int8;
+  throw FormatError("[bindings::Compute] expected kv float32, bfloat16 or int8, found ", kv);
+}
 
 // Throws FormatError when the options name what is not there, or a precision or type of cache that
 // the device does not have.

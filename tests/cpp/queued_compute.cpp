@@ -21,7 +21,8 @@ Compute open_compute(base::Account& account, const ComputeOptions& options) {
   compute.arena = arena;
   compute.ops = std::make_unique<QueuedOps>(
       std::make_unique<ops::cpu::CpuOps>(*arena, ops::cpu::select_kernels(options.simd.c_str()),
-                                         options.n_threads, options.precision),
+                                         options.n_threads, options.precision,
+                                         cache_of(kv_of(options))),
       queue);
   return compute;
 }
