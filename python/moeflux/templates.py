@@ -90,14 +90,18 @@ def check_options(options: Mapping[str, Any], caller: str) -> None:
                            "continue_final_message, found both")  # fmt: skip
 
 
+def _is_message(value: Any) -> bool:
+    return _is_dicts([value]) and TEXT.fits(value.get("role"))
+
+
 def check_messages(messages: Any) -> list[dict[str, Any]]:
     """The messages as a list. Raises SessionError for what a template cannot be given."""
     what = "a list of dicts with role and content"
     found = listed("tokenizer", SessionError, "messages", what, messages)
+    if not (_is_dicts(found) and all(TEXT.fits(message.get("role")) for message in found)):
+        first = next((message for message in found if not _is_message(message)), found)
+        raise SessionError(f"[tokenizer] messages: expected {what}, found {show(first)}")
     for message in found:
-        fits = isinstance(message, dict) and TEXT.fits(message.get("role")) and _is_json(message)
-        if not fits:
-            raise SessionError(f"[tokenizer] messages: expected {what}, found {show(message)}")
         content = message.get("content")
         for part in content if isinstance(content, list) else ():
             kind = str(part.get("type")) if isinstance(part, dict) else ""
