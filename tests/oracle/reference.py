@@ -170,7 +170,8 @@ class Reference:
         q = q.reshape(n, heads, -1)
         q, gate = q[..., :dim], q[..., dim:]  # gate is empty unless the family has one
         k, v = k.reshape(n, kv_heads, dim), v.reshape(n, kv_heads, dim)
-        if self.family.normed_heads and not self.family.whole_norms:
+        by_head = self.family.normed_heads and not self.family.whole_norms
+        if by_head and text.get("use_qk_norm", True):
             q, k = self._head_norm(q, p, "q"), self._head_norm(k, p, "k")
         if self.rope is not None:
             q, k = rotate(q, *self.rope), rotate(k, *self.rope)

@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import re
 import shutil
 from collections import Counter
 
@@ -12,12 +13,13 @@ import pytest
 import moeflux
 from moeflux import checkpoint, durable
 from moeflux.planning import hit_rate
-from moeflux.synth import SHAPES, Recipe, layout, mlx, shape, shapes, synthesize
+from moeflux.synth import SHAPES, Recipe, layout, mlx, shape, synthesize
 from moeflux.synth.weights import N_GROUPS, STRIDE, Gate, Matrix
 from oracle import Reference
 from oracle.checkpoint import Checkpoint
 from support import kill
 from support.commands import forked, run_moeflux
+from support.paper import on_paper
 
 SMALL = {
     "qwen3-30b-a3b": (
@@ -32,6 +34,24 @@ SMALL = {
     ),
 }  # fmt: skip
 SMALL["qwen3-next-80b-a3b"] = SMALL["qwen3.6-35b-a3b"]
+ATTENTION = ("hidden_size=256", "head_dim=64", "num_attention_heads=4", "num_key_value_heads=2",
+             "vocab_size=300")  # fmt: skip
+SMALL |= {
+    "gpt-oss-20b": (*ATTENTION, "intermediate_size=128", "num_local_experts=16",
+                    "sliding_window=16"),
+    "glm-4.5-air": (*ATTENTION, "intermediate_size=192", "moe_intermediate_size=128",
+                    "n_routed_experts=16", "num_experts_per_tok=4"),
+    "gemma-4-26b-a4b": (*ATTENTION, "global_head_dim=128", "num_global_key_value_heads=1",
+                        "intermediate_size=192", "moe_intermediate_size=128", "num_experts=16",
+                        "top_k_experts=4", "sliding_window=16"),
+    "lfm2-8b-a1b": (*ATTENTION, "intermediate_size=192", "moe_intermediate_size=128",
+                    "num_experts=16"),
+    "nemotron-3-nano-30b-a3b": (
+        *ATTENTION, "mamba_num_heads=8", "mamba_head_dim=32", "n_groups=2", "ssm_state_size=64",
+        "moe_intermediate_size=128", "moe_shared_expert_intermediate_size=128",
+        "n_routed_experts=16", "num_experts_per_tok=4", 'hybrid_override_pattern="ME*E-"'),
+}  # fmt: skip
+STACKS = r"\.(switch_mlp|switch_glu|experts)\.\w+\.weight$"
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(5)).integers(0, 256, 40)]
 
 
@@ -55,6 +75,11 @@ def small(request, tmp_path_factory):
         ("qwen3-next-80b-a3b", 79.7, 1769472, 44.8),
         ("qwen3.6-35b-a3b", 34.7, 1769472, 19.5),
         ("qwen3.5-397b-a17b", 396.3, 7077888, 223.0),
+        ("gpt-oss-20b", 20.9, 13996800, 11.8),
+        ("glm-4.5-air", 106.9, 9732096, 60.1),
+        ("gemma-4-26b-a4b", 25.2, 3345408, 14.2),
+        ("lfm2-8b-a1b", 8.3, 6193152, 4.7),
+        ("nemotron-3-nano-30b-a3b", 31.6, 5612544, 17.8),
     ],
 )
 def test_real_shapes_have_the_parameters_and_bytes_of_the_real_models(
@@ -65,9 +90,16 @@ def test_real_shapes_have_the_parameters_and_bytes_of_the_real_models(
     gates = [item for item in items if isinstance(item, Gate)]
     count = sum(m.n_groups * 64 for m in matrices) + sum(g.out * g.columns for g in gates)
     assert round(count / 1e9, 1) == billions
-    of_an_expert = [m for m in matrices if m.experts][:3]
+    layer = next(m.name for m in matrices if m.experts).rpartition(".")[0]
+    of_an_expert = [m for m in matrices if m.name.startswith(f"{layer}.")]
     assert sum(mlx.nbytes(m) // m.experts for m in of_an_expert) == expert_bytes
     assert round(mlx.data_bytes(items) / 1e9, 1) == gigabytes
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_family_takes_every_tensor_of_a_real_shape(name):
+    _, spec = on_paper(name)  # refuses tensors that it has no place for
+    assert len(spec.layers) == shape(name)["num_hidden_layers"] and spec.moes
 
 
 def test_the_model_computes_what_the_reference_computes(small):
@@ -79,8 +111,10 @@ def test_the_model_computes_what_the_reference_computes(small):
     assert np.abs(out["logits"] - trace.logits).max() < 1e-3 * scale
 
 
-def test_activations_stay_level_over_all_layers_of_a_deep_model(tmp_path):
-    recipe = Recipe("qwen3-30b-a3b", 48, SMALL["qwen3-30b-a3b"])
+@pytest.mark.parametrize("name", SMALL)
+def test_activations_stay_level_over_all_layers_of_a_deep_model(name, tmp_path):
+    settings = [setting for setting in SMALL[name] if "pattern" not in setting]
+    recipe = Recipe(name, shape(name)["num_hidden_layers"], settings)
     model = moeflux.load(synthesize(tmp_path / "m", recipe), memory="512MiB", context=64)
     tokens = list(range(40))  # no token twice
     out = model.session().step(tokens, all_logits=True, capture={"hidden", "router"})
@@ -102,7 +136,8 @@ def test_shards_are_read_in_place_at_odd_offsets_and_named_by_an_index(small):
 
 def test_every_expert_differs_from_every_other(small):
     stored = Checkpoint(small).stored
-    stacks = [n for n in stored if ".switch_mlp." in n and n.endswith(".weight")]
+    stacks = [n for n in stored if re.search(STACKS, n) and n.endswith(".weight")]
+    assert len(stacks) > 1
     slices = [stored[name].data[e].tobytes() for name in stacks for e in range(16)]
     assert len(set(slices)) == len(slices) == 16 * len(stacks)
     # And by construction: no two of up to N_GROUPS slices begin at one group of the pool.
@@ -232,6 +267,19 @@ def test_folders_of_others_are_left_alone(tmp_path):
         Recipe(settings=("vocab_size=257",)),
         Recipe(settings=("num_key_value_heads=3",)),
         Recipe(layers=0),
+        Recipe(layers=1 << 30),
+        Recipe(settings=('model_type="qwen9"',)),
+        Recipe(settings=("model_type=[]",)),
+        Recipe(settings=("attention_bias=true",)),
+        Recipe("glm-4.5-air", settings=("use_qk_norm=true",)),
+        Recipe("glm-4.5-air", settings=("norm_topk_prob=1",)),
+        Recipe("gpt-oss-20b", settings=("layer_types=5",)),
+        Recipe("gpt-oss-20b", settings=("layer_types=[]",)),
+        Recipe("gpt-oss-20b", settings=('layer_types=["conv"]',)),
+        Recipe("gpt-oss-20b", settings=("layer_types=[[]]",)),
+        Recipe("nemotron-3-nano-30b-a3b", settings=('hybrid_override_pattern="MX"',)),
+        Recipe("glm-4.5-air", settings=("first_k_dense_replace=-1",)),
+        Recipe("lfm2-8b-a1b", settings=("num_experts_per_tok=33",)),
         Recipe(skew=-1),
         Recipe(skew=float("nan")),
     ],
@@ -255,5 +303,6 @@ def test_the_command_writes_a_model_that_loads(tmp_path):
 
 
 def test_every_shape_is_one_that_the_recipe_check_accepts():
-    assert all(shape(name) for name in SHAPES)
-    assert Counter(shapes.is_linear(shape("qwen3.6-35b-a3b"), i) for i in range(40))[False] == 10
+    assert all(layout.items(shape(name), 0, 0.0) for name in SHAPES)
+    names = {item.name for item in layout.items(shape("qwen3.6-35b-a3b"), 0, 0.0)}
+    assert Counter(name.rpartition(".")[2] for name in names)["q_proj"] == 10

@@ -8,14 +8,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from ..synth import SHAPES, Recipe, synthesize
+from ..synth import Recipe, synthesize
 from ..terminal import escape_controls
 from . import folders, options, progress
 
 
 def synth(
     folder: Annotated[Path, typer.Argument(help="New folder, or one of an interrupted run.")],
-    shape: Annotated[str, typer.Option(help=f"One of {', '.join(SHAPES)}.")] = "qwen3-30b-a3b",
+    shape: Annotated[str, typer.Option(help="The name of a model; any other lists them all.")] = (
+        "qwen3-30b-a3b"
+    ),
     layers: Annotated[
         Optional[int],
         typer.Option(help="Keep only so many layers."),

@@ -71,11 +71,12 @@ def synthesize(
     if not 0 <= recipe.skew <= 4:
         raise FormatError(f"[synth] expected a skew in 0..4, found {recipe.skew}")
     config = shape(recipe.shape, recipe.layers, recipe.settings)
+    model = layout.items(config, recipe.seed, recipe.skew)
     if with_gguf:
         gguf.check(config)
     try:
         claim(folder, CLAIMS["synth"], _identity(recipe), "synth", "model")
-        model, pool = layout.items(config, recipe.seed, recipe.skew), Pool(recipe.seed)
+        pool = Pool(recipe.seed)
         mlx.write(folder, model, pool, recipe.seed, recipe.shard_bytes,
                   progress("safetensors", mlx.data_bytes(model)))  # fmt: skip
         write_json(folder / "tokenizer.json", tokens.tokenizer_json(config["vocab_size"]))

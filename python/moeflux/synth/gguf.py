@@ -20,7 +20,7 @@ from ..errors import FormatError, MoefluxError
 from .mlx import Report
 from .shapes import EOS_ID, GROUP, Config
 from .tokens import CHAT_TEMPLATE, END, vocabulary
-from .weights import CONSTANT, CONSTANT_CODES, Array, Gate, Item, Matrix, Pool
+from .weights import CONSTANT_CODES, Array, Gate, Item, Matrix, Pool
 
 BLOCK = 32  # codes of a Q4_0 block
 BLOCK_BYTES = 2 + BLOCK // 2
@@ -52,7 +52,7 @@ def half(values: Array) -> Array:
 def _q4_0(item: Matrix, codes: Array, pool: Pool) -> Array:
     out = np.empty((item.n_groups, 2, BLOCK_BYTES), np.uint8)
     scales = half(pool.scales(item.scale)).view(np.uint16)
-    constant = int(np.float16(CONSTANT).view(np.uint16))
+    constant = int(np.float16(item.constant).view(np.uint16))
     done = 0
     for part, scale in zip(item.read(codes, CONSTANT_CODES, silence=False),
                            item.read(scales, constant, silence=True), strict=True):  # fmt: skip

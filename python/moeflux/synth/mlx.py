@@ -21,7 +21,7 @@ from ..checkpoint import INDEX_NAME
 from ..durable import require_space, whole_file, write_json
 from ..safetensors_header import Entry
 from .shapes import GROUP
-from .weights import CONSTANT, CONSTANT_CODES, Array, Gate, Item, Matrix, Pool, Vector, to_bf16
+from .weights import CONSTANT_CODES, Array, Gate, Item, Matrix, PlainGate, Pool, Vector, to_bf16
 
 SHARD_BYTES = 5 * 10**9  # mlx-lm's MAX_FILE_SIZE_GB
 Report = Callable[[int], None]  # told about bytes as they are written
@@ -43,6 +43,9 @@ def _tensors(item: Item, pool: Pool, seed: int) -> list[_Tensor]:
             _part(item, "scales", pool, 1),
             _part(item, "biases", pool, -8),
         ]  # fmt: skip
+    if isinstance(item, PlainGate):
+        return [_tensor(f"{item.name}.weight", "BF16", (item.out, item.columns),
+                        lambda: iter([to_bf16(item.values(seed))]))]  # fmt: skip
     if isinstance(item, Gate):
         groups = (item.out, item.columns // GROUP)
         return [
@@ -58,7 +61,7 @@ def _tensors(item: Item, pool: Pool, seed: int) -> list[_Tensor]:
 
 def _part(item: Matrix, part: str, pool: Pool, factor: int) -> _Tensor:
     """Scales (factor 1) or biases (-8) of a 4-bit matrix."""
-    constant = int(to_bf16(np.array([factor * CONSTANT]))[0])
+    constant = int(to_bf16(np.array([factor * item.constant]))[0])
     return _tensor(
         f"{item.name}.{part}",
         "BF16",
@@ -152,6 +155,8 @@ def nbytes(item: Item) -> int:
     """Bytes of the tensors of an item."""
     if isinstance(item, Matrix):
         return item.n_groups * (GROUP // 2 + 4)
+    if isinstance(item, PlainGate):
+        return item.out * item.columns * 2
     if isinstance(item, Gate):
         return item.out * item.columns // GROUP * (GROUP + 4)
     return math.prod(item.shape) * (4 if item.plain else 2)

@@ -17,6 +17,9 @@ Config = dict[str, Any]
 
 EOS_ID = 256  # of the byte-level tokenizer: 256 bytes, then <|im_end|>
 GROUP = 64  # columns that share a scale: every width is a multiple of it
+MAX_LAYERS = 1 << 12
+_SWITCHES = {"norm_topk_prob", "tie_word_embeddings"}  # with which any tensors fit
+_LISTS = {"hybrid_override_pattern", "layer_types"}  # fields with a kind a layer
 
 FOLDER = Path(__file__).with_name("configs")
 SHAPES: dict[str, Config] = {
@@ -28,7 +31,7 @@ def shape(name: str, layers: int | None = None, settings: Sequence[str] = ()) ->
     """The text config of a named shape, cut to `layers`, with "key=JSON" `settings` on top.
 
     Raises:
-        FormatError: no such shape, no such key, or widths that groups of 64 do not divide.
+        FormatError: no such shape, no such key, or no number of layers.
     """
     if name not in SHAPES:
         raise FormatError(f"[synth] expected a shape of {', '.join(SHAPES)}, found {name!r}")
@@ -42,43 +45,29 @@ def shape(name: str, layers: int | None = None, settings: Sequence[str] = ()) ->
             config[key] = json.loads(text)
         except ValueError:
             raise FormatError(f"[synth] expected a JSON value, found {setting!r}") from None
+        before = SHAPES[name][key]
+        if isinstance(before, bool) and key not in _SWITCHES and config[key] is not before:
+            raise FormatError(f"[synth] expected {key} {json.dumps(before)}, as its tensors have "
+                              f"it, found {setting!r}")  # fmt: skip
+        if isinstance(before, bool) and not isinstance(config[key], bool):
+            raise FormatError(f"[synth] expected true or false for {key}, found {setting!r}")
     if layers is not None:
         config["num_hidden_layers"] = layers
-    _check(config)
-    return config
+    return config | _of_layers(config)
 
 
-def _check(config: Config) -> None:
-    counts = [key for key, value in SHAPES["qwen3.5-397b-a17b"].items() if type(value) is int]
-    for key in {*counts, "intermediate_size"} & config.keys():
-        value, least = config[key], EOS_ID + 2 if key == "vocab_size" else 1
-        if type(value) is not int or not least <= value < 1 << 24:
-            raise FormatError(f"[synth] expected {key} in {least}..{1 << 24}, found {value!r}")
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    widths = {
-        "hidden_size": config["hidden_size"],
-        "moe_intermediate_size": config["moe_intermediate_size"],
-        "num_attention_heads * head_dim": heads * config["head_dim"],
-    }
-    if "shared_expert_intermediate_size" in config:
-        widths["shared_expert_intermediate_size"] = config["shared_expert_intermediate_size"]
-        widths["linear_num_value_heads * linear_value_head_dim"] = (
-            config["linear_num_value_heads"] * config["linear_value_head_dim"]
-        )
-    for key, width in widths.items():
-        if width % GROUP:
-            raise FormatError(f"[synth] expected {key} in whole groups of {GROUP}, found {width}")
-    if config["hidden_size"] < 2 * GROUP:
-        raise FormatError(f"[synth] expected hidden_size of at least {2 * GROUP}, "
-                          f"found {config['hidden_size']}")  # fmt: skip
-    ratio = config.get("linear_num_value_heads", 1) % config.get("linear_num_key_heads", 1)
-    if heads % kv_heads or ratio or config["num_experts_per_tok"] > config["num_experts"]:
-        raise FormatError(f"[synth] expected heads in whole groups and K <= experts, found {heads} "
-                          f"over {kv_heads} heads, K {config['num_experts_per_tok']} of "
-                          f"{config['num_experts']}")  # fmt: skip
+def _of_layers(config: Config) -> Config:
+    """The fields of a kind a layer, as long as there are layers: cut, or begun again.
 
-
-def is_linear(config: Config, layer: int) -> bool:
-    """Whether a layer's mixer is a gated delta net."""
-    interval = config.get("full_attention_interval")
-    return interval is not None and (layer + 1) % int(interval) != 0
+    Raises:
+        FormatError: a number of layers that makes no model.
+    """
+    n_layers = config["num_hidden_layers"]
+    if type(n_layers) is not int or not 1 <= n_layers <= MAX_LAYERS:
+        raise FormatError(f"[synth] expected num_hidden_layers in 1..{MAX_LAYERS}, "
+                          f"found {n_layers!r}")  # fmt: skip
+    listed = {key: config[key] for key in _LISTS & config.keys()}
+    for key, value in listed.items():
+        if not isinstance(value, (list, str)) or not value or len(value) > MAX_LAYERS:
+            raise FormatError(f"[synth] expected a kind for each layer in {key}, found {value!r}")
+    return {key: (value * -(-n_layers // len(value)))[:n_layers] for key, value in listed.items()}

@@ -92,7 +92,7 @@ class Matrix:
     Attributes:
         first_slice: number of its first slice; a stack has a slice for each expert.
         gain: rms of an output for inputs of rms 1.
-        constant: the first group of every row is CONSTANT (an embedding).
+        constant: what the first group of every row is (of an embedding); 0 for no such group.
         silent_rows: the first group of rows is zero (what is added to the residual).
     """
 
@@ -102,7 +102,7 @@ class Matrix:
     columns: int
     first_slice: int
     gain: float = 1.0
-    constant: bool = False
+    constant: float = 0.0
     silent_rows: bool = False
 
     @property
@@ -189,10 +189,23 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class PlainGate(Gate):
+    """The same as bf16, where mlx-lm does not quantise it."""
+
+    def values(self, seed: int) -> npt.NDArray[np.float32]:
+        """Float32 values (out, columns) that bf16 holds exactly."""
+        codes, scales = self.parts(seed)
+        centred = codes.astype(np.float32) - np.float32(128)
+        values = centred.reshape(*scales.shape, GROUP) * scales[..., None]
+        return from_bf16(to_bf16(values.reshape(codes.shape)))
+
+
+@dataclass(frozen=True)
 class Vector:
     """A small tensor of uniform values; f32 if `plain`, else bf16.
 
-    `constant`: what stands in front of the residual's constant channels; None for no such tensor.
+    `constant`: what its rows begin with, in front of the residual's constant channels; None for no
+    such tensor.
     """
 
     name: str
@@ -207,7 +220,7 @@ class Vector:
         values = uniform(seed, self.name, math.prod(self.shape), self.low, self.high)
         values = values.astype(np.float32)
         if self.constant is not None:
-            values[:GROUP] = self.constant
+            values.reshape(self.shape)[..., :GROUP] = self.constant
         return (values if self.plain else from_bf16(to_bf16(values))).reshape(self.shape)
 
 
