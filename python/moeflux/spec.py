@@ -7,7 +7,7 @@ Matrices are [out, columns]; offsets and sizes are in bytes.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -29,6 +29,8 @@ from .stored import Shape as Shape
 from .stored import Slices as Slices
 from .stored import Stack as Stack
 from .stored import Vector as Vector
+
+GLU_NAMES = ("gate_proj", "up_proj", "down_proj")  # as almost all files have them
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,14 @@ class Experts(Glu):
 
     Attributes:
         stack: the module of MLX's stacks of them, beside the router's.
+        stacked: the names of their matrices there.
     """
 
     gate: ExpertMatrix
     up: ExpertMatrix | None
     down: ExpertMatrix
     stack: str = "switch_mlp"
-
-    @property
-    def stacked(self) -> tuple[str, ...]:
-        """The names of their matrices in MLX's stacks."""
-        return ("fc1", "fc2") if self.unit == "relu2" else ("gate_proj", "up_proj", "down_proj")
+    stacked: list[str] = field(default_factory=lambda: list(GLU_NAMES))
 
     @property
     def matrices(self) -> list[ExpertMatrix]:

@@ -25,7 +25,7 @@ from .quantised import quantised, whole_groups
 NEEDLESS = (".rotary_emb.inv_freq",)
 _NUMBER = re.compile(r"(0|[1-9][0-9]{0,6})\.")  # of a layer, as its tensors' names have it
 Biases = dict[str, spec.Vector]  # of experts, by the fields of `spec.Moe`
-_QWEN = ("gate_proj", "up_proj", "down_proj")
+_QWEN = spec.GLU_NAMES
 
 
 @dataclass(frozen=True)
@@ -296,7 +296,8 @@ def moe(
     d_ff = config.count(names.d_ff)
     router = tensors.matrix(f"{prefix}.{names.router}", n_experts, tensors.d_model, None,
                             names.biased)  # fmt: skip
-    experts = replace(tensors.experts(prefix, names, n_experts, d_ff, d_in), stack=names.stack)
+    experts = replace(tensors.experts(prefix, names, n_experts, d_ff, d_in), stack=names.stack,
+                      stacked=list(names.stacked))  # fmt: skip
     if names.biased:
         steps |= tensors.expert_biases(f"{prefix}.experts", names, n_experts, d_ff)
     if names.selection_bias:
