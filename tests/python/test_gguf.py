@@ -9,6 +9,8 @@ import pytest
 import moeflux
 from moeflux import formats
 from moeflux.checkpoint import open_checkpoint
+from moeflux.gguf import together
+from moeflux.gguf.keys import Keys
 from moeflux.packing import pack, verify
 from oracle import goldens
 from oracle.checkpoint import Checkpoint
@@ -143,7 +145,7 @@ def test_text_goes_in_and_out(mixed):
 
 
 def changed(path, source, *, keys=None, drop=(), add=None, of_type=None, blocks=None):
-    """The same file, with other keys or tensors; with the dropped ones of another type."""
+    """The same file, with other keys (None: without) or tensors; the dropped of another type."""
     reader = gguf.GGUFReader(source)
     out = gguf.GGUFWriter(path, reader.fields["general.architecture"].contents())
     for name, field in reader.fields.items():
@@ -152,7 +154,8 @@ def changed(path, source, *, keys=None, drop=(), add=None, of_type=None, blocks=
             sub = field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
             out.add_key_value(name, field.contents(), kind, sub)
     for name, (value, kind) in (keys or {}).items():
-        out.add_key_value(name, value, kind)
+        if value is not None:
+            out.add_key_value(name, value, kind)
     for tensor in reader.tensors:
         if tensor.name not in drop:
             out.add_tensor(tensor.name, np.array(tensor.data), raw_dtype=tensor.tensor_type)
@@ -192,6 +195,8 @@ def test_layers_that_predict_further_tokens_and_towers_for_images_are_left_alone
         ({"keys": {"qwen3moe.attention.sliding_window": (64, U32)}}, "sliding_window 0, found 64"),
         ({"keys": {"qwen3moe.expert_gating_func": (2, U32)}}, "expert_gating_func 0 or 1, found 2"),
         ({"keys": {"qwen3moe.attention.value_length": (64, U32)}}, "value_length 32"),
+        ({"keys": {"qwen3moe.attention.value_length": (64, U32),
+                   "qwen3moe.attention.kv_lora_rank": (64, U32)}}, "value_length 32"),
         ({"keys": {"qwen3moe.attention.head_count_kv": ([2, 1, 2], ARRAY)}}, "one qwen3moe.attent"),
         ({"keys": {"qwen3moe.expert_used_count": (0, U32)}}, "num_experts_per_tok"),
         ({"drop": ["blk.1.attn_k.weight"]}, "layers.1.self_attn.k_proj"),
@@ -207,6 +212,32 @@ def test_what_the_engine_does_not_do_is_refused_by_name(mixed, tmp_path, change,
     with pytest.raises(moeflux.FormatError, match=words) as refused:
         moeflux.load(path, **ROOM)
     assert str(path) in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [((47, 154880), True), ((48, 154880), True), ((61, 129280), False)]
+)
+def test_only_the_first_files_of_glm_4_7_flash_do_not_say_that_their_router_is_a_sigmoid(
+    size, said, tmp_path
+):
+    """llama.cpp knows them by the number of layers and the vocabulary; any other is a softmax."""
+    n_layers, vocab = size
+    numbers = {"block_count": n_layers, "vocab_size": vocab, "attention.head_count": 20,
+               "attention.key_length": 256, "attention.value_length": 256,
+               "rope.dimension_count": 64}  # fmt: skip
+    metadata = {f"deepseek2.{key}": value for key, value in numbers.items()}
+    keys = Keys(metadata | {"general.architecture": "deepseek2"}, tmp_path)
+    if said:
+        assert together.deepseek2(keys, (), None)["qk_nope_head_dim"] == 192
+        return
+    with pytest.raises(moeflux.FormatError, match="found none, which means a softmax"):
+        together.deepseek2(keys, (), None)
+
+
+@pytest.mark.parametrize("options", [{"moe_latent_size": 64}, {"use_conv_bias": False}], ids=str)
+def test_every_form_of_nemotron_is_read_from_tensors_and_keys(options, tmp_path):
+    path, twin = gguf_twin.make(tmp_path, "nemotron_h", **options, branch_gain=0.25)
+    assert_close("nemotron_h", logits(path), logits(twin))
 
 
 U32S, BOOLS = ((values, ARRAY) for values in ([1, 1, 1, 1], [True] * 4))
@@ -252,6 +283,15 @@ DIVISORS = np.array([1.0] * 8 + [1e30] * 24, np.float32)
         ("lfm2_moe", {"keys": {"lfm2moe.attention.head_count_kv": U32S}}, "of each of 5 layers"),
         ("lfm2_moe", {"keys": {"lfm2moe.expert_gating_func": (1, U32)}}, "expert_gating_func 2"),
         ("lfm2_moe", {"keys": {"lfm2moe.expert_weights_norm": (False, BOOL)}}, "weights_norm True"),
+        ("deepseek_v3", {"keys": {"deepseek2.expert_gating_func": (None, U32)}},
+         "gating_func 2, found none, which means a softmax"),
+        ("nemotron_h", {"keys": {"nemotron_h_moe.expert_gating_func": (1, U32)}}, "gating_func 2"),
+        ("nemotron_h", {"keys": {"nemotron_h_moe.ssm.inner_size": (127, U32)}}, "of 8 heads"),
+        ("nemotron_h", {"drop": ["blk.0.ssm_in.weight"]}, "found none in layer 0"),
+        ("nemotron_h", {"add": {"blk.1.ffn_up.weight": np.ones((64, 128), np.float32)}},
+         "layers.1.mixer.up_proj"),
+        ("nemotron_h", {"drop": ["blk.0.ssm_a"], "add": {"blk.0.ssm_a": np.ones(8, np.float32)}},
+         "negative numbers in ssm_a"),
     ],
 )  # fmt: skip
 def test_what_a_family_cannot_be_is_refused_by_name(family, change, words, tmp_path):

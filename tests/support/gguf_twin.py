@@ -18,7 +18,7 @@ import numpy as np
 
 from oracle import build, safetensors_file, writer
 from oracle.checkpoint import Checkpoint
-from oracle.layout import CONVOLUTIONS, EXPERT_MATRICES, stack_experts
+from oracle.layout import CONVOLUTIONS, stack_experts
 from oracle.safetensors_file import encode
 from oracle.tokenizer_file import CHAT_TEMPLATE, byte_alphabet
 
@@ -28,7 +28,7 @@ ARCHS = {"qwen3_moe": "qwen3moe", "qwen3_next": "qwen3next", "qwen3_5_moe": "qwe
          "qwen2_moe": "qwen2moe", "olmoe": "olmoe", "mixtral": "llama", "minimax_m2": "minimax-m2",
          "glm4_moe": "glm4moe", "gpt_oss": "gpt-oss", "gemma4": "gemma4",
          "lfm2_moe": "lfm2moe", "deepseek_v3": "deepseek2", "glm4_moe_lite": "deepseek2",
-         "mistral4": "mistral4"}  # fmt: skip
+         "mistral4": "mistral4", "nemotron_h": "nemotron_h_moe"}  # fmt: skip
 HYBRID = ("qwen3_next", "qwen3_5_moe")
 
 # Where blocks that the package decodes and cannot make have f16 numbers, in bytes.
@@ -90,6 +90,7 @@ def mixed(name: str) -> Any:
         "v_b_proj": Kind.Q8_0,
         "k_b_proj": Kind.BF16,
         "lm_head": Kind.Q5_0,
+        "mixer.in_proj": Kind.Q4_1,
         "embed_tokens": Kind.Q5_0,
         "self_attn.out_proj": Kind.F16,
         "gate_proj": Kind.Q4_1,
@@ -128,7 +129,7 @@ def make(
     head = found.family.hub_head
     tensors = {name.replace(prefix, "model.", 1).replace(head, "lm_head"): value
                for name, value in tensors.items()}  # fmt: skip
-    for ours, own in zip(EXPERT_MATRICES, found.family.experts, strict=True):
+    for ours, own in zip(found.family.stacked, found.family.experts, strict=True):
         tensors = {name.replace(f".experts.{ours}.", f".experts.{own}."): value
                    for name, value in tensors.items()}  # fmt: skip
     stored: dict[str, Any] = {}
@@ -212,6 +213,9 @@ def _converted(stored: dict[str, Matrix], text: dict[str, Any], family: str) -> 
         stored = _gemma(stored, text)
     for name, matrix in stored.items():
         module, _, suffix = name.rpartition(".")
+        if family == "nemotron_h":
+            yield _nemotron(names, name, matrix, text)
+            continue
         if "linear_attn" in name:
             yield from _delta_net(names, name, matrix, text, family)
             continue
@@ -232,6 +236,26 @@ def _converted(stored: dict[str, Matrix], text: dict[str, Any], family: str) -> 
             matrix.raw = matrix.raw.reshape(matrix.raw.shape[0], -1)
         short = module.removeprefix("model.")
         yield f"{names.get_name(module) or names.get_name(short)}.{suffix}", matrix
+
+
+def _nemotron(names: Any, name: str, m: Matrix, text: dict[str, Any]) -> tuple[str, Matrix]:
+    """Names with the hub's prefix; one number a row of those of heads; the decay itself."""
+    own = re.sub(r"\.mixer\.experts\.", ".mlp.experts.", name)
+    if own == name:
+        own = re.sub(r"^model\.", "backbone.", name)
+    own = own.replace("e_score_correction_bias", "e_score_correction.bias")
+    own = own.replace("dt_bias", "dt.bias")
+    if own.endswith(".A_log"):
+        m.raw = -np.exp(m.raw)
+    if own.endswith((".A_log", ".D")):
+        m.raw = m.raw.reshape(-1, 1)
+        return str(names.get_name(own)), m
+    if own.endswith("mixer.norm.weight"):
+        m.raw = m.raw.reshape(text["n_groups"], -1)
+    if own.endswith("conv1d.weight"):
+        m.raw = m.raw.reshape(m.raw.shape[0], -1)
+    module, _, suffix = own.rpartition(".")
+    return f"{names.get_name(module)}.{suffix}", m
 
 
 def _gemma(stored: dict[str, Matrix], text: dict[str, Any]) -> dict[str, Matrix]:
@@ -304,13 +328,15 @@ def _write(path: Path, family: str, text: dict[str, Any], tensors: dict[str, Mat
         out.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
     if family == "gpt_oss":
         out.add_sliding_window(text["sliding_window"])
-    if "n_group" in text:
+    if "first_k_dense_replace" in text:
         out.add_expert_shared_count(text["n_shared_experts"])
         out.add_leading_dense_block_count(text["first_k_dense_replace"])
         out.add_expert_group_count(text["n_group"])
         out.add_expert_group_used_count(text["topk_group"])
         out.add_expert_weights_scale(text["routed_scaling_factor"])
         out.add_expert_weights_norm(text["norm_topk_prob"])
+    if family == "nemotron_h":
+        _nemotron_metadata(out, text)
     if family == "lfm2_moe":
         out.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
         out.add_leading_dense_block_count(text["num_dense_layers"])
@@ -344,9 +370,10 @@ def _metadata(out: Any, text: dict[str, Any]) -> None:
         _latent_metadata(out, text)
         return
     kinds, n_kv_heads = text.get("layer_types", ()), text["num_key_value_heads"]
-    has_convolutions = "conv" in kinds
-    out.add_head_count_kv([n_kv_heads if kind == "full_attention" else 0 for kind in kinds]
-                          if has_convolutions else n_kv_heads)  # fmt: skip
+    kinds = kinds or text.get("hybrid_override_pattern", ())
+    is_hybrid = {"conv", "M"} & set(kinds)
+    out.add_head_count_kv([n_kv_heads if kind in ("full_attention", "*") else 0 for kind in kinds]
+                          if is_hybrid else n_kv_heads)  # fmt: skip
     out.add_key_length(text["head_dim"])
     out.add_value_length(text["head_dim"])
     rope = text.get("rope_parameters", text)
@@ -378,6 +405,22 @@ def _gemma_metadata(out: Any, text: dict[str, Any]) -> None:
     out.add_embedding_length_per_layer_input(text["hidden_size_per_layer_input"])
     if text.get("final_logit_softcapping"):
         out.add_final_logit_softcapping(text["final_logit_softcapping"])
+
+
+def _nemotron_metadata(out: Any, text: dict[str, Any]) -> None:
+    out.add_ssm_conv_kernel(text["conv_kernel"])
+    out.add_ssm_state_size(text["ssm_state_size"])
+    out.add_ssm_group_count(text["n_groups"])
+    out.add_ssm_time_step_rank(text["mamba_num_heads"])
+    out.add_ssm_inner_size(text["mamba_num_heads"] * text["mamba_head_dim"])
+    out.add_expert_shared_feed_forward_length(text["moe_shared_expert_intermediate_size"])
+    out.add_expert_shared_count(text["n_shared_experts"])
+    out.add_expert_weights_norm(text["norm_topk_prob"])
+    out.add_expert_weights_scale(text["routed_scaling_factor"])
+    out.add_expert_group_count(text["n_group"])
+    out.add_expert_group_used_count(text["topk_group"])
+    if latent := text.get("moe_latent_size"):
+        out.add_moe_latent_size(latent)
 
 
 def _latent_metadata(out: Any, text: dict[str, Any]) -> None:

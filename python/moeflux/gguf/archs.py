@@ -12,82 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from . import together, transforms
+from .names import ATTENTION, BLOCK_SPARSE, FFN, HYBRID, LATENT, SHARED_EXPERT, TOP
 from .together import Together
 from .transforms import Transform
-
-# Tensors outside of layers and of any layer, without `.weight` and `.bias`.
-TOP = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-}
-ATTENTION = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k_norm": "self_attn.k_norm",
-}
-FFN = {
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-    "ffn_gate_inp": "mlp.gate",
-    "ffn_gate_exps": "mlp.experts.gate_proj",
-    "ffn_up_exps": "mlp.experts.up_proj",
-    "ffn_down_exps": "mlp.experts.down_proj",
-}
-
-# The same under Mixtral's names.
-BLOCK_SPARSE = {
-    "ffn_gate_inp": "block_sparse_moe.gate",
-    "ffn_gate_exps": "block_sparse_moe.experts.w1",
-    "ffn_up_exps": "block_sparse_moe.experts.w3",
-    "ffn_down_exps": "block_sparse_moe.experts.w2",
-}
-SHARED_EXPERT = {
-    "ffn_gate_inp_shexp": "mlp.shared_expert_gate",
-    "ffn_gate_shexp": "mlp.shared_expert.gate_proj",
-    "ffn_up_shexp": "mlp.shared_expert.up_proj",
-    "ffn_down_shexp": "mlp.shared_expert.down_proj",
-}
-DELTA_NET = {
-    "attn_qkv": "linear_attn.in_proj_qkv",
-    "attn_gate": "linear_attn.in_proj_z",
-    "ssm_in": "linear_attn.in_proj_qkvz",
-    "ssm_ba": "linear_attn.in_proj_ba",
-    "ssm_beta": "linear_attn.in_proj_b",
-    "ssm_alpha": "linear_attn.in_proj_a",
-    "ssm_conv1d": "linear_attn.conv1d",
-    "ssm_norm": "linear_attn.norm",
-    "ssm_out": "linear_attn.out_proj",
-    # by their whole names
-    "ssm_a": "linear_attn.A_log",
-    "ssm_dt.bias": "linear_attn.dt_bias",
-}
-
-# The keys' part of `kv_b_proj` is turned, as MLX's conversions have it, and so named. Old files
-# have both in one.
-LATENT = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_q_a": "self_attn.q_a_proj",
-    "attn_q_a_norm": "self_attn.q_a_layernorm",
-    "attn_q_b": "self_attn.q_b_proj",
-    "attn_kv_a_mqa": "self_attn.kv_a_proj_with_mqa",
-    "attn_kv_a_norm": "self_attn.kv_a_layernorm",
-    "attn_kv_b": "self_attn.kv_b_proj",
-    "attn_k_b": "self_attn.embed_q",
-    "attn_v_b": "self_attn.unembed_out",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    **FFN,
-    **{gguf: name.replace("shared_expert", "shared_experts")
-       for gguf, name in SHARED_EXPERT.items()},
-    "exp_probs_b.bias": "mlp.gate.e_score_correction_bias",
-}  # fmt: skip
 
 # Fields of a config, and the keys that hold them. Those of `REQUIRED` have no default; what the
 # absence of others means in llama.cpp is in `ABSENT`.
@@ -174,6 +101,7 @@ class Arch:
         yarn: settings of YaRN that no key holds.
         together: makes fields of several keys, and of tensors' names and numbers.
         top: tensors outside of layers, as `tensors`.
+        prefix: stands before the names of layers.
         read: names of tensors that `together` reads, and nothing else.
     """
 
@@ -187,16 +115,10 @@ class Arch:
     yarn: Mapping[str, Any] = field(default_factory=dict)
     together: Together = together.nothing
     top: Mapping[str, str] = field(default_factory=lambda: TOP)
+    prefix: str = "model."
     read: frozenset[str] = frozenset()
 
 
-HYBRID = {
-    **ATTENTION,
-    "post_attention_norm": "post_attention_layernorm",
-    **FFN,
-    **SHARED_EXPERT,
-    **DELTA_NET,
-}
 HYBRID_TRANSFORMS = {
     "ffn_gate_inp_shexp.weight": transforms.as_row,
     "ssm_conv1d.weight": transforms.as_column,
@@ -299,10 +221,10 @@ ARCHS = {
         GROUP_FIELDS,
         one_way=SIGMOID | GROUPED,
     ),
-    # DeepSeek-V3 and its kin; V2's routers are softmax's, and refused.
+    # DeepSeek-V3 and its kin; V2's routers are softmax's, and refused, as are files that say none.
     "deepseek2": Arch(
         "deepseek_v3", LATENT, LATENT_SAYS, LATENT_FIELDS, one_way=SIGMOID | GROUPED | SCALED,
-        together=together.latent,
+        together=together.deepseek2,
     ),
     "mistral4": Arch(
         "mistral4", LATENT, LATENT_SAYS, LATENT_FIELDS, one_way=GROUPED | SCALED,
@@ -367,5 +289,44 @@ ARCHS = {
         one_way=SIGMOID | {"expert_weights_norm": (True,), "expert_weights_scale": ()},
         together=together.lfm2moe,
         top=TOP | {"token_embd_norm": "model.embedding_norm"},
+    ),
+    # Layers of one part each. The converter puts the channels of queries and of keys into the same
+    # other order, which nothing tells where positions do not turn them.
+    "nemotron_h_moe": Arch(
+        "nemotron_h",
+        {
+            "attn_norm": "norm",
+            **{f"ssm_{gguf}": f"mixer.{name}" for gguf, name in (
+                ("in", "in_proj"), ("conv1d", "conv1d"), ("norm", "norm"), ("out", "out_proj"),
+                ("a", "A_log"), ("d", "D"), ("dt.bias", "dt_bias"))},
+            **{gguf: name.replace("self_attn", "mixer") for gguf, name in ATTENTION.items()
+               if name.endswith("proj")},
+            **{gguf: name.replace("mlp", "mixer") for gguf, name in FFN.items()
+               if "gate_proj" not in name},
+            "ffn_up_shexp": "mixer.shared_experts.up_proj",
+            "ffn_down_shexp": "mixer.shared_experts.down_proj",
+            "ffn_latent_down": "mixer.fc1_latent_proj",
+            "ffn_latent_up": "mixer.fc2_latent_proj",
+            "exp_probs_b.bias": "mixer.gate.e_score_correction_bias",
+        },
+        {"mlp_hidden_act": "relu2", "n_shared_experts": 1, "n_group": 1, "topk_group": 1,
+         "norm_topk_prob": False, "routed_scaling_factor": 1.0},
+        {to: key for to, key in GROUP_FIELDS.items()
+         if to not in ("first_k_dense_replace", "rms_norm_eps", "num_experts")}
+        | {
+            "layer_norm_epsilon": "attention.layer_norm_rms_epsilon",
+            "moe_shared_expert_intermediate_size": "expert_shared_feed_forward_length",
+            "moe_latent_size": "moe_latent_size",
+            "conv_kernel": "ssm.conv_kernel",
+            "mamba_num_heads": "ssm.time_step_rank",
+            "n_groups": "ssm.group_count",
+            "ssm_state_size": "ssm.state_size",
+        },
+        {"ssm_a": transforms.log_of_negative},
+        one_way=SIGMOID | GROUPED,
+        together=together.nemotron_h,
+        top={"token_embd": "backbone.embeddings", "output_norm": "backbone.norm_f",
+             "output": "lm_head"},
+        prefix="backbone.",
     ),
 }  # fmt: skip

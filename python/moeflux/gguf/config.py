@@ -50,7 +50,7 @@ def config(
         if keys.get(key) is None:
             raise keys.bad(f"expected {keys.name}.{key}, found none")
     head_dim = keys.count("attention.key_length", _head_dim(keys))
-    is_latent = keys.get("attention.kv_lora_rank") is not None
+    is_latent = "kv_lora_rank" in arch.fields
     if not is_latent and keys.count("attention.value_length", head_dim) != head_dim:
         raise keys.bad(f"expected {keys.name}.attention.value_length {head_dim}, as keys have it, "
                        f"found {keys.get('attention.value_length')}")  # fmt: skip

@@ -139,7 +139,7 @@ def _hub_name(name: str, keys: Keys, arch: Arch, path: Path) -> str | None:
     if found and is_layer and keys.n_layers <= int(found[1]):
         return None  # it predicts further tokens
     part, table = (found[2], arch.tensors) if found else (name, arch.top)
-    prefix = f"model.layers.{int(found[1])}." if found else ""
+    prefix = f"{arch.prefix}layers.{int(found[1])}." if found else ""
     module, _, suffix = part.rpartition(".")
     if is_layer and part in table:
         return prefix + table[part]

@@ -12,6 +12,11 @@ from .keys import Keys
 Read = Callable[[str], Any]
 Together = Callable[[Keys, Collection[str], Read], dict[str, Any]]
 _NOT_ROTATED = 1e20  # frequencies are divided by as much or more
+# Layers and vocabulary of files whose router is a sigmoid's and not said so: GLM-4.7-Flash, with
+# and without the layer that predicts a further token.
+_SIGMOID_UNSAID = frozenset(((47, 154880), (48, 154880)))
+# A tensor by which a layer of Nemotron-H is known, by the letter of its kind.
+_PARTS = {"M": "ssm_in", "*": "attn_q", "E": "ffn_gate_inp", "-": "ffn_up"}
 
 
 def nothing(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
@@ -43,6 +48,33 @@ def latent(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
     return {"num_key_value_heads": keys.count("attention.head_count"), "head_dim": rope,
             "qk_rope_head_dim": rope, "qk_nope_head_dim": key - rope, "v_head_dim": value,
             "partial_rotary_factor": 1.0}  # fmt: skip
+
+
+def deepseek2(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """The same. A router of which no key tells is a softmax's, but for one model's first files."""
+    size = keys.get("block_count"), keys.get("vocab_size")
+    if keys.get("expert_gating_func") is None and size not in _SIGMOID_UNSAID:
+        raise keys.bad(f"expected {keys.name}.expert_gating_func 2, found none, which means a "
+                       "softmax: no other is done")  # fmt: skip
+    return latent(keys, names, read)
+
+
+def nemotron_h(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
+    """The kind of each layer, of which its tensors tell; the width of the heads of Mamba-2."""
+    n_layers = keys.n_layers
+    kinds = [
+        next((kind for kind, part in _PARTS.items() if f"blk.{layer}.{part}.weight" in names), "")
+        for layer in range(min(n_layers, len(names)))
+    ]
+    if "" in kinds or len(kinds) < n_layers:
+        raise keys.bad(f"expected one of {', '.join(_PARTS.values())} in each of {n_layers} "
+                       f"layers, found none in layer {[*kinds, ''].index('')}")  # fmt: skip
+    values, heads = keys.count("ssm.inner_size"), keys.count("ssm.time_step_rank")
+    return {
+        "hybrid_override_pattern": "".join(kinds),
+        "mamba_head_dim": values // heads,  # which `_linear` has looked at
+        "use_conv_bias": any(name.endswith(".ssm_conv1d.bias") for name in names),
+    }
 
 
 def mistral4(keys: Keys, names: Collection[str], read: Read) -> dict[str, Any]:
