@@ -13,7 +13,7 @@ namespace moeflux::quant {
 namespace {
 
 constexpr uint32_t kMlxGroups[] = {32, 64, 128}, k128[] = {128}, k32[] = {32}, k16[] = {16},
-                   kWhole[] = {UINT32_C(1) << 31};
+                   kAll = UINT32_C(1) << 31, kWhole[] = {kAll};
 
 constexpr Format numbers(const char* name, DType dtype) {
   return {.name = name, .planes = {{{.name = "weight"}}}, .dtype = dtype};
@@ -150,6 +150,9 @@ constexpr Format kFormats[] = {
     floats8("mxfp8", kCodeWords, k32, scales8(Float8::e8m0)),
     // compressed-tensors': a scale a row
     floats8("fp8_rows", kE4m3, kWhole, {.name = "scales", .columns = 0, .finite = true}),
+    // Mistral's, ModelOpt's: one for all
+    floats8("fp8_tensor", kE4m3, kWhole,
+            {.name = "scales", .columns = 0, .rows = kAll, .finite = true}),
     // DeepSeek's: a scale of 128 columns and rows
     floats8("fp8", kE4m3, k128, {.name = "scales", .columns = 0, .rows = 128, .finite = true}),
 };

@@ -210,7 +210,10 @@ const std::byte* WeightReader::rows(const MatrixSource& source, size_t plane) {
     queue_.add(file, tensor.offset + offset, {out, nbytes}, std::move(check));
   };
   std::byte* out = data;
-  if (source.rows.empty()) read(0, out, shape.plane_bytes(plane));
+  if (source.rows.empty() || of_rows == quant::kAll) {
+    read(0, out, shape.plane_bytes(plane));
+    return data;
+  }
   for (const auto& range : source.rows) {
     const auto [begin, count] = range;
     if (begin % of_rows || (count % of_rows && &range != &source.rows.back()))

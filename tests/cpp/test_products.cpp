@@ -233,7 +233,7 @@ TEST_CASE("so do formats of two levels of scales, in every position of a super")
 
 TEST_CASE("so do floats of 8 bits, whose scales may cover rows and be cut at both edges") {
   Random random;
-  for (const char* name : {"fp8", "fp8_rows", "mxfp8"})
+  for (const char* name : {"fp8", "fp8_rows", "fp8_tensor", "mxfp8"})
     for (const uint32_t in : {32, 96, 320, 4128, 16544})
       for (const uint32_t out : {1, 5, 130})
         for (DType dtype : {DType::f32, DType::bf16}) {
@@ -478,7 +478,8 @@ TEST_CASE("no byte behind the weights is read") {
   for (DType dtype : {DType::f32, DType::f16, DType::bf16})
     for (uint32_t bits : {0, 2, 3, 4, 5, 6, 8})
       for (uint32_t in : {32, 96}) check_before_holes({3, in, bits, 32, dtype, random});
-  for (const char* name : {"mxfp4_planes", "nvfp4_planes", "mxfp8", "fp8_rows", "asymmetric4"})
+  for (const char* name :
+       {"mxfp4_planes", "nvfp4_planes", "mxfp8", "fp8_rows", "fp8_tensor", "asymmetric4"})
     for (uint32_t in : {32, 96}) {
       const quant::Format& format = quant::find_format(name);
       check_before_holes({{3, in, &format, format.groups[0], DType::f32}, random});

@@ -77,3 +77,23 @@ TEST_CASE("a load from holes touches no page, whatever is added, and checks rang
   CHECK(std::count_if(resident.begin(), resident.end(), [](auto page) { return page & 1; }) == 0);
   CHECK_THROWS_AS(r.reader.vector({tensor(2, kLarge), kLarge, 0}), IoError);
 }
+
+TEST_CASE(
+    "any rows go with the one scale of a matrix, and not with zeros of eight rows in a word") {
+  const std::vector<std::byte> bytes(8 * 64);
+  const auto pick = [&](const char* format, uint32_t group, uint64_t begin, uint64_t count) {
+    model::MatrixSource source{{8, 64, &quant::find_format(format), group, quant::DType::f32}};
+    for (size_t plane = 0; plane < quant::kPlanes; ++plane)
+      if (source.shape.format->in_file(plane))
+        source.planes[plane] = {"picked", 0, 0, source.shape.file_bytes(plane)};
+    source.rows.emplace_back(uint32_t(begin), uint32_t(count));
+    Reader r(io::open_memory(bytes, "matrix"));
+    const uint32_t rows = r.reader.matrix(source).out();
+    r.reader.finish();
+    return rows;
+  };
+  CHECK(pick("fp8_tensor", quant::kAll, 2, 2) == 2);
+  CHECK_THROWS_AS(pick("fp8_tensor", quant::kAll, 7, 2), FormatError);
+  CHECK(pick("asymmetric4", 32, 0, 8) == 8);
+  CHECK_THROWS_AS(pick("asymmetric4", 32, 2, 2), FormatError);
+}

@@ -136,7 +136,7 @@ def test_schemes_of_weights_that_are_not_done_are_refused(made, tmp_path, change
       "input_activations None"),
      ({"config_groups": {"a": SCHEME, "b": SCHEME | {"weights": WEIGHTS | {"group_size": 64}}}},
       "one scheme of weights in config_groups, found 2"),
-     ({"quant_method": "gptq"}, "compressed-tensors, fp8 or MLX's, found quant_method 'gptq'")],
+     ({"quant_method": "gptq"}, "fp8, modelopt or MLX's, found quant_method 'gptq'")],
     ids=str,
 )  # fmt: skip
 def test_configs_that_are_not_done_are_refused(made, tmp_path, change, message):

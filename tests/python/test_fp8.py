@@ -1,6 +1,6 @@
-"""Checkpoints of 8-bit floats by blocks of 128 x 128 or by rows: the same numbers as float32.
+"""Checkpoints of 8-bit floats by blocks of 128 x 128, rows or matrices: the numbers as float32.
 
-The numbers are those of OCP's specification (E4M3) times the scale of their block or row, in
+They are those of OCP's specification (E4M3) times the scale of their block, row or matrix, in
 float64. Both widths leave blocks that are cut, as checkpoints' own do.
 """
 
@@ -39,6 +39,12 @@ BY_ROWS = {"config_groups": {"group_0": {"input_activations": ACTIVATIONS, "targ
            "quant_method": "compressed-tensors"}  # fmt: skip
 
 
+# As of Mistral-Small-4, and of Nemotron-3-Nano-30B-A3B-FP8.
+BY_TENSORS = METHOD | {"activation_scheme": "static", "weight_block_size": None}
+MODELOPT = {"quant_method": "modelopt", "quant_algo": "FP8", "kv_cache_scheme": {"num_bits": 8},
+            "ignore": ["lm_head"]}  # fmt: skip
+
+
 def by_rows(weights=None, activations=None):
     """That section with changes."""
     scheme = BY_ROWS["config_groups"]["group_0"]
@@ -47,35 +53,55 @@ def by_rows(weights=None, activations=None):
     return BY_ROWS | {"config_groups": {"group_0": scheme}}
 
 
-def blocks(scales, out, columns):
-    """A scale for each number of scales a block."""
+BY_TENSORS_TOO = by_rows({"strategy": "tensor"}, {"dynamic": False, "strategy": "tensor"})
+# How the names of scales end, and of what says something of activations.
+ENDS = {"fp8": ("_scale_inv", "activation_scale"), "compressed-tensors": ("_scale", "input_scale"),
+        "modelopt": ("_scale", "input_scale")}  # fmt: skip
+
+
+def is_quantised(name):
+    return name.endswith((*QUANTISED, "gate_up_proj", "experts.down_proj"))
+
+
+def factors(scales, out, columns):
+    """A scale for each number, of scales a block, a row or a matrix."""
+    if scales.size == 1 or scales.shape[-2:] == (out, 1) or scales.shape[-2:] == (1, 1):
+        return scales
     return np.repeat(np.repeat(scales, 128, 0), 128, 1)[:out, :columns]
 
 
-def make(root, family, dtype, method=METHOD, **options):
+def shape_of_scales(method, shape):
+    if method in (BY_TENSORS, BY_TENSORS_TOO, MODELOPT):
+        return (shape[0], 1, 1) if len(shape) == 3 else ()
+    return (-(-shape[0] // 128), -(-shape[1] // 128)) if method is METHOD else (shape[0], 1)
+
+
+def make(root, family, dtype, method=METHOD, experts="split", **options):
     """A config, a release's tensors and the same numbers as float32."""
-    in_blocks = method is METHOD
     width = "intermediate_size" if family == "minimax_m2" else "moe_intermediate_size"
-    source = build(root, family, "hf-bf16", 6, experts="split", hidden_size=HIDDEN,
+    source = build(root, family, "hf-bf16", 6, experts=experts, hidden_size=HIDDEN,
                    **{width: WIDTH}, **options)  # fmt: skip
     own, plain = {}, {}
     random = np.random.Generator(np.random.PCG64(12))
+    end, other = ENDS[method["quant_method"]]
     for file in sorted(source.glob("*.safetensors")):
         for name, tensor in read(file).items():
             own[name] = plain[name] = tensor
-            if not name.endswith(QUANTISED):
+            if not is_quantised(name):
                 continue
-            out, columns = tensor.data.shape
-            codes = random.integers(0, 256, (out, columns)).astype(np.uint8)
+            shape = tensor.data.shape
+            codes = random.integers(0, 256, shape).astype(np.uint8)
             codes[codes & 127 == 127] = 0
-            shape = (-(-out // 128), -(-columns // 128)) if in_blocks else (out, 1)
-            scales = encode(random.uniform(0.2, 1, shape) / 2e3, dtype)
+            of = shape_of_scales(method, shape)
+            scales = encode(np.array(random.uniform(0.2, 1, of) / 2e3), dtype)
             own[name] = Stored("F8_E4M3", codes)
-            own[f"{name}_scale_inv" if in_blocks else f"{name}_scale"] = scales
-            factors = decode(scales).astype(np.float64)
-            if in_blocks:
-                factors = blocks(factors, out, columns)
-            plain[name] = encode(e4m3(codes) * factors, "F32")
+            own[f"{name}{end}"] = scales
+            if not of:  # numbers that are none of the weights'
+                own[name.replace("weight", other)] = encode(np.float32(7), "F32")
+            if method is MODELOPT and name.endswith("k_proj.weight"):
+                own[name.replace("weight", "k_scale")] = encode(np.float32(7), "F32")
+            of_each = factors(decode(scales).astype(np.float64), *shape[-2:])
+            plain[name] = encode(e4m3(codes) * of_each, "F32")
     config = json.loads((source / "config.json").read_text())
     return config | {"quantization_config": method}, own, plain
 
@@ -83,6 +109,9 @@ def make(root, family, dtype, method=METHOD, **options):
 @pytest.fixture(scope="module",
                 params=[("qwen3_moe", "BF16"), ("deepseek_v3", "F32"),
                         ("glm4_moe", "BF16", BY_ROWS),
+                        ("mistral4", "F32", BY_TENSORS, "fused"),
+                        ("nemotron_h", "F32", MODELOPT),
+                        ("mixtral", "BF16", BY_TENSORS_TOO),
                         pytest.param(("minimax_m2", "F32"), marks=pytest.mark.full)],
                 ids=lambda params: params[0])  # fmt: skip
 def made(request, tmp_path_factory):
@@ -198,11 +227,13 @@ def test_a_weight_or_a_scale_of_an_expert_that_is_no_number_is_refused(release, 
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"weight_block_size": [64, 128]}, r"weight_block_size \[128, 128\] in .*found \[64, 128\]"),
-     ({"weight_block_size": None}, "weight_block_size .*found None"),
+    [({"weight_block_size": [64, 128]}, r"weight_block_size \[128, 128\] or None in .*\[64, 128\]"),
+     ({"weight_block_size": None}, r"\[1, 1\] \(fp8_tensor in groups of"),
+     ({"weight_block_size": "none"}, "weight_block_size .*found 'none'"),
      ({"fmt": "e5m2"}, "fmt None or 'e4m3' or 'float8_e4m3fn' in .*found 'e5m2'"),
      ({"activation_scheme": "static"}, "activation_scheme .*found 'static'"),
-     ({"quant_method": "fbgemm_fp8"}, "compressed-tensors, fp8 or MLX's, found .*'fbgemm_fp8'")],
+     ({"quant_method": "modelopt", "quant_algo": "W4A16"}, "quant_algo .*found 'W4A16'"),
+     ({"quant_method": "fbgemm_fp8"}, "fp8, modelopt or MLX's, found .*'fbgemm_fp8'")],
     ids=str,
 )  # fmt: skip
 def test_configs_that_are_not_done_are_refused(release, tmp_path, change, message):
@@ -212,11 +243,15 @@ def test_configs_that_are_not_done_are_refused(release, tmp_path, change, messag
 
 @pytest.mark.parametrize(
     ("section", "message"),
-    [(by_rows({"strategy": "tensor"}), "strategy 'channel' or 'block' in .*found 'tensor'"),
+    [(by_rows({"strategy": "token"}), "strategy 'channel' or 'block' or 'tensor' in .*'token'"),
+     (by_rows({"strategy": "tensor"}), r"\[1, 1\] \(fp8_tensor in groups of"),
      (by_rows({"num_bits": 4}), "num_bits 8 in"),
      (by_rows({"type": "int"}), "type 'float' in"),
      (by_rows({"strategy": "block", "block_structure": [64, 64]}), r"block_structure \[128, 128\]"),
+     (by_rows(activations={"dynamic": "local"}), "activations' dynamic True in .*'local'"),
      (by_rows(activations={"dynamic": False}), "activations' dynamic True in .*found False"),
+     (by_rows({"strategy": "block", "block_structure": [128, 128]}, {"dynamic": False}),
+      "activations' dynamic True in .*found False"),
      (by_rows(activations={"type": "int"}), "activations' type 'float'"),
      (by_rows(), r"\[\d+, 1\] \(fp8_rows in groups of \d+, by config")],
     ids=str,

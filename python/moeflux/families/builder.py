@@ -234,25 +234,38 @@ class Tensors:
         return spec.ExpertMatrix(**vars(shape) | parts, module=name)
 
     def _fused(self, prefix: str, n_experts: int, d_ff: int) -> spec.Experts:
-        d_model = self.d_model
-        both, down = self.get(f"{prefix}.gate_up_proj"), self.get(f"{prefix}.down_proj")
-        for tensor, shape in (
-            (both, (n_experts, 2 * d_ff, d_model)),
-            (down, (n_experts, d_model, d_ff)),
-        ):
-            self._plain(tensor)
-            if tensor.shape != shape:
-                raise self._bad(tensor, f"expected {list(shape)}, found {list(tensor.shape)}")
-        files, offsets, nbytes = slices(both, n_experts)
-        half = nbytes // 2
-        gate, up = (Slices(files, offsets + np.uint64(begin), half) for begin in (0, half))
-        half_form = (d_ff, d_model, both.dtype.lower(), 0, both.dtype)
-        down_form = (d_model, d_ff, down.dtype.lower(), 0, down.dtype)
-        return spec.Experts(
-            gate=spec.ExpertMatrix(*half_form, f"{prefix}.gate_proj", gate),
-            up=spec.ExpertMatrix(*half_form, f"{prefix}.up_proj", up),
-            down=spec.ExpertMatrix(*down_form, f"{prefix}.down_proj", slices(down, n_experts)),
-        )
+        gate, up = self._halves(f"{prefix}.gate_up_proj", n_experts, (d_ff, self.d_model),
+                                (f"{prefix}.gate_proj", f"{prefix}.up_proj"))  # fmt: skip
+        name = f"{prefix}.down_proj"
+        (down,) = self._halves(name, n_experts, (self.d_model, d_ff), (name,))
+        return spec.Experts(gate=gate, up=up, down=down)
+
+    def _halves(self, name: str, n_experts: int, size: tuple[int, int],
+                modules: tuple[str, ...]) -> list[spec.ExpertMatrix]:  # fmt: skip
+        """Matrices of each expert that lie in one tensor behind each other; scales are of all."""
+        stored, (out, columns) = self.get(name), size
+        has_scales = self._form is not None and self.has(f"{name}.scales")
+        scales = self.get(f"{name}.scales") if has_scales else None
+        said = (stored.dtype.lower(), 0, stored.dtype)
+        if scales and self._form:
+            said = (*self._form, self._plain(scales))
+        else:
+            self._plain(stored)
+        shape = spec.Shape(out, columns, *said)
+        shapes = {"weight": (stored, (n_experts, len(modules) * out, columns))}
+        if scales:
+            shapes["scales"] = (scales, (n_experts, *shape.tensors["scales"].shape(out)))
+        for part, (tensor, expected) in shapes.items():
+            dtype = shape.tensors[part].dtype
+            if (tensor.dtype, tensor.shape) != (dtype, expected):
+                raise self._bad(tensor, f"expected {dtype} {list(expected)}, found {tensor.dtype} "
+                                f"{list(tensor.shape)}")  # fmt: skip
+        files, offsets, nbytes = slices(stored, n_experts)
+        own = nbytes // len(modules)
+        of_all: dict[str, Any] = {"scales": slices(scales, n_experts)} if scales else {}
+        return [spec.ExpertMatrix(**vars(shape) | of_all, module=module,
+                                  weight=Slices(files, offsets + np.uint64(i * own), own))
+                for i, module in enumerate(modules)]  # fmt: skip
 
     def _separate(self, pattern: str, n_experts: int, out: int, columns: int) -> spec.ExpertMatrix:
         names = [pattern.format(expert) for expert in range(n_experts)]

@@ -5,9 +5,9 @@ words hold code i in bits 4 i, `X.weight_scale` [out, columns / group], and `X.w
 = (code - zero) * scale. Symmetric ones have a zero of 8, others `X.weight_zero_point`, I32
 [ceil(out / 8), columns / group], whose words hold that of row i in bits 4 i.
 
-"float-quantized": `X.weight`, F8_E4M3, and `X.weight_scale`, a number a row [out, 1] or a block of
-128 x 128; value = weight * scale. Activations are not quantised here, as programs do that multiply
-by floats of 8 bits.
+"float-quantized": `X.weight`, F8_E4M3, and `X.weight_scale`, a number a row [out, 1], a block of
+128 x 128 or a matrix; value = weight * scale. Activations are not quantised here, as programs do
+that multiply by floats of 8 bits; scales of theirs (`X.input_scale`) are left alone.
 
 Source: the classes PackedQuantizationCompressor and FloatQuantizationCompressor of
 compressed-tensors.
@@ -22,6 +22,7 @@ from ..formats import GROUPS, TABLE
 from ..safetensors_header import Tensor
 from .config import Config, OneWay
 from .quantised import as_planes as renamed
+from .quantised import one_each
 
 METHOD = "compressed-tensors"
 _PACKED, _SCALE, _SHAPE = ".weight_packed", ".weight_scale", ".weight_shape"
@@ -36,6 +37,7 @@ class _Kind(NamedTuple):
 
 
 _STATIC: OneWay = {"dynamic": (False, None)}
+_EITHER: OneWay = {"dynamic": (True, False)}  # of activations, where a matrix has one scale
 _KINDS = {
     "pack-quantized": _Kind(
         {
@@ -52,7 +54,7 @@ _KINDS = {
         {
             "num_bits": (8,),
             "type": ("float",),
-            "strategy": ("channel", "block"),
+            "strategy": ("channel", "block", "tensor"),
             "symmetric": (True,),
         }
         | _STATIC,
@@ -77,7 +79,10 @@ def form(config: Config, method: Config) -> tuple[str, int]:
             raise config.bad(f"expected a scheme of weights in {show(name)}, found {show(scheme)}")
         _require(config, "format", scheme.get("format"), (None, kind))
         _require(config, "output_activations", scheme.get("output_activations"), (None,))
-        _require_activations(config, scheme.get("input_activations"), _KINDS[str(kind)].activations)
+        activations = _KINDS[str(kind)].activations
+        if activations and scheme["weights"].get("strategy") == "tensor":
+            activations = activations | _EITHER
+        _require_activations(config, scheme.get("input_activations"), activations)
         for key, accepted in _KINDS[str(kind)].weights.items():
             _require(config, key, scheme["weights"].get(key), accepted)
         found.add(_form(config, scheme["weights"]))
@@ -87,8 +92,8 @@ def form(config: Config, method: Config) -> tuple[str, int]:
 
 
 def _form(config: Config, weights: dict[str, Any]) -> tuple[str, int]:
-    if weights["strategy"] == "channel":
-        return "fp8_rows", TABLE["fp8_rows"].groups[0]
+    if whole := {"channel": "fp8_rows", "tensor": "fp8_tensor"}.get(weights["strategy"]):
+        return whole, TABLE[whole].groups[0]
     if weights["strategy"] == "block":
         _require(config, "block_structure", weights.get("block_structure"), ([128, 128],))
         return "fp8", 128
@@ -125,4 +130,7 @@ def as_planes(config: Config, table: dict[str, Tensor]) -> dict[str, Tensor]:
         _ZERO: (".zeros", {"I32": "U32"}),
         _SHAPE: ("", {}),  # the config says the same
     })  # fmt: skip
-    return renamed(config, unpacked, ".weight", {_SCALE: (".scales", {})})
+    return one_each(renamed(config, unpacked, ".weight", {
+        _SCALE: (".scales", {}),
+        ".input_scale": ("", {}),
+    }))  # fmt: skip

@@ -8,10 +8,10 @@ from typing import Any
 from ..arguments import show
 from ..checkpoint import Checkpoint
 from ..safetensors_header import Tensor
-from . import compressed, fp8
+from . import compressed, fp8, modelopt
 from .config import Config, way_out
 
-_MODULES = {module.METHOD: module for module in (compressed, fp8)}
+_MODULES = {module.METHOD: module for module in (compressed, fp8, modelopt)}
 METHODS = tuple(_MODULES)
 
 

@@ -76,6 +76,13 @@ def as_planes(
     return found
 
 
+def one_each(table: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, those of scales that are one number each as matrices of one."""
+    return {name: replace(tensor, shape=(1, 1))
+            if name.endswith(".scales") and tensor.shape in ((), (1,)) else tensor
+            for name, tensor in table.items()}  # fmt: skip
+
+
 def _listed(values: tuple[Any, ...]) -> str:
     *others, last = map(str, values)
     return f"{', '.join(others)} or {last}" if others else last
