@@ -168,6 +168,24 @@ GOLDENS = [
         "[TOOL_CALLS]g[CALL_ID]aB3[ARGS]{} ok", markups.MISTRAL,
         [("call", "g", "{}"), ("text", "ok")],
     ),
+    (
+        "Sure. " + markups.mixtral(("f", '{"city": "a ]}, {b", "any": {"k": [1]}}'), ("g", "{}")),
+        markups.MIXTRAL,
+        [("text", "Sure."), ("call", "f", '{"city": "a ]}, {b", "any": {"k": [1]}}'),
+         ("call", "g", "{}")],
+    ),
+    (
+        '[TOOL_CALLS][ { "name":"g","arguments":{} } , ] ok', markups.MIXTRAL,
+        [("call", "g", "{}"), ("text", "ok")],
+    ),
+    (
+        '[TOOL_CALLS] {"name": "g", "arguments": {}} ok', markups.MIXTRAL,
+        [("call", "g", "{}"), ("text", "ok")],
+    ),
+    (
+        markups.lfm_json(("f", '{"city": "x"}'), ("g", "{}")) + "I look.", markups.LFM,
+        [("call", "f", '{"city": "x"}'), ("call", "g", "{}"), ("text", "I look.")],
+    ),
 ]  # fmt: skip
 
 
@@ -211,8 +229,15 @@ BROKEN = [
     ("<|tool_call>f{}<tool_call|>", markups.GEMMA),
     ("<|tool_call>call:f", markups.GEMMA),
     (markups.lfm("nobody()"), markups.LFM),
-    (markups.lfm('{"name": "f", "arguments": {}}'), markups.LFM),
+    (markups.lfm_json(("nobody", "{}")), markups.LFM),
+    (markups.lfm('{"arguments": {}, "name": "f"}'), markups.LFM),
     (markups.lfm(), markups.LFM),
+    (markups.mixtral(("nobody", "{}")), markups.MIXTRAL),
+    ("[TOOL_CALLS] [{}]", markups.MIXTRAL),
+    ("[TOOL_CALLS] []", markups.MIXTRAL),
+    ("[TOOL_CALLS] I call none.", markups.MIXTRAL),
+    ('[TOOL_CALLS] [{"name": "f", "arguments": "{}"}]', markups.MIXTRAL),
+    ('[TOOL_CALLS] [{"name": "f", "arg', markups.MIXTRAL),
     ("[TOOL_CALLS]nobody[ARGS]{}", markups.MISTRAL),
     ("[TOOL_CALLS][{}]", markups.MISTRAL),
     ("[TOOL_CALLS]f", markups.MISTRAL),
@@ -320,7 +345,7 @@ def test_the_head_of_a_call_has_a_bound(markup):
     assert (parser._call is None) != in_any_order
 
 
-@pytest.mark.parametrize("name", ["LFM", "MISTRAL"])
+@pytest.mark.parametrize("name", ["LFM", "MISTRAL", "JSON_LIST"])
 def test_heads_are_matched_in_steps_that_grow_with_their_length(name):
     """Blanks that two parts of a pattern could take were tried in every way."""
     pattern = getattr(markup_module, name).head.pattern

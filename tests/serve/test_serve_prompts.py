@@ -340,6 +340,25 @@ def test_chatml_serves_a_model_without_a_template():
     assert text(asked) == HI + HEAD
 
 
+@pytest.mark.parametrize(
+    ("given", "taken"), [("call_0123456789", "123456789"), ("c1", "0000000c1")]
+)
+def test_a_template_that_asks_for_ids_of_nine_letters_gets_them(given, taken):
+    """As Mixtral-8x22B's does, which refuses others."""
+    template = (
+        "{% for m in messages %}{% for call in m.tool_calls %}{% if call.id|length != 9 %}"
+        "{{ raise_exception('nine letters') }}{% endif %}[TOOL_CALLS] {{ call.id }}{% endfor %}"
+        "{{ m.tool_call_id }}.{% endfor %}"
+    )
+    call = {"id": given, "type": "function",
+            "function": {"name": "get_weather", "arguments": "{}"}}  # fmt: skip
+    asked = job(CHAT, {"tools": [TOOL], "messages": [
+        USER, {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "sunny"}]},
+        ScriptedEngine(template=template))  # fmt: skip
+    assert text(asked) == f".[TOOL_CALLS] {taken}.{taken}."
+
+
 def test_a_completion_is_scored_with_its_prompt():
     body = {"prompt": [[97, 98], [99, 100, 101]], "echo": True, "logprobs": 1, "max_tokens": 0}
     found = ask(ScriptedEngine(), "/v1/completions", body).json()
@@ -429,6 +448,14 @@ PARIS = call("get_weather", '{"city": "Paris"}')
 XML_PARIS = xml("get_weather", ("city", "Par\nis"), ("days", "3"))
 BOTH = (SPEC, OTHER)
 REQUIRED = Dialogue(TURNS, BOTH, "required")
+
+
+def listed(*calls):
+    """As a grammar has Mixtral write them, each (name, arguments)."""
+    inner = (f'{{"name": "{name}", "arguments": {arguments}}}' for name, arguments in calls)
+    return f"[TOOL_CALLS][{', '.join(inner)}]"
+
+
 CASES = [
     (REQUIRED, JSON, PARIS, True),
     (REQUIRED, JSON, f"{PARIS}\n{call('g', '{}')}", True),
@@ -472,6 +499,10 @@ CASES = [
     (REQUIRED, markups.MISTRAL, markups.mistral("get_weather", '{"city": "x"}'), True),
     (REQUIRED, markups.MISTRAL, "[THINK]Hm.[/THINK]" + markups.mistral("g", "{}") * 2, True),
     (REQUIRED, markups.MISTRAL, markups.mistral("get_weather", "{}"), False),
+    (REQUIRED, markups.MIXTRAL, listed(("get_weather", '{"city": "x"}'), ("g", "{}")), True),
+    (REQUIRED, markups.MIXTRAL, listed(("get_weather", "{}")), False),
+    (REQUIRED, markups.MIXTRAL, listed(), False),
+    (Dialogue(TURNS, BOTH, "g"), markups.MIXTRAL, listed(("g", "{}"), ("g", "{}")), False),
 ]
 
 

@@ -10,7 +10,8 @@ HARMONY = find_markup("<|channel|> functions")
 GEMMA = find_markup("<|channel>thought <|tool_call>")
 LFM = find_markup("<|tool_list_start|>")
 MISTRAL = find_markup("[THINK] [TOOL_CALLS] [ARGS]")
-ALL = (GLM, MINIMAX, KIMI, DEEPSEEK, HARMONY, GEMMA, LFM, MISTRAL)
+MIXTRAL = find_markup("[TOOL_CALLS] tool_call.id|length != 9")
+ALL = (GLM, MINIMAX, KIMI, DEEPSEEK, HARMONY, GEMMA, LFM, MISTRAL, MIXTRAL)
 TAGS = sorted(frozenset().union(*(markup.tags for markup in ALL)))
 
 
@@ -77,3 +78,15 @@ def lfm(*calls):
 def mistral(name, arguments):
     """As Mistral's models write one."""
     return f"[TOOL_CALLS]{name}[ARGS]{arguments}"
+
+
+def mixtral(*calls):
+    """As Mixtral-8x22B writes them, each (name, arguments)."""
+    inner = (f'{{"name": "{name}", "arguments": {arguments}, "id": "aB3dE6gH{i}"}}'
+             for i, (name, arguments) in enumerate(calls))  # fmt: skip
+    return f"[TOOL_CALLS] [{', '.join(inner)}]"
+
+
+def lfm_json(*calls):
+    """As LFM2 writes them when it is asked for JSON, each (name, arguments)."""
+    return lfm(*(f'{{"name": "{name}", "arguments": {arguments}}}' for name, arguments in calls))

@@ -138,7 +138,7 @@ class Renderer:
         if reasoning is not None and not (self.markup.again and turn.calls and turn.text):
             message[self.markup.reasoning] = reasoning
         if turn.role == "tool":
-            message["tool_call_id"] = turn.call_id
+            message["tool_call_id"] = self._id(turn.call_id)
         if turn.calls:
             message["tool_calls"] = [self._call(call) for call in turn.calls]
         return message
@@ -147,7 +147,12 @@ class Renderer:
         written = self.replay.arguments(call)
         given = written if self._text_arguments else json.loads(written)
         function = {"name": call.name, "arguments": given}
-        return {"id": call.id, "type": "function", "function": function}
+        return {"id": self._id(call.id), "type": "function", "function": function}
+
+    def _id(self, call_id: str) -> str:
+        """A call's id as the template takes it: as long as it asks for, if it asks."""
+        length = self.markup.id_length
+        return call_id[-length:].rjust(length, "0")  # 0: all of it
 
     def _marks(
         self, ids: list[int], messages: list[dict[str, Any]], dialogue: Dialogue, go_on: bool

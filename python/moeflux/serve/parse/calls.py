@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from .literals import Literals
@@ -36,8 +37,8 @@ class CallParser(Protocol):
 class JsonScanner:
     """Finds the end of a JSON object that comes in pieces."""
 
-    def __init__(self) -> None:
-        self._depth, self._quoted, self._escaped = 0, False, False
+    def __init__(self, depth: int = 0) -> None:
+        self._depth, self._quoted, self._escaped = depth, False, False
 
     def end(self, text: str) -> tuple[int, bool]:
         """(characters of `text` that are the object's, whether it is over).
@@ -115,6 +116,8 @@ class JsonCall(_Call):
         self._whole: int | None = None  # where a call without a known head ends
         self._scanned = 0
         self._closing = False  # the arguments are over
+        self._outer = JsonScanner(1)  # of the object that they are in
+        self._rest: int | None = None  # where that ends
 
     def push(self, text: str) -> str:
         """More text; returns more of the arguments."""
@@ -132,9 +135,47 @@ class JsonCall(_Call):
         if not self._closing:
             count, self._closing = self._scanner.end(self._buffer)
             out, self._buffer = self._buffer[:count], self._buffer[count:]
-        if self._closing:
+        if self._closing and self._form.more:
+            self._find_end()
+        elif self._closing:
             self._find_close()
         return out
+
+    def _ends_without_head(self) -> None:
+        """Of a list of objects: where the first of them ends, or what is none begins."""
+        if not self._form.more or self._close:
+            return super()._ends_without_head()
+        text = self._buffer[:MAX_HEAD].lstrip()
+        if text and text[0] not in self._form.around[0] + "{":
+            self._break(self._buffer.index(text[0]))
+        elif (at := self._buffer.find("}", 0, MAX_HEAD)) >= 0:
+            self._break(at + 1)
+        elif len(self._buffer) >= MAX_HEAD:
+            self._break(MAX_HEAD)
+
+    def _find_end(self) -> None:
+        """Behind the arguments: the rest of the object, then another one, or the list's end."""
+        if self._rest is None:
+            count, over = self._outer.end(self._buffer[self._scanned :])
+            self._scanned += count
+            if not over:
+                return
+            self._rest = self._scanned
+        behind = self._buffer[self._rest :].lstrip()
+        more, end = self._form.more, self._form.around[1]
+        if behind.startswith(more):
+            following = behind[len(more) :].lstrip()
+            if not following:
+                return
+            if not following.startswith(end):
+                self.done = self.again = True
+                self.rest = behind[len(more) :]
+                return
+            behind = following
+        if self._close:
+            self._find_close()
+        elif behind:
+            self.done, self.rest = True, behind.removeprefix(end)
 
     def _all_at_once(self) -> str:
         """The arguments of a call whose keys come in another order, once it is whole."""
@@ -288,10 +329,42 @@ def _as_json(value: str) -> str:
         return json.dumps(value, ensure_ascii=False)
 
 
+class EitherCall:
+    """A call of the markup's form, or an object of a list: what comes first tells which."""
+
+    def __init__(self, markup: Markup, tools: Mapping[str, Any]) -> None:
+        self._markup, self._tools = markup, tools
+        self._begun: str | None = ""
+        self._one: CallParser = new_call(replace(markup, also=None), tools)
+
+    name = property(lambda self: self._one.name)
+    done = property(lambda self: self._one.done)
+    broken = property(lambda self: self._one.broken)
+    rest = property(lambda self: self._one.rest)
+    again = property(lambda self: self._one.again)
+
+    def push(self, text: str) -> str:
+        """More text; returns more of the arguments."""
+        if self._begun is None:
+            return self._one.push(text)
+        self._begun += text
+        also = self._markup.also
+        assert also is not None
+        first = self._begun.lstrip().removeprefix(also.around[0]).lstrip()
+        if not first and len(self._begun) < MAX_HEAD:
+            return ""
+        if first.startswith("{"):
+            self._one = JsonCall(also, self._markup, self._tools)
+        text, self._begun = self._begun, None
+        return self._one.push(text)
+
+
 def new_call(markup: Markup, tools: Mapping[str, Any]) -> CallParser:
     """A parser for the next call. REQUIRES: the markup has a form of calls."""
     form = markup.form
     assert form is not None
+    if markup.also:
+        return EitherCall(markup, tools)
     if isinstance(form, JsonForm):
         return JsonCall(form, markup, tools)
     if isinstance(form, LiteralForm):

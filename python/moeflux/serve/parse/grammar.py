@@ -84,8 +84,9 @@ class _Writer:
     def some_calls(self, many: bool) -> str:
         """One call or several, in their section."""
         joins, form = self.tag(self._markup.joins), self._markup.form
-        if isinstance(form, LiteralForm) and form.more:
-            return self._in_tags(f"one ({self.tag(form.comma)} one)*" if many else "one")
+        if isinstance(form, (LiteralForm, JsonForm)) and form.more:
+            comma = form.comma if isinstance(form, LiteralForm) else f"{form.more} "
+            return self._in_tags(f"one ({self.tag(comma)} one)*" if many else "one")
         calls = f"call ({joins} call)*" if many else "call"
         if self._markup.section is None:
             return calls
@@ -125,7 +126,7 @@ class _Writer:
 
     def _in_tags(self, calls: str) -> str:
         form = self._markup.form
-        around = form.around if isinstance(form, LiteralForm) else ("", "")
+        around = form.around if isinstance(form, (LiteralForm, JsonForm)) else ("", "")
         (begin, end), (opening, closing) = (map(self.tag, of) for of in (self._markup.call, around))
         return f"{begin} {opening} {calls} {closing} {end}"
 

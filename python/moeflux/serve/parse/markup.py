@@ -19,12 +19,15 @@ class JsonForm:
         written: the same as text with {name} and, where calls are counted, {index}, for grammars.
         tail: text behind the object.
         keys: the call may also be one object {"name": ..., "arguments": {...}} in any order.
+        around, more: as a `LiteralForm`'s; with `more` each call is an object in a list.
     """
 
     head: re.Pattern[str]
     written: str
     tail: str = ""
     keys: bool = False
+    around: tuple[str, str] = ("", "")
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,13 @@ LFM = LiteralForm(
 MISTRAL = JsonForm(
     re.compile(rf"\s*{NAME}\s*(?:\[CALL_ID\]\s*(?:\w+\s*)?)?\[ARGS\]\s*(?=\{{)"), "{name}[ARGS]",
 )  # fmt: skip
+# As the templates of Mixtral-8x22B-Instruct and Mistral-7B-Instruct-v0.3 have it, and as LFM2 is
+# asked to write by a system prompt: a list of objects.
+JSON_LIST = JsonForm(
+    re.compile(rf'\s*(?:\[\s*)?\{{\s*"name"\s*:\s*"{NAME}"\s*,\s*"arguments"\s*:\s*(?=\{{)'),
+    '{"name": "{name}", "arguments": ', "}", around=("[", "]"), more=",",
+)  # fmt: skip
+ID_LENGTH = 9  # of calls' ids in the templates that ask for one
 
 
 @dataclass(frozen=True)
@@ -133,6 +143,8 @@ class Markup:
         call: the tags around a call; the JSON of one without a closing tag ends it.
         lead: what may, and what does come before a call, for grammars.
         form: of a call; None where the model knows no calls.
+        also: a list of objects, where an answer may have that in place of the form.
+        id_length: of the ids of calls that the template takes; 0: any.
         section: tags around all calls, or None.
         skipped: tags that are no content, wherever they are.
         ends: a token that ends the answer stands for the closing tag of a call.
@@ -146,6 +158,8 @@ class Markup:
     call: tuple[str, str] = ("<tool_call>", "</tool_call>")
     lead: tuple[str, str] = ("", "")
     form: JsonForm | PairForm | LiteralForm | None = None
+    also: JsonForm | None = None
+    id_length: int = 0
     section: tuple[str, str] | None = None
     skipped: tuple[str, ...] = ()
     ends: bool = False
@@ -196,9 +210,12 @@ MARKUPS: tuple[tuple[tuple[str, ...], Markup], ...] = (
      Markup(call=("<|tool_call>", "<tool_call|>"), form=GEMMA, joins="",
             skipped=("<|tool_response>",))),
     (("<|tool_list_start|>",),  # LFM2
-     Markup(call=("<|tool_call_start|>", "<|tool_call_end|>"), form=LFM, joins="")),
+     Markup(call=("<|tool_call_start|>", "<|tool_call_end|>"), form=LFM, also=JSON_LIST,
+            joins="")),
     (("[TOOL_CALLS]", "[ARGS]"),  # Mistral, from Magistral on
      Markup(call=("[TOOL_CALLS]", ""), form=MISTRAL, joins="")),
+    (("[TOOL_CALLS]",),  # Mistral before that: Mixtral-8x22B
+     Markup(call=("[TOOL_CALLS]", ""), form=JSON_LIST, joins="")),
     (("<tool_call>", "<arg_key>"), Markup(form=GLM)),  # GLM 4.5 to 4.7
     (("<tool_call>", "<function="), Markup(form=QWEN_CODER)),  # Qwen3-Coder, Qwen3.6
     (("<tool_call>",), Markup(form=HERMES)),  # Hermes 2, Qwen 2.5 to 3.5
@@ -210,4 +227,5 @@ def find_markup(template: str) -> Markup:
     think = next((tags for tags in TAGS if any(tag in template for tag in tags)), None)
     rows = (markup for words, markup in MARKUPS if all(word in template for word in words))
     markup = next(rows, Markup())
-    return markup if markup.think else replace(markup, think=think)
+    length = ID_LENGTH if f"|length != {ID_LENGTH}" in template else 0
+    return replace(markup, think=markup.think or think, id_length=length)
