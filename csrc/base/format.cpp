@@ -13,7 +13,7 @@ namespace moeflux::quant {
 namespace {
 
 constexpr uint32_t kMlxGroups[] = {32, 64, 128}, k128[] = {128}, k32[] = {32}, k16[] = {16},
-                   kAll = UINT32_C(1) << 31, kWhole[] = {kAll};
+                   kWhole[] = {kAll};
 
 constexpr Format numbers(const char* name, DType dtype) {
   return {.name = name, .planes = {{{.name = "weight"}}}, .dtype = dtype};
@@ -79,6 +79,16 @@ constexpr Format floats(const char* name, std::span<const uint32_t> group, Float
           .zero = kFloatZero,
           .table = kFloats,
           .doubled = true};
+}
+// The same in bytes, with scales of E4M3 that one number multiplies.
+constexpr Format floats_of_tensor(const char* name, std::span<const uint32_t> group) {
+  Format format = floats(name, group, Float8::e4m3);
+  format.planes[kCodes].dtype = kBlockBytes;
+  format.planes[kScales].dtype = kE4m3;
+  format.planes[kSupers] = {.name = "supers", .columns = kAll, .rows = kAll, .finite = true};
+  format.levels = {.bits = 8};
+  format.dtype = DType::f32;
+  return format;
 }
 // Floats of 8 bits in tensors of `dtype`, and their scales.
 constexpr Format floats8(const char* name, const char* dtype, std::span<const uint32_t> group,
@@ -148,6 +158,8 @@ constexpr Format kFormats[] = {
     // MLX's others
     floats("nvfp4_planes", k16, Float8::e4m3),
     floats8("mxfp8", kCodeWords, k32, scales8(Float8::e8m0)),
+    // ModelOpt's
+    floats_of_tensor("nvfp4_tensor", k16),
     // compressed-tensors': a scale a row
     floats8("fp8_rows", kE4m3, kWhole, {.name = "scales", .columns = 0, .finite = true}),
     // Mistral's, ModelOpt's: one for all
@@ -298,8 +310,9 @@ void check_shape(const Shape& shape, const std::string& name) {
     fail("expected groups of ", alternatives(format.groups, [](uint32_t group) { return group; }),
          ", found ", shape.group);
   if (format.has_floats()) return;  // the last groups may be cut
+  const uint32_t of_super = format.planes[kSupers].columns;
   const uint32_t whole =
-      std::max({shape.group, format.block_columns, format.planes[kSupers].columns});
+      std::max({shape.group, format.block_columns, of_super == kAll ? 0 : of_super});
   if (shape.in % whole != 0)
     fail("expected columns in whole groups of ", whole, ", found ", shape.in);
 }

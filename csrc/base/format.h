@@ -33,6 +33,8 @@ using Planes = std::array<T, kPlanes>;
 // numbers; E8M0, a byte e that means 2^(e - 127), of which 255 is none.
 enum class Float8 : uint8_t { none, e4m3, e8m0 };
 
+inline constexpr uint32_t kAll = UINT32_C(1) << 31;  // columns, or rows, of any matrix
+
 struct Plane {
   const char* name = nullptr;      // of its tensor, within the matrix; null: there is no such plane
   uint32_t bits = 0;               // of an element; 0: a number of the matrix's dtype
@@ -46,7 +48,7 @@ struct Plane {
 // n blocks, one after the other, into planes that begin at `planes`. Writes nothing else.
 using Transcoder = void (*)(const std::byte* blocks, uint64_t n, const Planes<std::byte*>& planes);
 
-// Scales of two levels: a scale is (an integer - zero) * a super.
+// Scales of two levels: a scale is (an integer - zero) * a super, or a float of 8 bits * a super.
 struct Levels {
   uint32_t bits = 0;  // of the integer: 4, 6 or 8; 0: scales have one level
   uint32_t zero = 0;

@@ -61,8 +61,9 @@ BLOCKS = tuple(name for name, row in TABLE.items() if row.is_blocks)
 # MLX's modes of quantisation that are no affine codes.
 MODES = {"mxfp4": Mode(4, 32, "mxfp4_planes"), "mxfp8": Mode(8, 32, "mxfp8"),
          "nvfp4": Mode(4, 16, "nvfp4_planes")}  # fmt: skip
-# Those whose scales are bytes: U8.
-BYTE_SCALES = tuple(mode.format for mode in MODES.values())
+NVFP4 = Mode(4, 16, "nvfp4_tensor")  # with a number that multiplies all scales of a matrix
+# Those whose scales are bytes.
+BYTE_SCALES = (*(mode.format for mode in MODES.values()), NVFP4.format)
 
 
 def affine(bits: int) -> str:

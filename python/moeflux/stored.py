@@ -75,6 +75,7 @@ class Matrix(Shape):
     scales: Tensor | None = None
     biases: Tensor | None = None
     zeros: Tensor | None = None
+    supers: Tensor | None = None
     bias: Tensor | None = None
     rows: Rows | None = None
 
@@ -96,3 +97,4 @@ class ExpertMatrix(Shape):
     scales: Slices | None = None
     biases: Slices | None = None
     zeros: Slices | None = None
+    supers: Slices | None = None

@@ -33,6 +33,7 @@ struct Stored {
   std::vector<std::byte> weight, scales, biases;
   std::vector<double> value;
   std::vector<double> of_group;  // of floats: scales of the last rows
+  double of_all = 1;             // what scales of floats are multiplied by
 
   static double put(std::vector<std::byte>& to, float x, DType dtype) {
     uint32_t word;
@@ -83,19 +84,22 @@ struct Stored {
         put_floats(row, random);
         continue;
       }
+      const bool has_integers = format->levels.bits && format->planes[quant::kScales].bits &&
+                                format->planes[quant::kScales].float8 == quant::Float8::none;
+      if (format->levels.bits && !has_integers && row == 0) of_all = put(biases, random(), dtype);
       for (uint32_t g = 0; g < in / group; ++g) {
-        if (format->levels.bits && g * group % 256 == 0) {
+        if (has_integers && g * group % 256 == 0) {
           super = put(biases, random(), dtype);
           if (format->levels.has_minimum) super_minimum = put(biases, random(), dtype);
         }
-        const auto [scale, bias] = format->levels.bits
+        const auto [scale, bias] = has_integers
                                        ? put_levels(scale_begin, g, super, super_minimum, random)
                                        : put_scale(random, row, g);
         for (uint32_t i = g * group; i < (g + 1) * group; ++i) {
           const uint32_t code = random.engine() & ((1u << format->bits) - 1);
           put_bits(weight, begin, i, format->bits, code);
           const uint32_t meant = format->table ? format->table[code] : code;
-          value.push_back(scale * (double(meant) - format->zero) + bias);
+          value.push_back(scale * of_all * (double(meant) - format->zero) + bias);
         }
       }
     }

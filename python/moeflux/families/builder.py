@@ -15,7 +15,7 @@ import numpy as np
 from .. import spec
 from ..arguments import show
 from ..checkpoint import Checkpoint, Tensor, fail
-from ..formats import BYTE_SCALES, PLAIN, TABLE, of_blocks
+from ..formats import BYTE_SCALES, NVFP4, PLAIN, TABLE, of_blocks
 from ..spec import Rows, Slices
 from . import methods
 from .config import MAX_EACH, Config
@@ -76,6 +76,7 @@ class Tensors:
     def is_packed(self, name: str) -> bool:
         """Whether a matrix is of integers or blocks: none that `vector` reads."""
         is_float = self._form is not None and TABLE[self._form[0]].are_floats
+        is_float &= not self.has(f"{name}.supers")
         weight = self.table.get(f"{name}.weight")
         return (self.has(f"{name}.scales") and not is_float) or bool(weight and weight.blocks)
 
@@ -188,6 +189,8 @@ class Tensors:
         """Format and group size that the config gives a quantised matrix."""
         if self._form is not None:
             form, group = self._form
+            if self.has(f"{name}.supers"):
+                form, group = NVFP4.format, NVFP4.group
             if not TABLE[form].are_floats:
                 whole_groups(self.config, name, columns, group)
             return form, group

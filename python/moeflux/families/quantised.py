@@ -79,7 +79,7 @@ def as_planes(
 def one_each(table: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors, those of scales that are one number each as matrices of one."""
     return {name: replace(tensor, shape=(1, 1))
-            if name.endswith(".scales") and tensor.shape in ((), (1,)) else tensor
+            if name.endswith((".scales", ".supers")) and tensor.shape in ((), (1,)) else tensor
             for name, tensor in table.items()}  # fmt: skip
 
 
