@@ -68,6 +68,7 @@ def answers() -> Iterator[tuple[str, bytes]]:
         markups.gemma("get_weather", 'city:<|"|>Paris<|"|>'),
         markups.lfm("get_weather(city='Paris', days=2)", "get_weather()"),
         markups.mistral("get_weather", "{}"),
+        markups.mixtral(("get_weather", '{"city": "Paris"}'), ("get_weather", "{}")),
     ]  # fmt: skip
     for index, text in enumerate(texts):
         for form in (index, (index + 1) % len(FORMS)):

@@ -48,7 +48,7 @@ MODEL_TYPES = {family.base.get("model_type") for family in FAMILIES.values()}
 # A new one goes to the end: the kept inputs name them by their place.
 FORMS = (markups.HARMONY, markups.KIMI, markups.DEEPSEEK, markups.MINIMAX, markups.GLM,
          find_markup("<think> <tool_call> <function="), find_markup("<think> <tool_call>"),
-         markups.GEMMA, markups.LFM, markups.MISTRAL)  # fmt: skip
+         markups.GEMMA, markups.LFM, markups.MISTRAL, markups.MIXTRAL)  # fmt: skip
 POSTS = {"content-type": "application/json"}
 
 
