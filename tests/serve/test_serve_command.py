@@ -17,7 +17,7 @@ from fastapi.responses import PlainTextResponse
 
 import moeflux
 from moeflux import IoError, SessionError
-from moeflux.commands.serve import _keys
+from moeflux.commands.serve import _keys, seconds
 from moeflux.serve.engine import Health
 from moeflux.serve.run import FAILED, bind, run
 from support.commands import run_moeflux
@@ -97,6 +97,8 @@ def test_metrics_need_the_key_where_there_is_one_and_the_page_can_be_left_out():
 
 BAD_FLAGS = {
     "--max-running": ("many", "max_running: expected auto or a number"),
+    "--queue-timeout": ("-1", "queue_timeout: expected None or a number of seconds above 0"),
+    "--request-timeout": ("soon", "request_timeout: expected a number of seconds, or none"),
     "--cache-memory": ("200%", "cache_memory: expected a size"),
     "--cache-disk": ("8GiB", "expected a cache_dir with it"),
     "--cache-dir": ("", "cache_dir: expected None or a path"),
@@ -111,6 +113,20 @@ def test_a_bad_flag_is_refused_in_a_sentence_before_the_load(flag):
     value, says = BAD_FLAGS[flag]
     done = run_moeflux("serve", "/no/model", flag, value)
     assert done.returncode == 1 and says in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"), [("600", 600.0), ("0.5", 0.5), ("0", None), ("0.0", None), ("none", None)]
+)
+def test_a_bound_of_time_can_be_turned_off(text, wanted):
+    assert seconds("queue_timeout", text) == wanted
+
+
+@pytest.mark.parametrize("bound", ["0", "none"])
+def test_a_server_without_bounds_of_time_answers(bound):
+    with server("--queue-timeout", bound, "--request-timeout", bound) as (_, url):
+        said = json.load(ask(f"{url}/v1/completions", STREAM | {"stream": False, "max_tokens": 3}))
+    assert said["usage"]["completion_tokens"] == 3
 
 
 def test_keys_come_from_flags_or_the_environment_and_a_file(tmp_path, monkeypatch):

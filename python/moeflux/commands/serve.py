@@ -46,11 +46,11 @@ def serve(
     ] = 1.0,
     max_queued: Annotated[int, typer.Option(help="Requests that may wait.")] = 64,
     queue_timeout: Annotated[
-        float, typer.Option(help="Seconds that a request may wait for its turn.")
-    ] = 600,
+        str, typer.Option(help="Seconds that a request may wait for its turn; 0 or none: any.")
+    ] = "600",
     request_timeout: Annotated[
-        Optional[float], typer.Option(help="Seconds that a request may take in all.")
-    ] = None,
+        str, typer.Option(help="Seconds that a request may take in all; 0 or none: any.")
+    ] = "none",
     prefill_share: Annotated[
         float, typer.Option(help="Of the time, for prompts, while answers are written.")
     ] = 0.5,
@@ -98,13 +98,14 @@ def serve(
         max_running=running(max_running), max_queued=max_queued, min_rate=min_tokens_per_second,
         prefill_share=prefill_share, cache_memory=cache_memory,
         cache_dir=cache_dir, cache_disk=cache_disk, cache_writes=cache_writes,
-        queue_timeout=queue_timeout,
+        queue_timeout=seconds("queue_timeout", queue_timeout),
     )  # fmt: skip
     settings = Settings(
         host=host, port=port, api_keys=_keys(api_key, api_key_file), no_auth=no_auth,
         allowed_hosts=tuple(allowed_host or ()), cors_origins=tuple(cors_origin or ()),
         max_body=parse_bytes(max_body), drain=drain, reasoning=reasoning,
-        page=not no_page, chat_template=template(chat_template), request_timeout=request_timeout,
+        page=not no_page, chat_template=template(chat_template),
+        request_timeout=seconds("request_timeout", request_timeout),
     )  # fmt: skip
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
@@ -160,6 +161,17 @@ def running(text: str) -> int | None:
     if not text.isdecimal():
         raise errors.SessionError(f"[serve] max_running: expected auto or a number, found {text!r}")
     return int(text)
+
+
+def seconds(name: str, text: str) -> float | None:
+    """A bound of time; None where it is off. Raises SessionError for what is neither."""
+    if text == "none":
+        return None
+    try:
+        return float(text) or None
+    except ValueError:
+        raise errors.SessionError(f"[serve] {name}: expected a number of seconds, or none, found "
+                                  f"{text!r}") from None  # fmt: skip
 
 
 def _keys(keys: list[str] | None, file: Path | None) -> tuple[str, ...]:
