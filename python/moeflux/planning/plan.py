@@ -19,6 +19,7 @@ hand a stage to the threads.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -233,15 +234,12 @@ def longest_context(sizes: Sizes, memory_bytes: int) -> int | None:
     None for a model whose state does not grow, or not beyond its windows.
     """
     free = memory_bytes - minimum_bytes(sizes) + sizes.session_bytes - sizes.state_bytes
-    n = max((most for _, _, most in sizes.caches), default=0)  # windows have all of theirs
-    growing = sizes.extents_bytes(n + 1) - sizes.extents_bytes(n)
-    if free >= sizes.extents_bytes(n):
-        if not growing:
-            return None
-        return (n + (free - sizes.extents_bytes(n)) // growing) * sizes.extent
-    while n and free < sizes.extents_bytes(n):
-        n -= 1
-    return n * sizes.extent
+    whole = max((most for _, _, most in sizes.caches), default=0)  # windows have all of theirs
+    growing = sizes.extents_bytes(whole + 1) - sizes.extents_bytes(whole)
+    if not growing and free >= sizes.extents_bytes(whole):
+        return None
+    some = range(1, whole + 1 + (max(free, 0) // growing if growing else 0))
+    return bisect_right(some, free, key=sizes.extents_bytes) * sizes.extent
 
 
 def fit(sizes: Sizes, memory_bytes: int) -> Fit:

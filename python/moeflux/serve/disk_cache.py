@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -210,11 +210,14 @@ class DiskCache:
                 progress(done, total)
 
         try:
-            with self._counted(lambda: nbytes - written):
-                require_space(self._folder, nbytes, "serve")
-                snapshot.write(path, tokens=ids, progress=watch)
+            require_space(self._folder, nbytes, "serve")
+            snapshot.write(path, tokens=ids, progress=watch)
             entry = Entry(name, path.stat().st_size, position, time.time())
-        except OSError as error:  # an IoError is one
+        except BaseException as error:
+            with self._lock:
+                self._day.give_back(nbytes - written)  # what is missing counts no more
+            if not isinstance(error, OSError):  # an IoError is one
+                raise
             self.counts["failed"] += 1
             if not self._fails:
                 logger.warning("prompts are not kept on disk: %s", str(error))
@@ -226,16 +229,6 @@ class DiskCache:
             self._add(entry)
         self._make_room(0)
         return True
-
-    @contextlib.contextmanager
-    def _counted(self, missing: Callable[[], int]) -> Iterator[None]:
-        """A write that the day counts: what is missing of it where it fails, it counts no more."""
-        try:
-            yield
-        except BaseException:
-            with self._lock:
-                self._day.give_back(missing())
-            raise
 
     def _fits_day(self, nbytes: int) -> bool:
         with self._lock:
