@@ -110,6 +110,9 @@ void register_native_model(py::module_& module) {
       .def("step_batch", &step_batch, py::arg("items"), py::arg("logits"), py::arg("capture"),
            py::arg("aborts_before") = py::none(), py::arg("samples") = py::none())
       .def("abort", [](NativeModel& self) { ++self.aborts; })
+      .def(
+          "ring_next", [](NativeModel& self, int bell) { return self.bell.exchange(bell); },
+          py::arg("bell"))
       .def_property_readonly("aborts", [](const NativeModel& self) { return self.aborts.load(); })
       .def("score", &score, py::arg("item"), py::arg("top"), py::arg("following"))
       .def("routing", &make_routing, py::arg("top_k"), py::arg("mask"), py::arg("forced"),

@@ -2,6 +2,7 @@
 // engine one thread at a time.
 #pragma once
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -31,6 +32,15 @@ struct NativeModel {
   std::atomic<uint64_t> aborts{0};         // calls of abort() so far
   std::optional<uint64_t>
       aborts_before;  // those before the call whose turn it is; none: it goes on
+
+  // A descriptor that the next call of the engine writes a byte to, once it does without the GIL:
+  // whom that wakes runs beside the engine, not before it. -1: none.
+  std::atomic<int> bell{-1};
+
+  void ring() {
+    const int fd = bell.exchange(-1);
+    if (fd >= 0 && ::write(fd, "", 1) < 0) return;  // full: whoever reads it is awake
+  }
 
   // Throws Interrupted when abort() was called since it had been called `before` times.
   void check_aborts(std::optional<uint64_t> before) const {
@@ -97,6 +107,7 @@ auto locked(NativeModel& model, F&& f, std::optional<uint64_t> aborts_before = {
   check_signals();  // first: a handler may fork, and the child is refused below
   engine::Engine& engine = *model.engine;
   const NoGil no_gil;
+  model.ring();
   const Turn turn(model, aborts_before);
   model.check_aborts(aborts_before);
   return f(engine);

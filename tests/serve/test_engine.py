@@ -652,7 +652,7 @@ def test_who_waits_is_counted_once_while_the_step_thread_takes_the_inbox():
         for i in range(8):
             one = job(engine, "import os")
             choice = Sequence(one, 0, i, engine.tokenizer, CONTEXT)
-            engine._loop._inbox.append(Ticket(one, [choice]))
+            engine._loop._inbox.append(Ticket(one, [choice], None))
         taking.run = engine._loop._take_inbox
         assert engine._loop.counts == (0, 8)
         taking.join()
@@ -721,15 +721,37 @@ def test_a_schema_makes_valid_json_of_the_demo_model():
         assert len(said["name"]) <= 12 and all(isinstance(i, int) for i in said["lines"])
 
 
+def test_news_leave_while_the_next_step_computes():
+    """Not before it: whoever writes them to clients would keep the step from Python's lock."""
+
+    async def work(engine):
+        native, step, told = engine._model._native, engine._model.step_batch, []
+
+        def stepping(batch, **options):
+            left = native.ring_next(-1)  # not rung yet, and hung
+            native.ring_next(left)
+            found = step(batch, **options)
+            told.append((left >= 0, native.ring_next(-1)))
+            return found
+
+        engine._model.step_batch = stepping
+        found = await answer(engine, "import os", max_tokens=8)
+        return found, told
+
+    (found, _), told = serving(work)
+    assert found[2] == "length"
+    assert told == [(True, -1)] * 8  # of the admission, and of each token but the last
+
+
 def test_metrics_tell_who_waits_while_a_step_goes_on():
     go_on = threading.Event()
 
     async def work(engine):
         step = engine._model.step_batch
-        engine._loop._model = SimpleNamespace(
+        engine._loop._steps._model = SimpleNamespace(
             step_batch=lambda *a, **k: go_on.wait(60) and step(*a, **k),
-            session=engine._model.session, stats=engine._model.stats, abort=lambda: None,
-        )  # fmt: skip
+            _native=engine._model._native,
+        )
         one = asyncio.create_task(answer(engine, "import os"))
         while not engine._loop._stepping:
             await asyncio.sleep(0.01)

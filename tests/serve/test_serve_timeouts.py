@@ -89,7 +89,7 @@ def test_a_job_that_takes_too_long_ends_and_leaves_its_place():
 def test_an_answer_that_is_on_its_way_is_not_thrown_away():
     async def work():
         sequence = SimpleNamespace(finish="length")
-        ticket = Ticket(None, [sequence])
+        ticket = Ticket(None, [sequence], None)
         ticket.fail(Late("[serve] too late"))  # before the event loop had the news
         ticket.tell([Delta(0, (), "end", finish="length")])
         return [delta.text async for delta in ticket.news()]

@@ -25,6 +25,7 @@ from .info import describe
 from .loop import StepLoop
 from .memory import Room
 from .metrics import Metrics
+from .outbox import Bell
 from .prefix_cache import PrefixCache
 from .scheduler import Limits
 from .sequence import Sequence as Choice
@@ -142,6 +143,7 @@ class LocalEngine:
         self._compilers = asyncio.Semaphore(COMPILE_THREADS)  # threads that are free
         self._keys = itertools.count()
         self._open: set[Ticket] = set()
+        self._bells: dict[asyncio.AbstractEventLoop, Bell] = {}
         self._draining = False
         self._loop.start()
 
@@ -171,7 +173,7 @@ class LocalEngine:
         ]
         for choice in choices:
             choice.taken.submitted = now
-        ticket = Ticket(job, choices)
+        ticket = Ticket(job, choices, self._bell())
         self._open.add(ticket)
         timers = self._timers(ticket)
         self._loop.submit(ticket)
@@ -184,6 +186,13 @@ class LocalEngine:
             self._open.discard(ticket)
             if not ticket.done:
                 self._loop.cancel(ticket)
+
+    def _bell(self) -> Bell:
+        """Of this event loop."""
+        loop = asyncio.get_running_loop()
+        if loop not in self._bells:
+            self._bells[loop] = Bell()
+        return self._bells[loop]
 
     def _timers(self, ticket: Ticket) -> list[asyncio.TimerHandle]:
         """Those that end a job which waits or takes too long."""
@@ -241,6 +250,8 @@ class LocalEngine:
             self._loop.cancel(ticket)
         await asyncio.get_running_loop().run_in_executor(None, self._stop, deadline)
         self._pool.shutdown(wait=False, cancel_futures=True)
+        while self._bells:
+            self._bells.popitem()[1].close()
 
     def abort(self) -> None:
         """Ends the step in progress and all jobs, from any thread; does not wait."""

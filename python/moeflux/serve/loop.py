@@ -9,42 +9,31 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from ..errors import (
-    FormatError,
-    GpuError,
-    Interrupted,
-    IoError,
-    MemoryBudgetError,
-    MoefluxError,
-    SessionError,
-)
+from ..errors import MemoryBudgetError, MoefluxError
 from ..log import logger
 from ..model import Model
 from ..sampling import Choice
 from .costs import Costs
 from .disk_cache import DiskCache
 from .engine import Delta, Usage
-from .faults import BadReads, SetBack
+from .faults import SetBack
 from .memory import Room
 from .metrics import Metrics
+from .outbox import Outbox
 from .prefix_cache import PrefixCache
 from .prefixes import Prefixes
 from .scheduler import MOST_RUNNING, Limits, Running, State, StepPlan, Waiting, plan
 from .sequence import Sequence
-from .ticket import Outbox, Ticket
-
-T = TypeVar("T")
-Feed = list[tuple[Sequence, int]]
-Done = tuple[Sequence, int, Choice | None]  # the tokens that were stepped, and the next
+from .steps import Feed, Steps
+from .ticket import Ticket
 
 AHEAD = 256  # tokens of an answer that admission sees room for
-PANIC = "PanicException"  # of Rust code, such as llguidance's; it is no Exception
 TOGETHER = 0.01  # seconds that a prompt waits for others, where nobody runs: one sweep serves all
 REST = 0.05  # seconds at most, where what is awaited comes from a disk
-COUNTERS = ("hits", "misses", "bytes_read", "wait_seconds")
+LOOK = 0.05  # seconds between looks at the model's counters, while answers are written
 
 
 class StepLoop:
@@ -78,13 +67,15 @@ class StepLoop:
         self._held = 0  # bytes of the sessions that run, as of the last plan
         self._stepping: tuple[Ticket, ...] = ()  # jobs of the step in progress
         self._outbox = Outbox()
-        self._bad_reads, self._set_back = BadReads(), SetBack()
+        self._steps = Steps(model, self._fail, self._make_room)
+        self._set_back = SetBack()
         self._stopped = False
         self._over = False  # the thread takes no more jobs
         self._ending = threading.Lock()
         self._moving = threading.Lock()  # from the inbox: who waits is counted once
         self.failure: BaseException | None = None  # that ended the thread
-        self.stats: Mapping[str, Any] = model.stats  # as of the last step
+        self.stats: Mapping[str, Any] = model.stats  # as of the last look
+        self._look_at = 0.0  # of the clock: the next look; 0 is after this step
         self._thread = threading.Thread(target=self._run, name="moeflux-step", daemon=True)
 
     def start(self) -> None:
@@ -136,7 +127,7 @@ class StepLoop:
     @property
     def degraded(self) -> bool:
         """Whether reads have ended several jobs within a minute."""
-        return self._bad_reads.are_many(time.monotonic())
+        return self._steps.degraded
 
     def _run(self) -> None:
         try:
@@ -178,8 +169,10 @@ class StepLoop:
         feed = [(self._running[key], n) for key, n in wanted.feed if key in self._running]
         if feed:
             self._step(feed)
-        self._observe()
-        self._outbox.send()
+        if not feed or not self._running or time.monotonic() >= self._look_at:
+            self._look()
+        if not feed or not self._running or self._stopped:
+            self._outbox.send()  # else with the next step
         if not feed and not self._inbox and not self._stopped:
             if not self._running and not self._waiting:
                 self._wake.wait()
@@ -283,13 +276,9 @@ class StepLoop:
         left = [q.pending for q, _ in feed]  # all that decode are fed
         prompt = sum(n for (_, n), m in zip(feed, left, strict=True) if m > self._limits.short)
         self._stepping = tuple({self._tickets[q.key] for q, _ in feed})
-        begin, before = time.monotonic(), self.stats
-        echoes = [item for item in feed if item[0].echoes]
-        plain = [item for item in feed if not item[0].echoes]
-        done = [item for part in (plain, *([e] for e in echoes)) for item in self._compute(part)]
-        self._stepping = ()
-        self.stats, now = self._model.stats, time.monotonic()
-        counts = Counter({name: self.stats[name] - before[name] for name in COUNTERS})
+        begin = time.monotonic()
+        done = self._steps.run(feed, self._outbox)
+        self._stepping, now = (), time.monotonic()
         rows: Counter[str] = Counter()
         for sequence, n, chosen in done:
             rows[sequence.job.client] += n
@@ -297,53 +286,7 @@ class StepLoop:
         if done:
             self._costs.observe(now, now - begin, rows, prompt, left.count(1))
             made = sum(chosen is not None for _, _, chosen in done)
-            self._metrics.stepped(now - begin, sum(rows.values()), made, prompt > 0, counts)
-
-    def _compute(self, feed: Feed) -> list[Done]:
-        """Steps those of the feed that can be; who makes the step fail ends with an error."""
-        tried: set[int] = set()
-        while feed := [item for item in feed if item[0].session is not None]:
-            try:
-                return self._run_step(feed)
-            except Interrupted:
-                break
-            except MemoryBudgetError as error:
-                self._make_room(error)
-            except (IoError, FormatError, GpuError, SessionError) as error:
-                blamed = [q for q, _ in feed if q.session is error.session or len(feed) == 1]
-                if not blamed:
-                    half = len(feed) // 2
-                    return self._compute(feed[:half]) + self._compute(feed[half:])
-                is_read = not isinstance(error, SessionError)
-                if is_read and blamed[0].key not in tried:
-                    tried.add(blamed[0].key)
-                    continue
-                if is_read:
-                    self._bad_reads.note(time.monotonic())
-                self._fail(blamed[0], error)
-        return []
-
-    def _run_step(self, feed: Feed) -> list[Done]:
-        """One step of them, or the scores of one that echoes."""
-        if feed[0][0].echoes:
-            feed[0][0].score(feed[0][1])
-            return [(*feed[0], None)]
-        samplers = [self._guarded(q, q.sampler, n) for q, n in feed]
-        wanted = [(q, n, one) for (q, n), one in zip(feed, samplers, strict=True)
-                  if q.session is not None]  # fmt: skip
-        batch = [(q.session, q.next(n)) for q, n, _ in wanted if q.session is not None]
-        found = self._model.step_batch(batch, sample=[one for _, _, one in wanted])
-        return [(q, n, chosen) for (q, n, _), chosen in zip(wanted, found, strict=True)]
-
-    def _guarded(self, sequence: Sequence, work: Callable[..., T], *given: Any) -> T | None:
-        """What the work gives; None where it ends the choice with an error."""
-        try:
-            return work(*given)
-        except BaseException as error:
-            if not isinstance(error, Exception) and type(error).__name__ != PANIC:
-                raise
-            self._fail(sequence, error)
-            return None
+            self._metrics.stepped(now - begin, sum(rows.values()), made, prompt > 0)
 
     def _make_room(self, error: MemoryBudgetError) -> None:
         """Takes a share of the snapshots, then the session of the youngest choice."""
@@ -357,7 +300,7 @@ class StepLoop:
             self._preempt(youngest)
 
     def _push(self, sequence: Sequence, chosen: Choice | None, now: float) -> None:
-        delta = self._guarded(sequence, sequence.push, chosen, now)
+        delta = self._steps.guarded(sequence, sequence.push, chosen, now)
         if sequence.finish == "error":
             return
         if sequence.finish is not None and delta is not None:
@@ -380,6 +323,7 @@ class StepLoop:
         """Ends a choice. What its session holds stays in the cache."""
         if last.finish != "error":
             self.prefixes.keep(sequence)
+        self._look_at = 0.0  # before anybody is told
         self._set_back.end(sequence.key, made_room=sequence.session is not None)
         sequence.session = None
         self.prefixes.forget(sequence)
@@ -393,8 +337,11 @@ class StepLoop:
         if ticket is not None:
             self._outbox.put(ticket, delta)
 
-    def _observe(self) -> None:
-        self._metrics.load(self._held, self._room.free_bytes, self.stats,
+    def _look(self) -> None:
+        """At the model's counters and at what is held, for those who ask."""
+        before, self.stats = self.stats, self._model.stats
+        self._look_at = time.monotonic() + LOOK
+        self._metrics.load(self._held, self._room.free_bytes, before, self.stats,
                            self.prefixes.nbytes, len(self.prefixes))  # fmt: skip
         if (disk := self.prefixes.disk) is not None:
             self._metrics.on_disk(len(disk), disk.nbytes, disk.counts)

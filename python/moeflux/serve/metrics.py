@@ -52,9 +52,12 @@ class Metrics:
         self._reads = Counter(
             "moeflux_expert_reads_total", "Experts asked for.", ["hit"], registry=of
         )
-        self._hits, self._misses = self._reads.labels("true"), self._reads.labels("false")
         self._bytes = Counter("moeflux_expert_bytes_total", "Bytes of experts read.", registry=of)
         self._wait = Counter("moeflux_read_wait_seconds_total", "Asleep for reads.", registry=of)
+        self._counters = {  # by name in `Model.stats`
+            "hits": self._reads.labels("true"), "misses": self._reads.labels("false"),
+            "bytes_read": self._bytes, "wait_seconds": self._wait,
+        }  # fmt: skip
         self._memory = Gauge("moeflux_memory_bytes", "Of the budget.", ["kind"], registry=of)
         self._memories = [
             self._memory.labels(kind) for kind in ("budget", "live", "sessions", "snapshots")
@@ -83,17 +86,11 @@ class Metrics:
         self._prompt.labels("disk" if on_disk else "memory").inc(cached)
         self._queue.observe(queue_s)
 
-    def stepped(
-        self, seconds: float, rows: int, generated: int, has_prompt: bool, counts: Mapping[str, Any]
-    ) -> None:
-        """A step was computed that chose `generated` tokens; `counts` are of `Model.stats`."""
+    def stepped(self, seconds: float, rows: int, generated: int, has_prompt: bool) -> None:
+        """A step was computed that chose `generated` tokens."""
         self._generated.inc(generated)
         self._steps[has_prompt].observe(seconds)
         self._rows.observe(rows)
-        self._hits.inc(counts["hits"])
-        self._misses.inc(counts["misses"])
-        self._bytes.inc(counts["bytes_read"])
-        self._wait.inc(counts["wait_seconds"])
 
     def finished(self, usage: Usage) -> None:
         """A choice has come to its end."""
@@ -105,11 +102,14 @@ class Metrics:
         self,
         session_bytes: int,
         free_bytes: int,
+        before: Mapping[str, Any],
         stats: Mapping[str, Any],
         cached_bytes: int,
         snapshots: int,
     ) -> None:
-        """How things stand after a step."""
+        """How things stand, and what came to `Model.stats` since they were `before`."""
+        for name, counter in self._counters.items():
+            counter.inc(stats[name] - before[name])
         self._usage.set(session_bytes / max(session_bytes + free_bytes, 1))
         held = (stats["memory_bytes"], stats["live_bytes"], session_bytes, cached_bytes)
         for gauge, nbytes in zip(self._memories, held, strict=True):

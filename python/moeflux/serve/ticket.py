@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 
 from ..errors import MoefluxError
 from .engine import Delta, Job
+from .outbox import Bell
 from .sequence import Sequence
 
 
@@ -17,11 +18,12 @@ class Ticket:
     Attributes:
         job: what was asked.
         sequences: its choices.
+        bell: of the loop.
         cancelled: nobody waits any more. Set on the event loop, read by the step thread.
     """
 
-    def __init__(self, job: Job, sequences: list[Sequence]) -> None:
-        self.job, self.sequences = job, sequences
+    def __init__(self, job: Job, sequences: list[Sequence], bell: Bell) -> None:
+        self.job, self.sequences, self.bell = job, sequences, bell
         self.cancelled = False
         self.loop = asyncio.get_running_loop()
         self._news: deque[Delta] = deque()
@@ -62,30 +64,3 @@ class Ticket:
                 yield delta
             if left and self._failure is not None:
                 raise self._failure
-
-
-class Outbox:
-    """News of a step. They reach each event loop in one call, whatever their number."""
-
-    def __init__(self) -> None:
-        self._deltas: dict[Ticket, list[Delta]] = {}
-
-    def put(self, ticket: Ticket, delta: Delta) -> None:
-        """Adds news of a job."""
-        self._deltas.setdefault(ticket, []).append(delta)
-
-    def send(self) -> None:
-        """Sends all, and is empty again. A loop that is closed has nobody who waits."""
-        deltas, self._deltas = self._deltas, {}
-        for loop in {ticket.loop for ticket in deltas}:
-            mine = [(ticket, news) for ticket, news in deltas.items() if ticket.loop is loop]
-            try:
-                loop.call_soon_threadsafe(_deliver, mine)
-            except RuntimeError:
-                for ticket, _ in mine:
-                    ticket.cancelled = True
-
-
-def _deliver(mine: list[tuple[Ticket, list[Delta]]]) -> None:
-    for ticket, news in mine:
-        ticket.tell(news)

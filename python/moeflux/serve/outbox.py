@@ -1,0 +1,95 @@
+"""News on their way from the step thread to the event loops that wait for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable
+from typing import Protocol
+
+from .engine import Delta
+
+
+class Reader(Protocol):
+    """Who waits for news; a `Ticket`."""
+
+    bell: Bell
+    cancelled: bool
+
+    def tell(self, deltas: Iterable[Delta]) -> None:
+        """Takes news, on the event loop."""
+
+
+class Bell:
+    """Wakes an event loop by a byte in a pipe, which native code can write, too. Made on the loop.
+
+    Attributes:
+        fd: that the byte is written to.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._heard, self.fd = os.pipe()
+        self._news: deque[tuple[Reader, list[Delta]]] = deque()
+        for fd in (self._heard, self.fd):
+            os.set_blocking(fd, False)
+        self._loop.add_reader(self._heard, self._deliver)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody hears it any more: the loop was closed."""
+        return self._loop.is_closed()
+
+    def hang(self, reader: Reader, news: list[Delta]) -> None:
+        """News that the next ring tells, from any thread."""
+        self._news.append((reader, news))
+
+    def ring(self) -> None:
+        """From any thread."""
+        with contextlib.suppress(BlockingIOError):  # it is full: the loop is awake
+            os.write(self.fd, b"\0")
+
+    def close(self) -> None:
+        """Tells what is left, on its loop or after the loop's end, when nobody rings any more."""
+        if not self.is_over:
+            self._loop.remove_reader(self._heard)
+            self._deliver()
+        os.close(self._heard)
+        os.close(self.fd)
+
+    def _deliver(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._heard, 1 << 12)
+        while self._news:
+            reader, news = self._news.popleft()
+            reader.tell(news)
+
+
+class Outbox:
+    """News of a step. They reach each event loop in one call, whatever their number."""
+
+    def __init__(self) -> None:
+        self._deltas: dict[Reader, list[Delta]] = {}
+
+    def put(self, reader: Reader, delta: Delta) -> None:
+        """Adds news of a job."""
+        self._deltas.setdefault(reader, []).append(delta)
+
+    def hang(self) -> list[Bell]:
+        """The bells that are to ring for all of it. A loop that is closed has nobody who waits."""
+        deltas, self._deltas = self._deltas, {}
+        bells: dict[Bell, None] = {}
+        for reader, news in deltas.items():
+            if reader.bell.is_over:
+                reader.cancelled = True
+                continue
+            reader.bell.hang(reader, news)
+            bells[reader.bell] = None
+        return list(bells)
+
+    def send(self) -> None:
+        """Sends all, and is empty again."""
+        for bell in self.hang():
+            bell.ring()
