@@ -743,6 +743,39 @@ def test_news_leave_while_the_next_step_computes():
     assert told == [(True, -1)] * 8  # of the admission, and of each token but the last
 
 
+def test_an_answer_that_goes_on_passes_those_who_wait_and_is_never_refused(alone):
+    """It was lost with another replica: its client has waited, and sees a pause."""
+    whole = expected(alone, "import os", seed=4)
+    ended, goes_on = [], threading.Event()
+
+    async def named(engine, name, prompt, **more):
+        said, _ = await answer(engine, prompt, **more)
+        ended.append(name)
+        return said
+
+    async def work(engine):
+        step = engine._model.step_batch
+        engine._model.step_batch = lambda *a, **k: goes_on.wait(60) and step(*a, **k)
+        asked = [asyncio.create_task(named(engine, "runs", PROMPT, max_tokens=4))]
+        while not engine._loop._stepping:
+            await asyncio.sleep(0.001)
+        asked += [asyncio.create_task(named(engine, f"waits {i}", "x = [", max_tokens=2))
+                  for i in range(2)]  # fmt: skip
+        while engine.health().waiting < 2:
+            await asyncio.sleep(0.001)
+        with pytest.raises(Busy):
+            await answer(engine, "y = [")
+        lost = named(engine, "goes on", "import os", seed=4, done=whole[1][:9])
+        asked.append(asyncio.create_task(lost))
+        while engine.health().waiting < 3:
+            await asyncio.sleep(0.001)
+        goes_on.set()
+        return (await asyncio.gather(*asked))[-1]
+
+    found = serving(work, max_running=1, max_queued=2)
+    assert found[1] == whole[1][9:] and ended == ["runs", "goes on", "waits 0", "waits 1"]
+
+
 def test_metrics_tell_who_waits_while_a_step_goes_on():
     go_on = threading.Event()
 

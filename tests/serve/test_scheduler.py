@@ -76,6 +76,12 @@ ADMISSIONS = {
     "of those that waited long the first": (
         [Waiting(2, left=1, waited=40.0), Waiting(1, left=9, waited=31.0)], [], [1, 2],
     ),
+    "an answer that has begun goes before whoever waited long": (
+        [Waiting(1, waited=99.0), Waiting(3, left=900, goes_on=True), Waiting(2)], [], [3, 1, 2],
+    ),
+    "of those that have begun the first": (
+        [Waiting(5, left=1, goes_on=True), Waiting(4, left=9, goes_on=True)], [], [4, 5],
+    ),
     "choices wait for the prompt": ([Waiting(1), Waiting(2, ready=False)], [], [1]),
     "no place, nobody": (client("a", 9), [Running(i) for i in range(4)], []),
 }  # fmt: skip

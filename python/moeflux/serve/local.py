@@ -164,7 +164,7 @@ class LocalEngine:
             raise EngineError("[serve] the engine has failed")
         if self._draining:
             raise Busy("[serve] the server is about to end", retry_after=5)
-        if self._loop.is_full(self._settings.max_queued):
+        if not job.done and self._loop.is_full(self._settings.max_queued):
             raise Busy(f"[serve] {self._settings.max_queued} choices wait already")
         now = time.monotonic()
         choices = [

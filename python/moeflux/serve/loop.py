@@ -201,7 +201,7 @@ class StepLoop:
         promised = sum(r.promised for r in running) if self._waiting else 0
         waiting = tuple(
             Waiting(key, q.job.client, q.left, self._room.bytes(q.expected(AHEAD)),
-                    now - q.taken.submitted, self._ready(q, promised))
+                    now - q.taken.submitted, self._ready(q, promised), q.generated > 0)
             for key, q in self._waiting.items()
         )  # fmt: skip
         state = State(waiting, running, self._room.free_bytes, self.prefixes.nbytes, now)

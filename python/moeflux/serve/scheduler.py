@@ -60,6 +60,7 @@ class Waiting:
         nbytes: that its session is going to take.
         waited: seconds.
         ready: False while another choice computes the prompt for it.
+        goes_on: its client has some of its answer, and sees a pause.
     """
 
     key: int
@@ -68,6 +69,7 @@ class Waiting:
     nbytes: int = 0
     waited: float = 0.0
     ready: bool = True
+    goes_on: bool = False
 
 
 class Running(NamedTuple):  # 64 a step are made
@@ -203,7 +205,11 @@ def _order(
     waiting: Waiting, clients: Counter[str], owners: Counter[str], used: tuple[float, float],
     limits: Limits,
 ) -> tuple[float, ...]:  # fmt: skip
-    """Owners take turns, and so do the sessions of one; anyone can make up a session."""
+    """Answers that have begun go first. Then owners take turns, and so do the sessions of one;
+    anyone can make up a session.
+    """  # noqa: D205
+    if waiting.goes_on:
+        return (-1, waiting.key)
     if waiting.waited >= limits.patience:
         return (0, waiting.key)
     client, (of_owner, of_client) = waiting.client, used
