@@ -151,3 +151,25 @@ def test_an_answer_that_runs_is_finished_when_replicas_are_made_fewer():
     while len(replicas()) != 1 and time.monotonic() < deadline:
         time.sleep(0.5)
     assert len(replicas()) == 1
+
+
+def until(count, seconds=120):
+    deadline = time.monotonic() + seconds
+    while len(replicas()) != count and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return len(replicas())
+
+
+def test_replicas_follow_the_load_and_no_answer_is_lost_by_that():
+    """From one to two and back, while streams go on."""
+    options = {**OPTIONS, "replicas": "1", "most": "2", "upscale_delay": "1",
+               "downscale_delay": "2",
+               "engine": {"max_running": 4}, "settings": {"drain": 60}}  # fmt: skip
+    serve.run(application(options), name="app")
+    assert until(1) == 1
+    wanted, _, _ = many()
+    assert until(2) == 2  # while 16 were asked for, or since
+    found, _, _ = many()
+    assert found == wanted
+    assert until(1) == 1
+    assert text(stream(0, [])) == wanted[0]

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -85,6 +85,13 @@ def serve(
     reasoning: options.Reasoning = "auto",
     no_page: Annotated[bool, typer.Option("--no-page", help="Serve no page to chat on.")] = False,
     drain: Annotated[float, typer.Option(help="Seconds for answers to finish in at the end.")] = 30,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="In processes of Ray Serve: needs moeflux[ray].")
+    ] = False,
+    replicas: Annotated[int, typer.Option(help="Processes of --ray, each with a model.")] = 1,
+    most_replicas: Annotated[
+        Optional[int], typer.Option(help="Processes of --ray at most, while requests wait.")
+    ] = None,
     verbose: options.Verbose = False,
 ) -> None:
     """Serve a model to agents and apps: OpenAI's and Anthropic's APIs."""
@@ -110,20 +117,49 @@ def serve(
     from concurrent.futures import ThreadPoolExecutor
     from importlib import import_module
 
-    from ..model import load
-    from ..serve.local import LocalEngine
     from ..serve.run import bind
 
+    load_options = {
+        "memory": memory, "context": context, "device": device, "precision": precision, "kv": kv,
+        "rows": rows, "threads": threads, "revision": revision, "offline": offline,
+    }  # fmt: skip
+    if not ray and (replicas, most_replicas) != (1, None):
+        raise errors.SessionError("[serve] replicas: expected --ray with it, found none")
     listener = bind(host, port)  # before a load that may take long
+    if ray:
+        said = {"model": model, "name": name or named_as(model), "replicas": replicas,
+                "most": most_replicas or replicas, "engine": vars(engine_settings),
+                "settings": vars(settings), **load_options}  # fmt: skip
+        _on_ray(said, listener)
+        return
+    from ..model import load
+    from ..serve.local import LocalEngine
+
     with ThreadPoolExecutor(1) as beside:  # imports take as long as the load of a small model
         app = beside.submit(import_module, "moeflux.serve.app")
-        loaded = load(
-            model, memory=memory, context=context, device=device, precision=precision, kv=kv,
-            rows=rows, threads=threads, revision=revision, offline=offline,
-        )  # fmt: skip
+        loaded = load(model, **load_options)  # type: ignore[arg-type]
     app.result()
     called = name or named_as(model, loaded)
     _serve(LocalEngine(loaded, called, engine_settings), settings, listener)
+
+
+def _on_ray(said: dict[str, Any], listener: socket.socket) -> None:
+    """Ray's proxy listens where the listener would."""
+    import importlib.util
+
+    if importlib.util.find_spec("ray") is None:
+        raise errors.SessionError("[serve] expected the package ray, found none; "
+                                  "pip install 'moeflux[ray]'")  # fmt: skip
+    from ..distributed.start import run
+
+    host, port = listener.getsockname()[:2]
+    listener.close()
+    at = _shown(host, port)
+    run(said, host, port, lambda: note(f"[{said['name']} at http://{at}; Ctrl-C ends]"))
+
+
+def _shown(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _serve(engine: LocalEngine, settings: Settings, listener: socket.socket) -> None:
@@ -132,8 +168,7 @@ def _serve(engine: LocalEngine, settings: Settings, listener: socket.socket) -> 
     from ..serve.scrape import Counted
 
     app = Counted(create_app({engine.info.name: engine}, settings), engine.metrics)
-    host, port = listener.getsockname()[:2]
-    at = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    at = _shown(*listener.getsockname()[:2])
     ready = f"[{engine.info.name} at http://{at}; Ctrl-C ends]"
     if status := run(app, [engine], listener, settings.drain, lambda: note(ready)):
         sys.exit(status)
@@ -149,9 +184,11 @@ def require_extra() -> None:
                                       "pip install 'moeflux[serve]'")  # fmt: skip
 
 
-def named_as(model: str | None, loaded: Model) -> str:
+def named_as(model: str | None, loaded: Model | None = None) -> str:
     """What clients call a model that a person named so."""
-    return "demo" if model is None else Path(model).name or loaded.path.name
+    if model is None:
+        return "demo"
+    return Path(model).name or (Path(model).resolve() if loaded is None else loaded.path).name
 
 
 def running(text: str) -> int | None:

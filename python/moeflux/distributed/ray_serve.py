@@ -8,14 +8,16 @@ See docs/scale.md.
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ray import exceptions, serve
 
 from .. import hub
-from ..arguments import check, integer, optional
+from ..arguments import check, integer, number, optional
 from ..checkpoint import open_checkpoint
 from ..errors import FormatError
 from ..model import load
@@ -29,7 +31,9 @@ from .remote import About, RayEngine, Source
 LOST = (exceptions.RayActorError, exceptions.ActorUnavailableError, exceptions.WorkerCrashedError)
 REPLICA = "Replica"
 START_SECONDS = 1800.0  # for the first replica's load
-RULES = {"replicas": integer(1), "most": integer(1), "ongoing": optional(integer(1))}
+DELAY = number("of seconds of 0 or more", lambda value: 0 <= value < 1e9)
+RULES = {"replicas": integer(1), "most": integer(1), "ongoing": optional(integer(1)),
+         "upscale_delay": DELAY, "downscale_delay": DELAY}  # fmt: skip
 
 
 class Replica:
@@ -85,19 +89,29 @@ def application(said: Mapping[str, Any]) -> serve.Application:
 
     Args:
         said: "model" and "name"; "replicas", or "replicas" and "most" for a number that follows the
-            load; "ongoing": requests of a replica at once; "engine": fields of EngineSettings;
-            "settings": of Settings; all else is for `load`.
+            load, "upscale_delay" (30) and "downscale_delay" (600) seconds behind it; "ongoing":
+            requests of a replica at once; "engine": fields of EngineSettings; "settings": of
+            Settings; all else is for `load`.
 
     Raises:
-        FormatError: a number is none.
+        FormatError: a number is none, or "most" is below "replicas".
     """
     options: dict[str, Any] = {key: _typed(value) for key, value in said.items()}
     model, name = options.pop("model", None), str(options.pop("name", "model"))
     replicas = options.pop("replicas", 1)
     counts = {"replicas": replicas, "most": options.pop("most", replicas),
-              "ongoing": options.pop("ongoing", None)}  # fmt: skip
+              "ongoing": options.pop("ongoing", None),
+              "upscale_delay": options.pop("upscale_delay", 30),
+              "downscale_delay": options.pop("downscale_delay", 600)}  # fmt: skip
     check("serve", FormatError, RULES, counts)
-    engine, settings = options.pop("engine", {}), Settings(**options.pop("settings", {}))
+    if counts["most"] < replicas:
+        raise FormatError(f"[serve] most: expected {replicas} replicas or more, found "
+                          f"{counts['most']}")  # fmt: skip
+    engine, given = options.pop("engine", {}), options.pop("settings", {})
+    fields: dict[str, Any] = {  # a file has lists
+        key: tuple(value) if isinstance(value, list) else value for key, value in given.items()
+    }
+    settings = Settings(**fields)
     limits = EngineSettings(**engine)
     ongoing = counts["ongoing"] or (limits.max_running or 16) + limits.max_queued
     scaling: dict[str, Any] = {"num_replicas": replicas}
@@ -105,7 +119,8 @@ def application(said: Mapping[str, Any]) -> serve.Application:
         wanted = limits.max_running or 8
         scaling = {"autoscaling_config": {
             "min_replicas": replicas, "max_replicas": counts["most"],
-            "target_ongoing_requests": wanted, "downscale_delay_s": 600,
+            "target_ongoing_requests": wanted, "upscale_delay_s": counts["upscale_delay"],
+            "downscale_delay_s": counts["downscale_delay"],
         }}  # fmt: skip
     replica = serve.deployment(
         Replica, name=REPLICA, max_ongoing_requests=ongoing,
@@ -113,8 +128,12 @@ def application(said: Mapping[str, Any]) -> serve.Application:
         request_router_config=_router(), **scaling,
     )  # fmt: skip
 
-    @serve.deployment(max_ongoing_requests=10_000)
-    @serve.ingress(lambda: _app(model, name, settings))
+    where = {key: options[key] for key in ("revision", "offline") if key in options}
+    source = partial(hub.resolve, model, **where)
+
+    @serve.deployment(max_ongoing_requests=10_000, ray_actor_options={"num_cpus": 0},
+                      graceful_shutdown_timeout_s=settings.drain)  # fmt: skip
+    @serve.ingress(lambda: _app(source, name, settings))
     class Ingress:
         def __init__(self, replicas: Any) -> None:
             """`replicas` makes Ray start them first."""
@@ -130,10 +149,10 @@ def _router() -> Any:
     return RequestRouterConfig(request_router_class=path)
 
 
-def _app(model: str | None, name: str, settings: Settings) -> Any:
+def _app(source: Callable[[], Path], name: str, settings: Settings) -> Any:
     """The server's app in the process of an ingress."""
     handle = serve.get_deployment_handle(REPLICA, app_name=serve.get_replica_context().app_name)
-    checkpoint = open_checkpoint(hub.resolve(model))
+    checkpoint = open_checkpoint(source())
     found: list[About] = []
 
     def ask() -> None:  # on a thread: this one may run an event loop
