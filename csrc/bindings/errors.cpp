@@ -15,7 +15,7 @@ void raise(const char* name, const Error& error) {
   // As Python decodes names of files: a path need not be UTF-8.
   const auto text = py::reinterpret_steal<py::object>(PyUnicode_DecodeFSDefault(error.what()));
   const py::object raised = cls(text);
-  if (error.request) raised.attr("_request") = *error.request;  // session.py: the session
+  if (error.request) raised.attr("_request") = *error.request;  // stepping.py: the session
   PyErr_SetObject(cls.ptr(), raised.ptr());
 }
 }  // namespace

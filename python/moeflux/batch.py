@@ -9,7 +9,8 @@ from . import _core
 from .arguments import check, listed, show
 from .errors import SessionError
 from .sampling import Choice, Sampler
-from .session import RULES, Session, capture_names, stepped
+from .session import Session
+from .stepping import RULES, capture_names, stepped
 
 
 def run(

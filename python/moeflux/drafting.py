@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from . import _core
 from .ahead import Ahead, step_items
 from .errors import Interrupted, MoefluxError, SessionError
-from .session import NOTHING, Session, stepped
+from .session import NOTHING, Session
+from .stepping import stepped
 
 MOST = 8  # tokens of a guess
 NEW = 0.25  # weight of a new measurement

@@ -32,9 +32,9 @@ from .identity import Identity
 from .memory import SIZE, hold, promise
 from .routing import Routing
 from .sampling import Sampler
-from .session import RULES as SESSION_RULES
 from .session import Closed, Session
 from .spec import Spec, tree
+from .stepping import RULES as SESSION_RULES
 from .tokenizer import Tokenizer
 
 MOST_ROWS = 4096  # of a pass, at most; kMostRows of the core

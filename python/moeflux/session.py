@@ -1,11 +1,10 @@
-"""`Session`: one sequence of a model, and how requests of one or many of them reach the engine."""
+"""`Session`: one sequence of a model."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,44 +12,14 @@ from numpy.typing import NDArray
 
 from . import _core, elastic
 from .ahead import Ahead
-from .arguments import FLAG, check, instance, integer, listed, optional, show, token_ids
-from .errors import MoefluxError, SessionError
+from .arguments import check, integer, token_ids
+from .errors import SessionError
 from .identity import Identity
 from .routing import Routing, compile_routing
 from .snapshot import Snapshot
+from .stepping import RULES, blaming, capture_names, stepped
 
-CAPTURES = ("router", "experts", "hidden")
 NOTHING = (-1, 0)  # shown, and not waiting
-RULES = {
-    "all_logits": FLAG,
-    "greedy": FLAG,
-    "routing": optional(instance("a Routing", Routing)),
-    "snapshot": instance("a Snapshot", Snapshot),
-    "top": optional(integer(0)),
-    "following": optional(integer(0, 2**32 - 1)),
-}
-
-
-def capture_names(capture: Iterable[str] | None) -> list[str]:
-    """The checked names of what to capture. Raises SessionError."""
-    if capture is None or isinstance(capture, str):
-        capture = () if capture is None else (capture,)
-    found = listed("session", SessionError, "capture", f"any of {CAPTURES}", capture)
-    for name in found:
-        if not isinstance(name, str) or name not in CAPTURES:
-            raise SessionError(f"[session] capture: expected any of {CAPTURES}, found {show(name)}")
-    return sorted(set(found))
-
-
-def stepped(
-    model: _core.NativeModel, sessions: list[Session], items: list[Any], *how: Any
-) -> list[dict[str, Any]]:
-    """A step of the engine over items of these sessions (`_core.NativeModel.step_batch`)."""
-    with blaming(sessions):
-        found, counts = elastic.step(model, lambda: model.step_batch(items, *how))
-    for session in sessions:
-        session._last_step = counts
-    return found
 
 
 class Closed:
@@ -58,16 +27,6 @@ class Closed:
 
     def __getattr__(self, name: str) -> Any:
         raise SessionError("[model] expected an open model, found one that was closed")
-
-
-@contextlib.contextmanager
-def blaming(sessions: list[Session]) -> Iterator[None]:
-    """An error of a step of these sessions tells the one that it is about."""
-    try:
-        yield
-    except MoefluxError as error:
-        error._blame(sessions)
-        raise
 
 
 class Session:

@@ -16,8 +16,9 @@ from .generation import Generation, Part, stop_strings
 from .model import Model
 from .routing import Routing
 from .sampling import SamplingParams
-from .session import RULES as SESSION_RULES
-from .session import Session, capture_names
+from .session import Session
+from .stepping import RULES as SESSION_RULES
+from .stepping import capture_names
 from .templates import ChatOptions, check_options
 
 if TYPE_CHECKING:
