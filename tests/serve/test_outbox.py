@@ -4,7 +4,10 @@ import asyncio
 import os
 import threading
 
-from moeflux.serve.engine import Delta
+import moeflux
+from moeflux import SessionError
+from moeflux.serve.engine import Delta, Job, Sampling
+from moeflux.serve.local import LocalEngine
 from moeflux.serve.outbox import Bell, Outbox
 
 
@@ -14,6 +17,15 @@ class Reader:
 
     def tell(self, deltas):
         self.told += deltas
+
+
+def engine_of(**load):
+    return LocalEngine(moeflux.load(memory="24MiB", **load))
+
+
+async def said(engine):
+    asked = Job([5, 6, 7], Sampling(max_tokens=6, ignore_eos=True))
+    return "".join([delta.text async for delta in engine.submit(asked)])
 
 
 def delta(text):
@@ -77,6 +89,61 @@ def test_who_waited_on_a_loop_that_was_closed_is_cancelled():
     outbox.send()
     assert reader.cancelled and reader.told == []
     made[0].close()
+
+
+def descriptors():
+    return len(os.listdir("/dev/fd"))
+
+
+def test_loops_that_come_and_go_leave_no_descriptors_behind():
+    engine = engine_of(context=256)
+    asyncio.run(said(engine))
+    before = descriptors()
+    texts = [asyncio.run(said(engine)) for _ in range(12)]
+    assert len(set(texts)) == 1 and descriptors() <= before
+    asyncio.run(engine.drain(0))
+    assert descriptors() <= before
+
+
+def test_loops_of_two_threads_share_an_engine_and_one_of_them_ends_it():
+    engine, told, ended = engine_of(context=256), {}, threading.Event()
+
+    async def other():
+        told["other"] = await said(engine)
+        asked.set()
+        while not ended.is_set():
+            await asyncio.sleep(0.001)
+
+    async def work():
+        told["one"] = await said(engine)
+        asked.wait(60)
+        await engine.drain(0)
+        ended.set()
+
+    asked, before = threading.Event(), descriptors()
+    thread = threading.Thread(target=lambda: asyncio.run(other()))
+    thread.start()
+    asyncio.run(work())
+    thread.join(60)
+    assert told["one"] == told["other"] and descriptors() <= before
+
+
+def test_news_leave_though_nothing_is_computed():
+    """The step raises before the core runs."""
+    engine = engine_of(context=256)
+
+    def broken(*given, **options):
+        raise SessionError("not today")
+
+    async def work():
+        engine._model.step_batch = broken
+        found = [delta async for delta in engine.submit(Job([1, 2, 3]))]
+        await engine.drain(0)
+        return found
+
+    admitted, last = asyncio.run(asyncio.wait_for(work(), 60))
+    assert admitted.usage is not None and not admitted.finish
+    assert last.finish == "error" and "not today" in last.error
 
 
 def test_each_loop_hears_its_own():

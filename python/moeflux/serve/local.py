@@ -191,6 +191,8 @@ class LocalEngine:
         """Of this event loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._bells:
+            for over in [other for other in self._bells if other.is_closed()]:
+                self._bells.pop(over).close()
             self._bells[loop] = Bell()
         return self._bells[loop]
 
@@ -251,7 +253,7 @@ class LocalEngine:
         await asyncio.get_running_loop().run_in_executor(None, self._stop, deadline)
         self._pool.shutdown(wait=False, cancel_futures=True)
         while self._bells:
-            self._bells.popitem()[1].close()
+            self._bells.popitem()[1].end()
 
     def abort(self) -> None:
         """Ends the step in progress and all jobs, from any thread; does not wait."""

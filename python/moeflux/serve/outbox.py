@@ -51,6 +51,13 @@ class Bell:
         with contextlib.suppress(BlockingIOError):  # it is full: the loop is awake
             os.write(self.fd, b"\0")
 
+    def end(self) -> None:
+        """Closes it, from any thread."""
+        if self.is_over or self._loop is asyncio.get_running_loop():
+            self.close()
+        else:
+            self._loop.call_soon_threadsafe(self.close)
+
     def close(self) -> None:
         """Tells what is left, on its loop or after the loop's end, when nobody rings any more."""
         if not self.is_over:
