@@ -767,15 +767,18 @@ def test_an_answer_that_goes_on_passes_those_who_wait_and_is_never_refused(alone
             await asyncio.sleep(0.001)
         with pytest.raises(Busy):
             await answer(engine, "y = [")
-        lost = named(engine, "goes on", "import os", seed=4, done=whole[1][:9])
-        asked.append(asyncio.create_task(lost))
-        while engine.health().waiting < 3:
-            await asyncio.sleep(0.001)
+        lost = [named(engine, "goes on", "import os", seed=4, done=whole[1][:9]),
+                named(engine, "was admitted", "import os", seed=4, lost=True)]  # fmt: skip
+        for count, one in enumerate(lost, 3):
+            asked.append(asyncio.create_task(one))
+            while engine.health().waiting < count:
+                await asyncio.sleep(0.001)
         goes_on.set()
-        return (await asyncio.gather(*asked))[-1]
+        return (await asyncio.gather(*asked))[-2:]
 
-    found = serving(work, max_running=1, max_queued=2)
-    assert found[1] == whole[1][9:] and ended == ["runs", "goes on", "waits 0", "waits 1"]
+    cut, again = serving(work, max_running=1, max_queued=2)
+    assert cut[1] == whole[1][9:] and again == whole
+    assert ended == ["runs", "goes on", "was admitted", "waits 0", "waits 1"]
 
 
 def test_metrics_tell_who_waits_while_a_step_goes_on():

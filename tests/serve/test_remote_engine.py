@@ -88,6 +88,8 @@ def test_a_stream_has_every_token_once_however_often_its_replica_is_lost(lives):
     assert [delta for delta in deltas if not delta.tokens] == [Delta(), Delta(finish="stop")]
     told = np.cumsum([0, *(life or 0 for life in lives[:-1])])
     assert [list(job.done) for job in handle.jobs] == [TOKENS[:n] for n in told]
+    heard = np.cumsum([life is not None for life in lives]) > 0  # by the client, before each try
+    assert [job.lost for job in handle.jobs] == [False, *heard[:-1]]
     assert len(set(handle.keys)) == 1 and all(stream.cancelled for stream in handle.streams)
 
 

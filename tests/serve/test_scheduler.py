@@ -243,3 +243,23 @@ def test_passes_beside_answers_say_nothing_of_wide_ones():
     costs = Costs()
     costs.observe(0.0, 99.0, {"one": 512}, 500, 12)
     assert costs.prompt_rows(512, 4096, 10.0) == 4096
+
+
+RESERVED = Limits(max_running=4, reserve=0.5, session_bytes=100, kept_bytes=5)
+WHO_FINDS_ROOM = {  # bytes of each that waits, those that run, free bytes; who is admitted
+    "new ones take their half of the places": ([1, 1, 1], 0, 100, "new", [0, 1]),
+    "those that go on take all": ([1] * 6, 0, 100, "goes on", [0, 1, 2, 3]),
+    "none is left for new ones": ([1], 2, 100, "new", []),
+    "nor for others": ([1], 4, 100, "goes on", []),
+    "new ones take their half of the memory": ([30, 30], 1, 90, "new", [0]),
+    "those that go on take the rest, not what experts need": ([30, 30], 1, 66, "goes on", [0, 1]),
+    "one that runs alone takes any": ([90], 0, 100, "new", [0]),
+}
+
+
+@pytest.mark.parametrize("case", WHO_FINDS_ROOM)
+def test_a_reserve_is_for_answers_that_go_on(case):
+    sizes, running, free, who, wanted = WHO_FINDS_ROOM[case]
+    waiting = tuple(Waiting(i, nbytes=n, goes_on=who == "goes on") for i, n in enumerate(sizes))
+    state = State(waiting, tuple(Running(90 + i) for i in range(running)), free)
+    assert list(plan(state, Costs(), RESERVED).admit) == wanted

@@ -113,6 +113,8 @@ def application(said: Mapping[str, Any]) -> serve.Application:
     }
     settings = Settings(**fields)
     limits = EngineSettings(**engine)
+    if limits.reserve is None and replicas > 1:  # whichever dies, others have room for its answers
+        engine = {**engine, "reserve": 1 / replicas}
     ongoing = counts["ongoing"] or (limits.max_running or 16) + limits.max_queued
     scaling: dict[str, Any] = {"num_replicas": replicas}
     if counts["most"] > replicas:

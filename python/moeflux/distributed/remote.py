@@ -83,7 +83,9 @@ class RayEngine:
         for turn in range(TRIES + 1):
             try:
                 left = None if job.seconds is None else job.seconds - (time.monotonic() - begin)
-                again = replace(job, done=tuple(done), seconds=left and max(left, 0.0))
+                again = replace(
+                    job, done=tuple(done), lost=is_begun, seconds=left and max(left, 0.0)
+                )
                 async for delta in self._sent(again):
                     if is_begun and turn and not (delta.tokens or delta.text or delta.finish):
                         continue  # admitted again

@@ -105,6 +105,7 @@ class Job:
         n: choices, which share the prompt.
         echo: report the prompt's own logprobs with this many alternatives; None does not.
         done: tokens of an earlier run of this job: taken as chosen, and not delivered again.
+        lost: a run of it was lost after its client had news of it, of no token perhaps.
         client: OWNER/SESSION, for fairness: owners take turns, and so do the sessions of each.
         scope: jobs of different scopes share no snapshots, so that none learns from the time that
             its answer takes what another one has asked.
@@ -120,6 +121,7 @@ class Job:
     n: int = 1
     echo: int | None = None
     done: Sequence[int] = ()
+    lost: bool = False
     client: str = ""
     scope: str = ""
     id: str = ""

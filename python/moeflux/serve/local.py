@@ -44,6 +44,7 @@ RULES = {
     "queue_timeout": optional(SECONDS),
     "min_rate": number("above 0", lambda value: value > 0),
     "prefill_share": number("above 0 and below 1", lambda value: 0 < value < 1),
+    "reserve": optional(number("of 0 or more and below 1", lambda value: 0 <= value < 1)),
     "cache_memory": SHARE,
     "cache_dir": optional(Rule("a path", lambda value: PATH.fits(value) and value != "")),
     "cache_disk": optional(BYTES),
@@ -73,6 +74,8 @@ class EngineSettings:
         queue_timeout: seconds that a job may wait for its first place; None: any.
         min_rate: tokens a second of each choice that `max_running` None looks for.
         prefill_share: of the time, for prompts, while answers are written.
+        reserve: share of memory and places that answers which were lost elsewhere find; new ones
+            wait. None: none, and of N replicas an Nth.
         cache_memory: bound of snapshots: a size, or a share of what is free after the load.
         cache_dir: folder of snapshots in files, which outlive the engine; None: there is none.
         cache_disk: bound of all files there; None: `CACHE_DISK`.
@@ -87,6 +90,7 @@ class EngineSettings:
     queue_timeout: float | None = None
     min_rate: float = 1.0
     prefill_share: float = 0.5
+    reserve: float | None = None
     cache_memory: str = "25%"
     cache_dir: str | os.PathLike[str] | None = None
     cache_disk: str | None = None
@@ -123,8 +127,8 @@ class LocalEngine:
         self._info = describe(model, name, context)
         room = Room(model, context)
         limits = Limits(rows=model.chunk, wide=model.rows, max_running=s.max_running,
-                        min_rate=s.min_rate, share=s.prefill_share,
-                        kept_bytes=room.kept_bytes)  # fmt: skip
+                        min_rate=s.min_rate, share=s.prefill_share, kept_bytes=room.kept_bytes,
+                        reserve=s.reserve or 0.0, session_bytes=room.free_bytes)  # fmt: skip
         self._cache = PrefixCache(_size(s.cache_memory, room.free_bytes))
         self._disk = (
             DiskCache(Path(s.cache_dir), parse_bytes(s.cache_disk or CACHE_DISK), model,
@@ -164,7 +168,7 @@ class LocalEngine:
             raise EngineError("[serve] the engine has failed")
         if self._draining:
             raise Busy("[serve] the server is about to end", retry_after=5)
-        if not job.done and self._loop.is_full(self._settings.max_queued):
+        if not (job.lost or job.done) and self._loop.is_full(self._settings.max_queued):
             raise Busy(f"[serve] {self._settings.max_queued} choices wait already")
         now = time.monotonic()
         choices = [

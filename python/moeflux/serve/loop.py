@@ -25,7 +25,7 @@ from .metrics import Metrics
 from .outbox import Outbox
 from .prefix_cache import PrefixCache
 from .prefixes import Prefixes
-from .scheduler import MOST_RUNNING, Limits, Running, State, StepPlan, Waiting, plan
+from .scheduler import Limits, Running, State, StepPlan, Waiting, plan
 from .sequence import Sequence
 from .steps import Feed, Steps
 from .ticket import Ticket
@@ -120,8 +120,7 @@ class StepLoop:
     def is_full(self, max_queued: int) -> bool:
         """Whether so many choices wait beyond those that find a place at once."""
         running, waiting = self.counts
-        places = self._limits.max_running or MOST_RUNNING
-        free = 0 if self._waiting else max(places - running, 0)
+        free = 0 if self._waiting else max(self._limits.places(goes_on=False) - running, 0)
         return waiting >= max_queued + free
 
     @property
@@ -163,6 +162,7 @@ class StepLoop:
         if wanted.preempt and self.prefixes.drop_reads():
             wanted = self._plan()
         if wanted.preempt or wanted.admit:
+            self._outbox.send()  # a restore may take long
             self._apply(wanted)
             wanted = self._plan()
         self._evict(wanted)
@@ -201,7 +201,7 @@ class StepLoop:
         promised = sum(r.promised for r in running) if self._waiting else 0
         waiting = tuple(
             Waiting(key, q.job.client, q.left, self._room.bytes(q.expected(AHEAD)),
-                    now - q.taken.submitted, self._ready(q, promised), q.generated > 0)
+                    now - q.taken.submitted, self._ready(q, promised), q.goes_on)
             for key, q in self._waiting.items()
         )  # fmt: skip
         state = State(waiting, running, self._room.free_bytes, self.prefixes.nbytes, now)

@@ -31,6 +31,8 @@ class Limits:
         short: tokens of a remainder that joins whatever the share.
         patience: seconds in the queue after which a choice goes first.
         kept_bytes: free bytes that stay for experts: those of a token, beyond the least slots.
+        reserve: of places and of `session_bytes`, for answers that go on: another replica's.
+        session_bytes: that sessions can take in all.
     """
 
     rows: int = 256
@@ -42,6 +44,17 @@ class Limits:
     short: int = 64
     patience: float = 30.0
     kept_bytes: int = 0
+    reserve: float = 0.0
+    session_bytes: int = 0
+
+    def places(self, goes_on: bool = True) -> int:
+        """Choices that may run, for one that goes on or one that begins."""
+        places = self.max_running or MOST_RUNNING
+        return places if goes_on else max(int(places * (1 - self.reserve)), 1)
+
+    def kept(self, goes_on: bool) -> int:
+        """Bytes that stay free of it."""
+        return self.kept_bytes + (0 if goes_on else int(self.reserve * self.session_bytes))
 
     @property
     def most(self) -> int:
@@ -186,9 +199,11 @@ def _admit(
     owners = Counter(owner_of(r.client) for r in state.running)
     queue = [w for w in state.waiting if w.ready]
     used = {w.client: _used(w.client, costs, state.now) for w in queue}
-    while queue and _has_place(clients.total(), costs, limits):
+    while queue and clients.total() < limits.places():
         best = min(queue, key=lambda w: _order(w, clients, owners, used[w.client], limits))
-        if clients and free - best.nbytes < limits.kept_bytes:
+        if not _has_place(clients.total(), costs, limits, best.goes_on):
+            break
+        if clients and free - best.nbytes < limits.kept(best.goes_on):
             break  # the first in turn waits for room; no smaller one passes it for ever
         queue.remove(best)
         admitted.append(best.key)
@@ -221,9 +236,9 @@ def _used(client: str, costs: Costs, now: float) -> tuple[float, float]:
     return costs.used(owner_of(client), now), costs.used(client, now)
 
 
-def _has_place(running: int, costs: Costs, limits: Limits) -> bool:
-    if limits.max_running is not None:
-        return running < limits.max_running
-    if running >= MOST_RUNNING:
+def _has_place(running: int, costs: Costs, limits: Limits, goes_on: bool) -> bool:
+    if running >= limits.places(goes_on):
         return False
+    if limits.max_running is not None or goes_on:
+        return True
     return running < 2 or costs.decode_seconds(running + 1) * limits.min_rate <= 1

@@ -167,6 +167,11 @@ class Sequence:
         return len(self.tokens) - self._n_prompt
 
     @property
+    def goes_on(self) -> bool:
+        """Whether its client sees a pause while it waits."""
+        return self.job.lost or self.generated > 0
+
+    @property
     def echoes(self) -> bool:
         """Whether its next tokens are to be scored."""
         return not self._told_scores and len(self._scores) < self._n_prompt
