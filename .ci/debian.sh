@@ -17,12 +17,13 @@ make_debian() {  # in $1, an empty folder
 
 settings_of_pip() {  # of this machine, into the Debian in $1, and the files and folders that they name
   # (an index names files beside it): after packages, for one of them replaces the certificates.
-  local root=$1 path
+  local root=$1 path parent
   { echo "[global]" && pip config list | sed -n "s/^global\.\([a-z-]*\)='\(.*\)'$/\1 = \2/p"; } >"$root/etc/pip.conf"
   for path in $(pip config list | grep -o "[ '/]/[^ ']*" | sed 's,^[^/]*//*,/,'); do
     if [ -d "$path" ]; then
-      [ "$(dirname "$path")" = / ] || path=$(dirname "$path")
-      mkdir -p "$root$path" && mount --bind "$path" "$root$path"
+      parent=$(dirname "$path")
+      [ "$(dirname "$parent")" = / ] || path=$parent  # never /opt as a whole: what is installed there stays inside
+      mkdir -p "$root$path" && mount --bind -o ro "$path" "$root$path"
     elif [ -f "$path" ]; then
       mkdir -p "$root$(dirname "$path")" && cp -L "$path" "$root$path"
     fi
