@@ -20,7 +20,7 @@ struct QMatmulArgs {
 };
 
 struct AttentionRowsArgs {
-  uint n, position, heads, kv_heads, head_dim, rotary_dim, norm_q, norm_k;
+  uint n, position, heads, kv_heads, head_dim, rotary_dim, norm_q, norm_k, norm_v;
   float eps, rope_scale;
 };
 
@@ -35,11 +35,31 @@ struct AttentionMergeArgs {
   uint heads, head_dim, splits, n_sinks;
 };
 
+struct AttentionWideArgs {
+  uint heads, heads_per_kv, kv_dim, value_dim, values_are_keys, from, kv_len;
+  uint split, splits, first_split, parts, ends;
+  uint extents, last, keys_at, values_at, last_keys_at, last_values_at;
+  float scale;
+};
+
 struct AttentionPrefillArgs {
-  uint n, position, heads, heads_per_kv, kv_dim, window, has_sinks;
+  uint n, position, heads, heads_per_kv, kv_dim, value_dim, window, has_sinks;
   uint first_tile, tiles, splits, split, key_begin, key_end, resumes, ends;
   uint extents, last, keys_at, values_at, last_keys_at, last_values_at;
   float scale;
+};
+
+struct LatentRowsArgs {
+  uint n, position, heads, rank, nope_dim, rope_dim, query_step;
+  float query_growth, eps, rope_scale;
+};
+
+struct AbsorbKeysArgs {
+  uint n, heads, rank, width, nope_dim, q_head, kv_head;
+};
+
+struct AbsorbValuesArgs {
+  uint n, heads, rank, nope_dim, value_dim;
 };
 
 struct GatedDeltaNetArgs {

@@ -2,28 +2,12 @@
 // takes one split for the queries of one key head, so that keys and values are read once. The splits
 // are merged by attention_merge_f32. Where one begins depends on the number of positions alone.
 #include "attention_head.h"
+#include "fold.h"
 
 constant constexpr uint kMostHeadDim = 256;     // of a head
 constant constexpr uint kDecodeSimdgroups = 8;  // of a threadgroup
 constant constexpr uint kKeyLanes = 8;          // lanes that share a key
 constant constexpr uint kKeysAtOnce = 4;        // that a SIMD group reads at a time
-
-// Sums over the lanes that differ in the bits of `mask`: a lane keeps the half of `values` that its
-// own bit names.
-template <uint kCount>
-inline void fold(thread float* values, ushort mask, uint lane) {
-  const bool upper = (lane & mask) != 0;
-  if (kCount == 1) {
-    values[0] += simd_shuffle_xor(values[0], mask);
-    return;
-  }
-#pragma unroll
-  for (uint i = 0; i < kCount / 2; ++i) {
-    const float kept = upper ? values[i + kCount / 2] : values[i];
-    const float sent = upper ? values[i] : values[i + kCount / 2];
-    values[i] = kept + simd_shuffle_xor(sent, mask);
-  }
-}
 
 // scores[p, i] = query i . keys[p] for p < n. A SIMD group takes eight positions at a time, two for
 // each eight of its lanes, of which each has every eighth four channels.

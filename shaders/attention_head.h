@@ -10,6 +10,16 @@ struct HeadTurn {
   float scale;  // of the norm; 1 without one
 };
 
+// What the norm of a head (head_dim) multiplies it by; 1 without one. To be called by all lanes.
+inline float head_scale(
+    device const float* head, uint head_dim, bool normed, float eps, uint lane) {
+  float sum = 0.0f;
+  if (normed)
+    for (uint i = lane; i < head_dim; i += kSimdWidth) sum = fma(head[i], head[i], sum);
+  sum = simd_sum(sum);
+  return normed ? precise::rsqrt(sum / float(head_dim) + eps) : 1.0f;
+}
+
 // How a head (head_dim) turns. To be called by all lanes.
 inline HeadTurn head_turn(device const float* head,
                           uint head_dim,
@@ -25,11 +35,7 @@ inline HeadTurn head_turn(device const float* head,
   turn.normed = normed;
   turn.position = float(position);
   turn.rope_scale = rope_scale;
-  float sum = 0.0f;
-  if (normed)
-    for (uint i = lane; i < head_dim; i += kSimdWidth) sum = fma(head[i], head[i], sum);
-  sum = simd_sum(sum);
-  turn.scale = normed ? precise::rsqrt(sum / float(head_dim) + eps) : 1.0f;
+  turn.scale = head_scale(head, head_dim, normed, eps, lane);
   return turn;
 }
 

@@ -48,9 +48,9 @@ inline float sum_of_16(float value) {
 // For each token t < n at position `position + t` and each head h, over the positions p up to its
 // own, with a window over the last `window` of them alone:
 //   out[t, h] = softmax(scale * q[t, h] . key p) . value p
-// q (n, heads, HeadDim), out (splits, n, heads, HeadDim), stats (ceil(HeadDim / 128), splits, n,
-// heads, 2), sinks (heads): with has_sinks one more score each, of no value. The cache is that of
-// attention_decode. A threadgroup has 64 rows (t, query of a key head) and 128 channels of a split
+// q (n, heads, HeadDim), out (splits, n, heads, value_dim): of the first channels of values alone;
+// stats (ceil(value_dim / 128), splits, n, heads, 2), sinks (heads): with has_sinks one more score
+// each, of no value. The cache is that of attention_decode. A threadgroup has 64 rows (t, query of a key head) and 128 channels of a split
 // of the keys: `split` positions, the first split from key_begin on, up to key_end, 64 at a time. A
 // thread has 4 x 4 scores and 4 x 8 sums. Without `ends`, and with several splits, out has the sums
 // and stats (their largest score, the sum of weights); with `resumes` they begin as these are there.
@@ -59,20 +59,21 @@ inline float sum_of_16(float value) {
 /// @aligned out 16
 /// @elements q n * heads * HeadDim
 /// @elements blocks 4 * extents
-/// @elements out splits * n * heads * HeadDim
-/// @elements stats ends > 0 && resumes == 0 ? 0 : ceil_div(HeadDim, 128) * splits * n * heads * 2
+/// @elements out splits * n * heads * value_dim
+/// @elements stats ends > 0 && resumes == 0 ? 0 : ceil_div(value_dim, 128) * splits * n * heads * 2
 /// @elements sinks has_sinks > 0 ? heads : 0
 /// @threadgroup 256
 /// @default_threadgroup 256
-/// @grid splits * tiles * (heads / heads_per_kv) * ceil_div(HeadDim, 128) * 256
-/// @require HeadDim > 0 && HeadDim <= 256 && HeadDim % 4 == 0
+/// @grid splits * tiles * (heads / heads_per_kv) * ceil_div(value_dim, 128) * 256
+/// @require HeadDim > 0 && HeadDim % 4 == 0
+/// @require value_dim > 0 && value_dim <= HeadDim && value_dim % 4 == 0
 /// @require heads_per_kv > 0 && heads % heads_per_kv == 0
 /// @require kv_dim % 4 == 0 && heads / heads_per_kv * HeadDim <= kv_dim
 /// @require n > 0 && first_tile + tiles <= ceil_div(n * heads_per_kv, 64)
 /// @require key_begin % 64 == 0 && key_end <= position + n && position + n <= extents * 256
 /// @require splits > 0 && split % 64 == 0 && key_begin + splits * split >= key_end
 /// @require splits == 1 || ends + resumes == 0
-/// @require grid == splits * tiles * (heads / heads_per_kv) * ceil_div(HeadDim, 128) * 256
+/// @require grid == splits * tiles * (heads / heads_per_kv) * ceil_div(value_dim, 128) * 256
 template <typename T>
 kernel void attention_prefill(device const float* q [[buffer(0)]],
                               device const ulong2* blocks [[buffer(1)]],
@@ -85,7 +86,7 @@ kernel void attention_prefill(device const float* q [[buffer(0)]],
   threadgroup float4 tile[2 * kBlockChannels * kQueryPitch];  // queries and keys; then weights
   threadgroup float4 value_tile[kBlockValues * kValueSlice / 4];
   threadgroup float4* key_tile = tile + kBlockChannels * kQueryPitch;
-  const uint slices = (HeadDim + kValueSlice - 1) / kValueSlice;
+  const uint slices = (args.value_dim + kValueSlice - 1) / kValueSlice;
   const uint kv_heads = args.heads / args.heads_per_kv;
   const uint slice = group % slices;
   const uint kv_head = group / slices % kv_heads;
@@ -122,8 +123,9 @@ kernel void attention_prefill(device const float* q [[buffer(0)]],
     const ulong stat = (ulong(slice) * args.n * args.heads + head) * 2;
     top[i] = stats[stat];
     total[i] = stats[stat + 1];
-    if (channel < HeadDim) sum[2 * i] = load4(out + head * HeadDim + channel);
-    if (channel + 64 < HeadDim) sum[2 * i + 1] = load4(out + head * HeadDim + channel + 64);
+    device const float* from = out + head * args.value_dim + channel;
+    if (channel < args.value_dim) sum[2 * i] = load4(from);
+    if (channel + 64 < args.value_dim) sum[2 * i + 1] = load4(from + 64);
   }
 
   for (uint block = begin; block < end; block += kBlockKeys) {
@@ -191,7 +193,7 @@ kernel void attention_prefill(device const float* q [[buffer(0)]],
         const uint c = slice * kValueSlice + thread_index % 32 * 4;
         device const T* value = values + block_at + ulong(min(p + row, n_keys - 1)) * args.kv_dim;
         value_tile[row * kValueSlice / 4 + thread_index % 32] =
-            c < HeadDim ? load4(value + c) : float4(0.0f, 0.0f, 0.0f, 0.0f);
+            c < args.value_dim ? load4(value + c) : float4(0.0f, 0.0f, 0.0f, 0.0f);
       }
       threadgroup_barrier(mem_flags::mem_threadgroup);
 #pragma unroll 4
@@ -223,9 +225,9 @@ kernel void attention_prefill(device const float* q [[buffer(0)]],
       weights = weights * shrink + precise::exp(sinks[of_kv] - most);
     }
     if (args.ends) shrink /= weights;
-    device float* to = out + head * HeadDim + channel;
-    if (channel < HeadDim) *(device float4*)to = sum[2 * i] * shrink;
-    if (channel + 64 < HeadDim) *(device float4*)(to + 64) = sum[2 * i + 1] * shrink;
+    device float* to = out + head * args.value_dim + channel;
+    if (channel < args.value_dim) *(device float4*)to = sum[2 * i] * shrink;
+    if (channel + 64 < args.value_dim) *(device float4*)(to + 64) = sum[2 * i + 1] * shrink;
     if (args.ends || at != 0) continue;
     const ulong stat = (ulong(slice) * args.splits * args.n * args.heads + head) * 2;
     stats[stat] = top[i];

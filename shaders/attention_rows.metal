@@ -6,7 +6,7 @@ constant constexpr uint kRowSimdgroups = 8;  // of a threadgroup
 
 // For each head of each row: y = norm ? rms_norm(x) * weight : x, and the first rotary_dim channels
 // of y turn in pairs (i, i + rotary_dim / 2) by position * inv_freq[i]. q turns in place; keys = y
-// of k; values = v, as it is. Row r is at position `position + r`. q (n, heads, head_dim), k, v,
+// of k; values = v, as it is or, with norm_v, normed without a weight. v may be k. Row r is at position `position + r`. q (n, heads, head_dim), k, v,
 // keys, values (n, kv_heads, head_dim): the last two are these positions of a cache. q_norm, k_norm
 // (head_dim), inv_freq (rotary_dim / 2). A SIMD group per head and row. Angles are products of
 // floats, as the models were trained with; sin and cos are precise, since angles go far beyond pi.
@@ -47,7 +47,10 @@ kernel void attention_rows(device float* q [[buffer(0)]],
   const ulong q_at = (ulong(row) * args.heads + head) * args.head_dim;
   const ulong kv_at = (ulong(row) * args.kv_heads + kv_head) * args.head_dim;
   if (is_v) {
-    for (uint i = lane; i < args.head_dim; i += kSimdWidth) store(values + kv_at + i, v[kv_at + i]);
+    device const float* value = v + kv_at;
+    const float scale = head_scale(value, args.head_dim, args.norm_v != 0, args.eps, lane);
+    for (uint i = lane; i < args.head_dim; i += kSimdWidth)
+      store(values + kv_at + i, value[i] * scale);
     return;
   }
   device const float* from = is_q ? q + q_at : k + kv_at;

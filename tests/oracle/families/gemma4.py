@@ -43,7 +43,7 @@ FAMILY = Family(
     mlx_experts="experts.switch_glu",
     fused_experts=True,
     normalised=True,
-    beyond_devices="attention with them",
+    beyond_devices="factors of experts",
     wrapper={
         "architectures": ["Gemma4ForConditionalGeneration"],
         "model_type": "gemma4",

@@ -11,6 +11,7 @@ namespace moeflux::ops::gpu {
 
 struct AttentionSplits {
   uint32_t heads = 0, group = 1, head_dim = 0, window = 0;  // queries; of a key head
+  uint32_t value_dim = head_dim;                            // channels of values that are summed
 
   static constexpr uint32_t kLeast = 32;     // positions of a split of one token
   static constexpr uint32_t kMany = 128;     // splits, beyond which they become longer
@@ -61,9 +62,11 @@ struct AttentionSplits {
     return window ? std::min<uint64_t>(keys, uint64_t(window) + kRows / group + 2 * kBlock) : keys;
   }
   uint64_t macs(uint64_t tiles, uint64_t keys) const {
-    return 2 * tiles * kRows * (heads / group) * slices() * kSlice * walked(keys);
+    // Every slice of values has scores of its own.
+    const uint64_t of_row = uint64_t(quotient(head_dim, kSlice) + 1) * slices() * kSlice;
+    return tiles * kRows * (heads / group) * of_row * walked(keys);
   }
-  uint32_t slices() const { return (head_dim + kSlice - 1) / kSlice; }
+  uint32_t slices() const { return (value_dim + kSlice - 1) / kSlice; }
 
   // What of many(), of one split, goes into a dispatch of `most` multiply-adds: so many tiles and
   // positions, the least that there can be where that is more. With a window the positions that a
@@ -84,7 +87,7 @@ struct AttentionSplits {
   // Floats of the sums that wait for others, for up to n rows up to `context`, and of what is known
   // of them.
   uint64_t most_partial(uint32_t n, uint32_t context) const {
-    return most_sums(n, context) * head_dim;
+    return most_sums(n, context) * value_dim;
   }
   uint64_t most_stats(uint32_t n, uint32_t context) const {
     return std::max<uint64_t>(most_sums(n, context), n > 1 ? uint64_t(n) * heads : 0) * 2 *

@@ -14,7 +14,7 @@ from .cases_elementwise import wide
 EXTENT, UNIT = 256, 16  # positions of an extent; bytes of which a place in a block is a multiple
 ROWS, KEYS, SLICE = 64, 64, 128  # of a tile of attention_prefill
 
-# (n, heads, key heads, head_dim, rotary_dim, first position, norms)
+# (n, heads, key heads, head_dim, rotary_dim, first position, norms: of all three where 2)
 QKV = [
     (1, 1, 1, 128, 128, 0, 1),
     (2, 4, 2, 128, 64, 4095, 1),
@@ -23,6 +23,7 @@ QKV = [
     (5, 1, 1, 6, 2, 7, 1),
     (1, 2, 1, 33, 32, 31, 0),
     (2, 2, 2, 40, 0, 5, 1),
+    (3, 2, 1, 512, 512, 300, 2),
 ]
 # (heads, heads per key head, head_dim, kv_len, split, window, whether one split ends)
 DECODE = [
@@ -49,8 +50,9 @@ MERGE = [
     (5, 132, 300, 1),
     (2, 64, 9, 1),
 ]
-# (n, position, heads, heads per key head, head_dim, window, sinks): a dispatch of all keys, of
-# several splits, or one that goes on after others and does not end
+# (n, position, heads, heads per key head, head_dim, window, sinks), and channels of values where
+# they are fewer: a dispatch of all keys, of several splits, or one that goes on after others and
+# does not end
 PREFILL = [
     (1, 0, 1, 1, 4, 0, 0),
     (16, 0, 2, 1, 32, 0, 1),
@@ -64,6 +66,9 @@ PREFILL = [
     (20, 100, 7, 7, 192, 30, 1),
     (65, 1, 2, 2, 80, 64, 0),
     (5, 500, 16, 16, 64, 100, 0),
+    (3, 70, 4, 2, 512, 0, 0),
+    (2, 600, 20, 20, 576, 0, 0, 512),
+    (7, 90, 3, 3, 80, 0, 1, 36),
 ]
 
 
@@ -72,7 +77,7 @@ def draw_qkv(rng: Generator) -> Shape:
     rotary_dim = 2 * int(rng.integers(0, head_dim // 2 + 1))
     position = int(rng.choice([0, 1, 500, 40_000, 262_144]))
     n, heads, kv_heads = (int(v) for v in rng.integers(1, 5, 3))
-    return n, heads, kv_heads, head_dim, rotary_dim, position, int(rng.integers(0, 2))
+    return n, heads, kv_heads, head_dim, rotary_dim, position, int(rng.integers(0, 3))
 
 
 def draw_decode(rng: Generator) -> Shape:
@@ -264,7 +269,8 @@ class Rows:
     """What a prompt's rows see, and their sums over ranges of positions."""
 
     def __init__(self, rng: Generator, kind: str, shape: Shape):
-        self.n, self.position, self.heads, per_kv, head_dim, window, _ = shape
+        self.n, self.position, self.heads, per_kv, head_dim, window, _, *rest = shape
+        self.value_dim = rest[0] if rest else head_dim
         self.end = self.position + self.n
         self.cache = Cache(rng, kind, self.end, self.heads // per_kv, head_dim)
         self.q = floats(rng, self.n, self.heads, head_dim)
@@ -278,7 +284,7 @@ class Rows:
 
     def sums(self, begin: int, end: int) -> tuple[Array, Array]:
         """(n, heads, head_dim) and (n, heads, 2)."""
-        values = self.cache.value[begin:end][:, self.of].transpose(1, 0, 2)
+        values = self.cache.value[begin:end][:, self.of, : self.value_dim].transpose(1, 0, 2)
         values = np.broadcast_to(values, (self.n, *values.shape)).reshape(-1, *values.shape[1:])
         part, stats = sums(self.scores[..., begin:end].reshape(len(values), -1), values)
         return part.reshape(self.n, self.heads, -1), stats.reshape(self.n, self.heads, 2)
@@ -296,9 +302,9 @@ def with_sinks(out: Array, stats: Array, sinks: Array | None) -> tuple[Array, Ar
 def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
     def build(rng: Generator, shape: Shape) -> Case:
         rows = Rows(rng, kind, shape)
-        n, position, heads, per_kv, head_dim, window, has_sinks = shape
+        n, position, heads, per_kv, head_dim, window, has_sinks, *_ = shape
         way = str(rng.choice(["whole", "splits", "first", "last"]))
-        slices, end = -(-head_dim // SLICE), rows.end
+        slices, end = -(-rows.value_dim // SLICE), rows.end
         middle = end // 2 // KEYS * KEYS
         begin, stop = {"first": (0, middle or end), "last": (middle, end)}.get(way, (0, end))
         ends, resumes = int(way in ("whole", "last")), int(way == "last" and middle > 0)
@@ -328,7 +334,7 @@ def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
             known = np.broadcast_to(before[1][None], whole.shape).copy()
             known = known if ends else Out(whole, before=known)
         tiles = -(-n * per_kv // ROWS)
-        sizes = [n, position, heads, per_kv, rows.cache.width, window, has_sinks]
+        sizes = [n, position, heads, per_kv, rows.cache.width, rows.value_dim, window, has_sinks]
         parts_of = [0, tiles, splits, split, begin, stop, resumes, ends]
         numbers = [*sizes, *parts_of, *rows.cache.args, rows.scale]
         args = [rows.q, rows.cache.blocks, result, known, sinks, *numbers]
@@ -358,12 +364,17 @@ def into_cache(kind: str) -> Callable[[Generator, Shape], Case]:
         q, k, v = (floats(rng, n, h, head_dim) for h in (heads, kv_heads, kv_heads))
         q_norm, k_norm = (floats(rng, head_dim) if norms else None for _ in range(2))
         dtype = np.uint16 if kind == "bf16" else np.float32
-        values = Out(decode(encode(v, kind)), dtype=dtype)
+        value = decode(encode(v, kind))
+        if norms == 2:
+            value = oracles.rms_norm(decode(v), np.ones(head_dim), 1e-6)
+        values = Out(value, dtype=dtype)
+        normed = int(norms > 0)
         args = [
             Out(*rotated(q, q_norm), before=q),
             *[k, v, Out(*rotated(k, k_norm), dtype=dtype), values, q_norm, k_norm],
             inv_freq if rotary_dim else None,
-            *[n, position, heads, kv_heads, head_dim, rotary_dim, norms, norms, 1e-6, rope_scale],
+            *[n, position, heads, kv_heads, head_dim, rotary_dim],
+            *[normed, normed, int(norms == 2), 1e-6, rope_scale],
         ]
         grid = -(-n * (heads + 2 * kv_heads) // 8) * 256
         return Case(f"attention_rows_{kind}", args, grid, 256, text=f"{shape}")

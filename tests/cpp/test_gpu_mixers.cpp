@@ -1,0 +1,135 @@
+// GpuOps' mixers against the CPU's: wide heads, latent attention. Outputs are NaN
+// before.
+#include <algorithm>
+
+#include "cache_table.h"
+#include "gpu_rig.h"
+#include "ops/cpu/cpu_ops.h"
+
+using namespace moeflux;
+using ops::Segment;
+using test::DType;
+using test::GpuRig;
+using test::kContext;
+using test::require_close;
+using test::workload;
+
+namespace {
+
+// Rows of one session on both sides, in calls of so many, by dispatches of at most so many
+// multiply-adds. The sums of the device.
+template <class Mixer>
+std::vector<float> compare_session(GpuRig& rig, const Mixer& w, uint32_t d, DType cache,
+                                   const std::vector<uint32_t>& calls,
+                                   uint64_t macs = ops::gpu::kAttentionMacs) {
+  auto work = workload();
+  work.rows = *std::max_element(calls.begin(), calls.end());
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
+  const auto gpu = ops::gpu::make_gpu_ops(*rig.arena, cache, macs);
+  ops::cpu::CpuOps cpu(*rig.arena, ops::cpu::select_kernels("portable"), 1,
+                       ops::Precision::float32,
+                       cache == DType::f32 ? ops::CacheType::f32 : ops::CacheType::bf16);
+  gpu->reserve(work);
+  cpu.reserve(work);
+  const auto table = [&](const ops::Ops& ops) {
+    return cache_table(ops.cache_form(w.cache()), kContext, [&](uint64_t nbytes) {
+      return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
+    });
+  };
+  const auto on_gpu = table(*gpu), on_cpu = table(cpu);
+  std::vector<float> found;
+  Segment segment;
+  for (const uint32_t n : calls) {
+    segment.n = n;
+    float* x = rig.floats(n * d, -2, 2);
+    float* expected = rig.copy(x, n * d);
+    const ops::Rows normed{rig.floats(n * d, -0.1f, 0.1f), n};
+    segment.cache = on_gpu.data(), segment.blocks = rig.blocks(on_gpu);
+    gpu->mix(mixer, {&segment, 1}, normed, x);
+    gpu->submit({})->wait();
+    segment.cache = on_cpu.data();
+    cpu.mix(mixer, {&segment, 1}, normed, expected);
+    // A number near to a tie may be cached either way.
+    require_close({x, n * d}, {expected, n * d}, cache == DType::f32 ? 2e-5 : 1e-3);
+    found.insert(found.end(), x, x + n * d);
+    segment.position += n;
+  }
+  return found;
+}
+
+template <class Mixer>
+void require_refused(const Mixer& w, const char* words) {
+  GpuRig rig;
+  auto work = workload();
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
+  CHECK_THROWS_WITH_AS(rig.reserve(work), doctest::Contains(words), NoKernelError);
+}
+
+ops::Mla latent(GpuRig& rig, uint32_t d, bool narrow_queries) {
+  ops::Mla w;
+  w.n_heads = 10, w.rank = 132, w.nope_dim = 24, w.rope_dim = 8, w.value_dim = 20;
+  w.rope_scale = 1.25f, w.scale = 0.3f, w.query_growth = 0.125f;
+  w.query_step = narrow_queries ? 16 : 0;
+  if (narrow_queries) w.q_a = rig.linear(32, d), w.q_norm = rig.floats(32);
+  w.q_b = rig.linear(10 * w.q_head(), narrow_queries ? 32 : d);
+  w.kv_a = rig.linear(w.cached(), d, 4), w.kv_norm = rig.floats(w.rank);
+  w.kv_b = rig.floats(uint64_t(10) * w.kv_head() * w.rank, -0.2f, 0.2f);
+  w.o = rig.linear(d, 200), w.inv_freq = rig.floats(4, 0.1f, 1);
+  return w;
+}
+
+const std::vector<uint32_t> kCalls = {1, 20, 1, 1, 64, 64, 1, 64, 64, 1};
+
+}  // namespace
+
+TEST_CASE("gpu: wide heads, values that are keys, norms of values and of what comes out") {
+  for (const DType cache : {DType::f32, DType::bf16})
+    for (const uint32_t head_dim : {64u, 512u})
+      for (const bool keys_are_values : {false, true})
+        for (const uint32_t window : {0u, 40u}) {
+          GpuRig rig;
+          const uint32_t d = 32, heads = 6 * head_dim, kv = 2 * head_dim;
+          ops::Attention w;
+          w.n_heads = 6, w.n_kv_heads = 2, w.head_dim = head_dim, w.rotary_dim = head_dim;
+          w.window = window, w.scale = 0.7f, w.value_norm = keys_are_values;
+          w.inv_freq = rig.floats(head_dim / 2, 0.1f, 1);
+          w.q = rig.linear(heads, d), w.k = rig.linear(kv, d), w.o = rig.linear(d, heads);
+          if (!keys_are_values) w.v = rig.linear(kv, d);
+          if (head_dim > 64) w.sinks = rig.floats(6, -1, 1);
+          w.q_norm = rig.floats(head_dim, 0.1f, 0.3f), w.k_norm = rig.floats(head_dim, 0.1f, 0.3f);
+          w.post_norm = rig.floats(d);
+          compare_session(rig, w, d, cache, {1, 20, 1, 64, 64, 1});
+        }
+}
+
+TEST_CASE("gpu: latent attention with and without narrow queries, in both types of cache") {
+  for (const DType cache : {DType::f32, DType::bf16})
+    for (const bool narrow_queries : {false, true}) {
+      GpuRig rig;
+      compare_session(rig, latent(rig, 32, narrow_queries), 32, cache, kCalls);
+    }
+}
+
+TEST_CASE("gpu: latent attention is cut into dispatches of bounded work, and no bit changes") {
+  std::vector<std::vector<float>> found;
+  for (const uint64_t macs : {UINT64_C(1), UINT64_C(1) << 20, ops::gpu::kAttentionMacs}) {
+    GpuRig rig;  // of the same random numbers
+    found.push_back(compare_session(rig, latent(rig, 32, true), 32, DType::f32, kCalls, macs));
+  }
+  CHECK((found[0] == found[2] && found[1] == found[2]));
+}
+
+TEST_CASE("gpu: mixers of sizes that no kernel does are refused by name before they run") {
+  for (const uint32_t head_dim : {6u, 644u}) {
+    ops::Attention w;
+    w.n_heads = w.n_kv_heads = 1, w.head_dim = head_dim;
+    require_refused(w, "heads of attention: expected a multiple of 4 up to 640, found");
+  }
+  for (const auto& [rank, rope] : {std::pair(34u, 2u), {36u, 2u}, {640u, 4u}}) {
+    ops::Mla w;
+    w.n_heads = 1, w.rank = rank, w.rope_dim = rope;
+    require_refused(w, "latents of attention: expected multiples of 4 up to 640");
+  }
+}
