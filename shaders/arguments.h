@@ -66,6 +66,10 @@ struct GatedDeltaNetArgs {
   uint n, key_heads, value_heads, value_dim, stride;
 };
 
+struct StateSpaceArgs {
+  uint n, heads, n_groups, head_dim, stride;
+};
+
 struct MoeCombineArgs {
   uint n, dim, top_k, has_shared, has_gate;
 };

@@ -5,13 +5,14 @@
 constant constexpr uint kLaneKeys = 16;  // of one row of S that a lane holds: Dk up to 512
 constant constexpr uint kLaneRows = 2;   // rows of S a SIMD group updates: two sums in flight
 
-// y[t, c] = silu(sum over j < taps of weights[c, j] * x[t - taps + 1 + j, c]), where x before the
-// first token is history_in (taps - 1, channels), oldest first; history_out: the last taps - 1
-// inputs. x, y (n, channels), weights (channels, taps). A thread per channel; the histories may be
-// one buffer.
+// y[t, c] = silu(sum over j < taps of weights[c, j] * x[t - taps + 1 + j, c] + bias[c]), where x
+// before the first token is history_in (taps - 1, channels), oldest first; history_out: the last
+// taps - 1 inputs. x, y (n, channels), weights (channels, taps), bias (channels), with has_bias. A
+// thread per channel; the histories may be one buffer.
 /// @elements history_in (taps - 1) * channels
 /// @elements x n * channels
 /// @elements weights channels * taps
+/// @elements bias has_bias > 0 ? channels : 0
 /// @elements y n * channels
 /// @elements history_out (taps - 1) * channels
 /// @threadgroup any
@@ -22,17 +23,20 @@ constant constexpr uint kLaneRows = 2;   // rows of S a SIMD group updates: two 
 kernel void conv1d_f32(device const float* history_in [[buffer(0)]],
                        device const float* x [[buffer(1)]],
                        device const float* weights [[buffer(2)]],
-                       device float* y [[buffer(3)]],
-                       device float* history_out [[buffer(4)]],
-                       constant uint& n [[buffer(5)]],
-                       constant uint& channels [[buffer(6)]],
-                       constant uint& taps [[buffer(7)]],
+                       device const float* bias [[buffer(3)]],
+                       device float* y [[buffer(4)]],
+                       device float* history_out [[buffer(5)]],
+                       constant uint& n [[buffer(6)]],
+                       constant uint& channels [[buffer(7)]],
+                       constant uint& taps [[buffer(8)]],
+                       constant uint& has_bias [[buffer(9)]],
                        uint channel [[thread_position_in_grid]]) {
   if (channel >= channels) return;
   const uint history = taps - 1;
   device const float* weight = weights + ulong(channel) * taps;
+  const float begin = has_bias ? bias[channel] : 0.0f;
   for (uint t = 0; t < n; ++t) {
-    float sum = 0.0f;
+    float sum = begin;
     for (uint j = 0; j < taps; ++j) {
       const uint at = t + j;  // in history followed by x
       const float value = at < history ? history_in[ulong(at) * channels + channel]

@@ -1,4 +1,4 @@
-// GpuOps' mixers against the CPU's: wide heads, latent attention. Outputs are NaN
+// GpuOps' mixers against the CPU's: wide heads, latent attention, convolution, Mamba-2. Outputs are NaN
 // before.
 #include <algorithm>
 
@@ -27,8 +27,7 @@ std::vector<float> compare_session(GpuRig& rig, const Mixer& w, uint32_t d, DTyp
   const ops::Mixer mixer = w;
   work.mixers = {&mixer};
   const auto gpu = ops::gpu::make_gpu_ops(*rig.arena, cache, macs);
-  ops::cpu::CpuOps cpu(*rig.arena, ops::cpu::select_kernels("portable"), 1,
-                       ops::Precision::float32,
+  ops::cpu::CpuOps cpu(*rig.arena, ops::cpu::select_kernels("portable"), 1, ops::Precision::float32,
                        cache == DType::f32 ? ops::CacheType::f32 : ops::CacheType::bf16);
   gpu->reserve(work);
   cpu.reserve(work);
@@ -56,6 +55,42 @@ std::vector<float> compare_session(GpuRig& rig, const Mixer& w, uint32_t d, DTyp
     segment.position += n;
   }
   return found;
+}
+
+// Rows of several sessions at once, whose states are in place or elsewhere.
+template <class Mixer>
+void compare_states(GpuRig& rig, const Mixer& w, uint32_t d) {
+  auto work = workload();
+  const ops::Mixer mixer = w;
+  work.mixers = {&mixer};
+  rig.reserve(work);
+  const uint64_t state = w.state_floats();
+  for (const bool in_place : {false, true})
+    for (const std::vector<uint32_t>& lengths :
+         {std::vector<uint32_t>{1}, {5}, {1, 3}, {2, 1, 1}}) {
+      std::vector<Segment> gpu, cpu;
+      uint32_t n = 0;
+      for (const uint32_t count : lengths) {
+        Segment segment;
+        segment.row = n, segment.n = count;
+        const float* from = rig.floats(state);
+        for (auto* segments : {&gpu, &cpu}) {
+          segment.state_in = in_place ? rig.copy(from, state) : from;
+          segment.state_out = in_place ? const_cast<float*>(segment.state_in) : rig.nans(state);
+          segments->push_back(segment);
+        }
+        n += count;
+      }
+      float* x = rig.floats(n * d, -2, 2);
+      float* expected = rig.copy(x, n * d);
+      const ops::Rows normed{rig.floats(n * d, -2, 2), n};
+      rig.gpu->mix(mixer, gpu, normed, x);
+      rig.run();
+      rig.cpu->mix(mixer, cpu, normed, expected);
+      require_close({x, n * d}, {expected, n * d});
+      for (size_t i = 0; i < gpu.size(); ++i)
+        require_close({gpu[i].state_out, state}, {cpu[i].state_out, state});
+    }
 }
 
 template <class Mixer>
@@ -121,6 +156,35 @@ TEST_CASE("gpu: latent attention is cut into dispatches of bounded work, and no 
   CHECK((found[0] == found[2] && found[1] == found[2]));
 }
 
+TEST_CASE("gpu: a gated convolution over segments, its states in place and elsewhere") {
+  for (const bool bias : {false, true}) {
+    GpuRig rig;
+    const uint32_t d = 64;
+    ops::GatedConvolution w;
+    w.conv_width = bias ? 2 : 4;
+    w.inputs = rig.linear(3 * d, d, 4), w.out = rig.linear(d, d, 5);
+    w.conv = rig.floats(d * w.conv_width);
+    if (bias) w.conv_bias = rig.floats(d);
+    compare_states(rig, w, d);
+  }
+}
+
+TEST_CASE("gpu: Mamba-2 over segments, its states in place and elsewhere") {
+  for (const bool bias : {false, true}) {
+    GpuRig rig;
+    const uint32_t d = 64;
+    ops::Mamba2 w;
+    w.n_heads = 6, w.head_dim = 16, w.n_groups = 3, w.state_dim = 24, w.conv_width = 4;
+    w.inputs = rig.linear(w.channels(), d, 4), w.z = rig.linear(96, d, 4);
+    w.steps = rig.linear(6, d), w.out = rig.linear(d, 96, 5);
+    w.conv = rig.floats(w.channels() * 4);
+    if (bias) w.conv_bias = rig.floats(w.channels());
+    w.a_log = rig.floats(6), w.dt_bias = rig.floats(6), w.skip = rig.floats(6);
+    w.out_norm = rig.floats(96);
+    compare_states(rig, w, d);
+  }
+}
+
 TEST_CASE("gpu: mixers of sizes that no kernel does are refused by name before they run") {
   for (const uint32_t head_dim : {6u, 644u}) {
     ops::Attention w;
@@ -132,4 +196,7 @@ TEST_CASE("gpu: mixers of sizes that no kernel does are refused by name before t
     w.n_heads = 1, w.rank = rank, w.rope_dim = rope;
     require_refused(w, "latents of attention: expected multiples of 4 up to 640");
   }
+  ops::Mamba2 w;
+  w.state_dim = 513;
+  require_refused(w, "states of up to 512 columns, found 513");
 }

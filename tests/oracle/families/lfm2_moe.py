@@ -39,5 +39,5 @@ FAMILY = Family(
     experts=("w1", "w3", "w2"),
     bias="conv_bias",
     biased="",
-    beyond_devices="a gated convolution",
+    beyond_devices="sigmoid scores",
 )

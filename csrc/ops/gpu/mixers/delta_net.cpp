@@ -66,10 +66,10 @@ void mix(GpuOps& ops, const DeltaNet& w, Segments segments, const Rows& normed, 
     rows.recorder.run({"conv1d_f32"},
                       {rows.recorder.in(segment.state_in + recurrent, history),
                        rows.recorder.in(rows.qkv + at, count),
-                       rows.recorder.in(w.conv, uint64_t(rows.channels) * w.conv_width),
+                       rows.recorder.in(w.conv, uint64_t(rows.channels) * w.conv_width), Place{},
                        rows.recorder.out(rows.convolved + at, count),
                        rows.recorder.out(segment.state_out + recurrent, history), u32(segment.n),
-                       u32(rows.channels), u32(w.conv_width)});
+                       u32(rows.channels), u32(w.conv_width), u32(0)});
   }
   const auto l2_norm = [&](float* from, float scale) {
     const uint64_t count = uint64_t(n - 1) * rows.channels + rows.keys;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from . import oracles
-from .case import Case, Family, Generator, Out, Shape, decode, floats
+from .case import Array, Case, Family, Generator, Out, Shape, decode, floats
 from .cases_elementwise import geometry, wide
 from .cases_matvec import THREADS
 
@@ -36,19 +36,34 @@ def draw_delta(rng: Generator) -> Shape:
     return tuple(int(v) for v in rng.integers([1, 1, 1, 1, 1], [9, 3, 4, 200, 70]))
 
 
+def drawn_bias(rng: Generator, channels: int) -> Array | None:
+    return wide(rng, channels) if rng.random() < 0.5 else None
+
+
+def convolved(
+    history: Array, x: Array, weights: Array, bias: Array | None
+) -> tuple[Array, Array, Array]:
+    """Float64 history (taps - 1, channels), x (n, channels), weights (channels, taps).
+
+    The sums (n, channels), those of magnitudes, and the new history.
+    """
+    window, taps = np.concatenate([history, x]), weights.shape[1]
+    added = np.zeros(x.shape[1]) if bias is None else decode(bias)
+    rows = [window[t : t + taps] for t in range(len(x))]
+    sums = np.stack([np.einsum("kc,ck->c", row, weights) + added for row in rows])
+    size = np.stack([np.einsum("kc,ck->c", abs(row), abs(weights)) + abs(added) for row in rows])
+    return sums, size, window[len(x) :]
+
+
 def conv1d_f32(rng: Generator, shape: Shape) -> Case:
     n, taps, channels = shape
     history, x = floats(rng, taps - 1, channels), wide(rng, n, channels)
-    weights = floats(rng, channels, taps)
-    y, new = oracles.conv1d(decode(history), decode(x), decode(weights))
-    window = np.concatenate([decode(history), decode(x)])
-    size = 1.1 * np.stack(
-        [np.einsum("kc,ck->c", abs(window[t : t + taps]), abs(decode(weights))) for t in range(n)]
-    )
+    weights, bias = floats(rng, channels, taps), drawn_bias(rng, channels)
+    sums, size, new = convolved(decode(history), decode(x), decode(weights), bias)
     args = [
         history if taps > 1 else None,
-        *[x, weights, Out(y, size), Out(new) if taps > 1 else None],
-        *[n, channels, taps],
+        *[x, weights, bias, Out(oracles.silu(sums), 1.1 * size), Out(new) if taps > 1 else None],
+        *[n, channels, taps, int(bias is not None)],
     ]
     return Case("conv1d_f32", args, *geometry(rng, channels), text=f"{shape}")
 

@@ -15,9 +15,9 @@ void mix(gpu::GpuOps& ops, const ShortConvolution& w, Segments segments, const R
     const uint64_t at = uint64_t(segment.row) * d, count = uint64_t(segment.n) * d;
     recorder.run({"conv1d_f32"},
                  {recorder.in(segment.state_in, history), recorder.in(normed.data + at, count),
-                  recorder.in(w.conv, uint64_t(d) * w.width), recorder.out(mixed + at, count),
-                  recorder.out(segment.state_out, history), gpu::u32(segment.n), gpu::u32(d),
-                  gpu::u32(w.width)});
+                  recorder.in(w.conv, uint64_t(d) * w.width), gpu::Place{},
+                  recorder.out(mixed + at, count), recorder.out(segment.state_out, history),
+                  gpu::u32(segment.n), gpu::u32(d), gpu::u32(w.width), gpu::u32(0)});
   }
   ops.project(w.out, mixed, normed.n, out);
   ops.add(out, all, x);
