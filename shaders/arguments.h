@@ -44,7 +44,8 @@ struct AttentionWideArgs {
 
 struct AttentionPrefillArgs {
   uint n, position, heads, heads_per_kv, kv_dim, value_dim, window, has_sinks;
-  uint first_tile, tiles, splits, split, key_begin, key_end, resumes, ends;
+  uint first_tile, tiles, splits, split, first_split, parts;
+  uint key_begin, key_end, resumes, ends;
   uint extents, last, keys_at, values_at, last_keys_at, last_values_at;
   float scale;
 };

@@ -50,9 +50,10 @@ inline float sum_of_16(float value) {
 //   out[t, h] = softmax(scale * q[t, h] . key p) . value p
 // q (n, heads, HeadDim), out (splits, n, heads, value_dim): of the first channels of values alone;
 // stats (ceil(value_dim / 128), splits, n, heads, 2), sinks (heads): with has_sinks one more score
-// each, of no value. The cache is that of attention_decode. A threadgroup has 64 rows (t, query of a key head) and 128 channels of a split
-// of the keys: `split` positions, the first split from key_begin on, up to key_end, 64 at a time. A
-// thread has 4 x 4 scores and 4 x 8 sums. Without `ends`, and with several splits, out has the sums
+// each, of no value. The cache is that of attention_decode. A threadgroup has 64 rows (t, query of a
+// key head) and 128 channels of a split of the keys: `split` positions, the first split from key_begin
+// on, up to key_end, 64 at a time; a dispatch has `parts` splits from the `first_split`th on. A thread
+// has 4 x 4 scores and 4 x 8 sums. Without `ends`, and with several splits, out has the sums
 // and stats (their largest score, the sum of weights); with `resumes` they begin as these are there.
 // One whose positions do not lie in its blocks writes nothing.
 /// @aligned q 16
@@ -64,7 +65,7 @@ inline float sum_of_16(float value) {
 /// @elements sinks has_sinks > 0 ? heads : 0
 /// @threadgroup 256
 /// @default_threadgroup 256
-/// @grid splits * tiles * (heads / heads_per_kv) * ceil_div(value_dim, 128) * 256
+/// @grid parts * tiles * (heads / heads_per_kv) * ceil_div(value_dim, 128) * 256
 /// @require HeadDim > 0 && HeadDim % 4 == 0
 /// @require value_dim > 0 && value_dim <= HeadDim && value_dim % 4 == 0
 /// @require heads_per_kv > 0 && heads % heads_per_kv == 0
@@ -73,7 +74,8 @@ inline float sum_of_16(float value) {
 /// @require key_begin % 64 == 0 && key_end <= position + n && position + n <= extents * 256
 /// @require splits > 0 && split % 64 == 0 && key_begin + splits * split >= key_end
 /// @require splits == 1 || ends + resumes == 0
-/// @require grid == splits * tiles * (heads / heads_per_kv) * ceil_div(value_dim, 128) * 256
+/// @require first_split + parts <= splits
+/// @require grid == parts * tiles * (heads / heads_per_kv) * ceil_div(value_dim, 128) * 256
 template <typename T>
 kernel void attention_prefill(device const float* q [[buffer(0)]],
                               device const ulong2* blocks [[buffer(1)]],
@@ -91,7 +93,7 @@ kernel void attention_prefill(device const float* q [[buffer(0)]],
   const uint slice = group % slices;
   const uint kv_head = group / slices % kv_heads;
   const uint first = (args.first_tile + group / slices / kv_heads % args.tiles) * kQueryRows;
-  const uint split = group / slices / kv_heads / args.tiles;
+  const uint split = args.first_split + group / slices / kv_heads / args.tiles;
   const uint n_rows = args.n * args.heads_per_kv;
   const uint last_row = min(first + kQueryRows, n_rows) - 1;
   const uint split_begin = args.key_begin + split * args.split;

@@ -140,6 +140,7 @@ kernel void absorb_latent_keys_f32(device const float* q [[buffer(0)]],
       if (at >= args.nope_dim) break;
 #pragma unroll
       for (uint r = 0; r < kLatentRows; ++r) {
+        if (first + r >= args.n) break;
         const float x = query[r][at];
         sum[r] = fma(float4(x, x, x, x), key[j], sum[r]);
       }
@@ -194,7 +195,8 @@ kernel void absorb_latent_values_f32(device const float* found [[buffer(0)]],
     const float4 weight = load4(value + c);
 #pragma unroll
     for (uint r = 0; r < kLatentRows; ++r) {
-      const ulong at = ulong(min(first + r, args.n - 1)) * args.heads + head;
+      if (first + r >= args.n) break;
+      const ulong at = ulong(first + r) * args.heads + head;
       sum[r] = dot4(weight, load4(found + at * args.rank + c), sum[r]);
     }
   }

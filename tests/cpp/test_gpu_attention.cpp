@@ -257,4 +257,12 @@ TEST_CASE("gpu: how attention is spread over positions") {
   CHECK(part(UINT64_C(1) << 30) == std::pair(64u, 256u));
   CHECK(part((UINT64_C(1) << 30) - 1) == std::pair(63u, 256u));
   CHECK(part(1) == std::pair(1u, 256u));
+  // One tile of 64 splits of 512 positions: 2^25 multiply-adds a split.
+  const auto of_splits = [&](uint64_t most) {
+    const auto [tiles, splits] = heads.part_of_splits(heads.many(2, 32766), most);
+    return std::pair(tiles, splits);
+  };
+  CHECK(of_splits(UINT64_C(1) << 31) == std::pair(1u, 64u));
+  CHECK(of_splits((UINT64_C(1) << 31) - 1) == std::pair(1u, 63u));
+  CHECK(of_splits(1) == std::pair(1u, 1u));
 }

@@ -1,6 +1,7 @@
 // GpuOps' mixers against the CPU's: wide heads, latent attention, convolution, Mamba-2. Outputs are NaN
 // before.
 #include <algorithm>
+#include <map>
 
 #include "cache_table.h"
 #include "gpu_rig.h"
@@ -16,14 +17,19 @@ using test::workload;
 
 namespace {
 
-// Rows of one session on both sides, in calls of so many, by dispatches of at most so many
-// multiply-adds. The sums of the device.
+struct Compared {
+  std::vector<float> found;  // of the device
+  std::map<std::string_view, uint64_t> kernels;
+};
+
+// Calls of so many rows of one session and one row of another behind them, on both sides, by
+// dispatches of at most so many multiply-adds.
 template <class Mixer>
-std::vector<float> compare_session(GpuRig& rig, const Mixer& w, uint32_t d, DType cache,
-                                   const std::vector<uint32_t>& calls,
-                                   uint64_t macs = ops::gpu::kAttentionMacs) {
+Compared compare_sessions(GpuRig& rig, const Mixer& w, uint32_t d, DType cache,
+                          const std::vector<uint32_t>& calls,
+                          uint64_t macs = ops::gpu::kAttentionMacs) {
   auto work = workload();
-  work.rows = *std::max_element(calls.begin(), calls.end());
+  work.rows = *std::max_element(calls.begin(), calls.end()) + 1;
   const ops::Mixer mixer = w;
   work.mixers = {&mixer};
   const auto gpu = ops::gpu::make_gpu_ops(*rig.arena, cache, macs);
@@ -36,25 +42,39 @@ std::vector<float> compare_session(GpuRig& rig, const Mixer& w, uint32_t d, DTyp
       return reinterpret_cast<std::byte*>(rig.nans(nbytes / 4));
     });
   };
-  const auto on_gpu = table(*gpu), on_cpu = table(cpu);
-  std::vector<float> found;
-  Segment segment;
-  for (const uint32_t n : calls) {
-    segment.n = n;
+  std::vector<ops::CacheExtent> on_gpu[] = {table(*gpu), table(*gpu)};
+  std::vector<ops::CacheExtent> on_cpu[] = {table(cpu), table(cpu)};
+  Compared compared;
+  uint32_t position[] = {0, 0};
+  for (const uint32_t rows : calls) {
+    const uint32_t n = rows + 1, counts[] = {rows, 1};
+    std::vector<Segment> of_gpu(2), of_cpu(2);
+    for (uint32_t i = 0; i < 2; ++i) {
+      // What no row sees any more has been given back.
+      const uint32_t window = w.cache().window, seen = position[i] + 1;
+      for (uint32_t e = 0; window && (e + 1) * 256 + window <= seen; ++e)
+        on_gpu[i][e] = on_cpu[i][e] = {};
+      of_gpu[i].row = i * rows, of_gpu[i].n = counts[i], of_gpu[i].position = position[i];
+      of_cpu[i] = of_gpu[i];
+      of_gpu[i].cache = on_gpu[i].data(), of_cpu[i].cache = on_cpu[i].data();
+      std::vector<ops::CacheExtent> listed = on_gpu[i];
+      for (ops::CacheExtent& extent : listed)
+        if (extent.keys == nullptr) extent = listed.back();
+      of_gpu[i].blocks = rig.blocks(listed);
+      position[i] += counts[i];
+    }
     float* x = rig.floats(n * d, -2, 2);
     float* expected = rig.copy(x, n * d);
     const ops::Rows normed{rig.floats(n * d, -0.1f, 0.1f), n};
-    segment.cache = on_gpu.data(), segment.blocks = rig.blocks(on_gpu);
-    gpu->mix(mixer, {&segment, 1}, normed, x);
+    gpu->mix(mixer, of_gpu, normed, x);
     gpu->submit({})->wait();
-    segment.cache = on_cpu.data();
-    cpu.mix(mixer, {&segment, 1}, normed, expected);
+    cpu.mix(mixer, of_cpu, normed, expected);
     // A number near to a tie may be cached either way.
     require_close({x, n * d}, {expected, n * d}, cache == DType::f32 ? 2e-5 : 1e-3);
-    found.insert(found.end(), x, x + n * d);
-    segment.position += n;
+    compared.found.insert(compared.found.end(), x, x + n * d);
   }
-  return found;
+  compared.kernels = gpu->counts().kernels;
+  return compared;
 }
 
 // Rows of several sessions at once, whose states are in place or elsewhere.
@@ -135,7 +155,7 @@ TEST_CASE("gpu: wide heads, values that are keys, norms of values and of what co
           if (head_dim > 64) w.sinks = rig.floats(6, -1, 1);
           w.q_norm = rig.floats(head_dim, 0.1f, 0.3f), w.k_norm = rig.floats(head_dim, 0.1f, 0.3f);
           w.post_norm = rig.floats(d);
-          compare_session(rig, w, d, cache, {1, 20, 1, 64, 64, 1});
+          compare_sessions(rig, w, d, cache, {1, 20, 1, 64, 192, 64, 1, 1});
         }
 }
 
@@ -143,17 +163,29 @@ TEST_CASE("gpu: latent attention with and without narrow queries, in both types 
   for (const DType cache : {DType::f32, DType::bf16})
     for (const bool narrow_queries : {false, true}) {
       GpuRig rig;
-      compare_session(rig, latent(rig, 32, narrow_queries), 32, cache, kCalls);
+      compare_sessions(rig, latent(rig, 32, narrow_queries), 32, cache, kCalls);
     }
 }
 
 TEST_CASE("gpu: latent attention is cut into dispatches of bounded work, and no bit changes") {
-  std::vector<std::vector<float>> found;
+  std::vector<Compared> runs;
   for (const uint64_t macs : {UINT64_C(1), UINT64_C(1) << 20, ops::gpu::kAttentionMacs}) {
     GpuRig rig;  // of the same random numbers
-    found.push_back(compare_session(rig, latent(rig, 32, true), 32, DType::f32, kCalls, macs));
+    runs.push_back(compare_sessions(rig, latent(rig, 32, true), 32, DType::f32, {300, 1, 4}, macs));
   }
-  CHECK((found[0] == found[2] && found[1] == found[2]));
+  CHECK((runs[0].found == runs[2].found && runs[1].found == runs[2].found));
+  const auto of = [&](size_t run, const char* kernel) { return runs[run].kernels.at(kernel); };
+  // One part each: of 300 rows and of 4; of a row in five places; of 301, 2 and 5 rows.
+  CHECK(of(2, "attention_prefill_f32") == 2);
+  CHECK(of(2, "attention_wide_f32") == 4);
+  CHECK(of(2, "absorb_latent_keys_f32") == 3);
+  // The least: of 300 rows 47 tiles over 300 positions, two splits or two walks each, less those of
+  // tiles that see the first 256 positions alone; of 4 rows one tile of two splits; a split of 32
+  // positions of a row; 4 rows.
+  CHECK(of(0, "attention_prefill_f32") > 47 + 2);
+  CHECK(of(0, "attention_wide_f32") == 1 + 10 + 1 + 1);
+  CHECK(of(0, "absorb_latent_keys_f32") == 76 + 1 + 2);
+  CHECK(of(0, "absorb_latent_values_f32") == 76 + 1 + 2);
 }
 
 TEST_CASE("gpu: a gated convolution over segments, its states in place and elsewhere") {

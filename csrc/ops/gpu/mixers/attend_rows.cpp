@@ -82,44 +82,62 @@ void AttendRows::attend(const Segment& segment) const {
   const bool alone = many.splits == 1;
   const device::Argument out = alone ? to : recorder.out(partial, sums * of.value_dim);
   const device::Argument known = recorder.out(stats, splits.slices() * sums * 2);
-  const auto [tiles, keys] = splits.part(many, ops.attention_macs(prefill));
-  for (uint32_t tile = 0; tile < many.tiles; tile += tiles) {
-    const uint32_t of_part = std::min(tiles, many.tiles - tile);
-    const uint32_t from = alone ? splits.seen_from(segment.position, tile) : many.from;
-    const uint32_t stop_at = alone ? splits.seen_to(segment.position, tile + of_part, end) : end;
-    const uint32_t step = alone ? keys : end;
-    for (uint32_t begin = from; begin < stop_at; begin += step) {
-      const uint32_t stop = std::min(stop_at - begin, step) + begin;
-      recorder.weigh(splits.macs(of_part, stop - begin));
-      recorder.run(prefill,
-                   {recorder.in(q + uint64_t(segment.row) * heads, n * heads), extents.blocks, out,
-                    known, sinks()},
-                   AttentionPrefillArgs{segment.n,
-                                        segment.position,
-                                        of.n_heads,
-                                        group,
-                                        kv_dim,
-                                        of.value_dim,
-                                        of.window,
-                                        uint32_t(of.sinks != nullptr),
-                                        tile,
-                                        of_part,
-                                        many.splits,
-                                        many.split,
-                                        begin,
-                                        stop,
-                                        uint32_t(begin > from),
-                                        uint32_t(alone && stop == stop_at),
-                                        extents.count,
-                                        extents.last,
-                                        extents.keys_at,
-                                        extents.values_at,
-                                        extents.last_keys_at,
-                                        extents.last_values_at,
-                                        of.scale});
+  const uint64_t most = ops.attention_macs(prefill);
+  struct Part {  // of the splits, and of the positions of the one split that there is
+    uint32_t tile, tiles, first_split, splits, begin, stop;
+    bool resumes, ends;
+  };
+  const auto dispatch = [&](const Part& part) {
+    recorder.weigh(splits.macs(part.tiles, alone ? part.stop - part.begin : many.split) *
+                   part.splits);
+    recorder.run(prefill,
+                 {recorder.in(q + uint64_t(segment.row) * heads, n * heads), extents.blocks, out,
+                  known, sinks()},
+                 AttentionPrefillArgs{segment.n,
+                                      segment.position,
+                                      of.n_heads,
+                                      group,
+                                      kv_dim,
+                                      of.value_dim,
+                                      of.window,
+                                      uint32_t(of.sinks != nullptr),
+                                      part.tile,
+                                      part.tiles,
+                                      many.splits,
+                                      many.split,
+                                      part.first_split,
+                                      part.splits,
+                                      part.begin,
+                                      part.stop,
+                                      uint32_t(part.resumes),
+                                      uint32_t(part.ends),
+                                      extents.count,
+                                      extents.last,
+                                      extents.keys_at,
+                                      extents.values_at,
+                                      extents.last_keys_at,
+                                      extents.last_values_at,
+                                      of.scale});
+  };
+  if (alone) {
+    const auto [tiles, keys] = splits.part(many, most);
+    for (uint32_t tile = 0; tile < many.tiles; tile += tiles) {
+      const uint32_t count = std::min(tiles, many.tiles - tile);
+      const uint32_t from = splits.seen_from(segment.position, tile);
+      const uint32_t to_end = splits.seen_to(segment.position, tile + count, end);
+      for (uint32_t begin = from; begin < to_end; begin += keys) {
+        const uint32_t stop = std::min(to_end - begin, keys) + begin;
+        dispatch({tile, count, 0, 1, begin, stop, begin > from, stop == to_end});
+      }
     }
+    return;
   }
-  if (!alone) merge(segment.n, many.splits, to);
+  const auto [tiles, parts] = splits.part_of_splits(many, most);
+  for (uint32_t tile = 0; tile < many.tiles; tile += tiles)
+    for (uint32_t first = 0; first < many.splits; first += parts)
+      dispatch({tile, std::min(tiles, many.tiles - tile), first,
+                std::min(parts, many.splits - first), many.from, end, false, false});
+  merge(segment.n, many.splits, to);
 }
 
 }  // namespace moeflux::ops::gpu

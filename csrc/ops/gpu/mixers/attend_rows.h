@@ -7,6 +7,8 @@
 
 namespace moeflux::ops::gpu {
 
+inline constexpr uint32_t kWidestHead = 640;  // numbers, of attention_wide's kernels
+
 struct AttendHeads {
   uint32_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
   uint32_t value_dim = 0;        // channels of values that are summed, from the first on

@@ -12,7 +12,6 @@ using namespace gpu;
 namespace {
 
 constexpr uint32_t kNarrow = 256;  // numbers of a head, at most, of attention_decode's kernels
-constexpr uint32_t kWidest = 640;  // of attention_wide's
 
 struct Names {
   std::string_view rows, decode[3];  // decode: of 1, 4 and 8 queries
@@ -122,9 +121,10 @@ CacheForm gpu::GpuOps::cache_form(const CacheShape& cache) const {
 }
 
 void mix(GpuOps& ops, const Attention& w, Segments segments, const Rows& normed, float* x) {
-  if (w.head_dim % 4 || w.head_dim > kWidest)
-    throw NoKernelError("[gpu::mix] heads of attention: expected a multiple of 4 up to ", kWidest,
-                        ", found ", w.head_dim, ", which no kernel of a device does; the CPU's do");
+  if (w.head_dim % 4 || w.head_dim > kWidestHead)
+    throw NoKernelError("[gpu::mix] heads of attention: expected a multiple of 4 up to ",
+                        kWidestHead, ", found ", w.head_dim,
+                        ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   uint32_t context = 0;
   for (const Segment& segment : segments) context = std::max(context, segment.position + segment.n);

@@ -84,6 +84,17 @@ struct AttentionSplits {
     return {static_cast<uint32_t>(std::max<uint64_t>(most / (of_tile * kLongest), 1)), kLongest};
   }
 
+  // The same of many() of several splits: so many tiles, of so many splits. One of each at least.
+  struct OfSplits {
+    uint32_t tiles, splits;
+  };
+  OfSplits part_of_splits(const Many& many, uint64_t most) const {
+    const uint64_t of_split = macs(1, many.split);
+    const uint64_t tiles = std::clamp<uint64_t>(most / (of_split * many.splits), 1, many.tiles);
+    return {static_cast<uint32_t>(tiles),
+            static_cast<uint32_t>(std::clamp<uint64_t>(most / (of_split * tiles), 1, many.splits))};
+  }
+
   // Floats of the sums that wait for others, for up to n rows up to `context`, and of what is known
   // of them.
   uint64_t most_partial(uint32_t n, uint32_t context) const {

@@ -39,6 +39,7 @@ void recur(const DeltaRows& rows, const Segment& segment) {
   const DeltaNet& w = rows.w;
   const uint64_t n = segment.n, heads = w.n_value_heads;
   const uint64_t state = w.recurrent_floats();
+  rows.recorder.weigh(3 * n * state);
   rows.recorder.run(
       {"gated_delta_net_f32", "Dk", w.key_dim},
       {rows.recorder.in(segment.state_in, state),
@@ -63,6 +64,7 @@ void mix(GpuOps& ops, const DeltaNet& w, Segments segments, const Rows& normed, 
     const uint64_t at = uint64_t(segment.row) * rows.channels;
     const uint64_t count = uint64_t(segment.n) * rows.channels;
     const uint64_t history = uint64_t(w.conv_width - 1) * rows.channels;
+    rows.recorder.weigh(count * w.conv_width);
     rows.recorder.run({"conv1d_f32"},
                       {rows.recorder.in(segment.state_in + recurrent, history),
                        rows.recorder.in(rows.qkv + at, count),

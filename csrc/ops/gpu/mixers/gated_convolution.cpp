@@ -13,7 +13,8 @@ void mix(GpuOps& ops, const GatedConvolution& w, Segments segments, const Rows& 
   float *out = bump.take(n * d), *parts = bump.take(n * 3 * d), *convolved = bump.take(n * d);
   Recorder& recorder = ops.recorder();
   ops.project(w.inputs, normed.data, n, parts);
-  for (const Segment& segment : segments)
+  for (const Segment& segment : segments) {
+    recorder.weigh(segment.n * d * w.conv_width);
     recorder.run({"gated_convolution_f32"},
                  {recorder.in(segment.state_in, history),
                   recorder.in(parts + segment.row * 3 * d, segment.n * 3 * d),
@@ -21,6 +22,7 @@ void mix(GpuOps& ops, const GatedConvolution& w, Segments segments, const Rows& 
                   recorder.out(convolved + segment.row * d, segment.n * d),
                   recorder.out(segment.state_out, history), u32(segment.n), u32(d),
                   u32(w.conv_width), u32(w.conv_bias != nullptr)});
+  }
   ops.project(w.out, convolved, n, out);
   ops.add(out, n * d, x);
 }

@@ -31,6 +31,7 @@ void convolve(const SpaceRows& rows, const Segment& segment) {
   const Mamba2& w = rows.w;
   const uint64_t channels = w.channels(), at = segment.row * channels, count = segment.n * channels;
   const uint64_t history = (w.conv_width - 1) * channels, recurrent = w.recurrent_floats();
+  rows.recorder.weigh(count * w.conv_width);
   rows.recorder.run(
       {"conv1d_f32"},
       {rows.recorder.in(segment.state_in + recurrent, history),
@@ -44,6 +45,7 @@ void convolve(const SpaceRows& rows, const Segment& segment) {
 void recur(const SpaceRows& rows, const Segment& segment) {
   const Mamba2& w = rows.w;
   const uint64_t n = segment.n, heads = w.n_heads, row = segment.row, values = w.values();
+  rows.recorder.weigh(2 * n * w.recurrent_floats());
   rows.recorder.run(
       {"state_space_f32", "Dk", w.state_dim},
       {rows.recorder.in(segment.state_in, w.recurrent_floats()),

@@ -12,8 +12,7 @@ using namespace gpu;
 
 namespace {
 
-constexpr uint32_t kWidest = 640;  // of attention_wide's kernels
-constexpr uint32_t kTile = 4;      // rows that a threadgroup takes of absorb_latent_*
+constexpr uint32_t kTile = 4;  // rows that a threadgroup takes of absorb_latent_*
 
 struct LatentRows : AttendRows {
   LatentRows(GpuOps& ops, Bump bump, const Mla& w, uint32_t n, uint32_t context)
@@ -91,9 +90,9 @@ void absorb_values(const LatentRows& rows) {
 }  // namespace
 
 void mix(GpuOps& ops, const Mla& w, Segments segments, const Rows& normed, float* x) {
-  if (w.rank % 4 || w.cached() % 4 || w.cached() > kWidest)
-    throw NoKernelError("[gpu::mix] latents of attention: expected multiples of 4 up to ", kWidest,
-                        " with the rotated key, found ", w.rank, " and ", w.cached(),
+  if (w.rank % 4 || w.cached() % 4 || w.cached() > kWidestHead)
+    throw NoKernelError("[gpu::mix] latents of attention: expected multiples of 4 up to ",
+                        kWidestHead, " with the rotated key, found ", w.rank, " and ", w.cached(),
                         ", which no kernel of a device does; the CPU's do");
   const uint32_t n = normed.n;
   uint32_t context = 0;

@@ -322,7 +322,7 @@ def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
         out, total = with_sinks(out, stats, sinks if ends else None)
         size = magnitude(decode(rows.q), rows.cache, rows.scale)
         size *= 1 + (np.abs(sinks).max() if sinks is not None else 0)
-        whole = np.broadcast_to(stats, (slices, *stats.shape))
+        whole = np.broadcast_to(stats, (slices, *stats.shape)).copy()
         known: Out | Array | None = None
         if ends:
             result = Out(out / total[..., None], size + 0 * out)
@@ -334,11 +334,17 @@ def prefill(kind: str) -> Callable[[Generator, Shape], Case]:
             known = np.broadcast_to(before[1][None], whole.shape).copy()
             known = known if ends else Out(whole, before=known)
         tiles = -(-n * per_kv // ROWS)
+        first, some = 0, splits
+        if splits > 1:  # some of the splits, as long dispatches are cut
+            first = int(rng.integers(0, splits))
+            some = int(rng.integers(1, splits - first + 1))
+            others = np.setdiff1d(np.arange(splits), np.arange(first, first + some))
+            result.expected[others], whole[:, others] = np.nan, np.nan
         sizes = [n, position, heads, per_kv, rows.cache.width, rows.value_dim, window, has_sinks]
-        parts_of = [0, tiles, splits, split, begin, stop, resumes, ends]
+        parts_of = [0, tiles, splits, split, first, some, begin, stop, resumes, ends]
         numbers = [*sizes, *parts_of, *rows.cache.args, rows.scale]
         args = [rows.q, rows.cache.blocks, result, known, sinks, *numbers]
-        grid = splits * tiles * (heads // per_kv) * slices * 256
+        grid = some * tiles * (heads // per_kv) * slices * 256
         text = f"{shape} {way}"
         return Case(f"attention_prefill_{kind}", args, grid, 256, {"HeadDim": head_dim}, text)
 

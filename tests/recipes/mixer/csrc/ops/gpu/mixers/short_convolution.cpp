@@ -13,6 +13,7 @@ void mix(gpu::GpuOps& ops, const ShortConvolution& w, Segments segments, const R
   float *mixed = bump.take(all), *out = bump.take(all);
   for (const Segment& segment : segments) {
     const uint64_t at = uint64_t(segment.row) * d, count = uint64_t(segment.n) * d;
+    recorder.weigh(count * w.width);
     recorder.run({"conv1d_f32"},
                  {recorder.in(segment.state_in, history), recorder.in(normed.data + at, count),
                   recorder.in(w.conv, uint64_t(d) * w.width), gpu::Place{},
