@@ -80,8 +80,17 @@ struct MoeCombineNormArgs {
   float eps;
 };
 
+struct RouterArgs {
+  uint n, n_experts, top_k, normalise;
+  uint score, n_groups, top_groups, has_bias, has_factors;
+  float sum_eps, factor;
+};
+
 struct FindExpertsArgs {
-  uint n_experts, top_k, normalise, dim, n_slabs, words;
+  uint n_experts, top_k, normalise;  // and more of a router's
+  uint score, n_groups, top_groups, has_bias, has_factors;
+  float sum_eps, factor;
+  uint dim, n_slabs, words;
 };
 
 struct ExpertsGateUpArgs {

@@ -15,6 +15,8 @@ constant constexpr uint kNoPlace = 0xffffffffu;  // SlabEntry::kAbsent: the numb
 // chooses.
 /// @elements slabs 2 * n_slabs
 /// @elements logits n_experts
+/// @elements bias has_bias * n_experts
+/// @elements factors has_factors * n_experts
 /// @elements table n_experts
 /// @elements x dim
 /// @elements experts top_k
@@ -27,18 +29,25 @@ constant constexpr uint kNoPlace = 0xffffffffu;  // SlabEntry::kAbsent: the numb
 /// @default_threadgroup 256
 /// @grid threads
 /// @require groups == 1
-/// @require top_k > 0 && top_k <= n_experts
+/// @require AllSteps <= 1 && score <= 1 && has_bias <= 1 && has_factors <= 1
+/// @require n_experts > 0 && top_k > 0
+/// @require n_groups > 0 && n_groups <= 32 && n_experts % n_groups == 0
+/// @require n_groups == 1 || n_experts / n_groups >= 2
+/// @require top_groups > 0 && top_groups <= n_groups
+/// @require top_k <= n_experts / n_groups * top_groups
 kernel void find_experts(device const ulong2* slabs [[buffer(0)]],
                          device const float* logits [[buffer(1)]],
-                         device const uint* table [[buffer(2)]],
-                         device const float* x [[buffer(3)]],
-                         device uint* experts [[buffer(4)]],
-                         device float* weights [[buffer(5)]],
-                         device uint* stopped [[buffer(6)]],
-                         device uint* places [[buffer(7)]],
-                         device uint* note [[buffer(8)]],
-                         device float* saved [[buffer(9)]],
-                         constant FindExpertsArgs& args [[buffer(10)]],
+                         device const float* bias [[buffer(2)]],
+                         device const float* factors [[buffer(3)]],
+                         device const uint* table [[buffer(4)]],
+                         device const float* x [[buffer(5)]],
+                         device uint* experts [[buffer(6)]],
+                         device float* weights [[buffer(7)]],
+                         device uint* stopped [[buffer(8)]],
+                         device uint* places [[buffer(9)]],
+                         device uint* note [[buffer(10)]],
+                         device float* saved [[buffer(11)]],
+                         constant FindExpertsArgs& args [[buffer(12)]],
                          uint thread_index [[thread_index_in_threadgroup]],
                          uint threads [[threads_per_threadgroup]],
                          uint lane [[thread_index_in_simdgroup]],
@@ -48,7 +57,8 @@ kernel void find_experts(device const ulong2* slabs [[buffer(0)]],
     for (uint i = thread_index; i < args.dim; i += threads) saved[i] = x[i];
   threadgroup_barrier(mem_flags::mem_device);  // all have read stopped[0]
   if (simdgroup != 0) return;                  // the whole SIMD group
-  choose_experts(logits, experts, weights, args.n_experts, args.top_k, args.normalise != 0, lane);
+  const RouterSteps steps = router_steps(args);
+  choose_experts(logits, bias, factors, experts, weights, steps, lane);
   simdgroup_barrier(mem_flags::mem_device);  // experts have been written
   uint missing = is_stopped ? 1 : 0;
   for (uint k = lane; k < args.top_k; k += kSimdWidth) {

@@ -115,6 +115,10 @@ struct Router {
   }
   // Whether experts are chosen by something else than the order of their logits.
   bool ranks() const { return selection_bias != nullptr || n_groups > 1; }
+  // Whether there is no step but a softmax and the choice, and the sum of weights at most.
+  bool is_plain_softmax() const {
+    return score == Score::softmax && !ranks() && !expert_scale && scale == 1 && sum_eps == 0;
+  }
   std::string fault() const {  // as a mixer's
     if (!(sum_eps >= 0 && std::isfinite(sum_eps)))
       return cat("a finite sum_eps from 0, found ", sum_eps);

@@ -136,24 +136,43 @@ TEST_CASE("gpu: routing and combination, with and without normalisation and shar
     }
 }
 
-TEST_CASE("gpu: a router that no kernel does is refused by name as memory is reserved for it") {
-  GpuRig rig;
-  ops::Router router{rig.linear(8, 64, 8), 8, 2, true};
-  const auto refused = [&](const char* words) {
+TEST_CASE("gpu: a router with all of its steps, or some, chooses and weighs as the CPU's does") {
+  const uint32_t d = 64, n = kRows, experts = 24, top_k = 5;
+  for (const uint32_t without : {0u, 1u, 2u, 3u, 4u, 5u, 6u}) {  // 0: all are there
+    CAPTURE(without);
+    GpuRig rig;
+    ops::Router router{rig.linear(experts, d, 8), experts, top_k, without != 1};
+    router.score = without == 2 ? ops::Score::softmax : ops::Score::sigmoid;
+    if (without != 3) router.n_groups = 6, router.top_groups = 3;
+    if (without != 4) router.selection_bias = rig.floats(experts);
+    if (without != 5) router.expert_scale = rig.floats(experts);
+    if (without != 6) router.scale = 2.5f, router.sum_eps = 0.125f;
     auto work = workload();
-    const ops::Linear square{{{64, 64}}};
+    const ops::Linear square{{{d, d}}};
     work.moes = {{&router, {square, square, square}}};
-    CHECK_THROWS_WITH_AS(rig.reserve(work), doctest::Contains(words), FormatError);
-    router = {router.gate, 8, 2, true};
-  };
-  router.scale = 2;
-  refused("a factor");
-  router.n_groups = 2, router.top_groups = 1;
-  refused("2 groups of experts");
-  router.selection_bias = rig.floats(8);
-  refused("a bias of the choice");
-  router.score = ops::Score::sigmoid;
-  refused("sigmoid scores");
+    rig.reserve(work);
+    const ops::Rows normed{rig.floats(n * d), n};
+    const auto routing = [&] {
+      return ops::Routing{reinterpret_cast<uint32_t*>(rig.nans(n * top_k)), rig.nans(n * top_k),
+                          rig.nans(n * experts)};
+    };
+    const ops::Routing found = routing(), expected = routing();
+    rig.gpu->route(router, normed, found);
+    rig.run();
+    rig.cpu->route(router, normed, expected);
+    for (uint32_t i = 0; i < n * top_k; ++i) REQUIRE(found.experts[i] == expected.experts[i]);
+    require_close({found.weights, n * top_k}, {expected.weights, n * top_k});
+  }
+}
+
+TEST_CASE("gpu: more groups than a SIMD group has lanes are refused as memory is reserved for it") {
+  GpuRig rig;
+  ops::Router router{rig.linear(66, 64, 8), 66, 2, true};
+  router.n_groups = 33, router.top_groups = 1;
+  auto work = workload();
+  const ops::Linear square{{{64, 64}}};
+  work.moes = {{&router, {square, square, square}}};
+  CHECK_THROWS_WITH_AS(rig.reserve(work), doctest::Contains("at most 32, found 33"), FormatError);
 }
 
 TEST_CASE("gpu: feed-forward networks and experts of every format") {

@@ -79,7 +79,10 @@ REFUSED = [
     ("embed_bf16_f32", (7, 50, 256, 64), largest(1, 0xFFFFFFFF)),
     ("gather_rows_f32", (3, 5, 64), largest(1, 5)),
     ("scatter_rows_f32", (3, 5, 64), largest(1, 1000)),
-    ("router_top_k_f32", (1, 128, 8), scalar(4, 129)),
+    ("router_top_k_f32", (1, 128, 8), scalar(7, 129)),
+    ("router_top_k_f32", (1, 128, 8), scalar(10, 64)),  # groups, one a lane
+    ("router_top_k_f32", (1, 128, 8), scalar(10, 3)),
+    ("router_top_k_f32", (1, 128, 8), scalar(11, 0)),
     ("attention_rows_f32", (2, 4, 2, 128, 64, 4095, 1), scalar(13, 63)),
     ("attention_rows_f32", (2, 4, 2, 128, 64, 4095, 1), scalar(13, 130)),
     ("attention_decode_f32_1", (2, 1, 64, 257, 256, 0, 0), scalar(13, 3)),  # a kv_dim that is odd

@@ -41,13 +41,35 @@ void GpuOps::run(const Late::Combine& c) {
       MoeCombineArgs{c.n, c.dim, c.top_k, c.shared != nullptr, c.gates != nullptr});
 }
 
+namespace {
+// In the form of router_top_k_f32 and find_experts that does all steps of a router, or in the shorter one.
+Recorder::Kernel router_kernel(std::string_view name, const Router& w) {
+  if (w.is_plain_softmax()) return {name};
+  return {name, "AllSteps", 1};
+}
+template <class Args>
+Args router_args(const Router& w) {
+  Args args{};
+  args.n_experts = w.n_experts, args.top_k = w.top_k, args.normalise = w.normalise;
+  args.score = static_cast<uint32_t>(w.score);
+  args.n_groups = w.n_groups, args.top_groups = w.top_groups;
+  args.has_bias = w.selection_bias != nullptr, args.has_factors = w.expert_scale != nullptr;
+  args.sum_eps = w.sum_eps, args.factor = w.scale;
+  return args;
+}
+}  // namespace
+
 void GpuOps::run(const Late::Choice& choice) {
   const auto& [w, n, out] = choice;
   const uint64_t pairs = uint64_t(n) * w.top_k;
-  recorder_.run_groups(
-      {"router_top_k_f32"}, n,
-      {recorder_.in(out.logits, uint64_t(n) * w.n_experts), recorder_.out(out.experts, pairs),
-       recorder_.out(out.weights, pairs), u32(w.n_experts), u32(w.top_k), u32(w.normalise)});
+  auto args = router_args<RouterArgs>(w);
+  args.n = n;
+  recorder_.run(
+      router_kernel("router_top_k_f32", w),
+      {recorder_.in(out.logits, uint64_t(n) * w.n_experts),
+       recorder_.in(w.selection_bias, w.n_experts), recorder_.in(w.expert_scale, w.n_experts),
+       recorder_.out(out.experts, pairs), recorder_.out(out.weights, pairs)},
+      args);
 }
 
 bool GpuOps::norm_with(const Late::Sum& sum, const float* weight, float eps, const float* x,
@@ -96,14 +118,17 @@ void GpuOps::find(const Lookup& l, const GatedFfn& expert) {
   recorder_.drop_deferred();
   const auto& [w, n, out] = *choice;
   const auto [slabs, n_slabs] = this->slabs();
+  auto args = router_args<FindExpertsArgs>(w);
+  args.dim = l.dim, args.n_slabs = n_slabs, args.words = slot_words(expert);
   recorder_.run(
-      {"find_experts"},
-      {slabs, recorder_.in(out.logits, w.n_experts), recorder_.in(l.table, w.n_experts),
+      router_kernel("find_experts", w),
+      {slabs, recorder_.in(out.logits, w.n_experts), recorder_.in(w.selection_bias, w.n_experts),
+       recorder_.in(w.expert_scale, w.n_experts), recorder_.in(l.table, w.n_experts),
        recorder_.in(l.x, l.dim), recorder_.out(out.experts, w.top_k),
        recorder_.out(out.weights, w.top_k), recorder_.out(l.stopped, 1),
        recorder_.out(l.places, w.top_k), recorder_.out(l.note, w.top_k + uint64_t{1}),
        recorder_.out(l.saved, l.dim)},
-      FindExpertsArgs{w.n_experts, w.top_k, w.normalise, l.dim, n_slabs, slot_words(expert)});
+      args);
 }
 
 }  // namespace moeflux::ops::gpu

@@ -5,21 +5,13 @@
 namespace moeflux::ops::gpu {
 
 namespace {
-// What of a router router_top_k_f32 does not do, "" where it does all.
-std::string beyond_kernel(const Router& w) {
-  if (w.score != Score::softmax) return cat(kScoreNames[static_cast<size_t>(w.score)], " scores");
-  if (w.n_groups > 1) return cat(w.n_groups, " groups of experts");
-  if (w.selection_bias) return "a bias of the choice";
-  if (w.expert_scale) return "factors of experts";
-  if (w.scale != 1 || w.sum_eps != 0) return "weights times a factor or with an epsilon";
-  return {};
-}
+constexpr uint32_t kMostGroups = 32;  // a lane of a SIMD group each (shaders/router.h)
 }  // namespace
 
 void GpuOps::route(const Router& w, const Rows& normed, const Routing& out) {
-  if (const std::string found = beyond_kernel(w); !found.empty())
-    throw NoKernelError("[gpu::route] expected a softmax router, found ", found,
-                        ", which no kernel of a device does; the CPU's do");
+  if (w.n_groups > kMostGroups)
+    throw NoKernelError("[gpu::route] groups of experts: expected at most ", kMostGroups,
+                        ", found ", w.n_groups, ", which no kernel of a device does; the CPU's do");
   project(w.gate, normed.data, normed.n, out.logits);
   defer(Late::Choice{w, normed.n, out});
 }

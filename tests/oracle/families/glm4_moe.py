@@ -20,7 +20,6 @@ FAMILY = Family(
     },
     transformers="Glm4MoeForCausalLM",
     tolerance=(2e-4, 1e-5),
-    beyond_devices="sigmoid scores",
     biased="qkv",
     **BY_GROUPS,
 )

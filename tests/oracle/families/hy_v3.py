@@ -26,7 +26,6 @@ FAMILY = Family(
     router="router.gate",
     selection_bias="expert_bias",
     score="sigmoid",
-    beyond_devices="sigmoid scores",
     sum_eps=1e-20,
     factor="router_scaling_factor",
     shared="shared_mlp",

@@ -22,7 +22,6 @@ FAMILY = Family(
     moe="block_sparse_moe",
     selection_bias="e_score_correction_bias",
     score="sigmoid",
-    beyond_devices="sigmoid scores",
     experts=("w1", "w3", "w2"),
     n_experts="num_local_experts",
     d_ff="intermediate_size",

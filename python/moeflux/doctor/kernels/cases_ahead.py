@@ -7,7 +7,7 @@ import numpy as np
 from .case import Case, Family, Generator, Out, Shape, decode, floats
 from .cases_elementwise import geometry
 from .cases_experts import ABSENT, UNIT
-from .cases_rows import choices
+from .cases_router import draw, routed
 
 WORDS = 16  # of a slot here
 FINDS = [(1, 1, 1), (8, 3, 64), (128, 8, 2048), (33, 33, 33), (512, 10, 300)]  # experts, top_k, dim
@@ -15,8 +15,7 @@ RESUMES = [(1,), (33,), (2048,)]
 
 
 def draw_find(rng: Generator) -> Shape:
-    experts = int(rng.integers(1, 200))
-    return experts, int(rng.integers(1, min(experts, 20) + 1)), int(rng.integers(1, 600))
+    return *draw(rng)[1:], int(rng.integers(1, 600))
 
 
 def words(*values: int) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
@@ -32,9 +31,8 @@ def find_experts(rng: Generator, shape: Shape) -> Case:
     table = (rng.integers(0, 3, n_experts) << 14 | rng.integers(0, units, n_experts)).astype(
         np.uint32
     )
-    normalise = int(rng.integers(0, 2))
-    logits, experts, weights = choices(rng, (1, n_experts, top_k), normalise)
-    chosen = experts.expected[0].astype(np.uint32)
+    router = routed(rng, (1, n_experts, top_k))
+    chosen = router.experts.expected[0].astype(np.uint32)
     others = np.setdiff1d(np.arange(n_experts), chosen)
     table[others[rng.random(len(others)) < 0.5]] = ABSENT  # which nobody asks for
     what = str(rng.choice(["all", "all", "absent", "past", "no slab", "stopped"]))
@@ -50,19 +48,22 @@ def find_experts(rng: Generator, shape: Shape) -> Case:
     places = table[chosen] if found else np.full(top_k, ABSENT, np.uint32)
     args = [
         slabs,
-        logits,
+        router.logits,
+        router.bias,
+        router.factors,
         table,
         x,
-        experts,
-        weights,
+        router.experts,
+        router.weights,
         Out(words(stopped or int(not found)), before=words(stopped), dtype=np.uint32),
         Out(places, dtype=np.uint32),
         Out(note, before=old_note, dtype=np.uint32),
         Out(saved),
-        *[n_experts, top_k, normalise, dim, len(slabs), WORDS],
+        *[*router.numbers, dim, len(slabs), WORDS],
     ]
     threads = int(rng.choice([32, 64, 256, 1024]))
-    return Case("find_experts", args, threads, threads, text=f"{shape} {what}")
+    text = f"{shape} {router.constants} {what}"
+    return Case("find_experts", args, threads, threads, router.constants, text)
 
 
 def resume_layer(rng: Generator, shape: Shape) -> Case:

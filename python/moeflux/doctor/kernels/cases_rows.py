@@ -1,4 +1,4 @@
-"""Dispatches of the engine's norms, router, and kernels that move or add rows."""
+"""Dispatches of the engine's norms, and of kernels that move or add rows."""
 
 from __future__ import annotations
 
@@ -11,18 +11,12 @@ from .cases_matvec import THREADS
 from .cases_norm import HEADS, draw_heads, gated_rms_norm, per_head
 
 LENGTHS = [(1, 1, 128), (3, 16, 128), (2, 2, 33), (5, 4, 32), (1, 3, 1025)]  # (n, heads, dim)
-ROUTERS = [(1, 128, 8), (3, 16, 1), (2, 1, 1), (4, 512, 10), (2, 33, 33), (1, 1000, 16), (5, 60, 4)]
 MOVES = [(1, 1, 1), (3, 5, 64), (7, 7, 33), (16, 4, 256)]  # (n, rows of the other side, dim)
 COMBINES = [(1, 1, 1), (2, 8, 64), (3, 10, 33), (5, 0, 7), (1, 16, 2048)]  # (n, top_k, dim)
 
 
 def draw_three(rng: Generator) -> Shape:
     return int(rng.integers(1, 6)), int(rng.integers(1, 9)), int(rng.integers(1, 200))
-
-
-def draw_router(rng: Generator) -> Shape:
-    experts = int(rng.integers(1, 200))
-    return int(rng.integers(1, 4)), experts, int(rng.integers(1, min(experts, 20) + 1))
 
 
 def rms_norm_f32(rng: Generator, shape: Shape) -> Case:
@@ -65,28 +59,6 @@ def l2_norm_f32(rng: Generator, shape: Shape) -> Case:
     args = [out, n, heads, dim, stride, scale, 1e-6]
     threads = int(rng.choice(THREADS))
     return Case("l2_norm_f32", args, n * heads * threads, threads, text=f"{shape}")
-
-
-def choices(rng: Generator, shape: Shape, normalise: int) -> tuple[Array, Out, Out]:
-    """Logits, experts and their weights.
-
-    The logits have few different values, so that many are equal; some rows are all equal.
-    """
-    n, n_experts, top_k = shape
-    logits = floats(rng, n, n_experts, size=float(rng.choice([1, 30])))
-    if rng.random() < 0.5:
-        logits = np.round(logits * float(rng.choice([0, 1, 4])))
-    rows = [oracles.top_k(row, top_k, bool(normalise)) for row in decode(logits)]
-    ids, weights = (np.stack(part) for part in zip(*rows, strict=True))
-    size = weights * (1 + np.abs(logits).max())  # the argument of exp is rounded
-    return logits, Out(ids.astype(np.uint32), dtype=np.uint32), Out(weights, size)
-
-
-def router_top_k_f32(rng: Generator, shape: Shape) -> Case:
-    n, n_experts, top_k = shape
-    normalise = int(rng.integers(0, 2))
-    args = [*choices(rng, shape, normalise), n_experts, top_k, normalise]
-    return Case("router_top_k_f32", args, 32 * n, 32, text=f"{shape} {normalise=}")
 
 
 def gather_rows_f32(rng: Generator, shape: Shape) -> Case:
@@ -168,6 +140,5 @@ KERNELS: dict[str, Family] = {
     "moe_combine_norm_f32": Family(moe_combine_norm_f32, COMBINES, draw_three),
     "residual_norm_f32": Family(residual_norm_f32, HEADS, draw_heads),
     "rms_norm_f32": Family(rms_norm_f32, HEADS, draw_heads),
-    "router_top_k_f32": Family(router_top_k_f32, ROUTERS, draw_router),
     "scatter_rows_f32": Family(scatter_rows_f32, MOVES, draw_three),
 }

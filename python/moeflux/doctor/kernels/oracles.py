@@ -5,6 +5,8 @@ Array arguments hold values (bf16 already decoded); shapes as design and shaders
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 Array = np.ndarray
@@ -155,8 +157,39 @@ def conv1d(history: Array, x: Array, weights: Array) -> tuple[Array, Array]:
     return np.stack(rows), history
 
 
-def top_k(logits: Array, k: int, normalise: bool) -> tuple[Array, Array]:
-    """One row (E) -> expert ids, ascending, and their probabilities; ties take the lower id."""
-    chosen = np.sort(np.argsort(-logits, kind="stable")[:k])
-    weights = softmax(logits)[chosen]
-    return chosen, weights / weights.sum() if normalise else weights
+@dataclass(frozen=True)
+class Steps:
+    """A router's, for one row of logits; None: no such step. bias, factors: (E)."""
+
+    k: int
+    sigmoid: bool = False
+    bias: Array | None = None
+    n_groups: int = 1
+    top_groups: int = 1
+    normalise: bool = False
+    sum_eps: float = 0.0
+    factor: float = 1.0
+    factors: Array | None = None
+
+    def ranks(self, logits: Array) -> tuple[Array, Array]:
+        """Scores (E), and what groups are chosen by: the ranks, by group."""
+        scores = sigmoid(logits) if self.sigmoid else softmax(logits)
+        ranks = scores + (0 if self.bias is None else self.bias)
+        return scores, ranks.reshape(self.n_groups, -1)
+
+    def route(self, logits: Array) -> tuple[Array, Array]:
+        """Experts, ascending, and their weights; ties take the lower number."""
+        scores, grouped = self.ranks(logits)
+        if self.bias is None and self.n_groups == 1:  # the order of scores, without their rounding
+            grouped = logits[None]
+        if self.n_groups > 1:
+            worth = np.sort(grouped, axis=1)[:, -2:].sum(axis=1)
+            left_out = np.argsort(-worth, kind="stable")[self.top_groups :]
+            grouped = grouped.copy()
+            grouped[left_out] = -np.inf
+        chosen = np.sort(np.argsort(-grouped.reshape(-1), kind="stable")[: self.k])
+        weights = scores[chosen]
+        if self.normalise:
+            weights = weights / (weights.sum() + self.sum_eps)
+        weights = weights * self.factor
+        return chosen, weights if self.factors is None else weights * self.factors[chosen]

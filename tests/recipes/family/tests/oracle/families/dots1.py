@@ -24,7 +24,6 @@ FAMILY = Family(
     router_is_plain=True,
     selection_bias="gate.e_score_correction_bias",
     score="sigmoid",
-    beyond_devices="sigmoid scores",
     sum_eps=1e-20,
     factor="routed_scaling_factor",
     n_experts="n_routed_experts",
