@@ -13,6 +13,12 @@ struct QMatvecsArgs {  // of up to three matrices
 
 struct QGateUpArgs {
   uint out_dim, in_dim, group_size, n;
+  float limit, alpha, up_add;
+};
+
+struct ActivateArgs {
+  uint n;
+  float limit, alpha, up_add;
 };
 
 struct QMatmulArgs {
@@ -96,20 +102,23 @@ struct FindExpertsArgs {
 struct ExpertsGateUpArgs {
   uint out_dim, in_dim, group_size, n, n_slabs, words;
   uint gate_weights, gate_scales, gate_biases, up_weights, up_scales, up_biases;
+  uint n_biased;  // experts whose outputs have biases
+  float limit, alpha, up_add;
 };
 
 struct ExpertsDownArgs {
   uint out_dim, in_dim, group_size, n, n_slabs, words;
-  uint down_weights, down_scales, down_biases;
+  uint down_weights, down_scales, down_biases, n_biased;
 };
 
 struct GroupedGateUpArgs {
   uint out_dim, in_dim, group_size, n, n_tiles, n_slabs, words;
   uint gate_weights, gate_scales, gate_biases, up_weights, up_scales, up_biases;
+  uint n_biased;
   float limit, alpha, up_add;
 };
 
 struct GroupedDownArgs {
   uint out_dim, in_dim, group_size, n, n_tiles, n_slabs, words;
-  uint down_weights, down_scales, down_biases;
+  uint down_weights, down_scales, down_biases, n_biased;
 };

@@ -3,6 +3,7 @@
 // loaded, outputs scattered as they are stored.
 #include "activation.h"
 #include "arguments.h"
+#include "expert_bias.h"
 #include "slabs.h"
 #include "tile_codes.h"
 
@@ -37,10 +38,13 @@ inline CodeRow<Scale> slot_row(device const uint* slot,
                          group_size);
 }
 
-// hidden (n, out_dim) = the activation of gate (first) and up (second); without a gate up's rows are
-// in both halves.
+// hidden (n, out_dim) = the activation of gate (first) and up (second), with biases (out_dim) where
+// they are said to be; without a gate up's rows are in both halves.
 struct HiddenSink {
   device float* hidden;
+  device const float* gate_bias;
+  device const float* up_bias;
+  bool is_biased;
   uint out_dim, row, first;
   ActivationNumbers numbers;
 };
@@ -54,6 +58,11 @@ inline void store_sums(
     thread const HiddenSink& sink, TilePlace place, uint token, float4 first, float4 second) {
   device float* to = sink.hidden + ulong(sink.first + token) * sink.out_dim;
   const uint row = sink.row + place.row4 * 4;
+  if (sink.is_biased) {
+    const uint other = Gated != 0 ? row : row + kHalfRows;
+    first = with_bias(first, Gated != 0 ? sink.gate_bias : sink.up_bias, row, sink.out_dim);
+    second = with_bias(second, sink.up_bias, other, sink.out_dim);
+  }
   if (Gated != 0) {
     store_rows(to, row, sink.out_dim, activated(first, second, sink.numbers));
   } else {
@@ -65,19 +74,23 @@ inline void store_sums(
 // hidden[i] = activation(gate_k x[rows[i]], up_k x[rows[i]]) for the rows i of each of n_tiles tiles
 // (entry, first, count), at most 64 rows a tile, by expert k in the slot of the entry: gate's
 // weights from word gate_weights on, scales and biases from the values gate_scales and gate_biases
-// on, up's likewise. x (.., in_dim), rows (n), hidden (n, out_dim). Rows of a tile without a slot
-// stay. A threadgroup per 64 rows of gate and of up (128 of up without a gate) and tile, row tiles
-// first.
+// on, up's likewise. x (.., in_dim), rows (n), hidden (n, out_dim). Where n_biased is not 0, row
+// experts[k] of gate_bias and up_bias (n_biased, out_dim) is added to the products of tile k. Rows of
+// a tile without a slot stay. A threadgroup per 64 rows of gate and of up (128 of up without a gate)
+// and tile, row tiles first.
 /// @elements slabs 2 * n_slabs
 /// @elements tiles 3 * n_tiles
 /// @elements x n > 0 ? (maxof(rows) + 1) * in_dim : 0
 /// @elements rows n
+/// @elements experts n_biased > 0 ? n_tiles : 0
+/// @elements gate_bias Gated * n_biased * out_dim
+/// @elements up_bias n_biased * out_dim
 /// @elements hidden n * out_dim
 /// @threadgroup 128
 /// @default_threadgroup 128
 /// @grid n_tiles * ceil_div(out_dim, Gated != 0 ? 64 : 128) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
-/// @require Activation <= 1 && Gated <= 1
+/// @require Activation <= 3 && Gated <= 1 && (Gated == 1 || Activation != 1)
 /// @require out_dim > 0
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
@@ -94,15 +107,19 @@ kernel void gate_up(device const ulong2* slabs [[buffer(0)]],
                     device const uint* tiles [[buffer(1)]],
                     device const float4* x [[buffer(2)]],
                     device const uint* rows [[buffer(3)]],
-                    device float* hidden [[buffer(4)]],
-                    constant GroupedGateUpArgs& args [[buffer(5)]],
+                    device const uint* experts [[buffer(4)]],
+                    device const float* gate_bias [[buffer(5)]],
+                    device const float* up_bias [[buffer(6)]],
+                    device float* hidden [[buffer(7)]],
+                    constant GroupedGateUpArgs& args [[buffer(8)]],
                     uint group [[threadgroup_position_in_grid]],
                     uint thread_index [[thread_index_in_threadgroup]]) {
   threadgroup float4 w_tile[kWeightTile];
   threadgroup float4 x_tile[kTokenTile];
   const uint tile_rows = Gated != 0 ? kHalfRows : kTileRows;
   const uint row_tiles = (args.out_dim + tile_rows - 1) / tile_rows;
-  const GroupedTile tile = grouped_tile(tiles, group / row_tiles, args.n);
+  const uint k = group / row_tiles;
+  const GroupedTile tile = grouped_tile(tiles, k, args.n);
   device const uint* slot = slot_at(slabs, args.n_slabs, tile.entry, args.words);
   if (slot == nullptr || tile.count == 0) return;  // the whole threadgroup
   const TilePlace place = tile_place(thread_index);
@@ -112,9 +129,11 @@ kernel void gate_up(device const ulong2* slabs [[buffer(0)]],
   sink.out_dim = args.out_dim;
   sink.row = group % row_tiles * tile_rows;
   sink.first = tile.first;
-  sink.numbers.limit = args.limit;
-  sink.numbers.alpha = args.alpha;
-  sink.numbers.up_add = args.up_add;
+  sink.numbers = activation_numbers(args);
+  sink.is_biased = args.n_biased != 0;
+  const ulong bias = sink.is_biased ? bias_at(experts[k], args.n_biased, args.out_dim) : ulong(0);
+  sink.gate_bias = gate_bias + bias;
+  sink.up_bias = up_bias + bias;
   const uint row = min(sink.row + place.own % tile_rows, args.out_dim - 1);
   CodeRow<T> source =
       slot_row<T>(slot, is_gate ? args.gate_weights : args.up_weights,
@@ -126,9 +145,11 @@ kernel void gate_up(device const ulong2* slabs [[buffer(0)]],
   run_tile(source, token, sink, place, args.in_dim, tile.count, w_tile, x_tile);
 }
 
-// out (.., out_dim) at the places of a tile's rows.
+// out (.., out_dim) at the places of a tile's rows, with a bias (out_dim) where it is said to be.
 struct ScatterSink {
   device float* out;
+  device const float* bias;
+  bool is_biased;
   device const uint* places;  // from the tile's first row on
   uint out_dim, row;
 };
@@ -137,17 +158,24 @@ inline void store_sums(
     thread const ScatterSink& sink, TilePlace place, uint token, float4 first, float4 second) {
   device float* to = sink.out + ulong(sink.places[token]) * sink.out_dim;
   const uint row = sink.row + place.row4 * 4;
+  if (sink.is_biased) {
+    first = with_bias(first, sink.bias, row, sink.out_dim);
+    second = with_bias(second, sink.bias, row + kHalfRows, sink.out_dim);
+  }
   store_rows(to, row, sink.out_dim, first);
   store_rows(to, row + kHalfRows, sink.out_dim, second);
 }
 
-// out[places[i]] = down_k hidden[i] for the rows i of each tile, tiles and slots as above. hidden
-// (n, in_dim), places (n) without repetition, out (.., out_dim): other rows stay. A threadgroup per
-// 128 rows of down and tile, row tiles first.
+// out[places[i]] = down_k hidden[i] for the rows i of each tile, plus row experts[k] of bias
+// (n_biased, out_dim) where n_biased is not 0; tiles and slots as above. hidden (n, in_dim), places
+// (n) without repetition, out (.., out_dim): other rows stay. A threadgroup per 128 rows of down and
+// tile, row tiles first.
 /// @elements slabs 2 * n_slabs
 /// @elements tiles 3 * n_tiles
 /// @elements hidden n * in_dim
 /// @elements places n
+/// @elements experts n_biased > 0 ? n_tiles : 0
+/// @elements bias n_biased * out_dim
 /// @elements out n > 0 ? (maxof(places) + 1) * out_dim : 0
 /// @threadgroup 128
 /// @default_threadgroup 128
@@ -166,19 +194,24 @@ kernel void down(device const ulong2* slabs [[buffer(0)]],
                  device const uint* tiles [[buffer(1)]],
                  device const float4* hidden [[buffer(2)]],
                  device const uint* places [[buffer(3)]],
-                 device float* out [[buffer(4)]],
-                 constant GroupedDownArgs& args [[buffer(5)]],
+                 device const uint* experts [[buffer(4)]],
+                 device const float* bias [[buffer(5)]],
+                 device float* out [[buffer(6)]],
+                 constant GroupedDownArgs& args [[buffer(7)]],
                  uint group [[threadgroup_position_in_grid]],
                  uint thread_index [[thread_index_in_threadgroup]]) {
   threadgroup float4 w_tile[kWeightTile];
   threadgroup float4 x_tile[kTokenTile];
   const uint row_tiles = (args.out_dim + kTileRows - 1) / kTileRows;
-  const GroupedTile tile = grouped_tile(tiles, group / row_tiles, args.n);
+  const uint k = group / row_tiles;
+  const GroupedTile tile = grouped_tile(tiles, k, args.n);
   device const uint* slot = slot_at(slabs, args.n_slabs, tile.entry, args.words);
   if (slot == nullptr || tile.count == 0) return;  // the whole threadgroup
   const TilePlace place = tile_place(thread_index);
   ScatterSink sink;
   sink.out = out;
+  sink.is_biased = args.n_biased != 0;
+  sink.bias = bias + (sink.is_biased ? bias_at(experts[k], args.n_biased, args.out_dim) : ulong(0));
   sink.places = places + tile.first;
   sink.out_dim = args.out_dim;
   sink.row = group % row_tiles * kTileRows;

@@ -1,5 +1,6 @@
 // out = dequant(W) x (+ bias) for codes of any width and a few rows of x, f32: the form that decode
 // uses. A name says the type of scales and biases, and with a 4 that rows of x are taken by four.
+#include "activation.h"
 #include "arguments.h"
 #include "row_dots.h"
 
@@ -167,7 +168,7 @@ template [[host_name("qmatvecs_bf16_f32")]] kernel decltype(qmatvecs<bf16>) qmat
 template [[host_name("qmatvecs_f16_f32")]] kernel decltype(qmatvecs<half>) qmatvecs<half>;
 template [[host_name("qmatvecs_f32_f32")]] kernel decltype(qmatvecs<float>) qmatvecs<float>;
 
-// out[j] = silu(gate x[j]) * (up x[j]) for two matrices of one shape and format, as above: x is read
+// out[j] = activation(gate x[j], up x[j]) for two matrices of one shape and format, as above: x is read
 // once for the two. R rows of each a threadgroup.
 /// @aligned gate_W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements gate_W out_dim * (in_dim / 32) * Bits
@@ -183,6 +184,7 @@ template [[host_name("qmatvecs_f32_f32")]] kernel decltype(qmatvecs<float>) qmat
 /// @default_threadgroup 128
 /// @grid ceil_div(n, N) * ceil_div(out_dim, R) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require Activation <= 3 && Gated == 1
 /// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
 /// @require out_dim * (in_dim / 32) * Bits < 4294967296 && n * in_dim < 4294967296
@@ -207,6 +209,7 @@ kernel void qgate_up(device const uint* gate_W [[buffer(0)]],
   const Rows rows = part_of(rows_at(own, R, args.out_dim, args.in_dim, args.group_size), simdgroup);
   const Codes<T> matrices[2] = {codes_at(gate_W, gate_scales, gate_biases),
                                 codes_at(up_W, up_scales, up_biases)};
+  const ActivationNumbers numbers = activation_numbers(args);
   const uint n = min(uint(N), args.n - from);
   float sums[2 * R][N] = {};
   add_dots<2, R, N>(rows, matrices, x, from, n, lane, sums);
@@ -216,7 +219,7 @@ kernel void qgate_up(device const uint* gate_W [[buffer(0)]],
     const float up = part_sum(parts, 2 * R * N, R * N + i, lane);
     const uint row = rows.first + i / N, j = i % N;
     if (lane == 0 && j < n && row >= own && row < args.out_dim)
-      out[ulong(from + j) * args.out_dim + row] = silu(gate) * up;
+      out[ulong(from + j) * args.out_dim + row] = activation(gate, up, numbers);
   }
 }
 

@@ -118,7 +118,7 @@ std::vector<ops::ExpertJob> ExpertPass::jobs_of(std::span<const Pending> taken,
     for (auto pair = std::lower_bound(pairs.begin(), pairs.end(), first);
          pair != pairs.end() && *pair < first + slice.n * top_k_; ++pair, ++n) {
       if (n == chunk) {
-        jobs.push_back({moe_.experts.at(p.pin.data(), p.demand->expert), {}, {}});
+        jobs.push_back({moe_.experts.at(p.pin.data(), p.demand->expert), {}, {}, p.demand->expert});
         n = 0;
       }
       jobs.back().pairs.push_back(*pair - first);

@@ -131,13 +131,13 @@ class RunAhead::Walk {
     if (k == n_layers()) {
       stages_.head();
     } else {
-      find(k);
+      ahead().find(lookup(k), all_.layers_[k].moe->experts.at(nullptr, 0));
     }
     all_.tools_.pipeline.submit();
     commits_[k] = all_.tools_.pipeline.stats().commits;
   }
 
-  void find(size_t k) {
+  ops::Lookup lookup(size_t k) const {
     const Tools& tools = all_.tools_;
     const model::Moe& moe = *all_.layers_[k].moe;
     ops::Lookup lookup;
@@ -151,15 +151,15 @@ class RunAhead::Walk {
     lookup.saved = all_.saved_.as<float>();
     lookup.places = all_.places_.as<uint32_t>();
     lookup.stopped = all_.stopped_.as<uint32_t>();
-    ahead().find(lookup, moe.experts.at(nullptr, 0));
+    return lookup;
   }
 
   // Of layer k, whose places are known to the device. As ExpertPass has it.
   void experts(size_t k) {
     const Tools& tools = all_.tools_;
     const model::Moe& moe = *all_.layers_[k].moe;
-    ahead().experts(moe.experts.at(nullptr, 0), moe.router.top_k, all_.places_.as<uint32_t>(),
-                    normed_, tools.act.expert_out.as<float>());
+    ahead().experts(lookup(k), moe.experts.at(nullptr, 0), normed_,
+                    tools.act.expert_out.as<float>());
     if (moe.has_shared) enqueue().ffn(moe.shared, normed_, tools.act.shared.as<float>());
     combine(tools, moe, pass_, normed_);
   }

@@ -38,10 +38,11 @@ class Ahead {
   virtual bool fits(const Router& router, const GatedFfn& expert) const = 0;
   // `expert` as below. REQUIRES: the stage enqueued before was the route() that writes `chosen`.
   virtual void find(const Lookup& lookup, const GatedFfn& expert) = 0;
-  // out (top_k, d_model): what the experts at these places give, as Ops::experts does, bit by bit; of
-  // no place: nothing is written. The planes of `expert` are offsets in a slot, as addresses.
-  virtual void experts(const GatedFfn& expert, uint32_t top_k, const uint32_t* places,
-                       const Rows& normed, float* out) = 0;
+  // out (top_k, d_model): what the experts that were looked up give, as Ops::experts does, bit by bit;
+  // of no place: nothing is written. The planes of `expert` are offsets in a slot, as addresses; its
+  // biases are those of the first of n_experts.
+  virtual void experts(const Lookup& lookup, const GatedFfn& expert, const Rows& normed,
+                       float* out) = 0;
   // x is again what find() has saved, and the device goes on.
   virtual void resume(const float* saved, uint32_t dim, uint32_t* stopped, float* x) = 0;
 };

@@ -44,6 +44,8 @@ struct ExpertJob {  // one expert in memory, and (row, output) pairs of it: Work
   GatedFfn ffn;
   std::vector<uint32_t> rows;   // of the normed input
   std::vector<uint32_t> pairs;  // row of the expert outputs, row * top_k + rank
+  // Its number. Biases of its layer's experts lie in the order of these behind each other.
+  uint32_t expert = 0;
 };
 
 struct Workload {     // all that a model will ask of its ops, so that scratch can be booked before

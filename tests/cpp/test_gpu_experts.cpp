@@ -19,16 +19,22 @@ constexpr uint32_t kExperts = 128, kTopK = 8, kPrompt = 96, kDim = 64, kWidth = 
 // one nobody's and the last one a single row's.
 struct Layer {
   Layer(uint32_t bits, uint32_t group, DType dtype, uint64_t expert_macs = ops::gpu::kExpertMacs,
-        uint64_t dispatch_ns = 0) {
+        uint64_t dispatch_ns = 0, const ops::GatedFfn& form = {}, bool biased = false) {
     rig.device->set_budgets(dispatch_ns, dispatch_ns * 1000);
     rig.gpu = ops::gpu::make_gpu_ops(*rig.arena, quant::DType::f32, ops::gpu::kAttentionMacs,
                                      expert_macs);
-    for (uint32_t k = 0; k < kExperts; ++k)
-      jobs.push_back({rig.in_slot({rig.linear(kWidth, kDim, bits, group, dtype),
-                                   rig.linear(kWidth, kDim, bits, group, dtype),
-                                   rig.linear(kDim, kWidth, bits, group, dtype)}),
-                      {},
-                      {}});
+    const float* biases[] = {rig.floats(kExperts * kWidth), rig.floats(kExperts * kWidth),
+                             rig.floats(kExperts * kDim)};
+    for (uint32_t k = 0; k < kExperts; ++k) {
+      ops::GatedFfn ffn = form;
+      ffn.gate = rig.linear(kWidth, kDim, bits, group, dtype);
+      if (ffn.has_up()) ffn.up = rig.linear(kWidth, kDim, bits, group, dtype);
+      ffn.down = rig.linear(kDim, kWidth, bits, group, dtype);
+      for (size_t i = 0; i < ffn.kMatrices.size(); ++i)
+        if (ops::Linear& w = ffn.*ffn.kMatrices[i]; biased && w.out())
+          w.bias = biases[i] + uint64_t(k) * w.out();
+      jobs.push_back({rig.in_slot(ffn), {}, {}, k});
+    }
     for (uint32_t row = 0; row < kPrompt; ++row)
       for (uint32_t rank = 0; rank < kTopK; ++rank) {
         // Different ones for a row's ranks: each rank has a range of its own.
@@ -84,6 +90,33 @@ TEST_CASE("gpu: all experts of a layer and chunk take a handful of dispatches") 
     CHECK(layer.rig.gpu->counts().dispatches == most);
     require_close(out, layer.expected(), 1e-4);
   }
+}
+
+TEST_CASE("gpu: experts of every activation, with biases and without, take as many") {
+  ops::GatedFfn clamped, only_limit, gelu, relu2;
+  clamped.limit = 0.5f, clamped.alpha = 1.702f, clamped.up_add = 1;
+  only_limit.limit = 0.25f;
+  gelu.unit = ops::Unit::gelu;
+  relu2.unit = ops::Unit::relu2;
+  for (const ops::GatedFfn& form : {ops::GatedFfn{}, clamped, only_limit, gelu, relu2})
+    for (const bool biased : {false, true})
+      for (const auto& [bits, dtype, most] :
+           {std::tuple(4u, DType::bf16, 4u), {8u, DType::f16, 2u}, {0u, DType::f32, 10'000u}}) {
+        CAPTURE(form.limit);
+        CAPTURE(int(form.unit));
+        CAPTURE(biased);
+        CAPTURE(bits);
+        Layer layer(bits, 32, dtype, ops::gpu::kExpertMacs, 0, form, biased);
+        const auto out = layer.outputs({layer.jobs});
+        CHECK(layer.rig.gpu->counts().dispatches <= most);
+        require_close(out, layer.expected(), 1e-4);
+      }
+}
+
+TEST_CASE("gpu: experts whose biases do not lie behind each other are computed apart") {
+  Layer layer(4, 32, DType::bf16, ops::gpu::kExpertMacs, 0, {}, true);
+  for (ops::ExpertJob& job : layer.jobs) job.expert = 0;  // as if each were the first of its own
+  require_close(layer.outputs({layer.jobs}), layer.expected(), 1e-4);
 }
 
 TEST_CASE("gpu: no bit of an expert's rows depends on what shares its dispatch") {

@@ -218,6 +218,37 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
   }
 }
 
+TEST_CASE("gpu: dense networks of every activation, with biases and without") {
+  ops::GatedFfn clamped, gelu, relu2;
+  clamped.limit = 0.5f, clamped.alpha = 1.702f, clamped.up_add = 1;
+  gelu.unit = ops::Unit::gelu;
+  relu2.unit = ops::Unit::relu2;
+  const uint32_t d = 128, many = 20;  // more rows than a matvec takes
+  for (const ops::GatedFfn& form : {clamped, gelu, relu2})
+    for (const Format& format : {Format{4, 32, DType::bf16}, Format{0, 0, DType::f32}})
+      for (const bool bias : {false, true}) {
+        GpuRig rig;
+        const auto [bits, group, dtype] = format;
+        const uint32_t width = bits ? 96 : 90;
+        ops::GatedFfn dense = form;
+        dense.gate = rig.linear(width, d, bits, group, dtype, bias);
+        if (dense.has_up()) dense.up = rig.linear(width, d, bits, group, dtype, bias);
+        dense.down = rig.linear(d, width, bits, group, dtype, bias);
+        auto work = workload();
+        work.rows = many;
+        work.dense = {&dense};
+        rig.reserve(work);
+        const float* normed = rig.floats(many * d);
+        for (const uint32_t n : {1u, kRows, many}) {
+          float *out = rig.nans(n * d), *expected = rig.nans(n * d);
+          rig.gpu->ffn(dense, {normed, n}, out);
+          rig.run();
+          rig.cpu->ffn(dense, {normed, n}, expected);
+          require_close({out, n * d}, {expected, n * d}, 1e-4);
+        }
+      }
+}
+
 TEST_CASE("gpu: matrices that lie under several buffers") {
   const uint64_t page = device::open_host()->limits().page_bytes;
   const uint64_t limit = 4 * page;

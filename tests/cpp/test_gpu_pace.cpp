@@ -13,7 +13,7 @@ namespace {
 
 const std::vector<std::vector<uint32_t>> kWork{prompt(18), {3}};
 constexpr uint64_t kMillion = 1'000'000;
-const Pace::Kernel kA{"a", 0}, kB{"b", 4};
+const Pace::Kernel kA{"a"}, kB{"b", "Bits", 4};
 
 device::Limits budgets(uint64_t dispatch_ns, uint64_t buffer_ns) {
   device::Limits limits;
@@ -80,10 +80,13 @@ TEST_CASE("pace: a rate goes up at once and down by steps, for all that ran toge
 
 TEST_CASE("pace: forms of a kernel are told apart by each of their constants") {
   Pace pace(budgets(10 * kMillion, 50 * kMillion));
-  const Pace::Kernel plain{"a", 4, 0}, matrices{"a", 4, 1};
+  const Pace::Kernel plain{"a", "Bits", 4}, other{"a", "Matrices", 4};
+  Pace::Kernel matrices = plain;
+  matrices.set("Matrices", 1);
   const double before = pace.ns(macs(plain, kMillion));
   pace.learn(std::vector{macs(matrices, kMillion)}, 1'000 * kMillion, false);
   CHECK(pace.ns(macs(plain, kMillion)) == before);
+  CHECK(pace.ns(macs(other, kMillion)) == before);
   CHECK(pace.most_macs(matrices) < pace.most_macs(plain));
 }
 

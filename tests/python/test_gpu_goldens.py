@@ -38,8 +38,6 @@ UNUSED = {
     "gated_rms_norm": "the engine holds norm weights as f32: gated_rms_norm_f32",
     "moe_combine_residual": "wants weights and gate side by side in a buffer of its own: one more "
     "launch; moe_combine_f32 reads the router's, for n rows",
-    "residual_add": "residual_norm_f32 is this and the norm behind it; alone in wide passes, as "
-    "test_run_ahead.cpp has",
     "rms_norm_apply": "rms_norm_f32 is this and the sum in one launch, for n rows",
     "rms_norm_apply_bf16": "the engine holds norm weights as f32",
     "rms_norm_qk": "eps within the mean; the models' l2norm has it within the sum: l2_norm_f32",

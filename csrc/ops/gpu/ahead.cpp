@@ -13,14 +13,14 @@ class GpuAhead final : public Ahead {
   explicit GpuAhead(GpuOps& ops) : ops_(ops) {}
 
   bool fits(const Router&, const GatedFfn& expert) const override {
-    return expert.is_swiglu() && !expert.interleaved && GpuOps::slot_words(expert) != 0;
+    return !expert.interleaved && GpuOps::slot_words(expert) != 0;
   }
 
   void find(const Lookup& lookup, const GatedFfn& expert) override { ops_.find(lookup, expert); }
 
-  void experts(const GatedFfn& expert, uint32_t top_k, const uint32_t* places, const Rows& normed,
+  void experts(const Lookup& lookup, const GatedFfn& expert, const Rows& normed,
                float* out) override {
-    ops_.experts_at(expert, top_k, places, normed.data, out);
+    ops_.experts_at(expert, lookup, normed.data, out);
   }
 
   void resume(const float* saved, uint32_t dim, uint32_t* stopped, float* x) override {

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "base/error.h"
+#include "ops/gpu/activation.h"
 #include "ops/gpu/stages.h"
 
 namespace moeflux::ops::gpu {
@@ -19,32 +20,48 @@ struct GpuOps::Slots {
   static std::array<const std::byte*, kParts> parts(const GatedFfn& ffn) {
     std::array<const std::byte*, kParts> all;
     for (size_t i = 0; i < kParts; ++i)
-      all[i] = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.planes[i % quant::kPlanes];
+      all[i] = matrices(ffn)[i / quant::kPlanes]->weight.planes[i % quant::kPlanes];
     return all;
   }
-  // What kernels of one row take: one width of codes, scales in bf16, no biases of the outputs.
+  // As kernels name them.
+  static std::array<const Linear*, 3> matrices(const GatedFfn& ffn) {
+    return {&ffn.gate, &up_of(ffn), &ffn.down};
+  }
+  // All outputs have biases, or none.
+  static bool has_even_biases(const GatedFfn& ffn) {
+    const auto all = matrices(ffn);
+    return std::all_of(all.begin(), all.end(), [&](const Linear* w) {
+      return (w->bias == nullptr) == (ffn.down.bias == nullptr);
+    });
+  }
+  // What kernels of one row take: one width of codes, scales in bf16.
   static bool has_form(const GatedFfn& ffn) {
-    const auto fits = [&](const Linear& w) {
-      return w.bias == nullptr && w.weight.shape.bits() == ffn.gate.weight.shape.bits() &&
-             w.weight.shape.dtype == quant::DType::bf16 && is_supported(w.weight.shape);
+    const auto fits = [&](const Linear* w) {
+      return w->weight.shape.bits() == ffn.gate.weight.shape.bits() &&
+             w->weight.shape.dtype == quant::DType::bf16 && is_supported(w->weight.shape);
     };
-    return ffn.gate.weight.shape.bits() != 0 && fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) &&
-           ffn.gate.weight.shape.group == ffn.up.weight.shape.group;
+    const auto all = matrices(ffn);
+    return ffn.gate.weight.shape.bits() != 0 && std::all_of(all.begin(), all.end(), fits) &&
+           ffn.gate.weight.shape.group == all[1]->weight.shape.group && has_even_biases(ffn);
   }
   // None: kernels do not find it. Without an address: a slot in a rehearsal. REQUIRES: a supported
   // format.
-  static std::optional<Slots> of(const GatedFfn& ffn, const DeviceArena& arena) {
-    if (!base(ffn)) return Slots(ffn, {});
+  static std::optional<Slots> of(const ExpertJob& job, const DeviceArena& arena) {
+    const GatedFfn& ffn = job.ffn;
+    if (!base(ffn)) return Slots(ffn, {}, job.expert);
     const auto place = arena.in_slab(base(ffn), Slots(ffn, {}).nbytes);
     if (!place) return std::nullopt;
-    return Slots(ffn, *place);
+    return Slots(ffn, *place, job.expert);
   }
 
-  Slots(const GatedFfn& ffn, DeviceArena::InSlab place) : entry(place.entry) {
+  Slots(const GatedFfn& ffn, DeviceArena::InSlab place, uint32_t expert = 0) : entry(place.entry) {
     const uintptr_t first = reinterpret_cast<uintptr_t>(base(ffn)) - place.rest;
     const auto all = parts(ffn);
+    for (size_t i = 0; i < biases.size(); ++i)
+      if (const Linear& w = *matrices(ffn)[i]; w.bias)
+        biases[i] = w.bias - uint64_t(expert) * w.out();
     for (size_t i = 0; i < kParts; ++i) {
-      const quant::Shape& shape = (ffn.*GatedFfn::kMatrices[i / quant::kPlanes]).weight.shape;
+      const quant::Shape& shape = matrices(ffn)[i / quant::kPlanes]->weight.shape;
       offsets[i] = reinterpret_cast<uintptr_t>(all[i]) - first;
       nbytes = std::max(nbytes, offsets[i] + shape.plane_bytes(i % quant::kPlanes));
     }
@@ -55,7 +72,7 @@ struct GpuOps::Slots {
     return Slots(ffn, {0, reinterpret_cast<uintptr_t>(base(ffn))});
   }
   bool has_layout(const Slots& other) const {
-    return offsets == other.offsets && nbytes == other.nbytes;
+    return offsets == other.offsets && nbytes == other.nbytes && biases == other.biases;
   }
   // In words, or in scales: 16-bit values unless it is said. Throws GpuError for a place between two.
   uint32_t at(size_t part, uint64_t scale_bytes = sizeof(uint16_t)) const {
@@ -69,6 +86,14 @@ struct GpuOps::Slots {
   uint32_t entry;
   std::array<uint64_t, kParts> offsets{};  // bytes
   uint64_t nbytes = 0;
+  // Of gate, up and down, of the layer's expert 0; or none.
+  std::array<const float*, 3> biases{};
+};
+
+// Which experts a dispatch takes, one each of its rows or tiles.
+struct GpuOps::Which {
+  device::Argument entries, experts;  // lists; numbers where there are biases
+  uint32_t n_biased;                  // experts that have some; 0: none
 };
 
 struct GpuOps::InSlot {

@@ -21,22 +21,36 @@ struct GpuOps::ExpertRows {
 
 void GpuOps::experts_of_one_row(std::span<const InSlot> jobs, const float* normed,
                                 float* expert_out) {
-  std::vector<uint32_t> entries, rows, places;
+  std::vector<uint32_t> entries, numbers, rows, places;
   for (const auto& [job, index, slot] : jobs) {
     entries.push_back(slot.entry);
+    numbers.push_back(job->expert);
     rows.push_back(job->rows[index]);
     places.push_back(job->pairs[index]);
   }
-  experts_in_slots(jobs[0].job->ffn, jobs[0].slot, recorder_.list(entries), rows, places, normed,
-                   expert_out);
+  experts_in_slots(jobs[0].job->ffn, jobs[0].slot, which(jobs[0].slot, entries, numbers), rows,
+                   places, normed, expert_out);
 }
 
-void GpuOps::experts_at(const GatedFfn& expert, uint32_t n, const uint32_t* entries,
-                        const float* normed, float* expert_out) {
+GpuOps::Which GpuOps::which(const Slots& slots, std::span<const uint32_t> entries,
+                            std::span<const uint32_t> experts) {
+  if (!slots.biases.back()) return {recorder_.list(entries), Place{}, 0};
+  return {recorder_.list(entries), recorder_.list(experts),
+          *std::max_element(experts.begin(), experts.end()) + 1};
+}
+
+void GpuOps::experts_at(const GatedFfn& expert, const Lookup& lookup, const float* normed,
+                        float* expert_out) {
+  const uint32_t n = lookup.top_k;
   std::vector<uint32_t> rows(n), places(n);
   std::iota(places.begin(), places.end(), 0);
-  experts_in_slots(expert, Slots::anywhere(expert), recorder_.in(entries, n), rows, places, normed,
-                   expert_out);
+  const Slots slots = Slots::anywhere(expert);
+  const bool biased = slots.biases.back() != nullptr;
+  experts_in_slots(
+      expert, slots,
+      {recorder_.in(lookup.places, n), biased ? recorder_.in(lookup.chosen, n) : Place{},
+       biased ? lookup.n_experts : 0},
+      rows, places, normed, expert_out);
 }
 
 uint32_t GpuOps::slot_words(const GatedFfn& expert) {
@@ -44,11 +58,12 @@ uint32_t GpuOps::slot_words(const GatedFfn& expert) {
   return word(Slots::anywhere(expert).nbytes / sizeof(uint32_t));
 }
 
-void GpuOps::experts_in_slots(const GatedFfn& ffn, const Slots& slots,
-                              const device::Argument& where, const std::vector<uint32_t>& rows,
+void GpuOps::experts_in_slots(const GatedFfn& ffn, const Slots& slots, const Which& which,
+                              const std::vector<uint32_t>& rows,
                               const std::vector<uint32_t>& places, const float* normed,
                               float* expert_out) {
-  const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
+  const quant::Shape &up = up_of(ffn).weight.shape, &down = ffn.down.weight.shape;
+  const auto biases = biases_of(slots, which, ffn);
   const auto n = static_cast<uint32_t>(rows.size());
   float* hidden = bump().take(uint64_t(n) * up.out);
   const DeviceArena::Slabs slabs = this->slabs();
@@ -56,16 +71,28 @@ void GpuOps::experts_in_slots(const GatedFfn& ffn, const Slots& slots,
     return *std::max_element(all.begin(), all.end()) + uint64_t{1};
   };
   const uint32_t words = word(slots.nbytes / sizeof(uint32_t));
-  recorder_.run({"experts_gate_up_bf16_f32", "Bits", up.bits()},
-                {slabs.list, where, recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
-                 recorder_.out(hidden, uint64_t(n) * up.out)},
-                ExpertsGateUpArgs{up.out, up.in, up.group, n, slabs.count, words, slots.at(0),
-                                  slots.at(1), slots.at(2), slots.at(3), slots.at(4), slots.at(5)});
+  recorder_.run(
+      with_activation({"experts_gate_up_bf16_f32", "Bits", up.bits()}, ffn),
+      {slabs.list, which.entries, recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
+       which.experts, biases[0], biases[1], recorder_.out(hidden, uint64_t(n) * up.out)},
+      ExpertsGateUpArgs{up.out, up.in, up.group, n, slabs.count, words, slots.at(0), slots.at(1),
+                        slots.at(2), slots.at(3), slots.at(4), slots.at(5), which.n_biased,
+                        limit_of(ffn), ffn.alpha, ffn.up_add});
   recorder_.run({"experts_down_bf16_f32", "Bits", down.bits()},
-                {slabs.list, where, recorder_.in(hidden, uint64_t(n) * down.in),
-                 recorder_.list(places), recorder_.out(expert_out, last(places) * down.out)},
+                {slabs.list, which.entries, recorder_.in(hidden, uint64_t(n) * down.in),
+                 recorder_.list(places), which.experts, biases[2],
+                 recorder_.out(expert_out, last(places) * down.out)},
                 ExpertsDownArgs{down.out, down.in, down.group, n, slabs.count, words, slots.at(6),
-                                slots.at(7), slots.at(8)});
+                                slots.at(7), slots.at(8), which.n_biased});
+}
+
+std::array<device::Argument, 3> GpuOps::biases_of(const Slots& slots, const Which& which,
+                                                  const GatedFfn& ffn) const {
+  std::array<device::Argument, 3> all;
+  for (size_t i = 0; i < all.size(); ++i)
+    all[i] =
+        recorder_.in(slots.biases[i], uint64_t(which.n_biased) * Slots::matrices(ffn)[i]->out());
+  return all;
 }
 
 void GpuOps::expert(const ExpertJob& job, const float* normed, float* expert_out) {
@@ -100,10 +127,9 @@ void GpuOps::experts(std::span<const ExpertJob> jobs, const Rows& normed, float*
   };
   for (const ExpertJob& job : jobs) {
     if (job.rows.empty()) continue;
-    require_swiglu(job.ffn);
+    require_form(job.ffn);
     const bool is_few = job.rows.size() <= kSingly && Slots::has_form(job.ffn);
-    const auto slot =
-        is_few || has_grouped_form(job.ffn) ? Slots::of(job.ffn, arena_) : std::nullopt;
+    const auto slot = is_few || has_grouped_form(job.ffn) ? Slots::of(job, arena_) : std::nullopt;
     if (!slot) {
       expert(job, normed.data, expert_out);
       continue;

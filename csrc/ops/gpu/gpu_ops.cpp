@@ -8,13 +8,14 @@ namespace moeflux::ops::gpu {
 
 namespace {
 // Lists that the device reads: a pass's tokens, rows of the head, and of each (row, rank) pair the
-// row, the place of its output and the entry of its expert, or a tile of three words that may be
-// its own. Once being recorded, once under way, once skipped at the end of the ring.
+// row, the place of its output, its expert's entry, or a tile of three words that may be its own,
+// and its expert's number, where that has biases. Once being recorded, once under way, once skipped
+// at the end of the ring.
 uint64_t list_words(const Workload& work) {
   uint64_t top_k = 0;
   for (const Workload::Moe& moe : work.moes)
     if (moe.router) top_k = std::max<uint64_t>(top_k, moe.router->top_k);
-  return 3 * (uint64_t(work.rows) * (1 + 5 * top_k) + work.logit_rows);
+  return 3 * (uint64_t(work.rows) * (1 + 6 * top_k) + work.logit_rows);
 }
 }  // namespace
 

@@ -29,26 +29,29 @@ struct GpuOps::Group {
   const InSlot* first;  // format and layout of all
   float* hidden;        // (rows, width)
   uint64_t computed;    // rows that its tiles multiply
-  std::vector<uint32_t> tiles, rows, places;
+  std::vector<uint32_t> tiles, experts, rows, places;
 };
 
-// No biases of the outputs; of gate and up one form, which is one pipeline and one walk.
+// Of gate and up one form, which is one pipeline and one walk.
 bool GpuOps::has_grouped_form(const GatedFfn& ffn) {
   const auto fits = [](const Linear& w) {
-    return w.bias == nullptr && w.weight.shape.bits() != 0 && is_supported(w.weight.shape) &&
+    return w.weight.shape.bits() != 0 && is_supported(w.weight.shape) &&
            reinterpret_cast<uintptr_t>(w.weight.planes[quant::kCodes]) % kCodesAlignment == 0;
   };
-  const quant::Shape &gate = ffn.gate.weight.shape, &up = ffn.up.weight.shape;
-  return fits(ffn.gate) && fits(ffn.up) && fits(ffn.down) && gate.bits() == up.bits() &&
-         gate.group == up.group && gate.dtype == up.dtype;
+  const quant::Shape &gate = ffn.gate.weight.shape, &up = up_of(ffn).weight.shape;
+  return fits(ffn.gate) && fits(up_of(ffn)) && fits(ffn.down) && gate.bits() == up.bits() &&
+         gate.group == up.group && gate.dtype == up.dtype && Slots::has_even_biases(ffn);
 }
 
 namespace {
-Recorder::Kernel gate_up_kernel(const Recorder& recorder, const quant::Shape& up) {
-  return tile_kernel(recorder,
-                     kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
-                               "grouped_gate_up_f32_f32"),
-                     up.bits());
+Recorder::Kernel gate_up_kernel(const Recorder& recorder, const GatedFfn& ffn) {
+  const quant::Shape& up = up_of(ffn).weight.shape;
+  return with_activation(
+      tile_kernel(recorder,
+                  kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
+                            "grouped_gate_up_f32_f32"),
+                  up.bits()),
+      ffn);
 }
 Recorder::Kernel down_kernel(const Recorder& recorder, const quant::Shape& down) {
   return tile_kernel(recorder,
@@ -58,7 +61,7 @@ Recorder::Kernel down_kernel(const Recorder& recorder, const quant::Shape& down)
 }
 // Multiply-adds of a row, one at least.
 uint64_t gate_up_macs(const GatedFfn& ffn) {
-  return std::max<uint64_t>(uint64_t{2} * ffn.gate.in() * ffn.width(), 1);
+  return std::max<uint64_t>((ffn.has_up() ? uint64_t{2} : 1) * ffn.gate.in() * ffn.width(), 1);
 }
 uint64_t down_macs(const GatedFfn& ffn) {
   return std::max<uint64_t>(uint64_t{1} * ffn.down.out() * ffn.width(), 1);
@@ -78,21 +81,21 @@ void GpuOps::grouped_experts(std::span<const InSlot> jobs, const float* normed, 
   // What a dispatch computes, a tile at least.
   const uint64_t most = std::max<uint64_t>(
       kTileRows,
-      std::min({computed,
-                most_rows(gate_up_kernel(recorder_, ffn.up.weight.shape), gate_up_macs(ffn)),
+      std::min({computed, most_rows(gate_up_kernel(recorder_, ffn), gate_up_macs(ffn)),
                 most_rows(down_kernel(recorder_, ffn.down.weight.shape), down_macs(ffn))}));
-  Group group{&jobs[0], bump().take(std::min(rows, most) * ffn.width()), 0, {}, {}, {}};
+  Group group{&jobs[0], bump().take(std::min(rows, most) * ffn.width()), 0, {}, {}, {}, {}};
   for (const auto& [job, index, slot] : jobs)
     for (size_t first = 0; first < job->rows.size(); first += kTileRows) {
       const size_t end = std::min<size_t>(first + kTileRows, job->rows.size());
       const uint64_t of_tile = computed_rows(end - first);
       if (group.computed + of_tile > most) {
         run_group(group, normed, expert_out);
-        group = {group.first, group.hidden, 0, {}, {}, {}};
+        group = {group.first, group.hidden, 0, {}, {}, {}, {}};
       }
       group.computed += of_tile;
       group.tiles.insert(group.tiles.end(),
                          {slot.entry, word(group.rows.size()), static_cast<uint32_t>(end - first)});
+      group.experts.push_back(job->expert);
       group.rows.insert(group.rows.end(), job->rows.data() + first, job->rows.data() + end);
       group.places.insert(group.places.end(), job->pairs.data() + first, job->pairs.data() + end);
     }
@@ -102,27 +105,30 @@ void GpuOps::grouped_experts(std::span<const InSlot> jobs, const float* normed, 
 void GpuOps::run_group(const Group& group, const float* normed, float* expert_out) {
   const GatedFfn& ffn = group.first->job->ffn;
   const Slots& slot = group.first->slot;
-  const quant::Shape &up = ffn.up.weight.shape, &down = ffn.down.weight.shape;
+  const quant::Shape &up = up_of(ffn).weight.shape, &down = ffn.down.weight.shape;
   const auto n = word(group.rows.size()), n_tiles = word(group.tiles.size() / 3);
   const uint64_t scale = quant::dtype_bytes(up.dtype), down_scale = quant::dtype_bytes(down.dtype);
   const DeviceArena::Slabs slabs = rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs();
-  const auto tiles = recorder_.list(group.tiles);
+  const Which which = this->which(slot, group.tiles, group.experts);
+  const auto biases = biases_of(slot, which, ffn);
   const uint32_t words = word(slot.nbytes / sizeof(uint32_t));
   recorder_.weigh(group.computed * gate_up_macs(ffn));
   recorder_.run(
-      gate_up_kernel(recorder_, up),
-      {slabs.list, tiles, recorder_.in(normed, last(group.rows) * up.in),
-       recorder_.list(group.rows), recorder_.out(group.hidden, uint64_t(n) * up.out)},
+      gate_up_kernel(recorder_, ffn),
+      {slabs.list, which.entries, recorder_.in(normed, last(group.rows) * up.in),
+       recorder_.list(group.rows), which.experts, biases[0], biases[1],
+       recorder_.out(group.hidden, uint64_t(n) * up.out)},
       GroupedGateUpArgs{up.out, up.in, up.group, n, n_tiles, slabs.count, words, slot.at(0, scale),
                         slot.at(1, scale), slot.at(2, scale), slot.at(3, scale), slot.at(4, scale),
-                        slot.at(5, scale), ffn.limit, ffn.alpha, ffn.up_add});
+                        slot.at(5, scale), which.n_biased, limit_of(ffn), ffn.alpha, ffn.up_add});
   recorder_.weigh(group.computed * down_macs(ffn));
-  recorder_.run(
-      down_kernel(recorder_, down),
-      {slabs.list, tiles, recorder_.in(group.hidden, uint64_t(n) * down.in),
-       recorder_.list(group.places), recorder_.out(expert_out, last(group.places) * down.out)},
-      GroupedDownArgs{down.out, down.in, down.group, n, n_tiles, slabs.count, words,
-                      slot.at(6, down_scale), slot.at(7, down_scale), slot.at(8, down_scale)});
+  recorder_.run(down_kernel(recorder_, down),
+                {slabs.list, which.entries, recorder_.in(group.hidden, uint64_t(n) * down.in),
+                 recorder_.list(group.places), which.experts, biases[2],
+                 recorder_.out(expert_out, last(group.places) * down.out)},
+                GroupedDownArgs{down.out, down.in, down.group, n, n_tiles, slabs.count, words,
+                                slot.at(6, down_scale), slot.at(7, down_scale),
+                                slot.at(8, down_scale), which.n_biased});
 }
 
 }  // namespace moeflux::ops::gpu

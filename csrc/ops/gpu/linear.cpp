@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/error.h"
+#include "ops/gpu/activation.h"
 #include "ops/gpu/tile_form.h"
 
 namespace moeflux::ops::gpu {
@@ -203,18 +204,18 @@ void project_all(Recorder& recorder, std::span<const Product> products, const fl
   }
 }
 
-bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
-                   uint32_t n, float* out) {
+bool fused_gate_up(Recorder& recorder, const GatedFfn& w, const float* x, uint32_t n, float* out) {
+  const Linear &gate = w.gate, &up = up_of(w);
   const quant::Shape &g = gate.weight.shape, &u = up.weight.shape;
-  if (!is_supported(g) || !is_supported(u) || g.bits() == 0 || g.bits() != u.bits() ||
-      g.dtype != u.dtype || g.group != u.group || gate.bias || up.bias || !is_matvec(g, n) ||
-      !is_whole(recorder, gate.weight) || !is_whole(recorder, up.weight))
+  if (!w.has_up() || !is_supported(g) || !is_supported(u) || g.bits() == 0 ||
+      g.bits() != u.bits() || g.dtype != u.dtype || g.group != u.group || gate.bias || up.bias ||
+      !is_matvec(g, n) || !is_whole(recorder, gate.weight) || !is_whole(recorder, up.weight))
     return false;
   const Rows gates(recorder, gate.weight, 0, g.out), ups(recorder, up.weight, 0, u.out);
-  recorder.run({(n == 1 ? kQGateUp : kQGateUp4).of(g.dtype), "Bits", g.bits()},
+  recorder.run(with_activation({(n == 1 ? kQGateUp : kQGateUp4).of(g.dtype), "Bits", g.bits()}, w),
                {gates.weight, gates.scales, gates.biases, ups.weight, ups.scales, ups.biases,
                 recorder.in(x, uint64_t(n) * g.in), recorder.out(out, uint64_t(n) * g.out)},
-               QGateUpArgs{g.out, g.in, g.group, n});
+               QGateUpArgs{g.out, g.in, g.group, n, limit_of(w), w.alpha, w.up_add});
   return true;
 }
 

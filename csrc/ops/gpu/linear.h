@@ -26,10 +26,9 @@ struct Product {
 };
 void project_all(Recorder& recorder, std::span<const Product> products, const float* x, uint32_t n);
 
-// out = silu(gate x) * (up x) for each of n rows, where one kernel does all of it; false: nothing
-// was done.
-bool fused_gate_up(Recorder& recorder, const Linear& gate, const Linear& up, const float* x,
-                   uint32_t n, float* out);
+// out = what the network makes of gate x and up x for each of n rows, where one kernel does all of it;
+// false: nothing was done.
+bool fused_gate_up(Recorder& recorder, const GatedFfn& w, const float* x, uint32_t n, float* out);
 
 // x (tokens.size(), table.in) = rows of the table.
 void embed(Recorder& recorder, const quant::Matrix& table, std::span<const uint32_t> tokens,

@@ -2,6 +2,7 @@
 // none holds the device for longer than the system lets it. Decides how much goes together and
 // nothing else: no sum depends on it. One thread.
 #pragma once
+#include <array>
 #include <compare>
 #include <cstdint>
 #include <map>
@@ -23,9 +24,24 @@ struct Work {
 class Pace {
  public:
   struct Kernel {
-    std::string_view name;                 // must last
-    uint32_t value = 0, second_value = 0;  // of its function constants
+    struct Constant {
+      std::string_view name;  // empty: none
+      uint32_t value = 0;
+      auto operator<=>(const Constant&) const = default;
+    };
+
+    Kernel(std::string_view name) : name(name) {}  // NOLINT: a name is a kernel without constants
+    Kernel(std::string_view name, std::string_view constant, uint32_t value) : name(name) {
+      set(constant, value);
+    }
+    void set(std::string_view constant, uint32_t value) {
+      constants.at(n_constants++) = {constant, value};
+    }
     auto operator<=>(const Kernel&) const = default;
+
+    std::string_view name;                // must last, as those of constants
+    std::array<Constant, 4> constants{};  // function constants that are not their default
+    uint32_t n_constants = 0;
   };
   struct Part {
     Kernel kernel;

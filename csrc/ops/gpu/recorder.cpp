@@ -85,13 +85,13 @@ device::Argument Recorder::place(const void* data, uint64_t nbytes,
 }
 
 const std::shared_ptr<device::Pipeline>& Recorder::pipeline(const Kernel& kernel) {
-  const auto found = pipelines_.find(paced(kernel));
+  const auto found = pipelines_.find(kernel);
   if (found != pipelines_.end()) return found->second;
   device::Constants constants;
-  if (kernel.constant) constants.emplace_back(kernel.constant, kernel.value);
-  if (kernel.second) constants.emplace_back(kernel.second, kernel.second_value);
+  for (uint32_t i = 0; i < kernel.n_constants; ++i)
+    constants.emplace_back(kernel.constants[i].name, kernel.constants[i].value);
   auto pipeline = device_.pipeline(kernel.name, constants);
-  Pace::Kernel key = paced(kernel);
+  Kernel key = kernel;
   key.name = pipeline->info().name;  // lives as long as the library
   return pipelines_.emplace(key, std::move(pipeline)).first->second;
 }
@@ -108,7 +108,8 @@ void Recorder::dispatch(const Kernel& kernel, Arguments args, GeometryOf geometr
   const device::Geometry geometry = geometry_of(*made);
   const auto& grid = geometry.grid;
   if (!work.is_macs) work.units = uint64_t{grid[0]} * grid[1] * grid[2];
-  const Pace::Part part{{made->info().name, kernel.value, kernel.second_value}, work};
+  Pace::Part part{kernel, work};
+  part.kernel.name = made->info().name;
   if (commands_ && !pace_.fits(recorded_ns_, part)) commit_part();
   if (!commands_) commands_ = device_.commands();
   commands_->dispatch(made, args, geometry.grid, geometry.threadgroup);

@@ -30,14 +30,7 @@ device::Argument f32(float value);
 
 class Recorder {
  public:
-  struct Kernel {
-    std::string_view name;
-    const char* constant = nullptr;  // a function constant that it needs, and its value
-    uint32_t value = 0;
-    const char* second = nullptr;  // another one
-    uint32_t second_value = 0;
-    auto operator<=>(const Kernel&) const = default;
-  };
+  using Kernel = Pace::Kernel;
   using Kernels = std::set<Kernel>;
 
   // With `rehearsed`, nothing is placed or dispatched: the kernels that would be are added to it.
@@ -96,7 +89,7 @@ class Recorder {
   void weigh(uint64_t macs) { work_ = {macs, true}; }
   // Multiply-adds of one dispatch, at most, lest it hold the device for too long; one at least.
   uint64_t most_macs(const Kernel& kernel) const {
-    return rehearsed_ ? UINT64_MAX : pace_.most_macs(paced(kernel));
+    return rehearsed_ ? UINT64_MAX : pace_.most_macs(kernel);
   }
 
   std::unique_ptr<Ticket> submit(std::function<void()> on_done);
@@ -110,9 +103,6 @@ class Recorder {
 
  private:
   device::Argument place(const void* data, uint64_t nbytes, DeviceArena::Access access) const;
-  static Pace::Kernel paced(const Kernel& kernel) {
-    return {kernel.name, kernel.value, kernel.second_value};
-  }
   // A command buffer that was committed, until its time is learnt.
   struct Timed {
     std::shared_ptr<device::Commands> commands;
@@ -136,7 +126,7 @@ class Recorder {
   std::vector<Pace::Part> to_time_;  // dispatches of commands_
   std::deque<Timed> timed_;          // by time of commit
   Counts counts_, recorded_;         // submitted, and of commands_
-  std::map<Pace::Kernel, std::shared_ptr<device::Pipeline>> pipelines_;
+  std::map<Kernel, std::shared_ptr<device::Pipeline>> pipelines_;
 };
 
 }  // namespace moeflux::ops::gpu

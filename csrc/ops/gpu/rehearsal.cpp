@@ -55,10 +55,10 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     if (n == 1 && w.router && ahead_->fits(*w.router, w.expert)) {
       uint32_t* const words = routing.experts;
       route(*w.router, {x, n}, routing);
-      ahead_->find(
-          {words, words, x, w.router->n_experts, top_k, w.expert.gate.in(), words, x, words, words},
-          w.expert);
-      ahead_->experts(w.expert, top_k, words, {x, n}, x);
+      const Lookup lookup{words, words, x,    w.router->n_experts, top_k, w.expert.gate.in(), words,
+                          x,     words, words};
+      ahead_->find(lookup, w.expert);
+      ahead_->experts(lookup, w.expert, {x, n}, x);
       ahead_->resume(x, w.expert.gate.in(), words, x);
     }
     if (w.shared) ffn(*w.shared, {x, n}, x);

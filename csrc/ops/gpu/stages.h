@@ -18,7 +18,7 @@ namespace moeflux::ops::gpu {
 // all, and weights that are read again come from a cache.
 inline constexpr size_t kSingly = 4;
 
-void require_swiglu(const GatedFfn& w);  // throws NoKernelError: no other activation has a kernel
+void require_form(const GatedFfn& w);  // throws NoKernelError for what no kernel computes
 
 class GpuOps;
 std::unique_ptr<Ahead> make_ahead(GpuOps& ops);  // which outlive it
@@ -87,8 +87,8 @@ class GpuOps final : public Ops {
   }
   // For Ahead. The planes of `expert` are offsets in a slot. Words of a slot; 0: no kernel reads it.
   static uint32_t slot_words(const GatedFfn& expert);
-  // The first row through n experts, wherever the device's list says that they are.
-  void experts_at(const GatedFfn& expert, uint32_t n, const uint32_t* entries, const float* normed,
+  // The first row through the experts that were chosen, wherever the device's lists say that they are.
+  void experts_at(const GatedFfn& expert, const Lookup& lookup, const float* normed,
                   float* expert_out);
   DeviceArena::Slabs slabs() const { return rehearsal_ ? DeviceArena::Slabs{} : arena_.slabs(); }
   void project(const Linear& w, const float* x, uint32_t n, float* y) {
@@ -107,12 +107,19 @@ class GpuOps final : public Ops {
     float *gate, *up;  // (n, width); the hidden rows end in `gate`
   };
   void ffn_rows(const GatedFfn& w, const FfnRows& rows, const float* x, uint32_t n, float* out);
+  // gate = what the network makes of gate and up, (n, width) all.
+  void activate(const GatedFfn& w, const float* up, uint32_t n, float* gate);
   struct ExpertRows;
   void expert(const ExpertJob& job, const float* normed, float* expert_out);
   struct Slots;
   struct InSlot;
   void experts_of_one_row(std::span<const InSlot> jobs, const float* normed, float* expert_out);
-  void experts_in_slots(const GatedFfn& ffn, const Slots& slots, const device::Argument& where,
+  struct Which;
+  Which which(const Slots& slots, std::span<const uint32_t> entries,
+              std::span<const uint32_t> experts);
+  std::array<device::Argument, 3> biases_of(const Slots& slots, const Which& which,
+                                            const GatedFfn& ffn) const;
+  void experts_in_slots(const GatedFfn& ffn, const Slots& slots, const Which& which,
                         const std::vector<uint32_t>& rows, const std::vector<uint32_t>& places,
                         const float* normed, float* expert_out);
   // grouped_experts.cpp. All of one layout.

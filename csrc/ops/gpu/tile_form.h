@@ -31,8 +31,8 @@ inline Recorder::Kernel tile_kernel(const Recorder& recorder, std::string_view n
   const device::Device& device = recorder.device();
   const bool matrices = tile_by_matrices(device.name(), device.limits().simdgroup_matrices);
   Recorder::Kernel kernel{name};
-  if (bits) kernel.constant = "Bits", kernel.value = bits;
-  if (matrices) kernel.second = "Matrices", kernel.second_value = 1;
+  if (bits) kernel.set("Bits", bits);
+  if (matrices) kernel.set("Matrices", 1);
   return kernel;
 }
 

@@ -37,5 +37,4 @@ FAMILY = Family(
     sinks=True,
     normed_heads=False,
     normalised=True,
-    beyond_devices="a clamped gated unit",
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...formats import BITS, GROUPS
-from . import oracles
-from .case import Array, Case, Family, Generator, Out, Shape, floats
+from .case import Array, Case, Family, Generator, Out, Shape, decode, floats
+from .cases_activation import NUMBERS, activated, constants, drawn
 from .cases_linear import Weights
 
 UNIT = 16384  # bytes: a slot begins at a multiple of it (csrc/base/slab.h)
@@ -78,6 +78,31 @@ class Slots:
         return np.stack([p[0] for p in pairs]), np.stack([p[1] for p in pairs])
 
 
+class Biases:
+    """Those of the outputs of `n` experts, `n_matrices` each, of which slots have numbers; or none.
+
+    `owners` are slots of the kernel's rows or tiles, whose experts the kernel is told.
+    """
+
+    def __init__(self, rng: Generator, owners: list[int], out_dim: int, n_matrices: int):
+        n_slots = max(owners) + 1
+        self.n = n_slots + int(rng.integers(0, 4)) if rng.random() < 0.5 else 0
+        self.numbers = rng.permutation(self.n)[:n_slots]
+        self.experts = self.numbers[owners].astype(np.uint32) if self.n else None
+        self.values = floats(rng, n_matrices, self.n, out_dim)
+
+    def of(self, which: int) -> Array | None:
+        return self.values[which] if self.n else None
+
+    def add(self, slots: Array, *products: Array) -> None:
+        """To products, and sizes, of each matrix: rows are those of `slots`."""
+        for which, values in enumerate(self.values):
+            if self.n:
+                mine = decode(values[self.numbers[slots]])
+                products[2 * which][:] += mine
+                products[2 * which + 1][:] += np.abs(mine)
+
+
 def _geometry(shape: Shape, rows: int, threads: int) -> tuple[int, int]:
     return shape[0] * -(-shape[1] // rows) * threads, threads
 
@@ -88,14 +113,20 @@ def gate_up(rng: Generator, shape: Shape) -> Case:
     x = floats(rng, int(rng.integers(1, n + 3)), in_dim)
     rows = rng.integers(0, len(x), n).astype(np.uint32)
     rows[int(rng.integers(0, n))] = len(x) - 1
-    (g, g_size), (u, u_size) = (slots.times(which, x[rows]) for which in (0, 1))
-    # d(silu(g) u): |silu'| <= 1.1
-    size = 1.1 * g_size * np.abs(u) + np.abs(oracles.silu(g)) * u_size
-    out = Out(np.where(slots.present[:, None], oracles.silu(g) * u, np.nan), size)
-    args = [slots.slabs, slots.entries, x, rows, out, out_dim, in_dim, group, n, len(slots.slabs),
-            slots.words, *slots.offsets]  # fmt: skip
-    text = f"{shape} {slots.constants}"
-    return Case("experts_gate_up_bf16_f32", args, *_geometry(shape, 2, 128), slots.constants, text)
+    form = drawn(rng)
+    products = [part for which in (0, 1) for part in slots.times(which, x[rows])]
+    biases = Biases(rng, list(range(n)), out_dim, 2)
+    biases.add(np.arange(n), *products)
+    out = activated(form, *products)
+    out.expected[~slots.present] = np.nan
+    gated = form[0] == 1
+    args = [slots.slabs, slots.entries, x, rows, biases.experts, biases.of(0) if gated else None,
+            biases.of(1), out, out_dim, in_dim, group, n, len(slots.slabs), slots.words,
+            *slots.offsets, biases.n, *NUMBERS]  # fmt: skip
+    every = {**slots.constants, **constants(form)}
+    geometry = _geometry(shape, 2 if gated else 4, 128)
+    text = f"{shape} {every} {biases.n}"
+    return Case("experts_gate_up_bf16_f32", args, *geometry, every, text)
 
 
 def down(rng: Generator, shape: Shape) -> Case:
@@ -103,13 +134,16 @@ def down(rng: Generator, shape: Shape) -> Case:
     slots = Slots(rng, shape, 1)
     hidden = floats(rng, n, in_dim)
     products, sizes = slots.times(0, hidden)
+    biases = Biases(rng, list(range(n)), out_dim, 1)
+    biases.add(np.arange(n), products, sizes)
     places = rng.permutation(n + int(rng.integers(0, 3)))[:n].astype(np.uint32)
     expected, size = (np.full((int(places.max()) + 1, out_dim), np.nan) for _ in range(2))
     expected[places], size[places] = products, sizes
     expected[places[~slots.present]] = np.nan
-    args = [slots.slabs, slots.entries, hidden, places, Out(expected, size), out_dim, in_dim, group,
-            n, len(slots.slabs), slots.words, *slots.offsets]  # fmt: skip
-    text = f"{shape} {slots.constants}"
+    args = [slots.slabs, slots.entries, hidden, places, biases.experts, biases.of(0),
+            Out(expected, size), out_dim, in_dim, group, n, len(slots.slabs), slots.words,
+            *slots.offsets, biases.n]  # fmt: skip
+    text = f"{shape} {slots.constants} {biases.n}"
     return Case("experts_down_bf16_f32", args, *_geometry(shape, 8, 64), slots.constants, text)
 
 

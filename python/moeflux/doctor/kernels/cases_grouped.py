@@ -5,17 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ...formats import GROUPS
-from . import oracles
 from .case import Array, Build, Case, Family, Generator, Out, Shape, floats
-from .cases_experts import Slots
+from .cases_activation import NUMBERS, activated, constants, drawn
+from .cases_experts import Biases, Slots
 from .cases_linear import matrices
 
 MOST = 64  # rows of a tile
 THREADS = 128
 UNIT = 16  # bytes: codes begin at a multiple of it
-ACTIVATION = (1.5, 1.702, 1.0)  # limit, alpha, up_add
-# Gated, Activation
-FORMS = [(1, 0), (1, 1), (0, 0)]
 
 # (K experts, out_dim, in_dim, group size, rows of an expert at most)
 SHAPES = [(1, 1, 32, 32, 1), (3, 65, 192, 64, 70), (2, 129, 64, 32, 33), (5, 31, 96, 96, 9),
@@ -31,7 +28,7 @@ def draw(rng: Generator) -> Shape:
 class Tiles:
     """Sorted rows of K experts, cut into tiles; some of the list are not legal and compute nothing.
 
-    `expert` of each row, `live`: rows that some tile computes.
+    `expert` of each row, `live`: rows that some tile computes; `owners`: the expert of each tile.
     """
 
     def __init__(self, rng: Generator, slots: Slots, most: int):
@@ -41,11 +38,13 @@ class Tiles:
         self.n = len(self.expert)
         self.live = slots.present[self.expert]
         self.list: list[tuple[int, int, int]] = []
+        self.owners: list[int] = []
         for k, end in enumerate(np.cumsum(counts)):
             first = int(end - counts[k])
             while first < end:
                 count = int(rng.integers(1, min(MOST, end - first) + 1))
                 self.list.append((int(slots.entries[k]), first, count))
+                self.owners.append(k)
                 first += count
         entry = int(slots.entries[0])
         for wrong in [
@@ -54,7 +53,9 @@ class Tiles:
             (entry, 0xFFFFFFFF, 2),
             (entry, 0, 0),
         ]:
-            self.list.insert(int(rng.integers(0, len(self.list) + 1)), wrong)
+            at = int(rng.integers(0, len(self.list) + 1))
+            self.list.insert(at, wrong)
+            self.owners.insert(at, 0)
 
     @property
     def array(self) -> Array:
@@ -71,38 +72,28 @@ def _times(slots: Slots, tiles: Tiles, which: int, x: Array) -> tuple[Array, Arr
     return out[0], out[1]
 
 
-def _activated(form: tuple[int, int], g: Array, g_size: Array, u: Array, u_size: Array) -> Out:
-    gated, kind = form
-    if not gated:
-        return Out(oracles.silu(u), 1.1 * u_size)
-    if kind == 0:  # d(silu(g) u): |silu'| <= 1.1
-        return Out(oracles.silu(g) * u, 1.1 * g_size * np.abs(u) + np.abs(oracles.silu(g)) * u_size)
-    limit, alpha, up_add = ACTIVATION
-    clamped = np.minimum(g, limit)
-    silu = clamped / (1 + np.exp(-alpha * clamped))
-    up = np.clip(u, -limit, limit) + up_add
-    return Out(silu * up, 1.1 * g_size * np.abs(up) + np.abs(silu) * (u_size + up_add))
-
-
 def gate_up(dtype: str) -> Build:
     def build(rng: Generator, shape: Shape) -> Case:
         _, out_dim, in_dim, group, most = shape
-        gated, kind = form = FORMS[int(rng.integers(0, len(FORMS)))]
+        form = drawn(rng)
         slots = Slots(rng, shape[:4], 2, dtype, UNIT)
         tiles = Tiles(rng, slots, most)
         x = floats(rng, int(rng.integers(1, tiles.n + 3)), in_dim)
         rows = rng.integers(0, len(x), tiles.n).astype(np.uint32)
         rows[int(rng.integers(0, tiles.n))] = len(x) - 1
         products = [part for which in (0, 1) for part in _times(slots, tiles, which, x[rows])]
-        out = _activated(form, *products)
+        biases = Biases(rng, tiles.owners, out_dim, 2)
+        biases.add(tiles.expert, *products)
+        out = activated(form, *products)
         out.expected[~tiles.live] = np.nan
-        args = [slots.slabs, tiles.array, x, rows, out, out_dim, in_dim, group, tiles.n,
-                len(tiles.list), len(slots.slabs), slots.words, *slots.offsets,
-                *ACTIVATION]  # fmt: skip
+        gated = form[0] == 1
+        args = [slots.slabs, tiles.array, x, rows, biases.experts, biases.of(0) if gated else None,
+                biases.of(1), out, out_dim, in_dim, group, tiles.n, len(tiles.list),
+                len(slots.slabs), slots.words, *slots.offsets, biases.n, *NUMBERS]  # fmt: skip
         grid = len(tiles.list) * -(-out_dim // (64 if gated else 128)) * THREADS
-        constants = {**slots.constants, "Gated": gated, "Activation": kind, **matrices(rng)}
+        every = {**slots.constants, **constants(form), **matrices(rng)}
         name = f"grouped_gate_up_{dtype}_f32"
-        return Case(name, args, grid, THREADS, constants, f"{shape} {constants}")
+        return Case(name, args, grid, THREADS, every, f"{shape} {every} {biases.n}")
 
     return build
 
@@ -114,17 +105,19 @@ def down(dtype: str) -> Build:
         tiles = Tiles(rng, slots, most)
         hidden = floats(rng, tiles.n, in_dim)
         products, sizes = _times(slots, tiles, 0, hidden)
+        biases = Biases(rng, tiles.owners, out_dim, 1)
+        biases.add(tiles.expert, products, sizes)
         places = rng.permutation(tiles.n + int(rng.integers(0, 3)))[: tiles.n].astype(np.uint32)
         expected, size = (np.full((int(places.max()) + 1, out_dim), np.nan) for _ in range(2))
         expected[places], size[places] = products, sizes
         expected[places[~tiles.live]] = np.nan
-        args = [slots.slabs, tiles.array, hidden, places, Out(expected, size), out_dim, in_dim,
-                group, tiles.n, len(tiles.list), len(slots.slabs), slots.words,
-                *slots.offsets]  # fmt: skip
+        args = [slots.slabs, tiles.array, hidden, places, biases.experts, biases.of(0),
+                Out(expected, size), out_dim, in_dim, group, tiles.n, len(tiles.list),
+                len(slots.slabs), slots.words, *slots.offsets, biases.n]  # fmt: skip
         grid = len(tiles.list) * -(-out_dim // 128) * THREADS
-        constants = {**slots.constants, **matrices(rng)}
-        text = f"{shape} {constants}"
-        return Case(f"grouped_down_{dtype}_f32", args, grid, THREADS, constants, text)
+        every = {**slots.constants, **matrices(rng)}
+        text = f"{shape} {every} {biases.n}"
+        return Case(f"grouped_down_{dtype}_f32", args, grid, THREADS, every, text)
 
     return build
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...formats import BITS, GROUPS
-from . import oracles
 from .case import Build, Case, Family, Generator, Out, Shape, decode, floats
+from .cases_activation import GATED, NUMBERS, activated, constants, drawn
 from .cases_linear import ENCODE, Weights
 
 # (n rows of x, out_dim, in_dim, group size): 16 columns a lane, 2 to 8 rows a threadgroup
@@ -77,12 +77,12 @@ def gate_up(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
         (g, g_size), (u, u_size) = (
             (decode(x) @ m.values.T, abs(decode(x)) @ m.sizes.T) for m in (gate, up)
         )
-        # d(silu(g) u): |silu'| <= 1.1
-        size = 1.1 * g_size * np.abs(u) + np.abs(oracles.silu(g)) * u_size
-        args = [*gate.args, *up.args, x, Out(oracles.silu(g) * u, size), out_dim, in_dim,
-                *gate.scalars, n]  # fmt: skip
+        form = drawn(rng, GATED)
+        args = [*gate.args, *up.args, x, activated(form, g, g_size, u, u_size), out_dim, in_dim,
+                *gate.scalars, n, *NUMBERS]  # fmt: skip
+        every = {**gate.constants, **constants(form)}
         geometry = _geometry(shape, x_rows, rows)
-        return Case(kernel, args, *geometry, gate.constants, gate.text(f"n={n}"))
+        return Case(kernel, args, *geometry, every, gate.text(f"n={n} {form}"))
 
     return build
 

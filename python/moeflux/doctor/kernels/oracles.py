@@ -21,6 +21,14 @@ def silu(x: Array) -> Array:
     return x * sigmoid(x)
 
 
+def gelu(x: Array) -> Array:
+    return x / 2 * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+def relu2(x: Array) -> Array:
+    return np.maximum(x, 0) ** 2
+
+
 def softplus(x: Array) -> Array:
     return np.logaddexp(0, x)
 
