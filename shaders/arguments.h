@@ -78,7 +78,7 @@ struct StateSpaceArgs {
 };
 
 struct MoeCombineArgs {
-  uint n, dim, top_k, has_shared, has_gate;
+  uint n, dim, top_k, has_shared, has_gate, adds;
 };
 
 struct MoeCombineNormArgs {

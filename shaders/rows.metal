@@ -41,7 +41,7 @@ kernel void scatter_rows_f32(device const float* x [[buffer(0)]],
 
 // x[t] += sum over k < top_k of weights[t, k] * expert_out[t, k] + gate[t] * shared[t], in that
 // order; gate = sigmoid(gates[t]) where has_gate, else 1, and without the last term unless
-// has_shared. x (n, dim), weights (n, top_k), expert_out (n, top_k, dim), shared (n, dim), gates
+// has_shared. Unless `adds`, that becomes x, whatever it was. x (n, dim), weights (n, top_k), expert_out (n, top_k, dim), shared (n, dim), gates
 // (n). A thread per element.
 /// @elements x n * dim
 /// @elements weights n * top_k
@@ -51,7 +51,7 @@ kernel void scatter_rows_f32(device const float* x [[buffer(0)]],
 /// @threadgroup any
 /// @default_threadgroup 256
 /// @grid n * dim
-/// @require has_shared <= 1 && has_gate <= 1
+/// @require has_shared <= 1 && has_gate <= 1 && adds <= 1
 /// @require grid >= n * dim
 kernel void moe_combine_f32(device float* x [[buffer(0)]],
                             device const float* weights [[buffer(1)]],
@@ -66,6 +66,7 @@ kernel void moe_combine_f32(device float* x [[buffer(0)]],
   const bool has_shared = args.has_shared != 0;
   const ulong shared_row = has_shared ? ulong(token) * args.dim : 0;
   const float gate = has_shared && args.has_gate != 0 ? sigmoid(gates[token]) : 1.0f;
-  x[i] += combined(weights + pair, expert_out + pair * args.dim, args.top_k, shared + shared_row,
-                   has_shared, gate, args.dim, i % args.dim);
+  const float sum = combined(weights + pair, expert_out + pair * args.dim, args.top_k,
+                             shared + shared_row, has_shared, gate, args.dim, i % args.dim);
+  x[i] = args.adds != 0 ? x[i] + sum : sum;
 }

@@ -155,10 +155,10 @@ class Ops {
                               const Sandwich& norms, const float* beside, uint32_t n, uint32_t dim,
                               float* x);
   // out (rows, w.out()): what experts of a narrower width read.
-  virtual void to_latent(const Linear& w, const Rows& normed, float* out);
+  virtual void to_latent(const Linear& w, const Rows& normed, float* out) = 0;
   // x += w(sum over ranks of weight * expert_out) (+ shared), of experts of a narrower width.
   virtual void combine_latent(const Routing& routing, uint32_t top_k, const float* expert_out,
-                              const Linear& w, const float* shared, uint32_t n, float* x);
+                              const Linear& w, const float* shared, uint32_t n, float* x) = 0;
   virtual void scale(const float* by, uint64_t n, float* x);   // x *= by[0]
   virtual void add(const float* y, uint64_t n, float* x) = 0;  // x += y
   // logits (rows.size(), vocab): of the named rows of x.
@@ -172,15 +172,6 @@ inline void Ops::combine_normed(const Routing&, uint32_t, const float*, const Sa
   throw NoKernelError(
       "[ops::combine] expected a sum of experts, found norms around it, which no "
       "kernel of a device does; the CPU's do");
-}
-inline void Ops::to_latent(const Linear&, const Rows&, float*) {
-  throw NoKernelError(
-      "[ops::to_latent] expected experts as wide as the model, found narrower ones, which no "
-      "kernel of a device does; the CPU's do");
-}
-inline void Ops::combine_latent(const Routing&, uint32_t, const float*, const Linear& w,
-                                const float*, uint32_t, float*) {
-  to_latent(w, {}, nullptr);
 }
 inline void Ops::scale(const float*, uint64_t, float*) {
   throw NoKernelError(

@@ -218,6 +218,37 @@ TEST_CASE("gpu: feed-forward networks and experts of every format") {
   }
 }
 
+TEST_CASE("gpu: experts of another width than the model's, with a shared expert and without") {
+  const uint32_t d = 64, n = kRows, top_k = 3;
+  for (const uint32_t latent : {32u, 96u})
+    for (const bool bias : {false, true}) {
+      GpuRig rig;
+      const ops::Router router{{}, 7, top_k, true};
+      const ops::Linear in = rig.linear(latent, d, 4, 32, DType::bf16, bias),
+                        out = rig.linear(d, latent, 4, 32, DType::bf16, bias);
+      const ops::GatedFfn narrow{{{{latent, latent}}}, {{{latent, latent}}}, {{{latent, latent}}}};
+      auto work = workload();
+      work.moes = {{&router, narrow, nullptr, nullptr, &in, &out}};
+      rig.reserve(work);
+      const ops::Rows normed{rig.floats(n * d), n};
+      float *to = rig.nans(n * latent), *expected_to = rig.nans(n * latent);
+      rig.gpu->to_latent(in, normed, to);
+      rig.run();
+      rig.cpu->to_latent(in, normed, expected_to);
+      require_close({to, n * latent}, {expected_to, n * latent});
+      const ops::Routing routing{nullptr, rig.copy(rig.floats(n * top_k), n * top_k), nullptr};
+      const float *outs = rig.floats(n * top_k * latent), *shared = rig.floats(n * d);
+      for (const float* beside : {static_cast<const float*>(nullptr), shared}) {
+        float* x = rig.floats(n * d);
+        float* expected = rig.copy(x, n * d);
+        rig.gpu->combine_latent(routing, top_k, outs, out, beside, n, x);
+        rig.run();
+        rig.cpu->combine_latent(routing, top_k, outs, out, beside, n, expected);
+        require_close({x, n * d}, {expected, n * d}, 1e-4);
+      }
+    }
+}
+
 TEST_CASE("gpu: dense networks of every activation, with biases and without") {
   ops::GatedFfn clamped, gelu, relu2;
   clamped.limit = 0.5f, clamped.alpha = 1.702f, clamped.up_add = 1;

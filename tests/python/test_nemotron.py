@@ -16,6 +16,7 @@ from moeflux.spec import tree
 from oracle import Reference, build, safetensors_file
 from oracle.families import FAMILIES
 from support import pieces
+from support.devices import DEVICES
 
 TOKENS = [int(t) for t in np.random.Generator(np.random.PCG64(9)).integers(0, 250, 90)]
 ROOM = {"memory": "64MiB", "context": 128}
@@ -51,6 +52,28 @@ OTHERS = [
 def test_other_shapes_meet_float64(options, tmp_path):
     folder = build(tmp_path, "nemotron_h", "hf-f32", **GENTLE | options)
     close(logits(folder), Reference(folder).forward(TOKENS).logits)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(
+    ("form", "options"),
+    [
+        ("mlx-q4", {"n_group": 4, "topk_group": 2}),
+        ("mlx-q4", LATENT),
+        ("hf-f32", {"moe_latent_size": 192}),
+    ],
+    ids=str,
+)
+def test_a_model_without_mamba_meets_float64_on_devices(form, options, device, tmp_path):
+    """Squared ReLU without gates, sigmoids, narrow and wide experts; a chunk and single tokens."""
+    options = {"hybrid_override_pattern": "E*-*E*EE"} | options
+    folder = build(tmp_path, "nemotron_h", form, **GENTLE | options)
+    model = moeflux.load(folder, **ROOM | {"device": device})
+    session, tokens = model.session(), TOKENS[:34]
+    found = [*session.step(tokens[:-2], all_logits=True)]
+    found += [session.step([token]) for token in tokens[-2:]]
+    close(np.stack(found), Reference(folder).forward(tokens).logits)
+    assert model.stats["device"] == device
 
 
 def test_a_chunk_of_the_widest_rows_has_room_beside_narrow_experts(tmp_path):

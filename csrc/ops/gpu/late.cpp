@@ -38,7 +38,7 @@ void GpuOps::run(const Late::Combine& c) {
       {recorder_.out(c.x, count), recorder_.in(c.routing.weights, uint64_t(c.n) * c.top_k),
        recorder_.in(c.expert_out, count * c.top_k), recorder_.in(c.shared, count),
        recorder_.in(c.gates, c.n)},
-      MoeCombineArgs{c.n, c.dim, c.top_k, c.shared != nullptr, c.gates != nullptr});
+      MoeCombineArgs{c.n, c.dim, c.top_k, c.shared != nullptr, c.gates != nullptr, c.adds});
 }
 
 namespace {

@@ -62,11 +62,13 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
       ahead_->resume(x, w.expert.gate.in(), words, x);
     }
     if (w.shared) ffn(*w.shared, {x, n}, x);
+    const uint32_t dim = w.latent_out ? w.latent_out->out() : w.expert.down.out();
     const auto combined = [&] {
-      combine(routing, top_k, x, w.shared_gate, {x, n}, x, w.expert.down.out(), x);
+      if (w.latent_out) return combine_latent(routing, top_k, x, *w.latent_out, x, n, x);
+      combine(routing, top_k, x, w.shared_gate, {x, n}, x, dim, x);
     };
     combined();
-    norm(x, 0, x, n, w.expert.down.out(), x);
+    norm(x, 0, x, n, dim, x);
     combined();
     recorder_.flush();
   }

@@ -28,4 +28,15 @@ void GpuOps::combine(const Routing& routing, uint32_t top_k, const float* expert
   defer(Late::Combine{routing, top_k, expert_out, shared, gates, n, dim, x});
 }
 
+void GpuOps::combine_latent(const Routing& routing, uint32_t top_k, const float* expert_out,
+                            const Linear& w, const float* shared, uint32_t n, float* x) {
+  const uint64_t count = uint64_t(n) * w.out();
+  Bump scratch = bump();
+  float *total = scratch.take(uint64_t(n) * w.in()), *out = scratch.take(count);
+  run(Late::Combine{routing, top_k, expert_out, nullptr, nullptr, n, w.in(), total, false});
+  project(w, total, n, out);
+  if (shared) run(Late::Sum{shared, count, out});
+  add(out, count, x);
+}
+
 }  // namespace moeflux::ops::gpu

@@ -69,6 +69,11 @@ class GpuOps final : public Ops {
   void combine(const Routing& routing, uint32_t top_k, const float* expert_out,
                const Linear* shared_gate, const Rows& normed, const float* shared, uint32_t dim,
                float* x) override;
+  void to_latent(const Linear& w, const Rows& normed, float* out) override {
+    project(w, normed.data, normed.n, out);
+  }
+  void combine_latent(const Routing& routing, uint32_t top_k, const float* expert_out,
+                      const Linear& w, const float* shared, uint32_t n, float* x) override;
   void add(const float* y, uint64_t n, float* x) override;
   void head(const Head& w, const float* x, std::span<const uint32_t> rows, float* logits) override;
 
@@ -142,6 +147,7 @@ class GpuOps final : public Ops {
       const float *expert_out, *shared, *gates;
       uint32_t n, dim;
       float* x;
+      bool adds = true;  // to x; else it becomes x
     };
     struct Choice {
       Router router;

@@ -103,8 +103,13 @@ def combined(rng: Generator, shape: Shape) -> tuple[Out, list[Array | None], lis
 
 def moe_combine_f32(rng: Generator, shape: Shape) -> Case:
     out, arrays, numbers, text = combined(rng, shape)
+    adds = int(rng.integers(0, 2))
+    assert out.before is not None
+    if not adds:  # whatever was there, NaN too
+        out = Out(out.expected - decode(out.before), out.size, np.full_like(out.before, np.nan))
     grid = geometry(rng, shape[0] * shape[2])
-    return Case("moe_combine_f32", [out, *arrays, *numbers], *grid, text=text)
+    text += f" {adds=}"
+    return Case("moe_combine_f32", [out, *arrays, *numbers, adds], *grid, text=text)
 
 
 def normed(of: Out, weight: Array) -> Out:
