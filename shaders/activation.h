@@ -16,7 +16,7 @@ struct ActivationNumbers {
 };
 
 template <typename Args>
-inline ActivationNumbers activation_numbers(constant Args& args) {
+inline ActivationNumbers activation_numbers(Args args) {
   ActivationNumbers numbers;
   numbers.limit = args.limit;
   numbers.alpha = args.alpha;

@@ -42,9 +42,10 @@ inline CodeRow<Scale> slot_row(device const uint* slot,
 // they are said to be; without a gate up's rows are in both halves.
 struct HiddenSink {
   device float* hidden;
-  device const float* gate_bias;
+  device const float* gate_bias;  // found once sums are stored: nothing lives through the products
   device const float* up_bias;
-  bool is_biased;
+  device const uint* experts;
+  uint tile, n_biased;
   uint out_dim, row, first;
   ActivationNumbers numbers;
 };
@@ -58,10 +59,12 @@ inline void store_sums(
     thread const HiddenSink& sink, TilePlace place, uint token, float4 first, float4 second) {
   device float* to = sink.hidden + ulong(sink.first + token) * sink.out_dim;
   const uint row = sink.row + place.row4 * 4;
-  if (sink.is_biased) {
+  if (sink.n_biased != 0) {
+    const ulong at = bias_at(sink.experts[sink.tile], sink.n_biased, sink.out_dim);
+    device const float* bias = Gated != 0 ? sink.gate_bias : sink.up_bias;
     const uint other = Gated != 0 ? row : row + kHalfRows;
-    first = with_bias(first, Gated != 0 ? sink.gate_bias : sink.up_bias, row, sink.out_dim);
-    second = with_bias(second, sink.up_bias, other, sink.out_dim);
+    first = with_bias(first, bias + at, row, sink.out_dim);
+    second = with_bias(second, sink.up_bias + at, other, sink.out_dim);
   }
   if (Gated != 0) {
     store_rows(to, row, sink.out_dim, activated(first, second, sink.numbers));
@@ -130,10 +133,11 @@ kernel void gate_up(device const ulong2* slabs [[buffer(0)]],
   sink.row = group % row_tiles * tile_rows;
   sink.first = tile.first;
   sink.numbers = activation_numbers(args);
-  sink.is_biased = args.n_biased != 0;
-  const ulong bias = sink.is_biased ? bias_at(experts[k], args.n_biased, args.out_dim) : ulong(0);
-  sink.gate_bias = gate_bias + bias;
-  sink.up_bias = up_bias + bias;
+  sink.gate_bias = gate_bias;
+  sink.up_bias = up_bias;
+  sink.experts = experts;
+  sink.tile = k;
+  sink.n_biased = args.n_biased;
   const uint row = min(sink.row + place.own % tile_rows, args.out_dim - 1);
   CodeRow<T> source =
       slot_row<T>(slot, is_gate ? args.gate_weights : args.up_weights,
@@ -149,7 +153,8 @@ kernel void gate_up(device const ulong2* slabs [[buffer(0)]],
 struct ScatterSink {
   device float* out;
   device const float* bias;
-  bool is_biased;
+  device const uint* experts;
+  uint tile, n_biased;
   device const uint* places;  // from the tile's first row on
   uint out_dim, row;
 };
@@ -158,9 +163,11 @@ inline void store_sums(
     thread const ScatterSink& sink, TilePlace place, uint token, float4 first, float4 second) {
   device float* to = sink.out + ulong(sink.places[token]) * sink.out_dim;
   const uint row = sink.row + place.row4 * 4;
-  if (sink.is_biased) {
-    first = with_bias(first, sink.bias, row, sink.out_dim);
-    second = with_bias(second, sink.bias, row + kHalfRows, sink.out_dim);
+  if (sink.n_biased != 0) {
+    device const float* bias =
+        sink.bias + bias_at(sink.experts[sink.tile], sink.n_biased, sink.out_dim);
+    first = with_bias(first, bias, row, sink.out_dim);
+    second = with_bias(second, bias, row + kHalfRows, sink.out_dim);
   }
   store_rows(to, row, sink.out_dim, first);
   store_rows(to, row + kHalfRows, sink.out_dim, second);
@@ -210,8 +217,10 @@ kernel void down(device const ulong2* slabs [[buffer(0)]],
   const TilePlace place = tile_place(thread_index);
   ScatterSink sink;
   sink.out = out;
-  sink.is_biased = args.n_biased != 0;
-  sink.bias = bias + (sink.is_biased ? bias_at(experts[k], args.n_biased, args.out_dim) : ulong(0));
+  sink.bias = bias;
+  sink.experts = experts;
+  sink.tile = k;
+  sink.n_biased = args.n_biased;
   sink.places = places + tile.first;
   sink.out_dim = args.out_dim;
   sink.row = group % row_tiles * kTileRows;

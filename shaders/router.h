@@ -36,7 +36,7 @@ struct RouterSteps {
 };
 
 template <typename Args>
-inline RouterSteps router_steps(constant Args& args) {
+inline RouterSteps router_steps(Args args) {
   RouterSteps steps;
   steps.n_experts = args.n_experts;
   steps.top_k = args.top_k;
@@ -206,7 +206,7 @@ inline void choose_experts(device const float* logits,
     const bool taken = i < n_experts && !goes_before(last, own);
     const uint place = placed + simd_prefix_exclusive_sum(taken ? 1u : 0u);
     placed += simd_sum(taken ? 1u : 0u);
-    if (taken) {
+    if (taken && place < steps.top_k) {
       float weight = score_of(row, steps, i) / total;
       if (AllSteps != 0) weight *= steps.has_factors ? steps.factor * factors[i] : steps.factor;
       experts[place] = i;

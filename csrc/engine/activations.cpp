@@ -52,6 +52,14 @@ std::array<Block, 12> blocks(const model::Weights& weights, uint64_t rows, bool 
 // grow.
 constexpr uint64_t kPairBytes = 128;
 
+// Of any expert, whose outputs have biases where the layer's have.
+ops::GatedFfn shapes_of(const model::ExpertLayout& layout) {
+  ops::GatedFfn expert = layout.ffn;
+  for (size_t i = 0; i < layout.biases.size(); ++i)
+    (expert.*expert.kMatrices[i]).bias = layout.biases[i];
+  return expert;
+}
+
 uint64_t list_bytes(const model::Weights& weights, uint64_t rows) {
   return rows * weights.top_k() * kPairBytes;
 }
@@ -74,7 +82,8 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
   for (const model::Layer& layer : weights.layers) {
     work.mixers.push_back(&layer.mixer);
     if (const model::Moe* moe = layer.moe())
-      work.moes.push_back({&moe->router, moe->experts.ffn, moe->has_shared ? &moe->shared : nullptr,
+      work.moes.push_back({&moe->router, shapes_of(moe->experts),
+                           moe->has_shared ? &moe->shared : nullptr,
                            moe->has_shared ? &moe->shared_gate : nullptr,
                            moe->has_latent() ? &moe->latent_in : nullptr,
                            moe->has_latent() ? &moe->latent_out : nullptr});

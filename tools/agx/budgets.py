@@ -24,7 +24,13 @@ from .loops import Turn, inner_loop, loops
 BUDGETS = Path(__file__).with_name("budgets.txt")
 SPILLS = "spills="
 # Values of function constants that models need, beside the defaults.
-VALUES = {"Bits": (2, 3, 4, 5, 6, 8), "Dk": (64, 128, 256)}
+VALUES = {
+    "Bits": (2, 3, 4, 5, 6, 8),
+    "Dk": (64, 128, 256),
+    "Activation": (1, 2, 3),
+    "Gated": (0,),
+    "AllSteps": (1,),
+}
 
 
 @dataclass(frozen=True)
