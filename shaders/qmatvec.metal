@@ -4,6 +4,11 @@
 #include "arguments.h"
 #include "row_dots.h"
 
+// SIMD groups of qmatvec that share the columns of rows: four, or one, so that each has rows of its
+// own, which is faster where there are very many.
+/// @default 4
+constant uint Parts [[function_constant(11)]];
+
 // out[from + j] = matrix x[from + j] + bias for the rows of the matrix that a threadgroup answers for.
 template <uint R, uint N, typename T>
 inline void product_rows(Rows rows,
@@ -30,9 +35,33 @@ inline void product_rows(Rows rows,
   }
 }
 
+// The same for rows that no other SIMD group has.
+template <uint R, uint N, typename T>
+inline void product_alone(Rows rows,
+                          uint own,
+                          Codes<T> of,
+                          device const float4* x,
+                          uint from,
+                          uint n,
+                          device const float* bias,
+                          bool has_bias,
+                          device float* out,
+                          uint lane) {
+  const Codes<T> matrix[1] = {of};
+  float sums[R][N] = {};
+  add_dots<1, R, N>(rows, matrix, x, from, n, lane, sums);
+#pragma unroll
+  for (uint i = 0; i < R * N; ++i) {
+    const float sum = simd_sum(sums[i / N][i % N]);
+    const uint row = rows.first + i / N, j = i % N;
+    if (lane == 0 && j < n && row >= own && row < rows.n)
+      out[ulong(from + j) * rows.n + row] = sum + (has_bias ? bias[row] : 0.0f);
+  }
+}
+
 // out[j] = W x[j] + bias; W u32 (out_dim, in_dim * Bits / 32), scales, biases (out_dim, in_dim /
 // group_size), x (n, in_dim), bias (out_dim) where has_bias, out (n, out_dim). R rows of W and N of
-// x a threadgroup. A row's bits do not depend on n, nor on N or R.
+// x for each Parts SIMD groups. A row's bits do not depend on n, nor on N or R; they do on Parts.
 /// @aligned W Bits == 8 ? 16 : Bits == 4 ? 8 : 4
 /// @elements W out_dim * (in_dim / 32) * Bits
 /// @elements scales out_dim * in_dim / group_size
@@ -42,13 +71,14 @@ inline void product_rows(Rows rows,
 /// @elements out n * out_dim
 /// @threadgroup 128
 /// @default_threadgroup 128
-/// @grid ceil_div(n, N) * ceil_div(out_dim, R) * 128
+/// @grid ceil_div(n, N) * ceil_div(out_dim, R * 4 / Parts) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require Parts == 1 || Parts == 4
 /// @require group_size == 32 || group_size == 64 || group_size == 128
 /// @require in_dim % group_size == 0
 /// @require out_dim * (in_dim / 32) * Bits < 4294967296 && n * in_dim < 4294967296
 /// @require has_bias <= 1
-/// @require grid == ceil_div(n, N) * ceil_div(out_dim, R) * 128
+/// @require grid == ceil_div(n, N) * ceil_div(out_dim, R * 4 / Parts) * 128
 template <typename T, uint N, uint R>
 kernel void qmatvec(device const uint* W [[buffer(0)]],
                     device const T* scales [[buffer(1)]],
@@ -61,12 +91,19 @@ kernel void qmatvec(device const uint* W [[buffer(0)]],
                     uint lane [[thread_index_in_simdgroup]],
                     uint simdgroup [[simdgroup_index_in_threadgroup]]) {
   threadgroup float parts[kParts * R * N * kSimdWidth];
-  const uint tiles = (args.out_dim + R - 1) / R;
-  const uint own = group % tiles * R;   // rows from here on
-  const uint from = group / tiles * N;  // of x
-  const Rows rows = part_of(rows_at(own, R, args.out_dim, args.in_dim, args.group_size), simdgroup);
-  product_rows<R, N>(rows, own, codes_at(W, scales, biases), x, from, min(uint(N), args.n - from),
-                     bias, args.has_bias != 0, out, parts, lane, simdgroup);
+  const uint tile_rows = Parts == 1 ? kParts * R : R;
+  const uint tiles = (args.out_dim + tile_rows - 1) / tile_rows;
+  const uint own =
+      group % tiles * tile_rows + (Parts == 1 ? simdgroup * R : 0);  // rows from here on
+  const uint from = group / tiles * N;                               // of x
+  const uint n = min(uint(N), args.n - from);
+  const Rows rows = rows_at(own, R, args.out_dim, args.in_dim, args.group_size);
+  const Codes<T> matrix = codes_at(W, scales, biases);
+  if (Parts == 1)
+    product_alone<R, N>(rows, own, matrix, x, from, n, bias, args.has_bias != 0, out, lane);
+  else
+    product_rows<R, N>(part_of(rows, simdgroup), own, matrix, x, from, n, bias, args.has_bias != 0,
+                       out, parts, lane, simdgroup);
 }
 
 template [[host_name("qmatvec_bf16_f32")]] kernel decltype(qmatvec<bf16, 1, 4>) qmatvec<bf16, 1, 4>;

@@ -71,9 +71,14 @@ bool is_matvec(const quant::Shape& m, uint32_t n) {
   return n == 1 || (m.bits() != 0 && n <= kFewRows);
 }
 
+// Of so many rows, a SIMD group has rows of its own: there are enough to fill a device.
+constexpr uint32_t kAlone = 32768;
+
 Recorder::Kernel matvec_kernel(const quant::Shape& m, uint32_t n) {
   if (m.bits() == 0) return {kMatvec.of(m.dtype)};
-  return {(n == 1 ? kQMatvec : kQMatvec4).of(m.dtype), "Bits", m.bits()};
+  const std::string_view name = (n == 1 ? kQMatvec : kQMatvec4).of(m.dtype);
+  if (m.out >= kAlone) return {name, "Bits", m.bits(), "Parts", 1};
+  return {name, "Bits", m.bits()};
 }
 
 // Kernels of many rows load codes and numbers of x by 16 bytes.

@@ -37,8 +37,10 @@ def matvec(kernel: str, dtype: str, x_rows: int, rows: int) -> Build:
             decode(x) @ weights.values.T + added, abs(decode(x)) @ weights.sizes.T + abs(added)
         )
         args = [*weights.args, x, bias, out, out_dim, in_dim, *weights.scalars, n, has_bias]
-        geometry = _geometry(shape, x_rows, rows)
-        return Case(kernel, args, *geometry, weights.constants, weights.text(f"n={n}"))
+        parts = int(rng.choice((1, 4)))
+        geometry = _geometry(shape, x_rows, rows * 4 // parts)
+        constants = weights.constants | {"Parts": parts}
+        return Case(kernel, args, *geometry, constants, weights.text(f"{n=} {parts=}"))
 
     return build
 
