@@ -77,8 +77,9 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
   work.logit_rows = logit_rows(spec);
   work.context = context;
   work.d_model = spec.d_model;
-  work.head = &weights.head.linear;
+  work.head = &weights.head;
   work.embed = &weights.embed;
+  work.embed_scale = weights.embed_scale;
   for (const model::Layer& layer : weights.layers) {
     work.mixers.push_back(&layer.mixer);
     if (const model::Moe* moe = layer.moe())
@@ -86,7 +87,8 @@ ops::Workload workload(const model::Weights& weights, uint32_t context) {
                            moe->has_shared ? &moe->shared : nullptr,
                            moe->has_shared ? &moe->shared_gate : nullptr,
                            moe->has_latent() ? &moe->latent_in : nullptr,
-                           moe->has_latent() ? &moe->latent_out : nullptr});
+                           moe->has_latent() ? &moe->latent_out : nullptr,
+                           moe->sandwich.any() ? &moe->sandwich : nullptr});
     if (layer.dense()) work.dense.push_back(layer.dense());
   }
   return work;

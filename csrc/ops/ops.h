@@ -48,6 +48,8 @@ struct ExpertJob {  // one expert in memory, and (row, output) pairs of it: Work
   uint32_t expert = 0;
 };
 
+struct Sandwich;
+
 struct Workload {     // all that a model will ask of its ops, so that scratch can be booked before
   uint32_t rows = 0;  // of any call, at most; but see takes_passes()
   uint32_t logit_rows = 0;  // of a head, at most
@@ -62,10 +64,12 @@ struct Workload {     // all that a model will ask of its ops, so that scratch c
     const Linear* shared_gate = nullptr;
     const Linear* latent_in = nullptr;  // makes what experts read, latent_out of their sum; or none
     const Linear* latent_out = nullptr;
+    const Sandwich* norms = nullptr;
   };
   std::vector<Moe> moes;
-  const Linear* head = nullptr;
+  const Head* head = nullptr;
   const quant::Matrix* embed = nullptr;
+  const float* embed_scale = nullptr;
 };
 
 class Ticket {  // of one submit; used by one thread

@@ -238,7 +238,7 @@ TEST_CASE("delta net and head find theirs, and a stage beyond the workload is re
   ops::Workload work = workload();
   const ops::Mixer mixer = w;
   work.mixers = {&mixer};
-  work.head = &head.linear;
+  work.head = &head;
   reserve(rig, ops, work);
   ops::Segment segment;
   segment.n = kRows;

@@ -158,8 +158,9 @@ TEST_CASE("gpu: a format that no shader reads is refused by name when kernels ar
   for (const quant::Format& format : formats) {
     const ops::Linear w{{{64, 64, &format, 64, quant::DType::bf16}, {}}};
     const ops::GatedFfn ffn{w, w, w};
+    const ops::Head head{.linear = w};
     ops::Workload works[4];
-    works[0].head = &w;
+    works[0].head = &head;
     works[1].embed = &w.weight;
     works[2].dense = {&ffn};
     works[3].moes = {{.expert = ffn}};

@@ -36,7 +36,7 @@ TEST_CASE("gpu: embedding, norm and product of every format, of one row and of m
       const quant::Matrix table =
           rig.linear(11, in, format.bits, format.group, format.dtype).weight;
       auto work = workload();
-      work.head = &head.linear;
+      work.head = &head;
       work.embed = &table;
       rig.reserve(work);
       float* x = rig.nans(kRows * in);
@@ -306,7 +306,7 @@ TEST_CASE("gpu: matrices that lie under several buffers") {
         else
           CHECK(wraps == 0);
         auto work = workload();
-        work.head = &head.linear;
+        work.head = &head;
         work.embed = &m;
         rig.reserve(work);
         const uint32_t tokens[] = {out - 1, 0, out / 2}, rows[] = {0, 1, 2};

@@ -52,7 +52,7 @@ void CpuOps::rehearse(const Workload& work) {
   }
   if (work.head) {
     Head last;
-    last.linear = *work.head;
+    last.linear = work.head->linear;
     head(last, x, std::vector<uint32_t>(work.logit_rows), x);
   }
 }

@@ -77,8 +77,9 @@ constexpr uint32_t kAlone = 32768;
 Recorder::Kernel matvec_kernel(const quant::Shape& m, uint32_t n) {
   if (m.bits() == 0) return {kMatvec.of(m.dtype)};
   const std::string_view name = (n == 1 ? kQMatvec : kQMatvec4).of(m.dtype);
-  if (m.out >= kAlone) return {name, "Bits", m.bits(), "Parts", 1};
-  return {name, "Bits", m.bits()};
+  Recorder::Kernel kernel{name, "Bits", m.bits()};
+  if (m.out >= kAlone) kernel.set("Parts", 1);
+  return kernel;
 }
 
 // Kernels of many rows load codes and numbers of x by 16 bytes.

@@ -17,7 +17,7 @@ GpuOps::Rehearsal GpuOps::rehearse(const Workload& work) const {
 void GpuOps::run_through(const Workload& work) {
   for (const uint32_t n : {1u, std::min(work.rows, kFewRows), work.rows}) run_through(work, n);
   for (const uint32_t n : {1u, std::min(work.logit_rows, kFewRows), work.logit_rows})
-    if (work.head) head({.linear = *work.head}, nowhere(), std::vector<uint32_t>(n), nowhere());
+    if (work.head) head(*work.head, nowhere(), std::vector<uint32_t>(n), nowhere());
 }
 
 void GpuOps::run_through(const Workload& work, uint32_t n) {
@@ -28,6 +28,7 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
   norm(x, 0, x, n, 1, x);  // of the sum
   add(x, n, x);            // alone
   if (work.embed) embed(*work.embed, rows, x);
+  if (work.embed_scale) scale(work.embed_scale, n, x);
 
   std::byte* const place = reinterpret_cast<std::byte*>(x);
   const std::vector<CacheExtent> cache(work.context / kCacheExtent + 1, {place, place});
@@ -64,6 +65,7 @@ void GpuOps::run_through(const Workload& work, uint32_t n) {
     if (w.shared) ffn(*w.shared, {x, n}, x);
     const uint32_t dim = w.latent_out ? w.latent_out->out() : w.expert.down.out();
     const auto combined = [&] {
+      if (w.norms) return combine_normed(routing, top_k, x, *w.norms, x, n, dim, x);
       if (w.latent_out) return combine_latent(routing, top_k, x, *w.latent_out, x, n, x);
       combine(routing, top_k, x, w.shared_gate, {x, n}, x, dim, x);
     };

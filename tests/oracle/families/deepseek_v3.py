@@ -25,7 +25,6 @@ FAMILY = Family(
     },
     transformers="DeepseekV3ForCausalLM",
     tolerance=(2e-4, 1e-5),
-    beyond_devices="sigmoid scores",
     latent=True,
     mlx=False,
     **BY_GROUPS,

@@ -43,7 +43,7 @@ FAMILY = Family(
     mlx_experts="experts.switch_glu",
     fused_experts=True,
     normalised=True,
-    beyond_devices="factors of experts",
+    beyond_devices="a factor of them",
     wrapper={
         "architectures": ["Gemma4ForConditionalGeneration"],
         "model_type": "gemma4",

@@ -19,7 +19,6 @@ FAMILY = Family(
     },
     transformers="Glm4MoeLiteForCausalLM",
     tolerance=(2e-4, 1e-5),
-    beyond_devices="sigmoid scores",
     latent=True,
     mlx=False,
     **BY_GROUPS,

@@ -39,5 +39,4 @@ FAMILY = Family(
     experts=("w1", "w3", "w2"),
     bias="conv_bias",
     biased="",
-    beyond_devices="sigmoid scores",
 )

@@ -36,7 +36,6 @@ FAMILY = Family(
     mlx_head="language_model.lm_head",
     transformers="Mistral4ForCausalLM",
     tolerance=(2e-4, 1e-5),
-    beyond_devices="weights times a factor or with an epsilon",
     latent=True,
     fused_experts=True,
     mlx=False,

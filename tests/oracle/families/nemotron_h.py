@@ -64,7 +64,6 @@ FAMILY = Family(
     gated=False,
     experts=("up_proj", "down_proj"),
     stacked=("fc1", "fc2"),
-    beyond_devices="a unit of squared ReLU",
     **BY_GROUPS
     | {"shared_width": "moe_shared_expert_intermediate_size", "shared_count": "n_shared_experts"},
 )
