@@ -178,14 +178,14 @@ def test_what_is_wrong_with_a_model_is_told_with_auto_as_without(checked_host, t
     build(tmp_path, "qwen3_moe", "mlx-bf16")
     with pytest.raises(mf.MemoryBudgetError, match=r"would do|at least"):
         mf.load(tmp_path, memory="1MiB", context=64, device="auto")
-    build(tmp_path / "refused", "glm4_moe", "mlx-bf16")
+    build(tmp_path / "refused", REFUSED[0], "mlx-bf16")
     with pytest.raises(mf.FormatError, match="which no kernel of a device"):
         mf.load(tmp_path / "refused", memory="512MiB", context=64, device="host")
 
 
 @pytest.mark.parametrize("command", ["plan", "bench"])
 def test_commands_ask_as_load_does(checked_host, monkeypatch, tmp_path, capsys, command):
-    build(tmp_path, "glm4_moe", "mlx-bf16")
+    build(tmp_path, REFUSED[0], "mlx-bf16")
     machine = rates.Machine(rates.DiskRate({1: 1e9}, "direct"), 1e9, rates.KernelRate(1e9, 0.0), 1)
     monkeypatch.setattr(probe, "machine", lambda *args, **options: machine)
     options = ["--device", "auto", "--memory", "512MiB", "--json"]

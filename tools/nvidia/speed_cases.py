@@ -79,6 +79,9 @@ class Slab(Slot):
         self.slabs = [Rotated("u32", n * units * self.UNIT // 4)]
 
 
+SWIGLU = (0.0, 1.0, 0.0)  # numbers of an activation, which it does not take
+
+
 def experts(up_and_down: bool, k: int = 8, hidden: int = 768, dim: int = 2048) -> Case:
     """Gate and up of K experts for one row, and down."""
 
@@ -90,15 +93,16 @@ def experts(up_and_down: bool, k: int = 8, hidden: int = 768, dim: int = 2048) -
             gate_up.entries,
             Same("x", "f32", dim),
             np.zeros(k, np.uint32),
+            *[None] * 3,  # biases: numbers of the experts, those of gate and of up
             middle,
         ]
-        args += [hidden, dim, GROUP, k, 1, gate_up.words, *gate_up.offsets]
+        args += [hidden, dim, GROUP, k, 1, gate_up.words, *gate_up.offsets, 0, *SWIGLU]
         steps = [Dispatch("experts_gate_up_bf16_f32", args)]
         flops = 4.0 * k * hidden * dim
         if up_and_down:
             out = Same("out", "f32", k * dim)
-            args = [down.slabs, down.entries, middle, np.arange(k, dtype=np.uint32), out]
-            args += [dim, hidden, GROUP, k, 1, down.words, *down.offsets]
+            args = [down.slabs, down.entries, middle, np.arange(k, dtype=np.uint32)]
+            args += [None, None, out, dim, hidden, GROUP, k, 1, down.words, *down.offsets, 0]
             steps.append(Dispatch("experts_down_bf16_f32", args))
             flops *= 1.5
         return Step(steps, flops)
@@ -123,21 +127,28 @@ def grouped(tokens: int, n: int, k: int, hidden: int, dim: int) -> Case:
             return [slab.slabs, np.column_stack([slab.entries[table[:, 0]], table[:, 1:]])]
 
         def sizes(slab: Slab, out_dim: int, in_dim: int) -> list[int]:
-            return [out_dim, in_dim, GROUP, rows, len(tiles), 1, slab.words, *slab.offsets]
+            return [out_dim, in_dim, GROUP, rows, len(tiles), 1, slab.words, *slab.offsets, 0]
 
         middle = Same("middle", "f32", rows * hidden)
         x, out = Same("x", "f32", tokens * dim), Same("out", "f32", rows * dim)
         tokens_of = rng.integers(0, tokens, rows).astype(np.uint32)
         places = rng.permutation(rows).astype(np.uint32)
-        activation = [0.0, 1.0, 0.0]  # numbers that SwiGLU does not take
         steps = [
             Dispatch(
                 "grouped_gate_up_bf16_f32",
-                [*of(gate_up), x, tokens_of, middle, *sizes(gate_up, hidden, dim), *activation],
+                [
+                    *of(gate_up),
+                    x,
+                    tokens_of,
+                    *[None] * 3,
+                    middle,
+                    *sizes(gate_up, hidden, dim),
+                    *SWIGLU,
+                ],
             ),
             Dispatch(
                 "grouped_down_bf16_f32",
-                [*of(down), middle, places, out, *sizes(down, dim, hidden)],
+                [*of(down), middle, places, None, None, out, *sizes(down, dim, hidden)],
             ),
         ]
         return Step(steps, 6.0 * rows * hidden * dim)
