@@ -18,5 +18,6 @@ kernel void activate_f32(device const float* gate [[buffer(0)]],
                          constant ActivateArgs& args [[buffer(3)]],
                          uint i [[thread_position_in_grid]]) {
   if (i >= args.n) return;
-  out[i] = activation(Gated != 0 ? gate[i] : 0.0f, up[i], activation_numbers(args));
+  out[i] = activation(Gated != 0 ? gate[i] : 0.0f, up[i],
+                      activation_numbers(args.limit, args.alpha, args.up_add));
 }

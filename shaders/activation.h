@@ -15,12 +15,11 @@ struct ActivationNumbers {
   float limit, alpha, up_add;
 };
 
-template <typename Args>
-inline ActivationNumbers activation_numbers(Args args) {
+inline ActivationNumbers activation_numbers(float limit, float alpha, float up_add) {
   ActivationNumbers numbers;
-  numbers.limit = args.limit;
-  numbers.alpha = args.alpha;
-  numbers.up_add = args.up_add;
+  numbers.limit = limit;
+  numbers.alpha = alpha;
+  numbers.up_add = up_add;
   return numbers;
 }
 

@@ -2,6 +2,10 @@
 #pragma once
 #include "common.h"
 
+// 1: there are some, of n_biased experts.
+/// @default 0
+constant uint Biased [[function_constant(13)]];
+
 // Where those of an expert begin. A number that was chosen by a device is not to be trusted.
 inline ulong bias_at(uint expert, uint n_biased, uint out_dim) {
   return ulong(min(expert, n_biased - 1)) * out_dim;

@@ -12,7 +12,7 @@ constant constexpr uint kDownRows = 4;   // of down a SIMD group; two a threadgr
 // For each of n experts k: hidden[k] = activation(gate_k x[rows[k]], up_k x[rows[k]]). Expert k is in
 // the slot of entries[k]: gate's weights from word gate_weights on, scales and biases from the bf16
 // values gate_scales and gate_biases on, up's likewise. x (.., in_dim), rows (n), hidden (n,
-// out_dim). Where n_biased is not 0, row experts[k] of gate_bias and up_bias (n_biased, out_dim) is
+// out_dim). With Biased, row experts[k] of gate_bias and up_bias (n_biased, out_dim) is
 // added to the products. The hidden row of an expert without a slot stays as it is. Two rows of gate
 // and of up a threadgroup, or four of up.
 /// @elements slabs 2 * n_slabs
@@ -26,6 +26,7 @@ constant constexpr uint kDownRows = 4;   // of down a SIMD group; two a threadgr
 /// @threadgroup 128
 /// @default_threadgroup 128
 /// @grid n * ceil_div(out_dim, Gated != 0 ? 2 : 4) * 128
+/// @require Biased <= 1 && (Biased == 1 || n_biased == 0) && (Biased == 0 || n_biased > 0)
 /// @require n > 0
 /// @require Activation <= 3 && Gated <= 1 && (Gated == 1 || Activation != 1)
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
@@ -76,18 +77,19 @@ kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
     float up = Gated != 0 ? part_sum(parts, 2 * kGatedRows, kGatedRows + r, lane) : gate;
     const uint row = part.first + r;
     if (lane == 0 && row >= own && row < args.out_dim) {
-      if (args.n_biased != 0) {
+      if (Biased != 0) {
         const ulong at = bias_at(experts[k], args.n_biased, args.out_dim) + row;
         if (Gated != 0) gate += gate_bias[at];
         up += up_bias[at];
       }
-      hidden[ulong(k) * args.out_dim + row] = activation(gate, up, activation_numbers(args));
+      hidden[ulong(k) * args.out_dim + row] =
+          activation(gate, up, activation_numbers(args.limit, args.alpha, args.up_add));
     }
   }
 }
 
 // For each of n experts k: out[places[k]] = down_k hidden[k], plus row experts[k] of bias (n_biased,
-// out_dim) where n_biased is not 0; slots as above. hidden (n, in_dim), places (n) without repetition,
+// out_dim) with Biased; slots as above. hidden (n, in_dim), places (n) without repetition,
 // out (.., out_dim): other rows stay. Four rows of down a SIMD group, two SIMD groups a threadgroup.
 /// @elements slabs 2 * n_slabs
 /// @elements entries n
@@ -99,6 +101,7 @@ kernel void experts_gate_up_bf16_f32(device const ulong2* slabs [[buffer(0)]],
 /// @threadgroup 64
 /// @default_threadgroup 64
 /// @grid n * ceil_div(out_dim, 8) * 64
+/// @require Biased <= 1 && (Biased == 1 || n_biased == 0) && (Biased == 0 || n_biased > 0)
 /// @require n > 0
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
 /// @require group_size == 32 || group_size == 64 || group_size == 128
@@ -133,7 +136,7 @@ kernel void experts_down_bf16_f32(device const ulong2* slabs [[buffer(0)]],
     float sum = simd_sum(sums[r][0]);
     const uint row = part.first + r;
     if (lane == 0 && row >= own && row < args.out_dim) {
-      if (args.n_biased != 0) sum += bias[bias_at(experts[k], args.n_biased, args.out_dim) + row];
+      if (Biased != 0) sum += bias[bias_at(experts[k], args.n_biased, args.out_dim) + row];
       out[ulong(places[k]) * args.out_dim + row] = sum;
     }
   }

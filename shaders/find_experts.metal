@@ -57,7 +57,9 @@ kernel void find_experts(device const ulong2* slabs [[buffer(0)]],
     for (uint i = thread_index; i < args.dim; i += threads) saved[i] = x[i];
   threadgroup_barrier(mem_flags::mem_device);  // all have read stopped[0]
   if (simdgroup != 0) return;                  // the whole SIMD group
-  const RouterSteps steps = router_steps(args);
+  const RouterSteps steps =
+      router_steps(args.n_experts, args.top_k, args.normalise, args.score, args.n_groups,
+                   args.top_groups, args.has_bias, args.has_factors, args.sum_eps, args.factor);
   choose_experts(logits, bias, factors, experts, weights, steps, lane);
   simdgroup_barrier(mem_flags::mem_device);  // experts have been written
   uint missing = is_stopped ? 1 : 0;

@@ -59,7 +59,7 @@ inline void store_sums(
     thread const HiddenSink& sink, TilePlace place, uint token, float4 first, float4 second) {
   device float* to = sink.hidden + ulong(sink.first + token) * sink.out_dim;
   const uint row = sink.row + place.row4 * 4;
-  if (sink.n_biased != 0) {
+  if (Biased != 0) {
     const ulong at = bias_at(sink.experts[sink.tile], sink.n_biased, sink.out_dim);
     device const float* bias = Gated != 0 ? sink.gate_bias : sink.up_bias;
     const uint other = Gated != 0 ? row : row + kHalfRows;
@@ -77,7 +77,7 @@ inline void store_sums(
 // hidden[i] = activation(gate_k x[rows[i]], up_k x[rows[i]]) for the rows i of each of n_tiles tiles
 // (entry, first, count), at most 64 rows a tile, by expert k in the slot of the entry: gate's
 // weights from word gate_weights on, scales and biases from the values gate_scales and gate_biases
-// on, up's likewise. x (.., in_dim), rows (n), hidden (n, out_dim). Where n_biased is not 0, row
+// on, up's likewise. x (.., in_dim), rows (n), hidden (n, out_dim). With Biased, row
 // experts[k] of gate_bias and up_bias (n_biased, out_dim) is added to the products of tile k. Rows of
 // a tile without a slot stay. A threadgroup per 64 rows of gate and of up (128 of up without a gate)
 // and tile, row tiles first.
@@ -93,6 +93,7 @@ inline void store_sums(
 /// @default_threadgroup 128
 /// @grid n_tiles * ceil_div(out_dim, Gated != 0 ? 64 : 128) * 128
 /// @require Bits >= 2 && Bits <= 8 && Bits != 7
+/// @require Biased <= 1 && (Biased == 1 || n_biased == 0) && (Biased == 0 || n_biased > 0)
 /// @require Activation <= 3 && Gated <= 1 && (Gated == 1 || Activation != 1)
 /// @require out_dim > 0
 /// @require group_size % 32 == 0
@@ -132,7 +133,7 @@ kernel void gate_up(device const ulong2* slabs [[buffer(0)]],
   sink.out_dim = args.out_dim;
   sink.row = group % row_tiles * tile_rows;
   sink.first = tile.first;
-  sink.numbers = activation_numbers(args);
+  sink.numbers = activation_numbers(args.limit, args.alpha, args.up_add);
   sink.gate_bias = gate_bias;
   sink.up_bias = up_bias;
   sink.experts = experts;
@@ -163,7 +164,7 @@ inline void store_sums(
     thread const ScatterSink& sink, TilePlace place, uint token, float4 first, float4 second) {
   device float* to = sink.out + ulong(sink.places[token]) * sink.out_dim;
   const uint row = sink.row + place.row4 * 4;
-  if (sink.n_biased != 0) {
+  if (Biased != 0) {
     device const float* bias =
         sink.bias + bias_at(sink.experts[sink.tile], sink.n_biased, sink.out_dim);
     first = with_bias(first, bias, row, sink.out_dim);
@@ -174,7 +175,7 @@ inline void store_sums(
 }
 
 // out[places[i]] = down_k hidden[i] for the rows i of each tile, plus row experts[k] of bias
-// (n_biased, out_dim) where n_biased is not 0; tiles and slots as above. hidden (n, in_dim), places
+// (n_biased, out_dim) with Biased; tiles and slots as above. hidden (n, in_dim), places
 // (n) without repetition, out (.., out_dim): other rows stay. A threadgroup per 128 rows of down and
 // tile, row tiles first.
 /// @elements slabs 2 * n_slabs
@@ -191,6 +192,7 @@ inline void store_sums(
 /// @require out_dim > 0
 /// @require group_size % 32 == 0
 /// @require in_dim % group_size == 0
+/// @require Biased <= 1 && (Biased == 1 || n_biased == 0) && (Biased == 0 || n_biased > 0)
 /// @require grid == n_tiles * ceil_div(out_dim, 128) * 128
 /// @require down_weights % 4 == 0
 /// @require down_weights + out_dim * (in_dim / 32) * Bits <= words

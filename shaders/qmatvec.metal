@@ -246,7 +246,7 @@ kernel void qgate_up(device const uint* gate_W [[buffer(0)]],
   const Rows rows = part_of(rows_at(own, R, args.out_dim, args.in_dim, args.group_size), simdgroup);
   const Codes<T> matrices[2] = {codes_at(gate_W, gate_scales, gate_biases),
                                 codes_at(up_W, up_scales, up_biases)};
-  const ActivationNumbers numbers = activation_numbers(args);
+  const ActivationNumbers numbers = activation_numbers(args.limit, args.alpha, args.up_add);
   const uint n = min(uint(N), args.n - from);
   float sums[2 * R][N] = {};
   add_dots<2, R, N>(rows, matrices, x, from, n, lane, sums);

@@ -35,19 +35,27 @@ struct RouterSteps {
   float sum_eps, factor;
 };
 
-template <typename Args>
-inline RouterSteps router_steps(Args args) {
+inline RouterSteps router_steps(uint n_experts,
+                                uint top_k,
+                                uint normalise,
+                                uint score,
+                                uint n_groups,
+                                uint top_groups,
+                                uint has_bias,
+                                uint has_factors,
+                                float sum_eps,
+                                float factor) {
   RouterSteps steps;
-  steps.n_experts = args.n_experts;
-  steps.top_k = args.top_k;
-  steps.normalise = args.normalise != 0;
-  steps.score = args.score;
-  steps.n_groups = args.n_groups;
-  steps.top_groups = args.top_groups;
-  steps.has_bias = args.has_bias != 0;
-  steps.has_factors = args.has_factors != 0;
-  steps.sum_eps = args.sum_eps;
-  steps.factor = args.factor;
+  steps.n_experts = n_experts;
+  steps.top_k = top_k;
+  steps.normalise = normalise != 0;
+  steps.score = score;
+  steps.n_groups = n_groups;
+  steps.top_groups = top_groups;
+  steps.has_bias = has_bias != 0;
+  steps.has_factors = has_factors != 0;
+  steps.sum_eps = sum_eps;
+  steps.factor = factor;
   return steps;
 }
 

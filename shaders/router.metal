@@ -31,7 +31,9 @@ kernel void router_top_k_f32(device const float* logits [[buffer(0)]],
                              constant RouterArgs& args [[buffer(5)]],
                              uint row [[threadgroup_position_in_grid]],
                              uint lane [[thread_index_in_simdgroup]]) {
-  const RouterSteps steps = router_steps(args);
+  const RouterSteps steps =
+      router_steps(args.n_experts, args.top_k, args.normalise, args.score, args.n_groups,
+                   args.top_groups, args.has_bias, args.has_factors, args.sum_eps, args.factor);
   choose_experts(logits + ulong(row) * args.n_experts, bias, factors,
                  experts + ulong(row) * args.top_k, weights + ulong(row) * args.top_k, steps, lane);
 }

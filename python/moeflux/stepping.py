@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import _core, elastic
 from .arguments import FLAG, instance, integer, listed, optional, show
 from .errors import MoefluxError, SessionError
 from .routing import Routing
 from .snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from .session import Session
 
 CAPTURES = ("router", "experts", "hidden")
 RULES = {
@@ -38,7 +35,7 @@ def capture_names(capture: Iterable[str] | None) -> list[str]:
 
 
 def stepped(
-    model: _core.NativeModel, sessions: list[Session], items: list[Any], *how: Any
+    model: _core.NativeModel, sessions: list[Any], items: list[Any], *how: Any
 ) -> list[dict[str, Any]]:
     """A step of the engine over items of these sessions (`_core.NativeModel.step_batch`)."""
     with blaming(sessions):
@@ -49,7 +46,7 @@ def stepped(
 
 
 @contextlib.contextmanager
-def blaming(sessions: list[Session]) -> Iterator[None]:
+def blaming(sessions: list[Any]) -> Iterator[None]:
     """An error of a step of these sessions tells the one that it is about."""
     try:
         yield

@@ -30,6 +30,7 @@ VALUES = {
     "Activation": (1, 2, 3),
     "Gated": (0,),
     "AllSteps": (1,),
+    "Biased": (1,),
 }
 
 

@@ -17,6 +17,12 @@ inline Recorder::Kernel with_activation(Recorder::Kernel kernel, const GatedFfn&
   return kernel;
 }
 
+// A kernel in the form that adds biases of experts' outputs, where they have some.
+inline Recorder::Kernel with_biases(Recorder::Kernel kernel, const GatedFfn& expert) {
+  if (expert.down.bias) kernel.set("Biased", 1);
+  return kernel;
+}
+
 // The limit that kernels have, which is one always.
 inline float limit_of(const GatedFfn& w) {
   return w.limit == 0 ? std::numeric_limits<float>::infinity() : w.limit;

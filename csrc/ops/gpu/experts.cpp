@@ -72,13 +72,13 @@ void GpuOps::experts_in_slots(const GatedFfn& ffn, const Slots& slots, const Whi
   };
   const uint32_t words = word(slots.nbytes / sizeof(uint32_t));
   recorder_.run(
-      with_activation({"experts_gate_up_bf16_f32", "Bits", up.bits()}, ffn),
+      with_biases(with_activation({"experts_gate_up_bf16_f32", "Bits", up.bits()}, ffn), ffn),
       {slabs.list, which.entries, recorder_.in(normed, last(rows) * up.in), recorder_.list(rows),
        which.experts, biases[0], biases[1], recorder_.out(hidden, uint64_t(n) * up.out)},
       ExpertsGateUpArgs{up.out, up.in, up.group, n, slabs.count, words, slots.at(0), slots.at(1),
                         slots.at(2), slots.at(3), slots.at(4), slots.at(5), which.n_biased,
                         limit_of(ffn), ffn.alpha, ffn.up_add});
-  recorder_.run({"experts_down_bf16_f32", "Bits", down.bits()},
+  recorder_.run(with_biases({"experts_down_bf16_f32", "Bits", down.bits()}, ffn),
                 {slabs.list, which.entries, recorder_.in(hidden, uint64_t(n) * down.in),
                  recorder_.list(places), which.experts, biases[2],
                  recorder_.out(expert_out, last(places) * down.out)},

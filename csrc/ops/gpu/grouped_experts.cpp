@@ -46,18 +46,15 @@ bool GpuOps::has_grouped_form(const GatedFfn& ffn) {
 namespace {
 Recorder::Kernel gate_up_kernel(const Recorder& recorder, const GatedFfn& ffn) {
   const quant::Shape& up = up_of(ffn).weight.shape;
-  return with_activation(
-      tile_kernel(recorder,
-                  kernel_of(up.dtype, "grouped_gate_up_bf16_f32", "grouped_gate_up_f16_f32",
-                            "grouped_gate_up_f32_f32"),
-                  up.bits()),
-      ffn);
+  const std::string_view name = kernel_of(up.dtype, "grouped_gate_up_bf16_f32",
+                                          "grouped_gate_up_f16_f32", "grouped_gate_up_f32_f32");
+  return with_biases(with_activation(tile_kernel(recorder, name, up.bits()), ffn), ffn);
 }
-Recorder::Kernel down_kernel(const Recorder& recorder, const quant::Shape& down) {
-  return tile_kernel(recorder,
-                     kernel_of(down.dtype, "grouped_down_bf16_f32", "grouped_down_f16_f32",
-                               "grouped_down_f32_f32"),
-                     down.bits());
+Recorder::Kernel down_kernel(const Recorder& recorder, const GatedFfn& ffn) {
+  const quant::Shape& down = ffn.down.weight.shape;
+  const std::string_view name = kernel_of(down.dtype, "grouped_down_bf16_f32",
+                                          "grouped_down_f16_f32", "grouped_down_f32_f32");
+  return with_biases(tile_kernel(recorder, name, down.bits()), ffn);
 }
 // Multiply-adds of a row, one at least.
 uint64_t gate_up_macs(const GatedFfn& ffn) {
@@ -80,9 +77,8 @@ void GpuOps::grouped_experts(std::span<const InSlot> jobs, const float* normed, 
   };
   // What a dispatch computes, a tile at least.
   const uint64_t most = std::max<uint64_t>(
-      kTileRows,
-      std::min({computed, most_rows(gate_up_kernel(recorder_, ffn), gate_up_macs(ffn)),
-                most_rows(down_kernel(recorder_, ffn.down.weight.shape), down_macs(ffn))}));
+      kTileRows, std::min({computed, most_rows(gate_up_kernel(recorder_, ffn), gate_up_macs(ffn)),
+                           most_rows(down_kernel(recorder_, ffn), down_macs(ffn))}));
   Group group{&jobs[0], bump().take(std::min(rows, most) * ffn.width()), 0, {}, {}, {}, {}};
   for (const auto& [job, index, slot] : jobs)
     for (size_t first = 0; first < job->rows.size(); first += kTileRows) {
@@ -122,7 +118,7 @@ void GpuOps::run_group(const Group& group, const float* normed, float* expert_ou
                         slot.at(1, scale), slot.at(2, scale), slot.at(3, scale), slot.at(4, scale),
                         slot.at(5, scale), which.n_biased, limit_of(ffn), ffn.alpha, ffn.up_add});
   recorder_.weigh(group.computed * down_macs(ffn));
-  recorder_.run(down_kernel(recorder_, down),
+  recorder_.run(down_kernel(recorder_, ffn),
                 {slabs.list, which.entries, recorder_.in(group.hidden, uint64_t(n) * down.in),
                  recorder_.list(group.places), which.experts, biases[2],
                  recorder_.out(expert_out, last(group.places) * down.out)},

@@ -40,7 +40,7 @@ class Pace {
     auto operator<=>(const Kernel&) const = default;
 
     std::string_view name;                // must last, as those of constants
-    std::array<Constant, 4> constants{};  // function constants that are not their default
+    std::array<Constant, 5> constants{};  // function constants that are not their default
     uint32_t n_constants = 0;
   };
   struct Part {

@@ -3,7 +3,7 @@
 A matrix X [out, columns] is `X.weight`, F8_E4M3, and `X.weight_scale_inv`, F32 or BF16: a number a
 block [ceil(out / 128), ceil(columns / 128)] (DeepSeek-V3's checkpoints, Qwen's, MiniMax'), or one
 number (Mistral's); value = weight * scale. Matrices without it are plain. Experts in one tensor X
-have `X_scale_inv` [n_experts, 1, 1].
+have X_scale_inv [n_experts, 1, 1].
 
 Activations are not quantised here, as the scheme "dynamic" has programs do that multiply by floats
 of 8 bits, and "static", whose scales are left alone. Source: the class FineGrainedFP8Config of

@@ -94,6 +94,11 @@ class Biases:
     def of(self, which: int) -> Array | None:
         return self.values[which] if self.n else None
 
+    @property
+    def constants(self) -> dict[str, int]:
+        """Of the kernels: that there are some."""
+        return {"Biased": 1} if self.n else {}
+
     def add(self, slots: Array, *products: Array) -> None:
         """To products, and sizes, of each matrix: rows are those of `slots`."""
         for which, values in enumerate(self.values):
@@ -123,7 +128,7 @@ def gate_up(rng: Generator, shape: Shape) -> Case:
     args = [slots.slabs, slots.entries, x, rows, biases.experts, biases.of(0) if gated else None,
             biases.of(1), out, out_dim, in_dim, group, n, len(slots.slabs), slots.words,
             *slots.offsets, biases.n, *NUMBERS]  # fmt: skip
-    every = {**slots.constants, **constants(form)}
+    every = {**slots.constants, **constants(form), **biases.constants}
     geometry = _geometry(shape, 2 if gated else 4, 128)
     text = f"{shape} {every} {biases.n}"
     return Case("experts_gate_up_bf16_f32", args, *geometry, every, text)
@@ -143,8 +148,9 @@ def down(rng: Generator, shape: Shape) -> Case:
     args = [slots.slabs, slots.entries, hidden, places, biases.experts, biases.of(0),
             Out(expected, size), out_dim, in_dim, group, n, len(slots.slabs), slots.words,
             *slots.offsets, biases.n]  # fmt: skip
-    text = f"{shape} {slots.constants} {biases.n}"
-    return Case("experts_down_bf16_f32", args, *_geometry(shape, 8, 64), slots.constants, text)
+    every = {**slots.constants, **biases.constants}
+    text = f"{shape} {every} {biases.n}"
+    return Case("experts_down_bf16_f32", args, *_geometry(shape, 8, 64), every, text)
 
 
 KERNELS = {

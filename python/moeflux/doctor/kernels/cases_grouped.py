@@ -91,7 +91,7 @@ def gate_up(dtype: str) -> Build:
                 biases.of(1), out, out_dim, in_dim, group, tiles.n, len(tiles.list),
                 len(slots.slabs), slots.words, *slots.offsets, biases.n, *NUMBERS]  # fmt: skip
         grid = len(tiles.list) * -(-out_dim // (64 if gated else 128)) * THREADS
-        every = {**slots.constants, **constants(form), **matrices(rng)}
+        every = {**slots.constants, **constants(form), **biases.constants, **matrices(rng)}
         name = f"grouped_gate_up_{dtype}_f32"
         return Case(name, args, grid, THREADS, every, f"{shape} {every} {biases.n}")
 
@@ -115,7 +115,7 @@ def down(dtype: str) -> Build:
                 Out(expected, size), out_dim, in_dim, group, tiles.n, len(tiles.list),
                 len(slots.slabs), slots.words, *slots.offsets, biases.n]  # fmt: skip
         grid = len(tiles.list) * -(-out_dim // 128) * THREADS
-        every = {**slots.constants, **matrices(rng)}
+        every = {**slots.constants, **biases.constants, **matrices(rng)}
         text = f"{shape} {every} {biases.n}"
         return Case(f"grouped_down_{dtype}_f32", args, grid, THREADS, every, text)
 
