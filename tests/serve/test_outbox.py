@@ -91,6 +91,25 @@ def test_who_waited_on_a_loop_that_was_closed_is_cancelled():
     made[0].close()
 
 
+def test_a_bell_that_may_ring_is_not_closed_and_one_that_is_closed_does_not_ring():
+    made = []
+
+    async def work():
+        made.append(Bell())
+
+    asyncio.run(work())
+    [bell] = made
+    with bell.held() as fd:
+        closes = threading.Thread(target=bell.close)
+        closes.start()
+        closes.join(0.1)
+        assert closes.is_alive() and os.fstat(fd)
+    closes.join()
+    bell.ring()
+    with bell.held() as fd:
+        assert fd == -1
+
+
 def descriptors():
     return len(os.listdir("/dev/fd"))
 

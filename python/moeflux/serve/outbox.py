@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import threading
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 from .engine import Delta
@@ -23,17 +24,15 @@ class Reader(Protocol):
 
 
 class Bell:
-    """Wakes an event loop by a byte in a pipe, which native code can write, too. Made on the loop.
-
-    Attributes:
-        fd: that the byte is written to.
-    """
+    """Wakes the event loop that made it by a byte in a pipe, which native code can write, too."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._heard, self.fd = os.pipe()
+        self._heard, self._rung = os.pipe()
+        self._lock = threading.RLock()  # a descriptor that was closed may be another file's
+        self._closed = False
         self._news: deque[tuple[Reader, list[Delta]]] = deque()
-        for fd in (self._heard, self.fd):
+        for fd in (self._heard, self._rung):
             os.set_blocking(fd, False)
         self._loop.add_reader(self._heard, self._deliver)
 
@@ -46,10 +45,17 @@ class Bell:
         """News that the next ring tells, from any thread."""
         self._news.append((reader, news))
 
+    @contextlib.contextmanager
+    def held(self) -> Iterator[int]:
+        """The descriptor that a byte is written to, not closed meanwhile; -1: it was before."""
+        with self._lock:
+            yield -1 if self._closed else self._rung
+
     def ring(self) -> None:
         """From any thread."""
-        with contextlib.suppress(BlockingIOError):  # it is full: the loop is awake
-            os.write(self.fd, b"\0")
+        with self.held() as fd, contextlib.suppress(BlockingIOError):  # full: the loop is awake
+            if fd >= 0:
+                os.write(fd, b"\0")
 
     def end(self) -> None:
         """Closes it, from any thread."""
@@ -60,11 +66,15 @@ class Bell:
 
     def close(self) -> None:
         """Tells what is left, on its loop or after the loop's end, when nobody rings any more."""
-        if not self.is_over:
-            self._loop.remove_reader(self._heard)
-            self._deliver()
-        os.close(self._heard)
-        os.close(self.fd)
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            if not self.is_over:
+                self._loop.remove_reader(self._heard)
+                self._deliver()
+            os.close(self._heard)
+            os.close(self._rung)
 
     def _deliver(self) -> None:
         with contextlib.suppress(BlockingIOError):

@@ -78,13 +78,16 @@ class Steps:
         bells, native = news.hang(), self._model._native
         for bell in bells[1:]:
             bell.ring()
-        if bells:
-            native.ring_next(bells[0].fd)
-        try:
+        if not bells:
             yield
-        finally:
-            if bells and native.ring_next(-1) >= 0:  # nothing was computed
-                bells[0].ring()
+            return
+        with bells[0].held() as fd:
+            native.ring_next(fd)
+            try:
+                yield
+            finally:
+                if native.ring_next(-1) >= 0:  # nothing was computed
+                    bells[0].ring()
 
     def _compute(self, feed: Feed) -> list[Done]:
         """Steps those of the feed that can be; who makes the step fail ends with an error."""
