@@ -1,5 +1,5 @@
-// GpuOps' mixers against the CPU's: wide heads, latent attention, convolution, Mamba-2. Outputs are NaN
-// before.
+// GpuOps' mixers against the CPU's: wide heads, latent attention, delta nets, convolution, Mamba-2.
+// Outputs are NaN before.
 #include <algorithm>
 #include <map>
 
@@ -186,6 +186,18 @@ TEST_CASE("gpu: latent attention is cut into dispatches of bounded work, and no 
   CHECK(of(0, "attention_wide_f32") == 1 + 10 + 1 + 1);
   CHECK(of(0, "absorb_latent_keys_f32") == 76 + 1 + 2);
   CHECK(of(0, "absorb_latent_values_f32") == 76 + 1 + 2);
+}
+
+TEST_CASE("gpu: the delta net over segments, its states in place and elsewhere") {
+  GpuRig rig;
+  const uint32_t d = 64;
+  ops::DeltaNet w;
+  w.n_key_heads = 2, w.n_value_heads = 4, w.key_dim = 16, w.value_dim = 24, w.conv_width = 4;
+  w.qkv = rig.linear(w.channels(), d, 4), w.z = rig.linear(96, d, 4), w.b = rig.linear(4, d);
+  w.a = rig.linear(4, d), w.out = rig.linear(d, 96, 5);
+  w.conv = rig.floats(w.channels() * 4), w.a_log = rig.floats(4), w.dt_bias = rig.floats(4);
+  w.out_norm = rig.floats(24);
+  compare_states(rig, w, d);
 }
 
 TEST_CASE("gpu: a gated convolution over segments, its states in place and elsewhere") {

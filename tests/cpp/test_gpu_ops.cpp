@@ -56,49 +56,6 @@ TEST_CASE("gpu: embedding, norm and product of every format, of one row and of m
     }
 }
 
-TEST_CASE("gpu: the delta net over segments, its states in place and elsewhere") {
-  GpuRig rig;
-  const uint32_t d = 64;
-  ops::DeltaNet w;
-  w.n_key_heads = 2, w.n_value_heads = 4, w.key_dim = 16, w.value_dim = 24, w.conv_width = 4;
-  w.qkv = rig.linear(w.channels(), d, 4), w.z = rig.linear(96, d, 4), w.b = rig.linear(4, d);
-  w.a = rig.linear(4, d), w.out = rig.linear(d, 96, 5);
-  w.conv = rig.floats(w.channels() * 4), w.a_log = rig.floats(4), w.dt_bias = rig.floats(4);
-  w.out_norm = rig.floats(24);
-  auto work = workload();
-  const ops::Mixer mixer = w;
-  work.mixers = {&mixer};
-  rig.reserve(work);
-  const uint64_t state = 4 * 24 * 16 + 3 * w.channels();
-  for (const bool in_place : {false, true})
-    for (const std::vector<uint32_t>& lengths :
-         {std::vector<uint32_t>{1}, {5}, {1, 3}, {2, 1, 1}}) {
-      std::vector<Segment> gpu, cpu;
-      uint32_t n = 0;
-      for (const uint32_t count : lengths) {
-        Segment segment;
-        segment.row = n, segment.n = count;
-        const float* from = rig.floats(state);
-        for (auto* segments : {&gpu, &cpu}) {
-          segment.state_in = in_place ? rig.copy(from, state) : from;
-          segment.state_out = in_place ? const_cast<float*>(segment.state_in) : rig.nans(state);
-          segments->push_back(segment);
-        }
-        n += count;
-      }
-      float* x = rig.floats(n * d, -2, 2);
-      float* expected = rig.copy(x, n * d);
-      const ops::Rows normed{rig.floats(n * d, -2, 2), n};
-      rig.gpu->mix(mixer, gpu, normed, x);
-      rig.run();
-      rig.cpu->mix(mixer, cpu, normed, expected);
-      require_close({x, n * d}, {expected, n * d});
-      for (size_t i = 0; i < gpu.size(); ++i) {
-        require_close({gpu[i].state_out, state}, {cpu[i].state_out, state});
-      }
-    }
-}
-
 TEST_CASE("gpu: routing and combination, with and without normalisation and shared expert") {
   const uint32_t d = 64, n = kRows;
   for (const uint32_t top_k : {1u, 3u, 7u})
